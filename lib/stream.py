@@ -1,0 +1,202 @@
+"""One bounded stream: read items lazily, work on them in parallel, hand every result to the one consumer.
+
+A step names one item's work as a module-level function and never how it is spread:
+
+    for outcome in stream(measure, pending_rows(), workers=4):
+        save(outcome.value) if outcome.ok else note(outcome.item, outcome.error)
+
+A failure is a value: an exception inside the work, or a worker that dies under it, ends as `Outcome.error` of
+that one item and the stream goes on. What is wrong with the job as a whole (an unknown executor, a worker
+that cannot start, Ray missing) is raised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from itertools import islice
+from threading import Event
+from typing import Any, Generic, Protocol, TypeVar
+
+from lib.errors import UsageError
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+EXECUTORS = ("local", "threads", "ray")
+WORKER_KILLED = "worker_killed"
+ERROR_LENGTH = 300  # characters of an exception's text that are kept: enough to read, small enough for a row
+
+Answer = tuple[Any, str]  # (value, error) of one item, as workers send it back
+
+
+@dataclass(frozen=True)
+class Outcome(Generic[T, R]):
+    """What became of one item: `value` when `error` is empty, else None and a short reason.
+
+    The reason is `worker_killed` for an item whose worker process died twice under it, or
+    `<ExceptionName>: message` for an exception raised by the work.
+    """
+
+    item: T
+    value: R | None
+    error: str
+
+    @property
+    def ok(self) -> bool:
+        return not self.error
+
+
+class Pool(Protocol):
+    """Where chunks are worked on. `collect` waits for at least one finished chunk."""
+
+    def submit(self, number: int, chunk: list[Any]) -> None: ...
+
+    def collect(self) -> list[tuple[int, list[Answer]]]: ...
+
+    def close(self, finished: bool) -> None: ...
+
+
+def stream(
+    work: Callable[[T], R],
+    items: Iterable[T],
+    *,
+    executor: str = "local",
+    workers: int = 1,
+    chunk: int = 16,
+    in_flight: int | None = None,
+    ordered: bool = False,
+    init: Callable[[], None] | None = None,
+    ray_address: str | None = None,
+) -> Generator[Outcome[T, R], None, None]:
+    """Yield one `Outcome` for every item, as they finish or, with `ordered`, in the order of the items.
+
+    work        module-level function of lib (worker processes find it by name); item and value must pickle
+    items       read lazily; at most `in_flight` chunks are read ahead of what has been yielded
+    executor    `local`: in this process for `workers` <= 1, else worker processes;
+                `threads`: for work that releases the interpreter lock (decoding, hashing of large buffers);
+                `ray`: actors on a private cluster, or on the one at `ray_address`
+    chunk       items sent at once: large for cheap work, 1 for work of seconds or a source that trickles
+    in_flight   chunks outstanding, default two for each worker
+    init        module-level function called once in every worker process before its first item, or once in
+                this process for in-process work and threads
+
+    Closing the generator (break, an exception, Ctrl-C) ends the workers at once.
+
+    Raises UsageError for options that make no sense and GleanerError when Ray is missing, both before
+    anything is read, and GleanerError when the workers cannot start.
+    """
+    if executor not in EXECUTORS:
+        raise UsageError(f"There is no executor {executor!r}; choose one of {', '.join(EXECUTORS)}.")
+    if chunk < 1 or (in_flight is not None and in_flight < 1):
+        raise UsageError("A stream needs a chunk and an in-flight limit of at least 1; give larger numbers.")
+    if executor == "local" and workers <= 1:
+        return _in_process(work, items, init)
+    workers = max(1, workers)
+    make_pool = _pool_maker(executor, work, init, workers, ray_address)
+    return _drive(make_pool, items, chunk, in_flight or 2 * workers, ordered)
+
+
+def attempt(work: Callable[[Any], Any], item: Any) -> Answer:
+    """Do one item's work; an exception becomes its reason. Ctrl-C and SystemExit are not the item's fault."""
+    try:
+        return work(item), ""
+    except Exception as error:  # any failure of one item is a value, whatever library it came from
+        return None, describe(error)
+
+
+def describe(error: BaseException) -> str:
+    """`<ExceptionName>: message` on one line, cut to ERROR_LENGTH characters."""
+    text = " ".join(str(error).split())
+    return (f"{type(error).__name__}: {text}" if text else type(error).__name__)[:ERROR_LENGTH]
+
+
+def _pool_maker(
+    executor: str,
+    work: Callable[..., Any],
+    init: Callable[[], None] | None,
+    workers: int,
+    address: str | None,
+) -> Callable[[], Pool]:
+    if executor == "threads":
+        return lambda: ThreadCrew(work, init, workers)
+    # Late imports: processes and Ray are needed by few runs, and `lib.executors` imports this module.
+    if executor == "ray":
+        from lib.executors import RayCrew, import_ray
+
+        import_ray()
+        return lambda: RayCrew(work, init, workers, address)
+    from lib.executors import ProcessCrew
+
+    return lambda: ProcessCrew(work, init, workers)
+
+
+def _in_process(
+    work: Callable[[T], R], items: Iterable[T], init: Callable[[], None] | None
+) -> Generator[Outcome[T, R], None, None]:
+    if init:
+        init()
+    for item in items:
+        yield Outcome(item, *attempt(work, item))
+
+
+def _drive(
+    make_pool: Callable[[], Pool], items: Iterable[T], size: int, in_flight: int, ordered: bool
+) -> Generator[Outcome[T, R], None, None]:
+    """Keep at most `in_flight` chunks between the source and the consumer."""
+    source = iter(items)
+    open_chunks: dict[int, list[T]] = {}
+    answers: dict[int, list[Answer]] = {}
+    number = next_out = 0
+    exhausted = False
+    pool = make_pool()
+    try:
+        while True:
+            while not exhausted and len(open_chunks) < in_flight:
+                part = list(islice(source, size))
+                exhausted = len(part) < size
+                if part:
+                    open_chunks[number] = part
+                    pool.submit(number, part)
+                    number += 1
+            if not open_chunks:
+                return
+            answers.update(pool.collect())
+            while answers:
+                turn = next_out if ordered else next(iter(answers))
+                if turn not in answers:
+                    break
+                for item, answer in zip(open_chunks[turn], answers.pop(turn), strict=True):
+                    yield Outcome(item, *answer)
+                # A chunk counts as outstanding until its last item was consumed: that is the memory bound.
+                del open_chunks[turn]
+                next_out += 1
+    finally:
+        pool.close(finished=exhausted and not open_chunks)
+
+
+class ThreadCrew:
+    """Threads of this process; they stop between two items when the stream is closed early."""
+
+    def __init__(self, work: Callable[[Any], Any], init: Callable[[], None] | None, workers: int) -> None:
+        if init:
+            init()
+        self.work = work
+        self.stopped = Event()
+        self.threads = ThreadPoolExecutor(workers, thread_name_prefix="stream")
+        self.running: dict[Future[list[Answer]], int] = {}
+
+    def submit(self, number: int, chunk: list[Any]) -> None:
+        self.running[self.threads.submit(self._run, chunk)] = number
+
+    def _run(self, chunk: list[Any]) -> list[Answer]:
+        return [attempt(self.work, item) for item in chunk if not self.stopped.is_set()]
+
+    def collect(self) -> list[tuple[int, list[Answer]]]:
+        done, _ = wait(self.running, return_when=FIRST_COMPLETED)
+        return [(self.running.pop(future), future.result()) for future in done]
+
+    def close(self, finished: bool) -> None:
+        self.stopped.set()
+        self.threads.shutdown(wait=True, cancel_futures=True)
