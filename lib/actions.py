@@ -1,0 +1,286 @@
+"""Moves, copies and links of files, journalled so that a kill loses nothing and a run can be undone.
+
+The order is: the whole plan is written as `planned` entries; each file is handled; its entry becomes `done` together
+with the row that follows the file. A kill in between leaves entries that are still `planned`; `settle` looks at the
+disk, finishes what had happened and drops what had not.
+"""
+
+from __future__ import annotations
+
+import filecmp
+import os
+import shutil
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from lib.db import Database
+from lib.db import actions as journal
+from lib.db.actions import Action
+from lib.errors import GleanerError, UsageError
+from lib.progress import BarFactory, no_bar
+from lib.workspace import Workspace
+
+MARK_EVERY = (
+    100  # entries marked done in one transaction; a kill loses only marks, which `settle` finds again
+)
+
+
+def plan(db: Database, run_id: int, actions: Iterable[Action]) -> int:
+    """Writes the plan into the journal; nothing on disk is touched."""
+    return journal.insert_actions(db, run_id, actions)
+
+
+def apply(
+    db: Database,
+    workspace: Workspace,
+    run_id: int,
+    *,
+    check: Callable[[Action], str] = lambda action: "",
+    stopping: Callable[[], bool] = lambda: False,
+    bar: BarFactory = no_bar,
+) -> Counter[str]:
+    """Carries out the planned file actions of a run and counts them by outcome.
+
+    `check` is asked right before each action and may give a reason not to do it. Outcomes are `done`, `dropped`
+    (a check said no, or the source has gone) and `failed`. Raises GleanerError when the disk is full or read-only.
+    """
+    counts: Counter[str] = Counter()
+    done: list[Action] = []
+    with bar(journal.count_actions(db, run_id, "planned"), "Applying", "file") as progress:
+        try:
+            for action in journal.iter_actions(db, run_id, "planned"):
+                if stopping():
+                    break
+                if check(action):
+                    counts["dropped"] += 1
+                    journal.set_state(db, [action.id], "dropped")
+                    continue
+                _carry_out(workspace, action)
+                done.append(action)
+                counts["done"] += 1
+                progress.update()
+                if len(done) >= MARK_EVERY:
+                    _mark_done(db, workspace, done)
+                    done.clear()
+        finally:
+            _mark_done(db, workspace, done)
+    return counts
+
+
+def settle(db: Database, workspace: Workspace, step: str) -> int:
+    """Brings the journal in line with the disk after a kill; gives the number of entries that it settled."""
+    settled = 0
+    for run_id in journal.runs_with_planned_actions(db, step):
+        for action in journal.iter_actions(db, run_id, "planned"):
+            if _has_happened(workspace, action):
+                _finish_half_move(workspace, action)
+                _mark_done(db, workspace, [action])
+            else:
+                journal.set_state(db, [action.id], "dropped")
+            settled += 1
+    return settled
+
+
+def undo(
+    db: Database, workspace: Workspace, run_id: int, *, dry_run: bool = False, bar: BarFactory = no_bar
+) -> Counter[str]:
+    """Takes back the file actions of a run, newest first. Nothing is ever overwritten.
+
+    Outcomes are `undone`, `missing` (what would be put back has gone) and `occupied` (another file now lies at the
+    old place); the last two stay `done`, so that a later undo can try again.
+    """
+    counts: Counter[str] = Counter()
+    with bar(journal.count_actions(db, run_id, "done"), "Undoing", "file") as progress:
+        for action in journal.iter_actions(db, run_id, "done", newest_first=True):
+            outcome = _undo_one(db, workspace, action, dry_run)
+            counts[outcome] += 1
+            progress.update()
+    return counts
+
+
+def describe(workspace: Workspace, actions: Iterable[Action], *, dry_run: bool) -> Iterator[str]:
+    """One line an action, as a person reads it."""
+    for action in actions:
+        verb = f"would {action.kind}" if dry_run else action.kind
+        because = f"  ({action.reason})" if action.reason else ""
+        yield f"{verb}  {action.source} -> {action.target}{because}"
+
+
+def free_target(target: Path, taken: set[str]) -> Path:
+    """`target`, or the same name with a number when that is taken on disk or in this plan.
+
+    Names are compared without case, since macOS and Windows do. The chosen name is added to `taken`.
+    """
+    candidate, number = target, 1
+    while str(candidate).casefold() in taken or os.path.lexists(candidate):
+        number += 1
+        candidate = target.with_name(f"{target.stem}_{number}{target.suffix}")
+    taken.add(str(candidate).casefold())
+    return candidate
+
+
+def move_without_overwriting(source: Path, target: Path) -> None:
+    """Moves a file; raises FileExistsError when the target exists. Works across file systems."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_symlink():
+        _move_symlink(source, target)
+        return
+    try:
+        # A hard link fails where the target exists, which a rename would silently replace.
+        os.link(source, target)
+    except FileExistsError:
+        raise
+    except OSError:
+        copy_without_overwriting(source, target)
+    os.unlink(source)
+
+
+def copy_without_overwriting(source: Path, target: Path) -> None:
+    """Copies through a temporary file beside the target, so that the final name only ever shows a whole file."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if os.path.lexists(target):
+        raise FileExistsError(17, "target exists", str(target))
+    temporary = target.with_name(f".{uuid.uuid4().hex}.part")
+    try:
+        shutil.copy2(source, temporary)
+        with temporary.open("rb+") as handle:
+            os.fsync(handle.fileno())
+        _rename_without_overwriting(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _rename_without_overwriting(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        if os.path.lexists(target):
+            raise FileExistsError(17, "target exists", str(target)) from None
+        os.rename(source, target)
+
+
+def _move_symlink(source: Path, target: Path) -> None:
+    # A relative link keeps pointing at the same file only from its own folder.
+    os.symlink(os.path.realpath(source), target)
+    os.unlink(source)
+
+
+def _carry_out(workspace: Workspace, action: Action) -> None:
+    source, target = workspace.to_path(action.source), workspace.to_path(action.target)
+    try:
+        _EFFECTS[action.kind](source, target)
+    except FileNotFoundError as error:
+        raise GleanerError(
+            f"{action.source} has gone while working ({error}); run the same command again."
+        ) from error
+    except FileExistsError as error:
+        raise GleanerError(f"{action.target} appeared while working; run the same command again.") from error
+
+
+def _hardlink(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise UsageError(
+            f"{target.parent} is on another file system than {source} or knows no hard links; use --mode copy."
+        ) from error
+
+
+def _symlink(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    os.symlink(os.path.relpath(source.absolute(), target.parent.absolute()), target)
+
+
+_EFFECTS: dict[str, Callable[[Path, Path], None]] = {
+    "move": move_without_overwriting,
+    "copy": copy_without_overwriting,
+    "hardlink": _hardlink,
+    "symlink": _symlink,
+}
+
+
+def _mark_done(db: Database, workspace: Workspace, actions: list[Action]) -> None:
+    if not actions:
+        return
+    with db.transaction():
+        journal.set_state(db, [action.id for action in actions], "done")
+        for action in actions:
+            if action.kind == "move":
+                journal.follow_file(
+                    db, action.sha256, action.source, action.target, _state_at(workspace, action.target)
+                )
+
+
+def _state_at(workspace: Workspace, text: str) -> str:
+    """A file in the quarantine is quarantined; anywhere else it is present."""
+    return "quarantined" if text.startswith(workspace.quarantine.name + "/") else "present"
+
+
+def _has_happened(workspace: Workspace, action: Action) -> bool:
+    source, target = workspace.to_path(action.source), workspace.to_path(action.target)
+    if not os.path.lexists(target):
+        return False
+    # A final name only ever shows a whole file; but where both names exist, only equal bytes prove that it is this one.
+    return (
+        not os.path.lexists(source)
+        or _same_file(source, target)
+        or filecmp.cmp(source, target, shallow=False)
+    )
+
+
+def _finish_half_move(workspace: Workspace, action: Action) -> None:
+    source = workspace.to_path(action.source)
+    if action.kind == "move" and os.path.lexists(source):
+        os.unlink(source)
+
+
+def _undo_one(db: Database, workspace: Workspace, action: Action, dry_run: bool) -> str:
+    source, target = workspace.to_path(action.source), workspace.to_path(action.target)
+    if not os.path.lexists(target):
+        return "missing"
+    if action.kind == "move":
+        if os.path.lexists(source) and not _same_file(source, target):
+            return "occupied"
+        if not dry_run:
+            _put_back(source, target)
+    elif not dry_run:
+        os.unlink(target)
+    if not dry_run:
+        with db.transaction():
+            journal.set_state(db, [action.id], "undone")
+            if action.kind == "move":
+                journal.follow_file(
+                    db, action.sha256, action.target, action.source, _state_at(workspace, action.source)
+                )
+        _remove_empty_parents(target.parent, workspace.root)
+    return "undone"
+
+
+def _put_back(source: Path, target: Path) -> None:
+    if os.path.lexists(source):  # an undo that was killed between its two halves
+        os.unlink(target)
+    else:
+        move_without_overwriting(target, source)
+
+
+def _same_file(one: Path, other: Path) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return False
+
+
+def _remove_empty_parents(folder: Path, stop: Path) -> None:
+    while folder != stop and stop in folder.parents:
+        try:
+            folder.rmdir()
+        except OSError:
+            return
+        folder = folder.parent

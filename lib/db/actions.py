@@ -1,0 +1,94 @@
+"""The `actions` table: the journal of what was moved, copied, linked, changed or taken out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from lib.db.connection import Database
+from lib.times import utc_now
+
+BATCH = 500
+
+
+@dataclass(frozen=True)
+class Action:
+    """One journal entry. Paths are as `Workspace.to_text` writes them; `bytes` and `sha256` are of the source."""
+
+    kind: str
+    source: str = ""
+    target: str = ""
+    sha256: str = ""
+    bytes: int = 0
+    table_name: str = ""
+    payload: str = "{}"
+    reason: str = ""
+    id: int = 0
+    run_id: int = 0
+    state: str = "planned"
+
+
+_COLUMNS = "id, run_id, kind, state, source, target, sha256, bytes, table_name, payload, reason"
+
+
+def insert_actions(db: Database, run_id: int, actions: Iterable[Action], state: str = "planned") -> int:
+    """Writes entries in one transaction and gives their number."""
+    now, count = utc_now(), 0
+    with db.transaction():
+        for action in actions:
+            db.execute(
+                "INSERT INTO actions (run_id, kind, state, source, target, sha256, bytes, table_name, payload, reason,"
+                " created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (run_id, action.kind, state, action.source, action.target, action.sha256, action.bytes)
+                + (action.table_name, action.payload, action.reason, now),
+            )
+            count += 1
+    return count
+
+
+def iter_actions(db: Database, run_id: int, state: str, *, newest_first: bool = False) -> Iterator[Action]:
+    """The entries of a run in one state, in blocks, so that the state may be changed while reading."""
+    last: int | None = None
+    comparison, order = ("<", "DESC") if newest_first else (">", "ASC")
+    while True:
+        bound = "" if last is None else f"AND id {comparison} {last}"
+        rows = db.rows(
+            f"SELECT {_COLUMNS} FROM actions WHERE run_id = ? AND state = ? {bound} ORDER BY id {order} LIMIT {BATCH}",
+            (run_id, state),
+        )
+        for row in rows:
+            yield Action(**dict(row))
+        if len(rows) < BATCH:
+            return
+        last = int(rows[-1]["id"])
+
+
+def set_state(db: Database, ids: Iterable[int], state: str) -> None:
+    """Moves entries on to another state."""
+    now = utc_now()
+    with db.transaction():
+        db.executemany(
+            "UPDATE actions SET state = ?, finished_at = ? WHERE id = ?", [(state, now, i) for i in ids]
+        )
+
+
+def count_actions(db: Database, run_id: int, state: str) -> int:
+    return int(db.value("SELECT count(*) FROM actions WHERE run_id = ? AND state = ?", (run_id, state)))
+
+
+def runs_with_planned_actions(db: Database, step: str) -> list[int]:
+    """Runs of a step that were killed between planning and finishing, oldest first."""
+    rows = db.rows(
+        "SELECT DISTINCT actions.run_id AS id FROM actions JOIN runs ON runs.id = actions.run_id"
+        " WHERE actions.state = 'planned' AND runs.step = ? ORDER BY 1",
+        (step,),
+    )
+    return [int(row["id"]) for row in rows]
+
+
+def follow_file(db: Database, sha256: str, old: str, new: str, state: str) -> None:
+    """The row of a moved file follows it to its new place."""
+    db.execute(
+        "UPDATE files SET path = ?, state = ? WHERE sha256 = ? AND path = ?",
+        (new, state, sha256, old),
+    )

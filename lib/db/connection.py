@@ -1,0 +1,149 @@
+"""Opening the database, its settings, and explicit transactions."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lib.db.migrations import migrate, schema_version
+from lib.errors import GleanerError, UsageError
+
+# Another step may be in the middle of a batch; batches take milliseconds, so half a minute means something is wrong.
+BUSY_TIMEOUT_MS = 30_000
+OLDEST_SQLITE = (3, 37, 0)  # STRICT tables
+
+
+class Database:
+    """One SQLite connection in autocommit mode; a transaction is opened explicitly with `transaction()`."""
+
+    def __init__(self, connection: sqlite3.Connection, path: Path | None):
+        self.connection = connection
+        self.path = path
+
+    def execute(self, sql: str, parameters: Sequence[Any] | dict[str, Any] = ()) -> sqlite3.Cursor:
+        return self.connection.execute(sql, parameters)
+
+    def executemany(self, sql: str, rows: Iterable[Sequence[Any] | dict[str, Any]]) -> sqlite3.Cursor:
+        return self.connection.executemany(sql, rows)
+
+    def rows(self, sql: str, parameters: Sequence[Any] | dict[str, Any] = ()) -> list[sqlite3.Row]:
+        return self.connection.execute(sql, parameters).fetchall()
+
+    def row(self, sql: str, parameters: Sequence[Any] | dict[str, Any] = ()) -> sqlite3.Row | None:
+        found: sqlite3.Row | None = self.connection.execute(sql, parameters).fetchone()
+        return found
+
+    def value(self, sql: str, parameters: Sequence[Any] | dict[str, Any] = ()) -> Any:
+        """The first column of the first row, or None where there is no row."""
+        found = self.row(sql, parameters)
+        return None if found is None else found[0]
+
+    @contextmanager
+    def transaction(self) -> Iterator[Database]:
+        """BEGIN IMMEDIATE … COMMIT; rolled back on any exception, and flat when one is already open."""
+        if self.connection.in_transaction:
+            yield self
+            return
+        self.connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield self
+        except BaseException:
+            self.connection.rollback()
+            raise
+        self.connection.commit()
+
+    def close(self) -> None:
+        self.connection.close()
+
+    def __enter__(self) -> Database:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def open_database(path: Path) -> Database:
+    """Opens the database for reading and writing, creating it or bringing its schema up to date first.
+
+    Raises GleanerError when the file is no SQLite database or was made by a newer version.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    connection = _connect(str(path), path)
+    _with_clear_errors(path, lambda: _prepare(connection, path))
+    return Database(connection, path)
+
+
+def open_for_preview(path: Path) -> Database:
+    """Opens the database so that nothing can be written to it; an empty one in memory where there is no file.
+
+    `query_only` rather than `mode=ro`: a read-only connection would leave `-wal` and `-shm` files behind, whereas an
+    ordinary one removes them on closing. In a folder that cannot be written, `immutable` is the only way to read.
+    """
+    if not path.exists():
+        connection = _connect(":memory:", path)
+        migrate(connection)
+        return Database(connection, None)
+    try:
+        connection = _connect(str(path), path)
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except (sqlite3.OperationalError, GleanerError):
+        connection = _connect(f"file:{path.resolve().as_posix()}?immutable=1", path, uri=True)
+    _with_clear_errors(path, lambda: _check_version(connection, path))
+    connection.execute("PRAGMA query_only=ON")
+    return Database(connection, path)
+
+
+def _connect(target: str, path: Path, *, uri: bool = False) -> sqlite3.Connection:
+    if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+        raise GleanerError(
+            f"SQLite {sqlite3.sqlite_version} is too old; use a Python that ships SQLite 3.37 or newer."
+        )
+    try:
+        connection = sqlite3.connect(target, isolation_level=None, timeout=BUSY_TIMEOUT_MS / 1000, uri=uri)
+    except sqlite3.OperationalError as error:
+        raise GleanerError(
+            f"cannot open {path} ({error}); check that the folder exists and can be written."
+        ) from error
+    connection.row_factory = sqlite3.Row
+    connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+    connection.execute("PRAGMA foreign_keys=ON")
+    connection.execute("PRAGMA trusted_schema=OFF")
+    return connection
+
+
+def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+    _check_version(connection, path, writing=True)
+    connection.execute("PRAGMA journal_mode=WAL")
+    # In WAL mode NORMAL survives a killed process; only a power cut may take back the last batch, which is redone.
+    connection.execute("PRAGMA synchronous=NORMAL")
+    migrate(connection)
+
+
+def _check_version(connection: sqlite3.Connection, path: Path, *, writing: bool = False) -> None:
+    found, known = int(connection.execute("PRAGMA user_version").fetchone()[0]), schema_version()
+    foreign = found == 0 and connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] > 0
+    if foreign:
+        raise UsageError(f"{path} is some other program's database; give another --workspace.")
+    if found > known:
+        raise GleanerError(
+            f"{path} was made by a newer Gleaner (schema {found}, here {known}); update this copy."
+        )
+    if found < known and not writing and found:
+        raise UsageError(
+            f"{path} has an older schema ({found}, here {known}); run the step once without --dry-run."
+        )
+
+
+def _with_clear_errors(path: Path, action: Any) -> None:
+    try:
+        action()
+    except sqlite3.DatabaseError as error:
+        if isinstance(error, sqlite3.OperationalError) and "not a database" not in str(error):
+            raise
+        raise GleanerError(
+            f"{path} is damaged or no SQLite database ({error}); "
+            f"put back a copy from {path.parent / 'backups'} or move the file away."
+        ) from error

@@ -1,0 +1,84 @@
+"""The `files` table (one row a distinct content) and the `contents` cache for files outside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import astuple, dataclass
+
+from lib.db.connection import Database
+from lib.times import utc_now
+
+BLOCK = 500  # below SQLite's oldest limit of 999 parameters
+
+
+@dataclass(frozen=True)
+class FileRow:
+    """A distinct content on disk. Sizes are in pixels before orientation; `path` is as `Workspace.to_text` writes it."""
+
+    sha256: str
+    path: str
+    bytes: int
+    format: str
+    width: int | None
+    height: int | None
+    frames: int = 1
+    orientation: int = 1
+
+
+@dataclass(frozen=True)
+class KnownContent:
+    """Which content lay at an absolute path when it was last read."""
+
+    path: str
+    bytes: int
+    mtime_ns: int
+    inode: int
+    sha256: str
+
+
+def add_file(db: Database, row: FileRow) -> bool:
+    """Adds a content; False when it is already there (its row stays as it is)."""
+    cursor = db.execute(
+        "INSERT INTO files (sha256, path, bytes, format, width, height, frames, orientation, added_at)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (sha256) DO NOTHING",
+        (*astuple(row), utc_now()),
+    )
+    return cursor.rowcount > 0
+
+
+def iter_present_files(db: Database) -> Iterator[tuple[str, str]]:
+    """(sha256, path) of every present file, in the order of the hashes, in blocks."""
+    last = ""
+    while True:
+        rows = db.rows(
+            "SELECT sha256, path FROM files WHERE state = 'present' AND sha256 > ? ORDER BY sha256 LIMIT ?",
+            (last, BLOCK * 4),
+        )
+        yield from ((row["sha256"], row["path"]) for row in rows)
+        if len(rows) < BLOCK * 4:
+            return
+        last = rows[-1]["sha256"]
+
+
+def known_contents(db: Database, paths: Sequence[str]) -> dict[str, KnownContent]:
+    """What the cache knows of the given absolute paths."""
+    found: dict[str, KnownContent] = {}
+    for start in range(0, len(paths), BLOCK):
+        block = paths[start : start + BLOCK]
+        marks = ", ".join("?" * len(block))
+        for row in db.rows(
+            f"SELECT path, bytes, mtime_ns, inode, sha256 FROM contents WHERE path IN ({marks})", block
+        ):
+            found[row["path"]] = KnownContent(**dict(row))
+    return found
+
+
+def remember_contents(db: Database, contents: Iterable[KnownContent]) -> None:
+    """Writes what was read into the cache, in one transaction."""
+    with db.transaction():
+        db.executemany(
+            "INSERT INTO contents (path, bytes, mtime_ns, inode, sha256) VALUES (?, ?, ?, ?, ?)"
+            " ON CONFLICT (path) DO UPDATE SET bytes = excluded.bytes, mtime_ns = excluded.mtime_ns,"
+            " inode = excluded.inode, sha256 = excluded.sha256",
+            [astuple(content) for content in contents],
+        )

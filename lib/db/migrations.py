@@ -1,0 +1,50 @@
+"""Numbered migrations: each runs in one transaction together with its number (`PRAGMA user_version`)."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+FOLDER = Path(__file__).parent / "migrations"
+
+
+def migrations() -> list[tuple[int, Path]]:
+    """(number, file) of every migration, in order; a file is called `m001_what_it_does.sql`."""
+    return sorted((int(path.name[1:4]), path) for path in FOLDER.glob("m[0-9][0-9][0-9]_*.sql"))
+
+
+def schema_version() -> int:
+    """The number of the newest migration."""
+    return migrations()[-1][0]
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Applies what is missing. Two processes may try at once: the second one finds nothing left to do."""
+    if connection.execute("PRAGMA user_version").fetchone()[0] >= schema_version():
+        return
+    connection.execute("BEGIN EXCLUSIVE")
+    try:
+        current = connection.execute("PRAGMA user_version").fetchone()[0]
+        for number, path in migrations():
+            if number <= current:
+                continue
+            for statement in statements(path.read_text(encoding="utf-8")):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version={number}")
+    except BaseException:
+        connection.rollback()
+        raise
+    connection.commit()
+
+
+def statements(script: str) -> Iterator[str]:
+    """The single statements of a script: `executescript` would commit the transaction that it runs in."""
+    pending = ""
+    for line in script.splitlines(keepends=True):
+        pending += line
+        if sqlite3.complete_statement(pending):
+            yield pending.strip()
+            pending = ""
+    if pending.strip():
+        raise ValueError(f"unfinished SQL statement: {pending.strip()[:80]}")

@@ -1,0 +1,128 @@
+"""The pictures that steps 6 and 7 work on: those of the workspace, or those of any folder."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lib.db import Database
+from lib.db.files import KnownContent, iter_present_files, known_contents, remember_contents
+from lib.errors import UsageError
+from lib.progress import BarFactory, no_bar
+from lib.workspace import Workspace
+
+SUFFIXES = frozenset(
+    ".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .dib .tif .tiff .avif .heic .heif .jp2 .j2k .ppm .pgm .pbm .pnm .tga"
+    " .ico .mpo .pcx .jxl".split()
+)
+SKIPPED_FOLDERS = frozenset({"$RECYCLE.BIN", "System Volume Information", "lost+found", "@eaDir", "#recycle"})
+
+
+@dataclass(frozen=True)
+class PictureFile:
+    """A picture on disk: where it lies, which content it has, and how large it is in bytes."""
+
+    path: Path
+    sha256: str
+    bytes: int
+    mtime_ns: int
+    root: Path  # the folder it was found under; quarantine keeps the path relative to it
+
+
+def workspace_pictures(db: Database, workspace: Workspace) -> Iterator[PictureFile]:
+    """Every file that the database holds as present and that lies on disk."""
+    for sha256, text in iter_present_files(db):
+        path = workspace.to_path(text)
+        try:
+            status = path.stat()
+        except OSError:
+            continue  # `2_ingest_db.py --check` reports it; a step that only reads leaves the row alone
+        yield PictureFile(path, sha256, status.st_size, status.st_mtime_ns, workspace.root)
+
+
+def folder_pictures(
+    db: Database,
+    folders: Sequence[Path],
+    *,
+    remember: bool,
+    unreadable: Callable[[Path, OSError], None] = lambda path, error: None,
+    bar: BarFactory = no_bar,
+) -> Iterator[PictureFile]:
+    """Every picture file below the folders, by suffix, sorted by path; each file once, links and trash left out.
+
+    A file whose size, time and inode are as the database knows them is not read again. With `remember` new contents
+    are written to that cache (a dry run passes False). A file that cannot be read is handed to `unreadable`.
+    Raises UsageError for a folder that does not exist.
+    """
+    found = list(find_files(folders))
+    known = known_contents(db, [str(path.absolute()) for path, _ in found])
+    fresh: list[KnownContent] = []
+    with bar(len(found), "Reading", "file") as progress:
+        for path, root in found:
+            progress.update()
+            try:
+                picture, content = _picture(path, root, known.get(str(path.absolute())))
+            except OSError as error:
+                unreadable(path, error)
+                continue
+            if content:
+                fresh.append(content)
+            yield picture
+    if remember:
+        remember_contents(db, fresh)
+
+
+def find_files(folders: Iterable[Path]) -> Iterator[tuple[Path, Path]]:
+    """(file, folder it was found under) for every picture file, each real file once."""
+    seen: set[str] = set()
+    for folder in folders:
+        if folder.is_file():
+            yield folder, folder.parent
+            continue
+        if not folder.is_dir():
+            raise UsageError(f"{folder} is no folder; give the path of one that exists.")
+        if not os.access(folder, os.R_OK | os.X_OK):
+            raise UsageError(f"{folder} may not be read; check its permissions.")
+        for path in _walk(folder):
+            # A file reached twice (nested folders on the command line) is one file, not a repeat of itself. Hard
+            # links are two names of one content, and step 6 must see both.
+            identity = str(path.resolve())
+            if identity not in seen:
+                seen.add(identity)
+                yield path, folder
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    for current, folders, files in os.walk(folder, followlinks=False):
+        folders[:] = sorted(
+            name for name in folders if name not in SKIPPED_FOLDERS and not name.lower().startswith(".trash")
+        )
+        for name in sorted(files):
+            path = Path(current) / name
+            if path.suffix.lower() in SUFFIXES and not name.startswith("._") and not path.is_symlink():
+                yield path
+
+
+def _picture(path: Path, root: Path, known: KnownContent | None) -> tuple[PictureFile, KnownContent | None]:
+    status = path.stat()
+    if known and (known.bytes, known.mtime_ns, known.inode) == (
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ino,
+    ):
+        return PictureFile(path, known.sha256, status.st_size, status.st_mtime_ns, root), None
+    sha256 = sha256_of(path)
+    content = KnownContent(str(path.absolute()), status.st_size, status.st_mtime_ns, status.st_ino, sha256)
+    return PictureFile(path, sha256, status.st_size, status.st_mtime_ns, root), content
+
+
+def sha256_of(path: Path) -> str:
+    """The file's SHA-256 as lower-case hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as handle:
+        while block := handle.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
