@@ -1,9 +1,9 @@
-"""The worker processes and Ray actors behind `lib.stream`.
+"""The worker processes behind `lib.stream`, and the crew they share with the Ray actors of `lib.ray_executor`.
 
-Both are a crew: members that each hold a short queue of jobs and answer in order. The crew knows at any time
-which job a member is busy with, so when a member dies only that job is suspect: its items are tried again one
-by one by a new member, and the item under which a member dies a second time ends as `worker_killed`. Jobs that
-merely waited behind it are handed to others untouched.
+A crew has members that each hold a short queue of jobs and answer in order. The crew knows at any time which
+job a member is busy with, so when a member dies only that job is suspect: its items are tried again one by one by
+a new member, and the item under which a member dies a second time ends as `worker_killed`. Jobs that merely
+waited behind it are handed to others untouched.
 """
 
 from __future__ import annotations
@@ -15,9 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib import import_module
 from multiprocessing import connection, get_context
-from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
 from typing import Any
@@ -106,7 +104,7 @@ class Crew:
 
     def dispatch(self) -> None:
         while self.backlog:
-            free = [member for member in self.members if member.ready and len(member.jobs) < DEPTH]
+            free = [member for member in self.members if self.takes(member, self.backlog[0])]
             if not free:
                 return
             member = min(free, key=lambda one: len(one.jobs))
@@ -116,6 +114,12 @@ class Crew:
                 self.send(member, job)
             except OSError:
                 self.replace(member)
+
+    def takes(self, member: Member, job: Job) -> bool:
+        """A retried item shares its member with nothing that could kill it before it has answered."""
+        if job.alone or any(other.alone for other in member.jobs):
+            return member.ready and not member.jobs
+        return member.ready and len(member.jobs) < DEPTH
 
     def collect(self) -> list[tuple[int, list[Answer]]]:
         while not self.complete:
@@ -300,100 +304,3 @@ def _picklable(answer: Answer) -> Answer:
         return answer
     except Exception as error:  # see pack
         return None, describe(error)
-
-
-def import_ray() -> Any:
-    """Ray, or one sentence saying how to get it."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-    try:
-        return import_module("ray")
-    except ImportError as error:
-        raise GleanerError(
-            "The executor ray needs the package ray, which is not installed; run: pip install ray"
-        ) from error
-
-
-class Actor:
-    """What a Ray actor does; wrapped by `ray.remote` when Ray is there."""
-
-    def __init__(self, work: Work, init: Init) -> None:
-        self.work, self.init = work, init
-
-    def prepare(self) -> str:
-        return prepare(self.init)
-
-    def run(self, items: list[Any]) -> bytes:
-        return pack(run_chunk(self.work, items))
-
-
-class RayCrew(Crew):
-    """Ray actors, on a private cluster of this machine or on the one at `address`.
-
-    Actors that the cluster has no room for yet get no jobs until they are up, so they hold nothing back.
-    """
-
-    def __init__(self, work: Work, init: Init, workers: int, address: str | None) -> None:
-        super().__init__(workers)
-        self.ray = import_ray()
-        self.work, self.init = work, init
-        self.owner = not self.ray.is_initialized()
-        if self.owner:
-            self._start(address)
-        # Deaths are counted and answered by the crew, so Ray restarts and retries nothing by itself.
-        self.actor = self.ray.remote(max_restarts=0, max_task_retries=0, num_cpus=1)(Actor)
-
-    def _start(self, address: str | None) -> None:
-        options: dict[str, Any] = {
-            "log_to_driver": False,
-            "logging_level": "error",
-            "include_dashboard": False,
-        }
-        if address:
-            # Other nodes do not have our files; they get the library, which holds all work functions.
-            options |= {"runtime_env": {"py_modules": [str(Path(__file__).parent)]}}
-            del options["include_dashboard"]
-        else:
-            # Named "local" because Ray would otherwise look for a cluster first, even a stale one.
-            options |= {"num_cpus": max(self.workers, os.cpu_count() or 1)}
-        try:
-            self.ray.init(address=address or "local", **options)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            raise GleanerError(
-                f"Ray does not start ({describe(error)}); check the address and run again."
-            ) from error
-
-    def hire(self) -> Member:
-        actor = self.actor.remote(self.work, self.init)
-        return Member(actor, channel=actor.prepare.remote())
-
-    def send(self, member: Member, job: Job) -> None:
-        member.refs.append(member.handle.run.remote(job.items))
-
-    def listen(self) -> Iterator[tuple[Member, Any]]:
-        # The oldest call of each member is enough: an actor answers in order.
-        heads = {(member.refs[0] if member.ready else member.channel): member for member in self._talking()}
-        ready, _ = self.ray.wait(list(heads), num_returns=1)
-        for ref in ready:
-            member = heads[ref]
-            try:
-                news = self.ray.get(ref)
-            except self.ray.exceptions.RayError:
-                yield member, None
-                continue
-            if member.ready:
-                member.refs.popleft()
-            yield member, pickle.loads(news) if isinstance(news, bytes) else news
-
-    def _talking(self) -> list[Member]:
-        return [member for member in self.members if member.refs or not member.ready]
-
-    def bury(self, member: Member) -> None:
-        self.ray.kill(member.handle)
-
-    def close(self, finished: bool) -> None:
-        for member in self.members:
-            self.bury(member)
-        self.members.clear()
-        if self.owner:
-            self.ray.shutdown()

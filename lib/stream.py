@@ -123,7 +123,7 @@ def _pool_maker(
         return lambda: ThreadCrew(work, init, workers)
     # Late imports: processes and Ray are needed by few runs, and `lib.executors` imports this module.
     if executor == "ray":
-        from lib.executors import RayCrew, import_ray
+        from lib.ray_executor import RayCrew, import_ray
 
         import_ray()
         return lambda: RayCrew(work, init, workers, address)

@@ -264,11 +264,12 @@ def test_no_worker_outlives_its_parent(tmp_path: Path, sign: signal.Signals) -> 
         parent.kill()
 
 
-def test_ray_gives_the_same_outcomes() -> None:
+def test_ray_gives_the_same_outcomes(capfd: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("ray", reason="the package ray is not installed")
     outcomes = {one.item: one for one in stream(die_on_seven, range(20), executor="ray", workers=2, chunk=4)}
     assert outcomes[7] == Outcome(7, None, WORKER_KILLED)
     assert sorted(n for n, one in outcomes.items() if one.ok) == [n for n in range(20) if n != 7]
+    assert capfd.readouterr().out == "", "stdout belongs to the step"
 
 
 def test_ray_missing_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
