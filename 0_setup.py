@@ -1,0 +1,169 @@
+"""Set everything up: environment, requirements, browser; then run the demo or the tests where asked to.
+
+Reads:    requirements-core.txt, requirements.txt, requirements-dev.txt
+Writes:   .venv/ and, for the demo, workspace-demo/
+
+Examples:
+  python3 0_setup.py          real use: everything, models included (on Linux about 7.5 GB)
+  python3 0_setup.py --core   real use without the models of step 7
+  python3 0_setup.py demo     steps 1 to 7 on the offline gallery, without the models
+  python3 0_setup.py test     ruff, mypy and pytest, with everything they need
+  python3 0_setup.py check    what is here and what is not
+
+Next:     .venv/bin/python 1_collect.py --help
+"""
+
+import sys
+
+# This sentence is for those who run an older Python, so the file has to parse on one: 3.6 does.
+if sys.version_info < (3, 10):  # noqa: UP036
+    sys.exit(
+        "Gleaner needs Python 3.10 or newer and this is {}.{}; run 0_setup.py with a newer one.".format(
+            *sys.version_info
+        )
+    )
+
+import argparse
+import logging
+import signal
+import textwrap
+from pathlib import Path
+
+from lib.errors import EXIT_INTERRUPTED, GleanerError
+from lib.setup.browser import browser_version, ensure_browser
+from lib.setup.demo_run import run_child, run_steps, running_gallery
+from lib.setup.environment import Environment
+from lib.setup.result import report_pages, workspace_lines
+from lib.setup.survey import survey
+
+ROOT = Path(__file__).resolve().parent
+# One line a step of the demo; {url} and {queries} come from the gallery, {workspace} from --workspace.
+DEMO_STEPS = (
+    "1_collect.py --workspace {workspace} --engine yandex --host {url} --images {queries} --max-pages 3",
+    "2_ingest_db.py --workspace {workspace}",
+    "3_domain_report.py --workspace {workspace} --format html",
+    "4_db_cleanup.py --workspace {workspace}",
+    "5_download.py --workspace {workspace} --allow-private",
+    "6_dedup.py all --workspace {workspace}",
+    "7_sort_quality.py orientation --workspace {workspace}",
+    "7_sort_quality.py quality --metric technical --workspace {workspace}",
+)
+# What `test` runs with the environment's Python: every line, whatever the ones before it said.
+TEST_COMMANDS = ("ruff check .", "ruff format --check .", "mypy lib", "pytest -n 2")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    summary, _, rest = (__doc__ or "").partition("\n\n")
+    parser = argparse.ArgumentParser(
+        prog="0_setup.py",
+        description=summary,
+        epilog=rest,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "what",
+        nargs="?",
+        choices=("demo", "test", "check"),
+        default="real",
+        help="default: set up for real use",
+    )
+    parser.add_argument(
+        "--core", action="store_true", help="leave the models out; only for real use (default: models too)"
+    )
+    parser.add_argument(
+        "--workspace",
+        type=Path,
+        metavar="DIR",
+        help="folder of demo (default: workspace-demo) or check (default: workspace)",
+    )
+    parser.add_argument("-v", "--verbose", action="store_true", help="show what pip and Playwright print")
+    return parser
+
+
+def main(argv: "list[str] | None" = None) -> int:
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if args.core and args.what != "real":
+        parser.error(f"--core is for real use; `{args.what}` knows itself what it needs")
+    if args.workspace and args.what not in ("demo", "check"):
+        parser.error("--workspace is for demo and check; setting up touches no workspace")
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    work = {"real": set_up, "demo": demo, "test": test, "check": check}[args.what]
+    try:
+        return work(Environment(ROOT), args)
+    except GleanerError as error:
+        print(f"0_setup.py: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("0_setup.py: stopped; run the same command to continue.", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except OSError as error:
+        print(
+            f"0_setup.py: {error}; make room or fix that, then run the same command again.", file=sys.stderr
+        )
+        return 1
+
+
+def prepare(environment: Environment, requirements: str, *, verbose: bool) -> None:
+    """The environment, one requirements file and a browser."""
+    environment.ensure()
+    environment.install(requirements, verbose=verbose)
+    choice = ensure_browser(environment, verbose=verbose)
+    logging.info(
+        "Ready: %s with %s, and %s", environment.python, requirements, browser_version(choice.program)
+    )
+
+
+def set_up(environment: Environment, args: argparse.Namespace) -> int:
+    prepare(environment, "requirements-core.txt" if args.core else "requirements.txt", verbose=args.verbose)
+    print("Next: .venv/bin/python 1_collect.py --help")
+    return 0
+
+
+def demo(environment: Environment, args: argparse.Namespace) -> int:
+    prepare(environment, "requirements-core.txt", verbose=args.verbose)
+    workspace = (args.workspace or ROOT / "workspace-demo").resolve()
+    with running_gallery(environment, workspace) as gallery:
+        values = {"url": gallery.url, "queries": str(gallery.queries), "workspace": str(workspace)}
+        run_steps(environment, DEMO_STEPS, values)
+    print(f"\nThe demo made {workspace}:")
+    for name, detail in workspace_lines(workspace):
+        print(f"  {name:<36}{detail}".rstrip())
+    print("Pages to open in a browser:")
+    for page in report_pages(workspace):
+        print(f"  {page}")
+    return 0
+
+
+def test(environment: Environment, args: argparse.Namespace) -> int:
+    prepare(environment, "requirements-dev.txt", verbose=args.verbose)
+    codes = {}
+    for command in TEST_COMMANDS:
+        logging.info("\n== %s", command)
+        codes[command] = run_child([str(environment.python), "-m", *command.split()], ROOT)
+    print(
+        "\n"
+        + "\n".join(
+            f"{'passed' if code == 0 else f'FAILED ({code})':<12}{name}" for name, code in codes.items()
+        )
+    )
+    return 1 if any(codes.values()) else 0
+
+
+def check(environment: Environment, args: argparse.Namespace) -> int:
+    lacking = []
+    for finding in survey(environment, args.workspace or ROOT / "workspace"):
+        mark = "ok" if finding.good else "MISSING" if finding.needed else "-"
+        lines = textwrap.wrap(finding.detail, 78, break_long_words=False, break_on_hyphens=False) or [""]
+        print(f"{mark:<8}{finding.subject:<24}{lines[0]}")
+        for line in lines[1:]:
+            print(" " * 32 + line)
+        lacking += [finding.subject] if finding.needed and not finding.good else []
+    print("Steps 1 to 7 can run." if not lacking else f"Missing for steps 1 to 7: {', '.join(lacking)}.")
+    return 1 if lacking else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,144 @@
+"""Getting a browser where none is there yet, in the order that disturbs the machine least."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from lib.browser_path import BrowserChoice, find_browser
+from lib.errors import GleanerError
+from lib.setup.environment import Environment
+from lib.setup.system import apt_install, can_apt
+
+log = logging.getLogger("gleaner.setup")
+
+FAILED_DOWNLOAD = "browser-download-failed"
+# Without a network the attempt fails in two seconds; where packets vanish, each try waits this long.
+CONNECTION_TIMEOUT_MS = 8000
+DOWNLOAD_TIMEOUT_SECONDS = 420
+# Chromium brings no fonts, and pages without any are boxes.
+APT_PACKAGES = ["chromium", "fonts-liberation"]
+
+
+def ensure_browser(environment: Environment, *, verbose: bool = False) -> BrowserChoice:
+    """A browser that starts: found, downloaded or installed; GleanerError where none can be had."""
+    choice = look(environment)
+    if choice is not None and choice.source != "system":
+        return _that_starts(choice)
+    system = choice
+    if download_own(environment, verbose=verbose, retry=system is None):
+        own = look(environment)
+        if own is not None and own.source == "playwright":
+            return _with_libraries(environment, own)
+    if system is None and can_apt():
+        try:
+            apt_install(APT_PACKAGES)
+        except GleanerError as error:
+            log.info("%s", error)
+        system = look(environment)
+    if system is None:
+        raise GleanerError(
+            "No browser is here and none could be downloaded; "
+            "install Chromium or Google Chrome, or set GLEANER_BROWSER."
+        )
+    return _that_starts(system)
+
+
+def look(environment: Environment) -> BrowserChoice | None:
+    """`find_browser` as the environment's Python answers it: Playwright is installed there and not here."""
+    if environment.state() != "ready":
+        return find_browser()
+    code = "import json; from lib.browser_path import find_browser; c = find_browser(); "
+    code += "print(json.dumps(c and [c.source, str(c.program)]))"
+    # A wrong GLEANER_BROWSER is said by this process, where it is one sentence.
+    if os.environ.get("GLEANER_BROWSER", "").strip():
+        return find_browser()
+    command = [str(environment.python), "-c", code]
+    answer = subprocess.run(command, cwd=environment.root, capture_output=True, text=True, check=True).stdout
+    found = json.loads(answer)
+    return BrowserChoice(found[0], Path(found[1])) if found else None
+
+
+def browser_version(program: Path) -> str | None:
+    """What the browser says of itself, or None where it does not start. Chrome on Windows cannot say it."""
+    if sys.platform == "win32":
+        return "version unknown"
+    try:
+        answer = subprocess.run(
+            [str(program), "--version"], capture_output=True, text=True, timeout=30, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip() or None
+
+
+def download_own(environment: Environment, *, verbose: bool, retry: bool) -> bool:
+    """`playwright install chromium`; a failure is noted, and not tried again where another browser does."""
+    noted = _playwright_version(environment)
+    if not retry and environment.stamp().get(FAILED_DOWNLOAD) == noted:
+        return False
+    log.info("Downloading Playwright's Chromium")
+    if _playwright(environment, ["install", "chromium"], verbose):
+        return True
+    environment.note(FAILED_DOWNLOAD, noted)
+    log.info("It cannot be downloaded here; a browser of the system does as well.")
+    return False
+
+
+def _playwright(environment: Environment, arguments: list[str], verbose: bool) -> bool:
+    """Run Playwright's command quietly and for a bounded time; it has children, so its group is ended."""
+    output = None if verbose else subprocess.DEVNULL
+    timeout = str(CONNECTION_TIMEOUT_MS)
+    child = subprocess.Popen(
+        [str(environment.python), "-m", "playwright", *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        env={"PLAYWRIGHT_DOWNLOAD_CONNECTION_TIMEOUT": timeout, **os.environ},
+        start_new_session=True,
+    )
+    try:
+        return child.wait(DOWNLOAD_TIMEOUT_SECONDS) == 0
+    except subprocess.TimeoutExpired:
+        return False
+    finally:
+        if child.poll() is None:
+            _end_group(child)
+
+
+def _end_group(child: subprocess.Popen[bytes]) -> None:
+    if hasattr(os, "killpg"):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+    else:
+        child.kill()
+    child.wait()
+
+
+def _playwright_version(environment: Environment) -> str:
+    code = "from importlib.metadata import version; print(version('playwright'))"
+    answer = subprocess.run([str(environment.python), "-c", code], capture_output=True, text=True, check=True)
+    return answer.stdout.strip()
+
+
+def _with_libraries(environment: Environment, own: BrowserChoice) -> BrowserChoice:
+    """A downloaded browser needs libraries that a bare machine lacks; Playwright knows their Debian names."""
+    if browser_version(own.program) is None and can_apt():
+        log.info("Installing the libraries that the browser needs")
+        _playwright(environment, ["install-deps", "chromium"], verbose=False)
+    return _that_starts(own)
+
+
+def _that_starts(choice: BrowserChoice) -> BrowserChoice:
+    if browser_version(choice.program) is None:
+        raise GleanerError(
+            f"{choice.program} does not start; see `{choice.program} --version`, "
+            "or set GLEANER_BROWSER to another one."
+        )
+    return choice

@@ -1,0 +1,167 @@
+"""The demo: the offline gallery as a child process, and the seven steps against it, one after the other."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lib.errors import GleanerError, UsageError
+from lib.setup.environment import Environment
+
+log = logging.getLogger("gleaner.setup")
+
+# The gallery makes its pictures first: some seconds on two cores, so two minutes mean that it hangs.
+READY_SECONDS = 120
+END_SECONDS = 5
+
+
+class DemoStepError(GleanerError):
+    """A step of the demo ended with an exit code other than 0, which becomes that of the demo."""
+
+    def __init__(self, command: str, code: int) -> None:
+        super().__init__(
+            f"`{command}` ended with exit code {code}; its reason is above, and the same demo can be rerun."
+        )
+        self.exit_code = code
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """A gallery that answers: its address and the folder of query pictures."""
+
+    url: str
+    queries: Path
+
+
+@contextmanager
+def running_gallery(environment: Environment, workspace: Path) -> Iterator[Gallery]:
+    """The gallery, ended in any case when the block is left. It keeps its port from one demo to the next."""
+    if not (environment.root / "demo").is_dir():
+        raise UsageError(f"{environment.root / 'demo'} is missing; run `git checkout -- demo`.")
+    folder = workspace / "gallery"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        last_port = _last_port(folder)
+        child = _started(environment, folder, last_port)
+    except OSError as error:
+        raise GleanerError(
+            f"{folder} cannot be written ({error.strerror}); give another --workspace."
+        ) from error
+    try:
+        answer = _answer(child, folder)
+        if answer is None and last_port:
+            # Somebody else may have the last port by now: then any other will do.
+            _end(child)
+            child = _started(environment, folder, 0)
+            answer = _answer(child, folder)
+        if answer is None:
+            raise GleanerError(f"the gallery did not start ({_reason(folder)}); see {folder / 'log'}.")
+        (folder / "port").write_text(answer["url"].rsplit(":", 1)[-1].strip("/"), encoding="ascii")
+        yield Gallery(answer["url"], folder / "queries")
+    finally:
+        _end(child)
+
+
+def run_steps(environment: Environment, steps: Sequence[str], values: dict[str, str]) -> None:
+    """Each step with its output as it comes; DemoStepError at the first that fails."""
+    for number, step in enumerate(steps, 1):
+        words = [word.format(**values) for word in step.split()]
+        log.info("\n== %d of %d: python %s", number, len(steps), " ".join(words))
+        started = time.monotonic()
+        code = run_child([str(environment.python), *words], environment.root)
+        if code != 0:
+            raise DemoStepError(" ".join(words), code)
+        log.info("   %.1f s", time.monotonic() - started)
+
+
+def run_child(command: Sequence[str], folder: Path) -> int:
+    """Run to the end and give the exit code. Ctrl-C reaches the child too, which ends in its own way."""
+    sys.stdout.flush()
+    child = subprocess.Popen(command, cwd=folder, stdin=subprocess.DEVNULL)
+    interrupted = False
+    try:
+        while True:
+            try:
+                code = child.wait()
+                break
+            except KeyboardInterrupt:
+                interrupted = True
+    finally:
+        if child.poll() is None:
+            child.terminate()
+            child.wait()
+    if interrupted:
+        raise KeyboardInterrupt
+    return code
+
+
+def _started(environment: Environment, folder: Path, port: int) -> subprocess.Popen[bytes]:
+    command = [
+        str(environment.python),
+        "-m",
+        "demo",
+        "--port",
+        str(port),
+        "--queries",
+        str(folder / "queries"),
+    ]
+    with (folder / "ready.json").open("wb") as out, (folder / "log").open("wb") as errors:
+        # A session of its own, so that Ctrl-C ends the step first and the gallery after it.
+        return subprocess.Popen(
+            command,
+            cwd=environment.root,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=errors,
+            start_new_session=os.name == "posix",
+        )
+
+
+def _answer(child: subprocess.Popen[bytes], folder: Path) -> dict[str, Any] | None:
+    """The line the gallery prints when it is ready, or None where it ended or took too long."""
+    deadline = time.monotonic() + READY_SECONDS
+    while time.monotonic() < deadline:
+        ended = child.poll() is not None
+        line, newline, _ = (folder / "ready.json").read_text(encoding="utf-8").partition("\n")
+        if newline:
+            try:
+                answer = json.loads(line)
+            except ValueError:
+                return None
+            return answer if isinstance(answer, dict) and "url" in answer else None
+        if ended:
+            return None
+        time.sleep(0.05)
+    return None
+
+
+def _last_port(folder: Path) -> int:
+    try:
+        return int((folder / "port").read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return 0
+
+
+def _reason(folder: Path) -> str:
+    lines = (folder / "log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return lines[-1] if lines else "it gave no reason"
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    if child.poll() is None:
+        child.send_signal(signal.SIGTERM)
+        try:
+            child.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()

@@ -1,0 +1,237 @@
+"""The virtual environment in `.venv`: made, checked, filled, and remembered so that a rerun is quick."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+from lib.errors import GleanerError
+from lib.setup.system import apt_install, can_apt
+
+log = logging.getLogger("gleaner.setup")
+
+STAMP = "gleaner-setup.json"
+PIP_LOG = "gleaner-pip.log"
+# Measured on Linux with the CUDA build of torch 2.15: 7.5 GB with the models and 0.7 GB without.
+NEEDED_BYTES = {"requirements-core.txt": 1_000_000_000, "requirements.txt": 9_000_000_000}
+HEARTBEAT_SECONDS = 15
+
+
+class Environment:
+    """One virtual environment and what is known to be installed in it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.folder = root / ".venv"
+
+    @property
+    def python(self) -> Path:
+        """The environment's interpreter, whether it exists or not."""
+        return self.folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+    def state(self) -> str:
+        """`ready`, `missing`, `broken` or `other python`."""
+        if not os.path.lexists(self.folder):
+            return "missing"
+        probe = "import sys, pip; print('%d.%d' % sys.version_info[:2], sys.prefix != sys.base_prefix)"
+        try:
+            answer = subprocess.run(
+                [str(self.python), "-c", probe], capture_output=True, text=True, timeout=60, check=True
+            )
+        except (OSError, subprocess.SubprocessError):
+            return "broken"
+        if answer.stdout.split() == ["{}.{}".format(*sys.version_info[:2]), "True"]:
+            return "ready"
+        return "other python"
+
+    def ensure(self) -> None:
+        """Make the environment, or make it again if it is broken or belongs to another Python version."""
+        state = self.state()
+        if state == "ready":
+            return
+        if state != "missing":
+            log.info("The environment in %s is %s; it is made again.", self.folder, _reasons(state))
+            _remove(self.folder)
+        _require_ensurepip()
+        log.info("Making the environment in %s", self.folder)
+        made = subprocess.run(
+            [_base_python(), "-m", "venv", str(self.folder)], capture_output=True, text=True, check=False
+        )
+        if made.returncode != 0 or self.state() != "ready":
+            reason = _last_line(made.stderr or made.stdout)
+            raise GleanerError(
+                f"{sys.executable} could not make {self.folder} ({reason}); put that right and rerun."
+            )
+
+    def stamp(self) -> dict[str, Any]:
+        """What the last finished installation noted; empty where there is none that can be read."""
+        try:
+            noted = json.loads((self.folder / STAMP).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return noted if isinstance(noted, dict) else {}
+
+    def note(self, key: str, value: Any) -> None:
+        """Write one entry of the stamp, whole or not at all."""
+        entries = {**self.stamp(), key: value}
+        temporary = self.folder / (STAMP + ".new")
+        temporary.write_text(json.dumps(entries, indent=1, sort_keys=True), encoding="utf-8")
+        temporary.replace(self.folder / STAMP)
+
+    def installed(self, name: str) -> bool:
+        """Whether this very requirements file, as it now reads, was installed by this very Python."""
+        path = self.root / name
+        return path.is_file() and self.stamp().get(name) == fingerprint(path)
+
+    def install(self, name: str, *, verbose: bool = False) -> bool:
+        """Install one requirements file with pip unless the stamp says it is there; True if pip was run."""
+        if self.installed(name):
+            return False
+        path = self.root / name
+        if not path.is_file():
+            raise GleanerError(f"{path} is missing; run `git checkout -- {name}`.")
+        self._require_room(name)
+        log.info("Installing %s", name)
+        started = time.monotonic()
+        self._pip(["install", "--no-input", "--progress-bar", "off", "-r", str(path)], name, verbose)
+        for included in included_files(path):
+            self.note(included.name, fingerprint(included))
+        log.info("Installed %s in %.0f s", name, time.monotonic() - started)
+        return True
+
+    def _pip(self, arguments: list[str], name: str, verbose: bool) -> None:
+        command = [str(self.python), "-m", "pip", "--disable-pip-version-check", *arguments]
+        if verbose:
+            if subprocess.run(command, stdin=subprocess.DEVNULL, check=False).returncode != 0:
+                raise GleanerError(
+                    f"pip could not install {name} (its reason is above); run the same command again."
+                )
+            return
+        pip_log = self.folder / PIP_LOG
+        tail = _run_with_heartbeat(command, pip_log)
+        if tail is not None:
+            raise GleanerError(
+                f"pip could not install {name} ({pip_error(tail)}); "
+                f"see {pip_log}, then run the same command again."
+            )
+
+    def _require_room(self, name: str) -> None:
+        # What the stamp knows to be installed needs no more room.
+        needed = max(NEEDED_BYTES.get(path.name, 0) for path in included_files(self.root / name))
+        needed -= sum(
+            NEEDED_BYTES.get(known, 0) for known in self.stamp() if NEEDED_BYTES.get(known, 0) <= needed
+        )
+        free = shutil.disk_usage(self.root).free
+        if free < needed:
+            raise GleanerError(
+                f"{name} needs about {needed / 1e9:.0f} GB and {self.root} has {free / 1e9:.1f} GB free; "
+                "make room and rerun."
+            )
+
+
+def included_files(path: Path) -> list[Path]:
+    """The requirements file and those it includes with `-r`, each once, in the order of reading."""
+    found = [path]
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.startswith("-r "):
+            found += included_files(path.parent / line[3:].split("#")[0].strip())
+    return list(dict.fromkeys(found))
+
+
+def fingerprint(path: Path) -> str:
+    """A hash of a requirements file with its includes and of the running Python's version."""
+    digest = hashlib.sha256(sys.version.encode())
+    for included in included_files(path):
+        digest.update(included.name.encode() + b"\0" + included.read_bytes())
+    return digest.hexdigest()
+
+
+def pip_error(lines: list[str]) -> str:
+    """The one line of pip's output that says what went wrong."""
+    errors = [line for line in lines if line.upper().startswith("ERROR")]
+    chosen = (
+        errors[-1] if errors else next((line for line in reversed(lines) if line.strip()), "it said nothing")
+    )
+    return chosen.split(":", 1)[-1].strip().rstrip(".")[:300]
+
+
+def _run_with_heartbeat(command: list[str], log_path: Path) -> list[str] | None:
+    """Run pip with its output in a file and a short line now and then; the tail if it failed, else None."""
+    tail: deque[str] = deque(maxlen=40)
+    started = said = time.monotonic()
+    with log_path.open("w", encoding="utf-8") as file:
+        with subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+        ) as child:
+            assert child.stdout is not None
+            for line in child.stdout:
+                file.write(line)
+                tail.append(line.rstrip())
+                now = time.monotonic()
+                if now - said >= HEARTBEAT_SECONDS and not line.startswith("WARNING"):
+                    said = now
+                    log.info("  %3.0f s  %s", now - started, line.strip()[:70])
+        return list(tail) if child.returncode != 0 else None
+
+
+def _reasons(state: str) -> str:
+    return "broken" if state == "broken" else "of another Python version"
+
+
+def _remove(folder: Path) -> None:
+    """Remove an old environment, and nothing that does not look like one."""
+    if folder.is_symlink() or not folder.is_dir():
+        raise GleanerError(f"{folder} is no folder; move it away and rerun.")
+    looks_like_one = (folder / "pyvenv.cfg").exists() or not any(folder.iterdir())
+    if not looks_like_one:
+        raise GleanerError(
+            f"{folder} holds something else than a virtual environment; move it away and rerun."
+        )
+    if Path(sys.prefix).resolve() == folder.resolve():
+        raise GleanerError(
+            f"{folder} is broken and its own Python is running this; rerun with the system's python3."
+        )
+    shutil.rmtree(folder)
+
+
+def _base_python() -> str:
+    """The interpreter outside any environment, so that an environment is never made from another one."""
+    return getattr(sys, "_base_executable", None) or sys.executable
+
+
+def _require_ensurepip() -> None:
+    if importlib.util.find_spec("ensurepip") and importlib.util.find_spec("venv"):
+        return
+    packages = ["python3-venv", "python{}.{}-venv".format(*sys.version_info[:2])]
+    if can_apt():
+        for package in packages:
+            with contextlib.suppress(GleanerError):
+                apt_install([package])
+            importlib.invalidate_caches()
+            if importlib.util.find_spec("ensurepip"):
+                return
+    raise GleanerError(
+        f"This Python cannot make virtual environments; run `sudo apt-get install {' '.join(packages[:1])}`"
+        f" (or {packages[1]}, or the like of your system) and rerun."
+    )
+
+
+def _last_line(text: str) -> str:
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "no reason given")

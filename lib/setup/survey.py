@@ -1,0 +1,202 @@
+"""What is on this machine and what is not: the table of `0_setup.py check`. It writes nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from lib.db.connection import OLDEST_SQLITE
+from lib.errors import GleanerError
+from lib.setup.browser import browser_version, look
+from lib.setup.environment import Environment
+from lib.setup.result import folder_size, human_size, workspace_lines
+
+GROUPS = {"core": "requirements-core.txt", "models": "requirements.txt", "dev": "requirements-dev.txt"}
+KEYS = (
+    "YANDEX_CLOUD_API_KEY",
+    "YANDEX_CLOUD_FOLDER_ID",
+    "NAVER_CLIENT_ID",
+    "NAVER_CLIENT_SECRET",
+    "NAVER_HUB_KEY_ID",
+    "NAVER_HUB_KEY",
+    "OPENVERSE_CLIENT_ID",
+    "OPENVERSE_CLIENT_SECRET",
+    "GLEANER_CONTACT",
+    "OPENAI_API_KEY",
+    "OLLAMA_API_KEY",
+    "HF_TOKEN",
+)
+WEIGHT_ENDINGS = {".bin", ".ckpt", ".mat", ".onnx", ".pkl", ".pt", ".pth", ".safetensors"}
+# With less room than this the next step that writes pictures will soon stop.
+LITTLE_ROOM = 2_000_000_000
+# Run by the environment's Python: what each requirement wants and what is there, read with pip's own parser.
+PROBE = """
+import json, sys
+from importlib.metadata import PackageNotFoundError, version
+from pip._vendor.packaging.requirements import Requirement
+answer = []
+for line in json.load(sys.stdin):
+    wanted = Requirement(line)
+    if wanted.marker and not wanted.marker.evaluate():
+        continue
+    try:
+        found = version(wanted.name)
+    except PackageNotFoundError:
+        found = None
+    fits = found is not None and wanted.specifier.contains(found, prereleases=True)
+    answer.append([wanted.name, found, fits])
+print(json.dumps(answer))
+"""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the table; `needed` says whether the core steps cannot do without it."""
+
+    subject: str
+    good: bool
+    detail: str
+    needed: bool = False
+
+
+def survey(
+    environment: Environment, workspace: Path, environ: Mapping[str, str] | None = None
+) -> Iterator[Finding]:
+    """Every finding in the order of the table."""
+    environ = os.environ if environ is None else environ
+    yield Finding("Python", True, f"{sys.version.split()[0]} at {sys.executable}", True)
+    recent = sqlite3.sqlite_version_info >= OLDEST_SQLITE
+    yield Finding("SQLite", recent, sqlite3.sqlite_version + ("" if recent else ", and 3.37 is needed"), True)
+    state = environment.state()
+    yield Finding("environment", state == "ready", f"{environment.folder} is {state}", True)
+    for group, file in GROUPS.items():
+        yield packages(environment, group, file, state == "ready")
+    yield browser(environment)
+    yield from weights(environ)
+    for name in KEYS:
+        yield Finding(name, bool(environ.get(name)), "set" if environ.get(name) else "not set")
+    free = shutil.disk_usage(environment.root).free
+    yield Finding("free disk", free >= LITTLE_ROOM, f"{human_size(free)} in {environment.root}")
+    yield from contents(workspace)
+
+
+def packages(environment: Environment, group: str, file: str, ready: bool) -> Finding:
+    """One group of packages: how many of those asked for are there, which ones are not, and the versions."""
+    subject, needed = f"{group} packages", group == "core"
+    lines = requirement_lines(environment.root / file)
+    if not ready:
+        return Finding(subject, False, f"none of {len(lines)}; run {_remedy(group)}", needed)
+    answer = subprocess.run(
+        [str(environment.python), "-c", PROBE],
+        input=json.dumps(lines),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = json.loads(answer.stdout)
+    lacking = [f"{name} ({version or 'missing'})" for name, version, fits in found if not fits]
+    present = ", ".join(f"{name} {version}" for name, version, fits in found if fits)
+    if lacking:
+        wanting = (
+            f"{len(found) - len(lacking)} of {len(found)}; run {_remedy(group)} for {', '.join(lacking)}"
+        )
+        return Finding(subject, False, wanting + (f"; there: {present}" if present else ""), needed)
+    return Finding(subject, True, f"{len(found)} of {len(found)}: {present}", needed)
+
+
+def requirement_lines(path: Path) -> list[str]:
+    """The requirements written in this very file, without comments and includes."""
+    lines = (line.split(" #")[0].strip() for line in path.read_text(encoding="utf-8").splitlines())
+    return [line for line in lines if line and not line.startswith(("#", "-"))]
+
+
+def browser(environment: Environment) -> Finding:
+    """The browser step 1 would start, with the version it gives."""
+    try:
+        choice = look(environment)
+    except GleanerError as error:
+        return Finding("browser", False, str(error), True)
+    if choice is None:
+        return Finding(
+            "browser", False, "none; run python3 0_setup.py, or install Chromium or Google Chrome", True
+        )
+    version = browser_version(choice.program)
+    origin = {"environment": "GLEANER_BROWSER", "playwright": "Playwright's own", "system": "of the system"}[
+        choice.source
+    ]
+    detail = f"{version or 'does not start'} ({origin}, {choice.program})"
+    return Finding("browser", version is not None, detail, True)
+
+
+def weights(environ: Mapping[str, str]) -> Iterator[Finding]:
+    """The folders where models look for their weights, and what lies there. The core steps need none."""
+    for subject, folder in weight_folders(environ).items():
+        if folder is None:
+            yield Finding(subject, False, "not set")
+            continue
+        names = weight_names(folder)
+        if not names:
+            yield Finding(
+                subject, False, f"{folder}: {'no weights' if folder.is_dir() else 'no such folder'}"
+            )
+            continue
+        shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+        yield Finding(subject, True, f"{folder}: {shown} ({human_size(folder_size(folder)[1])})")
+
+
+def weight_folders(environ: Mapping[str, str]) -> dict[str, Path | None]:
+    """Each place by the name of its variable; the defaults are those of torch and of the Hugging Face hub."""
+    caches = Path(environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    models = environ.get("GLEANER_MODELS_DIR")
+    hub = environ.get("HF_HUB_CACHE") or Path(environ.get("HF_HOME") or caches / "huggingface") / "hub"
+    return {
+        "GLEANER_MODELS_DIR": Path(models) if models else None,
+        "TORCH_HOME": Path(environ.get("TORCH_HOME") or caches / "torch"),
+        "HF_HUB_CACHE": Path(hub),
+    }
+
+
+def weight_names(folder: Path) -> list[str]:
+    """Weight files by name, and repositories of a Hugging Face cache as owner/name."""
+    if not folder.is_dir():
+        return []
+    hub = [path.name[len("models--") :].replace("--", "/") for path in folder.glob("models--*")]
+    files = [
+        p.name
+        for p in folder.rglob("*")
+        if p.suffix in WEIGHT_ENDINGS and not _in_hub(p, folder) and p.is_file()
+    ]
+    return sorted(hub) + sorted(files)
+
+
+def contents(workspace: Path) -> Iterator[Finding]:
+    """What the workspace holds, one finding a folder; an absent one is no fault."""
+    try:
+        lines = workspace_lines(workspace)
+    except GleanerError as error:
+        yield Finding("workspace", False, str(error))
+        return
+    if not lines:
+        yield Finding("workspace", False, f"{workspace} is not there yet; the first step makes it")
+    for index, (name, detail) in enumerate(lines):
+        yield Finding("workspace" if index == 0 else "", True, f"{name}  {detail}")
+
+
+def _in_hub(path: Path, folder: Path) -> bool:
+    return any(part.startswith("models--") for part in path.relative_to(folder).parts)
+
+
+def _remedy(group: str) -> str:
+    commands = {
+        "core": "python3 0_setup.py --core",
+        "models": "python3 0_setup.py",
+        "dev": "python3 0_setup.py test",
+    }
+    return f"`{commands[group]}`"
