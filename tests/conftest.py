@@ -1,0 +1,10 @@
+"""Makes `lib`, `demo` and `tests/support.py` importable whatever folder pytest is started in."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+for folder in (Path(__file__).parent, Path(__file__).parents[1]):
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))

@@ -1,0 +1,107 @@
+"""What several tests need: running a step, comparing workspaces, drawing pictures."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+STEPS = {
+    "collect": "1_collect.py",
+    "ingest": "2_ingest_db.py",
+    "report": "3_domain_report.py",
+    "cleanup": "4_db_cleanup.py",
+    "download": "5_download.py",
+    "dedup": "6_dedup.py",
+    "sort": "7_sort_quality.py",
+}
+
+
+def load_step(name: str) -> ModuleType:
+    """A step as a module: its file name begins with a digit, so `import` cannot name it."""
+    path = ROOT / STEPS[name]
+    spec = importlib.util.spec_from_file_location(f"step_{name}", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # before exec_module, or dataclasses with postponed annotations crash
+    spec.loader.exec_module(module)
+    return module
+
+
+def run_step(
+    name: str, *arguments: object, timeout: float = 240, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Runs a step as a user does, in its own process."""
+    return subprocess.run(
+        [sys.executable, str(ROOT / STEPS[name]), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        cwd=ROOT,
+        env={**os.environ, **environment},
+    )
+
+
+def snapshot(folder: Path) -> dict[str, str]:
+    """Every file and folder below `folder` with the digest of its bytes, so that two states can be compared."""
+    found: dict[str, str] = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink():
+            found[name] = "-> " + os.readlink(path)
+        elif path.is_dir():
+            found[name + "/"] = ""
+        else:
+            found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return found
+
+
+def dump(database: Path, *, without: tuple[str, ...] = ("runs",)) -> dict[str, list[str]]:
+    """The rows of every table as sorted JSON, times and run numbers left out: two runs differ in those alone."""
+    ignored = {"run_id", "started_at", "finished_at", "updated_at", "created_at", "added_at", "first_seen_at"}
+    ignored |= {"elapsed_ms", "fetched_at", "lease", "lease_until", "next_try_at"}
+    connection = sqlite3.connect(database)
+    connection.row_factory = sqlite3.Row
+    try:
+        tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        return {
+            table: sorted(_row_text(row, ignored) for row in connection.execute(f"SELECT * FROM {table}"))
+            for table in tables
+            if table not in without and not table.startswith("sqlite_")
+        }
+    finally:
+        connection.close()
+
+
+def _row_text(row: sqlite3.Row, ignored: set[str]) -> str:
+    return json.dumps({k: row[k] for k in row.keys() if k not in ignored}, default=repr, sort_keys=True)  # noqa: SIM118
+
+
+def drawing(seed: int, width: int = 320, height: int = 240) -> Image.Image:
+    """A smooth, coloured, detailed picture that differs from every other seed's; cheap and always the same."""
+    random = np.random.default_rng(seed)
+    coarse = random.integers(0, 256, (7, 9, 3), dtype=np.uint8)
+    fine = random.integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    base = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+    detail = Image.fromarray(fine).resize((width, height), Image.Resampling.BICUBIC)
+    return Image.blend(base, detail, 0.25)
+
+
+def as_rows(database: Path, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
+    """The rows of a query as plain tuples, through a connection of its own."""
+    connection = sqlite3.connect(database)
+    try:
+        return connection.execute(sql, parameters).fetchall()
+    finally:
+        connection.close()
