@@ -22,9 +22,7 @@ from lib.errors import GleanerError, UsageError
 from lib.progress import BarFactory, no_bar
 from lib.workspace import Workspace
 
-MARK_EVERY = (
-    100  # entries marked done in one transaction; a kill loses only marks, which `settle` finds again
-)
+MARK_EVERY = 100  # entries marked done in one transaction; a kill loses only marks, which `settle` finds again
 
 
 def plan(db: Database, run_id: int, actions: Iterable[Action]) -> int:
@@ -174,9 +172,7 @@ def _carry_out(workspace: Workspace, action: Action) -> None:
     try:
         _EFFECTS[action.kind](source, target)
     except FileNotFoundError as error:
-        raise GleanerError(
-            f"{action.source} has gone while working ({error}); run the same command again."
-        ) from error
+        raise GleanerError(f"{action.source} has gone while working ({error}); run the same command again.") from error
     except FileExistsError as error:
         raise GleanerError(f"{action.target} appeared while working; run the same command again.") from error
 
@@ -228,11 +224,7 @@ def _has_happened(workspace: Workspace, action: Action) -> bool:
     if not os.path.lexists(target):
         return False
     # A final name only ever shows a whole file; but where both names exist, only equal bytes prove that it is this one.
-    return (
-        not os.path.lexists(source)
-        or _same_file(source, target)
-        or filecmp.cmp(source, target, shallow=False)
-    )
+    return not os.path.lexists(source) or _same_file(source, target) or filecmp.cmp(source, target, shallow=False)
 
 
 def _finish_half_move(workspace: Workspace, action: Action) -> None:

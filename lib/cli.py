@@ -76,9 +76,6 @@ class Session:
         return self.interrupts > 0
 
 
-# --- flags ---------------------------------------------------------------------------------------------------------
-
-
 class _Help(argparse.RawDescriptionHelpFormatter):
     def __init__(self, prog: str):
         super().__init__(prog, max_help_position=32, width=min(110, _terminal_width()))
@@ -108,8 +105,12 @@ def parser(doc: str | None, step: str) -> argparse.ArgumentParser:
         "--version", action="version", version=f"Gleaner {__version__}", help="show the version and exit"
     )
     group.add_argument(
-        "--workspace", type=Path, default=Path("workspace"), metavar="DIR", help="the folder that the steps share (default: workspace)"
-    )  # fmt: skip
+        "--workspace",
+        type=Path,
+        default=Path("workspace"),
+        metavar="DIR",
+        help="the folder that the steps share (default: workspace)",
+    )
     group.add_argument("--json", action="store_true", help="print the summary as one JSON object on stdout")
     group.add_argument("-v", "--verbose", action="count", default=0, help="say more; twice for everything")
     group.add_argument("-q", "--quiet", action="store_true", help="say only what went wrong")
@@ -118,18 +119,14 @@ def parser(doc: str | None, step: str) -> argparse.ArgumentParser:
 
 
 def add_dry_run(to: argparse.ArgumentParser) -> None:
-    to.add_argument(
-        "-n", "--dry-run", action="store_true", help="show what would be done and write nothing at all"
-    )
+    to.add_argument("-n", "--dry-run", action="store_true", help="show what would be done and write nothing at all")
 
 
 def add_limit(to: argparse.ArgumentParser, what: str) -> None:
     to.add_argument("--limit", type=positive, metavar="N", help=f"handle at most N {what} (default: all)")
 
 
-def add_workers(
-    to: argparse.ArgumentParser, default: int | None = None, what: str = "worker processes"
-) -> None:
+def add_workers(to: argparse.ArgumentParser, default: int | None = None, what: str = "worker processes") -> None:
     shown = "one a processor" if default is None else str(default)
     to.add_argument(
         "--workers",
@@ -142,8 +139,11 @@ def add_workers(
 
 def add_executor(to: argparse.ArgumentParser) -> None:
     to.add_argument(
-        "--executor", choices=("local", "ray"), default="local", help="where the work is done: this machine or a Ray cluster (default: local)"
-    )  # fmt: skip
+        "--executor",
+        choices=("local", "ray"),
+        default="local",
+        help="where the work is done: this machine or a Ray cluster (default: local)",
+    )
 
 
 def add_undo(to: argparse.ArgumentParser) -> None:
@@ -200,9 +200,6 @@ def cpu_count() -> int:
         return os.cpu_count() or 1
 
 
-# --- running -------------------------------------------------------------------------------------------------------
-
-
 def run(
     made: argparse.ArgumentParser,
     argv: Sequence[str] | None,
@@ -227,18 +224,14 @@ def run(
     except GleanerError as error:
         return _fail(str(error), error.exit_code, as_json)
     except KeyboardInterrupt:
-        return _fail(
-            "stopped at once; the state is safe: run the same command to continue.", EXIT_INTERRUPTED, as_json
-        )
+        return _fail("stopped at once; the state is safe: run the same command to continue.", EXIT_INTERRUPTED, as_json)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
     except sqlite3.OperationalError as error:
         return _fail(f"the database could not be used: {_explain_sqlite(error)}", 1, as_json)
     except sqlite3.DatabaseError as error:
-        return _fail(
-            f"the database is damaged ({error}); put back a copy from the backups folder.", 1, as_json
-        )
+        return _fail(f"the database is damaged ({error}); put back a copy from the backups folder.", 1, as_json)
     except OSError as error:
         if (sentence := _explain_os(error)) is None:
             raise
@@ -248,9 +241,7 @@ def run(
 def parse(made: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
     """The arguments, with settings from the environment and `gleaner.toml` below the flags."""
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    early.add_argument(
-        "--workspace", type=Path, default=Path(os.environ.get("GLEANER_WORKSPACE") or "workspace")
-    )
+    early.add_argument("--workspace", type=Path, default=Path(os.environ.get("GLEANER_WORKSPACE") or "workspace"))
     root: Path = early.parse_known_args(argv)[0].workspace
     path = Workspace(root).settings
     apply_settings(made, made.get_default("step"), read_settings(path), os.environ, path)
@@ -357,7 +348,7 @@ def _with_workspace(command: str, workspace: Path) -> str:
 
 
 def _number(value: int | float | str) -> str:
-    if isinstance(value, bool) or isinstance(value, str):
+    if isinstance(value, bool | str):
         return str(value)
     return f"{value:,}" if isinstance(value, int) else f"{value:,.2f}"
 
@@ -397,12 +388,13 @@ def _explain_os(error: OSError) -> str | None:
     return known.get(error.errno or 0)
 
 
-# --- logging -------------------------------------------------------------------------------------------------------
-
-
 def clean(text: str) -> str:
     """Text without control characters: what a server sent must not steer somebody's terminal."""
-    return "".join(c if c in "\n\t" or c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+    return "".join(c if c in "\n\t" or c.isprintable() else _escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    return f"\\x{ord(character):02x}" if ord(character) < 256 else f"\\u{ord(character):04x}"
 
 
 class _Handler(logging.Handler):

@@ -133,9 +133,7 @@ def _header(image: Image.Image) -> Header:
         raise DecodeError("too_many_frames", str(frames))
     name = (image.format or "").lower()
     name = {"mpo": "jpeg"}.get(name, name)
-    return Header(
-        name, image.width, image.height, frames, orientation if 1 <= orientation <= 8 else 1, image.mode
-    )
+    return Header(name, image.width, image.height, frames, orientation if 1 <= orientation <= 8 else 1, image.mode)
 
 
 def _draft(image: Image.Image, header: Header, long_side: int) -> None:

@@ -44,7 +44,5 @@ def terminal_bar(total: int | None, description: str, unit: str = "it") -> Itera
         return
     from tqdm import tqdm
 
-    with tqdm(
-        total=total, desc=description, unit=f" {unit}", file=sys.stderr, dynamic_ncols=True, leave=False
-    ) as bar:
+    with tqdm(total=total, desc=description, unit=f" {unit}", file=sys.stderr, dynamic_ncols=True, leave=False) as bar:
         yield bar

@@ -1,4 +1,4 @@
-"""Where an option's value comes from: flag, then `GLEANER_*` in the environment, then `gleaner.toml`, then the default."""
+"""Where an option's value comes from: flag, `GLEANER_*` in the environment, `gleaner.toml`, default; in this order."""
 
 from __future__ import annotations
 
@@ -42,9 +42,7 @@ def apply_settings(
 
     `settings` may hold options at the top and in a table named after the step; the step's table wins.
     """
-    known = {
-        name: action for action in parser._actions if (name := _long_name(action)) and name not in _NEVER
-    }
+    known = {name: action for action in parser._actions if (name := _long_name(action)) and name not in _NEVER}
     _refuse_unknown(settings, step, known, path)
     chosen: dict[str, Any] = {}
     for name, action in known.items():

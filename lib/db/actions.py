@@ -39,8 +39,10 @@ def insert_actions(db: Database, run_id: int, actions: Iterable[Action], state: 
             db.execute(
                 "INSERT INTO actions (run_id, kind, state, source, target, sha256, bytes, table_name, payload, reason,"
                 " created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (run_id, action.kind, state, action.source, action.target, action.sha256, action.bytes)
-                + (action.table_name, action.payload, action.reason, now),
+                (
+                    *(run_id, action.kind, state, action.source, action.target, action.sha256, action.bytes),
+                    *(action.table_name, action.payload, action.reason, now),
+                ),
             )
             count += 1
     return count
@@ -67,9 +69,7 @@ def set_state(db: Database, ids: Iterable[int], state: str) -> None:
     """Moves entries on to another state."""
     now = utc_now()
     with db.transaction():
-        db.executemany(
-            "UPDATE actions SET state = ?, finished_at = ? WHERE id = ?", [(state, now, i) for i in ids]
-        )
+        db.executemany("UPDATE actions SET state = ?, finished_at = ? WHERE id = ?", [(state, now, i) for i in ids])
 
 
 def count_actions(db: Database, run_id: int, state: str) -> int:

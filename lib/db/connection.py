@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lib.db.migrations import migrate, schema_version
 from lib.errors import GleanerError, UsageError
+
+T = TypeVar("T")
 
 # Another step may be in the middle of a batch; batches take milliseconds, so half a minute means something is wrong.
 BUSY_TIMEOUT_MS = 30_000
@@ -82,31 +84,32 @@ def open_for_preview(path: Path) -> Database:
     `query_only` rather than `mode=ro`: a read-only connection would leave `-wal` and `-shm` files behind, whereas an
     ordinary one removes them on closing. In a folder that cannot be written, `immutable` is the only way to read.
     """
-    if not path.exists():
+    if not path.exists() or path.stat().st_size == 0:
         connection = _connect(":memory:", path)
         migrate(connection)
         return Database(connection, None)
+    connection = _with_clear_errors(path, lambda: _connect_for_reading(path))
+    connection.execute("PRAGMA query_only=ON")
+    return Database(connection, path)
+
+
+def _connect_for_reading(path: Path) -> sqlite3.Connection:
     try:
         connection = _connect(str(path), path)
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except (sqlite3.OperationalError, GleanerError):
         connection = _connect(f"file:{path.resolve().as_posix()}?immutable=1", path, uri=True)
-    _with_clear_errors(path, lambda: _check_version(connection, path))
-    connection.execute("PRAGMA query_only=ON")
-    return Database(connection, path)
+    _check_version(connection, path)
+    return connection
 
 
 def _connect(target: str, path: Path, *, uri: bool = False) -> sqlite3.Connection:
     if sqlite3.sqlite_version_info < OLDEST_SQLITE:
-        raise GleanerError(
-            f"SQLite {sqlite3.sqlite_version} is too old; use a Python that ships SQLite 3.37 or newer."
-        )
+        raise GleanerError(f"SQLite {sqlite3.sqlite_version} is too old; use a Python that ships SQLite 3.37 or newer.")
     try:
         connection = sqlite3.connect(target, isolation_level=None, timeout=BUSY_TIMEOUT_MS / 1000, uri=uri)
     except sqlite3.OperationalError as error:
-        raise GleanerError(
-            f"cannot open {path} ({error}); check that the folder exists and can be written."
-        ) from error
+        raise GleanerError(f"cannot open {path} ({error}); check that the folder exists and can be written.") from error
     connection.row_factory = sqlite3.Row
     connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
     connection.execute("PRAGMA foreign_keys=ON")
@@ -128,18 +131,14 @@ def _check_version(connection: sqlite3.Connection, path: Path, *, writing: bool 
     if foreign:
         raise UsageError(f"{path} is some other program's database; give another --workspace.")
     if found > known:
-        raise GleanerError(
-            f"{path} was made by a newer Gleaner (schema {found}, here {known}); update this copy."
-        )
+        raise GleanerError(f"{path} was made by a newer Gleaner (schema {found}, here {known}); update this copy.")
     if found < known and not writing and found:
-        raise UsageError(
-            f"{path} has an older schema ({found}, here {known}); run the step once without --dry-run."
-        )
+        raise UsageError(f"{path} has an older schema ({found}, here {known}); run the step once without --dry-run.")
 
 
-def _with_clear_errors(path: Path, action: Any) -> None:
+def _with_clear_errors(path: Path, action: Callable[[], T]) -> T:
     try:
-        action()
+        return action()
     except sqlite3.DatabaseError as error:
         if isinstance(error, sqlite3.OperationalError) and "not a database" not in str(error):
             raise

@@ -13,7 +13,7 @@ BLOCK = 500  # below SQLite's oldest limit of 999 parameters
 
 @dataclass(frozen=True)
 class FileRow:
-    """A distinct content on disk. Sizes are in pixels before orientation; `path` is as `Workspace.to_text` writes it."""
+    """A distinct content on disk. Sizes are in pixels before orientation; `path` is as the workspace writes it."""
 
     sha256: str
     path: str
@@ -66,9 +66,7 @@ def known_contents(db: Database, paths: Sequence[str]) -> dict[str, KnownContent
     for start in range(0, len(paths), BLOCK):
         block = paths[start : start + BLOCK]
         marks = ", ".join("?" * len(block))
-        for row in db.rows(
-            f"SELECT path, bytes, mtime_ns, inode, sha256 FROM contents WHERE path IN ({marks})", block
-        ):
+        for row in db.rows(f"SELECT path, bytes, mtime_ns, inode, sha256 FROM contents WHERE path IN ({marks})", block):
             found[row["path"]] = KnownContent(**dict(row))
     return found
 

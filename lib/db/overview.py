@@ -7,7 +7,5 @@ from lib.db.connection import Database
 
 def table_counts(db: Database) -> dict[str, int]:
     """Rows of every table, by the table's name."""
-    names = db.rows(
-        "SELECT name FROM sqlite_master WHERE type='table' AND name NOT LIKE 'sqlite_%' ORDER BY name"
-    )
+    names = db.rows("SELECT name FROM sqlite_master WHERE type='table' AND name NOT LIKE 'sqlite_%' ORDER BY name")
     return {name: int(db.value(f'SELECT count(*) FROM "{name}"')) for (name,) in names}

@@ -22,13 +22,13 @@ def describe_schema() -> str:
     parts = [
         "# The database",
         "",
-        f"`gleaner.db`, SQLite in WAL mode, schema {schema_version()}. Made by `python -m lib.db.schema_doc`; do not edit.",
+        f"`gleaner.db`, SQLite in WAL mode, schema {schema_version()}.",
+        "",
+        "Made by `python -m lib.db.schema_doc`; do not edit.",
         "",
         "Times are UTC in ISO 8601, states are short words under a CHECK, JSON holds only what is never queried.",
     ]
-    tables = connection.execute(
-        "SELECT name, sql FROM sqlite_master WHERE type = 'table' ORDER BY rowid"
-    ).fetchall()
+    tables = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table' ORDER BY rowid").fetchall()
     for name, sql in tables:
         if name.startswith("sqlite_"):
             continue

@@ -1,0 +1,463 @@
+"""The shared core: settings, the database and its migrations, the journal with undo, the command line's edge."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support import ROOT, as_rows, snapshot
+
+from lib import actions as journal
+from lib import cli
+from lib.db import open_database, open_for_preview
+from lib.db.actions import Action, count_actions
+from lib.db.files import FileRow, add_file
+from lib.db.migrations import migrate, schema_version, statements
+from lib.db.runs import start_run
+from lib.errors import GleanerError, UsageError
+from lib.settings import apply_settings
+from lib.workspace import Workspace
+
+
+def parsed(tmp_path: Path, toml: str, environment: dict[str, str], argv: list[str], monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "gleaner.toml").write_text(toml, encoding="utf-8")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    made = cli.parser("Try.", "download")
+    cli.add_workers(made, default=1)
+    cli.add_dry_run(made)
+    made.add_argument("--edges", type=lambda text: [float(part) for part in text.split(",")], default=[1.0])
+    made.add_argument("--mode", choices=("copy", "move"), default="copy")
+    return cli.parse(made, ["--workspace", str(tmp_path), *argv])
+
+
+PRECEDENCE = [
+    ("", {}, [], 1),
+    ("workers = 2", {}, [], 2),
+    ("workers = 2\n[download]\nworkers = 3", {}, [], 3),
+    ("[download]\nworkers = 3\n[sort]\nworkers = 9", {"GLEANER_WORKERS": "4"}, [], 4),
+    ("[download]\nworkers = 3", {"GLEANER_WORKERS": "4"}, ["--workers", "5"], 5),
+]
+
+
+@pytest.mark.parametrize(("toml", "environment", "argv", "expected"), PRECEDENCE)
+def test_flag_beats_environment_beats_file_beats_default(tmp_path, toml, environment, argv, expected, monkeypatch):
+    assert parsed(tmp_path, toml, environment, argv, monkeypatch).workers == expected
+
+
+BAD_SETTINGS = [
+    ("workers = 'many'", {}, "is not a whole number"),
+    ("[download]\nwrokers = 3", {}, "has no such option"),
+    ("[download]\napi-key = 'x'", {}, "environment"),
+    ("mode = 'burn'", {}, "one of copy, move"),
+    ("workers = ", {}, "cannot be read"),
+    ("", {"GLEANER_DRY_RUN": "perhaps"}, "true or false"),
+]
+
+
+@pytest.mark.parametrize(("toml", "environment", "reason"), BAD_SETTINGS)
+def test_a_bad_setting_is_named_with_its_place(tmp_path, toml, environment, reason, monkeypatch):
+    with pytest.raises(UsageError, match=reason):
+        parsed(tmp_path, toml, environment, [], monkeypatch)
+
+
+def test_switches_can_be_set_from_file_and_environment(tmp_path, monkeypatch):
+    assert parsed(tmp_path, "dry-run = true", {}, [], monkeypatch).dry_run is True
+    assert parsed(tmp_path, "dry-run = true", {"GLEANER_DRY_RUN": "0"}, [], monkeypatch).dry_run is False
+
+
+def test_the_environment_names_the_workspace(tmp_path, monkeypatch):
+    monkeypatch.setenv("GLEANER_WORKSPACE", str(tmp_path / "there"))
+    assert cli.parse(cli.parser("Try.", "report"), []).workspace == tmp_path / "there"
+
+
+def test_undo_is_never_taken_from_a_settings_file(tmp_path):
+    made = cli.parser("Try.", "dedup")
+    cli.add_undo(made)
+    with pytest.raises(UsageError, match="no such option"):
+        apply_settings(made, "dedup", {"dedup": {"undo": "last"}}, {}, tmp_path / "gleaner.toml")
+
+
+def test_a_new_database_is_in_wal_mode_with_foreign_keys(tmp_path):
+    with open_database(tmp_path / "gleaner.db") as db:
+        assert db.value("PRAGMA journal_mode") == "wal"
+        assert db.value("PRAGMA foreign_keys") == 1
+        assert db.value("PRAGMA user_version") == schema_version()
+        assert db.rows("PRAGMA foreign_key_check") == []
+
+
+def test_a_migration_and_its_number_are_one_transaction(tmp_path, monkeypatch):
+    path = tmp_path / "m999_broken.sql"
+    path.write_text(
+        "CREATE TABLE half (id INTEGER) STRICT;\nCREATE TABLE half (id INTEGER) STRICT;\n", encoding="utf-8"
+    )
+    monkeypatch.setattr("lib.db.migrations.migrations", lambda: [(999, path)])
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    with pytest.raises(sqlite3.OperationalError):
+        migrate(connection)
+    assert connection.execute("PRAGMA user_version").fetchone()[0] == 0
+    assert connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
+
+
+def test_statements_are_split_where_sqlite_says_they_end():
+    script = "CREATE TABLE a (b TEXT DEFAULT ';');\n-- a ; in a comment\nCREATE INDEX c\nON a (b);\n"
+    assert len(list(statements(script))) == 2
+
+
+def test_a_transaction_leaves_nothing_behind_when_it_fails(tmp_path):
+    with open_database(tmp_path / "gleaner.db") as db:
+        with pytest.raises(RuntimeError), db.transaction():
+            start_run(db, "ingest", {})
+            raise RuntimeError("in between")
+        assert db.value("SELECT count(*) FROM runs") == 0
+
+
+STRANGE_DATABASES = [
+    (
+        b"this is text, and long enough to be taken for a header of a database file" * 20,
+        "damaged or no SQLite",
+    ),
+    (b"", None),
+]
+
+
+@pytest.mark.parametrize(("content", "reason"), STRANGE_DATABASES)
+def test_a_file_that_is_no_database_is_one_sentence(tmp_path, content, reason):
+    path = tmp_path / "gleaner.db"
+    path.write_bytes(content)
+    if reason is None:
+        open_database(path).close()  # an empty file is a new database
+        return
+    with pytest.raises(GleanerError, match=reason):
+        open_database(path)
+    with pytest.raises(GleanerError, match=reason):
+        open_for_preview(path)
+
+
+def test_another_programs_database_is_left_alone(tmp_path):
+    path = tmp_path / "gleaner.db"
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE recipes (id INTEGER)")
+    connection.close()
+    before = path.read_bytes()
+    with pytest.raises(UsageError, match="some other program"):
+        open_database(path)
+    assert path.read_bytes() == before
+
+
+def test_a_newer_database_is_refused(tmp_path):
+    with open_database(tmp_path / "gleaner.db") as db:
+        db.execute("PRAGMA user_version=999")
+    with pytest.raises(GleanerError, match="newer Gleaner"):
+        open_database(tmp_path / "gleaner.db")
+
+
+def test_a_preview_can_write_nothing_and_leaves_no_trace(tmp_path):
+    with open_database(tmp_path / "gleaner.db") as db:
+        start_run(db, "ingest", {})
+    before = snapshot(tmp_path)
+    with open_for_preview(tmp_path / "gleaner.db") as db:
+        assert db.value("SELECT count(*) FROM runs") == 1
+        with pytest.raises(sqlite3.OperationalError, match="readonly"):
+            db.execute("DELETE FROM runs")
+    assert snapshot(tmp_path) == before
+
+
+def test_a_preview_without_a_database_works_in_memory(tmp_path):
+    with open_for_preview(tmp_path / "none" / "gleaner.db") as db:
+        assert db.value("SELECT count(*) FROM images") == 0
+    assert snapshot(tmp_path) == {}
+
+
+@pytest.fixture
+def moved(tmp_path):
+    """A workspace with three files, and the plan that moves them into quarantine."""
+    workspace = Workspace(tmp_path)
+    names = ["a.txt", "b.txt", "c.txt"]
+    (tmp_path / "images").mkdir()
+    for name in names:
+        (tmp_path / "images" / name).write_text("content of " + name, encoding="utf-8")
+    db = open_database(workspace.database)
+    run_id = start_run(db, "dedup", {})
+    with db.transaction():
+        for name in names:
+            add_file(db, FileRow(name * 8, f"images/{name}", 16, "txt", 1, 1))
+    moves = [
+        Action("move", f"images/{name}", f"quarantine/{run_id}/images/{name}", sha256=name * 8, bytes=16)
+        for name in names
+    ]
+    journal.plan(db, run_id, moves)
+    yield workspace, db, run_id
+    db.close()
+
+
+def states(db) -> list[str]:
+    return [row["state"] for row in db.rows("SELECT state FROM files ORDER BY sha256")]
+
+
+def test_apply_moves_files_and_their_rows_and_undo_brings_both_back(moved):
+    workspace, db, run_id = moved
+    before = snapshot(workspace.images)
+    assert journal.apply(db, workspace, run_id) == {"done": 3}
+    assert snapshot(workspace.images) == {} and states(db) == ["quarantined"] * 3
+    assert journal.undo(db, workspace, run_id) == {"undone": 3}
+    assert snapshot(workspace.images) == before and states(db) == ["present"] * 3
+    assert not workspace.quarantine.exists()
+
+
+def test_a_dry_undo_touches_nothing(moved):
+    workspace, db, run_id = moved
+    journal.apply(db, workspace, run_id)
+    before = snapshot(workspace.root / "quarantine")
+    assert journal.undo(db, workspace, run_id, dry_run=True) == {"undone": 3}
+    assert snapshot(workspace.root / "quarantine") == before and count_actions(db, run_id, "done") == 3
+
+
+def test_a_check_can_keep_a_file_where_it_is(moved):
+    workspace, db, run_id = moved
+    counts = journal.apply(db, workspace, run_id, check=lambda action: "changed" if "b.txt" in action.source else "")
+    assert counts == {"done": 2, "dropped": 1} and (workspace.images / "b.txt").exists()
+
+
+def test_undo_never_overwrites(moved):
+    workspace, db, run_id = moved
+    journal.apply(db, workspace, run_id)
+    (workspace.images / "a.txt").write_text("somebody else's", encoding="utf-8")
+    assert journal.undo(db, workspace, run_id) == {"undone": 2, "occupied": 1}
+    assert (workspace.images / "a.txt").read_text(encoding="utf-8") == "somebody else's"
+    (workspace.images / "a.txt").unlink()
+    assert journal.undo(db, workspace, run_id) == {"undone": 1}
+
+
+def test_a_move_never_overwrites(moved):
+    workspace, db, run_id = moved
+    target = workspace.quarantine / str(run_id) / "images" / "b.txt"
+    target.parent.mkdir(parents=True)
+    target.write_text("already here", encoding="utf-8")
+    with pytest.raises(GleanerError, match="appeared while working"):
+        journal.apply(db, workspace, run_id)
+    assert target.read_text(encoding="utf-8") == "already here" and (workspace.images / "b.txt").exists()
+
+
+HALF_DONE = [
+    ("nothing moved yet", lambda source, target: None, "dropped"),
+    ("moved, mark missing", lambda source, target: os.rename(source, target), "done"),
+    ("linked, old name not yet removed", lambda source, target: os.link(source, target), "done"),
+    ("copied across file systems", lambda source, target: target.write_bytes(source.read_bytes()), "done"),
+    ("another file took the name", lambda source, target: target.write_text("other"), "dropped"),
+]
+
+
+@pytest.mark.parametrize(("name", "happen", "expected"), HALF_DONE, ids=[case[0] for case in HALF_DONE])
+def test_settle_reads_the_truth_from_the_disk(moved, name, happen, expected):
+    workspace, db, run_id = moved
+    source, target = workspace.images / "a.txt", workspace.quarantine / str(run_id) / "images" / "a.txt"
+    target.parent.mkdir(parents=True)
+    happen(source, target)
+    assert journal.settle(db, workspace, "dedup") == 3
+    state = db.value("SELECT state FROM actions ORDER BY id LIMIT 1")
+    assert state == expected
+    assert source.exists() == (expected == "dropped")
+    assert db.value("SELECT state FROM files WHERE path LIKE '%a.txt'") == (
+        "present" if expected == "dropped" else "quarantined"
+    )
+
+
+def test_a_kill_between_files_loses_nothing(tmp_path):
+    """SIGKILL at many instants of a move of 60 files: the union of both places is always complete."""
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[2])\n"
+        "from pathlib import Path\n"
+        "from lib import actions as journal\n"
+        "from lib.db import open_database\n"
+        "from lib.workspace import Workspace\n"
+        "ws = Workspace(Path(sys.argv[1])); db = open_database(ws.database)\n"
+        "print('go', flush=True)\n"
+        "journal.apply(db, ws, 1)\n"
+    )
+    (tmp_path / "images").mkdir()
+    names = [f"{n:03}.bin" for n in range(60)]
+    for name in names:
+        (tmp_path / "images" / name).write_bytes(name.encode() * 1000)
+    workspace = Workspace(tmp_path)
+    with open_database(workspace.database) as db:
+        start_run(db, "dedup", {})
+    for delay in range(8):
+        with open_database(workspace.database) as db:
+            journal.settle(db, workspace, "dedup")
+            left = sorted(path.name for path in workspace.images.iterdir())
+            journal.plan(db, 1, [Action("move", f"images/{n}", f"quarantine/1/images/{n}", sha256=n) for n in left])
+        child = subprocess.Popen(
+            [sys.executable, "-c", script, str(tmp_path), str(ROOT)], stdout=subprocess.PIPE, text=True
+        )
+        assert child.stdout and child.stdout.readline() == "go\n"
+        try:
+            child.wait(timeout=0.002 * delay)
+        except subprocess.TimeoutExpired:
+            child.send_signal(signal.SIGKILL)
+        child.wait()
+        child.stdout.close()
+        there = workspace.quarantine / "1" / "images"
+        found = {path.name for folder in (workspace.images, there) if folder.is_dir() for path in folder.iterdir()}
+        assert set(names) <= found
+    with open_database(workspace.database) as db:
+        journal.settle(db, workspace, "dedup")
+        left = sorted(path.name for path in workspace.images.iterdir())
+        journal.plan(db, 1, [Action("move", f"images/{n}", f"quarantine/1/images/{n}", sha256=n) for n in left])
+        journal.apply(db, workspace, 1)
+        done = {row["source"] for row in db.rows("SELECT source FROM actions WHERE state = 'done'")}
+    assert done == {f"images/{name}" for name in names}
+    assert all((there / name).read_bytes() == name.encode() * 1000 for name in names)
+
+
+def test_free_target_sees_the_disk_and_the_plan_and_ignores_case(tmp_path):
+    (tmp_path / "Photo.jpg").write_bytes(b"x")
+    taken: set[str] = set()
+    assert journal.free_target(tmp_path / "Photo.jpg", taken).name == "Photo_2.jpg"
+    assert journal.free_target(tmp_path / "photo_2.JPG", taken).name == "photo_2_2.JPG"
+    assert journal.free_target(tmp_path / "other.jpg", taken).name == "other.jpg"
+
+
+def test_moves_work_across_file_systems(tmp_path):
+    shm = Path("/dev/shm")
+    if not shm.is_dir() or shm.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("needs a second file system at /dev/shm")
+    source = shm / f"gleaner-test-{os.getpid()}.bin"
+    source.write_bytes(b"across")
+    try:
+        journal.move_without_overwriting(source, tmp_path / "deep" / "down.bin")
+        assert (tmp_path / "deep" / "down.bin").read_bytes() == b"across" and not source.exists()
+    finally:
+        source.unlink(missing_ok=True)
+
+
+def run_work(tmp_path: Path, work, *argv: str, needs: str = "") -> int:
+    made = cli.parser("Try.", "report")
+    cli.add_dry_run(made)
+    return cli.run(made, ["--workspace", str(tmp_path / "ws"), *argv], work, needs=needs)
+
+
+def raising(error: BaseException):
+    def work(session: cli.Session) -> cli.Summary:
+        raise error
+
+    return work
+
+
+ERRORS = [
+    (GleanerError("the thing broke; mend it."), 1, "error: the thing broke; mend it."),
+    (UsageError("--top needs --by; add it."), 2, "--top needs --by"),
+    (OSError(errno.ENOSPC, "no space", "/x/y"), 1, "no space is left on the device (/x/y); make room"),
+    (OSError(errno.EROFS, "ro", "/x"), 1, "/x is read-only"),
+    (PermissionError(errno.EACCES, "no", "/x"), 1, "/x may not be read or written"),
+    (sqlite3.OperationalError("database or disk is full"), 1, "the disk is full"),
+    (sqlite3.OperationalError("attempt to write a readonly database"), 1, "can be written"),
+    (sqlite3.DatabaseError("database disk image is malformed"), 1, "put back a copy"),
+    (KeyboardInterrupt(), 130, "run the same command to continue"),
+]
+
+
+@pytest.mark.parametrize(("error", "code", "sentence"), ERRORS, ids=[str(case[0])[:30] or "ctrl-c" for case in ERRORS])
+def test_an_error_is_one_sentence_and_an_exit_code(tmp_path, capsys, error, code, sentence):
+    assert run_work(tmp_path, raising(error)) == code
+    shown = capsys.readouterr()
+    assert sentence in shown.err and "Traceback" not in shown.err and shown.out == ""
+    assert as_rows(tmp_path / "ws" / "gleaner.db", "SELECT exit_code FROM runs") == [(code,)]
+
+
+def test_a_bug_is_a_traceback(tmp_path):
+    with pytest.raises(ZeroDivisionError):
+        run_work(tmp_path, lambda session: cli.Summary({"x": 1 // 0}))
+
+
+def test_a_step_run_too_early_names_the_step_to_run_first(tmp_path, capsys):
+    assert run_work(tmp_path, raising(AssertionError()), needs="2_ingest_db.py") == 2
+    assert "run 2_ingest_db.py first" in capsys.readouterr().err
+    assert snapshot(tmp_path) == {}
+
+
+def test_the_summary_is_the_last_line_and_the_run_is_recorded(tmp_path, capsys):
+    work = lambda session: cli.Summary({"files": 1234, "new_pictures": 2}, next="python 4_db_cleanup.py")  # noqa: E731
+    assert run_work(tmp_path, work) == 0
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert lines[-2].startswith("report: 1,234 files, 2 new pictures in ")
+    assert lines[-1] == f"next: python 4_db_cleanup.py --workspace {tmp_path / 'ws'}"
+    rows = as_rows(tmp_path / "ws" / "gleaner.db", "SELECT step, exit_code, counts, finished_at <> '' FROM runs")
+    assert rows == [("report", 0, '{"files": 1234, "new_pictures": 2}', 1)]
+
+
+def test_json_is_one_object_on_stdout_for_success_and_failure(tmp_path, capsys):
+    assert run_work(tmp_path, lambda session: cli.Summary({"files": 3}), "--json") == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "step": "report",
+        "run": 1,
+        "dry_run": False,
+        "exit_code": 0,
+        "counts": {"files": 3},
+    }
+    assert run_work(tmp_path, raising(UsageError("no; do this.")), "--json") == 2
+    assert json.loads(capsys.readouterr().out) == {"error": "no; do this.", "exit_code": 2}
+
+
+def test_a_dry_run_leaves_no_trace(tmp_path):
+    assert run_work(tmp_path, lambda session: cli.Summary({"files": session.run_id}), "--dry-run") == 0
+    assert snapshot(tmp_path) == {}
+
+
+def test_quiet_says_nothing_when_all_is_well(tmp_path, capsys):
+    assert run_work(tmp_path, lambda session: cli.Summary({"files": 3}), "-q") == 0
+    shown = capsys.readouterr()
+    assert shown.out == "" and shown.err == ""
+
+
+def test_control_characters_never_reach_the_terminal(tmp_path, capsys):
+    assert run_work(tmp_path, raising(GleanerError("title \x1b]0;gotcha\x07 \u202e from a page; look."))) == 1
+    shown = capsys.readouterr().err
+    assert "\x1b" not in shown and "\x07" not in shown and "\u202e" not in shown and "\\x1b" in shown
+
+
+@pytest.mark.parametrize("presses", [1, 2])
+def test_ctrl_c_once_ends_in_order_and_twice_at_once(tmp_path, presses, capsys):
+    reached: list[str] = []
+
+    def work(session: cli.Session) -> cli.Summary:
+        for _ in range(presses):
+            os.kill(os.getpid(), signal.SIGINT)
+        assert session.stopping()
+        reached.append("end")
+        return cli.Summary({"files": 1}, next="python 4_db_cleanup.py")
+
+    assert run_work(tmp_path, work) == 130
+    assert reached == (["end"] if presses == 1 else [])
+    assert "run the same command to continue" in capsys.readouterr().err
+    assert as_rows(tmp_path / "ws" / "gleaner.db", "SELECT exit_code FROM runs") == [(130,)]
+
+
+NUMBERS = [
+    (cli.positive, "3", 3),
+    (cli.positive, "0", None),
+    (cli.positive, "x", None),
+    (cli.whole, "-1", None),
+    (cli.share, "50%", 0.5),
+    (cli.share, "0.25", 0.25),
+    (cli.share, "120%", None),
+    (cli.run_reference, "last", "last"),
+    (cli.run_reference, "12", "12"),
+    (cli.run_reference, "first", None),
+]
+
+
+@pytest.mark.parametrize(("convert", "text", "expected"), NUMBERS)
+def test_converters(convert, text, expected):
+    if expected is None:
+        with pytest.raises(Exception, match="is"):
+            convert(text)
+    else:
+        assert convert(text) == expected

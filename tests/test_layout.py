@@ -1,0 +1,211 @@
+"""The house rules that a machine can check: import directions, documented commands, instant help, current schema."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import re
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from support import ROOT, STEPS, load_step
+
+from lib.db.schema_doc import DOCUMENT, describe_schema
+
+LIB = sorted((ROOT / "lib").rglob("*.py"))
+HEAVY = (
+    "torch",
+    "playwright",
+    "pyiqa",
+    "open_clip",
+    "ray",
+    "numpy",
+    "PIL",
+    "aiohttp",
+    "sklearn",
+    "pyarrow",
+    "jinja2",
+)
+NETWORK = {"aiohttp", "playwright", "urllib.request", "http.client", "socket"}
+PICTURES = {"PIL", "numpy", "imagehash", "scipy"}
+
+
+def imported(path: Path) -> set[str]:
+    """The modules that a file imports, inside functions too."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def belongs(names: set[str], packages: set[str]) -> set[str]:
+    return {name for name in names if any(name == p or name.startswith(p + ".") for p in packages)}
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("path", LIB, ids=relative)
+def test_the_edge_is_imported_by_steps_only(path: Path) -> None:
+    assert not belongs(imported(path), {"lib.cli"})
+
+
+@pytest.mark.parametrize("path", LIB, ids=relative)
+def test_lib_imports_neither_demo_nor_tests(path: Path) -> None:
+    assert not belongs(imported(path), {"demo", "tests", "bench", "support"})
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "lib" / "db").rglob("*.py")), ids=relative)
+def test_the_database_knows_no_network_and_no_pictures(path: Path) -> None:
+    allowed = {"socket"} if path.name == "runs.py" else set()  # the host's name, nothing more
+    assert belongs(imported(path), NETWORK | PICTURES) <= allowed | {"socket.gethostname"}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [p for p in LIB if relative(p).startswith(("lib/net/", "lib/hashing/", "lib/quality/"))],
+    ids=relative,
+)
+def test_network_hashing_and_quality_know_no_database(path: Path) -> None:
+    assert not belongs(imported(path), {"sqlite3", "lib.db"})
+
+
+@pytest.mark.parametrize(
+    "path",
+    [p for p in LIB if relative(p).startswith(("lib/hashing/", "lib/quality/", "lib/parsers/"))],
+    ids=relative,
+)
+def test_hashing_quality_and_parsers_know_no_network(path: Path) -> None:
+    assert not belongs(imported(path), {"aiohttp", "playwright", "urllib.request"})
+
+
+@pytest.mark.parametrize("path", [p for p in LIB if not relative(p).startswith("lib/db/")], ids=relative)
+def test_sql_stands_in_the_database_modules_only(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert not re.search(r"\b(SELECT .+ FROM|INSERT INTO|INSERT OR|DELETE FROM|UPDATE \w+ SET|PRAGMA \w+)\b", text)
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_steps_import_lib_and_never_each_other(name: str) -> None:
+    path = ROOT / STEPS[name]
+    assert not belongs(imported(path), {"demo", "importlib", "runpy"})
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 160
+
+
+@pytest.mark.parametrize("path", LIB, ids=relative)
+def test_library_functions_stay_readable(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    functions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
+    too_long = {f.name: (f.end_lineno or 0) - f.lineno + 1 for f in functions if (f.end_lineno or 0) - f.lineno >= 60}
+    assert not too_long
+    assert "print" not in {
+        n.func.id for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)
+    }
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_help_is_instant_and_imports_nothing_heavy(name: str) -> None:
+    probe = (
+        "import runpy, sys\n"
+        f"sys.argv = [{STEPS[name]!r}, '--help']\n"
+        "try:\n"
+        f"    runpy.run_path({str(ROOT / STEPS[name])!r}, run_name='__main__')\n"
+        "except SystemExit as end:\n"
+        "    assert not end.code, end.code\n"
+        f"print(sorted(set(sys.modules) & set({HEAVY!r})), file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.strip() == "[]"
+    assert "usage:" in done.stdout and "Examples" in done.stdout
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_help_answers_at_once(name: str) -> None:
+    """The promise is 0.3 s; processor time of the process, the best of five, is what a busy machine cannot blur."""
+    best = min(_help_seconds(STEPS[name]) for _ in range(5))
+    assert best < 0.3
+
+
+def _help_seconds(file: str) -> float:
+    import resource
+
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    started = time.perf_counter()
+    subprocess.run([sys.executable, str(ROOT / file), "--help"], capture_output=True, check=True, cwd=ROOT)
+    elapsed = time.perf_counter() - started
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return min(elapsed, after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
+
+
+def test_the_schema_document_is_current() -> None:
+    assert DOCUMENT.read_text(encoding="utf-8") == describe_schema(), "run: python -m lib.db.schema_doc"
+
+
+def documented_commands() -> list[tuple[str, str, str]]:
+    """(where, step, arguments) of every command line of a step that a document or a docstring shows."""
+    sources = [
+        ROOT / "README.md",
+        *sorted((ROOT / "docs").glob("*.md")),
+        *(ROOT / file for file in STEPS.values()),
+    ]
+    files = {file: name for name, file in STEPS.items()}
+    found = []
+    for source in sources:
+        text = source.read_text(encoding="utf-8").replace("\\\n", " ")
+        for match in re.finditer(r"^\s*(?:\$ )?(?:python3? |\.venv/bin/python )(\d_\w+\.py)(.*)$", text, re.MULTILINE):
+            if match[1] in files:
+                found.append((relative(source), files[match[1]], match[2]))
+    return found
+
+
+@pytest.mark.parametrize(("where", "name", "arguments"), documented_commands())
+def test_every_documented_command_parses(where: str, name: str, arguments: str) -> None:
+    words = shlex.split(arguments, comments=True)
+    words = [word for word in words if word not in ("[options]", "…", "...")]
+    if words and words[-1] in ("-h", "--help"):
+        return
+    for stop in ("|", ">", "&&", ";"):
+        words = words[: words.index(stop)] if stop in words else words
+    load_step(name).build_parser().parse_args(words)
+
+
+def test_documents_show_every_step() -> None:
+    assert {name for where, name, _ in documented_commands() if where == "README.md"} == set(STEPS)
+
+
+def test_a_flag_means_the_same_everywhere() -> None:
+    """Flags that several steps share are declared once, so their help is the same text."""
+    shared: dict[str, set[str]] = {}
+    for name in STEPS:
+        for action in load_step(name).build_parser()._actions:
+            for option in action.option_strings:
+                if option in (
+                    "--dry-run",
+                    "--json",
+                    "--workspace",
+                    "--undo",
+                    "--verbose",
+                    "--quiet",
+                    "--executor",
+                ):
+                    shared.setdefault(option, set()).add(str(action.help))
+    assert {option: helps for option, helps in shared.items() if len(helps) != 1} == {}
+
+
+def test_every_option_has_help() -> None:
+    for name in STEPS:
+        for action in load_step(name).build_parser()._actions:
+            assert action.help and action.help != argparse.SUPPRESS, (
+                name,
+                action.option_strings or action.dest,
+            )
