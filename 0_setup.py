@@ -65,7 +65,6 @@ def build_parser() -> argparse.ArgumentParser:
         "what",
         nargs="?",
         choices=("demo", "test", "check"),
-        default="real",
         help="default: set up for real use",
     )
     parser.add_argument(
@@ -84,13 +83,13 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: "list[str] | None" = None) -> int:
     parser = build_parser()
     args = parser.parse_args(argv)
-    if args.core and args.what != "real":
+    if args.core and args.what:
         parser.error(f"--core is for real use; `{args.what}` knows itself what it needs")
     if args.workspace and args.what not in ("demo", "check"):
         parser.error("--workspace is for demo and check; setting up touches no workspace")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    work = {"real": set_up, "demo": demo, "test": test, "check": check}[args.what]
+    work = {None: set_up, "demo": demo, "test": test, "check": check}[args.what]
     try:
         return work(Environment(ROOT), args)
     except GleanerError as error:
@@ -99,6 +98,9 @@ def main(argv: "list[str] | None" = None) -> int:
     except KeyboardInterrupt:
         print("0_setup.py: stopped; run the same command to continue.", file=sys.stderr)
         return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()  # whoever read the output has left, as `| head` does; there is nobody to tell
+        return 1
     except OSError as error:
         print(
             f"0_setup.py: {error}; make room or fix that, then run the same command again.", file=sys.stderr
@@ -118,7 +120,7 @@ def prepare(environment: Environment, requirements: str, *, verbose: bool) -> No
 
 def set_up(environment: Environment, args: argparse.Namespace) -> int:
     prepare(environment, "requirements-core.txt" if args.core else "requirements.txt", verbose=args.verbose)
-    print("Next: .venv/bin/python 1_collect.py --help")
+    print(f"Next: {environment.python.relative_to(ROOT)} 1_collect.py --help")
     return 0
 
 

@@ -39,14 +39,19 @@ class BrowserChoice:
 
 
 def find_browser(
-    environ: Mapping[str, str] | None = None, system_paths: Sequence[Path] | None = None
+    environ: Mapping[str, str] | None = None,
+    system_paths: Sequence[Path] | None = None,
+    driver: Path | None = None,
 ) -> BrowserChoice | None:
-    """The browser to use, or None where there is none; UsageError if `GLEANER_BROWSER` names no program."""
+    """The browser to use, or None where there is none; UsageError if `GLEANER_BROWSER` names no program.
+
+    `driver` is the folder of Playwright's own files, by default those this Python would import.
+    """
     environ = os.environ if environ is None else environ
     named = environ.get(VARIABLE, "").strip()
     if named:
         return BrowserChoice("environment", _named_program(named))
-    own = own_browser(environ)
+    own = own_browser(environ, driver)
     if own is not None:
         return BrowserChoice("playwright", own)
     for path in usual_paths(environ) if system_paths is None else system_paths:
@@ -69,9 +74,9 @@ def launch_arguments() -> list[str]:
     return arguments
 
 
-def own_browser(environ: Mapping[str, str]) -> Path | None:
+def own_browser(environ: Mapping[str, str], driver: Path | None = None) -> Path | None:
     """Playwright's downloaded Chromium, of the very revision that the installed Playwright wants."""
-    package = _playwright_driver()
+    package = driver or _playwright_driver()
     if package is None:
         return None
     try:
@@ -106,8 +111,7 @@ def _named_program(named: str) -> Path:
     path = Path(named).expanduser()
     if not _is_program(path):
         raise UsageError(
-            f"{VARIABLE} is set to {named}, which is no program; "
-            "give the path of a Chromium or Chrome, or unset it."
+            f"{VARIABLE} is set to {named}, which is no program; give the path of a Chromium or Chrome, or unset it."
         )
     return path
 
@@ -123,11 +127,7 @@ def _is_snap_stub(path: Path) -> bool:
             head = file.read(2048)
     except OSError:
         return False
-    return (
-        head.startswith(b"#!")
-        and b"requires the chromium snap" in head
-        and not Path("/snap/bin/chromium").exists()
-    )
+    return head.startswith(b"#!") and b"requires the chromium snap" in head and not Path("/snap/bin/chromium").exists()
 
 
 def _playwright_driver() -> Path | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import signal
@@ -51,18 +50,8 @@ def ensure_browser(environment: Environment, *, verbose: bool = False) -> Browse
 
 
 def look(environment: Environment) -> BrowserChoice | None:
-    """`find_browser` as the environment's Python answers it: Playwright is installed there and not here."""
-    if environment.state() != "ready":
-        return find_browser()
-    code = "import json; from lib.browser_path import find_browser; c = find_browser(); "
-    code += "print(json.dumps(c and [c.source, str(c.program)]))"
-    # A wrong GLEANER_BROWSER is said by this process, where it is one sentence.
-    if os.environ.get("GLEANER_BROWSER", "").strip():
-        return find_browser()
-    command = [str(environment.python), "-c", code]
-    answer = subprocess.run(command, cwd=environment.root, capture_output=True, text=True, check=True).stdout
-    found = json.loads(answer)
-    return BrowserChoice(found[0], Path(found[1])) if found else None
+    """`find_browser` with the environment's Playwright, which this Python knows nothing of."""
+    return find_browser(driver=environment.site_packages / "playwright" / "driver" / "package")
 
 
 def browser_version(program: Path) -> str | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib.util
 import json
 import logging
@@ -17,14 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from lib.errors import GleanerError
+from lib.setup.requirements import fingerprint, included_files, installed_packages, requirement_lines
 from lib.setup.system import apt_install, can_apt
 
 log = logging.getLogger("gleaner.setup")
 
 STAMP = "gleaner-setup.json"
 PIP_LOG = "gleaner-pip.log"
-# Measured on Linux with the CUDA build of torch 2.15: 7.5 GB with the models and 0.7 GB without.
-NEEDED_BYTES = {"requirements-core.txt": 1_000_000_000, "requirements.txt": 9_000_000_000}
+# Measured: 0.7 GB without the models, and with them 7.5 GB on Linux, where torch 2.15 brings CUDA along.
+MODELS_BYTES = 9_000_000_000 if sys.platform.startswith("linux") else 3_000_000_000
+NEEDED_BYTES = {"requirements-core.txt": 1_000_000_000, "requirements.txt": MODELS_BYTES}
 HEARTBEAT_SECONDS = 15
 
 
@@ -39,6 +40,12 @@ class Environment:
     def python(self) -> Path:
         """The environment's interpreter, whether it exists or not."""
         return self.folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+    @property
+    def site_packages(self) -> Path:
+        """Where its packages lie, whether it exists or not."""
+        inside = "Lib" if os.name == "nt" else "lib/python{}.{}".format(*sys.version_info[:2])
+        return self.folder / inside / "site-packages"
 
     def state(self) -> str:
         """`ready`, `missing`, `broken` or `other python`."""
@@ -92,7 +99,11 @@ class Environment:
     def installed(self, name: str) -> bool:
         """Whether this very requirements file, as it now reads, was installed by this very Python."""
         path = self.root / name
-        return path.is_file() and self.stamp().get(name) == fingerprint(path)
+        if not path.is_file() or self.stamp().get(name) != fingerprint(path):
+            return False
+        # Somebody may have removed a package by hand since; this look costs a fifth of a second.
+        lines = [line for included in included_files(path) for line in requirement_lines(included)]
+        return all(package.fits for package in installed_packages(self.python, lines))
 
     def install(self, name: str, *, verbose: bool = False) -> bool:
         """Install one requirements file with pip unless the stamp says it is there; True if pip was run."""
@@ -138,23 +149,6 @@ class Environment:
                 f"{name} needs about {needed / 1e9:.0f} GB and {self.root} has {free / 1e9:.1f} GB free; "
                 "make room and rerun."
             )
-
-
-def included_files(path: Path) -> list[Path]:
-    """The requirements file and those it includes with `-r`, each once, in the order of reading."""
-    found = [path]
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if line.startswith("-r "):
-            found += included_files(path.parent / line[3:].split("#")[0].strip())
-    return list(dict.fromkeys(found))
-
-
-def fingerprint(path: Path) -> str:
-    """A hash of a requirements file with its includes and of the running Python's version."""
-    digest = hashlib.sha256(sys.version.encode())
-    for included in included_files(path):
-        digest.update(included.name.encode() + b"\0" + included.read_bytes())
-    return digest.hexdigest()
 
 
 def pip_error(lines: list[str]) -> str:

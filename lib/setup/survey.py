@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sqlite3
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ from lib.db.connection import OLDEST_SQLITE
 from lib.errors import GleanerError
 from lib.setup.browser import browser_version, look
 from lib.setup.environment import Environment
+from lib.setup.requirements import installed_packages, requirement_lines
 from lib.setup.result import folder_size, human_size, workspace_lines
 
 GROUPS = {"core": "requirements-core.txt", "models": "requirements.txt", "dev": "requirements-dev.txt"}
@@ -36,24 +35,6 @@ KEYS = (
 WEIGHT_ENDINGS = {".bin", ".ckpt", ".mat", ".onnx", ".pkl", ".pt", ".pth", ".safetensors"}
 # With less room than this the next step that writes pictures will soon stop.
 LITTLE_ROOM = 2_000_000_000
-# Run by the environment's Python: what each requirement wants and what is there, read with pip's own parser.
-PROBE = """
-import json, sys
-from importlib.metadata import PackageNotFoundError, version
-from pip._vendor.packaging.requirements import Requirement
-answer = []
-for line in json.load(sys.stdin):
-    wanted = Requirement(line)
-    if wanted.marker and not wanted.marker.evaluate():
-        continue
-    try:
-        found = version(wanted.name)
-    except PackageNotFoundError:
-        found = None
-    fits = found is not None and wanted.specifier.contains(found, prereleases=True)
-    answer.append([wanted.name, found, fits])
-print(json.dumps(answer))
-"""
 
 
 @dataclass(frozen=True)
@@ -93,28 +74,15 @@ def packages(environment: Environment, group: str, file: str, ready: bool) -> Fi
     lines = requirement_lines(environment.root / file)
     if not ready:
         return Finding(subject, False, f"none of {len(lines)}; run {_remedy(group)}", needed)
-    answer = subprocess.run(
-        [str(environment.python), "-c", PROBE],
-        input=json.dumps(lines),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    found = json.loads(answer.stdout)
-    lacking = [f"{name} ({version or 'missing'})" for name, version, fits in found if not fits]
-    present = ", ".join(f"{name} {version}" for name, version, fits in found if fits)
+    found = installed_packages(environment.python, lines)
+    present = ", ".join(f"{package.name} {package.version}" for package in found if package.fits)
+    lacking = [f"{package.name} ({package.version or 'missing'})" for package in found if not package.fits]
     if lacking:
         wanting = (
             f"{len(found) - len(lacking)} of {len(found)}; run {_remedy(group)} for {', '.join(lacking)}"
         )
         return Finding(subject, False, wanting + (f"; there: {present}" if present else ""), needed)
     return Finding(subject, True, f"{len(found)} of {len(found)}: {present}", needed)
-
-
-def requirement_lines(path: Path) -> list[str]:
-    """The requirements written in this very file, without comments and includes."""
-    lines = (line.split(" #")[0].strip() for line in path.read_text(encoding="utf-8").splitlines())
-    return [line for line in lines if line and not line.startswith(("#", "-"))]
 
 
 def browser(environment: Environment) -> Finding:
