@@ -1,0 +1,39 @@
+"""Parsers: pure functions from the bytes of a raw answer to records, one module an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+
+from lib.records import ParsedPage, ParseError
+
+Parse = Callable[[bytes], ParsedPage]
+
+# (engine, part) -> module and function. The version rises when a parser begins to read more than it did.
+_REGISTRY: dict[tuple[str, str], tuple[str, str, int]] = {
+    ("yandex", "page"): ("lib.parsers.yandex", "parse_page", 1),
+    ("yandex", "xhr"): ("lib.parsers.yandex", "parse_xhr", 1),
+}
+
+
+@dataclass(frozen=True)
+class Parser:
+    """A parser and the name under which `responses.parser` remembers it, such as `yandex-xhr/1`."""
+
+    name: str
+    parse: Parse
+
+
+def parser_for(engine: str, part: str) -> Parser:
+    """The parser of an engine's kind of answer. Raises ParseError where there is none."""
+    try:
+        module, function, version = _REGISTRY[engine, part]
+    except KeyError:
+        raise ParseError("no_parser") from None
+    return Parser(f"{engine}-{part}/{version}", getattr(import_module(module), function))
+
+
+def engines() -> list[str]:
+    """The engines whose answers can be read."""
+    return sorted({engine for engine, _ in _REGISTRY})

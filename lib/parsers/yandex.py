@@ -1,0 +1,260 @@
+"""Yandex Images: the first page's `data-state` and the answers of `serpList/fetch`.
+
+Both carry a `serpList` with `items.keys` (rank order) and `items.entities` (id -> entity). A page has several
+`data-state` attributes and an XHR several blocks in no fixed order, so the list is looked for by what it is and never
+by its place. Every field may be null, missing, or of another type.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from html import unescape
+from typing import Any
+from urllib.parse import urlsplit
+
+from lib.parsers.drift import Drift
+from lib.parsers.raw_json import check_size, load_json, load_json_text
+from lib.parsers.values import address, flag, mapping, objects, plain, position, text, whole
+from lib.records import ImageRecord, ParsedPage, ParseError, VariantRecord
+
+_IDS = {"id", "docid", "documentid", "reqid", "rimId", "pos"}
+_SIZES = {"width", "height", "origWidth", "origHeight"}
+_TRAITS = {"freshnessCounter", "gifLabel", "ecomShield", "censored", "loading"}
+ENTITY_KEYS = frozenset(_IDS | _SIZES | _TRAITS | {"url", "origUrl", "image", "alt", "snippet", "viewerData"})
+SNIPPET_KEYS = frozenset({"title", "hasTitle", "text", "url", "domain", "shopScore"})
+VIEWER_KEYS = frozenset({"preview", "dups", "thumb", "img_href", "detail_url", "snippet"})
+EXPECTED_IN_ENTITY = frozenset({"pos", "origUrl", "image", "alt", "origWidth", "origHeight", "snippet", "viewerData"})
+EXPECTED_IN_SNIPPET = frozenset({"title", "url", "domain"})
+EXPECTED_IN_VIEWER = frozenset({"preview"})
+MISSING_OBJECT: frozenset[str] = frozenset()
+
+ID_LENGTH = 200
+MOST_VARIANTS = 200  # of one picture; recorded answers have fewer than thirty
+_KIND_ORDER = {"original": 0, "preview": 1, "dup": 2, "thumb": 3}
+_STATE = re.compile(rb"""\sdata-state\s*=\s*(?:"([^"]*)"|'([^']*)')""")
+_REFERENCE = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
+# Marks of the captcha page as recorded in 2026, and of the address that it lives at.
+_CAPTCHA_MARKS = (b"/checkcaptcha", b"CheckboxCaptcha", b"AdvancedCaptcha", b"smartcaptcha-status", b"/showcaptcha")
+_EMPTY_MARK = b"EmptySearchResults"
+
+
+def parse_page(html: bytes) -> ParsedPage:
+    """The results that a full page carries (also when only its state was saved, as JSON).
+
+    Raises ParseError with `captcha`, `wrong_tab` (a page of another kind, such as "about this image"), `no_state`
+    (nothing in it is known), `too_large`, `too_complex` or `not_json`.
+    """
+    check_size(html)
+    drift = Drift()
+    states = list(_page_states(html, drift))
+    lists = [found for state in states if (found := _serp_list(state)) is not None]
+    if lists:
+        return _parse_lists(lists, drift)
+    if looks_like_captcha(html):
+        raise ParseError("captcha")
+    if _EMPTY_MARK in html:
+        return ParsedPage(())
+    raise ParseError("wrong_tab" if any("initialState" in state for state in states) else "no_state")
+
+
+def parse_xhr(body: bytes) -> ParsedPage:
+    """The results of one `serpList/fetch` answer.
+
+    Raises ParseError with `captcha`, `not_json`, `no_serp_list`, `too_large` or `too_complex`.
+    """
+    if body.lstrip()[:1] == b"<":
+        raise ParseError("captcha" if looks_like_captcha(body) else "not_json")
+    value, repaired = load_json(body)
+    lists = [found for block in _blocks(value) if (found := _adapter_list(block)) is not None]
+    if not lists:
+        raise ParseError("captcha" if _is_captcha_answer(value) else "no_serp_list")
+    return _parse_lists(lists, Drift(repaired=repaired))
+
+
+def looks_like_captcha(body: bytes) -> bool:
+    """Whether a page bears the marks of a captcha."""
+    return any(mark in body for mark in _CAPTCHA_MARKS)
+
+
+# --- finding the list ----------------------------------------------------------------------------------------------
+
+
+def _page_states(html: bytes, drift: Drift) -> Iterator[Mapping[str, Any]]:
+    if html.lstrip()[:1] == b"{":
+        value, drift.repaired = load_json(html)
+        yield mapping(value)
+        return
+    for match in _STATE.finditer(html):
+        found = match[1] if match[1] is not None else match[2]
+        try:
+            value, repaired = load_json_text(unescape_attribute(found.decode("utf-8", "replace")))
+        except ParseError:
+            continue  # the state of some other widget
+        drift.repaired |= repaired and b"serpList" in found
+        yield mapping(value)
+
+
+def unescape_attribute(found: str) -> str:
+    """An attribute's value. References without a semicolon stay: in an attribute, `&copy=1` belongs to a URL."""
+    if "&" not in found:
+        return found
+    quick = found.replace("&quot;", '"').replace("&#39;", "'").replace("&lt;", "<").replace("&gt;", ">")
+    if quick.count("&") == quick.count("&amp;"):
+        return quick.replace("&amp;", "&")
+    return _REFERENCE.sub(lambda match: unescape(match[0]), found)
+
+
+def _serp_list(state: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    for holder in (mapping(state.get("initialState")), state):
+        if isinstance(holder.get("serpList"), dict):
+            return mapping(holder["serpList"])
+    return None
+
+
+def _blocks(value: Any) -> list[Mapping[str, Any]]:
+    """The blocks of an answer; one that was saved without its envelope counts as a block itself."""
+    if isinstance(value, list):
+        return objects(value)
+    return [*objects(mapping(value).get("blocks")), mapping(value)]
+
+
+def _adapter_list(block: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The block's list, recognised by `adapterData.serpList`, which only the adapter block has."""
+    for holder in (mapping(block.get("params")), block):
+        found = mapping(holder.get("adapterData")).get("serpList")
+        if isinstance(found, dict):
+            return found
+    return None
+
+
+def _is_captcha_answer(value: Any) -> bool:
+    answer = mapping(value)
+    kind = text(answer.get("type")).lower()
+    return "captcha" in kind or any("captcha" in str(key).lower() for key in list(answer)[:50])
+
+
+# --- reading the list ----------------------------------------------------------------------------------------------
+
+
+def _parse_lists(lists: list[Mapping[str, Any]], drift: Drift) -> ParsedPage:
+    """The pictures of all lists in rank order; a picture that several lists show counts once."""
+    images: dict[str, ImageRecord] = {}
+    skipped, next_url = 0, ""
+    for serp_list in lists:
+        next_url = next_url or text(mapping(serp_list.get("navi")).get("next"))
+        last_rank = -1
+        for key, value in _entities(mapping(serp_list.get("items"))):
+            entity = mapping(value)
+            engine_id = (text(key) or text(entity.get("id")))[:ID_LENGTH]
+            if not entity or not engine_id:
+                skipped += 1
+                continue
+            rank = position(entity.get("pos"))
+            last_rank = last_rank + 1 if rank is None else rank
+            if engine_id not in images:
+                images[engine_id] = _read_entity(engine_id, last_rank, entity, drift)
+    ordered = sorted(images.values(), key=lambda image: image.rank)
+    return ParsedPage(tuple(ordered), next_url, skipped, drift.report())
+
+
+def _entities(items: Mapping[str, Any]) -> Iterator[tuple[Any, Any]]:
+    """(id, entity) in rank order: by `keys`, then those that `keys` forgot."""
+    entities = items.get("entities")
+    if isinstance(entities, list):
+        yield from ((entity.get("id"), entity) for entity in objects(entities))
+        return
+    found = mapping(entities)
+    keys = items.get("keys")
+    named = dict.fromkeys(key for key in keys if isinstance(key, str)) if isinstance(keys, list) else {}
+    yield from ((key, found[key]) for key in named if key in found)
+    yield from ((key, found[key]) for key in found if key not in named)
+
+
+def _read_entity(engine_id: str, rank: int, entity: Mapping[str, Any], drift: Drift) -> ImageRecord:
+    viewer = mapping(entity.get("viewerData"))
+    snippet = mapping(entity.get("snippet")) or mapping(viewer.get("snippet"))
+    page_url = address(snippet.get("url"))
+    variants = _read_variants(entity, viewer, page_url)
+    _note_drift(drift, entity, snippet, viewer)
+    title, alt = plain(snippet.get("title")), plain(entity.get("alt"))
+    best = variants[0] if variants and variants[0].kind == "original" else None
+    return ImageRecord(
+        engine_id=engine_id,
+        rank=rank,
+        page_url=page_url,
+        title=title or alt,
+        snippet=plain(snippet.get("text")),
+        domain=host_of(page_url) or text(snippet.get("domain")).lower(),
+        width=whole(entity.get("origWidth")) or (best.width if best else None),
+        height=whole(entity.get("origHeight")) or (best.height if best else None),
+        bytes=best.bytes if best else None,
+        is_gif=flag(entity.get("gifLabel")),
+        is_censored=flag(entity.get("censored")),
+        is_shop=flag(entity.get("ecomShield")),
+        extra=_extra(entity, snippet, alt if alt != title and title else ""),
+        variants=tuple(variants),
+    )
+
+
+def host_of(url: str) -> str:
+    """The host name of a URL in lower case; empty where there is none."""
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
+
+
+def _extra(entity: Mapping[str, Any], snippet: Mapping[str, Any], alt: str) -> dict[str, Any]:
+    found = {
+        "alt": alt,
+        "docid": text(entity.get("docid")) or text(entity.get("documentid")),
+        "rim_id": text(entity.get("rimId")),
+        "freshness": text(entity.get("freshnessCounter")),
+        "shop_score": whole(snippet.get("shopScore")),
+    }
+    return {name: value for name, value in found.items() if value}
+
+
+def _note_drift(drift: Drift, entity: Mapping[str, Any], snippet: Mapping[str, Any], viewer: Mapping[str, Any]) -> None:
+    drift.results += 1
+    drift.empty_originals += not address(entity.get("origUrl"))
+    drift.see("entity", entity, ENTITY_KEYS, EXPECTED_IN_ENTITY)
+    # An object that is not there at all is told by the entity; its keys are not counted once more.
+    drift.see("snippet", snippet, SNIPPET_KEYS, EXPECTED_IN_SNIPPET if snippet else MISSING_OBJECT)
+    drift.see("viewerData", viewer, VIEWER_KEYS, EXPECTED_IN_VIEWER if viewer else MISSING_OBJECT)
+
+
+# --- addresses -----------------------------------------------------------------------------------------------------
+
+
+def _read_variants(entity: Mapping[str, Any], viewer: Mapping[str, Any], referer: str) -> list[VariantRecord]:
+    """Every address of a picture once, under its best kind, originals first, with the sizes that any mention gave."""
+    found: dict[str, list[Any]] = {}  # url -> kind, width, height, bytes
+    width, height = entity.get("origWidth"), entity.get("origHeight")
+    _add(found, "original", entity.get("origUrl"), width, height)
+    _add(found, "original", viewer.get("img_href"), width, height)
+    for kind, origin_kind, name in (("preview", "original", "preview"), ("dup", "dup", "dups")):
+        for entry in objects(viewer.get(name))[:MOST_VARIANTS]:
+            _add(found, kind, entry.get("url"), entry.get("w"), entry.get("h"), entry.get("fileSizeInBytes"))
+            origin = mapping(entry.get("origin"))
+            if origin and flag(entry.get("isMixedImage", True)):
+                _add(found, origin_kind, origin.get("url"), origin.get("w"), origin.get("h"))
+    thumb = mapping(viewer.get("thumb"))
+    size = mapping(thumb.get("size"))
+    thumb_width, thumb_height = thumb.get("w") or size.get("width"), thumb.get("h") or size.get("height")
+    _add(found, "thumb", thumb.get("url"), thumb_width, thumb_height)
+    _add(found, "thumb", entity.get("image"), entity.get("width"), entity.get("height"))
+    made = [VariantRecord(kind, url, w, h, size_, referer) for url, (kind, w, h, size_) in found.items()]
+    return sorted(made[:MOST_VARIANTS], key=lambda variant: _KIND_ORDER[variant.kind])
+
+
+def _add(found: dict[str, list[Any]], kind: str, url: Any, width: Any, height: Any, size: Any = None) -> None:
+    link = address(url)
+    if not link:
+        return
+    claim = [kind, whole(width), whole(height), whole(size)]
+    known = found.setdefault(link, claim)
+    if known is not claim:
+        for place in (1, 2, 3):
+            known[place] = known[place] or claim[place]
