@@ -102,9 +102,7 @@ def main(argv: "list[str] | None" = None) -> int:
         sys.stderr.close()  # whoever read the output has left, as `| head` does; there is nobody to tell
         return 1
     except OSError as error:
-        print(
-            f"0_setup.py: {error}; make room or fix that, then run the same command again.", file=sys.stderr
-        )
+        print(f"0_setup.py: {error}; make room or fix that, then run the same command again.", file=sys.stderr)
         return 1
 
 
@@ -113,9 +111,7 @@ def prepare(environment: Environment, requirements: str, *, verbose: bool) -> No
     environment.ensure()
     environment.install(requirements, verbose=verbose)
     choice = ensure_browser(environment, verbose=verbose)
-    logging.info(
-        "Ready: %s with %s, and %s", environment.python, requirements, browser_version(choice.program)
-    )
+    logging.info("Ready: %s with %s, and %s", environment.python, requirements, browser_version(choice.program))
 
 
 def set_up(environment: Environment, args: argparse.Namespace) -> int:
@@ -146,10 +142,7 @@ def test(environment: Environment, args: argparse.Namespace) -> int:
         logging.info("\n== %s", command)
         codes[command] = run_child([str(environment.python), "-m", *command.split()], ROOT)
     print(
-        "\n"
-        + "\n".join(
-            f"{'passed' if code == 0 else f'FAILED ({code})':<12}{name}" for name, code in codes.items()
-        )
+        "\n" + "\n".join(f"{'passed' if code == 0 else f'FAILED ({code})':<12}{name}" for name, code in codes.items())
     )
     return 1 if any(codes.values()) else 0
 

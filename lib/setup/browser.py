@@ -59,9 +59,7 @@ def browser_version(program: Path) -> str | None:
     if sys.platform == "win32":
         return "version unknown"
     try:
-        answer = subprocess.run(
-            [str(program), "--version"], capture_output=True, text=True, timeout=30, check=True
-        )
+        answer = subprocess.run([str(program), "--version"], capture_output=True, text=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
     return answer.stdout.strip() or None
@@ -127,7 +125,6 @@ def _with_libraries(environment: Environment, own: BrowserChoice) -> BrowserChoi
 def _that_starts(choice: BrowserChoice) -> BrowserChoice:
     if browser_version(choice.program) is None:
         raise GleanerError(
-            f"{choice.program} does not start; see `{choice.program} --version`, "
-            "or set GLEANER_BROWSER to another one."
+            f"{choice.program} does not start; see `{choice.program} --version`, or set GLEANER_BROWSER to another one."
         )
     return choice

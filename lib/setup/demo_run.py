@@ -54,9 +54,7 @@ def running_gallery(environment: Environment, workspace: Path) -> Iterator[Galle
         last_port = _last_port(folder)
         child = _started(environment, folder, last_port)
     except OSError as error:
-        raise GleanerError(
-            f"{folder} cannot be written ({error.strerror}); give another --workspace."
-        ) from error
+        raise GleanerError(f"{folder} cannot be written ({error.strerror}); give another --workspace.") from error
     try:
         answer = _answer(child, folder)
         if answer is None and last_port:

@@ -77,9 +77,7 @@ class Environment:
         )
         if made.returncode != 0 or self.state() != "ready":
             reason = _last_line(made.stderr or made.stdout)
-            raise GleanerError(
-                f"{sys.executable} could not make {self.folder} ({reason}); put that right and rerun."
-            )
+            raise GleanerError(f"{sys.executable} could not make {self.folder} ({reason}); put that right and rerun.")
 
     def stamp(self) -> dict[str, Any]:
         """What the last finished installation noted; empty where there is none that can be read."""
@@ -125,24 +123,19 @@ class Environment:
         command = [str(self.python), "-m", "pip", "--disable-pip-version-check", *arguments]
         if verbose:
             if subprocess.run(command, stdin=subprocess.DEVNULL, check=False).returncode != 0:
-                raise GleanerError(
-                    f"pip could not install {name} (its reason is above); run the same command again."
-                )
+                raise GleanerError(f"pip could not install {name} (its reason is above); run the same command again.")
             return
         pip_log = self.folder / PIP_LOG
         tail = _run_with_heartbeat(command, pip_log)
         if tail is not None:
             raise GleanerError(
-                f"pip could not install {name} ({pip_error(tail)}); "
-                f"see {pip_log}, then run the same command again."
+                f"pip could not install {name} ({pip_error(tail)}); see {pip_log}, then run the same command again."
             )
 
     def _require_room(self, name: str) -> None:
         # What the stamp knows to be installed needs no more room.
         needed = max(NEEDED_BYTES.get(path.name, 0) for path in included_files(self.root / name))
-        needed -= sum(
-            NEEDED_BYTES.get(known, 0) for known in self.stamp() if NEEDED_BYTES.get(known, 0) <= needed
-        )
+        needed -= sum(NEEDED_BYTES.get(known, 0) for known in self.stamp() if NEEDED_BYTES.get(known, 0) <= needed)
         free = shutil.disk_usage(self.root).free
         if free < needed:
             raise GleanerError(
@@ -154,9 +147,7 @@ class Environment:
 def pip_error(lines: list[str]) -> str:
     """The one line of pip's output that says what went wrong."""
     errors = [line for line in lines if line.upper().startswith("ERROR")]
-    chosen = (
-        errors[-1] if errors else next((line for line in reversed(lines) if line.strip()), "it said nothing")
-    )
+    chosen = errors[-1] if errors else next((line for line in reversed(lines) if line.strip()), "it said nothing")
     return chosen.split(":", 1)[-1].strip().rstrip(".")[:300]
 
 
@@ -195,13 +186,9 @@ def _remove(folder: Path) -> None:
         raise GleanerError(f"{folder} is no folder; move it away and rerun.")
     looks_like_one = (folder / "pyvenv.cfg").exists() or not any(folder.iterdir())
     if not looks_like_one:
-        raise GleanerError(
-            f"{folder} holds something else than a virtual environment; move it away and rerun."
-        )
+        raise GleanerError(f"{folder} holds something else than a virtual environment; move it away and rerun.")
     if Path(sys.prefix).resolve() == folder.resolve():
-        raise GleanerError(
-            f"{folder} is broken and its own Python is running this; rerun with the system's python3."
-        )
+        raise GleanerError(f"{folder} is broken and its own Python is running this; rerun with the system's python3.")
     shutil.rmtree(folder)
 
 

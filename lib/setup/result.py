@@ -24,9 +24,7 @@ def workspace_lines(root: Path) -> list[tuple[str, str]]:
     for folder in sorted(path for path in root.iterdir() if path.is_dir()):
         lines.append((f"  {folder.name}/", _count(folder)))
         if folder == workspace.sorted:
-            lines += [
-                (f"    {path.relative_to(folder).as_posix()}/", _count(path)) for path in _buckets(folder)
-            ]
+            lines += [(f"    {path.relative_to(folder).as_posix()}/", _count(path)) for path in _buckets(folder)]
     return lines
 
 

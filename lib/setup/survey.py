@@ -47,9 +47,7 @@ class Finding:
     needed: bool = False
 
 
-def survey(
-    environment: Environment, workspace: Path, environ: Mapping[str, str] | None = None
-) -> Iterator[Finding]:
+def survey(environment: Environment, workspace: Path, environ: Mapping[str, str] | None = None) -> Iterator[Finding]:
     """Every finding in the order of the table."""
     environ = os.environ if environ is None else environ
     yield Finding("Python", True, f"{sys.version.split()[0]} at {sys.executable}", True)
@@ -78,9 +76,7 @@ def packages(environment: Environment, group: str, file: str, ready: bool) -> Fi
     present = ", ".join(f"{package.name} {package.version}" for package in found if package.fits)
     lacking = [f"{package.name} ({package.version or 'missing'})" for package in found if not package.fits]
     if lacking:
-        wanting = (
-            f"{len(found) - len(lacking)} of {len(found)}; run {_remedy(group)} for {', '.join(lacking)}"
-        )
+        wanting = f"{len(found) - len(lacking)} of {len(found)}; run {_remedy(group)} for {', '.join(lacking)}"
         return Finding(subject, False, wanting + (f"; there: {present}" if present else ""), needed)
     return Finding(subject, True, f"{len(found)} of {len(found)}: {present}", needed)
 
@@ -92,9 +88,7 @@ def browser(environment: Environment) -> Finding:
     except GleanerError as error:
         return Finding("browser", False, str(error), True)
     if choice is None:
-        return Finding(
-            "browser", False, "none; run python3 0_setup.py, or install Chromium or Google Chrome", True
-        )
+        return Finding("browser", False, "none; run python3 0_setup.py, or install Chromium or Google Chrome", True)
     version = browser_version(choice.program)
     origin = {"environment": "GLEANER_BROWSER", "playwright": "Playwright's own", "system": "of the system"}[
         choice.source
@@ -111,9 +105,7 @@ def weights(environ: Mapping[str, str]) -> Iterator[Finding]:
             continue
         names = weight_names(folder)
         if not names:
-            yield Finding(
-                subject, False, f"{folder}: {'no weights' if folder.is_dir() else 'no such folder'}"
-            )
+            yield Finding(subject, False, f"{folder}: {'no weights' if folder.is_dir() else 'no such folder'}")
             continue
         shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
         yield Finding(subject, True, f"{folder}: {shown} ({human_size(folder_size(folder)[1])})")
@@ -136,11 +128,7 @@ def weight_names(folder: Path) -> list[str]:
     if not folder.is_dir():
         return []
     hub = [path.name[len("models--") :].replace("--", "/") for path in folder.glob("models--*")]
-    files = [
-        p.name
-        for p in folder.rglob("*")
-        if p.suffix in WEIGHT_ENDINGS and not _in_hub(p, folder) and p.is_file()
-    ]
+    files = [p.name for p in folder.rglob("*") if p.suffix in WEIGHT_ENDINGS and not _in_hub(p, folder) and p.is_file()]
     return sorted(hub) + sorted(files)
 
 

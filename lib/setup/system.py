@@ -28,9 +28,7 @@ def apt_install(packages: list[str]) -> None:
     _apt(["update", "-qq"])
     failed = _apt(["install", "-y", "-qq", "--no-install-recommends", *packages])
     if failed is not None:
-        raise GleanerError(
-            f"apt-get could not install {' '.join(packages)} ({failed}); install it by hand and rerun."
-        )
+        raise GleanerError(f"apt-get could not install {' '.join(packages)} ({failed}); install it by hand and rerun.")
 
 
 def _apt(arguments: list[str]) -> str | None:
