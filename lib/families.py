@@ -1,0 +1,43 @@
+"""Service families: VK, Pinterest, Google … each one name for a service's many domains (`lib/data/families.toml`)."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+DATA = Path(__file__).parent / "data" / "families.toml"
+
+
+@cache
+def family_by_domain() -> Mapping[str, str]:
+    """Registrable domain (or single host) to the name of its family."""
+    with DATA.open("rb") as handle:
+        families = tomllib.load(handle)["family"]
+    return {domain: family["name"] for family in families for domain in [*family["domains"], *family.get("hosts", [])]}
+
+
+def family_of(registrable_domain: str, host: str = "") -> str:
+    """The family of a domain, or of the host where a rule names hosts; empty when there is none."""
+    known = family_by_domain()
+    while host and host != registrable_domain:
+        if host in known:
+            return known[host]
+        host = host.partition(".")[2]
+    return known.get(registrable_domain, "")
+
+
+def domains_of(family: str) -> list[str]:
+    """The domains of a family by its name, whatever the case; empty when there is no such family."""
+    return [domain for domain, name in family_by_domain().items() if name.casefold() == family.casefold()]
+
+
+def family_names() -> list[str]:
+    """Every family's name, in the order of the file."""
+    return list(dict.fromkeys(family_by_domain().values()))

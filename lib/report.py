@@ -1,0 +1,181 @@
+"""Step 3's work: where the pictures come from, as a table, as data and as a page."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lib.db import Database
+from lib.db import report as counts
+from lib.families import family_of
+from lib.pages.model import Card, DomainRow, FamilyRow, Heading
+from lib.workspace import Workspace
+
+log = logging.getLogger("gleaner.report")
+
+BARS = 24  # width of the longest bar in the text table, characters
+SAMPLES = 4  # thumbnails beside a domain on the page
+COLUMNS = ("key", "family", "pictures", "share", "cumulative", "files", "done", "failed", "median_size")
+UNKNOWN = "(unknown)"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the report. Shares are of all pictures, 0 to 1; `median_size` is of the files on disk."""
+
+    key: str
+    family: str
+    pictures: int
+    share: float
+    cumulative: float
+    files: int
+    done: int
+    failed: int
+    median_size: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """The whole report: totals, the rows by `by` (most pictures first) and the service families."""
+
+    by: str
+    totals: counts.Totals
+    rows: tuple[Row, ...]
+    families: tuple[FamilyRow, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "by": self.by,
+            "totals": asdict(self.totals),
+            "rows": [asdict(row) for row in self.rows],
+            "families": [asdict(family) for family in self.families],
+        }
+
+
+def make_report(db: Database, by: str, top: int | None) -> Report:
+    """Counts everything; `top` keeps the largest rows and sums the others up in one."""
+    groups, sizes = counts.groups(db, by), counts.median_sizes(db, by)
+    whole = sum(group.pictures for group in groups) or 1
+    rows, seen = [], 0
+    for group in groups[: top or len(groups)]:
+        seen += group.pictures
+        family = family_of(group.key) if by == "domain" else ""
+        numbers = (group.pictures, group.pictures / whole, seen / whole, group.files, group.done, group.failed)
+        rows.append(Row(group.key or UNKNOWN, family, *numbers, sizes.get(group.key, "")))
+    if rest := groups[len(rows) :]:
+        rows.append(_sum_up(rest, whole))
+    return Report(by, counts.totals(db), tuple(rows), tuple(_families(db)))
+
+
+def _sum_up(rest: Sequence[counts.Group], whole: int) -> Row:
+    pictures = sum(group.pictures for group in rest)
+    files, done = sum(group.files for group in rest), sum(group.done for group in rest)
+    failed = sum(group.failed for group in rest)
+    return Row(f"({len(rest):,} others)", "", pictures, pictures / whole, 1.0, files, done, failed, "")
+
+
+def _families(db: Database) -> list[FamilyRow]:
+    pictures: Counter[str] = Counter()
+    domains: dict[str, set[str]] = {}
+    whole = 0
+    for domain, host, count in counts.hosts_of_domains(db):
+        whole += count
+        if family := family_of(domain, host):
+            pictures[family] += count
+            domains.setdefault(family, set()).add(domain)
+    ranked = sorted(pictures.items(), key=lambda item: (-item[1], item[0]))
+    return [FamilyRow(name, count, count / whole, len(domains[name])) for name, count in ranked]
+
+
+def as_text(report: Report) -> str:
+    """The table for a terminal, with bars."""
+    names = [row.key if len(row.key) <= 40 else row.key[:39] + "…" for row in report.rows]
+    width = max((len(name) for name in names), default=8)
+    most = max((row.pictures for row in report.rows), default=1) or 1
+    lines = [f"{report.totals.pictures:,} pictures, {report.totals.addresses:,} addresses, by {report.by}", ""]
+    lines.append(f"{report.by:<{width}}  {'pictures':>9}  {'share':>6}  {'sum':>6}  {'files':>7}  {'failed':>7}")
+    for name, row in zip(names, report.rows, strict=True):
+        bar = "█" * max(1 if row.pictures else 0, round(BARS * row.pictures / most))
+        numbers = f"{row.pictures:>9,}  {row.share:>6.1%}  {row.cumulative:>6.1%}  {row.files:>7,}  {row.failed:>7,}"
+        lines.append(f"{name:<{width}}  {numbers}  {bar}")
+    if report.families:
+        lines += ["", f"{'family':<{width}}  {'pictures':>9}  {'share':>6}"]
+        lines += [f"{f.family:<{width}}  {f.count:>9,}  {f.share:>6.1%}" for f in report.families]
+    return "\n".join(lines)
+
+
+def as_csv(report: Report) -> str:
+    """The rows as CSV with a header line; a key that a spreadsheet would run as a formula gets an apostrophe."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for row in report.rows:
+        values = [getattr(row, column) for column in COLUMNS]
+        writer.writerow([f"'{v}" if isinstance(v, str) and v[:1] in "=+-@" and v else v for v in values])
+    return out.getvalue()
+
+
+def as_json(report: Report) -> str:
+    return json.dumps(report.as_dict(), ensure_ascii=False, indent=2) + "\n"
+
+
+def as_markdown(report: Report) -> str:
+    """The rows as a Markdown table."""
+    lines = [
+        f"| {report.by} | family | pictures | share | files | failed |",
+        "| --- | --- | ---: | ---: | ---: | ---: |",
+    ]
+    for row in report.rows:
+        key = row.key.replace("|", "\\|")
+        lines.append(f"| {key} | {row.family} | {row.pictures:,} | {row.share:.1%} | {row.files:,} | {row.failed:,} |")
+    return "\n".join(lines) + "\n"
+
+
+FORMATS = {"text": as_text, "csv": as_csv, "json": as_json, "markdown": as_markdown}
+
+
+def write_files(db: Database, workspace: Workspace, report: Report) -> list[Path]:
+    """Writes the page, the CSV and the JSON into `reports/` and gives their paths. Same data, same bytes."""
+    from lib.pages import render_domain_report, write_page
+    from lib.reports_index import refresh_index
+
+    stem = workspace.reports / ("domains" if report.by == "domain" else f"by_{report.by}")
+    samples = counts.sample_paths(db, report.by, SAMPLES)
+    rows = [_page_row(workspace, row, samples, downloaded=report.totals.done > 0) for row in report.rows]
+    page = stem.with_suffix(".html")
+    html = render_domain_report(page, _heading(report), rows, list(report.families))
+    written = [page, stem.with_suffix(".csv"), stem.with_suffix(".json")]
+    for path, text in zip(written, (html, as_csv(report), as_json(report)), strict=True):
+        write_page(path, text)
+    refresh_index(workspace)
+    return written
+
+
+def _heading(report: Report) -> Heading:
+    totals = report.totals
+    cards = [Card("Pictures", totals.pictures), Card("Addresses", totals.addresses), Card("Domains", totals.domains)]
+    cards += [Card("Searches", totals.queries), Card("Downloaded", totals.done)]
+    return Heading("Where the pictures come from", f"Pictures by {report.by}", generated=totals.as_of, cards=cards)
+
+
+def _page_row(workspace: Workspace, row: Row, samples: dict[str, list[str]], *, downloaded: bool) -> DomainRow:
+    paths = [workspace.to_path(text) for text in samples.get("" if row.key == UNKNOWN else row.key, [])]
+    return DomainRow(
+        domain=row.key,
+        count=row.pictures,
+        share=row.share,
+        cumulative=row.cumulative,
+        unique=row.files if downloaded else None,
+        family=row.family,
+        downloaded=row.done if downloaded else None,
+        failed=row.failed if downloaded else None,
+        median_size=row.median_size,
+        samples=paths,
+    )

@@ -1,0 +1,30 @@
+"""`reports/index.html`: one page that links the reports which are there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lib.pages import Heading, ReportEntry, render_run_summary, write_page
+from lib.workspace import Workspace
+
+INDEX = "index.html"
+TITLES = {
+    "domains": ("Where the pictures come from", "Step 3 · domain report"),
+    "dedup": ("Repeated pictures", "Step 6 · deduplication"),
+}
+
+
+def refresh_index(workspace: Workspace) -> Path:
+    """Writes the index anew from the pages that lie in `reports/`; the same pages give the same bytes."""
+    page = workspace.reports / INDEX
+    found = sorted(path for path in workspace.reports.glob("*.html") if path.name != INDEX)
+    entries = [ReportEntry(path, *_title(path.stem)) for path in found]
+    return write_page(page, render_run_summary(page, Heading("Reports", f"Workspace {workspace.root.name}"), entries))
+
+
+def _title(stem: str) -> tuple[str, str]:
+    if stem.startswith("by_"):
+        return f"Pictures by {stem[3:]}", "Step 3 · domain report"
+    if stem.startswith("sort_"):
+        return f"Sorted by {stem[5:].replace('_', ' ')}", "Step 7 · sorting"
+    return TITLES.get(stem, (stem.replace("_", " ").capitalize(), ""))
