@@ -96,9 +96,7 @@ class Crew:
     def submit(self, number: int, chunk: list[Any]) -> None:
         batch = Batch(number, chunk, [None] * len(chunk), len(chunk))
         self.backlog.append(Job(batch, list(range(len(chunk)))))
-        if (
-            len(self.members) < self.workers
-        ):  # members are hired as work arrives: three items need no ten processes
+        if len(self.members) < self.workers:  # members are hired as work arrives: three items need no ten processes
             self.members.append(self.hire())
         self.dispatch()
 
@@ -139,9 +137,7 @@ class Crew:
 
     def welcome(self, member: Member, trouble: str) -> None:
         if trouble:
-            raise GleanerError(
-                f"A worker could not prepare for its work ({trouble}); mend that and run again."
-            )
+            raise GleanerError(f"A worker could not prepare for its work ({trouble}); mend that and run again.")
         member.ready = True
         self.stillborn = 0
 

@@ -74,9 +74,7 @@ class RayCrew(Crew):
         try:
             self.ray.init(address=address or "local", **options)
         except (ConnectionError, ValueError, RuntimeError) as error:
-            raise GleanerError(
-                f"Ray does not start ({describe(error)}); check the address and run again."
-            ) from error
+            raise GleanerError(f"Ray does not start ({describe(error)}); check the address and run again.") from error
         # Ray prints the death of every actor on stdout, which belongs to the step's result; there is no
         # public switch. The crew counts the deaths itself.
         vars(import_module("ray._private.worker"))["_worker_logs_enabled"] = False

@@ -116,9 +116,7 @@ def test_every_item_comes_back_once(executor: str, workers: int) -> None:
 
 @pytest.mark.parametrize(("executor", "workers"), EVERYWHERE)
 def test_an_exception_is_the_outcome_of_its_item_alone(executor: str, workers: int) -> None:
-    outcomes = {
-        one.item: one for one in stream(fail_on_three, range(6), executor=executor, workers=workers, chunk=4)
-    }
+    outcomes = {one.item: one for one in stream(fail_on_three, range(6), executor=executor, workers=workers, chunk=4)}
     assert outcomes[3] == Outcome(3, None, "ValueError: three is not allowed")
     assert [n for n, one in sorted(outcomes.items()) if one.ok] == [0, 1, 2, 4, 5]
 
@@ -132,16 +130,15 @@ def test_ordered_keeps_the_order_of_the_items(executor: str, workers: int) -> No
 @pytest.mark.parametrize(("executor", "workers"), EVERYWHERE)
 def test_an_endless_source_is_read_only_as_far_as_the_bound(executor: str, workers: int) -> None:
     read = itertools.count()
-    taken = 0
 
     def source():
         while True:
             yield next(read)
 
-    for _ in stream(double, source(), executor=executor, workers=workers, chunk=3, in_flight=4):
-        taken += 1
+    outcomes = stream(double, source(), executor=executor, workers=workers, chunk=3, in_flight=4)
+    for taken, _ in enumerate(outcomes):
         seen = int(repr(read)[6:-1])
-        assert seen - (taken - 1) <= 4 * 3, "more was read ahead than four chunks of three"
+        assert seen - taken <= 4 * 3, "more was read ahead than four chunks of three"
         if taken == 100:
             break
 
@@ -228,9 +225,7 @@ def test_leaving_early_ends_the_workers(tmp_path: Path) -> None:
 
 @POSIX
 def test_workers_leave_ctrl_c_to_the_parent() -> None:
-    assert [one.value for one in stream(interrupt_self, range(6), workers=2, chunk=2, ordered=True)] == list(
-        range(6)
-    )
+    assert [one.value for one in stream(interrupt_self, range(6), workers=2, chunk=2, ordered=True)] == list(range(6))
 
 
 PARENT = """
@@ -273,8 +268,6 @@ def test_ray_gives_the_same_outcomes(capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_ray_missing_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(
-        sys.modules, "ray", None
-    )  # what Python itself does for a package that cannot be imported
+    monkeypatch.setitem(sys.modules, "ray", None)  # what Python itself does for a package that cannot be imported
     with pytest.raises(GleanerError, match="pip install ray"):
         stream(double, [1], executor="ray")

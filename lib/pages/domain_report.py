@@ -1,0 +1,79 @@
+"""The page of step 3: where the pictures come from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lib.pages.model import DomainRow, FamilyRow, Heading
+from lib.pages.render import EMBED_LIMIT, percent, picture_url, render, thumbnails
+from lib.pages.treemap import Tile, squarify
+
+BARS = 15  # domains drawn as bars; all of them stand in the table
+TILES = 40  # domains drawn in the treemap; the rest is one tile
+SAMPLES_SHOWN = 12  # domains with a strip of sample pictures
+TABLE_ROWS = 2_000  # a browser lays out and sorts this many at once without a pause
+SHAPES = {"wide": (1000, 420), "tall": (380, 520)}  # for screens and for phones, so that labels stay legible
+
+
+def render_domain_report(
+    page: Path,
+    heading: Heading,
+    domains: Sequence[DomainRow],
+    families: Sequence[FamilyRow] = (),
+    *,
+    embed_limit: int = EMBED_LIMIT,
+    workers: int = 1,
+) -> str:
+    """The page as HTML. `domains` come in descending order of count; `page` is where the page will lie."""
+    sampled = [row for row in domains if row.samples][:SAMPLES_SHOWN]
+    thumbs = thumbnails((f for row in sampled for f in row.samples), page, limit=embed_limit, workers=workers)
+    samples = [
+        (row, [(thumbs[file], picture_url(file, page)) for file in row.samples if thumbs[file]]) for row in sampled
+    ]
+    return render(
+        "domains",
+        "domains.js",
+        heading=heading,
+        bars=domains[:BARS],
+        most=max((row.count for row in domains), default=1) or 1,
+        rows=domains[:TABLE_ROWS],
+        total_rows=len(domains),
+        families=families,
+        family_most=max((row.count for row in families), default=1) or 1,
+        treemaps={name: treemap(domains, *size) for name, size in SHAPES.items()},
+        shapes=SHAPES,
+        samples=samples,
+        has_unique=any(row.unique is not None for row in domains),
+        has_downloads=any(row.downloaded is not None or row.failed is not None for row in domains),
+        has_sizes=any(row.median_size for row in domains),
+    )
+
+
+def treemap(domains: Sequence[DomainRow], width: int, height: int) -> list[dict[str, Any]]:
+    """Tiles with what to write on them, for the template; labels only where they fit."""
+    # Rank decides the tint: the first three strong, the next seven lighter, the rest lightest.
+    first = [row for row in domains[:TILES] if row.count > 0]
+    entries = [(row.domain, 1 if rank < 3 else 2 if rank < 10 else 3, row.count) for rank, row in enumerate(first)]
+    rest = [row.count for row in domains[TILES:]]
+    if sum(rest):
+        entries.append((f"{len(rest)} more domains", 4, sum(rest)))
+    total = sum(count for _, _, count in entries) or 1
+    entries.sort(key=lambda entry: -entry[2])
+    tiles = squarify([count for _, _, count in entries], width, height)
+    return [_labelled(tile, *entries[tile.index], total) for tile in tiles]
+
+
+def _labelled(tile: Tile, name: str, level: int, count: int, total: int) -> dict[str, Any]:
+    share = percent(count / total)
+    size = next((size for size in (20, 15, 12, 10) if tile.fits(name, size)), 0)
+    return {
+        "tile": tile,
+        "name": name,
+        "count": count,
+        "share": share,
+        "size": size,
+        "second": bool(size) and tile.fits(share, 13, lines=3),
+        "level": level,
+    }

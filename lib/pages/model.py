@@ -1,0 +1,136 @@
+"""What the pages show: plain values that the steps fill. Text may be hostile; the templates escape it.
+
+`file` fields are paths of pictures on disk. The pages make thumbnails of them and link to them relative to the page,
+so a picture that a step moved must be given where it lies now. Times are shown as given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+KINDS = ("bytes", "pixels", "same", "edited", "semantic", "filename")
+DECISIONS = ("remove", "review", "keep")
+
+
+@dataclass(frozen=True)
+class Card:
+    """One total at the top of a page."""
+
+    label: str  # "Pictures"
+    value: int | float | str  # integers are shown with thousands separators
+    note: str = ""  # a few words below the number
+
+
+@dataclass(frozen=True)
+class Heading:
+    """What every page starts with."""
+
+    title: str
+    subtitle: str = ""  # one sentence: over what, with which settings
+    generated: str = ""  # when, e.g. "2025-03-01T12:00:00Z"
+    cards: Sequence[Card] = ()
+    notes: Sequence[str] = ()  # sentences a reader must know: what was left out, what is an estimate
+
+
+@dataclass(frozen=True)
+class DomainRow:
+    """One registrable domain. Rows are shown in the order given; the table can be sorted."""
+
+    domain: str
+    count: int  # pictures
+    share: float  # of all pictures, 0 to 1
+    cumulative: float  # share of this row and all rows before it, 0 to 1
+    unique: int | None = None  # pictures seen on no other domain; None when that was not counted
+    family: str = ""  # service family, e.g. "Pinterest"; empty for none
+    downloaded: int | None = None  # files fetched; None when step 5 did not run
+    failed: int | None = None
+    median_size: str = ""  # e.g. "1280 × 853"
+    samples: Sequence[Path] = ()  # a few picture files from this domain
+
+
+@dataclass(frozen=True)
+class FamilyRow:
+    """One service family (VK, Pinterest, ...) over its domains."""
+
+    family: str
+    count: int
+    share: float  # 0 to 1
+    domains: int  # how many registrable domains belong to it
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class MemberView:
+    """One file of a duplicate group."""
+
+    path: str  # as in the JSON result; what the decisions file names it by
+    file: Path | None = None  # where the picture lies now; None when it is nowhere
+    kind: str = ""  # one of KINDS; empty for the keeper
+    decision: str = "keep"  # one of DECISIONS
+    distance: float | None = None  # to the keeper, in the unit of `kind` (bits for hashes)
+    width: int | None = None  # pixels, upright
+    height: int | None = None
+    size_bytes: int | None = None
+    format: str = ""  # "JPEG"
+    reason: str = ""  # why this decision, a few words
+    page_url: str = ""  # where it was found; shown as a link when it is http or https
+
+    @property
+    def name(self) -> str:
+        return self.path.replace("\\", "/").rpartition("/")[2] or self.path
+
+
+@dataclass(frozen=True)
+class GroupView:
+    """A keeper and the files that repeat it."""
+
+    id: str  # stable within the run; part of the decisions file
+    keeper: MemberView
+    members: Sequence[MemberView]
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """One outcome of a sorting criterion, in the order it should be shown."""
+
+    name: str  # "high", also the folder's name
+    count: int | None = None  # all pictures in it, when not all are given as items
+    note: str = ""  # its rule: "score of at least 65"
+
+
+@dataclass(frozen=True)
+class SheetItem:
+    """One picture of a contact sheet."""
+
+    file: Path | None
+    name: str
+    bucket: str  # name of a Bucket
+    score: float | None = None
+    reason: str = ""  # why it is in this bucket
+    width: int | None = None
+    height: int | None = None
+    detail: str = ""  # further text for the large view: query, title, metrics
+
+
+@dataclass(frozen=True)
+class ReportEntry:
+    """One existing report on the index page."""
+
+    file: Path
+    title: str
+    step: str = ""  # "3 · Domain report"
+    generated: str = ""
+    counts: Sequence[Card] = ()
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """One run of a step on the index page."""
+
+    step: str
+    started: str
+    duration: str = ""
+    outcome: str = ""  # "done", "interrupted", "stopped by a captcha"
+    counts: str = ""  # "120 fetched, 3 failed"

@@ -1,0 +1,172 @@
+"""What all pages share: the template environment, links to pictures, thumbnails, and writing the file.
+
+A page is one file that asks nobody for anything: styles and scripts stand in it, a content security policy allows
+only them (scripts by their hash) and pictures from disk, and all text is escaped by the templates.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlsplit
+
+from lib import __version__
+from lib.stream import stream
+from lib.thumbs import thumbnail_data_uri
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+TEMPLATES = Path(__file__).parent / "templates"
+EMBED_LIMIT = 2_000  # pictures: 2,000 thumbnails of about 6 KB make a page of 12 MB, which browsers open at once
+
+
+@lru_cache(maxsize=1)
+def environment() -> Environment:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    env = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    env.filters.update(number=number, percent=percent, filesize=filesize, web_link=web_link, moment=moment)
+    return env
+
+
+def render(template: str, script: str, **values: Any) -> str:
+    """One page from `<template>.html.j2`, its style `<template>.css` and the scripts named in `script`."""
+    from markupsafe import Markup
+
+    theme, body = _source("theme.js"), "\n".join(_source(name) for name in ("common.js", script))
+    return (
+        environment()
+        .get_template(f"{template}.html.j2")
+        .render(
+            css=Markup(_source("common.css") + _source(f"{template}.css")),
+            theme_script=Markup(theme),
+            page_script=Markup(body),
+            policy=_policy(theme, body),
+            version=__version__,
+            **values,
+        )
+    )
+
+
+@lru_cache(maxsize=32)
+def _source(name: str) -> str:
+    return (TEMPLATES / name).read_text(encoding="utf-8")
+
+
+def _policy(*scripts: str) -> str:
+    digests = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts)
+    allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
+    return (
+        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; "
+        "img-src 'self' file: data: blob:; base-uri 'none'; form-action 'none'"
+    )
+
+
+def write_page(path: Path, html: str) -> Path:
+    """Write the page whole or not at all; makes the folder. Characters that UTF-8 cannot hold become `?`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(html.encode("utf-8", errors="replace"))
+        os.chmod(temporary, 0o644)  # mkstemp makes files private; a report is meant to be passed on
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    return path
+
+
+def picture_url(file: Path | None, page: Path) -> str:
+    """The link from the page to a file, relative where there is a relative way, percent-encoded; '' for none."""
+    if file is None:
+        return ""
+    target = os.path.abspath(file)
+    try:
+        relative = os.path.relpath(target, os.path.abspath(page.parent))
+    except ValueError:  # another drive on Windows
+        return Path(target).as_uri()
+    # Bytes, so that names that are no UTF-8 are linked by what they are; "./" keeps a colon from reading as a scheme.
+    return "./" + quote(os.fsencode(relative.replace(os.sep, "/")))
+
+
+def thumbnails(
+    files: Iterable[Path | None], page: Path, *, limit: int = EMBED_LIMIT, workers: int = 1
+) -> dict[Path, str]:
+    """What to show for each file: a data URI, or beyond `limit` files the link to the file itself.
+
+    A file that cannot be decoded has the empty text.
+    """
+    wanted = list(dict.fromkeys(file for file in files if file is not None))
+    if len(wanted) > limit:
+        return {file: picture_url(file, page) for file in wanted}
+    outcomes = stream(thumbnail_data_uri, wanted, executor="threads" if workers > 1 else "local", workers=workers)
+    return {outcome.item: outcome.value or "" for outcome in outcomes}
+
+
+def script_json(value: Any) -> Any:
+    """JSON that is safe inside a script element: no `<`, `>` or `&`, and no line separators of JavaScript."""
+    from markupsafe import Markup
+
+    text = json.dumps(value, ensure_ascii=True)
+    for character in "<>&":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)
+
+
+def number(value: int | float | str | None) -> str:
+    """1234567 as "1,234,567", 3.14159 as "3.14", text as it is, None as a dash."""
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:,.2f}".rstrip("0").rstrip(".")
+    return f"{value:,}" if isinstance(value, int) else value
+
+
+def percent(share: float | None) -> str:
+    """0.1234 as "12.3 %"; a share that is small but not nothing is never shown as 0."""
+    if share is None:
+        return "–"
+    return "< 0.1 %" if 0 < share < 0.0005 else f"{100 * share:.1f} %"
+
+
+def filesize(count: int | None) -> str:
+    """Bytes in decimal units, as file managers show them."""
+    if count is None:
+        return "–"
+    value, units = float(count), ["B", "kB", "MB", "GB", "TB"]
+    while value >= 999.5 and len(units) > 1:
+        value /= 1000
+        units.pop(0)
+    return f"{value:.0f} {units[0]}" if value >= 10 or units[0] == "B" else f"{value:.1f} {units[0]}"
+
+
+def moment(text: str) -> str:
+    """An ISO time as a person reads it: "2025-03-01T12:00:05.1Z" as "2025-03-01 12:00 UTC"; other text as it is."""
+    if len(text) >= 16 and text[10] == "T":
+        utc = text.endswith(("Z", "+00:00"))
+        return f"{text[:10]} {text[11:16]}{' UTC' if utc else ''}"
+    return text
+
+
+def web_link(url: str) -> str:
+    """The URL when it is a plain http or https one, else ''."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return ""
+    return url if parts.scheme in ("http", "https") and parts.netloc else ""
