@@ -66,12 +66,14 @@ class ParsedPage:
 
     `next_url` is the engine's own address of the next page, empty at the end or where the engine does not say.
     `skipped` counts entries that are no results (advertisements); `drift` is as `lib.parsers.drift` describes it.
+    `page_size` is 0 where ranks count over all pages; otherwise they count within the page, which has so many places.
     """
 
     images: tuple[ImageRecord, ...]
     next_url: str = ""
     skipped: int = 0
     drift: dict[str, Any] = field(default_factory=dict)
+    page_size: int = 0
 
 
 class ParseError(Exception):

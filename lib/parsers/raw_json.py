@@ -63,6 +63,8 @@ def _load_repaired(found: str) -> Any:
 def _right_escape(match: re.Match[str]) -> str:
     if match["lone"]:
         return "\\ufffd"
+    if match["wrong"] == "'":
+        return "'"  # Baidu escapes apostrophes, as JavaScript allows and JSON does not
     if match["wrong"] is not None:
         return "\\\\" + match["wrong"]
     return match[0]
