@@ -1,0 +1,41 @@
+"""Names of downloaded files: ASCII, from our own ids and hashes only, never from what a server or an address says."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+LONGEST_ID = 80  # characters; leaves room under the 255 bytes that file systems allow
+
+_PLAIN_ID = re.compile(r"[a-z0-9]+:[a-z0-9-]+")
+_NAME = re.compile(
+    r"(?P<id>[a-z0-9-]+)_(?P<kind>original|preview|dup|thumb)_(?P<width>\d+)x(?P<height>\d+)_(?P<sha>[0-9a-f]{8})\.[a-z0-9]+"
+)
+
+
+def safe_id(image_id: str) -> str:
+    """An image's id in `[a-z0-9-]`: `yandex:ab12` becomes `yandex-ab12`.
+
+    Where anything else had to be replaced or cut, a hash of the whole id is added, so that ids that differ only there
+    keep different names, also on file systems that do not tell upper from lower case.
+    """
+    if _PLAIN_ID.fullmatch(image_id) and len(image_id) <= LONGEST_ID:
+        return image_id.replace(":", "-", 1)
+    kept = re.sub(r"[^a-z0-9]+", "-", image_id.lower()).strip("-")[: LONGEST_ID - 20]
+    return f"{kept or 'id'}-{hashlib.sha256(image_id.encode()).hexdigest()[:12]}"
+
+
+def shelf(image_id: str) -> str:
+    """The folder, two hexadecimal digits, that keeps the files of an image: 256 folders of about equal size."""
+    return hashlib.sha256(image_id.encode()).hexdigest()[:2]
+
+
+def file_name(image_id: str, kind: str, width: int | None, height: int | None, sha256: str, extension: str) -> str:
+    """`<id>_<kind>_<W>x<H>_<8 hex>.<ext>`; an unknown size is written 0."""
+    return f"{safe_id(image_id)}_{kind}_{width or 0}x{height or 0}_{sha256[:8]}.{extension}"
+
+
+def read_name(name: str) -> tuple[str, str, str] | None:
+    """(safe id, kind, first 8 digits of the content's hash) of a name that `file_name` made; None for any other."""
+    found = _NAME.fullmatch(name)
+    return (found["id"], found["kind"], found["sha"]) if found else None

@@ -1,0 +1,307 @@
+"""What a body really is, told from its bytes alone, and whether its end is there.
+
+A server's Content-Type and a name's suffix are claims; the first bytes decide. Everything here is pure: it takes the
+bytes (or a memory map of a large file) and answers with a `Format`, a short reason, or a size.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from mmap import mmap
+
+Buffer = bytes | mmap
+
+HEAD_BYTES = 512  # what `sniff` and `refusal` look at
+NOT_AN_IMAGE = "not_an_image"
+SVG_REFUSED = "svg_refused"
+TRUNCATED = "truncated"
+
+
+@dataclass(frozen=True)
+class Format:
+    """A picture format by its short name, the extension its files get, and the media types servers may claim."""
+
+    name: str
+    extension: str
+    mime: tuple[str, ...]
+
+
+JPEG = Format("jpeg", "jpg", ("image/jpeg", "image/jpg", "image/pjpeg"))
+PNG = Format("png", "png", ("image/png", "image/apng", "image/x-png"))
+WEBP = Format("webp", "webp", ("image/webp",))
+GIF = Format("gif", "gif", ("image/gif",))
+BMP = Format("bmp", "bmp", ("image/bmp", "image/x-ms-bmp", "image/x-bmp"))
+TIFF = Format("tiff", "tif", ("image/tiff",))
+AVIF = Format("avif", "avif", ("image/avif", "image/avif-sequence"))
+HEIC = Format("heic", "heic", ("image/heic", "image/heif", "image/heic-sequence"))
+JP2 = Format("jpeg2000", "jp2", ("image/jp2", "image/jpx", "image/jpeg2000"))
+J2K = Format("jpeg2000", "j2k", ("image/j2k", "image/x-j2k", "image/j2c", "image/jp2"))
+JXL = Format("jxl", "jxl", ("image/jxl",))
+ICO = Format("ico", "ico", ("image/x-icon", "image/vnd.microsoft.icon"))
+
+_PREFIXES: tuple[tuple[bytes, Format], ...] = (
+    (b"\xff\xd8\xff", JPEG),
+    (b"\x89PNG\r\n\x1a\n", PNG),
+    (b"GIF87a", GIF),
+    (b"GIF89a", GIF),
+    (b"II*\0", TIFF),
+    (b"MM\0*", TIFF),
+    (b"II+\0", TIFF),
+    (b"MM\0+", TIFF),
+    (b"\0\0\0\x0cjP  \r\n\x87\n", JP2),
+    (b"\xff\x4f\xff\x51", J2K),
+    (b"\0\0\0\x0cJXL \r\n\x87\n", JXL),
+    (b"\xff\x0a", JXL),
+)
+_AVIF_BRANDS = (b"avif", b"avis")
+_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+_BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)  # lengths of the headers that follow the file header
+
+
+def sniff(head: Buffer) -> Format | None:
+    """The format that the first bytes show; None where they are no picture that we know."""
+    start = bytes(head[:64])
+    for prefix, found in _PREFIXES:
+        if start.startswith(prefix):
+            return found
+    if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
+        return WEBP
+    if start[:2] == b"BM" and len(start) >= 18 and struct.unpack_from("<I", start, 14)[0] in _BMP_HEADERS:
+        return BMP
+    if start[4:8] == b"ftyp":
+        return _by_brand(start)
+    return ICO if _is_icon(start) else None
+
+
+def _by_brand(start: bytes) -> Format | None:
+    """AVIF or HEIC by the brands of the `ftyp` box; films in the same container are neither."""
+    brands = [start[8:12], *(start[i : i + 4] for i in range(16, min(len(start), _u32(start, 0)), 4))]
+    if any(brand in _AVIF_BRANDS for brand in brands):
+        return AVIF
+    return HEIC if any(brand in _HEIC_BRANDS for brand in brands) else None
+
+
+def _is_icon(start: bytes) -> bool:
+    # Four bytes are a weak signature, so the first entry has to make sense as well.
+    if start[:4] not in (b"\0\0\1\0", b"\0\0\2\0") or len(start) < 22:
+        return False
+    count, reserved = struct.unpack_from("<H", start, 4)[0], start[9]
+    size, offset = struct.unpack_from("<II", start, 14)
+    return 0 < count < 256 and reserved == 0 and size > 0 and offset >= 6 + 16 * count
+
+
+def refusal(head: Buffer) -> tuple[str, str]:
+    """(reason, detail) for a body that does not begin like a picture; ("", "") when it does.
+
+    SVG is a document that can carry scripts and load addresses, so it is refused under a reason of its own.
+    """
+    if sniff(head) is not None:
+        return "", ""
+    text = bytes(head[:HEAD_BYTES]).lstrip(b"\xef\xbb\xbf \t\r\n")
+    lower = text.lower()
+    if lower.startswith(b"<svg") or (lower.startswith((b"<?xml", b"<!--", b"<!doctype svg")) and b"<svg" in lower):
+        return SVG_REFUSED, "an SVG document"
+    return NOT_AN_IMAGE, _kind_of_document(text, lower)
+
+
+def _kind_of_document(text: bytes, lower: bytes) -> str:
+    if lower.startswith((b"<!doctype html", b"<html", b"<head", b"<body", b"<script")) or b"<html" in lower:
+        return f"a web page{_page_title(text)}"
+    for prefixes, kind in (
+        ((b"{", b"["), "JSON"),
+        ((b"<?xml",), "XML"),
+        ((b"%pdf",), "a PDF document"),
+        ((b"\x1f\x8b",), "gzip data"),
+        ((b"pk\x03\x04",), "a ZIP archive"),
+    ):
+        if lower.startswith(prefixes):
+            return kind
+    if text[4:8] == b"ftyp":
+        return "a film"
+    return "text" if text and all(31 < byte < 127 or byte in (9, 10, 13) for byte in text[:64]) else "unknown data"
+
+
+def _page_title(text: bytes) -> str:
+    found = re.search(rb"<title[^>]*>([^<]{1,80})", text, re.IGNORECASE)
+    return f": {html.unescape(found[1].decode('utf-8', 'replace')).strip()}" if found else ""
+
+
+def mime_mismatch(content_type: str, found: Format) -> bool:
+    """Whether the server claimed another picture format; a general or missing type is no claim."""
+    claimed = content_type.partition(";")[0].strip().lower()
+    return claimed.startswith("image/") and claimed not in found.mime and claimed != "image/*"
+
+
+# --- the end of a picture ------------------------------------------------------------------------------------------
+
+
+def check_end(data: Buffer, found: Format) -> str:
+    """`truncated` when the structure shows that bytes are missing at the end, else an empty string.
+
+    Content-Length says what was sent, not that it was all: a connection that closes without a length cannot be told
+    from a finished one. Bytes after the end are harmless and common.
+    """
+    check = _END_CHECKS.get(found.extension)
+    try:
+        whole = check is None or check(data)
+    except (struct.error, IndexError):
+        whole = False
+    return "" if whole else TRUNCATED
+
+
+def _jpeg_is_whole(data: Buffer) -> bool:
+    """An end-of-image marker after the start of the scan: an embedded thumbnail's own marker does not count."""
+    scan = _jpeg_scan_offset(data)
+    if scan < 0:
+        return False
+    return data[-2:] == b"\xff\xd9" or data.find(b"\xff\xd9", scan) >= 0
+
+
+def _jpeg_scan_offset(data: Buffer) -> int:
+    """Where the first scan begins; -1 when the data ends before it."""
+    at, size = 2, len(data)
+    while at + 4 <= size:
+        if data[at] != 0xFF:
+            return -1
+        marker = data[at + 1]
+        if marker == 0xFF:
+            at += 1
+        elif marker == 0x01 or 0xD0 <= marker <= 0xD8:
+            at += 2
+        elif marker == 0xDA:
+            return at + 2
+        else:
+            at += 2 + max(2, (data[at + 2] << 8) | data[at + 3])
+    return -1
+
+
+_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
+
+
+def _png_is_whole(data: Buffer) -> bool:
+    return data[-12:] == _PNG_END or data.find(_PNG_END) >= 0
+
+
+def _gif_is_whole(data: Buffer) -> bool:
+    at = 13 + _gif_table(data[10])
+    while True:
+        block = data[at]
+        if block == 0x3B:
+            return True
+        if block == 0x21:
+            at = _after_sub_blocks(data, at + 2)
+        elif block == 0x2C:
+            at = _after_sub_blocks(data, at + 11 + _gif_table(data[at + 9]))
+        elif block == 0:  # padding that some writers leave between blocks
+            at += 1
+        else:
+            return False
+
+
+def _gif_table(flags: int) -> int:
+    return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
+
+
+def _after_sub_blocks(data: Buffer, at: int) -> int:
+    while length := data[at]:
+        at += length + 1
+    return at + 1
+
+
+def _webp_is_whole(data: Buffer) -> bool:
+    return 8 + struct.unpack_from("<I", data, 4)[0] <= len(data) + 1  # the last pad byte is often left out
+
+
+def _bmp_is_whole(data: Buffer) -> bool:
+    # The file header's size may be 0 or wrong in old writers; the pixel data's own start and size are not.
+    start, header = struct.unpack_from("<II", data, 10)
+    if header < 40:
+        return len(data) > start
+    width, height, _, bits, compression, size = struct.unpack_from("<iiHHII", data, 18)
+    if compression in (0, 3):
+        size = (abs(width) * bits + 31) // 32 * 4 * abs(height)
+    return start + size <= len(data)
+
+
+def _tiff_is_whole(data: Buffer) -> bool:
+    """The first directory and the strips or tiles that it points to lie inside the data (classic TIFF only)."""
+    order = "<" if data[:2] == b"II" else ">"
+    if struct.unpack_from(order + "H", data, 2)[0] != 42:
+        return True
+    directory = struct.unpack_from(order + "I", data, 4)[0]
+    count = struct.unpack_from(order + "H", data, directory)[0]
+    found: dict[int, tuple[int, ...]] = {}
+    for index in range(count):
+        tag, kind, length = struct.unpack_from(order + "HHI", data, directory + 2 + 12 * index)
+        if tag in (273, 279, 324, 325) and kind in (3, 4):
+            found[tag] = _tiff_values(data, order, kind, length, directory + 10 + 12 * index)
+    offsets, sizes = found.get(273) or found.get(324, ()), found.get(279) or found.get(325, ())
+    return all(offset + size <= len(data) for offset, size in zip(offsets, sizes, strict=False))
+
+
+def _tiff_values(data: Buffer, order: str, kind: int, length: int, at: int) -> tuple[int, ...]:
+    width, letter = (2, "H") if kind == 3 else (4, "I")
+    if length * width > 4:
+        at = struct.unpack_from(order + "I", data, at)[0]
+    if length * width > len(data):
+        raise IndexError("more values than bytes")
+    return struct.unpack_from(f"{order}{length}{letter}", data, at)
+
+
+def _boxes_are_whole(data: Buffer) -> bool:
+    """AVIF, HEIC, JP2 and boxed JPEG XL: the top-level boxes end inside the data."""
+    at, size = 0, len(data)
+    while at + 8 <= size:
+        length = _u32(data, at)
+        if length == 1:
+            length = struct.unpack_from(">Q", data, at + 8)[0]
+        if length == 0:  # up to the end of the file, so nothing can be missing by this measure
+            return True
+        if length < 8:
+            return at > 0  # rubbish after the last box
+        at += length
+    return at <= size
+
+
+def _icon_is_whole(data: Buffer) -> bool:
+    count = struct.unpack_from("<H", data, 4)[0]
+    entries = (struct.unpack_from("<II", data, 14 + 16 * index) for index in range(count))
+    return all(offset + size <= len(data) for size, offset in entries)
+
+
+def _u32(data: Buffer, at: int) -> int:
+    return int(struct.unpack_from(">I", data, at)[0])
+
+
+_END_CHECKS: dict[str, Callable[[Buffer], bool]] = {
+    "jpg": _jpeg_is_whole,
+    "png": _png_is_whole,
+    "gif": _gif_is_whole,
+    "webp": _webp_is_whole,
+    "bmp": _bmp_is_whole,
+    "tif": _tiff_is_whole,
+    "avif": _boxes_are_whole,
+    "heic": _boxes_are_whole,
+    "jp2": _boxes_are_whole,
+    "j2k": lambda data: data.find(b"\xff\xd9", max(0, len(data) - 64)) >= 0,
+    "jxl": lambda data: data[:2] == b"\xff\x0a" or _boxes_are_whole(data),
+    "ico": _icon_is_whole,
+}
+
+
+def boxed_size(data: Buffer) -> tuple[int, int] | None:
+    """(width, height) in pixels of the largest picture of an AVIF or HEIC file, from its `ispe` boxes.
+
+    Serves the formats that the decoder at hand cannot open.
+    """
+    best, at = None, data.find(b"ispe", 0, 1 << 16)
+    while at >= 0 and at + 16 <= len(data):
+        width, height = _u32(data, at + 8), _u32(data, at + 12)
+        if best is None or width * height > best[0] * best[1]:
+            best = (width, height)
+        at = data.find(b"ispe", at + 4, 1 << 16)
+    return best

@@ -1,0 +1,50 @@
+"""Which failures are worth another try, when, and what a server's Retry-After means."""
+
+from __future__ import annotations
+
+import random
+import time
+from email.utils import parsedate_to_datetime
+
+LONGEST_RETRY_AFTER = 3600.0  # seconds; what a server may ask for at most in one answer
+LONGEST_BACKOFF = 60.0  # seconds
+
+# Trying again later may help. Everything else is the answer to that address.
+TRANSIENT = frozenset(
+    "timeout connect_error dns_error disconnected truncated too_slow bad_response http_408 http_425 http_429 http_500"
+    " http_502 http_503 http_504 http_520 http_521 http_522 http_523 http_524 http_529 http_530".split()
+)
+# The host says that it is too much, so the whole host is left alone for a while.
+SLOW_DOWN = frozenset({"http_429", "http_503"})
+# The host struggles: fewer requests at once.
+STRAIN = SLOW_DOWN | {"timeout", "too_slow", "connect_error"}
+
+
+def is_transient(reason: str) -> bool:
+    return reason in TRANSIENT
+
+
+def backoff(tries: int, base: float) -> float:
+    """Seconds to wait after `tries` failures: a random share of base * 2^(tries-1) ("full jitter"), at most a minute.
+
+    The random share keeps rows that failed together from coming back together.
+    """
+    return random.uniform(0, min(LONGEST_BACKOFF, base * 2 ** max(0, tries - 1)))
+
+
+def retry_after(value: str | None, now: float | None = None) -> float | None:
+    """Seconds to wait, from a Retry-After header in seconds or as an HTTP date; None when it says nothing usable.
+
+    Negative, past and broken values are ignored; longer ones are cut to an hour. `now` is a Unix time.
+    """
+    text = (value or "").strip()
+    if not text:
+        return None
+    if text.isascii() and text.isdigit():
+        return min(float(text[:12]), LONGEST_RETRY_AFTER)
+    try:
+        moment = parsedate_to_datetime(text).timestamp()
+    except (TypeError, ValueError, IndexError, OverflowError, OSError):
+        return None
+    seconds = moment - (time.time() if now is None else now)
+    return min(seconds, LONGEST_RETRY_AFTER) if seconds > 0 else None
