@@ -1,0 +1,6 @@
+"""An offline picture-search site that speaks a real engine's protocol; `python -m demo` runs it."""
+
+from demo.app import Gallery, running_gallery
+from demo.faults import FaultError
+
+__all__ = ["FaultError", "Gallery", "running_gallery"]

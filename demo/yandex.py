@@ -1,0 +1,314 @@
+"""The routes of the Yandex Images protocol: upload, result pages, the `serpList/fetch` XHR, thumbnails.
+
+A collector goes: upload (answers a `cbirId`) -> the HTML page, whose `data-state` holds page 0 -> the XHR for page 1
+and on, until `navi.next` is absent or the answer is 404.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from typing import Any
+from urllib.parse import urlencode
+
+from aiohttp import web
+
+from demo import markup
+from demo.catalog import Picture
+from demo.faults import Ask, Verdict
+from demo.search import read_upload
+from demo.site import Site
+from demo.yandex_faults import KINDS, gate_routes
+from demo.yandex_records import page_record, serp_list
+
+ENGINE = "yandex"
+UPLOAD_LIMIT = 5 * 1024 * 1024  # bytes
+ADAPTER = "i-react-ajax-adapter:ajax"
+UPLOADERS = ("cbir-uploader__get-cbir-id", "b-page_type_search-by-image__link")
+
+
+def routes(site: Site) -> list[web.RouteDef]:
+    """Everything the engine answers."""
+    site.board.register(ENGINE, KINDS)
+    here = _Handlers(site)
+    return [
+        web.get("/images/", here.start),
+        web.get("/images/search", here.search),
+        web.get("/images/touch/search", here.search),
+        web.post("/images/search", here.upload),
+        web.post("/images/touch/search", here.upload),
+        web.post("/images-apphost/image-download", here.raw_upload),
+        web.get("/i", here.thumb),
+        web.get(r"/get-images-cbir/{shard:\d+}/{name:\w+}/orig", here.uploaded),
+        *gate_routes(),
+    ]
+
+
+class Rejected(ValueError):
+    """An upload that is not taken: HTTP status and reason."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status, self.reason = status, reason
+
+
+class _Handlers:
+    """The route handlers; all they know is the site."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+
+    async def start(self, request: web.Request) -> web.Response:
+        return markup.respond(markup.start_page())
+
+    async def upload(self, request: web.Request) -> web.StreamResponse:
+        """Forms A and B of the upload: a multipart `upfile`, answered by JSON or by a redirect to the results."""
+        ask = Ask(ENGINE, "upload")
+        verdict = await self.site.board.meet(request, ask)
+        if verdict.response:
+            return verdict.response
+        try:
+            body = await _read_upfile(request)
+            cbir_id = self.keep(body)
+        except Rejected as rejected:
+            return web.json_response({"error": rejected.reason, "blocks": []}, status=rejected.status)
+        self.site.board.done(ask)
+        if request.query.get("format") == "json":
+            return web.json_response(self._upload_answer(request, cbir_id))
+        page = request.query.get("cbir_page", "sites")
+        raise web.HTTPFound("/images/search?" + urlencode(self._result_query(cbir_id) | {"cbir_page": page}))
+
+    async def raw_upload(self, request: web.Request) -> web.StreamResponse:
+        """Form C: the bytes themselves as the body."""
+        ask = Ask(ENGINE, "upload")
+        verdict = await self.site.board.meet(request, ask)
+        if verdict.response:
+            return verdict.response
+        if request.query.get("images_avatars_namespace") != "images-cbir":
+            return web.Response(status=400, text="Incorrect avatar size")
+        try:
+            cbir_id = self.keep(await _read_limited(request))
+        except Rejected as rejected:
+            return web.Response(status=rejected.status, text=rejected.reason)
+        self.site.board.done(ask)
+        shard, name = cbir_id.split("/")
+        width, height = read_upload(self.site.uploads[cbir_id]).size
+        path = f"/get-images-cbir/{cbir_id}/orig"
+        answer = {
+            "image_id": name,
+            "image_shard": int(shard),
+            "cbir_id": cbir_id,
+            "namespace": "images-cbir",
+            "url": self.site.url + path,
+        }
+        return web.json_response(answer | {"width": width, "height": height, "sizes": {"orig": {"path": path}}})
+
+    async def search(self, request: web.Request) -> web.StreamResponse:
+        """Result pages and their XHR, for a keyword or an uploaded picture."""
+        page, xhr = _page_number(request), request.query.get("format") == "json"
+        query = self._query(request)
+        ask = Ask(ENGINE, "xhr" if xhr else "page", query, page)
+        verdict = await self.site.board.meet(request, ask)
+        if verdict.response:
+            return verdict.response
+        if not query:
+            return web.json_response({"error": "no query"}, status=400) if xhr else markup.respond(markup.start_page())
+        answer = self._xhr if xhr else self._page
+        response = answer(request, query, page, verdict, ask)
+        if response.status == 200:
+            self.site.board.done(ask)
+        return response
+
+    async def thumb(self, request: web.Request) -> web.StreamResponse:
+        picture = self.site.by_id.get(request.query.get("id", "")[:32])
+        ask = Ask(ENGINE, "thumb")
+        verdict = await self.site.board.meet(request, ask)
+        if verdict.response:
+            return verdict.response
+        if picture is None or picture.trouble == "dead":
+            return web.Response(status=404, text="no such thumbnail")
+        headers = {"Cache-Control": "max-age=3600"}
+        return web.Response(body=await self.site.darkroom.thumb(picture), content_type="image/jpeg", headers=headers)
+
+    async def uploaded(self, request: web.Request) -> web.StreamResponse:
+        body = self.site.uploads.get(f"{request.match_info['shard']}/{request.match_info['name']}")
+        if body is None:
+            return web.Response(status=404, text="no such upload")
+        return web.Response(body=body, content_type="image/jpeg")
+
+    def keep(self, body: bytes) -> str:
+        """Store an upload and return its cbir id, the same for the same bytes; raises Rejected."""
+        try:
+            read_upload(body)
+        except ValueError as error:
+            raise Rejected(400, str(error)) from error
+        mark = hashlib.sha256(body).hexdigest()
+        cbir_id = f"{1_000_000 + int(mark[:6], 16) % 9_000_000}/{mark[6:28]}"
+        self.site.uploads[cbir_id] = body
+        return cbir_id
+
+    def _upload_answer(self, request: web.Request, cbir_id: str) -> dict[str, Any]:
+        blocks = []
+        for name in _requested_blocks(request) or [UPLOADERS[0]]:
+            params: dict[str, Any] = {}
+            if name == UPLOADERS[0]:
+                params = {
+                    "cbirId": cbir_id,
+                    "originalImageUrl": f"{self.site.url}/get-images-cbir/{cbir_id}/orig",
+                }
+            elif name == UPLOADERS[1]:  # the answer of before August 2025
+                params = {"url": urlencode(self._result_query(cbir_id))}
+            blocks.append({"name": {"block": name}, "params": params})
+        return {"cnt": "/images/touch/search", "blocks": blocks}
+
+    def _result_query(self, cbir_id: str) -> dict[str, str]:
+        return {
+            "cbir_id": cbir_id,
+            "rpt": "imageview",
+            "url": f"{self.site.url}/get-images-cbir/{cbir_id}/orig",
+        }
+
+    def _query(self, request: web.Request) -> str:
+        """The query's own name: `cbir:SHARD/ID` or `text:WORDS`, '' if the request asks for nothing."""
+        asked = request.query
+        if asked.get("cbir_id"):
+            return "cbir:" + asked["cbir_id"]
+        address = asked.get("url", "") or asked.get("text", "") if asked.get("rpt", "").startswith("image") else ""
+        if known := re.search(r"get-images-cbir/(\d+/\w+)/orig", address):
+            return "cbir:" + known.group(1)
+        if asked.get("rpt") == "imageview" and asked.get("url"):
+            return "url:" + asked["url"]
+        return "text:" + asked["text"] if asked.get("text") else ""
+
+    def _found(self, request: web.Request, query: str) -> list[Picture] | None:
+        """All pictures for a query, best first; None for an upload that nobody knows (any more)."""
+        kind, _, rest = query.partition(":")
+        wanted = {name: request.query[name] for name in FILTERS if request.query.get(name)}
+        key = query + json.dumps(wanted)
+        if kind == "text":
+            return self.site.ranking(key, lambda: _filtered(self.site.index.by_text(rest), wanted))
+        body = self.site.uploads.get(rest)
+        if body is None:
+            return None
+        return self.site.ranking(key, lambda: _filtered(self.site.index.by_image(read_upload(body)), wanted))
+
+    def _page(self, request: web.Request, query: str, page: int, verdict: Verdict, ask: Ask) -> web.Response:
+        found = self._found(request, query)
+        tab = request.query.get("cbir_page", "about") if not query.startswith("text:") else "similar"
+        state: dict[str, Any] = {
+            "user": {"region": {"real": {"name": "Loopback"}}},
+            "pornoDisclaimer": {"visible": False},
+        }
+        state["location"] = request.path_qs
+        if found is not None and tab == "sites":
+            state["cbirSites"] = {"sites": [page_record(self.site, picture) for picture in found[:20]]}
+        elif found is not None and tab == "about":
+            state["cbirTags"] = {"tags": [{"text": tag} for tag in (found[0].tags if found else ())]}
+            state["cbirOtherSizes"] = {"sizes": []}
+        elif found is not None:
+            if page and not self.site.has_page(found, page):
+                return markup.respond(markup.message_page("404", "There is no such page of results."), 404)
+            state["serpList"] = serp_list(self.site, found, page, _next_path(request, page))
+        state = verdict.reshape(state, ask)
+        return markup.respond(markup.results_page(state, query, tab, request.query))
+
+    def _xhr(self, request: web.Request, query: str, page: int, verdict: Verdict, ask: Ask) -> web.Response:
+        names, found = _requested_blocks(request), self._found(request, query)
+        if not names:
+            return web.json_response({"error": "no blocks asked for"}, status=400)
+        if found is None or not self.site.has_page(found, page):
+            return web.json_response({"error": "not found"}, status=404)
+        blocks: list[dict[str, Any]] = []
+        for name in names:
+            params: dict[str, Any] = {}
+            if name == ADAPTER:
+                adapter = {"serpList": serp_list(self.site, found, page, _next_path(request, page))}
+                params = {"adapterData": verdict.reshape(adapter, ask)}
+            blocks.append({"name": {"block": name}, "params": params})
+        return web.json_response({"cnt": "/images/search", "blocks": blocks})
+
+
+FILTERS = ("isize", "iorient", "itype", "type")
+SIZE_LIMITS = {
+    "large": (1_000_000, 10**9),
+    "medium": (150_000, 1_000_000),
+    "small": (0, 150_000),
+    "wallpaper": (700_000, 10**9),
+}
+
+
+def _filtered(found: list[Picture], wanted: dict[str, str]) -> list[Picture]:
+    return [picture for picture in found if all(_passes(picture, name, value) for name, value in wanted.items())]
+
+
+def _passes(picture: Picture, name: str, value: str) -> bool:
+    w, h = picture.size
+    if name == "isize":
+        low, high = SIZE_LIMITS.get(value, (0, 10**9))
+        return low <= w * h < high
+    if name == "iorient":
+        return value == ("square" if abs(w - h) < 0.1 * max(w, h) else "horizontal" if w > h else "vertical")
+    if name == "itype":
+        encoding = picture.alteration.encoding
+        return encoding.startswith({"jpg": "jpeg", "png": "png", "gifan": "gif-animated"}.get(value, ""))
+    return {"photo": "photo" in picture.tags, "clipart": "drawing" in picture.tags}.get(value, True)
+
+
+def _page_number(request: web.Request) -> int:
+    text = request.query.get("p", "0")
+    return int(text) if re.fullmatch(r"\d{1,6}", text, re.ASCII) else 0
+
+
+def _next_path(request: web.Request, page: int) -> str:
+    """The path of the next page, which keeps the query and drops what belongs to the XHR alone."""
+    kept = {
+        name: value for name, value in request.query.items() if name not in ("format", "request", "p", "serpListType")
+    }
+    if kept.get("rpt") == "imagelike":
+        kept |= {"rpt": "imageview", "cbir_page": "similar"}
+    return f"/images/search?{urlencode(kept)}&p={page + 1}"
+
+
+def _requested_blocks(request: web.Request) -> list[str]:
+    """The names of the blocks that the `request` parameter asks for, in its order; [] if it makes no sense."""
+    try:
+        asked = json.loads(request.query.get("request", ""))["blocks"]
+        names = [entry["block"]["block"] if isinstance(entry["block"], dict) else entry["block"] for entry in asked]
+        keys = [entry.get("params", {}).get("ajaxKey", "serpList/fetch") for entry in asked]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return []
+    return names if all(str(key).startswith("serpList/fetch") for key in keys) else []
+
+
+async def _read_upfile(request: web.Request) -> bytes:
+    if not request.content_type.startswith("multipart/"):
+        raise Rejected(400, "an upload is multipart")
+    try:
+        reader = await request.multipart()
+        while (part := await reader.next()) is not None:
+            if getattr(part, "name", None) == "upfile":
+                return await _limited(part)  # type: ignore[arg-type]
+    except (ValueError, AssertionError) as error:
+        if isinstance(error, Rejected):
+            raise
+        raise Rejected(400, "broken multipart body") from error
+    raise Rejected(400, "no upfile in the upload")
+
+
+async def _limited(part: Any) -> bytes:
+    body = bytearray()
+    while chunk := await part.read_chunk(65536):
+        body += chunk
+        if len(body) > UPLOAD_LIMIT:
+            raise Rejected(413, "the file is larger than 5 MiB")
+    return bytes(body)
+
+
+async def _read_limited(request: web.Request) -> bytes:
+    body = bytearray()
+    async for chunk in request.content.iter_chunked(65536):
+        body += chunk
+        if len(body) > UPLOAD_LIMIT:
+            raise Rejected(413, "the file is larger than 5 MiB")
+    return bytes(body)
