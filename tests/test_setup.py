@@ -459,14 +459,14 @@ def test_a_port_that_is_taken_is_passed_over(project: Environment) -> None:
 
 def test_a_gallery_that_does_not_start_says_why(project: Environment) -> None:
     (project.root / "refuse").touch()
-    with pytest.raises(GleanerError, match=r"the gallery did not start \(no room for pictures\); see .*log"):
+    with pytest.raises(GleanerError, match=r"the gallery did not start \(no room for pictures\); put that right"):
         with running_gallery(project, project.root / "w"):
             pytest.fail("it did not refuse")
 
 
 def test_a_workspace_that_is_a_file_is_one_sentence(project: Environment) -> None:
     (project.root / "w").write_text("a file")
-    with pytest.raises(GleanerError, match="cannot be written .* give another --workspace"):
+    with pytest.raises(GleanerError, match="cannot be made .* give another --workspace"):
         with running_gallery(project, project.root / "w"):
             pytest.fail("a file is no folder")
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -51,23 +53,22 @@ def running_gallery(environment: Environment, workspace: Path) -> Iterator[Galle
     folder = workspace / "gallery"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        last_port = _last_port(folder)
-        child = _started(environment, folder, last_port)
     except OSError as error:
-        raise GleanerError(f"{folder} cannot be written ({error.strerror}); give another --workspace.") from error
-    try:
-        answer = _answer(child, folder)
-        if answer is None and last_port:
-            # Somebody else may have the last port by now: then any other will do.
-            _end(child)
-            child = _started(environment, folder, 0)
-            answer = _answer(child, folder)
-        if answer is None:
-            raise GleanerError(f"the gallery did not start ({_reason(folder)}); see {folder / 'log'}.")
-        (folder / "port").write_text(answer["url"].rsplit(":", 1)[-1].strip("/"), encoding="ascii")
-        yield Gallery(answer["url"], folder / "queries")
-    finally:
-        _end(child)
+        raise GleanerError(f"{folder} cannot be made ({error.strerror}); give another --workspace.") from error
+    # What it says goes elsewhere than its pictures, so that a full disk there can still be told.
+    with tempfile.TemporaryDirectory(prefix="gleaner-") as said, contextlib.ExitStack() as running:
+        gallery = None
+        # Somebody else may have the last port by now: then any other will do.
+        for port in dict.fromkeys((_last_port(folder), 0)):
+            child = _started(environment, folder, port, Path(said))
+            running.callback(_end, child)
+            gallery = _answer(child, Path(said))
+            if gallery is not None:
+                break
+        if gallery is None:
+            raise GleanerError(f"the gallery did not start ({_reason(Path(said))}); put that right and rerun.")
+        (folder / "port").write_text(gallery["url"].rsplit(":", 1)[-1].strip("/"), encoding="ascii")
+        yield Gallery(gallery["url"], folder / "queries")
 
 
 def run_steps(environment: Environment, steps: Sequence[str], values: dict[str, str]) -> None:
@@ -103,7 +104,7 @@ def run_child(command: Sequence[str], folder: Path) -> int:
     return code
 
 
-def _started(environment: Environment, folder: Path, port: int) -> subprocess.Popen[bytes]:
+def _started(environment: Environment, folder: Path, port: int, said: Path) -> subprocess.Popen[bytes]:
     command = [
         str(environment.python),
         "-m",
@@ -113,7 +114,7 @@ def _started(environment: Environment, folder: Path, port: int) -> subprocess.Po
         "--queries",
         str(folder / "queries"),
     ]
-    with (folder / "ready.json").open("wb") as out, (folder / "log").open("wb") as errors:
+    with (said / "ready.json").open("wb") as out, (said / "log").open("wb") as errors:
         # A session of its own, so that Ctrl-C ends the step first and the gallery after it.
         return subprocess.Popen(
             command,
@@ -125,12 +126,12 @@ def _started(environment: Environment, folder: Path, port: int) -> subprocess.Po
         )
 
 
-def _answer(child: subprocess.Popen[bytes], folder: Path) -> dict[str, Any] | None:
+def _answer(child: subprocess.Popen[bytes], said: Path) -> dict[str, Any] | None:
     """The line the gallery prints when it is ready, or None where it ended or took too long."""
     deadline = time.monotonic() + READY_SECONDS
     while time.monotonic() < deadline:
         ended = child.poll() is not None
-        line, newline, _ = (folder / "ready.json").read_text(encoding="utf-8").partition("\n")
+        line, newline, _ = (said / "ready.json").read_text(encoding="utf-8").partition("\n")
         if newline:
             try:
                 answer = json.loads(line)
@@ -150,8 +151,8 @@ def _last_port(folder: Path) -> int:
         return 0
 
 
-def _reason(folder: Path) -> str:
-    lines = (folder / "log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
+def _reason(said: Path) -> str:
+    lines = (said / "log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
     return lines[-1] if lines else "it gave no reason"
 
 

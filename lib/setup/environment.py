@@ -170,7 +170,7 @@ def _run_with_heartbeat(command: list[str], log_path: Path) -> list[str] | None:
                 file.write(line)
                 tail.append(line.rstrip())
                 now = time.monotonic()
-                if now - said >= HEARTBEAT_SECONDS and not line.startswith("WARNING"):
+                if now - said >= HEARTBEAT_SECONDS and not line.startswith(("WARNING", "Successfully")):
                     said = now
                     log.info("  %3.0f s  %s", now - started, line.strip()[:70])
         return list(tail) if child.returncode != 0 else None
