@@ -1,0 +1,165 @@
+"""From the command line to queries: which ones are new, which go on, and which are done already."""
+
+from __future__ import annotations
+
+import logging
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from lib.collecting.search import Limits
+from lib.db import Database
+from lib.db import queries as table
+from lib.db.queries import NewQuery, QueryRow
+from lib.engines.base import Engine
+from lib.errors import UsageError
+from lib.query_pictures import examine, find_pictures, read_sha256
+from lib.times import utc_now
+from lib.workspace import Workspace
+
+log = logging.getLogger("gleaner.collect")
+
+SEARCH, CONTINUE, WAIT, SKIP = "search", "continue", "wait", "skip"
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A query, its row where there is one, how far it goes, and what is to be done with it."""
+
+    new: NewQuery
+    row: QueryRow | None
+    limits: Limits
+    action: str
+
+    @property
+    def line(self) -> str:
+        """What a dry run says about it."""
+        what = f"picture {self.new.image_path}" if self.new.kind == "image" else f"keyword {self.new.text!r}"
+        far = f"up to {self.limits.pages} pages"
+        if self.row is None:
+            return f"Would search {self.new.engine} for {what}, {far}"
+        if self.action == SKIP:
+            return f"Would skip {what}: {self.row.state}, {self.row.outcome}"
+        if self.action == WAIT:
+            return f"Would wait with {what}: {self.row.outcome} until {self.row.not_before}"
+        return f"Would search {self.new.engine} for {what} from page {self.row.next_page}, {far}"
+
+
+def clean_host(text: str) -> str:
+    """`yandex.ru` or `http://127.0.0.1:8080/` as an address without a path. Raises ValueError."""
+    parts = urlsplit(text if "://" in text else f"https://{text}")
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.path not in ("", "/") or parts.query:
+        raise ValueError(f"{text!r} is no host such as yandex.ru or http://127.0.0.1:8080")
+    if parts.username is not None or not 0 <= (parts.port or 0) <= 65535:
+        raise ValueError(f"{text!r} is no host such as yandex.ru or http://127.0.0.1:8080")
+    return f"{parts.scheme}://{parts.netloc.lower()}"
+
+
+def hosts_for(engine: Engine, host: str | None) -> tuple[str, ...]:
+    """The hosts to try in order: the one asked for, and the engine's others where it is one of its own."""
+    if host is None:
+        return engine.hosts
+    if not engine.knows_host(host):
+        return (host,)
+    return (host, *(other for other in engine.hosts if other != host))
+
+
+def params_for(engine: Engine, host: str | None) -> dict[str, Any]:
+    """What sets a query apart: answers of a foreign host (the gallery) are never taken for the engine's own."""
+    return {} if host is None or engine.knows_host(host) else {"host": host}
+
+
+def keywords(words: Sequence[str], file: Path | None) -> list[str]:
+    """Keywords from the command line and a file with one a line, in order, each once. Raises UsageError."""
+    found = list(words)
+    if file is not None:
+        try:
+            found += file.read_text(encoding="utf-8-sig").splitlines()
+        except UnicodeDecodeError as error:
+            raise UsageError(f"{file} is no UTF-8 text ({error.reason}); save it as UTF-8.") from error
+        except OSError as error:
+            raise UsageError(f"{file} cannot be read ({error.strerror}); give another --keywords-file.") from error
+    plain = (" ".join(unicodedata.normalize("NFC", word).split()) for word in found)
+    return list(dict.fromkeys(word for word in plain if word))
+
+
+def picture_queries(
+    engine: Engine, places: Sequence[Path], workspace: Workspace, params: Mapping[str, Any], problems: list[str]
+) -> Iterator[NewQuery]:
+    """A query for each distinct picture; what cannot be read is named in `problems`. Raises UsageError."""
+    known: set[str] = set()
+    for path in find_pictures(places):
+        try:
+            sha256 = read_sha256(path)
+        except OSError as error:
+            problems.append(f"{path} cannot be read ({error.strerror or error}); it is left out.")
+            continue
+        if sha256 not in known:
+            known.add(sha256)
+            yield NewQuery(engine.name, "image", "", sha256, workspace.to_text(path), params=params)
+
+
+def plan_given(db: Database, queries: Iterable[NewQuery], limits: Limits) -> list[Planned]:
+    """What is to be done with queries that were asked for by name."""
+    planned = []
+    for new in queries:
+        row = table.find_query(db, new)
+        planned.append(Planned(new, row, limits, SEARCH if row is None else _action(db, row, limits)))
+    return planned
+
+
+def plan_pending(db: Database, engine: Engine, host: str | None, limits: Limits, pages: int | None) -> list[Planned]:
+    """What is still queued for the engine, as far as it was meant to go unless `pages` says otherwise.
+
+    Without `host` queries to every host go on; with it those to that host alone.
+    """
+    planned = []
+    for row in table.pending_queries(db, engine.name):
+        if host is not None and row.params != params_for(engine, host):
+            continue
+        wanted = Limits(pages or row.cursor.get("pages") or limits.pages, limits.results or row.cursor.get("results"))
+        new = NewQuery(row.engine, row.kind, row.text, row.image_sha256, row.image_path, params=row.params)
+        planned.append(Planned(new, row, wanted, _action(db, row, wanted)))
+    return planned
+
+
+def plan_retry(db: Database, engine: Engine, outcome: str, limits: Limits, pages: int | None) -> list[Planned]:
+    """The queries that `--retry` would queue again."""
+    planned = []
+    for row in table.queries_with_outcome(db, engine.name, outcome):
+        wanted = Limits(pages or row.cursor.get("pages") or limits.pages, limits.results or row.cursor.get("results"))
+        new = NewQuery(row.engine, row.kind, row.text, row.image_sha256, row.image_path, params=row.params)
+        planned.append(Planned(new, row, wanted, CONTINUE))
+    return planned
+
+
+def queue(db: Database, planned: Sequence[Planned], run_id: int, workspace: Workspace) -> list[Planned]:
+    """Writes the new queries down. A picture that cannot be decoded becomes a failed row with its reason."""
+    fresh = [(plan, _examined(plan.new, workspace)) for plan in planned if plan.row is None]
+    made: dict[tuple[str, ...], Planned] = {}
+    with db.transaction():
+        for plan, (new, problem) in fresh:
+            number = table.add_query(db, new, run_id)
+            if problem:
+                table.end_query(db, number, "failed", "upload_rejected", problem)
+                log.warning("%s is no picture that can be searched for: %s", new.image_path, problem)
+            made[new.key] = replace(plan, row=table.get_query(db, number), action=SKIP if problem else SEARCH)
+    return [made.get(plan.new.key, plan) for plan in planned]
+
+
+def _examined(new: NewQuery, workspace: Workspace) -> tuple[NewQuery, str]:
+    if new.kind != "image":
+        return new, ""
+    picture = examine(workspace.to_path(new.image_path), new.image_sha256)
+    return replace(new, image_phash=picture.phash), picture.problem
+
+
+def _action(db: Database, row: QueryRow, limits: Limits) -> str:
+    if row.state in ("pending", "running"):
+        return WAIT if row.not_before > utc_now() else CONTINUE
+    # `ok` means that our own limit ended it, so a larger one goes on from there.
+    wants_more = limits.results is None or table.results_stored(db, row.id) < limits.results
+    return CONTINUE if row.outcome == "ok" and row.next_page < limits.pages and wants_more else SKIP

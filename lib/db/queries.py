@@ -1,0 +1,229 @@
+"""The `queries` table (one row a search) and the `responses` table (one row a raw answer on disk)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from lib.db.connection import Database
+from lib.times import utc_now
+
+_COLUMNS = (
+    "id, engine, kind, text, image_sha256, image_path, params, state, outcome, detail, cursor, next_page, not_before"
+)
+
+
+@dataclass(frozen=True)
+class NewQuery:
+    """A search to be made; together with `params` these are its natural key, but for path and hash."""
+
+    engine: str
+    kind: str  # image or keyword
+    text: str = ""
+    image_sha256: str = ""
+    image_path: str = ""
+    image_phash: str = ""
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> tuple[str, str, str, str, str]:
+        return self.engine, self.kind, self.text, self.image_sha256, params_text(self.params)
+
+
+@dataclass(frozen=True)
+class QueryRow:
+    """A search, and how far it got."""
+
+    id: int
+    engine: str
+    kind: str
+    text: str
+    image_sha256: str
+    image_path: str
+    params: dict[str, Any]
+    state: str
+    outcome: str
+    detail: str
+    cursor: dict[str, Any]
+    next_page: int
+    not_before: str
+
+
+@dataclass(frozen=True)
+class ResponseRow:
+    """A raw answer: which page of which query, how it was asked for, and where its bytes lie."""
+
+    query_id: int
+    page: int
+    part: str
+    url: str
+    http_status: int | None
+    outcome: str
+    path: str
+    sha256: str
+    bytes: int
+    headers: Mapping[str, str]
+    items: int
+    drift: Mapping[str, Any]
+    fetched_at: str
+
+
+def params_text(params: Mapping[str, Any]) -> str:
+    """Parameters as the natural key has them: JSON with sorted keys."""
+    return json.dumps(dict(params), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+def find_query(db: Database, query: NewQuery) -> QueryRow | None:
+    """The row with the same natural key."""
+    found = db.row(
+        f"SELECT {_COLUMNS} FROM queries"
+        " WHERE engine = ? AND kind = ? AND text = ? AND image_sha256 = ? AND params = ?",
+        query.key,
+    )
+    return None if found is None else _query(found)
+
+
+def get_query(db: Database, query_id: int) -> QueryRow:
+    """The row of that number, which must exist."""
+    found = db.row(f"SELECT {_COLUMNS} FROM queries WHERE id = ?", (query_id,))
+    assert found is not None, query_id
+    return _query(found)
+
+
+def add_query(db: Database, query: NewQuery, run_id: int) -> int:
+    """Queues a search that is not there yet and gives its number."""
+    now = utc_now()
+    cursor = db.execute(
+        "INSERT INTO queries (engine, kind, text, image_sha256, params, image_path, image_phash, run_id,"
+        " created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (*query.key, query.image_path, query.image_phash, run_id or None, now, now),
+    )
+    return int(cursor.lastrowid or 0)
+
+
+def pending_queries(db: Database, engine: str) -> list[QueryRow]:
+    """What is still to be done, in the order in which it was queued."""
+    rows = db.rows(f"SELECT {_COLUMNS} FROM queries WHERE engine = ? AND state = 'pending' ORDER BY id", (engine,))
+    return [_query(row) for row in rows]
+
+
+def queries_with_outcome(db: Database, engine: str, outcome: str) -> list[QueryRow]:
+    """The searches that ended with an outcome, or wait because of it."""
+    rows = db.rows(f"SELECT {_COLUMNS} FROM queries WHERE engine = ? AND outcome = ? ORDER BY id", (engine, outcome))
+    return [_query(row) for row in rows]
+
+
+def list_queries(db: Database, engines: Sequence[str]) -> list[dict[str, Any]]:
+    """Every search of the engines with what it brought so far, as plain values."""
+    marks = ", ".join("?" * len(engines))
+    rows = db.rows(
+        "SELECT queries.id, engine, kind, text, image_path, params, state, queries.outcome, detail, not_before,"
+        " count(responses.id) FILTER (WHERE responses.outcome = 'ok') AS pages,"
+        " coalesce(sum(responses.items), 0) AS items"
+        " FROM queries LEFT JOIN responses ON responses.query_id = queries.id"
+        f" WHERE engine IN ({marks}) GROUP BY queries.id ORDER BY queries.id",
+        tuple(engines),
+    )
+    return [dict(row) for row in rows]
+
+
+def release_running(db: Database, engine: str) -> int:
+    """Makes pending what a killed run left as running. Only for who holds the engine's lock."""
+    return _update(db, "state = 'pending'", "engine = ? AND state = 'running'", (engine,))
+
+
+def requeue(db: Database, engine: str, outcome: str) -> int:
+    """Queues the searches again that ended with an outcome, or wait because of it."""
+    return _update(db, "state = 'pending', not_before = ''", "engine = ? AND outcome = ?", (engine, outcome))
+
+
+def begin_query(db: Database, query_id: int, run_id: int, cursor: Mapping[str, Any]) -> None:
+    """Marks a search as being worked on."""
+    _update(
+        db,
+        "state = 'running', not_before = '', run_id = ?, cursor = ?",
+        "id = ?",
+        (run_id or None, json.dumps(cursor), query_id),
+    )
+
+
+def save_cursor(db: Database, query_id: int, cursor: Mapping[str, Any]) -> None:
+    """Remembers what the engine needs to go on."""
+    _update(db, "cursor = ?", "id = ?", (json.dumps(cursor), query_id))
+
+
+def end_query(db: Database, query_id: int, state: str, outcome: str, detail: str = "", not_before: str = "") -> None:
+    """Records how the work on a search ended for now; an empty outcome keeps the one that stands."""
+    _update(
+        db,
+        "state = ?, outcome = CASE WHEN ? = '' THEN outcome ELSE ? END, detail = ?, not_before = ?",
+        "id = ?",
+        (state, outcome, outcome, detail, not_before, query_id),
+    )
+
+
+def hold_pending(db: Database, engine: str, until: str) -> int:
+    """Lets everything that is still to be done at an engine wait until a moment."""
+    return _update(db, "not_before = ?", "engine = ? AND state = 'pending' AND not_before < ?", (until, engine, until))
+
+
+def save_response(db: Database, row: ResponseRow, run_id: int, *, next_page: int | None = None) -> None:
+    """Records an answer whose file is whole, and which page comes next, in one transaction.
+
+    What holds no results (a captcha, say) has nothing to be ingested and is marked as done.
+    """
+    ingest = "pending" if row.outcome in ("ok", "parse_error") else "done"
+    with db.transaction():
+        db.execute(
+            "INSERT INTO responses (query_id, page, part, url, http_status, outcome, path, sha256, bytes, headers,"
+            " items, drift, fetched_at, run_id, ingest_state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT (query_id, page, part) DO UPDATE SET url = excluded.url,"
+            " http_status = excluded.http_status, outcome = excluded.outcome, path = excluded.path,"
+            " sha256 = excluded.sha256, bytes = excluded.bytes, headers = excluded.headers, items = excluded.items,"
+            " drift = excluded.drift, fetched_at = excluded.fetched_at, run_id = excluded.run_id,"
+            " ingest_state = excluded.ingest_state, ingest_reason = '', parser = ''",
+            (
+                row.query_id, row.page, row.part, row.url, row.http_status, row.outcome, row.path, row.sha256,
+                row.bytes, json.dumps(dict(row.headers), ensure_ascii=False), row.items,
+                json.dumps(dict(row.drift), ensure_ascii=False), row.fetched_at, run_id or None, ingest,
+            ),
+        )  # fmt: skip
+        if next_page is not None:
+            _update(db, "next_page = ?", "id = ?", (next_page, row.query_id))
+
+
+def stored_answers(db: Database, query_id: int) -> list[tuple[int, str, str]]:
+    """(page, part, path) of every answer of a search that holds results, in the order of the pages."""
+    rows = db.rows(
+        "SELECT page, part, path FROM responses WHERE query_id = ? AND outcome = 'ok' ORDER BY page, part", (query_id,)
+    )
+    return [(row["page"], row["part"], row["path"]) for row in rows]
+
+
+def results_stored(db: Database, query_id: int) -> int:
+    """How many results the stored pages of a search hold."""
+    return int(db.value("SELECT coalesce(sum(items), 0) FROM responses WHERE query_id = ?", (query_id,)))
+
+
+def answer_path(db: Database, query_id: int, page: int, part: str) -> str:
+    """Where the answer lies that is recorded for a page; empty where there is none."""
+    found = db.value("SELECT path FROM responses WHERE query_id = ? AND page = ? AND part = ?", (query_id, page, part))
+    return found or ""
+
+
+def _update(db: Database, change: str, where: str, values: Iterable[Any]) -> int:
+    with db.transaction():
+        parameters = list(values)
+        split = change.count("?")
+        cursor = db.execute(
+            f"UPDATE queries SET {change}, updated_at = ? WHERE {where}",
+            (*parameters[:split], utc_now(), *parameters[split:]),
+        )
+    return cursor.rowcount
+
+
+def _query(row: Any) -> QueryRow:
+    values = dict(row)
+    return QueryRow(**{**values, "params": json.loads(values["params"]), "cursor": json.loads(values["cursor"])})

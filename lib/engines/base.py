@@ -1,0 +1,158 @@
+"""The contract of a search engine.
+
+An engine is constants (what it is and how gently it wants to be treated), functions that ask (`upload`, `fetch`), and
+pure functions that judge what came back (`classify`, `read_upload`, `parse`, `says_end`). It knows no database, no
+file and no browser: it is given an `Ask` and a `Web`, and it gives `Answer`s. Everything that takes patience (pace,
+retries, other hosts, consent pages, a stop at a captcha) is done for all engines alike by `lib.collecting`.
+"""
+
+from __future__ import annotations
+
+import email.utils
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any, ClassVar, Protocol
+
+from lib.parsers import parser_for
+from lib.records import ParsedPage
+
+PAGE, XHR, API, UPLOAD = "page", "xhr", "api", "upload"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a server said, as received. `part` is what was asked for; `url` is the address after redirects."""
+
+    part: str
+    url: str
+    status: int
+    headers: Mapping[str, str]  # names in lower case
+    body: bytes
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What an answer means: one of `lib.records.OUTCOMES`, and a few words for a person."""
+
+    outcome: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One search: words, or the bytes of a picture that the engine takes as they are."""
+
+    kind: str  # image or keyword
+    text: str = ""
+    picture: bytes = field(default=b"", repr=False)
+    mime: str = ""
+
+
+@dataclass(frozen=True)
+class FilePart:
+    """A file in a multipart form."""
+
+    form_field: str
+    name: str
+    mime: str
+    content: bytes = field(repr=False)
+
+
+class FetchError(Exception):
+    """No answer came. `reason` is short and stable: timeout, connection_refused, browser_crashed, …"""
+
+    def __init__(self, reason: str, detail: str = ""):
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+
+
+class Web(Protocol):
+    """How an engine reaches its host. Every method raises FetchError where no answer came."""
+
+    async def open(self, url: str) -> Answer:
+        """Goes to an address as a person would; the answer is the document as received."""
+
+    async def get(self, url: str, *, part: str, headers: Mapping[str, str]) -> Answer:
+        """Asks for data, from within the open page where that is on the same host."""
+
+    async def post(
+        self, url: str, *, headers: Mapping[str, str], form: FilePart | None = None, body: bytes = b""
+    ) -> Answer:
+        """Sends a picture, as a form or as the plain body; the answer's part is `upload`."""
+
+    async def press(self, labels: Sequence[str]) -> Answer | None:
+        """Presses the first button of the open page with one of the labels; gives the page that it leads to, if any."""
+
+
+class Engine:
+    """What all engines have. A subclass overrides the constants first, then only what differs."""
+
+    name: ClassVar[str]
+    kinds: ClassVar[frozenset[str]]
+    hosts: ClassVar[tuple[str, ...]]  # tried in this order
+    interval: ClassVar[float]  # seconds between two requests
+    jitter: ClassVar[float] = 0.5  # up to this share of the interval is added at random
+    page_size: ClassVar[int]  # results on one page, roughly
+    default_pages: ClassVar[int] = 5
+    most_pages: ClassVar[int] = 100
+    needs_browser: ClassVar[bool] = False
+    keys: ClassVar[tuple[str, ...]] = ()  # environment variables that must be set
+    upload_limit: ClassVar[int] = 0  # bytes
+    upload_formats: ClassVar[frozenset[str]] = frozenset({"jpeg"})  # anything else is sent as JPEG
+    upload_ways: ClassVar[int] = 1  # `upload` is tried with way 0, 1, … until one is accepted
+    upload_keeps: ClassVar[float] = 3600.0  # seconds for which the engine is trusted to remember an upload
+    captcha_pause: ClassVar[float] = 3600.0  # seconds to leave the engine alone after a captcha
+    blocked_pause: ClassVar[float] = 900.0  # the same after a refusal that names no time
+    consent_labels: ClassVar[tuple[str, ...]] = ()
+    kept_headers: ClassVar[tuple[str, ...]] = ("content-type", "date", "retry-after")
+    terms: ClassVar[str] = ""  # one sentence for --help and the documentation
+
+    def classify(self, answer: Answer) -> Verdict:
+        """What the answer means, judged before it is parsed. Pure."""
+        raise NotImplementedError
+
+    def parse(self, part: str, body: bytes) -> ParsedPage:
+        """The results in an answer that was classified as `ok`. Pure; raises ParseError."""
+        return parser_for(self.name, part).parse(body)
+
+    def says_end(self, part: str, body: bytes, parsed: ParsedPage) -> bool:
+        """Whether the answer itself says that no page follows. Pure."""
+        return not parsed.next_url
+
+    def part(self, page: int) -> str:
+        """In which part of the conversation a result page is found."""
+        return API
+
+    def knows_host(self, host: str) -> bool:
+        """Whether a host belongs to the engine itself, so that its other hosts may stand in for it."""
+        return host in self.hosts
+
+    def read_upload(self, answer: Answer) -> dict[str, Any]:
+        """What later requests need of an accepted upload: JSON values for the query's cursor. Pure."""
+        return {}
+
+    async def upload(self, web: Web, host: str, ask: Ask, way: int) -> Answer:
+        """Sends the query picture."""
+        raise NotImplementedError
+
+    async def enter(self, web: Web, host: str) -> None:
+        """Comes back to the engine to go on with a query of an earlier run."""
+
+    async def fetch(self, web: Web, host: str, ask: Ask, cursor: Mapping[str, Any], page: int) -> Answer:
+        """Asks for one result page, counted from 0."""
+        raise NotImplementedError
+
+
+def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
+    """Seconds that a `Retry-After` header asks to wait, given as seconds or as an HTTP date; None without one."""
+    text = headers.get("retry-after", "").strip()
+    if text.isascii() and text.isdigit():
+        return float(text)
+    try:
+        moment = email.utils.parsedate_to_datetime(text)
+    except (TypeError, ValueError, IndexError):
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=timezone.utc)
+    return max(0.0, (moment - (now or datetime.now(timezone.utc))).total_seconds())

@@ -1,0 +1,61 @@
+"""Raw answers on disk: under their final name a file is whole, and it holds the bytes as they were received."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import unicodedata
+from pathlib import Path
+
+SLUG_LENGTH = 40
+MARK_LENGTH = 8  # hexadecimal digits that tell queries with the same slug apart
+PICTURE_LENGTH = 16  # hexadecimal digits of a picture's SHA-256: 64 bits, no collision in any collection
+_PART_SUFFIX = ".part"
+
+
+def folder_name(kind: str, text: str, image_sha256: str, params: str) -> str:
+    """The folder of a query, from its own content: `<sha256[:16]>` for a picture, `<slug>-<mark>` for a keyword.
+
+    File names of query pictures play no part, so `a.jpg` and `a.jpeg` cannot meet. Parameters other than the default
+    ones (`{}`) give a folder of its own.
+    """
+    special = "" if params == "{}" else params
+    if kind == "image":
+        return image_sha256[:PICTURE_LENGTH] + (f"-{_mark(special)}" if special else "")
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
+    slug = re.sub(r"[^a-z0-9]+", "-", plain)[:SLUG_LENGTH].strip("-") or "keyword"
+    return f"{slug}-{_mark(text + special)}"
+
+
+def file_name(page: int, part: str, outcome: str, body: bytes) -> str:
+    """`0.html` and `1.json` for results; what is no result carries its outcome, as in `2.captcha.html`."""
+    suffix = "html" if body.lstrip()[:1] == b"<" else "json" if part != "page" else "html"
+    return f"{page}.{suffix}" if outcome == "ok" else f"{page}.{outcome}.{suffix}"
+
+
+def write_whole(path: Path, body: bytes) -> str:
+    """Writes a file that is either whole or not there, on the disk before it gets its name; gives the SHA-256."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    waiting = path.with_name(path.name + _PART_SUFFIX)
+    try:
+        with waiting.open("wb") as handle:
+            handle.write(body)
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(waiting, path)
+    except OSError:
+        waiting.unlink(missing_ok=True)
+        raise
+    return hashlib.sha256(body).hexdigest()
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Removes what a kill left half written."""
+    if folder.is_dir():
+        for path in folder.glob("*" + _PART_SUFFIX):
+            path.unlink(missing_ok=True)
+
+
+def _mark(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:MARK_LENGTH]
