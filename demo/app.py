@@ -75,7 +75,10 @@ class Gallery:
             for fault in self._faults:
                 board.set(fault)
             self.site.url = await self._open(main, options.port)
-            self.site.hosts = [await self._open(host_app(self.site, number), 0) for number in range(options.hosts)]
+            # The ports after the site's, where they are free: a gallery started again on its old port is whole again.
+            first = int(self.site.url.rsplit(":", 1)[1]) + 1
+            for number in range(options.hosts):
+                self.site.hosts.append(await self._open(host_app(self.site, number), first + number, insist=False))
         except BaseException:
             await self.__aexit__()
             raise
@@ -87,11 +90,16 @@ class Gallery:
             await runner.cleanup()
         self.site.darkroom.close()
 
-    async def _open(self, app: web.Application, port: int) -> str:
+    async def _open(self, app: web.Application, port: int, *, insist: bool = True) -> str:
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
         self._runners.append(runner)
         await runner.setup()
-        await web.TCPSite(runner, self.options.host, port, reuse_address=True).start()
+        try:
+            await web.TCPSite(runner, self.options.host, port, reuse_address=True).start()
+        except (OSError, OverflowError):  # taken, or beyond the last port there is
+            if insist:
+                raise
+            await web.TCPSite(runner, self.options.host, 0).start()
         return f"http://{self.options.host}:{runner.addresses[0][1]}"
 
 
