@@ -54,7 +54,8 @@ def survey(environment: Environment, workspace: Path, environ: Mapping[str, str]
     recent = sqlite3.sqlite_version_info >= OLDEST_SQLITE
     yield Finding("SQLite", recent, sqlite3.sqlite_version + ("" if recent else ", and 3.37 is needed"), True)
     state = environment.state()
-    yield Finding("environment", state == "ready", f"{environment.folder} is {state}", True)
+    said = {"ready": "ready", "missing": "missing", "broken": "broken"}.get(state, "of another Python version")
+    yield Finding("environment", state == "ready", f"{environment.folder} is {said}", True)
     for group, file in GROUPS.items():
         yield packages(environment, group, file, state == "ready")
     yield browser(environment)
