@@ -46,7 +46,8 @@ DEMO_STEPS = (
     "5_download.py --workspace {workspace} --allow-private",
     "6_dedup.py all --workspace {workspace}",
     "7_sort_quality.py orientation --workspace {workspace}",
-    "7_sort_quality.py quality --metric technical --workspace {workspace}",
+    "7_sort_quality.py megapixels --workspace {workspace}",
+    "7_sort_quality.py quality --workspace {workspace}",
 )
 # What `test` runs with the environment's Python: every line, whatever the ones before it said.
 TEST_COMMANDS = ("ruff check .", "ruff format --check .", "mypy lib", "pytest -n 2")

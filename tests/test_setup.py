@@ -16,6 +16,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from support import ROOT, STEPS, load_step
 
 from lib.browser_path import find_browser, launch_arguments, own_browser
 from lib.errors import GleanerError, UsageError
@@ -26,7 +27,6 @@ from lib.setup.requirements import fingerprint, included_files, installed_packag
 from lib.setup.result import human_size, report_pages, workspace_lines
 from lib.setup.survey import KEYS, weight_names
 
-ROOT = Path(__file__).resolve().parents[1]
 REQUIREMENTS = ("requirements-core.txt", "requirements.txt", "requirements-dev.txt")
 
 
@@ -88,6 +88,15 @@ def test_the_printed_examples_parse(setup: ModuleType) -> None:
     assert len(examples) == 5
     for example in examples:
         setup.build_parser().parse_args(example.split())
+
+
+def test_the_steps_of_the_demo_parse(setup: ModuleType) -> None:
+    names = {file: name for name, file in STEPS.items()}
+    values = {"url": "http://127.0.0.1:1", "queries": str(ROOT / "docs"), "workspace": "w"}
+    asked = [[word.format(**values) for word in step.split()] for step in setup.DEMO_STEPS]
+    assert list(dict.fromkeys(step[0] for step in asked)) == list(STEPS.values()), "all seven, in their order"
+    for file, *arguments in asked:
+        load_step(names[file]).build_parser().parse_args(arguments)
 
 
 def test_it_imports_the_standard_library_only() -> None:
