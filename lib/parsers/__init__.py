@@ -37,3 +37,10 @@ def parser_for(engine: str, part: str) -> Parser:
 def engines() -> list[str]:
     """The engines whose answers can be read."""
     return sorted({engine for engine, _ in _REGISTRY})
+
+
+def part_of(engine: str, suffix: str) -> str:
+    """Which part of an engine's answers a raw file holds, by the suffix of its name."""
+    if suffix in (".html", ".htm"):
+        return "page"
+    return "xhr" if (engine, "xhr") in _REGISTRY else "api"

@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterator, Mapping
 from html import unescape
 from typing import Any
-from urllib.parse import urlsplit
 
+from lib.domains import host_of
 from lib.parsers.drift import Drift
 from lib.parsers.raw_json import check_size, load_json, load_json_text
 from lib.parsers.values import address, flag, mapping, objects, plain, position, text, whole
@@ -153,7 +153,7 @@ def _parse_lists(lists: list[Mapping[str, Any]], drift: Drift) -> ParsedPage:
             rank = position(entity.get("pos"))
             last_rank = last_rank + 1 if rank is None else rank
             if engine_id not in images:
-                images[engine_id] = _read_entity(engine_id, last_rank, entity, drift)
+                images[engine_id] = read_entity(engine_id, last_rank, entity, drift)
     ordered = sorted(images.values(), key=lambda image: image.rank)
     return ParsedPage(tuple(ordered), next_url, skipped, drift.report())
 
@@ -171,7 +171,8 @@ def _entities(items: Mapping[str, Any]) -> Iterator[tuple[Any, Any]]:
     yield from ((key, found[key]) for key in found if key not in named)
 
 
-def _read_entity(engine_id: str, rank: int, entity: Mapping[str, Any], drift: Drift) -> ImageRecord:
+def read_entity(engine_id: str, rank: int, entity: Mapping[str, Any], drift: Drift) -> ImageRecord:
+    """One entity as a record; what is new or missing in it is noted in `drift`."""
     viewer = mapping(entity.get("viewerData"))
     snippet = mapping(entity.get("snippet")) or mapping(viewer.get("snippet"))
     page_url = address(snippet.get("url"))
@@ -195,14 +196,6 @@ def _read_entity(engine_id: str, rank: int, entity: Mapping[str, Any], drift: Dr
         extra=_extra(entity, snippet, alt if alt != title and title else ""),
         variants=tuple(variants),
     )
-
-
-def host_of(url: str) -> str:
-    """The host name of a URL in lower case; empty where there is none."""
-    try:
-        return urlsplit(url).hostname or ""
-    except ValueError:
-        return ""
 
 
 def _extra(entity: Mapping[str, Any], snippet: Mapping[str, Any], alt: str) -> dict[str, Any]:

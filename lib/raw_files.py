@@ -1,0 +1,274 @@
+"""Raw answers that lie on disk without a row: found, told apart by name and content, and taken in.
+
+Three layouts are known: our own `<engine>/<query>/<page>.json|html`, the reference pipeline's `<name>_xhr_NNN.json`,
+and single files whose content shows what they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from itertools import groupby
+from pathlib import Path
+
+import orjson
+
+from lib.db import Database
+from lib.db.ingest import (
+    Answer,
+    NewAnswer,
+    add_answers,
+    answers_of,
+    ensure_query,
+    find_query_id,
+    known_paths,
+    query_of_folder,
+)
+from lib.parsers import engines, part_of
+from lib.pictures import sha256_of
+from lib.progress import BarFactory, no_bar
+from lib.times import to_text
+from lib.workspace import Workspace
+
+log = logging.getLogger("gleaner")
+
+_REFERENCE = re.compile(r"(?P<name>.+)_xhr_(?P<page>\d{1,6})\.json", re.IGNORECASE)
+_OURS = re.compile(r"(?P<page>\d{1,6})\.(?:json|html?)", re.IGNORECASE)
+_SUFFIXES = {".json", ".html", ".htm"}
+_SNIFFED = 4 * 2**20  # bytes looked at to tell what a file is: pages carry their results far behind the head
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+FILES_A_COMMIT = 200
+
+
+@dataclass(frozen=True)
+class Found:
+    """A raw answer on disk: whose query it belongs to, which page and part of it, and how its place was told."""
+
+    engine: str
+    query: str
+    page: int
+    part: str
+    file: Path
+    layout: str  # ours, reference or single
+
+
+@dataclass
+class Adopted:
+    """What became of the files: how many got a row; the others were known already or could not be read."""
+
+    new: int = 0
+    left_out: int = 0
+
+
+def find_answers(folder: Path) -> Iterator[Found]:
+    """The raw answers below a folder (or the one file), in the order of their queries and pages."""
+    if folder.is_file():
+        yield from _single(folder, folder.stem)
+        return
+    found = [entry for file in _files(folder) for entry in _recognise(folder, file)]
+    yield from sorted(found, key=lambda entry: (entry.engine, entry.query, entry.page, entry.part, str(entry.file)))
+
+
+def adopt(
+    db: Database,
+    workspace: Workspace,
+    found: Iterable[Found],
+    total: int,
+    run_id: int,
+    *,
+    stopping: Callable[[], bool] = lambda: False,
+    bar: BarFactory = no_bar,
+) -> Adopted:
+    """Copies raw answers into the workspace and gives them rows; one whose bytes the query has already is known."""
+    outcome = Adopted()
+    with bar(total, "Taking in", "file") as progress:
+        for (engine, query), group in groupby(found, key=lambda entry: (entry.engine, entry.query)):
+            with db.transaction():
+                query_id = ensure_query(db, engine, "import", query, run_id=run_id)
+            for part in _blocks(group, FILES_A_COMMIT):
+                if stopping():
+                    return outcome
+                answers = list(_place(db, workspace, query_id, part))
+                with db.transaction():
+                    new = add_answers(db, query_id, answers, run_id)
+                outcome.new += new
+                outcome.left_out += len(part) - new
+                progress.update(len(part))
+    return outcome
+
+
+def would_adopt(db: Database, found: Iterable[Found]) -> Iterator[Answer]:
+    """The answers that `adopt` would make rows of, to be read where they lie."""
+    for (engine, query), group in groupby(found, key=lambda entry: (entry.engine, entry.query)):
+        query_id = find_query_id(db, engine, "import", query)
+        contents = answers_of(db, query_id)[1] if query_id else set()
+        for entry in group:
+            digest = _digest(entry.file)
+            if digest and digest not in contents:
+                contents.add(digest)
+                path = str(entry.file.absolute())
+                yield Answer(0, query_id or 0, engine, entry.page, entry.part, path, digest)
+
+
+def find_strays(db: Database, workspace: Workspace) -> list[Found]:
+    """The raw answers in the workspace that have no row, as after the loss of a database."""
+    known = known_paths(db, workspace.to_text(workspace.xhr)) if workspace.xhr.is_dir() else set()
+    return [
+        entry
+        for entry in (find_answers(workspace.xhr) if workspace.xhr.is_dir() else ())
+        if entry.layout == "ours" and workspace.to_text(entry.file) not in known
+    ]
+
+
+def adopt_strays(db: Database, workspace: Workspace, strays: list[Found], run_id: int) -> Adopted:
+    """Gives rows to files of the workspace where they lie, under the query of their folder."""
+    outcome = Adopted()
+    for folder, group in groupby(strays, key=lambda entry: entry.file.parent):
+        entries = list(group)
+        answers = [
+            _new_answer(e.page, e.part, workspace.to_text(e.file), e.file, digest)
+            for e in entries
+            if (digest := _digest(e.file))
+        ]
+        with db.transaction():
+            query_id = query_of_folder(db, workspace.to_text(folder))
+            if query_id is None:
+                query_id = _query_from_note(db, folder, entries[0], run_id)
+            new = add_answers(db, query_id, answers, run_id)
+        outcome.new += new
+        outcome.left_out += len(entries) - new
+    return outcome
+
+
+# --- telling files apart -------------------------------------------------------------------------------------------
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for parent, folders, names in os.walk(folder):
+        folders.sort()
+        yield from (Path(parent, name) for name in sorted(names) if Path(name).suffix.lower() in _SUFFIXES)
+
+
+def _recognise(folder: Path, file: Path) -> Iterator[Found]:
+    parts = (folder.absolute().name, *file.relative_to(folder).parts)
+    if match := _REFERENCE.fullmatch(file.name):
+        query = "/".join((*parts[:-1], match["name"]))
+        yield Found("yandex", query, int(match["page"]), "xhr", file, "reference")
+    elif (match := _OURS.fullmatch(file.name)) and len(parts) >= 2:
+        engine = next((part for part in reversed(parts[:-2]) if part in engines()), "yandex")
+        suffix = file.suffix.lower()
+        yield Found(engine, "/".join(parts[:-1]), int(match["page"]), part_of(engine, suffix), file, "ours")
+    else:
+        yield from _single(file, "/".join((*parts[:-1], file.stem)))
+
+
+def _single(file: Path, query: str) -> Iterator[Found]:
+    """A file under any name, if its content is an answer's."""
+    try:
+        with file.open("rb") as handle:
+            head = handle.read(_SNIFFED)
+    except OSError as error:
+        log.warning("%s cannot be read (%s); it is left out", file, error.strerror)
+        return
+    if b"serpList" in head:
+        part = "page" if head.lstrip()[:1] == b"<" else "xhr"
+        yield Found("yandex", query, 0, part, file, "single")
+
+
+# --- taking files in -----------------------------------------------------------------------------------------------
+
+
+def _place(db: Database, workspace: Workspace, query_id: int, entries: list[Found]) -> Iterator[NewAnswer]:
+    """Copies what the query lacks into its folder; where a page's number is taken the next free one is used."""
+    taken, contents = answers_of(db, query_id)
+    for entry in entries:
+        digest = _digest(entry.file)
+        if not digest or digest in contents:
+            continue
+        page = entry.page
+        while (page, entry.part) in taken:
+            page += 1
+        suffix = ".html" if entry.part == "page" else ".json"
+        target = workspace.xhr / entry.engine / _folder_name(entry.query) / f"{page:04d}{suffix}"
+        _copy(entry.file, target, digest)
+        taken.add((page, entry.part))
+        contents.add(digest)
+        yield _new_answer(page, entry.part, workspace.to_text(target), entry.file, digest)
+
+
+def _digest(file: Path) -> str:
+    """The digest of a file; empty, with a word to the reader, where it cannot be read."""
+    try:
+        return sha256_of(file)
+    except OSError as error:
+        log.warning("%s cannot be read (%s); it is left out", file, error.strerror)
+        return ""
+
+
+def _copy(source: Path, target: Path, digest: str) -> None:
+    """The final name only ever shows a whole file; one that is there already is left alone when it is the same."""
+    if target.exists() and sha256_of(target) == digest:
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{uuid.uuid4().hex}.part")
+    try:
+        with source.open("rb") as reading, temporary.open("wb") as writing:
+            while block := reading.read(2**20):
+                writing.write(block)
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _new_answer(page: int, part: str, path: str, file: Path, digest: str) -> NewAnswer:
+    status = file.stat()
+    fetched = to_text(datetime.fromtimestamp(status.st_mtime, timezone.utc))
+    return NewAnswer(page, part, path, digest, status.st_size, fetched)
+
+
+def _folder_name(query: str) -> str:
+    """A short ASCII name that two queries never share."""
+    digest = hashlib.sha256(query.encode("utf-8", "surrogateescape")).hexdigest()[:12]
+    readable = _UNSAFE.sub("-", query.rpartition("/")[2]).strip("-.")[:40]
+    return f"import-{readable}-{digest}" if readable else f"import-{digest}"
+
+
+def _query_from_note(db: Database, folder: Path, entry: Found, run_id: int) -> int:
+    """The query as a `query.json` beside the answers tells it; else one named after the folder."""
+    note = _read_note(folder / "query.json")
+    kind = note.get("kind", "")
+    if note.get("engine") == entry.engine and kind in ("image", "keyword", "import"):
+        return ensure_query(
+            db, entry.engine, kind, note.get("text", ""), image_sha256=note.get("image_sha256", ""),
+            params=note.get("params", "{}"), run_id=run_id,
+        )  # fmt: skip
+    return ensure_query(db, entry.engine, "import", folder.name, run_id=run_id)
+
+
+def _read_note(path: Path) -> dict[str, str]:
+    try:
+        note = orjson.loads(path.read_bytes())
+    except (OSError, orjson.JSONDecodeError):
+        return {}
+    if not isinstance(note, dict):
+        return {}
+    if isinstance(note.get("params"), dict):
+        note["params"] = orjson.dumps(note["params"], option=orjson.OPT_SORT_KEYS).decode()
+    return {key: value for key, value in note.items() if isinstance(value, str)}
+
+
+def _blocks(entries: Iterable[Found], size: int) -> Iterator[list[Found]]:
+    block: list[Found] = []
+    for entry in entries:
+        block.append(entry)
+        if len(block) >= size:
+            yield block
+            block = []
+    if block:
+        yield block
