@@ -14,6 +14,7 @@ import ipaddress
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -100,16 +101,17 @@ class Gallery:
             if insist:
                 raise
             await web.TCPSite(runner, self.options.host, 0).start()
-        return f"http://{self.options.host}:{runner.addresses[0][1]}"
+        name = f"[{self.options.host}]" if ":" in self.options.host else self.options.host
+        return f"http://{name}:{runner.addresses[0][1]}"
 
 
 def main_app(site: Site) -> web.Application:
     """The site itself: every protocol, the front page, the control endpoint."""
     app = web.Application(client_max_size=64 * 1024 * 1024)  # the protocols set limits of their own
-    app.router.add_get("/", lambda request: _index(site))
+    app.router.add_get("/", partial(_index, site))
     app.router.add_get("/robots.txt", _robots)
-    app.router.add_get("/_control", lambda request: _read_control(site, request))
-    app.router.add_post("/_control", lambda request: _write_control(site, request))
+    app.router.add_get("/_control", partial(_read_control, site))
+    app.router.add_post("/_control", partial(_write_control, site))
     app.router.add_static("/_static", STATIC)
     for protocol in PROTOCOLS:
         app.add_routes(protocol(site))
@@ -120,7 +122,7 @@ async def _robots(request: web.Request) -> web.Response:
     return web.Response(text="User-agent: *\nDisallow: /_control\n")
 
 
-async def _index(site: Site) -> web.Response:
+async def _index(site: Site, request: web.Request) -> web.Response:
     rows = []
     for picture in [picture for picture in site.pictures if picture.alteration.name == "original"][:60]:
         rows.append((site.link(picture.original), f"/i?id={picture.id}&n=13", picture.title))

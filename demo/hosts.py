@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from urllib.parse import unquote
 
 from aiohttp import web
@@ -33,8 +34,8 @@ def host_app(site: Site, number: int) -> web.Application:
 
     app = web.Application()
     app.router.add_get("/robots.txt", _robots)
-    app.router.add_get("/static/removed.png", lambda request: _placeholder(site))
-    app.router.add_get("/", lambda request: _front(number))
+    app.router.add_get("/static/removed.png", partial(_placeholder, site))
+    app.router.add_get("/", partial(_front, number))
     app.router.add_get("/{path:.*}", serve)
     return app
 
@@ -43,11 +44,11 @@ async def _robots(request: web.Request) -> web.Response:
     return web.Response(text=ROBOTS)
 
 
-async def _placeholder(site: Site) -> web.Response:
+async def _placeholder(site: Site, request: web.Request) -> web.Response:
     return web.Response(body=await site.darkroom.placeholder(), content_type="image/png")
 
 
-async def _front(number: int) -> web.Response:
+async def _front(number: int, request: web.Request) -> web.Response:
     return web.Response(text=f"<h1>Picture host {number}</h1>", content_type="text/html")
 
 
@@ -57,13 +58,14 @@ async def _serve(site: Site, request: web.Request, picture: Picture, address: Ad
     ask = Ask("host", "picture", key)
     verdict = await site.board.meet(request, ask)
     response = verdict.response or await _trouble(site, request, picture, address, site.tries[key])
+    etag = f'"{picture.id}-{address.kind}-{address.size[0]}"'
+    if response is None and request.headers.get("If-None-Match") == etag:
+        response = web.Response(status=304, headers={"ETag": etag})
     if response is None:
         body = await site.darkroom.at(picture, address)
         headers = {"X-Robots-Tag": "noai"} if address.trouble == "noai" else {}
         mime = "application/octet-stream" if address.trouble == "octet" else _mime(picture, address)
-        response = web.Response(
-            body=body, content_type=mime, headers={**headers, "ETag": f'"{picture.id}-{address.kind}"'}
-        )
+        response = web.Response(body=body, content_type=mime, headers={**headers, "ETag": etag})
         site.board.done(ask)
     return response
 
