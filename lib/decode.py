@@ -60,7 +60,13 @@ def read_header(source: Path | bytes) -> Header:
         return _header(image)
 
 
-def decode(source: Path | bytes, *, long_side: int | None = None, frame: int = 0) -> Picture:
+def decode(
+    source: Path | bytes,
+    *,
+    long_side: int | None = None,
+    frame: int = 0,
+    background: tuple[int, int, int] = BACKGROUND,
+) -> Picture:
     """Decodes one frame to upright RGB, reduced so that the long side is at most `long_side` pixels.
 
     A JPEG is decoded at a reduced scale of at least twice the wanted size, which costs a fraction of the full decode
@@ -73,7 +79,7 @@ def decode(source: Path | bytes, *, long_side: int | None = None, frame: int = 0
                 _draft(image, header, long_side)
             if frame:
                 image.seek(min(frame, header.frames - 1))
-            upright = _upright(_on_background(image), header.orientation)
+            upright = _upright(_on_background(image, background), header.orientation)
             return Picture(_reduced(upright, long_side), header)
         except DecodeError:
             raise
@@ -144,12 +150,12 @@ def _draft(image: Image.Image, header: Header, long_side: int) -> None:
         image.draft(mode, (max(1, int(header.width * scale)), max(1, int(header.height * scale))))
 
 
-def _on_background(image: Image.Image) -> Image.Image:
+def _on_background(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         return _from_deep(image)
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         rgba = image.convert("RGBA")
-        flat = Image.new("RGB", rgba.size, BACKGROUND)
+        flat = Image.new("RGB", rgba.size, background)
         flat.paste(rgba, mask=rgba.getchannel("A"))
         return flat
     return image.convert("RGB")

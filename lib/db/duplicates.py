@@ -1,0 +1,74 @@
+"""The `duplicates` table: which file repeats which, as each run of step 6 found it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import astuple, dataclass
+
+from lib.db.connection import Database
+
+
+@dataclass(frozen=True)
+class DuplicateRow:
+    """One file of a group that is not the group's keeper. Paths are as `Workspace.to_text` writes them."""
+
+    path: str
+    sha256: str
+    group_no: int
+    keeper_path: str
+    keeper_sha256: str
+    kind: str
+    distance: float
+    decision: str
+    reason: str
+
+
+def record_duplicates(db: Database, run_id: int, rows: Iterable[DuplicateRow]) -> int:
+    """Writes what a run found and gives the number of rows that are new.
+
+    A finding that takes nothing away and stands already under an earlier run is not written again: running the step
+    twice on the same pictures changes nothing.
+    """
+    new = 0
+    with db.transaction():
+        for row in rows:
+            if row.decision != "remove" and _is_known(db, row):
+                continue
+            db.execute(
+                "INSERT INTO duplicates (run_id, path, sha256, group_no, keeper_path, keeper_sha256, kind, distance,"
+                " decision, reason) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (run_id, *astuple(row)),
+            )
+            new += 1
+    return new
+
+
+def _is_known(db: Database, row: DuplicateRow) -> bool:
+    return bool(
+        db.value(
+            "SELECT 1 FROM duplicates WHERE sha256 = ? AND path = ? AND keeper_path = ? AND keeper_sha256 = ?"
+            " AND kind = ? AND decision = ? AND reason = ? LIMIT 1",
+            (row.sha256, row.path, row.keeper_path, row.keeper_sha256, row.kind, row.decision, row.reason),
+        )
+    )
+
+
+def present_file_count(db: Database) -> int:
+    """How many files step 5 left for the later steps."""
+    return int(db.value("SELECT count(*) FROM files WHERE state = 'present'"))
+
+
+def page_urls(db: Database, contents: list[str]) -> dict[str, str]:
+    """The page that a downloaded content was found on, where it is known."""
+    found: dict[str, str] = {}
+    for start in range(0, len(contents), 500):
+        block = contents[start : start + 500]
+        marks = ", ".join("?" * len(block))
+        for row in db.rows(
+            "SELECT downloads.sha256 AS sha256, min(images.page_url) AS url FROM downloads JOIN images"
+            f" ON images.id = downloads.image_id WHERE downloads.sha256 IN ({marks}) AND images.page_url <> ''"
+            " GROUP BY downloads.sha256",
+            block,
+        ):
+            found[row["sha256"]] = row["url"]
+    return found

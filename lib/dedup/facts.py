@@ -1,0 +1,107 @@
+"""What makes one file better than another: the keep key, a documented, total and deterministic order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from lib.pictures import PictureFile
+
+SIDECARS = (".json", ".txt", ".xmp", ".caption")
+KEEP_CHOICES = ("best", "largest", "oldest", "newest", "first")
+LOSSLESS = frozenset({"png", "bmp", "tiff", "ppm", "tga", "pcx", "dib"})
+# Formats whose files do not tell their quality stand between a good and a fair JPEG; GIF has 256 colours.
+QUALITY_UNKNOWN, QUALITY_GIF, QUALITY_LOSSLESS = 80, 60, 100
+# Sum of the luminance table that libjpeg scales by its quality setting (ITU-T T.81, table K.1).
+_STANDARD_LUMINANCE = 3688
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a file's header and its surroundings say. Sizes are in pixels, upright; `quality` is 1 to 100."""
+
+    width: int = 0
+    height: int = 0
+    format: str = ""
+    quality: int = 0
+    has_metadata: bool = False
+
+    @property
+    def pixels(self) -> int:
+        return self.width * self.height
+
+
+def read_facts(path: Path) -> Facts:
+    """Reads the header only; a file that cannot be read has no size and so comes last."""
+    sidecar = any(path.with_name(name).exists() for name in sidecar_names(path))
+    try:
+        with Image.open(path) as image:
+            exif = image.getexif()
+            width, height = image.size
+            if exif.get(0x0112, 1) in (5, 6, 7, 8):
+                width, height = height, width
+            name = {"mpo": "jpeg"}.get((image.format or "").lower(), (image.format or "").lower())
+            has_metadata = sidecar or any(tag != 0x0112 for tag in exif)
+            return Facts(width, height, name, _quality(image, name), has_metadata)
+    except Exception:  # the codec boundary; the decode that came before has told the reason
+        return Facts(has_metadata=sidecar)
+
+
+def keep_key(
+    file: PictureFile,
+    facts: Facts,
+    *,
+    keep: str,
+    protected: bool,
+    priority: int,
+    colourless: bool = False,
+    real_share: float = 1.0,
+) -> tuple[Any, ...]:
+    """Smaller is better. The path ends every key, so no two files are alike and no order is left to chance."""
+    per_pixel = file.bytes / facts.pixels if facts.pixels else 0.0
+    best = (
+        priority,
+        -facts.pixels * real_share,
+        colourless,
+        -facts.quality,
+        -per_pixel,
+        not facts.has_metadata,
+        file.mtime_ns,
+        len(str(file.path)),
+        str(file.path),
+    )
+    first: dict[str, tuple[Any, ...]] = {
+        "best": (),
+        "largest": (-facts.pixels,),
+        "oldest": (file.mtime_ns,),
+        "newest": (-file.mtime_ns,),
+        "first": (priority, str(file.path)),
+    }
+    return (not protected, *first[keep], *best)
+
+
+def sidecar_names(path: Path) -> list[str]:
+    """The names under which notes about a picture may lie beside it."""
+    return [start + end for start in (path.stem, path.name) for end in SIDECARS]
+
+
+def is_below(path: Path, folders: Sequence[Path]) -> bool:
+    """Whether a file lies in one of the folders or below, links resolved."""
+    real = path.resolve()
+    return any(folder == real or folder in real.parents for folder in folders)
+
+
+def _quality(image: Image.Image, name: str) -> int:
+    """libjpeg's quality setting, from the first quantisation table (its own scaling formula turned round)."""
+    if name in LOSSLESS:
+        return QUALITY_LOSSLESS
+    tables = getattr(image, "quantization", None)
+    if not tables:
+        return QUALITY_GIF if name == "gif" else QUALITY_UNKNOWN
+    scale = 100.0 * sum(tables[min(tables)]) / _STANDARD_LUMINANCE
+    quality = (200.0 - scale) / 2.0 if scale <= 100.0 else 5000.0 / scale
+    return int(min(100, max(1, round(quality))))

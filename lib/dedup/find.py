@@ -1,0 +1,175 @@
+"""From files to groups of repeats: fingerprints, candidates, keeper first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lib.dedup.confirm import colourless
+from lib.dedup.facts import Facts, is_below, keep_key, read_facts
+from lib.dedup.filenames import read_name
+from lib.dedup.fingerprints import Fingerprints
+from lib.dedup.grouping import Items, Verdict, cover
+from lib.dedup.judge import Judge, Looking
+from lib.dedup.pairs import HashCells, content_cell, crowded, flat_cell, name_cell
+from lib.hashing.buffers import Buffers
+from lib.pictures import PictureFile
+from lib.progress import BarFactory, no_bar
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What stays and what goes. `protected` are real paths; `roots` are the folders in the order given."""
+
+    looking: Looking
+    removed: frozenset[str]
+    keep: str = "best"
+    protected: tuple[Path, ...] = ()
+    roots: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file of a group that is not its keeper. `distance` is in bits of 256."""
+
+    file: PictureFile
+    facts: Facts
+    kind: str
+    distance: float
+    decision: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Group:
+    """A keeper and the files that repeat it."""
+
+    number: int
+    keeper: PictureFile
+    facts: Facts
+    members: tuple[Member, ...]
+
+
+def find_groups(
+    files: Sequence[PictureFile],
+    prints: Fingerprints,
+    policy: Policy,
+    *,
+    stopping: Callable[[], bool] = lambda: False,
+    bar: BarFactory = no_bar,
+) -> list[Group]:
+    """The groups among readable files, in the order of their keepers' paths. Broken pictures are in none."""
+    whole = [file for file in files if file.sha256 not in prints.broken]
+    search = Search(whole, prints, policy, bar)
+    busy = search.busy()
+    if not busy:
+        return []
+    search.prepare(busy)
+    groups = cover(search.items(busy), policy.removed, stopping)
+    return search.as_groups(busy, groups)
+
+
+class Search:
+    """The candidates among a set of files, and what the grouping asks about them."""
+
+    def __init__(self, files: Sequence[PictureFile], prints: Fingerprints, policy: Policy, bar: BarFactory):
+        self.files, self.prints, self.policy = files, prints, policy
+        hashes: dict[str, bytes] = {}
+        if policy.looking.pictures:
+            hashes = {f.sha256: h for f in files if (h := prints.hashes.get(f.sha256))}
+        self.hash_cells = HashCells(hashes, policy.looking.radius, bar)
+        self.flat = self._flat_cells() if policy.looking.pictures else {}
+        self.facts: dict[int, Facts] = {}
+        self.protected: dict[int, bool] = {}
+
+    def _flat_cells(self) -> dict[str, Hashable]:
+        flat = {f.sha256 for f in self.files if f.sha256 in self.prints.hashes and not self.prints.hashes[f.sha256]}
+        if len(flat) < 2:
+            return {}
+        self.prints.load_buffers(flat)
+        return {c: flat_cell(data) for c in sorted(flat) if (data := self.prints.packed(c))}
+
+    def cells(self, number: int) -> list[Hashable]:
+        """The content's cell first."""
+        file, found = self.files[number], []
+        if self.policy.looking.pictures:
+            found.append(content_cell(file.sha256))
+            found += [c for c in (self.hash_cells.cell_of.get(file.sha256), self.flat.get(file.sha256)) if c]
+        if self.policy.looking.names and (name := read_name(file.path.name)):
+            found.append(name_cell(name.image))
+        return found
+
+    def near(self, number: int) -> list[Hashable]:
+        return list(dict.fromkeys([*self.cells(number)[:1], *self._beyond(number)]))
+
+    def _beyond(self, number: int) -> list[Hashable]:
+        return [*self.hash_cells.near(self.files[number].sha256), *self.cells(number)]
+
+    def busy(self) -> list[int]:
+        """The files that have a candidate at all: only these are looked at more closely."""
+        return crowded([self.cells(n) for n in range(len(self.files))], self.near)
+
+    def prepare(self, busy: Sequence[int]) -> None:
+        roots = {root: place for place, root in reversed(list(enumerate(self.policy.roots)))}
+        self.priority = {n: roots.get(self.files[n].root, len(roots)) for n in busy}
+        self.facts = {n: read_facts(self.files[n].path) for n in busy}
+        self.protected = {n: is_below(self.files[n].path, self.policy.protected) for n in busy}
+        if self.policy.looking.pictures:
+            self.prints.load_buffers({self.files[n].sha256 for n in busy})
+
+    def key(self, number: int, real_share: float = 1.0) -> tuple[Any, ...]:
+        return keep_key(
+            self.files[number],
+            self.facts[number],
+            keep=self.policy.keep,
+            protected=self.protected[number],
+            priority=self.priority[number],
+            colourless=self._colourless(number),
+            real_share=real_share,
+        )
+
+    def _colourless(self, number: int) -> bool:
+        packed = self.prints.packed(self.files[number].sha256) if self.policy.looking.pictures else None
+        return packed is not None and colourless(Buffers.from_bytes(packed))
+
+    def _refined(self, number: int) -> tuple[Any, ...]:
+        """The key with the share of the size that is real, which takes a full decode."""
+        if self.policy.keep != "best" or not self.policy.looking.similar:
+            return self.key(number)
+        return self.key(number, self.prints.real_share(self.files[number].sha256))
+
+    def items(self, busy: Sequence[int]) -> Items:
+        judge = Judge(self.files, self.prints, self.policy.looking)
+        return Items(
+            keys=[self.key(n) for n in busy],
+            refine=lambda i: self._refined(busy[i]),
+            cells=lambda i: self.cells(busy[i]),
+            near=lambda i: self.near(busy[i]),
+            judge=lambda keeper, other: judge(busy[keeper], busy[other]),
+            protected=lambda i: self.protected[busy[i]],
+        )
+
+    def as_groups(self, busy: Sequence[int], found: dict[int, list[Verdict]]) -> list[Group]:
+        keepers = sorted(found, key=lambda i: str(self.files[busy[i]].path))
+        return [
+            Group(
+                number,
+                self.files[busy[i]],
+                self.facts[busy[i]],
+                tuple(sorted((self._member(busy, v) for v in found[i]), key=lambda m: str(m.file.path))),
+            )
+            for number, i in enumerate(keepers, 1)
+        ]
+
+    def _member(self, busy: Sequence[int], verdict: Verdict) -> Member:
+        number, relation = busy[verdict.item], verdict.relation
+        return Member(
+            self.files[number],
+            self.facts[number],
+            relation.kind,
+            relation.distance,
+            verdict.decision,
+            verdict.reason,
+        )

@@ -1,0 +1,201 @@
+"""Every content's hash and buffers: from the cache, or from one reduced decode in a bounded parallel stream."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from lib.db import Database
+from lib.db.hashes import HashRow, known_hashes, remember_hashes
+from lib.decode import DecodeError
+from lib.hashing import buffers, dct, detail, pixels
+from lib.hashing.buffers import Buffers, read_buffers
+from lib.pictures import PictureFile
+from lib.progress import BarFactory, no_bar
+from lib.stream import stream
+
+BATCH = 256  # pictures hashed at once and written in one transaction; a kill costs at most one batch
+SPOOL = 64 << 20  # bytes of buffers held in memory before they go to a temporary file
+# What may be another time: the picture is tried again in the next run.
+PASSING = frozenset({"missing_file", "unreadable_file", "too_large", "worker_killed"})
+ALGORITHM = f"dct {buffers.VERSION}"
+DETAIL_ALGORITHM = f"detail {detail.VERSION} {buffers.VERSION}"
+PIXELS_ALGORITHM = f"pixels 1 {buffers.VERSION}"
+
+
+def fingerprint(path: str) -> tuple[bytes, str]:
+    """(packed buffers, "") or (b"", reason): an undecodable picture is a value here, not an error."""
+    try:
+        return read_buffers(path), ""
+    except DecodeError as error:
+        return b"", error.reason
+
+
+class Fingerprints:
+    """Hashes, buffers, digests and broken pictures of a set of contents, each computed at most once.
+
+    hashes   content -> 32 bytes, or None for a flat picture
+    broken   content -> reason
+    """
+
+    def __init__(self, db: Database, places: dict[str, Path], *, remember: bool):
+        self.db, self.places, self.remember = db, places, remember
+        self.hashes: dict[str, bytes | None] = {}
+        self.broken: dict[str, str] = {}
+        self.decoded = 0
+        self._spool = tempfile.SpooledTemporaryFile(max_size=SPOOL)  # noqa: SIM115 - lives as long as this object
+        self._offsets: dict[str, tuple[int, int]] = {}
+        self._end = 0
+        self._stored: dict[str, bytes] = {}
+        self._used: set[str] = set()
+        self._digests: dict[str, bytes] = {}
+        self._shares: dict[str, float] = {}
+
+    def read(
+        self, *, workers: int, stopping: Callable[[], bool], bar: BarFactory = no_bar, executor: str = "local"
+    ) -> bool:
+        """Fills `hashes` and `broken` for every content; False when stopped halfway (what was done is remembered)."""
+        contents = sorted(self.places)
+        self.hashes = known_hashes(self.db, contents, dct.KIND, dct.BITS, ALGORITHM)
+        known_broken = known_hashes(self.db, contents, "broken", 0, ALGORITHM)
+        self.broken = {c: (reason or b"").decode() for c, reason in known_broken.items()}
+        missing = [c for c in contents if c not in self.hashes and c not in self.broken]
+        by_path = {str(self.places[c]): c for c in missing}
+        batch: list[tuple[str, bytes]] = []
+        with bar(len(missing), "Hashing", "picture") as progress:
+            work = stream(fingerprint, by_path, executor=executor, workers=workers, chunk=8)
+            for outcome in work:
+                progress.update()
+                data, reason = outcome.value or (b"", outcome.error.split(":")[0])
+                self._take(by_path[outcome.item], data, reason, batch)
+                if len(batch) >= BATCH:
+                    self._finish(batch)
+                if stopping():
+                    work.close()
+                    self._finish(batch)
+                    return False
+        self._finish(batch)
+        return True
+
+    def _take(self, content: str, data: bytes, reason: str, batch: list[tuple[str, bytes]]) -> None:
+        self.decoded += 1
+        if reason:
+            self.broken[content] = reason
+            if reason not in PASSING:
+                self._write([HashRow(content, "broken", 0, reason.encode(), ALGORITHM)])
+            return
+        self._keep(content, data)
+        batch.append((content, data))
+
+    def _finish(self, batch: list[tuple[str, bytes]]) -> None:
+        """Hashes a batch of pictures at once and writes the hashes down."""
+        if not batch:
+            return
+        greys = np.stack([Buffers.from_bytes(data).greys[0] for _, data in batch])
+        values, flat = dct.hash_greys(greys), dct.flat_pictures(greys)
+        rows = []
+        for (content, _), value, is_flat in zip(batch, values, flat, strict=True):
+            self.hashes[content] = None if is_flat else value.tobytes()
+            rows.append(HashRow(content, dct.KIND, dct.BITS, self.hashes[content], ALGORITHM))
+        self._write(rows)
+        batch.clear()
+
+    def load_buffers(self, contents: Iterable[str]) -> None:
+        """Fetches the remembered buffers of many contents at once."""
+        wanted = [c for c in contents if c not in self._offsets and c not in self._stored]
+        found = known_hashes(self.db, wanted, "buffers", dct.SIDE, ALGORITHM)
+        self._stored.update((c, data) for c, data in found.items() if data)
+
+    def packed(self, content: str) -> bytes | None:
+        """The packed buffers of a content, decoded again only where neither this run nor an earlier one kept them."""
+        self._used.add(content)
+        if content in self._stored:
+            return self._stored[content]
+        if content not in self._offsets:
+            data, reason = fingerprint(str(self.places[content]))
+            self.decoded += 1
+            if reason:
+                self.broken[content] = reason
+                return None
+            self._keep(content, data)
+        start, length = self._offsets[content]
+        self._spool.seek(start)
+        return self._spool.read(length)
+
+    def pixel_digest(self, content: str) -> bytes | None:
+        """The digest of a content's pixels; None when it cannot be decoded in full."""
+        if content not in self._digests:
+            known = known_hashes(self.db, [content], pixels.KIND, 256, PIXELS_ALGORITHM)
+            if content in known:
+                self._digests[content] = known[content] or b""
+            else:
+                self._digests[content] = self._compute_digest(content)
+        return self._digests[content] or None
+
+    def _compute_digest(self, content: str) -> bytes:
+        self.decoded += 1
+        try:
+            digest = pixels.pixel_digest(self.places[content])
+        except DecodeError:
+            digest = b""
+        self._write([HashRow(content, pixels.KIND, 256, digest, PIXELS_ALGORITHM)])
+        return digest
+
+    def real_share(self, content: str) -> float:
+        """Share of a content's pixels that carry detail; 1 when it cannot be told."""
+        if content not in self._shares:
+            known = known_hashes(self.db, [content], "detail", 16, DETAIL_ALGORITHM)
+            if content in known:
+                self._shares[content] = int.from_bytes(known[content] or b"", "big") / 10_000
+            else:
+                self._shares[content] = self._compute_share(content)
+        return self._shares[content]
+
+    def _compute_share(self, content: str) -> float:
+        self.decoded += 1
+        try:
+            share = round(detail.real_share(self.places[content]), 4)
+        except DecodeError:
+            share = 1.0
+        value = round(share * 10_000).to_bytes(2, "big")
+        self._write([HashRow(content, "detail", 16, value, DETAIL_ALGORITHM)])
+        return share
+
+    def remember_used_buffers(self) -> None:
+        """Writes the buffers that were compared, so that the next run compares without decoding.
+
+        Only those: 5 KB for every picture would outgrow everything else in the database.
+        """
+        fresh = sorted(c for c in self._used if c in self._offsets)
+        for start in range(0, len(fresh), BATCH):
+            rows = [HashRow(c, "buffers", dct.SIDE, self.packed(c), ALGORITHM) for c in fresh[start : start + BATCH]]
+            self._write(rows)
+
+    def close(self) -> None:
+        self._spool.close()
+
+    def broken_counts(self) -> Counter[str]:
+        return Counter(self.broken.values())
+
+    def _keep(self, content: str, data: bytes) -> None:
+        self._spool.seek(self._end)
+        self._spool.write(data)
+        self._offsets[content] = (self._end, len(data))
+        self._end += len(data)
+
+    def _write(self, rows: Sequence[HashRow]) -> None:
+        if self.remember:
+            remember_hashes(self.db, rows)
+
+
+def places_of(files: Iterable[PictureFile]) -> dict[str, Path]:
+    """One path for each content: the first in the order of the paths."""
+    places: dict[str, Path] = {}
+    for file in files:
+        if file.sha256 not in places or str(file.path) < str(places[file.sha256]):
+            places[file.sha256] = file.path
+    return places

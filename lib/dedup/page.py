@@ -1,0 +1,136 @@
+"""What step 6 shows: the result as JSON, CSV and text, and the page with each group side by side."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lib.dedup.facts import Facts
+from lib.dedup.find import Group
+from lib.pages import Card, GroupView, Heading, MemberView, render_dedup_report, write_page
+from lib.pictures import PictureFile
+from lib.times import utc_now
+from lib.workspace import Workspace
+
+COLUMNS = ("group", "path", "keeper", "kind", "distance", "decision", "reason", "width", "height", "bytes", "sha256")
+
+
+def as_result(groups: Sequence[Group], summary: Mapping[str, Any]) -> dict[str, Any]:
+    """The object that `--json` prints; other programs build on its shape."""
+    return {
+        "groups": [
+            {
+                "keeper": str(group.keeper.path),
+                "members": [
+                    {
+                        "path": str(member.file.path),
+                        "kind": member.kind,
+                        "distance": _number(member.distance),
+                        "decision": member.decision,
+                        "reason": member.reason,
+                    }
+                    for member in group.members
+                ],
+            }
+            for group in groups
+        ],
+        "summary": dict(summary),
+    }
+
+
+def as_csv(groups: Sequence[Group]) -> str:
+    """One line a member, with its keeper."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for group in groups:
+        for member in group.members:
+            file, facts = member.file, member.facts
+            what = (member.kind, _number(member.distance), member.decision, member.reason)
+            size = (facts.width, facts.height, file.bytes, file.sha256)
+            writer.writerow((group.number, file.path, group.keeper.path, *what, *size))
+    return out.getvalue()
+
+
+def as_lines(groups: Sequence[Group], workspace: Workspace) -> Iterator[str]:
+    """One block a group, as a person reads it."""
+    for group in groups:
+        yield f"{group.number}. keep    {workspace.to_text(group.keeper.path)}  ({_size(group.facts)})"
+        for member in group.members:
+            distance = f", {_number(member.distance)} bits" if member.distance else ""
+            name = workspace.to_text(member.file.path)
+            what = f"{member.kind}: {_size(member.facts)}{distance}, {member.reason}"
+            yield f"   {member.decision:<7} {name}  ({what})"
+
+
+def write_reports(
+    workspace: Workspace,
+    groups: Sequence[Group],
+    summary: Mapping[str, Any],
+    run: int,
+    about: str,
+    urls: Mapping[str, str],
+    moved: Mapping[Path, Path],
+) -> Path:
+    """`reports/dedup.html`, `.json` and `.csv`; gives the page's path.
+
+    `urls`: content -> page it was found on. `moved`: where a file lies now that has been moved.
+    """
+    folder = workspace.reports
+    folder.mkdir(parents=True, exist_ok=True)
+    page = folder / "dedup.html"
+    text = json.dumps(as_result(groups, summary), ensure_ascii=False, indent=1)
+    write_page(folder / "dedup.json", text)
+    write_page(folder / "dedup.csv", as_csv(groups))
+    views = [_group_view(group, urls, moved) for group in sorted(groups, key=_weakest, reverse=True)]
+    write_page(page, render_dedup_report(page, _heading(groups, summary, about), views, run=str(run)))
+    return page
+
+
+def _weakest(group: Group) -> tuple[float, int]:
+    return max(m.distance for m in group.members), -group.number
+
+
+def _heading(groups: Sequence[Group], summary: Mapping[str, Any], about: str) -> Heading:
+    members = [member for group in groups for member in group.members]
+    going = [member for member in members if member.decision == "remove"]
+    cards = [
+        Card("Files", int(summary.get("files", 0)), "looked at"),
+        Card("Groups", len(groups)),
+        Card("To quarantine", len(going), f"{sum(m.file.bytes for m in going) / 1e6:,.1f} MB"),
+        Card("For review", sum(m.decision == "review" for m in members), "stay until you decide"),
+    ]
+    notes = ["Removed pictures go to the quarantine folder and come back with --undo."] if going else []
+    return Heading("Repeated pictures", about, utc_now(), cards, notes)
+
+
+def _group_view(group: Group, urls: Mapping[str, str], moved: Mapping[Path, Path]) -> GroupView:
+    def view(file: PictureFile, facts: Facts, **more: Any) -> MemberView:
+        return MemberView(
+            path=str(file.path),
+            file=moved.get(file.path, file.path),
+            width=facts.width or None,
+            height=facts.height or None,
+            size_bytes=file.bytes,
+            format=facts.format.upper(),
+            page_url=urls.get(file.sha256, ""),
+            **more,
+        )
+
+    members = [
+        view(m.file, m.facts, kind=m.kind, decision=m.decision, distance=_number(m.distance), reason=m.reason)
+        for m in group.members
+    ]
+    return GroupView(str(group.number), view(group.keeper, group.facts), members)
+
+
+def _number(value: float) -> int | float:
+    return int(value) if float(value).is_integer() else value
+
+
+def _size(facts: Facts) -> str:
+    return f"{facts.width}x{facts.height} {facts.format}" if facts.pixels else "size unknown"

@@ -1,0 +1,197 @@
+"""From groups to moves into the quarantine, each checked once more at the last moment."""
+
+from __future__ import annotations
+
+import dataclasses
+import filecmp
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lib.actions import free_target
+from lib.db.actions import Action
+from lib.db.duplicates import DuplicateRow
+from lib.dedup.facts import sidecar_names
+from lib.dedup.find import Group, Member
+from lib.errors import GleanerError
+from lib.pictures import PictureFile
+from lib.workspace import Workspace
+
+MOST_REMOVED = 0.5  # of the files looked at, where --max-share is not given
+FEW = 10  # files; without --max-share so few may go in any case, or three copies of one picture would be refused
+
+
+@dataclass(frozen=True)
+class Guard:
+    """What must still hold when a file is about to be moved."""
+
+    victim: PictureFile
+    keeper: PictureFile
+    same_bytes: bool
+
+
+class Plan:
+    """The moves of a run and the guard of each."""
+
+    def __init__(self, workspace: Workspace, run_id: int, groups: Sequence[Group], *, sidecars: bool):
+        self.workspace = workspace
+        self.groups = groups
+        self.victims = {str(member.file.path) for _, member in removals(groups)}
+        self._bases = _bases({group.keeper.root for group in groups} | {m.file.root for _, m in removals(groups)})
+        self._listings: dict[Path, dict[str, list[str]]] = {}
+        self.guards: dict[str, Guard] = {}
+        self.actions = list(self._plan(run_id, sidecars))
+
+    def _plan(self, run_id: int, sidecars: bool) -> Iterator[Action]:
+        taken: set[str] = set()
+        folder = self.workspace.quarantine / str(run_id)
+        for group, member in removals(self.groups):
+            guard = Guard(member.file, group.keeper, member.kind == "bytes")
+            target = free_target(folder / self._relative(member.file), taken)
+            reason = f"{member.kind}: repeats {self.workspace.to_text(group.keeper.path)}"
+            # Notes go first: after a kill in between, the picture is still there and the next run takes it.
+            for note in self._notes(member.file.path) if sidecars else ():
+                ending = note.name[len(member.file.path.stem) :]
+                yield self._move(guard, note, free_target(target.with_name(target.stem + ending), taken), "", reason)
+            yield self._move(guard, member.file.path, target, member.file.sha256, reason)
+
+    def _move(self, guard: Guard, source: Path, target: Path, sha256: str, reason: str) -> Action:
+        text = self.workspace.to_text(source)
+        self.guards[text] = guard
+        return Action("move", text, self.workspace.to_text(target), sha256, _size(source), reason=reason)
+
+    def _relative(self, file: PictureFile) -> Path:
+        return self._bases[file.root] / file.path.relative_to(file.root)
+
+    def _notes(self, path: Path) -> Iterator[Path]:
+        """The notes beside a picture, unless another picture that stays has the same name but for the suffix."""
+        names = sidecar_names(path)
+        siblings = self._names_by_stem(path.parent).get(path.stem, [])
+        shared = any(n != path.name and n not in names and str(path.with_name(n)) not in self.victims for n in siblings)
+        for name in names:
+            note = path.with_name(name)
+            if shared and not name.startswith(path.name + "."):
+                continue
+            if note.is_file() and not note.is_symlink() and self.workspace.to_text(note) not in self.guards:
+                yield note
+
+    def _names_by_stem(self, folder: Path) -> dict[str, list[str]]:
+        if folder not in self._listings:
+            found: dict[str, list[str]] = {}
+            for name in os.listdir(folder):
+                found.setdefault(Path(name).stem, []).append(name)
+            self._listings[folder] = found
+        return self._listings[folder]
+
+    def check(self, action: Action) -> str:
+        """The reason not to carry out a move after all; empty when everything is as planned."""
+        guard = self.guards.get(action.source)
+        if guard is None:
+            return "not_planned"
+        if reason := self._changed(guard):
+            return reason
+        if not os.path.lexists(self.workspace.to_path(action.source)):
+            return "missing_file"
+        return ""
+
+    def _changed(self, guard: Guard) -> str:
+        victim, keeper = guard.victim, guard.keeper
+        for name, file in (("keeper", keeper), ("file", victim)):
+            if file.path.is_symlink():
+                return f"{name}_is_a_link"
+            if not _as_planned(file):
+                return f"{name}_changed"
+        if str(keeper.path) in self.victims or _inside(keeper.path, self.workspace.quarantine):
+            return "keeper_goes_too"
+        if os.path.samefile(keeper.path, victim.path):
+            return "one_file"
+        if guard.same_bytes and not filecmp.cmp(keeper.path, victim.path, shallow=False):
+            return "bytes_differ"
+        return ""
+
+
+def removals(groups: Iterable[Group]) -> Iterator[tuple[Group, Member]]:
+    """Every file that is to go, with its group."""
+    for group in groups:
+        for member in group.members:
+            if member.decision == "remove":
+                yield group, member
+
+
+def without(groups: Iterable[Group], refused: set[int]) -> list[Group]:
+    """The groups, with nothing removed from those a person refused."""
+    return [
+        dataclasses.replace(
+            group,
+            members=tuple(
+                dataclasses.replace(m, decision="keep", reason="kept by hand") if m.decision == "remove" else m
+                for m in group.members
+            ),
+        )
+        if group.number in refused
+        else group
+        for group in groups
+    ]
+
+
+def brake(removed: int, looked_at: int, max_share: float | None) -> None:
+    """Raises GleanerError when more would go than was asked for or is to be expected."""
+    limit = MOST_REMOVED if max_share is None else max_share
+    if removed <= limit * looked_at or (max_share is None and removed <= FEW):
+        return
+    raise GleanerError(
+        f"{removed:,} of {looked_at:,} files ({removed / looked_at:.0%}) would go, more than {limit:.0%}, so nothing"
+        " was moved; look at them with --dry-run and allow it with --max-share 100%."
+    )
+
+
+def as_rows(workspace: Workspace, groups: Iterable[Group]) -> Iterator[DuplicateRow]:
+    for group in groups:
+        for member in group.members:
+            yield DuplicateRow(
+                workspace.to_text(member.file.path),
+                member.file.sha256,
+                group.number,
+                workspace.to_text(group.keeper.path),
+                group.keeper.sha256,
+                member.kind,
+                member.distance,
+                member.decision,
+                member.reason,
+            )
+
+
+def _bases(roots: set[Path]) -> dict[Path, Path]:
+    """Where each folder's files go below the run's quarantine: nothing between for one folder, else its name."""
+    if len(roots) < 2:
+        return dict.fromkeys(roots, Path())
+    bases: dict[Path, Path] = {}
+    taken: set[str] = set()
+    for root in sorted(roots):
+        name, number = root.name or "root", 1
+        while name.casefold() in taken:
+            number += 1
+            name = f"{root.name or 'root'}_{number}"
+        taken.add(name.casefold())
+        bases[root] = Path(name)
+    return bases
+
+
+def _as_planned(file: PictureFile) -> bool:
+    try:
+        status = file.path.stat()
+    except OSError:
+        return False
+    return (status.st_size, status.st_mtime_ns) == (file.bytes, file.mtime_ns)
+
+
+def _inside(path: Path, folder: Path) -> bool:
+    return folder.resolve() in path.resolve().parents
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

@@ -1,0 +1,88 @@
+"""Which files step 6 looks at, and what a person has decided about them in a file."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from lib.db import Database
+from lib.db.duplicates import present_file_count
+from lib.dedup.find import Group, Member
+from lib.errors import UsageError
+from lib.pictures import PictureFile, folder_pictures, workspace_pictures
+from lib.progress import BarFactory, no_bar
+from lib.workspace import Workspace
+
+
+def read_files(
+    db: Database, workspace: Workspace, folders: Sequence[Path], *, remember: bool, bar: BarFactory = no_bar
+) -> tuple[list[PictureFile], Counter[str]]:
+    """The files to look at and the reasons why others could not be read.
+
+    Raises UsageError for a folder that is none, and for a workspace without pictures.
+    """
+    if not folders:
+        if not present_file_count(db):
+            raise UsageError("the workspace holds no picture yet; run 5_download.py first, or name a folder.")
+        return list(workspace_pictures(db, workspace)), Counter()
+    unreadable: Counter[str] = Counter()
+
+    def note(path: Path, error: OSError) -> None:
+        unreadable["unreadable_file"] += 1
+
+    found = folder_pictures(db, folders, remember=remember, unreadable=note, bar=bar)
+    ours = [folder.resolve() for folder in (workspace.quarantine, workspace.sorted)]
+    return [file for file in found if not any(folder in file.path.resolve().parents for folder in ours)], unreadable
+
+
+def normal_folders(workspace: Workspace, folders: Iterable[Path]) -> list[Path]:
+    """Absolute, each once, and inside the workspace written as the database writes it."""
+    found: dict[Path, Path] = {}
+    root = workspace.root.resolve()
+    for folder in folders:
+        real = folder.resolve()
+        inside = real == root or root in real.parents
+        chosen = workspace.root / real.relative_to(root) if inside else Path(os.path.abspath(folder))
+        found.setdefault(real, chosen)
+    return list(found.values())
+
+
+def read_decisions(path: Path) -> dict[str, str]:
+    """Path -> decision, from a file that the page saved or that `--plan` wrote. Raises UsageError for anything else."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        if "decisions" in data:
+            members = data["decisions"]
+        else:
+            members = [member for group in data["groups"] for member in group["members"]]
+        found = {str(member["path"]): str(member["decision"]) for member in members}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"{path} holds no decisions ({error}); give a file saved from the page or by --plan."
+        ) from error
+    if wrong := set(found.values()) - {"remove", "review", "keep"}:
+        raise UsageError(f"{path} holds the decision {min(wrong)!r}; it is one of remove, review, keep.")
+    return found
+
+
+def decide(groups: Sequence[Group], decisions: dict[str, str], *, others: bool) -> list[Group]:
+    """The groups under a person's decisions. Without `others`, files not decided on stay.
+
+    Nobody can decide that a file goes which other files of the plan rely on, or which must stay.
+    """
+    keepers = {str(group.keeper.path) for group in groups}
+
+    def decided(member: Member) -> Member:
+        path = str(member.file.path)
+        wanted = decisions.get(path, member.decision if others else "keep")
+        if wanted == member.decision:
+            return member
+        if wanted == "remove" and (path in keepers or member.decision == "keep"):
+            return member
+        return replace(member, decision=wanted, reason=f"{member.reason}; decided by hand")
+
+    return [replace(group, members=tuple(decided(m) for m in group.members)) for group in groups]

@@ -1,0 +1,60 @@
+"""How much of a picture's size is real: an upscaled picture has many pixels and an empty upper spectrum."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from lib.decode import decode
+
+VERSION = "1"
+CROP = 512  # pixels from the middle; enough rings, and the cost does not grow with the picture
+# Over 13 photographs the spectral power at half of the highest frequency lies 0.8 to 2.0 powers of ten below that at a
+# tenth of it; enlarged to twice their size, 2.2 to 3.1 below (as a JPEG of quality 30: 2.1 to 2.8).
+EMPTY_BELOW = -2.2
+# Originals are softer than their size allows, too: only an end below this share is held against a picture.
+SHARP_FROM = 0.6
+MARGIN = 0.9  # the fall is read at its foot; enlarged by s, a sharp picture then measures below 1 / s
+_RINGS = np.arange(0.1, 0.95, 0.1)
+
+
+def real_share(path: Path | str) -> float:
+    """Share of the pixels that carry detail, above 0 up to 1: about 0.2 for a picture enlarged to twice its size.
+
+    Decodes the whole picture. Raises lib.decode.DecodeError.
+    """
+    edge = spectrum_edge(_middle(decode(Path(path)).rgb))
+    return 1.0 if edge >= SHARP_FROM else (MARGIN * edge) ** 2
+
+
+def spectrum_edge(grey: np.ndarray) -> float:
+    """Where the spectrum of a grey picture of shape (h, w) ends, as a share of the highest frequency: 0.1 to 1."""
+    side = min(grey.shape)
+    if side < 48:  # too few frequencies to tell
+        return 1.0
+    power = _power(grey[:side, :side])
+    steps = np.minimum(np.arange(side), side - np.arange(side))[:, None] * 2.0 / side
+    radius = np.maximum(steps, np.arange(side // 2 + 1)[None, :] * 2.0 / side)
+    levels = np.array([power[(radius >= r) & (radius < r + 0.1)].mean() for r in _RINGS])
+    fall = np.log10(np.maximum(levels, 1e-12)) - np.log10(max(float(levels[0]), 1e-12))
+    below = np.nonzero(fall < EMPTY_BELOW)[0]
+    if len(below) == 0:
+        return 1.0
+    k = int(below[0])
+    return float(np.interp(-EMPTY_BELOW, [-fall[k - 1], -fall[k]], [_RINGS[k - 1], _RINGS[k]]))
+
+
+def _power(grey: np.ndarray) -> np.ndarray:
+    window = np.hanning(len(grey)).astype(np.float32)
+    values = grey.astype(np.float32)
+    values = (values - values.mean()) * window[:, None] * window[None, :]
+    return np.abs(np.fft.rfft2(values)) ** 2
+
+
+def _middle(rgb: np.ndarray) -> np.ndarray:
+    height, width = rgb.shape[:2]
+    side = min(CROP, height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return np.asarray(Image.fromarray(rgb[top : top + side, left : left + side]).convert("L"))
