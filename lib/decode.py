@@ -167,8 +167,8 @@ def _from_deep(image: Image.Image) -> Image.Image:
     values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
     top = (
         65535.0
-        if image.mode.startswith("I") and values.max(initial=0) <= 65535
-        else float(values.max(initial=1)) or 1.0
+        if image.mode.startswith("I") and np.max(values, initial=0) <= 65535
+        else float(np.max(values, initial=1)) or 1.0
     )
     grey = np.clip(values / top * 255.0, 0, 255).astype(np.uint8)
     return Image.fromarray(grey).convert("RGB")
