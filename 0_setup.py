@@ -44,7 +44,7 @@ DEMO_STEPS = (
     "3_domain_report.py --workspace {workspace} --format html",
     "4_db_cleanup.py --workspace {workspace}",
     "5_download.py --workspace {workspace} --allow-private",
-    "6_dedup.py all --workspace {workspace}",
+    "6_dedup.py all --max-share 100% --workspace {workspace}",
     "7_sort_quality.py orientation --workspace {workspace}",
     "7_sort_quality.py megapixels --workspace {workspace}",
     "7_sort_quality.py quality --workspace {workspace}",
