@@ -1,0 +1,243 @@
+"""Takes dead, broken and repeated rows out of the database: plan, backup, apply, undo.
+
+A plan is a list of changes, each with its rule. Applying it writes every row that leaves into the journal and deletes
+it, all in one transaction: after a kill the database is as before. `undo` puts the rows back, parents first.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from lib.cleanup_rules import DEFAULT_RULES, RULE_NAMES, is_private, url_fault
+from lib.db import Database
+from lib.db import actions as journal
+from lib.db import cleanup as store
+from lib.db.actions import Action
+from lib.db.cleanup import Key
+from lib.progress import BarFactory, no_bar
+from lib.times import utc_now
+
+BLOCK = 500
+# The journal is written in this order and undone from its end: parents come back first.
+_LEAVING_ORDER = ("downloads", "results", "image_variants", "images")
+
+
+@dataclass(frozen=True)
+class Change:
+    """One row that leaves its table, or (with `url`) an address that is completed."""
+
+    table: str
+    key: Key
+    rule: str
+    reason: str
+    shown: str = ""
+    url: str = ""
+
+
+@dataclass
+class Plan:
+    """Changes by (table, key): a row belongs to the first rule that takes it."""
+
+    changes: dict[tuple[str, Key], Change] = field(default_factory=dict)
+
+    def add(self, change: Change) -> None:
+        self.changes.setdefault((change.table, change.key), change)
+
+    def counts(self) -> Counter[tuple[str, str]]:
+        """Rows by (rule, table), in the order of the rules."""
+        found = Counter((change.rule, change.table) for change in self.changes.values())
+        order = sorted(found, key=lambda pair: (RULE_NAMES.index(pair[0]), list(store.KEYS).index(pair[1])))
+        return Counter({pair: found[pair] for pair in order})
+
+    def examples(self, rule: str, most: int) -> list[Change]:
+        """The first few changes of a rule."""
+        found = (change for change in self.changes.values() if change.rule == rule)
+        return [change for change, _ in zip(found, range(most), strict=False)]
+
+    def __len__(self) -> int:
+        return len(self.changes)
+
+
+def make_plan(db: Database, rules: Sequence[str] = DEFAULT_RULES) -> Plan:
+    """What the rules would change now. Nothing is written."""
+    plan = Plan()
+    for find in (_doubtful, _repeated, _private, _expired):
+        for change in find(db, rules):
+            plan.add(change)
+    if "orphan" in rules:
+        for table, key, parent in store.orphans(db):
+            plan.add(Change(table, key, "orphan", f"not_in_{parent}", str(key[-1])))
+    if "no_address" in rules:
+        _plan_images(db, plan, "no_address", [*store.images_without_address(db), *_bereft(db, plan)])
+    if "no_result" in rules:
+        _plan_images(db, plan, "no_result", store.images_without_result(db))
+    return plan
+
+
+def apply_plan(db: Database, run_id: int, plan: Plan, *, bar: BarFactory = no_bar) -> int:
+    """Carries out a plan in one transaction, every row archived in the journal first; gives the number of rows."""
+    with bar(len(plan), "Cleaning", "row") as progress, db.transaction():
+        staying = _staying(db, plan)
+        done = 0
+        for table in _LEAVING_ORDER:
+            changes = [change for change in plan.changes.values() if change.table == table]
+            for start in range(0, len(changes), BLOCK):
+                block = changes[start : start + BLOCK]
+                done += _apply_block(db, run_id, table, block, staying)
+                progress.update(len(block))
+    return done
+
+
+def undo(db: Database, run_id: int, *, dry_run: bool = False, bar: BarFactory = no_bar) -> Counter[str]:
+    """Puts back what a run took out.
+
+    Outcomes are `undone`, `there_again` (the row has come back by itself) and `missing_parent` (a later run took its
+    picture out: undo that run first). The last stays in the journal, so that a later undo can try again.
+    """
+    counts: Counter[str] = Counter()
+    total = journal.count_actions(db, run_id, "done")
+    if dry_run:
+        return Counter({"undone": total} if total else {})
+    with bar(total, "Undoing", "row") as progress:
+        # Orphans had no parent before either, so they come back unchecked, in a transaction of their own.
+        for orphans in (False, True):
+            _undo_some(db, run_id, orphans, counts, progress.update)
+    return counts
+
+
+# --- rules ---------------------------------------------------------------------------------------------------------
+
+
+def _doubtful(db: Database, rules: Sequence[str]) -> Iterator[Change]:
+    """What `broken_url`, `not_http` and `schemeless_url` take, found in one pass over the addresses."""
+    completed: set[tuple[str, str]] = set()
+    if not {"broken_url", "not_http", "schemeless_url"} & set(rules):
+        return
+    for number, image_id, url in store.doubtful_addresses(db):
+        rule, reason = url_fault(url)
+        if rule not in rules:
+            continue
+        if rule != "schemeless_url":
+            yield Change("image_variants", (number,), rule, reason, url)
+            continue
+        whole = "https:" + url
+        if url_fault(whole)[0]:
+            yield Change("image_variants", (number,), rule, "no_host", url)
+        elif (image_id, whole) in completed or store.has_address(db, image_id, whole):
+            yield Change("image_variants", (number,), rule, "known_with_scheme", url)
+        else:
+            completed.add((image_id, whole))
+            yield Change("image_variants", (number,), rule, "completed", url, whole)
+
+
+def _repeated(db: Database, rules: Sequence[str]) -> Iterator[Change]:
+    if "repeated_url" in rules:
+        for number, _, url in store.repeated_addresses(db):
+            yield Change("image_variants", (number,), "repeated_url", "listed_again", url)
+
+
+def _private(db: Database, rules: Sequence[str]) -> Iterator[Change]:
+    if "private_host" in rules:
+        for number, _, url in store.all_addresses(db):
+            if is_private(url):
+                yield Change("image_variants", (number,), "private_host", "private_host", url)
+
+
+def _expired(db: Database, rules: Sequence[str]) -> Iterator[Change]:
+    if "expired_url" in rules:
+        for number, _, url in store.expired_addresses(db, utc_now()):
+            yield Change("image_variants", (number,), "expired_url", "expired", url)
+
+
+def _bereft(db: Database, plan: Plan) -> list[str]:
+    """Pictures that lose their last address by this very plan."""
+    leaving = [change.key for change in plan.changes.values() if change.table == "image_variants" and not change.url]
+    losses: Counter[str] = Counter()
+    for start in range(0, len(leaving), BLOCK):
+        rows = store.read_rows(db, "image_variants", leaving[start : start + BLOCK])
+        losses.update(row["image_id"] for row in rows)
+    held = store.address_counts(db, list(losses))
+    return sorted(image_id for image_id, count in held.items() if count == losses[image_id])
+
+
+def _plan_images(db: Database, plan: Plan, rule: str, image_ids: Iterable[str]) -> None:
+    """Pictures leave together with what belongs to them, each row in the plan by name."""
+    ids = [image_id for image_id in dict.fromkeys(image_ids) if ("images", (image_id,)) not in plan.changes]
+    for image_id in ids:
+        plan.add(Change("images", (image_id,), rule, rule, image_id))
+    for table, key in store.children_of(db, ids):
+        # An address that was to be completed leaves instead.
+        if (planned := plan.changes.get((table, key))) and planned.url:
+            del plan.changes[table, key]
+        plan.add(Change(table, key, rule, "with_its_picture", str(key[-1])))
+
+
+# --- applying and undoing ------------------------------------------------------------------------------------------
+
+
+def _staying(db: Database, plan: Plan) -> set[str]:
+    """Pictures of the plan that another step has downloaded, or found again, since the plan was made."""
+    ids = [change.key[0] for change in plan.changes.values() if change.table == "images"]
+    staying = store.downloaded(db, ids)
+    for table, key in store.children_of(db, ids):
+        if (table, key) not in plan.changes:
+            staying.update(row["image_id"] for row in store.read_rows(db, table, [key]))
+    return staying
+
+
+def _apply_block(db: Database, run_id: int, table: str, changes: list[Change], staying: set[str]) -> int:
+    rows = store.read_rows(db, table, [change.key for change in changes])
+    by_key = {tuple(row[column] for column in store.KEYS[table]): row for row in rows}
+    present = [
+        change
+        for change in changes
+        if (row := by_key.get(change.key))
+        and not (change.rule in ("no_address", "no_result") and row.get("image_id", row.get("id")) in staying)
+    ]
+    journal.insert_actions(db, run_id, (_action(change, by_key[change.key]) for change in present), state="done")
+    store.delete_rows(db, table, [change.key for change in present if not change.url])
+    for change in present:
+        if change.url:
+            store.set_url(db, change.key[0], change.url)
+    return len(present)
+
+
+def _action(change: Change, row: dict[str, Any]) -> Action:
+    return Action(
+        kind="change_row" if change.url else "remove_row",
+        table_name=change.table,
+        payload=orjson.dumps(row).decode(),
+        reason=change.rule,
+    )
+
+
+def _undo_some(db: Database, run_id: int, orphans: bool, counts: Counter[str], update: Callable[[float], Any]) -> None:
+    store.without_foreign_keys(db, orphans)
+    try:
+        with db.transaction():
+            for action in journal.iter_actions(db, run_id, "done", newest_first=True):
+                if (action.reason == "orphan") is not orphans:
+                    continue
+                outcome = _undo_one(db, action)
+                counts[outcome] += 1
+                if outcome != "missing_parent":
+                    journal.set_state(db, [action.id], "undone")
+                update(1)
+    finally:
+        store.without_foreign_keys(db, False)
+
+
+def _undo_one(db: Database, action: Action) -> str:
+    row = orjson.loads(action.payload)
+    try:
+        if action.kind == "change_row":
+            return "undone" if store.restore_url(db, row) else "there_again"
+        return "undone" if store.put_back(db, action.table_name, row) else "there_again"
+    except sqlite3.IntegrityError:
+        return "missing_parent"

@@ -1,0 +1,71 @@
+"""The rules of step 4: what each is called, what it takes out, and how an address is judged."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+
+_HTTP = re.compile(r"https?://", re.IGNORECASE)
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:")
+_BLANK = re.compile(r"[\x00-\x20\x7f]")
+_LOCAL_NAMES = ("localhost", ".localhost", ".local", ".internal", ".lan", ".home.arpa")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule. Those that are not `by_default` are applied only when named."""
+
+    name: str
+    description: str
+    by_default: bool = True
+
+
+RULES = (
+    Rule("broken_url", "addresses that are empty, have no host, or contain blanks or control characters"),
+    Rule("not_http", "addresses of another kind than http and https (data:, ftp:, file:)"),
+    Rule("schemeless_url", "addresses that begin with //: completed to https, or taken out when that is known already"),
+    Rule("repeated_url", "addresses that a picture has several times: the best kind stays, and the one that was used"),
+    Rule("private_host", "addresses on loopback, private and link-local hosts", by_default=False),
+    Rule("expired_url", "signed addresses whose time is over", by_default=False),
+    Rule("orphan", "rows that belong to a picture or a search that is not there"),
+    Rule("no_address", "pictures without any address, with what belongs to them"),
+    Rule("no_result", "pictures that no search shows any more, with what belongs to them"),
+)  # in the order in which they are applied: a row counts for the first rule that takes it
+RULE_NAMES = tuple(rule.name for rule in RULES)
+DEFAULT_RULES = tuple(rule.name for rule in RULES if rule.by_default)
+
+
+def url_fault(url: str) -> tuple[str, str]:
+    """(rule, reason) of what is wrong with an address; two empty texts when nothing is."""
+    if not url.strip():
+        return "broken_url", "empty"
+    if url.startswith("//"):
+        return "schemeless_url", "no_scheme"
+    if _BLANK.search(url):
+        return "broken_url", "blank_or_control_character"
+    if not _SCHEME.match(url):
+        return "broken_url", "no_scheme"
+    if not (match := _HTTP.match(url)):
+        return "not_http", "scheme_" + url.partition(":")[0].lower()[:20]
+    if not host_after(url, match.end()):
+        return "broken_url", "no_host"
+    return "", ""
+
+
+def host_after(url: str, start: int) -> str:
+    """The host name that begins at `start`, behind user name and password, without its port."""
+    authority = re.split(r"[/?#\\]", url[start:], maxsplit=1)[0].rpartition("@")[2]
+    if authority.startswith("["):
+        return authority[1:].partition("]")[0]
+    return authority.partition(":")[0]
+
+
+def is_private(url: str) -> bool:
+    """Whether an address is on this machine or in a network of its own."""
+    match = _HTTP.match(url)
+    host = host_after(url, match.end()).rstrip(".").lower() if match else ""
+    try:
+        return not ipaddress.ip_address(host.partition("%")[0]).is_global
+    except ValueError:
+        return any(host == name or (name.startswith(".") and host.endswith(name)) for name in _LOCAL_NAMES)

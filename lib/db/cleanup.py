@@ -1,0 +1,192 @@
+"""What step 4 looks for, and how rows leave a table and come back.
+
+The searches give keys only. A row leaves by `archive_and_delete`, which gives it back whole for the journal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import orjson
+
+from lib.db.connection import Database
+
+Key = tuple[Any, ...]
+
+# Tables that rows are taken out of, parents first, with their keys.
+KEYS: dict[str, tuple[str, ...]] = {
+    "images": ("id",),
+    "image_variants": ("id",),
+    "results": ("query_id", "image_id"),
+    "downloads": ("image_id",),
+}
+CHILDREN = ("image_variants", "results", "downloads")  # each has a column image_id
+BLOCK = 500
+
+_KIND_RANK = "CASE kind WHEN 'original' THEN 0 WHEN 'preview' THEN 1 WHEN 'dup' THEN 2 ELSE 3 END"
+_WON = "EXISTS (SELECT 1 FROM downloads WHERE downloads.variant_id = image_variants.id)"
+_DONE = "EXISTS (SELECT 1 FROM downloads WHERE downloads.image_id = images.id AND downloads.state = 'done')"
+# A class of characters for GLOB: everything from NUL's neighbour to the blank, and DEL.
+_BLANKS = "'*[' || char(1) || '-' || char(32) || char(127) || ']*'"
+_ORDINARY = "(url GLOB 'https://[0-9A-Za-z]*' OR url GLOB 'http://[0-9A-Za-z]*')"
+
+
+def doubtful_addresses(db: Database) -> Iterator[tuple[int, str, str]]:
+    """(variant, image, URL) of every address that is not plainly right and that no download was won with."""
+    cursor = db.execute(
+        "SELECT id, image_id, url FROM image_variants"
+        f" WHERE (NOT {_ORDINARY} OR url GLOB {_BLANKS} OR instr(url, char(0))) AND NOT {_WON} ORDER BY id"
+    )
+    yield from (tuple(row) for row in cursor)
+
+
+def all_addresses(db: Database) -> Iterator[tuple[int, str, str]]:
+    """(variant, image, URL) of every address that no download was won with."""
+    cursor = db.execute(f"SELECT id, image_id, url FROM image_variants WHERE NOT {_WON} ORDER BY id")
+    yield from (tuple(row) for row in cursor)
+
+
+def has_address(db: Database, image_id: str, url: str) -> bool:
+    return bool(db.value("SELECT 1 FROM image_variants WHERE url = ? AND image_id = ?", (url, image_id)))
+
+
+def repeated_addresses(db: Database) -> Iterator[tuple[int, str, str]]:
+    """(variant, image, URL) of the mentions beyond the best of every address that a picture has several times."""
+    cursor = db.execute(
+        "WITH repeated AS (SELECT url FROM image_variants GROUP BY url HAVING count(*) > 1),"
+        f" mentions AS (SELECT id, image_id, image_variants.url AS url, {_WON} AS won, row_number() OVER"
+        f" (PARTITION BY image_id, image_variants.url ORDER BY {_WON} DESC, {_KIND_RANK}, id) AS place"
+        " FROM repeated JOIN image_variants ON image_variants.url = repeated.url)"
+        " SELECT id, image_id, url FROM mentions WHERE place > 1 AND NOT won ORDER BY id"
+    )
+    yield from (tuple(row) for row in cursor)
+
+
+def expired_addresses(db: Database, now: str) -> Iterator[tuple[int, str, str]]:
+    cursor = db.execute(
+        "SELECT id, image_id, url FROM image_variants"
+        f" WHERE expires_at <> '' AND expires_at < ? AND NOT {_WON} ORDER BY id",
+        (now,),
+    )
+    yield from (tuple(row) for row in cursor)
+
+
+def images_without_address(db: Database) -> list[str]:
+    """Pictures that have no address and no file."""
+    return _ids(db, f"NOT EXISTS (SELECT 1 FROM image_variants WHERE image_id = images.id) AND NOT {_DONE}")
+
+
+def images_without_result(db: Database) -> list[str]:
+    """Pictures that no search shows, and that have no file. A search that has gone shows nothing."""
+    shown = "SELECT 1 FROM results JOIN queries ON queries.id = query_id WHERE image_id = images.id"
+    return _ids(db, f"NOT EXISTS ({shown}) AND NOT {_DONE}")
+
+
+def address_counts(db: Database, image_ids: Sequence[str]) -> dict[str, int]:
+    """How many addresses each of the pictures has, of those that have no file."""
+    found: dict[str, int] = {}
+    for start in range(0, len(image_ids), BLOCK):
+        rows = db.execute(
+            "SELECT images.id, count(*) FROM images JOIN image_variants ON image_id = images.id"
+            f" WHERE images.id IN (SELECT value FROM json_each(?)) AND NOT {_DONE} GROUP BY images.id",
+            (_json(image_ids[start : start + BLOCK]),),
+        )
+        found.update((row[0], row[1]) for row in rows)
+    return found
+
+
+def downloaded(db: Database, image_ids: Sequence[str]) -> set[str]:
+    """Those of the pictures that have a file."""
+    found: set[str] = set()
+    for start in range(0, len(image_ids), BLOCK):
+        rows = db.execute(
+            "SELECT image_id FROM downloads WHERE state = 'done' AND image_id IN (SELECT value FROM json_each(?))",
+            (_json(image_ids[start : start + BLOCK]),),
+        )
+        found.update(row[0] for row in rows)
+    return found
+
+
+def children_of(db: Database, image_ids: Sequence[str]) -> Iterator[tuple[str, Key]]:
+    """(table, key) of every row that would go with the pictures."""
+    for start in range(0, len(image_ids), BLOCK):
+        block = _json(image_ids[start : start + BLOCK])
+        for table in CHILDREN:
+            columns = ", ".join(KEYS[table])
+            rows = db.execute(
+                f"SELECT {columns} FROM {table} WHERE image_id IN (SELECT value FROM json_each(?))", (block,)
+            )
+            yield from ((table, tuple(row)) for row in rows)
+
+
+def orphans(db: Database) -> Iterator[tuple[str, Key, str]]:
+    """(table, key, missing parent) of rows whose picture or search is not there."""
+    for table in CHILDREN:
+        columns = ", ".join(KEYS[table])
+        parents = {"image_id": "images"} | ({"query_id": "queries"} if table == "results" else {})
+        for column, parent in parents.items():
+            rows = db.execute(
+                f"SELECT {columns} FROM {table} WHERE NOT EXISTS (SELECT 1 FROM {parent} WHERE id = {table}.{column})"
+            )
+            yield from ((table, tuple(row), parent) for row in rows)
+
+
+def read_rows(db: Database, table: str, keys: Sequence[Key]) -> list[dict[str, Any]]:
+    """The rows with these keys as dictionaries, in the order of the keys; a key without a row is left out."""
+    where = " AND ".join(f"{column} = ?" for column in KEYS[table])
+    found = (db.row(f"SELECT * FROM {table} WHERE {where}", key) for key in keys)
+    return [dict(row) for row in found if row is not None]
+
+
+def delete_rows(db: Database, table: str, keys: Iterable[Key]) -> None:
+    where = " AND ".join(f"{column} = ?" for column in KEYS[table])
+    db.executemany(f"DELETE FROM {table} WHERE {where}", keys)
+
+
+def set_url(db: Database, variant_id: int, url: str) -> None:
+    db.execute("UPDATE image_variants SET url = ? WHERE id = ?", (url, variant_id))
+
+
+def put_back(db: Database, table: str, row: dict[str, Any]) -> bool:
+    """Inserts an archived row; False where it is there again. Raises sqlite3.IntegrityError without its parent."""
+    columns = [column for column in row if column in _columns(db, table)]
+    if _insert(db, table, columns, row):
+        return True
+    if table != "image_variants" or _same_variant(db, row):
+        return False
+    # Another address was given this number in the meantime; numbers mean nothing outside.
+    return _insert(db, table, [column for column in columns if column != "id"], row)
+
+
+def restore_url(db: Database, row: dict[str, Any]) -> bool:
+    """Gives an address back the URL it had; False where the row has gone or the URL is taken."""
+    return db.execute("UPDATE OR IGNORE image_variants SET url = ? WHERE id = ?", (row["url"], row["id"])).rowcount > 0
+
+
+def without_foreign_keys(db: Database, off: bool) -> None:
+    """Switches the checking of parents, which rows that were orphans before cannot pass; outside transactions only."""
+    db.execute(f"PRAGMA foreign_keys = {'OFF' if off else 'ON'}")
+
+
+def _insert(db: Database, table: str, columns: Sequence[str], row: dict[str, Any]) -> bool:
+    marks = ", ".join("?" * len(columns))
+    sql = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks}) ON CONFLICT DO NOTHING"
+    return db.execute(sql, [row[column] for column in columns]).rowcount > 0
+
+
+def _same_variant(db: Database, row: dict[str, Any]) -> bool:
+    key = (row["image_id"], row["kind"], row["url"])
+    return bool(db.value("SELECT 1 FROM image_variants WHERE image_id = ? AND kind = ? AND url = ?", key))
+
+
+def _columns(db: Database, table: str) -> set[str]:
+    return {row["name"] for row in db.rows(f"PRAGMA table_info({table})")}
+
+
+def _ids(db: Database, where: str) -> list[str]:
+    return [row[0] for row in db.execute(f"SELECT id FROM images WHERE {where} ORDER BY id")]
+
+
+def _json(values: Sequence[str]) -> str:
+    return orjson.dumps(list(values)).decode()
