@@ -15,6 +15,14 @@ from demo.catalog import Picture, shrunk
 SKETCH_SIDE = 192  # pixels; a perceptual hash looks at 32x32, so a sketch tells as much as the picture
 GRID = 4  # the colour of a picture is told by GRID x GRID mean colours
 
+FILTERS = ("isize", "iorient", "itype", "type")
+SIZE_LIMITS = {
+    "large": (1_000_000, 10**9),
+    "medium": (150_000, 1_000_000),
+    "small": (0, 150_000),
+    "wallpaper": (700_000, 10**9),
+}
+
 
 @dataclass(frozen=True)
 class Likeness:
@@ -92,3 +100,21 @@ def sketch(picture: Picture) -> Image.Image:
 def _stem(word: str) -> str:
     """Cuts the endings that Russian and English words change: five letters tell the titles of the gallery apart."""
     return word[:5]
+
+
+def filtered(found: list[Picture], wanted: dict[str, str]) -> list[Picture]:
+    """The pictures that pass every filter; a value nobody knows lets all pass."""
+    return [picture for picture in found if all(_passes(picture, name, value) for name, value in wanted.items())]
+
+
+def _passes(picture: Picture, name: str, value: str) -> bool:
+    w, h = picture.size
+    if name == "isize":
+        low, high = SIZE_LIMITS.get(value, (0, 10**9))
+        return low <= w * h < high
+    if name == "iorient":
+        return value == ("square" if abs(w - h) < 0.1 * max(w, h) else "horizontal" if w > h else "vertical")
+    if name == "itype":
+        encoding = picture.alteration.encoding
+        return encoding.startswith({"jpg": "jpeg", "png": "png", "gifan": "gif-animated"}.get(value, ""))
+    return {"photo": "photo" in picture.tags, "clipart": "drawing" in picture.tags}.get(value, True)

@@ -17,7 +17,7 @@ from aiohttp import web
 from demo import markup
 from demo.catalog import Picture
 from demo.faults import Ask, Verdict
-from demo.search import read_upload
+from demo.search import FILTERS, filtered, read_upload
 from demo.site import Site
 from demo.yandex_faults import KINDS, gate_routes
 from demo.yandex_records import page_record, serp_list
@@ -187,11 +187,11 @@ class _Handlers:
         wanted = {name: request.query[name] for name in FILTERS if request.query.get(name)}
         key = query + json.dumps(wanted)
         if kind == "text":
-            return self.site.ranking(key, lambda: _filtered(self.site.index.by_text(rest), wanted))
+            return self.site.ranking(key, lambda: filtered(self.site.index.by_text(rest), wanted))
         body = self.site.uploads.get(rest)
         if body is None:
             return None
-        return self.site.ranking(key, lambda: _filtered(self.site.index.by_image(read_upload(body)), wanted))
+        return self.site.ranking(key, lambda: filtered(self.site.index.by_image(read_upload(body)), wanted))
 
     def _page(self, request: web.Request, query: str, page: int, verdict: Verdict, ask: Ask) -> web.Response:
         found = self._found(request, query)
@@ -227,32 +227,6 @@ class _Handlers:
                 params = {"adapterData": verdict.reshape(adapter, ask)}
             blocks.append({"name": {"block": name}, "params": params})
         return web.json_response({"cnt": "/images/search", "blocks": blocks})
-
-
-FILTERS = ("isize", "iorient", "itype", "type")
-SIZE_LIMITS = {
-    "large": (1_000_000, 10**9),
-    "medium": (150_000, 1_000_000),
-    "small": (0, 150_000),
-    "wallpaper": (700_000, 10**9),
-}
-
-
-def _filtered(found: list[Picture], wanted: dict[str, str]) -> list[Picture]:
-    return [picture for picture in found if all(_passes(picture, name, value) for name, value in wanted.items())]
-
-
-def _passes(picture: Picture, name: str, value: str) -> bool:
-    w, h = picture.size
-    if name == "isize":
-        low, high = SIZE_LIMITS.get(value, (0, 10**9))
-        return low <= w * h < high
-    if name == "iorient":
-        return value == ("square" if abs(w - h) < 0.1 * max(w, h) else "horizontal" if w > h else "vertical")
-    if name == "itype":
-        encoding = picture.alteration.encoding
-        return encoding.startswith({"jpg": "jpeg", "png": "png", "gifan": "gif-animated"}.get(value, ""))
-    return {"photo": "photo" in picture.tags, "clipart": "drawing" in picture.tags}.get(value, True)
 
 
 def _page_number(request: web.Request) -> int:

@@ -74,7 +74,7 @@ def viewer_data(site: Site, picture: Picture, viewer: str) -> dict[str, Any]:
     data: dict[str, Any] = {
         "preview": [_preview(site, picture)],
         "dups": [variant(site, dup) for dup in picture.dups],
-        "thumb": {"url": thumb_url(site, picture), **size},
+        "thumb": {"url": "http:" + thumb_url(site, picture), **size},
         "img_href": site.link(picture.original),
         "detail_url": viewer,
         "snippet": None if "no-snippet" in picture.quirks else snippet(picture),

@@ -462,6 +462,15 @@ def test_query_pictures_are_no_served_file(gallery, tmp_path):
     assert not served & {path.read_bytes() for path in written}
 
 
+def test_a_gallery_at_its_old_port_has_its_old_addresses():
+    with running_gallery(pictures=6, hosts=2) as first:
+        port, hosts = int(first.url.rpartition(":")[2]), first.hosts
+    with running_gallery(pictures=6, hosts=2, port=port) as second:
+        assert second.hosts == hosts
+        with running_gallery(pictures=6, hosts=2) as third:
+            assert not {third.url, *third.hosts} & {second.url, *second.hosts}
+
+
 def test_people_see_pages(gallery):
     front = ask(gallery, "/").text
     assert "An offline picture search" in front
