@@ -143,7 +143,8 @@ def contents(workspace: Path) -> Iterator[Finding]:
     if not lines:
         yield Finding("workspace", False, f"{workspace} is not there yet; the first step makes it")
     for index, (name, detail) in enumerate(lines):
-        yield Finding("workspace" if index == 0 else "", True, f"{name}  {detail}")
+        text = f"{name}  {detail}" if index else str(workspace)
+        yield Finding("" if index else "workspace", True, text)
 
 
 def _in_hub(path: Path, folder: Path) -> bool:
