@@ -214,7 +214,7 @@ def ripple(image: Image.Image, rng: random.Random) -> None:
     """A smooth field of colour from a few interfering waves."""
     w, h = image.size
     y, x = np.mgrid[0:h, 0:w].astype(np.float32) / np.float32(max(w, h))
-    low, high = np.array(any_colour(rng, 0, 120)), np.array(any_colour(rng, 120, 255))
+    low, high = (np.array(any_colour(rng, *ends), np.float32) for ends in ((0, 120), (120, 255)))
     field = np.zeros((h, w), np.float32)
     for _ in range(3):
         cx, cy, fine = rng.random(), rng.random(), rng.uniform(6, 26)

@@ -81,7 +81,7 @@ def photograph(name: str) -> Image.Image:
     return Image.fromarray(np.asarray(load_sample_image(f"{name}.jpg")))
 
 
-@functools.lru_cache(maxsize=12)
+@functools.lru_cache(maxsize=6)
 def full_size(scene: Scene) -> Image.Image:
     """The scene at its own size; kept for a moment, since its altered copies are asked for together."""
     return scene.draw(scene.size)
