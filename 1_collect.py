@@ -32,6 +32,8 @@ from lib.engines import DEFAULT, NAMES
 from lib.errors import UsageError
 from lib.records import OUTCOMES
 
+NOTHING = "nothing to search: what was asked for ended before (see --list, --retry), and nothing else is queued"
+
 
 def build_parser() -> argparse.ArgumentParser:
     made = cli.parser(__doc__, "collect")
@@ -144,8 +146,7 @@ def work(session: cli.Session) -> cli.Summary:
     if sentence:
         cli.log.error("%s", sentence)
     counts = summarise(found, job.problems)
-    nothing = not counts["queries"] and not sentence
-    note = "nothing to search: everything asked for is done, and the queue is empty" if nothing else ""
+    note = "" if counts["queries"] or sentence or session.stopping() else NOTHING
     return cli.Summary(counts, next="python 2_ingest_db.py", exit_code=exit_code, note=note)
 
 

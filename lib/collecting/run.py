@@ -123,7 +123,11 @@ class EngineRun:
         self.found.outcomes[ending.outcome] += 1
         self._heed(ending)
         reason = f"{ending.outcome}, {ending.detail}" if ending.detail else ending.outcome
-        log.info("%s: %d new pages, %d new results (%s)", name_of(task.query), search.pages, search.results, reason)
+        tell = log.warning if state == "failed" else log.info
+        again = f"; --retry {ending.outcome} queues it again" if state == "failed" else ""
+        tell(
+            "%s: %d new pages, %d new results (%s)%s", name_of(task.query), search.pages, search.results, reason, again
+        )
 
     def _heed(self, ending: Ending) -> None:
         if ending.outcome in STOPS:

@@ -14,7 +14,8 @@ from typing import Any, ClassVar
 from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
 from lib.engines.base import PAGE, UPLOAD, XHR, Answer, Ask, Engine, FilePart, Verdict, Web
-from lib.records import ParsedPage
+from lib.parsers.yandex import parse_page
+from lib.records import ParsedPage, ParseError
 
 DOMAINS = ("com", "ru", "com.tr", "by", "kz", "uz", "eu")
 UPLOAD_BLOCKS = {"blocks": [{"block": "cbir-uploader__get-cbir-id"}]}
@@ -43,7 +44,6 @@ _CAPTCHA = re.compile(
     rb"|<title>[^<]{0,20}(?:Are you not a robot|" + "Вы не робот".encode() + rb")"
 )
 _LIST = re.compile(_QUOTE + rb"serpList" + _QUOTE + rb"\s*:\s*\{")
-_FILLED = re.compile(_QUOTE + rb"(?:entities" + _QUOTE + rb"\s*:\s*\{|keys" + _QUOTE + rb"\s*:\s*\[)\s*" + _QUOTE)
 _EMPTY = re.compile(
     rb'\bclass\s*=\s*"[^"]{0,200}\bEmptySearchResults\b|>[^<]{0,80}' + "ничего не нашли".encode(),
     re.IGNORECASE,
@@ -205,7 +205,7 @@ def _judge_xhr(answer: Answer, is_json: bool) -> Verdict:
 def _judge_page(answer: Answer, is_json: bool) -> Verdict:
     body = answer.body
     if answer.status == 200 and _LIST.search(body):
-        return Verdict("empty") if _EMPTY.search(body) and not _FILLED.search(body) else Verdict("ok")
+        return Verdict("empty") if _EMPTY.search(body) and not _has_results(body) else Verdict("ok")
     if _REGION.search(body):
         return Verdict("region", "under_construction")
     if answer.status != 200:
@@ -215,6 +215,14 @@ def _judge_page(answer: Answer, is_json: bool) -> Verdict:
     if "tabInt" in parse_qs(urlsplit(answer.url).query) or _OTHER_TAB.search(body):
         return Verdict("wrong_tab")
     return Verdict("empty") if _EMPTY.search(body) else Verdict("parse_error", "no_serp_list")
+
+
+def _has_results(body: bytes) -> bool:
+    """Whether a page that says "nothing was found" shows pictures all the same, as it may for a respelled query."""
+    try:
+        return bool(parse_page(body).images)
+    except ParseError:
+        return False
 
 
 def _is_captcha_json(body: bytes) -> bool:
