@@ -252,19 +252,23 @@ def _tiff_values(data: Buffer, order: str, kind: int, length: int, at: int) -> t
     return struct.unpack_from(f"{order}{length}{letter}", data, at)
 
 
+_PAYLOADS = frozenset({b"mdat", b"jp2c", b"jxlc", b"jxlp"})  # the boxes that hold the picture itself
+
+
 def _boxes_are_whole(data: Buffer) -> bool:
-    """AVIF, HEIC, JP2 and boxed JPEG XL: the top-level boxes end inside the data."""
-    at, size = 0, len(data)
+    """AVIF, HEIC, JP2 and boxed JPEG XL: the box with the picture is there, and the boxes end inside the data."""
+    at, size, seen = 0, len(data), False
     while at + 8 <= size:
-        length = _u32(data, at)
+        length, kind = _u32(data, at), bytes(data[at + 4 : at + 8])
         if length == 1:
             length = struct.unpack_from(">Q", data, at + 8)[0]
         if length == 0:  # up to the end of the file, so nothing can be missing by this measure
-            return True
-        if length < 8:
-            return at > 0  # rubbish after the last box
+            return seen or kind in _PAYLOADS
+        if length < 8 or at + length > size:
+            return seen and kind not in _PAYLOADS  # rubbish after the last box
+        seen = seen or kind in _PAYLOADS
         at += length
-    return at <= size
+    return seen or data.find(b"idat", 0, 1 << 16) > 0  # tiny pictures may lie in the box of their description
 
 
 def _icon_is_whole(data: Buffer) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 from lib.db.connection import Database
@@ -166,16 +167,21 @@ def release(db: Database, lease: str) -> int:
         return db.execute("UPDATE downloads SET lease = '', lease_until = '' WHERE lease = ?", (lease,)).rowcount
 
 
-def record(db: Database, run_id: int, outcomes: Iterable[Outcome]) -> list[str]:
-    """Writes a batch in one transaction; gives the paths of files whose content another row had already brought."""
-    surplus: list[str] = []
+def record(db: Database, run_id: int, outcomes: Iterable[Outcome]) -> tuple[int, list[str]]:
+    """Writes a batch in one transaction.
+
+    Gives the number of contents that are new or back, and the paths of files that another row had already brought.
+    """
+    added, surplus = 0, []
     now = utc_now()
     with db.transaction():
         for outcome in outcomes:
-            if outcome.file is not None and (path := _keep(db, outcome.file, outcome.restores)):
-                surplus.append(path)
+            if outcome.file is not None:
+                kept = _keep(db, outcome.file, outcome.restores)
+                added += kept is Keeping.ADDED
+                surplus += [outcome.file.path] if kept is Keeping.SURPLUS else []
             db.execute(_RECORD, (*_values(outcome), run_id, now, outcome.image_id))
-    return surplus
+    return added, surplus
 
 
 _RECORDED = (
@@ -192,17 +198,23 @@ def _values(outcome: Outcome) -> tuple[Any, ...]:
     return tuple(getattr(outcome, name) for name in _RECORDED)
 
 
-def _keep(db: Database, row: FileRow, restores: bool) -> str:
-    """Adds a content, or brings a missing one back; the path when the file is not needed after all."""
+class Keeping(Enum):
+    """What the table of files made of a file that was written."""
+
+    ADDED = "added"
+    KNOWN = "known"
+    SURPLUS = "surplus"  # its content lies elsewhere already
+
+
+def _keep(db: Database, row: FileRow, restores: bool) -> Keeping:
+    """Adds a content, or brings a missing one back."""
     if add_file(db, row):
-        return ""
+        return Keeping.ADDED
     path, state = known_file(db, row.sha256) or (row.path, "present")
-    if path == row.path:
-        return ""
-    if not restores or state == "quarantined":
-        return row.path
-    db.execute("UPDATE files SET path = ?, state = 'present' WHERE sha256 = ?", (row.path, row.sha256))
-    return ""
+    if restores and state != "quarantined":
+        db.execute("UPDATE files SET path = ?, state = 'present' WHERE sha256 = ?", (row.path, row.sha256))
+        return Keeping.ADDED
+    return Keeping.KNOWN if path == row.path else Keeping.SURPLUS
 
 
 def known_file(db: Database, sha256: str) -> tuple[str, str] | None:

@@ -53,7 +53,9 @@ class Ledger:
         if not self.batch:
             return
         batch, self.batch = self.batch, []
-        for path in record(self.db, self.run_id, batch):
+        added, surplus = record(self.db, self.run_id, batch)
+        self.files += added
+        for path in surplus:
             self.workspace.to_path(path).unlink(missing_ok=True)
         self.committed([outcome.file.sha256 for outcome in batch if outcome.file])
         self._count(batch)
@@ -76,4 +78,3 @@ class Ledger:
             if outcome.state == "done":
                 self.kinds[outcome.kind] += 1
                 self.bytes += outcome.bytes or 0
-                self.files += outcome.file is not None

@@ -74,13 +74,23 @@ class Stop(Exception):
         self.reason, self.detail = reason, detail
 
 
+class SinkError(Exception):
+    """The sink could not take a block: the disk's fault, never the address's."""
+
+    def __init__(self, error: OSError):
+        super().__init__(str(error))
+        self.error = error
+
+
 def user_agent(contact: str = "") -> str:
     """How we introduce ourselves: name, version, and where to complain."""
     shown = "".join(c for c in contact.strip() if " " <= c <= "~")
     return f"Gleaner/{__version__}" + (f" (+{shown})" if shown else "")
 
 
-def open_session(*, allow_private: bool, contact: str = "") -> aiohttp.ClientSession:
+def open_session(
+    *, allow_private: bool, contact: str = "", exempt: frozenset[str] = frozenset()
+) -> aiohttp.ClientSession:
     """The one session of a run: guarded connector, shared TLS context, no cookies, no proxies from the environment.
 
     The number of connections is bounded by who asks, not here: a request that waited inside the connector would hold
@@ -90,7 +100,7 @@ def open_session(*, allow_private: bool, contact: str = "") -> aiohttp.ClientSes
         limit=0,
         ttl_dns_cache=DNS_SECONDS,
         keepalive_timeout=KEEP_ALIVE,
-        socket_factory=socket_factory(allow_private=allow_private, ports=PORTS),
+        socket_factory=socket_factory(allow_private=allow_private, ports=PORTS, exempt=exempt),
     )
     return aiohttp.ClientSession(
         connector=connector,
@@ -114,6 +124,8 @@ async def fetch(
             await _get(session, url, referer, sink, limits, transfer.progress, answer)
     except Stop as stop:
         answer.reason, answer.detail = stop.reason, stop.detail
+    except SinkError as fault:
+        raise fault.error from None
     except TransferEnded as end:
         answer.reason, answer.detail = end.reason, "ended by the watchman"
     except BadAddress as error:
@@ -184,7 +196,10 @@ async def _read(
             if judged := len(head) >= 512:
                 _judge_head(sink, head)
         if (waiting := sink.write(block)) is not None:
-            await waiting
+            try:
+                await waiting
+            except OSError as error:
+                raise SinkError(error) from error
     if not answer.bytes:
         raise Stop("empty")
     if not judged:

@@ -80,12 +80,17 @@ def _listed(address: Address) -> bool:
     return any(address in network for network in _NETWORKS_6) or not (unicast or wrapped)
 
 
-def socket_factory(*, allow_private: bool, ports: frozenset[int] = PORTS) -> Callable[[tuple[Any, ...]], socket.socket]:
-    """What the connector calls to make a socket for an address; raises RefusedAddress instead where it must not."""
+def socket_factory(
+    *, allow_private: bool, ports: frozenset[int] = PORTS, exempt: frozenset[str] = frozenset()
+) -> Callable[[tuple[Any, ...]], socket.socket]:
+    """What the connector calls to make a socket for an address; raises RefusedAddress instead where it must not.
+
+    `exempt` are single addresses that are let through with any port.
+    """
 
     def make(info: tuple[Any, ...]) -> socket.socket:
         family, kind, protocol, _, address = info
-        if not allow_private:
+        if not allow_private and address[0] not in exempt:
             _check(str(address[0]), int(address[1]), ports)
         return socket.socket(family, kind, protocol)
 

@@ -1,0 +1,289 @@
+"""A web server for the downloader's tests: honest pictures, and every way of being a nuisance, on real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import io
+import struct
+import threading
+import time
+import zlib
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from email.utils import formatdate
+
+from aiohttp import web
+from PIL import Image
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def picture(number: int = 0, size: tuple[int, int] = (48, 32), form: str = "JPEG", **options: object) -> bytes:
+    """A small picture; every number gives other bytes."""
+    image = Image.new("RGB", size, (number * 37 % 256, number * 91 % 256, number // 256 % 256))
+    image.putpixel((number % size[0], 0), (255, 255, 255))
+    made = io.BytesIO()
+    image.save(made, form, **options)
+    return made.getvalue()
+
+
+def jpeg(number: int = 0, size: tuple[int, int] = (48, 32)) -> bytes:
+    """A JPEG whose bytes are its number's own, also where two pictures come out alike."""
+    made = picture(number, size)
+    return made[:2] + b"\xff\xfe" + struct.pack(">HI", 6, number) + made[2:]
+
+
+def pixel_bomb(side: int = 60_000) -> bytes:
+    """A PNG of a few dozen bytes that claims billions of pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 99)) + chunk(b"IEND", b"")
+    )
+
+
+HTML = b"<!DOCTYPE html><html><head><title>Sign in</title></head><body>" + b"please " * 200 + b"</body></html>"
+SVG = b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
+
+
+class Site:
+    """What was asked, with which headers; and the address of the server."""
+
+    def __init__(self) -> None:
+        self.asked: Counter[str] = Counter()
+        self.headers: dict[str, dict[str, str]] = {}
+        self.first_asked: dict[str, float] = {}
+        self.peers: set[tuple[str, int]] = set()
+        self.at_once = self.most_at_once = 0
+        self.url = self.raw_url = ""
+        self.slow = 0.0
+
+    def address(self, path: str) -> str:
+        return (self.raw_url if path.startswith("/raw") else self.url) + path
+
+
+async def _send(request: web.Request, headers: dict[str, str], parts: AsyncIterator[bytes]) -> web.StreamResponse:
+    response = web.StreamResponse(headers=headers)
+    await response.prepare(request)
+    try:
+        async for part in parts:
+            await response.write(part)
+    except (ConnectionError, asyncio.CancelledError):
+        pass
+    return response
+
+
+async def _forever(part: bytes, pause: float, first: bytes = b"") -> AsyncIterator[bytes]:
+    yield first
+    while True:
+        await asyncio.sleep(pause)
+        yield part
+
+
+async def _once(part: bytes) -> AsyncIterator[bytes]:
+    yield part
+
+
+def _number(request: web.Request) -> int:
+    return int(request.path.rsplit("/", 1)[1].partition(".")[0])
+
+
+def handlers(site: Site) -> dict[str, Handler]:
+    """What each first part of a path does."""
+
+    def body(data: bytes, mime: str = "image/jpeg", **headers: str) -> Handler:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+
+        async def answer(request: web.Request) -> web.StreamResponse:
+            return web.Response(body=data, content_type=mime, headers=named)
+
+        return answer
+
+    def status(code: int, **headers: str) -> Handler:
+        async def answer(request: web.Request) -> web.StreamResponse:
+            return web.Response(status=code, headers={k.replace("_", "-"): v for k, v in headers.items()})
+
+        return answer
+
+    def redirect(target: str) -> Handler:
+        async def answer(request: web.Request) -> web.StreamResponse:
+            return web.Response(status=302, headers={"Location": target.replace("SITE", site.url)})
+
+        return answer
+
+    def at_first(failure: Handler, times: int = 1) -> Handler:
+        async def answer(request: web.Request) -> web.StreamResponse:
+            if site.asked[request.path] <= times:
+                return await failure(request)
+            return web.Response(body=jpeg(_number(request)), content_type="image/jpeg")
+
+        return answer
+
+    async def good(request: web.Request) -> web.StreamResponse:
+        site.at_once += 1
+        site.most_at_once = max(site.most_at_once, site.at_once)
+        await asyncio.sleep(site.slow)
+        site.at_once -= 1
+        number = _number(request)
+        return web.Response(body=jpeg(number), content_type="image/jpeg", headers={"ETag": f'"{number}"'})
+
+    async def cut(request: web.Request) -> web.StreamResponse:
+        response = await _send(request, {"Content-Type": "image/jpeg", "Content-Length": "90000"}, _once(jpeg(1)))
+        request.transport.close()  # not abort(): what was written must still arrive
+        return response
+
+    async def endless(request: web.Request) -> web.StreamResponse:
+        return await _send(request, {"Content-Type": "image/jpeg"}, _forever(b"x" * 65536, 0.0, jpeg(1)))
+
+    async def huge(request: web.Request) -> web.StreamResponse:
+        return await _send(request, {"Content-Length": str(10 << 30)}, _forever(b"x" * 65536, 0.01, jpeg(1)))
+
+    async def loris(request: web.Request) -> web.StreamResponse:
+        return await _send(request, {"Content-Length": "50000"}, _forever(b"x", 0.05, jpeg(1)))
+
+    async def silent(request: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(30)
+        return web.Response()
+
+    async def referer(request: web.Request) -> web.StreamResponse:
+        if request.headers.get("Referer", "") != request.query.get("want", ""):
+            return web.Response(status=403)
+        return web.Response(body=jpeg(_number(request)), content_type="image/jpeg")
+
+    async def dated(request: web.Request) -> web.StreamResponse:
+        return web.Response(status=429, headers={"Retry-After": formatdate(time.time() + 2, usegmt=True)})
+
+    async def big(request: web.Request) -> web.StreamResponse:
+        whole = jpeg(_number(request))
+        return web.Response(body=whole + b"\0" * (6 << 20), content_type="image/jpeg")
+
+    bomb = gzip.compress(jpeg(1) + bytes(64 << 20), 9)
+    return {
+        "good": good,
+        "png": body(picture(5, form="PNG"), "image/jpeg"),
+        "octet": body(jpeg(9), "application/octet-stream"),
+        "html": body(HTML),
+        "json": body(b'{"error": "not found"}'),
+        "svg": body(SVG, "image/svg+xml"),
+        "empty": body(b""),
+        "noise": body(bytes(range(256)) * 4),
+        "bomb": body(pixel_bomb(), "image/png"),
+        "gzip": body(bomb, Content_Encoding="gzip"),
+        "brotli": body(b"\x0b\x02\x80", Content_Encoding="br"),
+        "packed": body(gzip.compress(jpeg(8)), Content_Encoding="gzip"),
+        "cut": cut,
+        "endless": endless,
+        "huge": huge,
+        "loris": loris,
+        "silent": silent,
+        "referer": referer,
+        "big": big,
+        "missing": status(404),
+        "gone": status(410),
+        "legal": status(451),
+        "error": status(500),
+        "late": status(429, Retry_After="1000000000"),
+        "flaky": at_first(status(500)),
+        "wait": at_first(status(429, Retry_After="1")),
+        "date": at_first(dated),
+        "garbage": at_first(status(503, Retry_After="-1")),
+        "noai": body(jpeg(1), X_Robots_Tag="noai, noimageai"),
+        "ours": body(jpeg(1), X_Robots_Tag="gleaner: noindex"),
+        "theirs": body(jpeg(2), X_Robots_Tag="otherbot: noai"),
+        "tdm": body(jpeg(1), tdm_reservation="1"),
+        "loop": redirect("SITE/loop/1"),
+        "file": redirect("file:///etc/hostname"),
+        "moved": redirect("SITE/good/77"),
+        "metadata": redirect("http://127.0.0.2:9/latest"),
+        "nowhere": status(302),
+        "cookie": body(jpeg(3), Set_Cookie="id=1"),
+    }
+
+
+RAW = {
+    "/raw/closed": b"HTTP/1.0 200 OK\r\n\r\n" + jpeg(1, (400, 300))[:-9],  # nobody said how long it is
+    "/raw/whole": b"HTTP/1.0 200 OK\r\n\r\n" + jpeg(1, (400, 300)),
+    "/raw/longer": b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n" + jpeg(1, (400, 300)),
+    "/raw/status": b"HTTP/9 what\r\n\r\n",
+    "/raw/flood": b"HTTP/1.1 200 OK\r\n" + b"".join(b"X-%d: %s\r\n" % (n, b"y" * 900) for n in range(2000)),
+    "/raw/line": b"HTTP/1.1 200 OK\r\nX-Long: " + b"y" * 1_000_000 + b"\r\n\r\n",
+    "/raw/hangup": b"",
+}
+
+
+@contextmanager
+def hostile_server() -> Iterator[Site]:
+    """The server in a thread of its own."""
+    site, ready = Site(), threading.Event()
+    loop = asyncio.new_event_loop()
+    end = asyncio.Event()
+
+    async def serve() -> None:
+        runner = web.AppRunner(_app(site), shutdown_timeout=0.1, access_log=None)
+        await runner.setup()
+        here = web.TCPSite(runner, "127.0.0.1", 0)
+        await here.start()
+        raw = await asyncio.start_server(lambda r, w: _raw(site, r, w), "127.0.0.1", 0)
+        site.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        site.raw_url = f"http://127.0.0.1:{raw.sockets[0].getsockname()[1]}"
+        ready.set()
+        await end.wait()
+        raw.close()
+        await runner.cleanup()
+
+    def work() -> None:
+        asyncio.set_event_loop(loop)
+        loop.run_until_complete(serve())
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+        loop.run_until_complete(asyncio.sleep(0.01))
+        loop.close()
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    assert ready.wait(10)
+    try:
+        yield site
+    finally:
+        loop.call_soon_threadsafe(end.set)
+        thread.join(10)
+
+
+def _app(site: Site) -> web.Application:
+    table = handlers(site)
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        site.asked[request.path] += 1
+        site.headers[request.path] = dict(request.headers)
+        site.first_asked.setdefault(request.path, time.monotonic())
+        site.peers.add(request.transport.get_extra_info("peername"))
+        handler = table.get(request.path.split("/")[1])
+        return await handler(request) if handler else web.Response(status=404)
+
+    app = web.Application()
+    app.router.add_get("/{path:.*}", answer)
+    return app
+
+
+async def _raw(site: Site, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        head = await reader.readuntil(b"\r\n\r\n")
+        path = head.split(b" ")[1].decode()
+        site.asked[path] += 1
+        if path == "/raw/headers":  # a header a while, for ever
+            writer.write(b"HTTP/1.1 200 OK\r\n")
+            while True:
+                writer.write(b"X-More: 1\r\n")
+                await writer.drain()
+                await asyncio.sleep(0.05)
+        writer.write(RAW[path])
+        await writer.drain()
+    except (ConnectionError, asyncio.IncompleteReadError):
+        pass
+    finally:
+        writer.close()

@@ -1,0 +1,148 @@
+"""Magic bytes, what is no picture, and whether a picture's end is there."""
+
+from __future__ import annotations
+
+import io
+import struct
+
+import pytest
+from hostile_server import HTML, SVG, picture
+from PIL import Image
+
+from lib import media
+
+FORMATS = ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "ICO"]
+EXTENSIONS = dict(zip(FORMATS, "jpg png webp gif bmp tif avif jp2 ico".split(), strict=True))
+
+
+def noisy(form: str) -> bytes:
+    image = Image.effect_noise((64, 64), 80).convert("RGB")
+    made = io.BytesIO()
+    image.save(made, form)
+    return made.getvalue()
+
+
+def animation() -> bytes:
+    frames = [Image.effect_noise((20, 20), 50 + n) for n in range(4)]
+    made = io.BytesIO()
+    frames[0].save(made, "GIF", save_all=True, append_images=frames[1:], duration=50)
+    return made.getvalue()
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_picture_is_known_by_its_bytes_and_whole(form: str) -> None:
+    data = noisy(form)
+    found = media.sniff(data)
+    assert found is not None and found.extension == EXTENSIONS[form]
+    assert media.check_end(data, found) == ""
+    assert media.refusal(data) == ("", "")
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_trailing_bytes_do_no_harm(form: str) -> None:
+    data = noisy(form) + b"\0trailing rubbish\0"
+    found = media.sniff(data)
+    assert found is not None and media.check_end(data, found) == ""
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
+def test_a_cut_picture_is_truncated(form: str, share: float) -> None:
+    data = noisy(form)
+    found = media.sniff(data)
+    assert found is not None
+    assert media.check_end(data[: int(len(data) * share)], found) == media.TRUNCATED
+
+
+def test_a_picture_that_lacks_four_bytes_is_truncated() -> None:
+    for form in ("JPEG", "PNG", "GIF", "WEBP", "BMP"):
+        data = noisy(form)
+        found = media.sniff(data)
+        assert found is not None and media.check_end(data[:-4], found) == media.TRUNCATED, form
+
+
+def test_the_end_of_an_embedded_thumbnail_is_not_the_end() -> None:
+    """A cut photograph carries the end marker of the thumbnail in its EXIF block."""
+    whole, thumbnail = noisy("JPEG"), picture(3)
+    block = b"Exif\0\0" + thumbnail
+    data = whole[:2] + b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block + whole[2:]
+    assert media.check_end(data, media.JPEG) == ""
+    assert media.check_end(data[:-200], media.JPEG) == media.TRUNCATED
+
+
+def test_an_animation_is_walked_to_its_trailer() -> None:
+    data = animation()
+    assert media.check_end(data, media.GIF) == ""
+    for cut in range(20, len(data) - 1, 97):
+        assert media.check_end(data[:cut], media.GIF) == media.TRUNCATED
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "TIFF", "AVIF", "ICO", "BMP", "WEBP"])
+def test_no_cut_and_no_garbage_raises(form: str) -> None:
+    data = noisy(form)
+    found = media.sniff(data)
+    assert found is not None
+    for cut in range(min(len(data), 400)):
+        media.refusal(data[:cut])
+        media.check_end(data[:cut], found)
+        media.check_end(data[:cut] + b"\xff" * 50, found)
+        media.check_end(data[:cut] + b"\0" * 50, found)
+
+
+@pytest.mark.parametrize(
+    ("head", "reason", "detail"),
+    [
+        (HTML, "not_an_image", "a web page: Sign in"),
+        (b"  \n<html><body>", "not_an_image", "a web page"),
+        (b'{"error": 1}', "not_an_image", "JSON"),
+        (SVG, "svg_refused", "an SVG document"),
+        (b"\xef\xbb\xbf<svg>", "svg_refused", "an SVG document"),
+        (b"<!-- x --><svg>", "svg_refused", "an SVG document"),
+        (b"%PDF-1.4", "not_an_image", "a PDF document"),
+        (b"PK\x03\x04zip", "not_an_image", "a ZIP archive"),
+        (b"\0\0\0\x20ftypisom\0\0\0\0isommp42", "not_an_image", "a film"),
+        (b"\x1f\x8b\x08", "not_an_image", "gzip data"),
+        (b"Not found", "not_an_image", "text"),
+        (b"\x01\x02\x03\x04", "not_an_image", "unknown data"),
+        (b"", "not_an_image", "unknown data"),
+        (b"BMW is a car maker, not a bitmap", "not_an_image", "text"),
+        (b"SIMPLE  =                    T", "not_an_image", "text"),
+    ],
+)
+def test_what_is_no_picture_says_what_it_is(head: bytes, reason: str, detail: str) -> None:
+    assert media.refusal(head) == (reason, detail)
+
+
+@pytest.mark.parametrize(
+    ("head", "extension"),
+    [
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "heic"),
+        (b"\0\0\0\x1cftypmif1\0\0\0\0avifmif1miaf", "avif"),
+        (b"\xff\x0a\xfa\x7f", "jxl"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n", "jxl"),
+        (b"\xff\x4f\xff\x51\x00", "j2k"),
+    ],
+)
+def test_formats_that_the_decoder_may_not_know(head: bytes, extension: str) -> None:
+    found = media.sniff(head)
+    assert found is not None and found.extension == extension
+
+
+@pytest.mark.parametrize(
+    ("claimed", "found", "mismatch"),
+    [
+        ("image/jpeg", media.JPEG, False),
+        ("image/jpg; charset=binary", media.JPEG, False),
+        ("image/png", media.JPEG, True),
+        ("application/octet-stream", media.JPEG, False),
+        ("", media.PNG, False),
+        ("IMAGE/WEBP", media.WEBP, False),
+    ],
+)
+def test_a_claimed_type_that_differs_is_noticed(claimed: str, found: media.Format, mismatch: bool) -> None:
+    assert media.mime_mismatch(claimed, found) is mismatch
+
+
+def test_the_size_of_a_boxed_picture_needs_no_decoder() -> None:
+    assert media.boxed_size(noisy("AVIF")) == (64, 64)
+    assert media.boxed_size(b"no boxes here") is None
