@@ -6,6 +6,7 @@ import asyncio
 import html
 import io
 import json
+import os
 import re
 import signal
 import socket
@@ -463,7 +464,8 @@ def test_query_pictures_are_no_served_file(gallery, tmp_path):
 
 
 def test_a_gallery_at_its_old_port_has_its_old_addresses():
-    with running_gallery(pictures=6, hosts=2) as first:
+    # A port that no other test process asks for, and below those that outgoing connections are given.
+    with running_gallery(pictures=6, hosts=2, port=27_000 + os.getpid() % 5_000) as first:
         port, hosts = int(first.url.rpartition(":")[2]), first.hosts
     with running_gallery(pictures=6, hosts=2, port=port) as second:
         assert second.hosts == hosts

@@ -438,6 +438,9 @@ def gallery_is_gone(root: Path) -> bool:
 
 def test_the_steps_get_the_gallerys_address_and_the_gallery_ends(project: Environment) -> None:
     urls = []
+    own_port = 22_000 + os.getpid() % 5_000  # no other test process asks for it, and no outgoing connection gets it
+    (project.root / "w" / "gallery").mkdir(parents=True)
+    (project.root / "w" / "gallery" / "port").write_text(str(own_port))
     for _ in range(2):
         with running_gallery(project, project.root / "w") as gallery:
             urls.append(gallery.url)

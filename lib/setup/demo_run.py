@@ -25,6 +25,8 @@ log = logging.getLogger("gleaner.setup")
 # The gallery makes its pictures first: some seconds on two cores, so two minutes mean that it hangs.
 READY_SECONDS = 120
 END_SECONDS = 5
+# Below the ports that systems hand out by themselves, so that the gallery's own are still free the next time.
+FIRST_PORT = 21870
 
 
 class DemoStepError(GleanerError):
@@ -148,7 +150,7 @@ def _last_port(folder: Path) -> int:
     try:
         return int((folder / "port").read_text(encoding="ascii"))
     except (OSError, ValueError):
-        return 0
+        return FIRST_PORT
 
 
 def _reason(said: Path) -> str:
