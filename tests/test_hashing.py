@@ -1,0 +1,280 @@
+"""Hashes and what pictures are compared by: against SciPy, against brute force, and against alterations."""
+
+from __future__ import annotations
+
+import io
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.fft
+from PIL import Image, ImageEnhance, ImageFilter
+from support import drawing
+
+from lib.dedup.confirm import compare
+from lib.dedup.judge import SAME_BITS
+from lib.hashing import dct
+from lib.hashing.buffers import Buffers, read_buffers
+from lib.hashing.detail import real_share
+from lib.hashing.hamming import COLUMNS, collapse, distance, self_join, to_words
+from lib.hashing.pixels import pixel_digest
+
+# A photograph that comes with a core requirement; the package itself takes a second to import and is not needed.
+PHOTOGRAPH = Path(str(find_spec("sklearn").submodule_search_locations[0])) / "datasets" / "images" / "china.jpg"
+
+
+def blocks(count: int, seed: int = 1) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (count, 64, 64), dtype=np.uint8)
+
+
+def saved(picture: Image.Image, path: Path, **options: object) -> Path:
+    picture.save(path, **options)
+    return path
+
+
+def buffers_of(path: Path) -> Buffers:
+    return Buffers.from_bytes(read_buffers(path))
+
+
+def hash_of(path: Path) -> bytes:
+    return dct.hash_greys(buffers_of(path).greys[:1])[0].tobytes()
+
+
+# --- the hash ------------------------------------------------------------------------------------------------------
+
+
+def test_bits_equal_those_of_scipy_on_random_blocks():
+    greys = blocks(500)
+    exact = scipy.fft.dctn(greys.astype(np.float64), type=2, axes=(1, 2))[:, :16, :16].reshape(500, -1)
+    expected = np.packbits(exact > np.median(exact, axis=1, keepdims=True), axis=1)
+    assert np.array_equal(dct.hash_greys(greys), expected)
+
+
+def test_half_of_the_bits_are_set():
+    assert (np.bitwise_count(dct.hash_greys(blocks(50))).sum(axis=1) == 128).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "grey", "expected"),
+    [
+        (
+            "waves",
+            np.add.outer(np.sin(np.arange(64) / 5) * 60, np.cos(np.arange(64) / 9) * 60) + 128,
+            "b555e04cfbcef880a0ca0ad63aa5682f5fda06d26bcc7a7d198e2965557a0927",
+        ),
+        (
+            "mosaic",
+            (np.mgrid[:64, :64][0] * 37 + np.mgrid[:64, :64][1] ** 2 * 11 + np.prod(np.mgrid[:64, :64], axis=0) * 5)
+            % 256,
+            "e92529244d2db87b9b4b6b6de7966cbae7929271cb4c349204da0f6295352e59",
+        ),
+    ],
+)
+def test_hashes_stay_what_they_were(name: str, grey: np.ndarray, expected: str):
+    """A changed hash makes every cached one worthless: whoever changes it must change the algorithm's version, too."""
+    assert dct.hash_greys(grey.astype(np.uint8)[None])[0].tobytes().hex() == expected
+
+
+def test_flat_pictures_are_told_from_faint_ones():
+    faint = np.tile(np.linspace(100, 120, 64), (64, 1))
+    greys = np.stack([np.full((64, 64), 7), np.full((64, 64), 255), faint]).astype(np.uint8)
+    assert dct.flat_pictures(greys).tolist() == [True, True, False]
+
+
+def test_no_pictures_have_no_hashes():
+    assert dct.hash_greys(np.empty((0, 64, 64), np.uint8)).shape == (0, 32)
+
+
+ALTERATIONS = {
+    "jpeg 75": lambda p: (p, {"format": "JPEG", "quality": 75}),
+    "jpeg 30": lambda p: (p, {"format": "JPEG", "quality": 30}),
+    "webp 60": lambda p: (p, {"format": "WEBP", "quality": 60}),
+    "half size": lambda p: (p.resize((p.width // 2, p.height // 2)), {"format": "JPEG", "quality": 85}),
+    "quarter size": lambda p: (p.resize((p.width // 4, p.height // 4)), {"format": "JPEG", "quality": 85}),
+    "double size": lambda p: (p.resize((p.width * 2, p.height * 2)), {"format": "JPEG", "quality": 30}),
+    "darker": lambda p: (ImageEnhance.Brightness(p).enhance(0.7), {"format": "JPEG", "quality": 90}),
+    "more contrast": lambda p: (ImageEnhance.Contrast(p).enhance(1.3), {"format": "JPEG", "quality": 90}),
+    "grey": lambda p: (p.convert("L"), {"format": "JPEG", "quality": 90}),
+    "paler": lambda p: (ImageEnhance.Color(p).enhance(0.5), {"format": "JPEG", "quality": 90}),
+    "blurred": lambda p: (p.filter(ImageFilter.GaussianBlur(1.2)), {"format": "JPEG", "quality": 90}),
+    "palette": lambda p: (p.quantize(256), {"format": "PNG"}),
+}
+
+
+@pytest.mark.parametrize("name", ALTERATIONS)
+def test_a_harmless_alteration_stays_the_same_picture(name: str, tmp_path: Path):
+    for seed in range(2):
+        one = saved(drawing(seed, 480, 360), tmp_path / f"{seed}.png")
+        picture, options = ALTERATIONS[name](drawing(seed, 480, 360))
+        other = saved(picture, tmp_path / f"{seed}.altered", **options)
+        assert distance(hash_of(one), hash_of(other)) <= SAME_BITS
+        finding = compare(buffers_of(one), buffers_of(other))
+        assert finding.same, finding
+
+
+def captioned(picture: Image.Image) -> Image.Image:
+    picture.paste((255, 255, 255), (0, picture.height * 88 // 100, picture.width, picture.height))
+    return picture
+
+
+def stamped(picture: Image.Image) -> Image.Image:
+    side = picture.height // 8
+    picture.paste((230, 20, 20), (picture.width - side - 9, 9, picture.width - 9, 9 + side))
+    return picture
+
+
+def turned_hue(picture: Image.Image) -> Image.Image:
+    hue, saturation, value = picture.convert("HSV").split()
+    return Image.merge("HSV", (hue.point([(v + 80) % 256 for v in range(256)]), saturation, value)).convert("RGB")
+
+
+EDITS = {
+    "caption": (captioned, "c"),
+    "stamp": (stamped, "changed in one place"),
+    "hue": (turned_hue, ""),
+    "stretched": (lambda p: p.resize((p.width, p.width)), "other proportions"),
+    "crop": (lambda p: p.crop((30, 20, p.width - 30, p.height - 20)), "c"),
+    "another picture": (lambda p: drawing(99, *p.size), "c"),
+    "negative": (lambda p: p.point(lambda v: 255 - v), "c"),
+}
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_an_edit_is_not_the_same_picture(name: str, tmp_path: Path):
+    alter, reason = EDITS[name]
+    one = saved(drawing(5, 480, 360), tmp_path / "one.png")
+    other = saved(alter(drawing(5, 480, 360)), tmp_path / "other.png")
+    finding = compare(buffers_of(one), buffers_of(other))
+    assert not finding.same and finding.reason.startswith(reason), finding
+
+
+# --- search --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("count", "radius", "width"), [(0, 5, 4), (1, 5, 4), (17, 128, 4), (700, 110, 4), (COLUMNS + 40, 20, 1)]
+)
+def test_the_join_equals_brute_force(count: int, radius: int, width: int):
+    words = np.random.default_rng(3).integers(0, 2**63, (count, width), dtype=np.uint64)
+    expected = set()
+    for row in range(count):
+        apart = np.bitwise_count(words[row + 1 :] ^ words[row]).sum(axis=1)
+        expected |= {(row, row + 1 + int(k), int(apart[k])) for k in np.nonzero(apart <= radius)[0]}
+    found = [triple for block in self_join(words, radius) for triple in zip(*(b.tolist() for b in block), strict=True)]
+    assert len(found) == len(set(found)), "a pair came twice"
+    assert set(found) == expected
+    assert count < 17 or expected, "the case compares nothing"
+
+
+def test_equal_hashes_become_one():
+    hashes = np.random.default_rng(4).integers(0, 256, (5, 32), dtype=np.uint8)
+    rows = hashes[[0, 1, 0, 2, 0, 1]]
+    distinct, where = collapse(rows)
+    assert len(distinct) == 3
+    assert np.array_equal(distinct[where], rows)
+
+
+def test_distance_counts_bits():
+    one, other = np.random.default_rng(5).integers(0, 256, (2, 32), dtype=np.uint8)
+    assert distance(one.tobytes(), other.tobytes()) == int(np.unpackbits(one ^ other).sum())
+    assert int(np.bitwise_count(to_words(one[None]) ^ to_words(other[None])).sum()) == distance(
+        one.tobytes(), other.tobytes()
+    )
+
+
+# --- buffers, pixels, detail -----------------------------------------------------------------------------------------
+
+
+def test_buffers_survive_packing(tmp_path: Path):
+    packed = read_buffers(saved(drawing(1, 300, 200), tmp_path / "a.png"))
+    buffers = Buffers.from_bytes(packed)
+    assert buffers.to_bytes() == packed
+    assert (buffers.width, buffers.height, buffers.greys.shape) == (300, 200, (1, 64, 64))
+
+
+@pytest.mark.parametrize(
+    ("orientation", "turn"),
+    [(3, Image.Transpose.ROTATE_180), (6, Image.Transpose.ROTATE_90), (8, Image.Transpose.ROTATE_270)],
+)
+def test_exif_orientation_makes_no_difference(orientation: int, turn: Image.Transpose, tmp_path: Path):
+    upright = saved(drawing(2), tmp_path / "upright.jpg", quality=95)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    lying = saved(drawing(2).transpose(turn), tmp_path / "lying.jpg", quality=95, exif=exif.tobytes())
+    assert distance(hash_of(upright), hash_of(lying)) <= 4
+    assert compare(buffers_of(upright), buffers_of(lying)).same
+
+
+def test_what_hides_behind_white_is_seen(tmp_path: Path):
+    """White shapes on a transparent ground look like nothing on white; they are still another picture."""
+    plain = drawing(3).convert("RGBA")
+    hidden = plain.copy()
+    clear = Image.new("RGBA", (160, 240), (255, 255, 255, 0))
+    for picture in (plain, hidden):
+        picture.paste(clear, (0, 0))
+    hidden.paste((255, 255, 255, 255), (20, 40, 120, 180))
+    one, other = saved(plain, tmp_path / "a.png"), saved(hidden, tmp_path / "b.png")
+    assert buffers_of(one).greys.shape == (2, 64, 64)
+    assert np.array_equal(buffers_of(one).greys[0], buffers_of(other).greys[0])
+    assert not compare(buffers_of(one), buffers_of(other)).same
+
+
+def test_an_opaque_alpha_channel_changes_nothing(tmp_path: Path):
+    one = saved(drawing(3), tmp_path / "a.png")
+    other = saved(drawing(3).convert("RGBA"), tmp_path / "b.png")
+    assert read_buffers(one) == read_buffers(other)
+
+
+def test_animations_are_told_apart_by_a_later_frame(tmp_path: Path):
+    def animated(name: str, *seeds: int) -> Path:
+        frames = [drawing(seed) for seed in seeds]
+        return saved(frames[0], tmp_path / name, save_all=True, append_images=frames[1:], duration=80)
+
+    one, other, still = animated("a.gif", 1, 2, 3), animated("b.gif", 1, 4, 5), saved(drawing(1), tmp_path / "c.gif")
+    assert not compare(buffers_of(one), buffers_of(other)).same
+    assert compare(buffers_of(one), buffers_of(still)).reason == "one is animated or transparent"
+
+
+def indexed(palette: list[int]) -> Image.Image:
+    picture = Image.frombytes("P", (40, 30), bytes(range(40)) * 30)
+    picture.putpalette(palette)
+    return picture
+
+
+GREYS = [v for level in range(256) for v in (level, level, level)]
+PIXELS = {
+    "another palette": (indexed(GREYS), indexed(GREYS[::-1]), False),
+    "another shape": (Image.new("RGB", (300, 200), "red"), Image.new("RGB", (200, 300), "red"), False),
+    "another mode": (Image.new("L", (30, 30), 9), Image.new("RGB", (30, 30), (9, 9, 9)), False),
+    "another alpha": (Image.new("RGBA", (9, 9), (1, 2, 3, 0)), Image.new("RGBA", (9, 9), (1, 2, 3, 255)), False),
+    "one grey level": (Image.new("L", (30, 30), 9), Image.new("L", (30, 30), 10), False),
+    "the same": (drawing(1), drawing(1), True),
+}
+
+
+@pytest.mark.parametrize("name", PIXELS)
+def test_pixel_digests(name: str, tmp_path: Path):
+    one, other, equal = PIXELS[name]
+    first = saved(one, tmp_path / "a.png", compress_level=1)
+    second = saved(other, tmp_path / "b.png", compress_level=9)
+    assert (pixel_digest(first) == pixel_digest(second)) is equal
+
+
+def test_the_digest_sees_through_the_container(tmp_path: Path):
+    jpeg = io.BytesIO()
+    drawing(1).save(jpeg, "JPEG", quality=80)
+    one = saved(Image.open(io.BytesIO(jpeg.getvalue())), tmp_path / "a.png")
+    (tmp_path / "b.jpg").write_bytes(jpeg.getvalue())
+    assert pixel_digest(one) == pixel_digest(tmp_path / "b.jpg")
+
+
+@pytest.mark.parametrize(("factor", "quality"), [(2, None), (2, 75), (2, 30), (4, 75)])
+def test_an_upscaled_picture_counts_for_less_than_its_original(factor: int, quality: int | None, tmp_path: Path):
+    with Image.open(PHOTOGRAPH) as photograph:
+        original = photograph.convert("RGB").crop((100, 60, 500, 360))
+    large = original.resize((400 * factor, 300 * factor), Image.Resampling.LANCZOS)
+    options = {"quality": quality} if quality else {}
+    path = saved(large, tmp_path / ("large.jpg" if quality else "large.png"), **options)
+    assert real_share(saved(original, tmp_path / "original.png")) == 1.0
+    assert real_share(path) * factor**2 < 1.0
