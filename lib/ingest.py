@@ -31,7 +31,7 @@ log = logging.getLogger("gleaner")
 
 BATCH_RESULTS = 5_000  # results a transaction: large enough to be cheap, small enough to hold no other step up
 BATCH_ANSWERS = 200
-FEW_ANSWERS = 48  # below this, starting worker processes takes longer than the work
+FEW_ANSWERS = 200  # below this, starting worker processes takes longer than the work
 CHUNK = 8
 FINAL_OUTCOMES = ("end", "empty")  # answers that rightly hold nothing
 READABLE_OUTCOMES = ("ok", "parse_error", "wrong_tab", *FINAL_OUTCOMES)
