@@ -90,9 +90,6 @@ class Crew:
     def bury(self, member: Member) -> None:
         raise NotImplementedError
 
-    def close(self, finished: bool) -> None:
-        raise NotImplementedError
-
     def submit(self, number: int, chunk: list[Any]) -> None:
         batch = Batch(number, chunk, [None] * len(chunk), len(chunk))
         self.backlog.append(Job(batch, list(range(len(chunk)))))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import socket
 import sys
 from collections.abc import Iterator
 from importlib import import_module
@@ -17,6 +18,8 @@ from typing import Any
 from lib.errors import GleanerError
 from lib.executors import Crew, Init, Job, Member, Work, pack, prepare, run_chunk
 from lib.stream import describe
+
+CONNECT_SECONDS = 10.0
 
 
 def import_ray() -> Any:
@@ -71,6 +74,7 @@ class RayCrew(Crew):
             path = os.pathsep.join(os.path.abspath(part) for part in sys.path)
             options |= {"num_cpus": max(self.workers, os.cpu_count() or 1), "include_dashboard": False}
             options |= {"runtime_env": {"env_vars": {"PYTHONPATH": path}}}
+        _check_reachable(address or "")
         try:
             self.ray.init(address=address or "local", **options)
         except (ConnectionError, ValueError, RuntimeError) as error:
@@ -113,3 +117,16 @@ class RayCrew(Crew):
         self.members.clear()
         if self.owner:
             self.ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Say at once that nobody listens at host:port; Ray itself would go on trying for many minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return  # "auto", "local": Ray answers for these at once
+    try:
+        socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise GleanerError(
+            f"No Ray cluster answers at {address} ({describe(error)}); check the address and run again."
+        ) from error

@@ -6,6 +6,7 @@ import itertools
 import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -249,11 +250,13 @@ def test_no_worker_outlives_its_parent(tmp_path: Path, sign: signal.Signals) -> 
     noted.mkdir()
     script = tmp_path / "parent.py"
     script.write_text(PARENT.format(root=str(ROOT), tests=str(ROOT / "tests"), folder=str(noted)))
-    parent = subprocess.Popen([sys.executable, str(script)])
+    parent = subprocess.Popen([sys.executable, str(script)], stderr=subprocess.PIPE, text=True, start_new_session=True)
     try:
         wait_until(lambda: len(list(noted.iterdir())) == 2, "both workers are busy")
-        parent.send_signal(sign)
-        assert parent.wait(timeout=60) == (130 if sign == signal.SIGINT else -sign)
+        # A terminal sends Ctrl-C to the whole group; the parent alone may react.
+        (os.killpg if sign == signal.SIGINT else os.kill)(parent.pid, sign)
+        assert parent.communicate(timeout=60)[1] == ""
+        assert parent.returncode == (130 if sign == signal.SIGINT else -sign)
         wait_until(lambda: not any(alive(int(p.name)) for p in noted.iterdir()), "the workers are gone")
     finally:
         parent.kill()
@@ -271,3 +274,12 @@ def test_ray_missing_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)  # what Python itself does for a package that cannot be imported
     with pytest.raises(GleanerError, match="pip install ray"):
         stream(double, [1], executor="ray")
+
+
+def test_a_ray_cluster_that_does_not_answer_is_one_sentence() -> None:
+    pytest.importorskip("ray", reason="the package ray is not installed")
+    with socket.socket() as bound:  # bound and not listening: connections are refused
+        bound.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{bound.getsockname()[1]}"
+        with pytest.raises(GleanerError, match="No Ray cluster answers"):
+            list(stream(double, [1], executor="ray", ray_address=address))
