@@ -132,7 +132,8 @@ class _opened:
 def _header(image: Image.Image) -> Header:
     try:
         frames = int(getattr(image, "n_frames", 1))
-        orientation = int(image.getexif().get(EXIF_ORIENTATION, 1) or 1)
+        # Pillow turns a TIFF upright by itself, the size that it reports included.
+        orientation = 1 if image.format == "TIFF" else int(image.getexif().get(EXIF_ORIENTATION, 1) or 1)
     except Exception:  # broken metadata is no reason to lose a picture whose pixels may be fine
         frames, orientation = 1, 1
     if frames > MAX_FRAMES:
