@@ -107,9 +107,8 @@ def test_library_functions_stay_readable(path: Path) -> None:
     functions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
     too_long = {f.name: (f.end_lineno or 0) - f.lineno + 1 for f in functions if (f.end_lineno or 0) - f.lineno >= 60}
     assert not too_long
-    assert "print" not in {
-        n.func.id for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)
-    }
+    called = {n.func.id for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
+    assert "print" not in called or path.name == "cli.py"  # the edge says what went wrong
 
 
 @pytest.mark.parametrize("name", STEPS)
@@ -176,7 +175,10 @@ def test_every_documented_command_parses(where: str, name: str, arguments: str) 
         return
     for stop in ("|", ">", "&&", ";"):
         words = words[: words.index(stop)] if stop in words else words
-    load_step(name).build_parser().parse_args(words)
+    try:
+        load_step(name).build_parser().parse_args(words)
+    except SystemExit as end:  # an option that answers by itself, such as --list-rules
+        assert not end.code
 
 
 def test_documents_show_every_step() -> None:
