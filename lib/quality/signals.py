@@ -1,0 +1,301 @@
+"""Closed-form signals of technical quality, measured on pixels that were not resized.
+
+All of them are defect detectors, not opinions. Signals that look for detail, noise and block edges are measured on
+square tiles of the original pixels, since any resizing hides what they look for; exposure, contrast and colour are
+measured on a thinned copy of the whole picture. Brightness is divided out where a signal is not about brightness, so
+that a dark picture is called dark and not also flat, clean and soft.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+TILE = 192  # pixels; a multiple of 8 (JPEG's grid) and of 2, 3 and 4 (the usual enlargements)
+MAX_TILES = 16  # 0.6 megapixels: enough for stable averages, and a quarter of a 2-megapixel picture
+THIN_SIDE = 512  # the thinned copy's long side
+SCALES = 3  # octaves at which sharpness is measured: 1, 1/2 and 1/4 of the original size
+NOISE_BLOCK = 16
+TEXTURE_GAIN = 1.5
+PERIODS = 24  # profiles are cut to a multiple, so that 1/2, 1/3, 1/4 and 1/8 fall on whole frequencies
+LOWEST_FREQUENCY = 0.22  # cycles a pixel: enlargements by up to 4.5
+PAIRED = 2.5  # blurred JPEGs reach 2.2 times their grid at a period of 2, enlargements by 2 commonly more
+GRID_SHOWS = 1.8  # natural pictures stay below 1.3
+MARGIN = 12.0  # grey levels: blocks nearer to black or white are left out, clipping hides their noise
+LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601, as JPEG has it
+
+
+@dataclass(frozen=True)
+class Signals:
+    """What was measured. Shares are 0..1; `white` and `black` are the 99th and 1st percentile of brightness, 0..1.
+
+    softness      re-blur measure at 1, 1/2 and 1/4 of the size: 0 sharp … 1 without any detail
+    resampled     how strongly the gradients repeat at an enlargement's period, in spreads above their surroundings
+    noise         standard deviation in grey levels, of the picture stretched to full brightness
+    blockiness    mean gradient on the strongest 8-pixel grid over that off it; 1 is none
+    contrast      standard deviation of brightness over `white`
+    colourfulness Hasler and Suesstrunk's M3; 0 is grey
+    entropy       of the brightness histogram, bits, 0..8
+    """
+
+    width: int
+    height: int
+    softness: tuple[float, ...]
+    resampled: float
+    noise: float
+    blockiness: float
+    white: float
+    black: float
+    clipped_high: float
+    clipped_low: float
+    contrast: float
+    colourfulness: float
+    entropy: float
+
+
+def measure_signals(rgb: np.ndarray) -> Signals:
+    """All signals of one picture: uint8 of shape (height, width, 3), upright, not resized. At least 1 x 1 pixels."""
+    height, width = rgb.shape[:2]
+    thin = thinned(rgb)
+    grey = thin @ LUMA
+    histogram = np.bincount(grey.astype(np.uint8).ravel(), minlength=256) / grey.size
+    white, black = quantile(histogram, 0.99), quantile(histogram, 0.01)
+    tiles = grey_tiles(rgb)
+    across, down = profiles(tiles)
+    octaves = [tiles]
+    while len(octaves) < SCALES:
+        octaves.append(halved(octaves[-1]))
+    sigma = noise_sigma(tiles, octaves[1])
+    # Below a tenth of full brightness 8 bits leave too few levels to stretch.
+    stretch = 1 / max(white, 0.1)
+    return Signals(
+        width=width,
+        height=height,
+        softness=softness(octaves, sigma),
+        resampled=resampled(tiles, across, down),
+        noise=sigma * stretch,
+        blockiness=blockiness(across, down),
+        white=white,
+        black=black,
+        clipped_high=clipped_share(histogram[::-1]),
+        clipped_low=clipped_share(histogram),
+        contrast=float(grey.std()) / 255 * stretch,
+        colourfulness=colourfulness(thin),
+        entropy=entropy(histogram),
+    )
+
+
+def thinned(rgb: np.ndarray) -> np.ndarray:
+    """Every n-th pixel of every n-th row, so that the long side is about THIN_SIDE: float32 (h, w, 3)."""
+    step = max(1, round(max(rgb.shape[:2]) / THIN_SIDE))
+    return rgb[step // 2 :: step, step // 2 :: step].astype(np.float32)
+
+
+def grey_tiles(rgb: np.ndarray) -> np.ndarray:
+    """Up to MAX_TILES square tiles spread evenly over the picture: float32 grey of shape (n, side, side).
+
+    The side is TILE, or the picture's short side where that is less. Origins lie on multiples of 8.
+    """
+    height, width = rgb.shape[:2]
+    side = min(TILE, height, width)
+    rows, columns = _spread(height, width, side)
+    tiles = [rgb[y : y + side, x : x + side] for y in rows for x in columns]
+    return np.stack([tile.astype(np.float32) @ LUMA for tile in tiles])
+
+
+def _spread(height: int, width: int, side: int) -> tuple[list[int], list[int]]:
+    down, across = height // side, width // side
+    while down * across > MAX_TILES:
+        if down * width >= across * height and down > 1:
+            down -= 1
+        else:
+            across -= 1
+    return _origins(height - side, down), _origins(width - side, across)
+
+
+def _origins(room: int, count: int) -> list[int]:
+    if count == 1:
+        return [room // 2 // 8 * 8]
+    return [int(room * i / (count - 1)) // 8 * 8 for i in range(count)]
+
+
+def softness(octaves: Sequence[np.ndarray], sigma: float) -> tuple[float, ...]:
+    """The re-blur measure at each octave, finest first; `sigma` is the noise of the first, in grey levels.
+
+    Where noise makes up most of an octave's gradients its sharpness cannot be told, and the next octave, whose noise
+    is half of it, speaks for both.
+    """
+    found: list[float] = []
+    for scale in reversed(range(len(octaves))):
+        tiles, noise = octaves[scale], sigma / 2**scale
+        across, share = reblur(tiles, noise)
+        down, other_share = reblur(tiles.transpose(0, 2, 1), noise)
+        unsure = max(share, other_share) ** 2 if found else 0.0
+        found.append((1 - unsure) * max(across, down) + unsure * (found[-1] if found else 0.0))
+    return tuple(reversed(found))
+
+
+def reblur(tiles: np.ndarray, sigma: float = 0.0) -> tuple[float, float]:
+    """(how much of the gradient a horizontal 9-tap blur leaves, which share of the gradient is noise).
+
+    1/3 for a sharp edge, less for texture, 1 for what is blurred or flat. After Crete, Dolmiere, Ladret and Nicolas,
+    "The blur effect", SPIE 6492 (2007), with energies in place of absolute values: those let white noise of standard
+    deviation `sigma` be taken off exactly (2 sigma^2 a gradient), so that noise does not pass for detail. The gradient
+    of the blurred picture is a difference of two pixels nine apart, so the blur itself is never computed.
+    """
+    if tiles.shape[2] < 10:
+        return 1.0, 0.0
+    fine = tiles[:, :, 5:-4] - tiles[:, :, 4:-5]
+    coarse = tiles[:, :, 9:] - tiles[:, :, :-9]
+    noise = 2 * sigma * sigma * fine.size
+    before, after = float(np.vdot(fine, fine)), float(np.vdot(coarse, coarse))
+    if before <= 0:
+        return 1.0, 0.0
+    share = min(1.0, noise / before)
+    before, after = max(before - noise, before / 10), max(after - noise, after / 10) / 81
+    return min(1.0, float(np.sqrt(after / before))), share
+
+
+def halved(tiles: np.ndarray) -> np.ndarray:
+    """Half the size by 2 x 2 means; an odd last row or column is left out."""
+    side = tiles.shape[1] // 2 * 2
+    even = tiles[:, :side, :side]
+    summed = even[:, ::2, ::2] + even[:, 1::2, ::2]
+    summed += even[:, ::2, 1::2]
+    summed += even[:, 1::2, 1::2]
+    summed *= 0.25
+    return summed
+
+
+def noise_sigma(tiles: np.ndarray, half: np.ndarray) -> float:
+    """White noise in grey levels (standard deviation); `half` are the same tiles at half the size.
+
+    Halving by means halves white noise, whereas texture grows a little (by TEXTURE_GAIN in energy), which tells the
+    two apart: s0^2 = n^2 + t^2 and s1^2 = n^2 / 4 + g t^2.
+    """
+    whole, halfway = _calmest(tiles, NOISE_BLOCK), _calmest(half, NOISE_BLOCK // 2)
+    energy = (whole * whole - halfway * halfway / TEXTURE_GAIN) / (1 - 1 / (4 * TEXTURE_GAIN))
+    return float(np.sqrt(max(0.0, energy)))
+
+
+def _calmest(tiles: np.ndarray, block: int) -> float:
+    """Noise and fine texture together, from the calmest tenth of the blocks; 0 where no block is usable.
+
+    Immerkaer, "Fast noise variance estimation", CVIU 64 (1996): the mean absolute answer of the difference of two
+    Laplacians. Edges answer too, hence the calmest blocks rather than the whole picture.
+    """
+    if tiles.shape[1] < block + 2:
+        return 0.0
+    second = tiles[:, 2:] - tiles[:, 1:-1]
+    second -= tiles[:, 1:-1] - tiles[:, :-2]
+    answer = second[:, :, 2:] - second[:, :, 1:-1]
+    answer -= second[:, :, 1:-1] - second[:, :, :-2]
+    np.abs(answer, out=answer)
+    strengths = _block_means(answer, block) * float(np.sqrt(np.pi / 2)) / 6
+    means = _block_means(tiles[:, 1:-1, 1:-1], block)
+    # Clipping at black or white hides noise.
+    usable = strengths[np.minimum(means, 255 - means) > MARGIN + 2 * strengths]
+    return float(np.percentile(usable, 10)) if usable.size else 0.0
+
+
+def _block_means(values: np.ndarray, side: int) -> np.ndarray:
+    count = values.shape[1] // side
+    whole = values[:, : count * side, : count * side]
+    blocks = whole.reshape(len(values), count, side, count, side)
+    return blocks.mean(axis=(2, 4)).ravel()
+
+
+def profiles(tiles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean absolute gradient at each position across and down the tiles: two float32 arrays of (n, side - 1)."""
+    across = np.abs(tiles[:, :, 1:] - tiles[:, :, :-1]).mean(axis=1)
+    down = np.abs(tiles[:, 1:] - tiles[:, :-1]).mean(axis=2)
+    return across, down
+
+
+def blockiness(across: np.ndarray, down: np.ndarray) -> float:
+    """Gradient on the strongest 8-pixel grid over that on the second strongest; 1 is none.
+
+    All eight phases are tried, since a rotated or cropped copy of a JPEG has its grid elsewhere; the second strongest
+    rather than the median, since an enlargement by 2 or 4 is strong on several phases and a grid on one.
+    """
+    ratios = []
+    for profile in (across, down):
+        length = profile.shape[1] // 8 * 8
+        if length < 32:
+            continue
+        phases = np.sort(profile[:, :length].reshape(len(profile), -1, 8).mean(axis=(0, 1)))
+        ratios.append(float(phases[-1]) / max(float(phases[-2]), 0.05))
+    return float(np.mean(ratios)) if ratios else 1.0
+
+
+def resampled(tiles: np.ndarray, across: np.ndarray, down: np.ndarray) -> float:
+    """How far the strongest period of the gradients stands above the spectrum around it; about 1 where there is none.
+
+    Interpolation by a factor k leaves first and second differences that repeat with 1/k cycles a pixel (Gallagher,
+    "Detection of linear and cubic interpolation in JPEG compressed images", CRV 2005). JPEG's grid repeats at all
+    multiples of 1/8. Where that grid shows, a period of 2 proves nothing, and one of 4 only what exceeds the grid.
+    """
+    curved_across = np.abs(np.diff(tiles[:, ::2], n=2, axis=2)).mean(axis=1)
+    curved_down = np.abs(np.diff(tiles[:, :, ::2], n=2, axis=1)).mean(axis=2)
+    length = across.shape[1] // PERIODS * PERIODS - PERIODS * (across.shape[1] % PERIODS == 0)
+    if length < 2 * PERIODS:
+        return 1.0
+    first = (_peaks(across, length) + _peaks(down, length)) / 2
+    second = (_peaks(curved_across, length) + _peaks(curved_down, length)) / 2
+    eighth = length // 8
+    grid = float(max(first[eighth], first[3 * eighth], second[eighth], second[3 * eighth]))
+    if grid > GRID_SHOWS:
+        first[2 * eighth - 1 : 2 * eighth + 2] -= max(first[eighth], second[eighth]) - 1
+        first[4 * eighth - 1 :] -= PAIRED * grid
+        second[2 * eighth - 1 : 2 * eighth + 2] = 0
+        for peaks in (first, second):
+            peaks[3 * eighth - 1 : 3 * eighth + 2] = 0
+    lowest = int(length * LOWEST_FREQUENCY)
+    return float(max(first[lowest:].max(), second[lowest:].max()))
+
+
+def _peaks(profile: np.ndarray, length: int) -> np.ndarray:
+    """The amplitude spectrum of profiles (n, >= length), each frequency over the median of its surroundings."""
+    part = profile[:, :length]
+    part = part / (part.mean(axis=1, keepdims=True) + 0.5)
+    part = (part - part.mean(axis=1, keepdims=True)) * np.hanning(length).astype(np.float32)
+    spectrum = np.abs(np.fft.rfft(part, axis=1)).mean(axis=0)
+    return spectrum / np.maximum(_moving_median(spectrum, 8), 1e-6)
+
+
+def _moving_median(values: np.ndarray, reach: int) -> np.ndarray:
+    padded = np.pad(values, reach, mode="reflect")
+    return np.median(np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1), axis=1)
+
+
+def quantile(histogram: np.ndarray, share: float) -> float:
+    """The brightness, 0..1, below which this share of the pixels lies; interpolated between levels."""
+    below = np.concatenate(([0.0], np.cumsum(histogram)))
+    right = min(max(int(np.searchsorted(below, share)), 1), 256)
+    inside = (share - below[right - 1]) / max(float(histogram[right - 1]), 1e-9)
+    return min(1.0, (right - 1 + min(1.0, float(inside))) / 255)
+
+
+def clipped_share(histogram: np.ndarray) -> float:
+    """The share of pixels in the three levels at this end of the histogram, a thousandth of stray pixels left out.
+
+    Counted from the brightest (or darkest) level that occurs, so that darkening a blown picture does not mend it.
+    """
+    end = int(np.searchsorted(np.cumsum(histogram), 0.001))
+    return float(histogram[: end + 3].sum())
+
+
+def colourfulness(rgb: np.ndarray) -> float:
+    """Hasler and Suesstrunk, "Measuring colourfulness in natural images", SPIE 5007 (2003), M3; float32 (h, w, 3)."""
+    red, green, blue = rgb[..., 0], rgb[..., 1], rgb[..., 2]
+    first, second = red - green, (red + green) / 2 - blue
+    spread = np.hypot(first.std(), second.std())
+    return float(spread + 0.3 * np.hypot(first.mean(), second.mean()))
+
+
+def entropy(histogram: np.ndarray) -> float:
+    """Shannon entropy in bits of a histogram whose sum is 1."""
+    occupied = histogram[histogram > 0]
+    return float(-(occupied * np.log2(occupied)).sum())

@@ -1,0 +1,291 @@
+"""The technical score: its formulas on tiny arrays, and what known damage does to photographs."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFilter
+from sklearn.datasets import load_sample_image
+from support import ROOT
+
+from lib.criteria.quality import measure_technical
+from lib.quality import signals as formulas
+from lib.quality.jpeg_tables import jpeg_quality, quality_of_file
+from lib.quality.score import ANCHORS, WEIGHTS, Verdict, between, judge
+from lib.quality.signals import measure_signals
+
+KODAK = ROOT.parent / "shared" / "photos" / "kodak"  # used where it lies beside the checkout
+PHOTOS = ("china.jpg", "flower.jpg", "nature-1", "nature-2", *(f"kodak/{n}.png" for n in (3, 8, 15, 20, 23)))
+
+
+@cache
+def photo(name: str) -> Image.Image | None:
+    """A photograph that ships with scikit-learn or lies beside the checkout, or a drawing with nature's spectrum."""
+    if name.endswith(".jpg"):
+        return Image.fromarray(load_sample_image(name))
+    if name.startswith("kodak/"):
+        path = KODAK.parent / name
+        return Image.open(path).convert("RGB") if path.exists() else None
+    return like_nature(int(name[-1]))
+
+
+def like_nature(seed: int, width: int = 640, height: int = 448) -> Image.Image:
+    """Clouds with a spectrum of 1/f, and sharp-edged discs on them: as sharp at every scale as photographs."""
+    random = np.random.default_rng(seed)
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
+    frequency[0, 0] = 1
+    planes = []
+    for _ in range(3):
+        noise = np.fft.rfft2(random.normal(size=(height, width)))
+        planes.append(np.fft.irfft2(noise / frequency**1.4, (height, width)))
+    values = np.stack(planes, -1)
+    values = (values - values.min()) / np.ptp(values) * 330 - 40
+    y, x = np.mgrid[:height, :width]
+    for _ in range(150):
+        cx, cy, radius = random.uniform(0, width), random.uniform(0, height), 120 / random.uniform(2, 30)
+        values[np.hypot(x - cx, y - cy) < radius] = random.uniform(10, 250, 3)
+    return Image.fromarray(np.clip(values, 0, 255).astype(np.uint8))
+
+
+Damage = Callable[[Image.Image], Image.Image]
+
+
+def blurred(sigma: float) -> Damage:
+    return lambda image: image.filter(ImageFilter.GaussianBlur(sigma))
+
+
+def noisy(sigma: float) -> Damage:
+    def damage(image: Image.Image) -> Image.Image:
+        values = np.asarray(image, float)
+        values = values + np.random.default_rng(7).normal(0, sigma, values.shape)
+        return Image.fromarray(np.clip(values + 0.5, 0, 255).astype(np.uint8))
+
+    return damage
+
+
+def as_jpeg(quality: int) -> Damage:
+    def damage(image: Image.Image) -> Image.Image:
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=quality)
+        return Image.open(buffer)
+
+    return damage
+
+
+def darkened(factor: float) -> Damage:
+    return lambda image: Image.fromarray(np.rint(np.asarray(image) * factor).astype(np.uint8))
+
+
+def enlarged(factor: float, kernel: Image.Resampling = Image.Resampling.BICUBIC) -> Damage:
+    return lambda image: image.resize((round(image.width * factor), round(image.height * factor)), kernel)
+
+
+SERIES: dict[str, list[Damage]] = {
+    "blurry": [blurred(sigma) for sigma in (1, 2, 3, 5)],
+    "noisy": [noisy(sigma) for sigma in (10, 20, 30, 50)],
+    "blocky": [as_jpeg(quality) for quality in (75, 50, 25, 10, 5)],
+    "dark": [darkened(factor) for factor in (0.7, 0.5, 0.35, 0.2, 0.1)],
+    "upscaled": [enlarged(factor) for factor in (1.5, 2, 3, 4)],
+}
+# Steps that show at a glance: from there on the damage must also be named.
+NAMED_FROM = {"blurry": 1, "noisy": 0, "blocky": 1, "dark": 1, "upscaled": 1}
+
+
+def verdict(image: Image.Image) -> Verdict:
+    tables = getattr(image, "quantization", None)
+    return judge(measure_signals(np.asarray(image.convert("RGB"))), jpeg_quality(tables) if tables else None)
+
+
+def photos() -> Iterator[tuple[str, Image.Image]]:
+    for name in PHOTOS:
+        if (image := photo(name)) is not None:
+            yield name, image
+
+
+@pytest.mark.parametrize("damage", SERIES)
+def test_every_stronger_step_scores_less(damage: str) -> None:
+    for name, image in photos():
+        scores = [verdict(image).score, *(verdict(step(image)).score for step in SERIES[damage])]
+        assert scores == sorted(set(scores), reverse=True), (name, damage, scores)
+
+
+def test_the_damage_is_the_reason_that_is_named() -> None:
+    wrong, total = [], 0
+    for damage, steps in SERIES.items():
+        for name, image in photos():
+            for number, step in enumerate(steps[NAMED_FROM[damage] :], NAMED_FROM[damage]):
+                total += 1
+                if (found := verdict(step(image))).reason != damage:
+                    wrong.append((damage, number, name, found.reason, found.traits))
+    assert len(wrong) <= 0.05 * total, wrong
+
+
+@pytest.mark.parametrize("name", ["china.jpg", "nature-1", "nature-2"])
+def test_an_undamaged_picture_has_no_damage_named(name: str) -> None:
+    image = photo(name)
+    assert image
+    assert verdict(image).reason == "no defect found", verdict(image)
+
+
+@pytest.mark.parametrize("kernel", [Image.Resampling.LANCZOS, Image.Resampling.BILINEAR])
+@pytest.mark.parametrize("factor", [2, 3, 4])
+def test_enlargements_are_told_from_blur(factor: int, kernel: Image.Resampling) -> None:
+    image = photo("china.jpg")
+    assert image
+    assert verdict(enlarged(factor, kernel)(image)).worst == "upscaled"
+    assert verdict(blurred(factor)(image)).worst == "blurry"
+
+
+# --- formulas on arrays that can be computed by hand -----------------------------------------------------------------
+
+
+def columns(values: list[float], side: int = 32) -> np.ndarray:
+    """One tile whose rows are all the same."""
+    return np.tile(np.array(values, np.float32), (1, side, 1))
+
+
+def test_reblur_of_a_step_is_a_third() -> None:
+    # One gradient of 100 before; nine of 100/9 after: energies 100^2 and 9 (100/9)^2, whose ratio is 1/9.
+    step = columns([0.0] * 16 + [100.0] * 16)
+    assert formulas.reblur(step)[0] == pytest.approx(1 / 3)
+
+
+def test_reblur_of_a_ramp_and_of_nothing_is_one() -> None:
+    assert formulas.reblur(columns([float(v) for v in range(32)]))[0] == pytest.approx(1)
+    assert formulas.reblur(columns([7.0] * 32))[0] == 1
+    assert formulas.reblur(np.zeros((1, 4, 4), np.float32))[0] == 1
+
+
+def test_reblur_takes_off_the_noise_it_is_told_of() -> None:
+    # Alternating +-s is a gradient of 2 s everywhere; two independent samples differ by sqrt(2) s: energy 2 s^2.
+    noise = np.random.default_rng(1).normal(0, 8, (4, 64, 64)).astype(np.float32)
+    edge = np.zeros((4, 64, 64), np.float32)
+    edge[:, :, 32:] = 200
+    clean, told, untold = (
+        formulas.reblur(edge)[0],
+        formulas.reblur(edge + noise, 8)[0],
+        formulas.reblur(edge + noise)[0],
+    )
+    assert abs(told - clean) < abs(untold - clean) / 3
+
+
+@pytest.mark.parametrize("sigma", [4, 8, 16])
+def test_noise_is_measured_in_grey_levels(sigma: float) -> None:
+    tiles = np.random.default_rng(2).normal(128, sigma, (9, 192, 192)).astype(np.float32)
+    assert formulas.noise_sigma(tiles, formulas.halved(tiles)) == pytest.approx(sigma, rel=0.15)
+
+
+def test_texture_is_no_noise() -> None:
+    image = photo("nature-1")
+    assert image
+    assert measure_signals(np.asarray(image)).noise < 1
+
+
+def test_halving_takes_means() -> None:
+    tile = np.arange(16, dtype=np.float32).reshape(1, 4, 4)
+    assert formulas.halved(tile).tolist() == [[[2.5, 4.5], [10.5, 12.5]]]
+
+
+@pytest.mark.parametrize("shift", [0, 3])
+def test_blockiness_finds_the_grid_wherever_it_lies(shift: int) -> None:
+    blocks = np.repeat(np.random.default_rng(3).integers(0, 100, 30), 8).astype(float)
+    ramp = np.arange(192) * 0.5
+    tile = columns(list(blocks[shift : shift + 192] + ramp), 192)
+    across, down = formulas.profiles(tile)
+    assert formulas.blockiness(across, across) > 10
+    assert formulas.blockiness(down, down) == 0  # no gradient down the columns, hence no grid
+
+
+def test_entropy_and_clipping_of_known_histograms() -> None:
+    histogram = np.zeros(256)
+    histogram[[0, 100, 200, 255]] = 0.25
+    assert formulas.entropy(histogram) == pytest.approx(2)
+    assert formulas.clipped_share(histogram) == pytest.approx(0.25)
+    assert formulas.quantile(histogram, 0.99) == pytest.approx(254.96 / 255, abs=0.01)
+
+
+def test_colourfulness_of_one_red_and_of_grey() -> None:
+    red = np.zeros((4, 4, 3), np.float32)
+    red[..., 0] = 255
+    # Without spread only the means count: 0.3 sqrt(255^2 + 127.5^2).
+    assert formulas.colourfulness(red) == pytest.approx(0.3 * np.hypot(255, 127.5))
+    assert formulas.colourfulness(np.full((4, 4, 3), 90, np.float32)) == 0
+
+
+def test_sharpness_noise_and_contrast_do_not_depend_on_exposure() -> None:
+    image = photo("china.jpg")
+    assert image
+    bright, dark = (measure_signals(np.asarray(step(image))) for step in (darkened(1.0), darkened(0.4)))
+    assert dark.softness == pytest.approx(bright.softness, abs=0.02)
+    assert dark.contrast == pytest.approx(bright.contrast, rel=0.03)
+    assert dark.white == pytest.approx(0.4 * bright.white, abs=0.01)
+
+
+@pytest.mark.parametrize("quality", [15, 25, 50, 60, 75, 85, 90, 95, 98, 100])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_jpeg_quality_is_read_from_the_tables(quality: int, mode: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    Image.new(mode, (16, 16), 90).save(path, quality=quality)
+    assert quality_of_file(path) == pytest.approx(quality, abs=1)
+
+
+def test_only_jpegs_have_a_quality(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    (tmp_path / "b.jpg").write_text("text")
+    assert quality_of_file(tmp_path / "a.png") is None
+    assert quality_of_file(tmp_path / "b.jpg") is None
+
+
+@pytest.mark.parametrize("name", ANCHORS)
+def test_anchors_ascend_and_never_turn_back(name: str) -> None:
+    places, heights = zip(*ANCHORS[name], strict=True)
+    assert list(places) == sorted(set(places))
+    assert list(heights) in (sorted(heights), sorted(heights, reverse=True))
+    assert name == "jpeg" or name in WEIGHTS
+
+
+def test_lines_between_anchors() -> None:
+    anchors = ((0.0, 0.0), (10.0, 50.0), (20.0, 100.0))
+    cases = [(-1, 0), (0, 0), (5, 25), (10, 50), (15, 75), (20, 100), (99, 100)]
+    assert [between(anchors, value) for value, _ in cases] == [expected for _, expected in cases]
+
+
+@pytest.mark.parametrize(
+    ("size", "colour", "worst"),
+    [
+        ((400, 300), (255, 255, 255), "near_blank"),
+        ((400, 300), (0, 0, 0), "near_blank"),
+        ((1, 1), (10, 200, 30), "near_blank"),
+        ((3000, 2), (10, 200, 30), "near_blank"),
+    ],
+)
+def test_pictures_of_nothing_are_called_so(size: tuple[int, int], colour: tuple[int, ...], worst: str) -> None:
+    found = verdict(Image.new("RGB", size, colour))
+    assert found.worst == worst
+    assert found.score < 5
+
+
+@pytest.mark.parametrize(
+    ("box", "reason"), [((0, 0, 60, 50), "tiny"), ((0, 100, 640, 160), "odd shape")], ids=["tiny", "strip"]
+)
+def test_size_and_shape_are_named(box: tuple[int, int, int, int], reason: str) -> None:
+    image = photo("china.jpg")
+    assert image
+    assert verdict(image.crop(box)).reason == reason
+
+
+def test_a_measure_tells_what_it_saw(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    image = photo("china.jpg")
+    assert image
+    image.save(path, quality=40)
+    measure = measure_technical(path)
+    assert measure.reason == "blocky"
+    assert (measure.width, measure.height, measure.format) == (640, 427, "jpeg")
+    assert measure.detail["jpeg_quality"] == pytest.approx(40, abs=1)
+    assert measure.detail["worst"] == "blocky"
