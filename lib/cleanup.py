@@ -105,9 +105,11 @@ def undo(db: Database, run_id: int, *, dry_run: bool = False, bar: BarFactory = 
     if dry_run:
         return Counter({"undone": total} if total else {})
     with bar(total, "Undoing", "row") as progress:
-        # Orphans had no parent before either, so they come back unchecked, in a transaction of their own.
+        # What was an orphan before comes back unchecked, in a transaction of its own.
         for orphans in (False, True):
             _undo_some(db, run_id, orphans, counts, progress.update)
+    if left := journal.count_actions(db, run_id, "done"):
+        counts["missing_parent"] = left
     return counts
 
 
@@ -222,22 +224,24 @@ def _undo_some(db: Database, run_id: int, orphans: bool, counts: Counter[str], u
     try:
         with db.transaction():
             for action in journal.iter_actions(db, run_id, "done", newest_first=True):
-                if (action.reason == "orphan") is not orphans:
+                row = orjson.loads(action.payload)
+                if orphans and action.reason != "orphan" and not store.lacks_only_its_query(db, action.table_name, row):
                     continue
-                outcome = _undo_one(db, action)
-                counts[outcome] += 1
-                if outcome != "missing_parent":
+                if not orphans and action.reason == "orphan":
+                    continue
+                if outcome := _undo_one(db, action, row):
+                    counts[outcome] += 1
                     journal.set_state(db, [action.id], "undone")
-                update(1)
+                    update(1)
     finally:
         store.without_foreign_keys(db, False)
 
 
-def _undo_one(db: Database, action: Action) -> str:
-    row = orjson.loads(action.payload)
+def _undo_one(db: Database, action: Action, row: dict[str, Any]) -> str:
+    """The outcome; empty where the row cannot come back because its parent is not there."""
     try:
         if action.kind == "change_row":
             return "undone" if store.restore_url(db, row) else "there_again"
         return "undone" if store.put_back(db, action.table_name, row) else "there_again"
     except sqlite3.IntegrityError:
-        return "missing_parent"
+        return ""

@@ -68,11 +68,9 @@ def _sweep(folder: Path) -> None:
 
 def _free_name(folder: Path) -> Path:
     stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
-    candidate, number = folder / f"gleaner-{stamp}.db", 1
-    while candidate.exists():
-        number += 1
-        candidate = folder / f"gleaner-{stamp}-{number}.db"
-    return candidate
+    # Counted on from the newest of the same second: rotation may have made room below it.
+    taken = [number for other, number in map(_age, list_backups(folder)) if other == stamp]
+    return folder / (f"gleaner-{stamp}-{max(taken) + 1}.db" if taken else f"gleaner-{stamp}.db")
 
 
 def _age(path: Path) -> tuple[str, int]:

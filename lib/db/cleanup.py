@@ -164,6 +164,18 @@ def restore_url(db: Database, row: dict[str, Any]) -> bool:
     return db.execute("UPDATE OR IGNORE image_variants SET url = ? WHERE id = ?", (row["url"], row["id"])).rowcount > 0
 
 
+def lacks_only_its_query(db: Database, table: str, row: dict[str, Any]) -> bool:
+    """Whether a row is a result whose picture is there and whose search is not: step 4 takes out no searches."""
+    if table != "results":
+        return False
+    return bool(
+        db.value(
+            "SELECT EXISTS (SELECT 1 FROM images WHERE id = ?) AND NOT EXISTS (SELECT 1 FROM queries WHERE id = ?)",
+            (row["image_id"], row["query_id"]),
+        )
+    )
+
+
 def without_foreign_keys(db: Database, off: bool) -> None:
     """Switches the checking of parents, which rows that were orphans before cannot pass; outside transactions only."""
     db.execute(f"PRAGMA foreign_keys = {'OFF' if off else 'ON'}")
