@@ -245,7 +245,8 @@ def parse(made: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse
     root: Path = early.parse_known_args(argv)[0].workspace
     path = Workspace(root).settings
     apply_settings(made, made.get_default("step"), read_settings(path), os.environ, path)
-    return made.parse_args(argv)
+    # Intermixed, so that words may stand after flags: `6_dedup.py exact --dry-run photos`.
+    return made.parse_intermixed_args(argv)
 
 
 def _run_in_session(args: argparse.Namespace, work: Callable[[Session], Summary], needs: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from PIL import Image
 
 from lib.decode import decode
 
-VERSION = "1"
+VERSION = "2"
 CROP = 512  # pixels from the middle; enough rings, and the cost does not grow with the picture
 # Over 13 photographs the spectral power at half of the highest frequency lies 0.8 to 2.0 powers of ten below that at a
 # tenth of it; enlarged to twice their size, 2.2 to 3.1 below (as a JPEG of quality 30: 2.1 to 2.8).
@@ -21,12 +22,13 @@ _RINGS = np.arange(0.1, 0.95, 0.1)
 
 
 def real_share(path: Path | str) -> float:
-    """Share of the pixels that carry detail, above 0 up to 1: about 0.2 for a picture enlarged to twice its size.
+    """Share of the pixels that carry detail, a power of two up to 1: 1/4 or 1/8 for one enlarged to twice its size.
 
-    Decodes the whole picture. Raises lib.decode.DecodeError.
+    The measure is no finer than that, and copies of one picture must not be ranked by its noise. Decodes the whole
+    picture. Raises lib.decode.DecodeError.
     """
     edge = spectrum_edge(_middle(decode(Path(path)).rgb))
-    return 1.0 if edge >= SHARP_FROM else (MARGIN * edge) ** 2
+    return 1.0 if edge >= SHARP_FROM else 2.0 ** round(2.0 * math.log2(MARGIN * edge))
 
 
 def spectrum_edge(grey: np.ndarray) -> float:

@@ -16,7 +16,7 @@ Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 def to_words(hashes: np.ndarray) -> np.ndarray:
     """uint8 of shape (n, bytes), bytes a multiple of 8 -> uint64 of shape (n, bytes / 8), in whatever byte order."""
-    return np.ascontiguousarray(hashes).view(np.uint64).reshape(len(hashes), -1)
+    return np.ascontiguousarray(hashes).view(np.uint64).reshape(len(hashes), hashes.shape[1] // 8)
 
 
 def collapse(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
