@@ -14,8 +14,8 @@ Examples
 Running the same command again goes on where it stopped. A captcha stops the engine (exit code 4) and keeps its queue;
 it is never taken for an empty result, and never solved or dodged.
 
-Terms   Yandex's terms allow automated queries through its paid Search API only, which this is not. Prefer an official
-        or open API, keep the pace low, and search this way only where you have the right to.
+Terms   Yandex asks that automatic queries go through its paid Search API, which this is not. Prefer an official or open
+        API, keep the pace low, and search this way only where you have the right to.
 
 Next    python 2_ingest_db.py
 """

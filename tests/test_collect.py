@@ -24,6 +24,7 @@ from demo import Gallery, running_gallery
 from lib import raw_store
 from lib.browser import Proxy, read_proxy
 from lib.collecting.intake import clean_host, hosts_for, keywords, params_for
+from lib.collecting.job import seconds_until
 from lib.collecting.pace import PacedWeb, Pacer, is_loopback
 from lib.collecting.search import Ending, Hosts, Limits, Search
 from lib.collecting.store import Store
@@ -339,20 +340,20 @@ def test_a_captcha_stops_the_engine_and_keeps_its_queue(gallery, tmp_path, photo
     assert "--headed" in capsys.readouterr().err
 
 
-def test_a_long_retry_after_is_written_down_and_respected(gallery, tmp_path, one, capsys):
+def test_a_long_retry_after_is_written_down_and_respected(gallery, tmp_path, photos, capsys):
+    workspace, arguments = tmp_path / "ws", ["--images", photos, "--max-pages", 2]
     gallery.set_fault("429=4000@xhr:1")
-    assert collect(gallery, tmp_path / "ws", "--images", one) == 4
-    (until,) = as_rows(tmp_path / "ws" / "gleaner.db", "SELECT not_before FROM queries")[0]
-    assert (
-        time.time() + 3500
-        < time.mktime(time.strptime(until[:19], "%Y-%m-%dT%H:%M:%S")) - time.timezone
-        < time.time() + 4100
-    )
+    assert collect(gallery, workspace, *arguments) == 4
+    moments = as_rows(workspace / "gleaner.db", "SELECT not_before FROM queries")
+    assert len(moments) == 2 and all(3500 < seconds_until(moment) < 4100 for (moment,) in moments)
     gallery.clear_faults()
     gallery.site.board.asked.clear()
-    assert collect(gallery, tmp_path / "ws", "--images", one) == 4
-    assert asked(gallery) == {} and "asked to be left alone until" in capsys.readouterr().err
-    assert collect(gallery, tmp_path / "ws", "--retry", "blocked") == 0
+    for also in ([], ["--keywords", "flower"]):  # what is new in the queue waits too
+        assert collect(gallery, workspace, *arguments, *also) == 4
+        assert "asked to be left alone until" in capsys.readouterr().err
+    assert asked(gallery) == {}
+    assert collect(gallery, workspace, "--retry", "blocked") == 0
+    assert [state for state, *_ in queries(workspace)] == ["done"] * 3
 
 
 def test_drift_is_recorded_with_the_page(gallery, tmp_path, one):

@@ -14,7 +14,7 @@ from typing import Any
 
 from lib.browser import BrowserSettings, read_proxy, require_browser
 from lib.collecting import intake
-from lib.collecting.intake import CONTINUE, SEARCH, SKIP, WAIT, Planned
+from lib.collecting.intake import SKIP, Planned
 from lib.collecting.lock import engine_lock
 from lib.collecting.pace import is_loopback
 from lib.collecting.run import Collected, CollectOptions, EngineRun, Task, stop_sentence
@@ -120,32 +120,29 @@ class Job:
             return found
 
     def _batches(self, planned: list[Planned]) -> list[tuple[tuple[str, ...], list[Task], float]]:
-        """Tasks by the hosts that they belong to, with the seconds that the engine still wants to be left alone."""
-        soon = {plan.row.id: _seconds_until(plan.row.not_before) for plan in planned if plan.row}
+        """Tasks by the hosts that they belong to, with the seconds that those still want to be left alone.
+
+        A wait is for the whole queue, what is new in it included. Raises BlockedError where all have to wait long.
+        """
         batches: dict[tuple[str, ...], list[Planned]] = {}
         for plan in planned:
-            ready = plan.action in (SEARCH, CONTINUE) or (
-                plan.action == WAIT and plan.row and soon[plan.row.id] <= LONGEST_WAIT
-            )
-            if ready and plan.row:
+            if plan.row and plan.action != SKIP:
                 own = plan.row.params.get("host")
                 batches.setdefault((own,) if own else self._own_hosts(), []).append(plan)
-        waiting = [plan for plan in planned if plan.action == WAIT and plan.row]
-        if waiting and not batches:
-            first = min(plan.row.not_before for plan in waiting if plan.row)
-            reason = next(plan.row.outcome for plan in waiting if plan.row) or "blocked"
+        ready, held = [], ""
+        for hosts, plans in batches.items():
+            until = table.held_until(self.db, self.engine.name, plans[0].new.params)
+            wait = seconds_until(until)
+            if wait > LONGEST_WAIT:
+                held = min(held or until, until)
+            else:
+                ready.append((hosts, [Task(plan.row, plan.limits) for plan in plans if plan.row], wait))
+        if held and not ready:
             raise BlockedError(
-                f"{self.engine.name} asked to be left alone until {first[:16].replace('T', ' ')} UTC ({reason}); "
-                f"run the same command after that, or add --retry {reason} to try at once."
+                f"{self.engine.name} asked to be left alone until {minute(held)}; run the same command after that, "
+                "or add --retry captcha (or blocked) to try at once."
             )
-        return [
-            (
-                host,
-                [Task(plan.row, plan.limits) for plan in plans if plan.row],
-                max(soon[plan.row.id] for plan in plans if plan.row),
-            )
-            for host, plans in batches.items()
-        ]
+        return ready
 
     def _own_hosts(self) -> tuple[str, ...]:
         host = self.args.host
@@ -175,7 +172,7 @@ def verdict(engine: Engine, found: Collected, db: Database) -> tuple[int, str]:
     """The exit code, and the sentence for the person where it is not 0."""
     if found.stop:
         waiting = [row.not_before for row in table.pending_queries(db, engine.name) if row.not_before]
-        until = f"{min(waiting)[:16].replace('T', ' ')} UTC" if waiting and (found.stop.wait or 0) > 0 else ""
+        until = minute(max(waiting)) if waiting and found.stop.wait else ""
         return 4, stop_sentence(engine.name, found.stop, until)
     failed_only = found.outcomes["network"] and not found.pages
     if found.unreachable or failed_only:
@@ -213,7 +210,13 @@ def _added(one: Collected, two: Collected) -> Collected:
     )
 
 
-def _seconds_until(moment: str) -> float:
+def minute(moment: str) -> str:
+    """A moment as a person reads it."""
+    return f"{moment[:16].replace('T', ' ')} UTC"
+
+
+def seconds_until(moment: str) -> float:
+    """Seconds from now to a moment as the database writes it; 0 where it is empty or over."""
     if not moment:
         return 0.0
     then = datetime.strptime(moment, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=timezone.utc)

@@ -135,8 +135,19 @@ def release_running(db: Database, engine: str) -> int:
 
 
 def requeue(db: Database, engine: str, outcome: str) -> int:
-    """Queues the searches again that ended with an outcome, or wait because of it."""
-    return _update(db, "state = 'pending', not_before = ''", "engine = ? AND outcome = ?", (engine, outcome))
+    """Queues the searches again that ended with an outcome, or wait because of it; nothing else waits any more."""
+    with db.transaction():
+        _update(db, "not_before = ''", "engine = ? AND state = 'pending' AND not_before <> ''", (engine,))
+        return _update(db, "state = 'pending', not_before = ''", "engine = ? AND outcome = ?", (engine, outcome))
+
+
+def held_until(db: Database, engine: str, params: Mapping[str, Any]) -> str:
+    """Until when an engine (at the host that `params` name) wants to be left alone; empty where it does not."""
+    found = db.value(
+        "SELECT max(not_before) FROM queries WHERE engine = ? AND params = ? AND state = 'pending'",
+        (engine, params_text(params)),
+    )
+    return found or ""
 
 
 def begin_query(db: Database, query_id: int, run_id: int, cursor: Mapping[str, Any]) -> None:

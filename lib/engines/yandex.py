@@ -76,8 +76,8 @@ class Source(Engine):
         "content-type", "date", "retry-after", "x-yandex-captcha", "x-yandex-req-id",
     )  # fmt: skip
     terms: ClassVar[str] = (
-        "Yandex's terms allow automated queries through its paid Search API only, which this is not; "
-        "prefer an official or open API, keep the pace low, and use this where you have the right to."
+        "Yandex asks that automatic queries go through its paid Search API, which this is not; prefer an official or "
+        "open API, keep the pace low, and use this where you have the right to."
     )
 
     def knows_host(self, host: str) -> bool:
