@@ -205,6 +205,18 @@ def test_a_refused_connection_and_an_unknown_name(workspace: Workspace) -> None:
     assert [row["reason"] for row in rows(workspace).values()] == ["connect_error", "dns_error"]
 
 
+def test_a_429_at_the_last_try_is_called_by_its_name(workspace: Workspace, site: Site) -> None:
+    fill(workspace, originals(site, "/wait/1"))
+    run(workspace, retries=0)
+    assert (only(workspace)["state"], only(workspace)["reason"]) == ("failed", "http_429")
+
+
+def test_a_server_that_speaks_no_tls(workspace: Workspace, site: Site) -> None:
+    fill(workspace, {"test:1": [("original", site.address("/good/1").replace("http:", "https:"))]})
+    run(workspace)
+    assert only(workspace)["reason"] == "tls_error"
+
+
 def test_more_bytes_than_announced(workspace: Workspace, site: Site) -> None:
     """Whether the surplus is seen depends on how it arrives; the picture is cut off either way."""
     fill(workspace, originals(site, "/raw/longer"))
@@ -404,6 +416,26 @@ def test_a_second_run_asks_nobody_and_changes_nothing(workspace: Workspace, site
     site.asked.clear()
     assert run(workspace).states == {}
     assert not site.asked and rows(workspace) == before and files(workspace) == shown
+
+
+def test_the_limit_counts_pictures(workspace: Workspace, site: Site) -> None:
+    fill(workspace, originals(site, *[f"/good/{n}" for n in range(9)]))
+    assert run(workspace, limit=4).states == {"done": 4}
+    assert run(workspace).states == {"done": 5}
+    assert set(site.asked.values()) == {1}
+
+
+def test_an_address_that_step_4_took_away_meanwhile(workspace: Workspace, site: Site) -> None:
+    site.slow = 0.3
+    fill(workspace, originals(site, "/good/1"))
+    process = start(workspace)
+    while not site.asked and process.poll() is None:
+        time.sleep(0.01)
+    with open_database(workspace.database) as db:
+        db.execute("DELETE FROM image_variants")
+    assert process.wait(30) == 0
+    assert (only(workspace)["state"], only(workspace)["variant_id"]) == ("done", None)
+    consistent(workspace)
 
 
 def test_retry_failed_all_or_by_reason(workspace: Workspace, site: Site) -> None:

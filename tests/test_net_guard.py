@@ -67,9 +67,12 @@ def site():
 def ask(url: str, *, exempt: frozenset[str] = frozenset(), private: bool = False, **limits: float) -> Answer:
     async def run() -> Answer:
         async with open_session(allow_private=private, exempt=exempt) as session:
-            return await fetch(session, url, Buffer(), Limits(**limits), Watch())  # type: ignore[arg-type]
+            return await fetch(session, parse_address(url), Buffer(), Limits(**limits), Watch())  # type: ignore[arg-type]
 
-    return asyncio.run(run())
+    try:
+        return asyncio.run(run())
+    except BadAddress:
+        return Answer("bad_url")
 
 
 @pytest.mark.parametrize(
@@ -233,7 +236,9 @@ def test_headers_that_never_end_are_given_up(site: Site) -> None:
         looking = asyncio.create_task(look())
         try:
             async with open_session(allow_private=True) as session:
-                return await fetch(session, site.address("/raw/headers"), Buffer(), Limits(timeout=0.3), watch)
+                return await fetch(
+                    session, parse_address(site.address("/raw/headers")), Buffer(), Limits(timeout=0.3), watch
+                )
         finally:
             looking.cancel()
 

@@ -188,9 +188,11 @@ _RECORDED = (
     "state reason attempts next_try_at variant_id kind sha256 http_status final_url content_type etag last_modified"
     " bytes elapsed_ms log"
 ).split()
+# Step 4 may have taken an address away since the row was claimed.
+_VALUE = {"variant_id": "(SELECT id FROM image_variants WHERE id = ?)"}
+_ASSIGNMENTS = ", ".join(f"{name} = {_VALUE.get(name, '?')}" for name in _RECORDED)
 _RECORD = (
-    f"UPDATE downloads SET {' = ?, '.join(_RECORDED)} = ?, lease = '', lease_until = '', run_id = ?, updated_at = ?"
-    " WHERE image_id = ?"
+    f"UPDATE downloads SET {_ASSIGNMENTS}, lease = '', lease_until = '', run_id = ?, updated_at = ? WHERE image_id = ?"
 )
 
 

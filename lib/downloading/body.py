@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
+import os
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
-from pathlib import Path
 from typing import Any
 
 from lib.media import refusal
@@ -18,12 +19,12 @@ SPOOL_BLOCK = 1024 * 1024  # every hand-over to a thread costs, so it is worth s
 class Body:
     """The sink of one request. `temporary` names the file that a large body goes to."""
 
-    def __init__(self, temporary: Callable[[], Path], executor: Executor):
+    def __init__(self, temporary: Callable[[], str], executor: Executor):
         self.temporary, self.executor = temporary, executor
         self.blocks: list[bytes] = []
         self.held = 0
         self.size = 0
-        self.path: Path | None = None
+        self.path: str | None = None
         self.handle: Any = None
 
     def judge(self, head: bytes) -> tuple[str, str]:
@@ -51,7 +52,7 @@ class Body:
 
         if self.handle is None:
             self.path = self.temporary()
-            self.path.parent.mkdir(exist_ok=True)
+            os.makedirs(os.path.dirname(self.path), exist_ok=True)
             self.handle = await aiofiles.open(self.path, "xb", buffering=0, executor=self.executor)
         block = b"".join(self.blocks)
         self.blocks.clear()
@@ -67,7 +68,8 @@ class Body:
             await self.handle.close()
             self.handle = None
         if self.path is not None:
-            self.path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                os.unlink(self.path)
             self.path = None
 
 
@@ -83,7 +85,7 @@ class Contents:
             blocks = self.body.blocks
             self.data = blocks[0] if len(blocks) == 1 else b"".join(blocks)
         else:
-            with self.body.path.open("rb") as handle:
+            with open(self.body.path, "rb") as handle:
                 self.data = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
         return self.data
 

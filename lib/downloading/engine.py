@@ -89,6 +89,7 @@ class Engine:
     def run(self, bar: Bar) -> None:
         """Works until nothing is due; raises what stopped the run early (a full disk), with everything recorded."""
         self.bar = bar
+        self.keeper.parts.mkdir(exist_ok=True)
         self.ledger.check_space()
         writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
         self.writer = writer
@@ -237,7 +238,7 @@ class Engine:
         reason, answer = "timeout", None
         started = self.queues.loop.time()
         try:
-            answer = await fetch(session, job.rung.url, body, self.options.limits, self.watch, job.referer)
+            answer = await fetch(session, job.url, body, self.options.limits, self.watch, job.referer)
             reason = answer.reason
             return answer
         finally:
@@ -246,6 +247,7 @@ class Engine:
 
     def _after_failure(self, host: Host[Job], job: Job, answer: Answer) -> None:
         reason = answer.reason
+        self._clear_paused(host)
         log.debug("%s %s: %s %s", reason, job.image_id, job.rung.url, answer.detail)
         if reason in REFUSED_REFERER and job.other_referer():
             self._schedule(job)
@@ -256,10 +258,9 @@ class Engine:
         elif not is_transient(reason) or job.is_spent():
             self._schedule(job)
         else:
-            self._later(host, job, answer)
-        self._clear_paused(host)
+            self._later(job, answer)
 
-    def _later(self, host: Host[Job], job: Job, answer: Answer) -> None:
+    def _later(self, job: Job, answer: Answer) -> None:
         """Another try of the same address: soon in this run, or in a later run."""
         delay = max(backoff(int(job.entry()["tries"]), self.options.backoff), answer.retry_after or 0.0)
         if delay > LONGEST_WAIT:

@@ -35,6 +35,7 @@ class Job:
     log: list[dict[str, Any]] = field(default_factory=list)
     at: int = 0
     referer_at: int = 0
+    url: URL = field(default_factory=URL)
 
     @property
     def rung(self) -> Rung:
@@ -75,11 +76,15 @@ class Job:
         return self.referer_at < len(self.rung.referers)
 
     def next_address(self) -> URL | None:
-        """The address to ask now: the current rung's, or the next one that is neither spent nor unusable."""
+        """The address to ask now: the current rung's, or the next one that is neither spent nor unusable.
+
+        It is kept in `url` too.
+        """
         while self.at < len(self.rungs):
             if not self.is_spent():
                 try:
-                    return parse_address(self.rung.url)
+                    self.url = parse_address(self.rung.url)
+                    return self.url
                 except BadAddress as error:
                     self.note(BAD_URL, str(error))
             self.at, self.referer_at = self.at + 1, 0

@@ -18,7 +18,7 @@ from lib import __version__
 from lib.net.guard import PORTS, RefusedAddress, refusals, socket_factory
 from lib.net.optout import opt_out
 from lib.net.retry import retry_after
-from lib.net.urls import BAD_URL, BadAddress, parse_address
+from lib.net.urls import BAD_URL
 from lib.net.watch import TransferEnded, Watch
 
 MOST_REDIRECTS = 5
@@ -112,14 +112,16 @@ def open_session(
 
 
 async def fetch(
-    session: aiohttp.ClientSession, address: str, sink: Sink, limits: Limits, watch: Watch, referer: str = ""
+    session: aiohttp.ClientSession, url: URL, sink: Sink, limits: Limits, watch: Watch, referer: str = ""
 ) -> Answer:
-    """Fetches one address into the sink. Raises OSError only for what is wrong with this machine."""
+    """Fetches one address, as `parse_address` made it, into the sink.
+
+    Raises OSError only for what is wrong with this machine.
+    """
     answer, started = Answer(), time.monotonic()
     refused: list[str] = []
     refusals.set(refused)
     try:
-        url = parse_address(address)
         with watch.over(limits) as transfer:
             await _get(session, url, referer, sink, limits, transfer.progress, answer)
     except Stop as stop:
@@ -128,8 +130,6 @@ async def fetch(
         raise fault.error from None
     except TransferEnded as end:
         answer.reason, answer.detail = end.reason, "ended by the watchman"
-    except BadAddress as error:
-        answer.reason, answer.detail = BAD_URL, str(error)
     except (aiohttp.ClientError, OSError, ValueError, EOFError, asyncio.TimeoutError) as error:
         _raise_our_own(error)
         answer.reason, answer.detail = _reason(error, refused), f"{type(error).__name__}: {error}"
