@@ -10,6 +10,7 @@ Examples
     python 2_ingest_db.py --rescan
     python 2_ingest_db.py --import old/XHR
     python 2_ingest_db.py --import old/yandex_images.db
+    python 2_ingest_db.py --import urls.parquet
 
 An answer that cannot be read is marked as failed with a reason, and the others go on. Running it again reads only
 what is new.
@@ -38,12 +39,12 @@ if TYPE_CHECKING:
 def build_parser() -> argparse.ArgumentParser:
     made = cli.parser(__doc__, "ingest")
     made.add_argument("--import", dest="source", type=Path, metavar="PATH",
-                      help="take in a folder of raw answers or a reference pipeline's yandex_images.db")  # fmt: skip
+                      help="take in raw answers, a list of URLs or another pipeline's database")  # fmt: skip
     made.add_argument("--rescan", action="store_true",
                       help="also take in files below xhr/ that the database does not know")  # fmt: skip
     made.add_argument("--retry-failed", action="store_true", help="read the answers again that could not be read")
     made.add_argument("--strict", action="store_true", help="end with exit code 3 when an answer could not be read")
-    cli.add_limit(made, "answers")
+    cli.add_limit(made, "answers (or pictures of an imported list)")
     cli.add_workers(made)
     cli.add_dry_run(made)
     return made
@@ -65,8 +66,7 @@ def work(session: cli.Session) -> cli.Summary:
     source = recognise(session.args.source) if session.args.source else None
     if source:
         cli.log.info("took %s for %s", source.path, source.description)
-    totals = import_database(session, source) if source and source.kind == "reference_database" else None
-    totals = totals or ingest_answers(session, source)
+    totals = import_records(session, source) if source and source.records else ingest_answers(session, source)
     failed = {f"failed_{reason}": count for reason, count in sorted(totals.reasons.items())}
     counts: dict[str, int | float | str] = {
         "answers": totals.answers,
@@ -82,12 +82,12 @@ def work(session: cli.Session) -> cli.Summary:
     return cli.Summary(counts, next="python 3_domain_report.py", exit_code=exit_code)
 
 
-def import_database(session: cli.Session, source: Source) -> Totals:
-    from lib.reference_import import import_reference
+def import_records(session: cli.Session, source: Source) -> Totals:
+    from lib.record_import import save_records
 
-    return import_reference(
-        session.db, source.path, session.run_id,
-        preview=session.dry_run, stopping=session.stopping, bar=session.bar,
+    return save_records(
+        session.db, source, session.run_id,
+        limit=session.args.limit, preview=session.dry_run, stopping=session.stopping, bar=session.bar,
     )  # fmt: skip
 
 

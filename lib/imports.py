@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from lib.db.reference import MAGIC
 from lib.errors import UsageError
 from lib.raw_files import Found, find_answers
+from lib.records import ImageRecord
+from lib.reference_import import reference_records
+from lib.url_lists import LIST_ENGINE, list_format, list_records
 
 LAYOUTS = {
     "ours": "a folder of raw answers",
@@ -18,28 +22,39 @@ LAYOUTS = {
 
 @dataclass(frozen=True)
 class Source:
-    """What a path holds: raw answers, or a reference pipeline's database (then `answers` is empty)."""
+    """What a path holds: raw answers, which become rows of their own, or records of an `engine` as they are."""
 
     path: Path
-    kind: str  # answers or reference_database
     description: str
     answers: tuple[Found, ...] = ()
+    engine: str = ""
+    records: Callable[[], Iterator[ImageRecord]] | None = None
 
 
 def recognise(path: Path) -> Source:
     """Looks at what is there. Raises UsageError where it is nothing that can be imported."""
     if not path.exists():
         raise UsageError(f"--import: {path} does not exist; check the path.")
-    if path.is_file():
-        with path.open("rb") as handle:
-            head = handle.read(len(MAGIC))
-        if head == MAGIC:
-            return Source(path, "reference_database", "the reference pipeline's database")
+    if path.is_file() and (source := _recognise_file(path)):
+        return source
     answers = tuple(find_answers(path))
     if not answers:
         raise UsageError(
-            f"--import: {path} holds neither raw answers nor a reference pipeline's database; give one of those."
+            f"--import: {path} holds neither raw answers nor a list of URLs nor a reference pipeline's database;"
+            " give one of those."
         )
     layouts = dict.fromkeys(LAYOUTS[entry.layout] for entry in answers)
     count = f"{len(answers):,} file{'s' if len(answers) != 1 else ''}"
-    return Source(path, "answers", f"{' and '.join(layouts)} ({count})", answers)
+    return Source(path, f"{' and '.join(layouts)} ({count})", answers)
+
+
+def _recognise_file(path: Path) -> Source | None:
+    with path.open("rb") as handle:
+        head = handle.read(len(MAGIC))
+    if head == MAGIC:
+        return Source(
+            path, "the reference pipeline's database", engine="yandex", records=lambda: reference_records(path)
+        )
+    if kind := list_format(path):
+        return Source(path, f"a list of URLs ({kind})", engine=LIST_ENGINE, records=lambda: list_records(path, kind))
+    return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import shutil
@@ -379,8 +380,8 @@ def test_a_dry_import_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixtu
     ("make", "sentence"),
     [
         (lambda path: None, "does not exist"),
-        (lambda path: path.write_text("just text"), "neither raw answers nor"),
-        (lambda path: path.mkdir(), "neither raw answers nor"),
+        (lambda path: path.write_text("just text"), "holds neither raw answers"),
+        (lambda path: path.mkdir(), "holds neither raw answers"),
         (lambda path: sqlite3.connect(path).executescript("CREATE TABLE t (a); INSERT INTO t VALUES (1)"), "no tables"),
         (lambda path: path.write_bytes(b"SQLite format 3\0" + b"\xff" * 5000), "is damaged"),
     ],
@@ -506,3 +507,90 @@ def test_ingest_goes_on_while_answers_arrive(tmp_path: Path) -> None:
     with open_database(database) as db:
         put_answer(db, tmp_path, "cats", 2, xhr([entity(90)]))
         assert ingest(tmp_path)["new_pictures"] == 1
+
+
+# --- lists of URLs -------------------------------------------------------------------------------------------------
+
+LINKS = ["https://a.example/1,2.jpg", "https://b.example/x.png?a=1,2&b=3", "//c.example/no-scheme.webp"]
+
+
+def write_list(folder: Path, kind: str) -> Path:
+    """The same three addresses in one of the forms that lists come in."""
+    path = folder / f"list.{kind}"
+    captions = ["first, with a comma", "", "third \u00e9"]
+    if kind in ("txt", "headed.txt"):
+        head = "url\n" if kind == "headed.txt" else "# a note\n\n"
+        path.write_text(
+            head + "\n".join(LINKS[:2]) + "\n" + (LINKS[2] if kind == "headed.txt" else "https:" + LINKS[2])
+        )
+    elif kind in ("csv", "tsv"):
+        with path.open("w", newline="", encoding="utf-8-sig") as handle:
+            table = csv.writer(handle, delimiter="," if kind == "csv" else "\t")
+            table.writerow(["ID", "URL", "caption", "width"])
+            table.writerows([n, link, text, 100] for n, (link, text) in enumerate(zip(LINKS, captions, strict=True)))
+            table.writerow([9, "", "no address", ""])
+    elif kind == "jsonl":
+        rows = [{"url": link, "caption": text, "width": "100"} for link, text in zip(LINKS, captions, strict=True)]
+        path.write_text("\n".join(map(json.dumps, rows)) + "\nnot json\n[]\n{}\n")
+    else:
+        import pyarrow
+        import pyarrow.parquet
+
+        columns = {"url": LINKS, "caption": captions, "width": [100, 100, 100], "other": [b"x"] * 3}
+        pyarrow.parquet.write_table(pyarrow.table(columns), path)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["txt", "headed.txt", "csv", "tsv", "jsonl", "parquet"])
+def test_lists_of_urls(tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    source = write_list(tmp_path, kind)
+    root = tmp_path / "w"
+    assert ingest(root, "--import", source)["new_pictures"] == 3
+    assert "for a list of URLs" in capsys.readouterr().err
+    urls = as_rows(root / "gleaner.db", "SELECT url FROM image_variants ORDER BY id")
+    assert urls == [(LINKS[0],), (LINKS[1],), ("https:" + LINKS[2],)]
+    if "txt" not in kind:
+        assert as_rows(
+            root / "gleaner.db", "SELECT title, width FROM images JOIN results ON image_id = id ORDER BY rank"
+        ) == [
+            ("first, with a comma", 100),
+            ("", 100),
+            ("third \u00e9", 100),
+        ]
+    before = dump(root / "gleaner.db")
+    ingest(root, "--import", source)
+    assert dump(root / "gleaner.db") == before
+
+
+def test_two_lists_may_use_the_same_ids(tmp_path: Path) -> None:
+    for name, link in (("a.csv", "https://a.example/1"), ("b.csv", "https://b.example/1")):
+        (tmp_path / name).write_text(f"id,url\n1,{link}\n")
+        ingest(tmp_path / "w", "--import", tmp_path / name)
+    assert as_rows(tmp_path / "w/gleaner.db", "SELECT count(*) FROM images") == [(2,)]
+
+
+def test_a_cut_parquet_file_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = write_list(tmp_path, "parquet")
+    source.write_bytes(source.read_bytes()[:-20])
+    assert STEP.main(["--workspace", str(tmp_path / "w"), "--import", str(source)]) == 1
+    assert "cannot be read as Parquet" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such limits on Windows")
+def test_no_room_leaves_what_was_written_and_the_rest_pending(tmp_path: Path) -> None:
+    import resource
+
+    answers = {("q", number, "xhr"): xhr([entity(number * 100 + i) for i in range(100)]) for number in range(120)}
+    database = make_workspace(tmp_path, answers)
+    done = subprocess.run(
+        [sys.executable, str(ROOT / STEPS["ingest"]), "--workspace", str(tmp_path), "--workers", "1"],
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (8 * 2**20,) * 2),
+    )
+    assert done.returncode == 1
+    assert done.stderr.count("error:") == 1
+    assert "Traceback" not in done.stderr
+    assert as_rows(database, "PRAGMA integrity_check") == [("ok",)]
+    ingest(tmp_path)
+    assert as_rows(database, "SELECT count(*), count(DISTINCT image_id) FROM results") == [(12_000, 12_000)]

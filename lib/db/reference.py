@@ -36,10 +36,6 @@ def open_reference(path: Path) -> Iterator[sqlite3.Connection]:
         connection.close()
 
 
-def count_images(connection: sqlite3.Connection) -> int:
-    return int(connection.execute("SELECT count(*) FROM images").fetchone()[0])
-
-
 def iter_pictures(connection: sqlite3.Connection) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
     """Every picture's row with the rows of its addresses, in the order of the ids.
 

@@ -1,0 +1,173 @@
+"""Lists of picture addresses: text, CSV, TSV, JSON Lines and Parquet, as other downloaders take them.
+
+The column with the address is called `url` (or one of a few other names); captions, sizes, pages, creators and licences
+are taken where a column is named like that, and everything else is left out. A picture's id is made from its address:
+the ids of two lists would name different pictures alike.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from lib.domains import host_of
+from lib.errors import GleanerError
+from lib.parsers.values import address, plain, text, whole
+from lib.records import ImageRecord, VariantRecord
+
+LIST_ENGINE = "list"
+_HEAD = 64 * 1024  # bytes that a format is told by
+_URL_NAMES = ("url", "image_url", "img_url", "imageurl", "contenturl", "link", "src")
+_COLUMNS = {
+    "title": ("caption", "title", "text", "alt", "top_caption"),
+    "page_url": ("page_url", "foreign_landing_url", "source_url", "referer", "webpage_url"),
+    "creator": ("creator", "author", "artist"),
+    "creator_url": ("creator_url", "author_url"),
+    "license": ("license", "licence"),
+    "license_url": ("license_url", "licence_url"),
+    "attribution": ("attribution", "credit"),
+    "width": ("width", "original_width", "w"),
+    "height": ("height", "original_height", "h"),
+    "id": ("id", "uid", "key", "image_id"),
+}
+Rows = Iterator[Mapping[str, Any]]
+
+
+def list_format(path: Path) -> str:
+    """parquet, jsonl, csv, tsv or text, told by the content; empty where it is no list of addresses."""
+    with path.open("rb") as handle:
+        head = handle.read(_HEAD)
+    if head.startswith(b"PAR1"):
+        return "parquet"
+    lines = [line for line in head.decode("utf-8-sig", "replace").splitlines() if line.strip()]
+    if not lines or "\x00" in lines[0]:
+        return ""
+    if lines[0].lstrip().startswith("{"):
+        return "jsonl" if _json_url(lines[0]) else ""
+    for name, separator in (("tsv", "\t"), ("csv", ",")):
+        if separator in lines[0] and _url_column(next(csv.reader([lines[0]], delimiter=separator))):
+            return name
+    if _url_column([lines[0]]):
+        return "text"
+    shown = [line for line in lines[:50] if not line.startswith("#")]
+    return "text" if shown and all(_is_link(line.strip()) for line in shown) else ""
+
+
+def list_records(path: Path, kind: str) -> Iterator[ImageRecord]:
+    """The pictures of a list in its order; a row without an address is left out."""
+    for number, row in enumerate(_READERS[kind](path)):
+        named = {str(name).strip().lower(): value for name, value in row.items() if name is not None}
+        if record := _record(number, named):
+            yield record
+
+
+def _record(number: int, row: Mapping[str, Any]) -> ImageRecord | None:
+    link = address(next((row[name] for name in _URL_NAMES if row.get(name)), None))
+    if not link:
+        return None
+    found = {name: next((row[c] for c in columns if row.get(c)), None) for name, columns in _COLUMNS.items()}
+    page, width, height = address(found["page_url"]), whole(found["width"]), whole(found["height"])
+    return ImageRecord(
+        engine_id=hashlib.sha256(link.encode("utf-8", "replace")).hexdigest()[:32],
+        rank=number,
+        page_url=page,
+        title=plain(found["title"]),
+        domain=host_of(page) or host_of(link),
+        width=width,
+        height=height,
+        creator=plain(found["creator"]),
+        creator_url=address(found["creator_url"]),
+        license=plain(found["license"]),
+        license_url=address(found["license_url"]),
+        attribution=plain(found["attribution"]),
+        extra={"list_id": text(found["id"])} if text(found["id"]) else {},
+        variants=(VariantRecord("original", link, width, height, referer=page),),
+    )
+
+
+# --- reading -------------------------------------------------------------------------------------------------------
+
+
+def _read_text(path: Path) -> Rows:
+    """One address a line, whatever it contains: commas belong to it."""
+    with _open(path) as lines:
+        yield from (
+            {"url": line.strip()}
+            for number, line in enumerate(lines)
+            if line.strip() and not line.startswith("#") and not (number == 0 and _url_column([line]))
+        )
+
+
+def _read_table(separator: str) -> Callable[[Path], Rows]:
+    def read(path: Path) -> Rows:
+        with _open(path) as lines:
+            try:
+                yield from csv.DictReader(lines, delimiter=separator)
+            except csv.Error as error:
+                raise GleanerError(f"{path} cannot be read as a table ({error}); correct it.") from error
+
+    return read
+
+
+def _read_jsonl(path: Path) -> Rows:
+    with path.open("rb") as lines:
+        for line in lines:
+            try:
+                row = orjson.loads(line)
+            except orjson.JSONDecodeError:
+                continue
+            if isinstance(row, dict):
+                yield row
+
+
+def _read_parquet(path: Path) -> Rows:
+    import pyarrow
+    import pyarrow.parquet
+
+    wanted = {name for names in (_URL_NAMES, *_COLUMNS.values()) for name in names}
+    try:
+        table = pyarrow.parquet.ParquetFile(path)
+        columns = [name for name in table.schema_arrow.names if name.lower() in wanted]
+        for batch in table.iter_batches(batch_size=10_000, columns=columns):
+            yield from batch.to_pylist()
+    except (pyarrow.ArrowException, OSError) as error:
+        raise GleanerError(f"{path} cannot be read as Parquet ({error}); give a whole copy.") from error
+
+
+_READERS: dict[str, Callable[[Path], Rows]] = {
+    "text": _read_text,
+    "csv": _read_table(","),
+    "tsv": _read_table("\t"),
+    "jsonl": _read_jsonl,
+    "parquet": _read_parquet,
+}
+
+
+def _open(path: Path) -> io.TextIOWrapper:
+    csv.field_size_limit(2**20)
+    return path.open(encoding="utf-8-sig", errors="replace", newline="")
+
+
+def _url_column(names: Iterable[str]) -> str:
+    """The column that holds the address, by its name."""
+    found = {name.strip().strip('"').lower() for name in islice(names, 500)}
+    return next((name for name in _URL_NAMES if name in found), "")
+
+
+def _json_url(line: str) -> bool:
+    try:
+        row = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return False
+    return isinstance(row, dict) and bool(_url_column(map(str, row)))
+
+
+def _is_link(line: str) -> bool:
+    return "://" in line[:12] and " " not in line
