@@ -226,12 +226,12 @@ def test_sharpness_noise_and_contrast_do_not_depend_on_exposure() -> None:
     assert dark.white == pytest.approx(0.4 * bright.white, abs=0.01)
 
 
-@pytest.mark.parametrize("quality", [15, 25, 50, 60, 75, 85, 90, 95, 98, 100])
+@pytest.mark.parametrize("quality", [10, 15, 25, 50, 60, 75, 85, 90, 95, 98, 100])
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 def test_jpeg_quality_is_read_from_the_tables(quality: int, mode: str, tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     Image.new(mode, (16, 16), 90).save(path, quality=quality)
-    assert quality_of_file(path) == pytest.approx(quality, abs=1)
+    assert quality_of_file(path) == pytest.approx(quality, abs=1 if quality > 15 else 5)
 
 
 def test_only_jpegs_have_a_quality(tmp_path: Path) -> None:
@@ -271,7 +271,7 @@ def test_pictures_of_nothing_are_called_so(size: tuple[int, int], colour: tuple[
 
 
 @pytest.mark.parametrize(
-    ("box", "reason"), [((0, 0, 60, 50), "tiny"), ((0, 100, 640, 160), "odd shape")], ids=["tiny", "strip"]
+    ("box", "reason"), [((300, 200, 360, 250), "tiny"), ((0, 100, 640, 160), "odd shape")], ids=["tiny", "strip"]
 )
 def test_size_and_shape_are_named(box: tuple[int, int, int, int], reason: str) -> None:
     image = photo("china.jpg")

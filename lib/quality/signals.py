@@ -90,7 +90,8 @@ def measure_signals(rgb: np.ndarray) -> Signals:
 def thinned(rgb: np.ndarray) -> np.ndarray:
     """Every n-th pixel of every n-th row, so that the long side is about THIN_SIDE: float32 (h, w, 3)."""
     step = max(1, round(max(rgb.shape[:2]) / THIN_SIDE))
-    return rgb[step // 2 :: step, step // 2 :: step].astype(np.float32)
+    top, left = (min(step // 2, side // 2) for side in rgb.shape[:2])
+    return rgb[top::step, left::step].astype(np.float32)
 
 
 def grey_tiles(rgb: np.ndarray) -> np.ndarray:

@@ -1,0 +1,109 @@
+"""Sorts pictures by orientation, megapixels or quality into folders that load as a dataset.
+
+Reads   files, scores and labels in the database; pictures in the workspace, or in the folders named after CRITERION
+Writes  sorted/<criterion>/<bucket>/ with metadata.jsonl, scores and labels, the journal, reports/sort_<criterion>.*
+
+Pictures are copied by default, so that nothing changes where they were. A hard link takes no room, but is the same
+file: an edit shows in both places. Running again with other thresholds measures nothing anew; pictures whose bucket
+changed move over. The technical score finds defects (blurry, noisy, blocky, dark, upscaled, ...); it is no opinion.
+
+Examples
+    python 7_sort_quality.py orientation --dry-run
+    python 7_sort_quality.py megapixels --edges 0.5,2,8 --mode hardlink
+    python 7_sort_quality.py quality --high 75 --medium 50
+    python 7_sort_quality.py quality holiday/ --dry-run
+    python 7_sort_quality.py --undo last
+
+Next    open reports/index.html, or load a bucket: load_dataset("imagefolder", data_dir="workspace/sorted/quality/high")
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from lib import cli
+from lib.errors import UsageError
+from lib.sort_options import add_options, make_criterion
+
+CRITERIA = ("orientation", "megapixels", "quality")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    made = cli.parser(__doc__, "sort")
+    made.add_argument("criterion", nargs="?", choices=CRITERIA, metavar="CRITERION", help=", ".join(CRITERIA))
+    made.add_argument(
+        "folders",
+        nargs="*",
+        type=Path,
+        metavar="FOLDER",
+        help="sort the pictures below these folders, named right after CRITERION (default: the workspace's)",
+    )
+    cli.add_dry_run(made)
+    cli.add_workers(made)
+    cli.add_executor(made)
+    cli.add_undo(made)
+    made.add_argument(
+        "--mode",
+        choices=("copy", "move", "hardlink", "symlink"),
+        default="copy",
+        help="how pictures get into sorted/ (default: copy)",
+    )
+    made.add_argument(
+        "--format",
+        choices=("text", "csv", "json"),
+        default="text",
+        help="what is printed: the buckets, or the pictures (default: text)",
+    )
+    add_options(made)
+    return made
+
+
+def check(args: argparse.Namespace) -> None:
+    """The rules across flags; nothing has been touched yet."""
+    from lib.workspace import Workspace
+
+    if args.undo:
+        return
+    if args.criterion is None:
+        raise UsageError(f"say what to sort by: {', '.join(CRITERIA)}.")
+    make_criterion(args)
+    for folder in args.folders:
+        if not folder.exists():
+            raise UsageError(f"{folder} does not exist; give a folder of pictures.")
+    if not args.folders and not Workspace(args.workspace).database.exists():
+        raise UsageError(f"there is no database in {args.workspace}; run 5_download.py first.")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return cli.run(build_parser(), argv, work, check=check)
+
+
+def work(session: cli.Session) -> cli.Summary:
+    from lib import actions, sorting
+    from lib.sort_run import as_result, finish, shown
+
+    if not session.dry_run:
+        actions.settle(session.db, session.workspace, "sort")
+        sorting.sweep(session.workspace, session.args.criterion)
+    if session.args.undo:
+        counts = sorting.undo(
+            session.db, session.workspace, session.args.undo, dry_run=session.dry_run, bar=session.bar
+        )
+        return cli.Summary(dict(counts))
+    run = sorting.Sorting(
+        session.args, session.db, session.workspace, session.run_id, session.dry_run, session.stopping, session.bar,
+        make_criterion(session.args),
+    )  # fmt: skip
+    run.prepare()
+    note = "" if session.dry_run or session.stopping() else finish(run)
+    if not session.args.json:
+        for line in shown(run, session.args.format):
+            print(line)
+    return cli.Summary(run.counts(), note=note, result=as_result(run))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,161 @@
+"""The `scores` and `labels` tables, and where a content came from: what step 7 keeps and what its metadata says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from lib.db.connection import Database
+from lib.times import utc_now
+
+BLOCK = 500  # below SQLite's oldest limit of 999 parameters
+
+
+@dataclass(frozen=True)
+class ScoreRow:
+    """What a metric said of a content. `value` is None where it could not be scored; `detail` is kept as JSON."""
+
+    sha256: str
+    value: float | None
+    reason: str
+    detail: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LabelRow:
+    """The bucket that a criterion put a content in."""
+
+    sha256: str
+    label: str
+    score: float | None
+    reason: str
+    version: str
+
+
+def known_scores(db: Database, metric: str, version: str, contents: Sequence[str]) -> dict[str, ScoreRow]:
+    """What is kept of this metric in this version, by content."""
+    found: dict[str, ScoreRow] = {}
+    for block, marks in _blocks(contents):
+        for row in db.rows(
+            "SELECT sha256, value, reason, detail FROM scores"
+            f" WHERE metric = ? AND version = ? AND sha256 IN ({marks})",
+            (metric, version, *block),
+        ):
+            found[row["sha256"]] = ScoreRow(row["sha256"], row["value"], row["reason"], json.loads(row["detail"]))
+    return found
+
+
+def save_scores(db: Database, metric: str, version: str, rows: Iterable[ScoreRow]) -> None:
+    """Writes scores in one transaction; one that is there already is replaced."""
+    now = utc_now()
+    with db.transaction():
+        db.executemany(
+            "INSERT INTO scores (sha256, metric, version, value, reason, detail, created_at)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT (sha256, metric, version) DO UPDATE SET value = excluded.value, reason = excluded.reason,"
+            " detail = excluded.detail, created_at = excluded.created_at",
+            [(row.sha256, metric, version, row.value, row.reason, _json(row.detail), now) for row in rows],
+        )
+
+
+def known_sizes(db: Database, contents: Sequence[str]) -> dict[str, tuple[int, int, str]]:
+    """(width, height, format) of contents as any metric read them: real, upright, in pixels."""
+    found: dict[str, tuple[int, int, str]] = {}
+    for block, marks in _blocks(contents):
+        for row in db.execute(
+            f"SELECT sha256, detail FROM scores WHERE sha256 IN ({marks}) AND value IS NOT NULL", block
+        ):
+            detail = json.loads(row["detail"])
+            if detail.get("width"):
+                found[row["sha256"]] = (detail["width"], detail["height"], detail["format"])
+    return found
+
+
+def known_labels(db: Database, criterion: str, contents: Sequence[str]) -> dict[str, LabelRow]:
+    """The labels that contents have under a criterion."""
+    found: dict[str, LabelRow] = {}
+    for block, marks in _blocks(contents):
+        for row in db.rows(
+            f"SELECT sha256, label, score, reason, version FROM labels WHERE criterion = ? AND sha256 IN ({marks})",
+            (criterion, *block),
+        ):
+            found[row["sha256"]] = LabelRow(**dict(row))
+    return found
+
+
+def save_labels(db: Database, run_id: int, criterion: str, rows: Sequence[LabelRow]) -> int:
+    """Writes the labels that differ from what is known, in one transaction, and gives their number."""
+    known = known_labels(db, criterion, [row.sha256 for row in rows])
+    changed = [row for row in rows if known.get(row.sha256) != row]
+    now = utc_now()
+    with db.transaction():
+        db.executemany(
+            "INSERT INTO labels (sha256, criterion, label, score, reason, version, run_id, created_at)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (sha256, criterion) DO UPDATE SET label = excluded.label,"
+            " score = excluded.score, reason = excluded.reason, version = excluded.version, run_id = excluded.run_id,"
+            " created_at = excluded.created_at",
+            [(row.sha256, criterion, row.label, row.score, row.reason, row.version, run_id, now) for row in changed],
+        )
+    return len(changed)
+
+
+def provenance(db: Database, contents: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Where contents came from, as `metadata.jsonl` names it; only what is known.
+
+    A content that several results led to is described by the first of them, by the picture's id and the query's number.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for block, marks in _blocks(contents):
+        for row in db.execute(_PROVENANCE.format(marks=marks), block):
+            if row["sha256"] not in found:
+                found[row["sha256"]] = {name: row[name] for name in row.keys()[1:] if row[name]}
+    return found
+
+
+def file_actions(db: Database, step: str, below: str) -> Iterator[tuple[int, str, str, str, str]]:
+    """(id, kind, source, target, sha256) of a step's done file actions that touch a folder, oldest first, in blocks.
+
+    `below` is a folder as `Workspace.to_text` writes it, with a closing slash.
+    """
+    last = 0
+    while True:
+        rows = db.rows(
+            "SELECT actions.id AS id, kind, source, target, sha256 FROM actions JOIN runs ON runs.id = actions.run_id"
+            " WHERE actions.id > ? AND actions.state = 'done' AND runs.step = ?"
+            " AND (substr(target, 1, ?) = ? OR substr(source, 1, ?) = ?) ORDER BY actions.id LIMIT ?",
+            (last, step, len(below), below, len(below), below, BLOCK * 4),
+        )
+        for row in rows:
+            yield row["id"], row["kind"], row["source"], row["target"], row["sha256"]
+        if len(rows) < BLOCK * 4:
+            return
+        last = rows[-1]["id"]
+
+
+_PROVENANCE = """
+    SELECT downloads.sha256 AS sha256,
+        coalesce(nullif(queries.text, ''), queries.image_path) AS query,
+        images.engine AS engine,
+        coalesce(nullif(downloads.final_url, ''), image_variants.url) AS image_url,
+        images.page_url AS page_url, images.title AS title, images.license AS license,
+        images.license_url AS license_url, images.creator AS creator, images.attribution AS attribution
+    FROM downloads
+        JOIN images ON images.id = downloads.image_id
+        LEFT JOIN image_variants ON image_variants.id = downloads.variant_id
+        LEFT JOIN results ON results.image_id = images.id
+        LEFT JOIN queries ON queries.id = results.query_id
+    WHERE downloads.state = 'done' AND downloads.sha256 IN ({marks})
+    ORDER BY downloads.sha256, images.id, results.query_id
+"""
+
+
+def _blocks(values: Sequence[str]) -> Iterator[tuple[Sequence[str], str]]:
+    for start in range(0, len(values), BLOCK):
+        block = values[start : start + BLOCK]
+        yield block, ", ".join("?" * len(block))
+
+
+def _json(detail: Mapping[str, Any]) -> str:
+    return json.dumps(detail, ensure_ascii=False, separators=(",", ":"))

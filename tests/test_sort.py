@@ -1,0 +1,543 @@
+"""Step 7: what it plans, what it writes, and that it can be repeated, stopped and taken back."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from support import ROOT, as_rows, drawing, dump, load_step, run_step, snapshot
+
+from lib.criteria import Measure
+from lib.criteria.megapixels import Megapixels
+from lib.criteria.orientation import Orientation
+from lib.db import Database, open_database
+from lib.db.files import FileRow, add_file
+from lib.pictures import sha256_of
+from lib.times import utc_now
+
+step = load_step("sort")
+SIZES = {"wide": (320, 200), "tall": (200, 320), "even": (240, 240)}
+
+
+def sort(workspace: Path, *arguments: object) -> int:
+    """Runs the step in this process, on one worker."""
+    return step.main([*map(str, arguments), "--workspace", str(workspace), "--workers", "1"])
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    """Three downloaded pictures; where the wide one came from is known in full."""
+    root = tmp_path / "ws"
+    with open_database(root / "gleaner.db") as db:
+        for number, (name, size) in enumerate(SIZES.items()):
+            add_picture(db, root, name, drawing(number, *size))
+        db.execute(
+            "INSERT INTO queries (engine, kind, text, created_at, updated_at)"
+            " VALUES ('yandex', 'keyword', 'lake', '', '')"
+        )
+        db.execute("INSERT INTO results (query_id, image_id, rank) VALUES (1, 'yandex:wide', 0)")
+    return root
+
+
+def add_picture(db: Database, root: Path, name: str, image: Image.Image) -> None:
+    path = root / "images" / name[:2] / f"{name}.jpg"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path, quality=92)
+    sha256 = sha256_of(path)
+    text = path.relative_to(root).as_posix()
+    add_file(db, FileRow(sha256, text, path.stat().st_size, "jpeg", *image.size))
+    db.execute(
+        "INSERT INTO images (id, engine, page_url, title, license, creator, first_seen_at)"
+        " VALUES (?, 'yandex', ?, ?, 'CC BY 4.0', 'Ann', '')",
+        (f"yandex:{name}", f"https://pages.example/{name}", f"A {name} one"),
+    )
+    db.execute(
+        "INSERT INTO downloads (image_id, state, sha256, final_url, updated_at) VALUES (?, 'done', ?, ?, '')",
+        (f"yandex:{name}", sha256, f"https://files.example/{name}.jpg"),
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Somebody's own folder: two pictures of one name, one that looks like a temporary file, a broken one."""
+    root = tmp_path / "holiday"
+    for number, name in enumerate(("a/same.jpg", "b/same.jpg", "b/deep/er/x_resized.jpg")):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        drawing(number + 20, 300, 200).save(path, quality=92)
+    (root / "broken.jpg").write_bytes((root / "a/same.jpg").read_bytes()[:900])
+    return root
+
+
+def records(workspace: Path, criterion: str, bucket: str) -> list[dict[str, Any]]:
+    path = workspace / "sorted" / criterion / bucket / "metadata.jsonl"
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+def placed(workspace: Path, criterion: str) -> dict[str, list[str]]:
+    """The pictures on disk, by bucket; checks on the way that metadata.jsonl names exactly them."""
+    found = {}
+    for bucket in sorted((workspace / "sorted" / criterion).iterdir()):
+        names = sorted(path.name for path in bucket.iterdir() if path.name != "metadata.jsonl")
+        assert [record["file_name"] for record in records(workspace, criterion, bucket.name)] == names
+        found[bucket.name] = names
+    return found
+
+
+# --- labels: pure ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("size", "options", "bucket"),
+    [
+        ((300, 200), {}, "landscape"),
+        ((200, 300), {}, "portrait"),
+        ((200, 200), {}, "square"),
+        ((203, 200), {}, "square"),
+        ((200, 203), {}, "square"),
+        ((203, 200), {"tolerance": 0.01}, "landscape"),
+        ((200, 300), {"tolerance": 0.5}, "square"),
+        ((200, 200), {"square": "landscape"}, "landscape"),
+        ((200, 200), {"square": "portrait"}, "portrait"),
+        ((1, 60000), {}, "portrait"),
+    ],
+)
+def test_orientation(size: tuple[int, int], options: dict[str, Any], bucket: str) -> None:
+    label = Orientation(**options).label(Measure(1.0, "", *size))
+    assert label.bucket == bucket
+    assert label.reason.startswith(f"{size[0]}x{size[1]}, ratio ")
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, ["0-0.5mp", "0.5-2mp", "0.5-2mp", "8mp_and_more"]),
+        ({"edges": (1.0,)}, ["0-1mp", "0-1mp", "1mp_and_more", "1mp_and_more"]),
+        ({"strategy": "coarse"}, ["small", "small", "medium", "large"]),
+        ({"strategy": "step"}, ["0-1mp", "0-1mp", "1-2mp", "12-13mp"]),
+        ({"strategy": "step", "step": 0.1}, ["0.3-0.4mp", "0.5-0.6mp", "1.5-1.6mp", "12-12.1mp"]),
+        ({"strategy": "quantiles", "parts": 2}, ["part_1", "part_1", "part_2", "part_2"]),
+        ({"strategy": "quantiles", "parts": 4}, ["part_1", "part_2", "part_3", "part_4"]),
+    ],
+)
+def test_megapixels(options: dict[str, Any], expected: list[str]) -> None:
+    measures = [Measure(value, "", 1000, int(value * 1000)) for value in (0.3, 0.5, 1.5, 12.0)]
+    criterion = Megapixels(**options).fitted(measures)
+    assert [criterion.label(measure).bucket for measure in measures] == expected
+    if criterion.strategy != "step":
+        assert set(expected) <= {name for name, _ in criterion.buckets()}
+
+
+def test_quantiles_never_split_a_size() -> None:
+    measures = [Measure(1.0, "", 1000, 1000)] * 9 + [Measure(5.0, "", 1000, 5000)]
+    criterion = Megapixels("quantiles", parts=4).fitted(measures)
+    assert len({criterion.label(measure).bucket for measure in measures[:9]}) == 1
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+def test_metadata_tells_everything_that_is_known(workspace: Path) -> None:
+    assert sort(workspace, "orientation") == 0
+    assert placed(workspace, "orientation") == {
+        "landscape": ["wide.jpg"],
+        "portrait": ["tall.jpg"],
+        "square": ["even.jpg"],
+    }
+    assert records(workspace, "orientation", "landscape") == [
+        {
+            "file_name": "wide.jpg",
+            "sha256": sha256_of(workspace / "images/wi/wide.jpg"),
+            "width": 320,
+            "height": 200,
+            "format": "jpeg",
+            "criterion": "orientation",
+            "label": "landscape",
+            "score": 1.6,
+            "reason": "320x200, ratio 1.60",
+            "query": "lake",
+            "engine": "yandex",
+            "image_url": "https://files.example/wide.jpg",
+            "page_url": "https://pages.example/wide",
+            "title": "A wide one",
+            "license": "CC BY 4.0",
+            "creator": "Ann",
+        }
+    ]
+    assert "query" not in records(workspace, "orientation", "portrait")[0]
+
+
+@pytest.mark.parametrize("criterion", ["orientation", "megapixels", "quality"])
+def test_a_dry_run_writes_nothing_and_says_what_it_would_do(
+    criterion: str, workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = snapshot(workspace)
+    assert sort(workspace, criterion, "--dry-run") == 0
+    assert snapshot(workspace) == before
+    out = capsys.readouterr().out
+    for name in SIZES:
+        assert f"would copy  images/{name[:2]}/{name}.jpg -> sorted/{criterion}/" in out
+
+
+def test_a_dry_run_on_a_folder_makes_no_workspace(folder: Path, tmp_path: Path) -> None:
+    before = snapshot(tmp_path)
+    assert sort(tmp_path / "none", "quality", folder, "--dry-run") == 0
+    assert snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize("mode", ["copy", "move", "hardlink", "symlink"])
+@pytest.mark.parametrize("criterion", ["orientation", "quality"])
+def test_a_second_run_changes_nothing(mode: str, criterion: str, workspace: Path) -> None:
+    assert sort(workspace, criterion, "--mode", mode) == 0
+    files, rows = snapshot_without_database(workspace), dump(workspace / "gleaner.db")
+    assert sort(workspace, criterion, "--mode", mode) == 0
+    assert snapshot_without_database(workspace) == files
+    assert dump(workspace / "gleaner.db") == rows
+
+
+def snapshot_without_database(workspace: Path) -> dict[str, str]:
+    return {name: digest for name, digest in snapshot(workspace).items() if not name.startswith("gleaner.db")}
+
+
+def test_modes_do_what_they_are_called(workspace: Path, tmp_path: Path) -> None:
+    for mode in ("copy", "move", "hardlink", "symlink"):
+        root = tmp_path / mode
+        shutil.copytree(workspace, root)
+        assert sort(root, "orientation", "--mode", mode) == 0
+        source, target = root / "images/wi/wide.jpg", root / "sorted/orientation/landscape/wide.jpg"
+        assert source.exists() == (mode != "move")
+        assert target.is_symlink() == (mode == "symlink")
+        assert target.resolve() == (source if mode == "symlink" else target).resolve()
+        assert (mode == "hardlink") == (mode != "move" and mode != "symlink" and os.path.samefile(source, target))
+        row = as_rows(root / "gleaner.db", "SELECT path, state FROM files WHERE path LIKE '%wide%'")
+        place = "sorted/orientation/landscape/wide.jpg" if mode == "move" else "images/wi/wide.jpg"
+        assert row == [(place, "present")]
+
+
+@pytest.mark.parametrize("mode", ["copy", "move", "hardlink", "symlink"])
+def test_undo_puts_everything_back(mode: str, workspace: Path) -> None:
+    before = snapshot_without_database(workspace)
+    assert sort(workspace, "orientation", "--mode", mode) == 0
+    assert sort(workspace, "--undo", "last", "--dry-run") == 0
+    assert (workspace / "sorted/orientation/landscape/wide.jpg").exists()
+    assert sort(workspace, "--undo", "last") == 0
+    after = {name: v for name, v in snapshot_without_database(workspace).items() if not name.startswith("reports")}
+    assert after == before
+    assert as_rows(workspace / "gleaner.db", "SELECT count(*) FROM files WHERE path LIKE 'images/%'") == [(3,)]
+
+
+def test_what_was_moved_by_one_criterion_can_be_moved_on_by_another(workspace: Path) -> None:
+    assert sort(workspace, "orientation", "--mode", "move") == 0
+    assert sort(workspace, "quality", "--mode", "move") == 0
+    assert not (workspace / "sorted/orientation").exists()
+    assert [name for names in placed(workspace, "quality").values() for name in names] == [
+        "even.jpg",
+        "tall.jpg",
+        "wide.jpg",
+    ]
+    assert sort(workspace, "--undo", "last") == 0
+    assert placed(workspace, "orientation")["square"] == ["even.jpg"]
+    assert not (workspace / "sorted/quality").exists()
+
+
+@pytest.mark.parametrize("mode", ["copy", "move", "symlink"])
+def test_new_thresholds_move_what_is_sorted_and_measure_nothing(
+    mode: str, workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sort(workspace, "quality", "--mode", mode, "--high", 0, "--medium", 0) == 0
+    assert list(placed(workspace, "quality")) == ["high"]
+    capsys.readouterr()
+    assert sort(workspace, "quality", "--mode", mode, "--high", 100, "--medium", 100, "--json", "-n") == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert {action["kind"] for action in plan["actions"]} == {"move"}
+    assert plan["summary"]["to_rebucket"] == 3
+    assert sort(workspace, "quality", "--mode", mode, "--high", 100, "--medium", 100, "--json") == 0
+    summary = json.loads(capsys.readouterr().out)["summary"]
+    assert (summary["rebucketed"], summary["sorted"], summary["measured"]) == (3, 0, 0)
+    assert placed(workspace, "quality") == {"low": ["even.jpg", "tall.jpg", "wide.jpg"]}
+    with Image.open(workspace / "sorted/quality/low/wide.jpg") as image:
+        assert image.size == (320, 200)
+    assert sort(workspace, "--undo", "last") == 0
+    assert list(placed(workspace, "quality")) == ["high"]
+
+
+def test_quantiles_of_quality_fill_the_buckets(workspace: Path) -> None:
+    assert sort(workspace, "quality", "--strategy", "quantiles") == 0
+    assert {bucket: len(names) for bucket, names in placed(workspace, "quality").items()} == {
+        "high": 1,
+        "low": 1,
+        "medium": 1,
+    }
+
+
+def test_a_lowest_score_leaves_the_rest_where_it_is(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sort(workspace, "quality", "--min-score", 100, "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["summary"]["below_min_score"] == 3
+    assert {entry["path"] for entry in told["left_out"]} == {f"images/{n[:2]}/{n}.jpg" for n in SIZES}
+    assert not (workspace / "sorted").exists()
+
+
+def test_a_copy_that_somebody_deleted_comes_back(workspace: Path) -> None:
+    assert sort(workspace, "orientation") == 0
+    (workspace / "sorted/orientation/square/even.jpg").unlink()
+    assert sort(workspace, "orientation") == 0
+    assert placed(workspace, "orientation")["square"] == ["even.jpg"]
+
+
+# --- folders ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_is_sorted_by_content_and_left_as_it_was(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, workspace = snapshot(folder), tmp_path / "ws"
+    assert sort(workspace, "quality", folder, "--high", 0, "--medium", 0, "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert snapshot(folder) == before
+    assert placed(workspace, "quality") == {"high": ["same.jpg", "same_2.jpg", "x_resized.jpg"]}
+    assert told["unreadable"] == [{"path": (folder / "broken.jpg").as_posix(), "reason": "truncated"}]
+    contents = {record["sha256"] for record in records(workspace, "quality", "high")}
+    assert contents == {sha256_of(path) for path in folder.rglob("*.jpg") if path.name != "broken.jpg"}
+
+
+def test_two_folders_share_a_criterion_and_one_run_touches_one(folder: Path, workspace: Path) -> None:
+    assert sort(workspace, "megapixels") == 0
+    assert sort(workspace, "megapixels", folder / "a", folder / "b") == 0
+    names = ["even.jpg", "same.jpg", "same_2.jpg", "tall.jpg", "wide.jpg", "x_resized.jpg"]
+    assert placed(workspace, "megapixels") == {"0-0.5mp": names}
+    assert sort(workspace, "megapixels", folder / "a", "--edges", "0.01") == 0
+    assert placed(workspace, "megapixels")["0.01mp_and_more"] == ["same.jpg"]
+
+
+def test_pictures_moved_out_of_a_folder_are_still_its_pictures(folder: Path, tmp_path: Path) -> None:
+    workspace = tmp_path / "ws"
+    assert sort(workspace, "megapixels", folder / "b", "--mode", "move") == 0
+    assert not list((folder / "b").rglob("*.jpg"))
+    assert sort(workspace, "megapixels", folder / "b", "--mode", "move", "--edges", "0.01") == 0
+    assert placed(workspace, "megapixels") == {"0.01mp_and_more": ["same.jpg", "x_resized.jpg"]}
+
+
+def test_a_folder_that_holds_the_workspace_is_not_sorted_twice(folder: Path) -> None:
+    workspace = folder / "workspace"
+    for _ in range(2):
+        assert sort(workspace, "orientation", folder) == 0
+        assert placed(workspace, "orientation") == {
+            "landscape": ["broken.jpg", "same.jpg", "same_2.jpg", "x_resized.jpg"]
+        }
+
+
+def test_exif_turns_a_picture_and_only_the_header_is_read(tmp_path: Path) -> None:
+    root = tmp_path / "in"
+    root.mkdir()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    drawing(1, 300, 200).save(root / "turned.jpg", exif=exif)
+    whole = (root / "turned.jpg").read_bytes()
+    (root / "cut.jpg").write_bytes(whole[: whole.index(b"\xff\xda") + 20])  # the header is whole, the pixels are gone
+    assert sort(tmp_path / "ws", "orientation", root) == 0
+    found = records(tmp_path / "ws", "orientation", "portrait")
+    assert [(r["file_name"], r["width"], r["height"]) for r in found] == [
+        ("cut.jpg", 200, 300),
+        ("turned.jpg", 200, 300),
+    ]
+
+
+def hostile_pictures(root: Path) -> dict[str, str | None]:
+    """Makes one file of each kind that breaks programs; gives the reason expected, None where there must be a score."""
+    image = drawing(5, 200, 150)
+    png = io.BytesIO()
+    image.save(png, "PNG")
+    huge = Image.new("1", (20_000, 12_000))
+    made: dict[str, tuple[str | None, Any]] = {
+        "text.jpg": ("not_an_image", b"<html>no picture</html>"),
+        "empty.png": ("not_an_image", b""),
+        "cut.png": ("truncated", png.getvalue()[:-2000]),
+        "huge.png": ("too_many_pixels", huge),
+        "cmyk.jpg": (None, image.convert("CMYK")),
+        "grey.jpg": (None, image.convert("L")),
+        "palette.gif": (None, image.convert("P")),
+        "transparent.png": (None, image.convert("RGBA").rotate(30, expand=True)),
+        "deep.png": (None, Image.fromarray((np.asarray(image.convert("L")).astype("uint16")) * 257)),
+        "bits.png": (None, image.convert("1")),
+        "dot.png": (None, Image.new("RGB", (1, 1))),
+        "strip.png": (None, image.resize((900, 3))),
+        "float.tif": (None, image.convert("F")),
+    }
+    for name, (_, content) in made.items():
+        if isinstance(content, bytes):
+            (root / name).write_bytes(content)
+        else:
+            content.save(root / name)
+    image.save(root / "moving.gif", save_all=True, append_images=[drawing(6, 200, 150)])
+    (root / "wrong.png").write_bytes((root / "grey.jpg").read_bytes())
+    return {name: reason for name, (reason, _) in made.items()} | {"moving.gif": None, "wrong.png": None}
+
+
+def test_every_hostile_picture_gets_a_score_or_a_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = tmp_path / "in"
+    root.mkdir()
+    expected = hostile_pictures(root)
+    before = snapshot(root)
+    assert sort(tmp_path / "ws", "quality", root, "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    reasons = {Path(entry["path"]).name: entry["reason"] for entry in told["unreadable"]}
+    assert reasons == {name: reason for name, reason in expected.items() if reason}
+    sorted_names = sorted(name for names in placed(tmp_path / "ws", "quality").values() for name in names)
+    assert sorted_names == sorted(name for name, reason in expected.items() if not reason)
+    assert snapshot(root) == before
+    assert sort(tmp_path / "ws", "quality", root, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["summary"]["measured"] == 0  # a broken content stays broken
+
+
+# --- reports and edges -----------------------------------------------------------------------------------------------
+
+
+def test_the_report_shows_the_pictures_where_they_lie(workspace: Path, folder: Path) -> None:
+    assert sort(workspace, "quality", folder) == 0
+    data = json.loads((workspace / "reports/sort_quality.json").read_text())
+    assert all((workspace / row["path"]).exists() for row in data["pictures"])
+    assert {row["source"] for row in data["pictures"]} == {
+        path.as_posix() for path in folder.rglob("*.jpg") if path.name != "broken.jpg"
+    }
+    page = (workspace / "reports/sort_quality.html").read_text("utf-8")
+    assert "x_resized.jpg" in page
+    assert "broken.jpg was not sorted: truncated." in page
+    assert (workspace / "reports/sort_quality.csv").read_text().startswith("path,label,score,reason,")
+    assert (workspace / "reports/index.html").exists()
+
+
+def test_a_bucket_loads_as_an_imagefolder(workspace: Path) -> None:
+    """The rule of Hugging Face's loader: every line names an existing picture, and all lines have like types."""
+    assert sort(workspace, "quality", "--high", 0, "--medium", 0) == 0
+    folder = workspace / "sorted/quality/high"
+    pyarrow_json = pytest.importorskip("pyarrow.json")
+    table = pyarrow_json.read_json(folder / "metadata.jsonl")
+    assert table.num_rows == 3
+    assert all((folder / name.as_py()).is_file() for name in table["file_name"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "say what to sort by: orientation, megapixels, quality."),
+        (["quality", "--metric", "musiq"], "there is no metric 'musiq' here; --metric is one of: technical."),
+        (["quality", "--medium", "80", "--high", "60"], "--medium 80 is above --high 60"),
+        (["quality", "--strategy", "step"], "quality knows no --strategy step"),
+        (["orientation", "/nowhere/at/all"], "/nowhere/at/all does not exist"),
+        (["quality"], "run 5_download.py first."),
+        (["--undo", "7"], "run 7 is no run of this step"),
+        (["--undo", "last"], "no run of this step has anything to undo."),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_a_sentence(
+    arguments: list[str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sort(tmp_path / "ws", *arguments) == 2
+    assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["colour"],
+        ["megapixels", "--edges", "2,1"],
+        ["megapixels", "--edges", "a"],
+        ["megapixels", "--every", "0"],
+        ["megapixels", "--parts", "1"],
+        ["quality", "--high", "101"],
+        ["quality", "--high", "nan"],
+        ["orientation", "--tolerance", "2"],
+    ],
+)
+def test_senseless_values_are_refused_by_the_parser(arguments: list[str], tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as ended:
+        sort(tmp_path / "ws", *arguments)
+    assert ended.value.code == 2
+    assert not (tmp_path / "ws").exists()
+
+
+def test_an_empty_workspace_names_the_step_to_run_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    open_database(tmp_path / "gleaner.db").close()
+    assert sort(tmp_path, "orientation") == 2
+    assert "run 5_download.py first" in capsys.readouterr().err
+
+
+def test_csv_and_json_list_the_pictures(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sort(workspace, "orientation", "--format", "csv") == 0
+    assert capsys.readouterr().out.splitlines()[0].startswith("path,label,score")
+    assert sort(workspace, "orientation", "--format", "json") == 0
+    assert {row["label"] for row in json.loads(capsys.readouterr().out)} == {"landscape", "portrait", "square"}
+
+
+# --- killed ----------------------------------------------------------------------------------------------------------
+
+
+# Kills itself for good at the n-th time that it opens a picture or changes a name on disk.
+KILLED = """
+import os, signal, sys
+left = int(sys.argv[1])
+def watch(event, arguments):
+    global left
+    opened = event == "open" and str(arguments[0]).endswith(".jpg")
+    if opened or event in ("os.link", "os.remove", "os.rename", "os.mkdir"):
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(watch)
+from support import load_step
+load_step("sort").main(sys.argv[2:])
+"""
+
+
+@pytest.mark.parametrize("mode", ["copy", "move"])
+def test_a_killed_run_is_finished_by_the_next(mode: str, tmp_path: Path) -> None:
+    folder, workspace, twin = tmp_path / "in", tmp_path / "ws", tmp_path / "twin"
+    folder.mkdir()
+    for number in range(12):
+        drawing(number % 11, 120 + number % 3 * 80, 160).save(folder / f"{number:02}.jpg")
+    shutil.copytree(folder, twin / "in")
+    assert sort(twin / "ws", "quality", twin / "in", "--mode", mode) == 0
+    arguments = ["quality", str(folder), "--mode", mode, "--workspace", str(workspace), "--workers", "1", "-q"]
+    kills = 0
+    for instant in (6, 16, 20, 20, 25, 3, 9, 5, 24):
+        command = [sys.executable, "-c", KILLED, str(instant), *arguments]
+        modules = os.pathsep.join((str(ROOT), str(ROOT / "tests")))
+        process = subprocess.run(command, env={**os.environ, "PYTHONPATH": modules}, capture_output=True, timeout=60)
+        assert process.returncode in (-signal.SIGKILL, 0), process.stderr
+        kills += process.returncode == -signal.SIGKILL
+        for path in workspace.glob("sorted/quality/*/*.jpg"):
+            Image.open(path).load()  # a file under its final name is whole
+    assert kills >= 5
+    assert run_step("sort", *arguments).returncode == 0
+    disturbed, undisturbed = (snapshot_without_database(root) for root in (workspace, twin / "ws"))
+    assert sorted(disturbed) == sorted(undisturbed)
+    # The reports name the folder that the pictures came from, which differs.
+    differing = {name for name in disturbed if disturbed[name] != undisturbed[name]}
+    assert all(name.startswith("reports/") for name in differing), differing
+    assert snapshot(folder) == snapshot(twin / "in")
+    tables = ("runs", "actions", "contents")
+    assert dump(workspace / "gleaner.db", without=tables) == dump(twin / "ws/gleaner.db", without=tables)
+
+
+def test_what_a_killed_run_left_half_done_is_settled(workspace: Path) -> None:
+    """A plan was written, one copy was made but not marked, a temporary file was left."""
+    assert sort(workspace, "orientation", "-q") == 0
+    target = workspace / "sorted/orientation/square"
+    with open_database(workspace / "gleaner.db") as db:
+        db.execute("UPDATE actions SET state = 'planned'")
+    (target / f".{'0' * 32}.part").write_bytes(b"half")
+    (target / "even.jpg").unlink()
+    assert sort(workspace, "orientation", "-q") == 0
+    assert placed(workspace, "orientation")["square"] == ["even.jpg"]
+    assert utc_now() > as_rows(workspace / "gleaner.db", "SELECT max(finished_at) FROM actions")[0][0]
