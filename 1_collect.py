@@ -147,7 +147,8 @@ def work(session: cli.Session) -> cli.Summary:
         cli.log.error("%s", sentence)
     counts = summarise(found, job.problems)
     note = "" if counts["queries"] or sentence or session.stopping() else NOTHING
-    return cli.Summary(counts, next="python 2_ingest_db.py", exit_code=exit_code, note=note)
+    following = "" if sentence and not found.pages else "python 2_ingest_db.py"
+    return cli.Summary(counts, next=following, exit_code=exit_code, note=note)
 
 
 if __name__ == "__main__":

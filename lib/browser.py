@@ -264,7 +264,10 @@ class BrowserWeb:
 
         try:
             return await asyncio.wait_for(work, self._timeout + GRACE)
-        except (Late, asyncio.TimeoutError):
+        except Late:
+            raise FetchError("timeout") from None
+        except asyncio.TimeoutError:
+            await self.forget()  # not even Playwright's own time-out came: the renderer is stuck
             raise FetchError("timeout") from None
         except Error as error:
             reason = _reason(error.message)

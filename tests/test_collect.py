@@ -85,6 +85,10 @@ def queries(workspace: Path) -> list[tuple[str, str, str]]:
     return as_rows(workspace / "gleaner.db", "SELECT state, outcome, detail FROM queries ORDER BY id")
 
 
+def urls(workspace: Path) -> list[tuple[str]]:
+    return as_rows(workspace / "gleaner.db", "SELECT url FROM responses ORDER BY page")
+
+
 def stored(workspace: Path) -> list[tuple[int, str, str, int]]:
     sql = "SELECT page, part, outcome, items FROM responses ORDER BY query_id, page"
     return as_rows(workspace / "gleaner.db", sql)
@@ -257,11 +261,13 @@ def undo_last_page(workspace: Path) -> Path:
 def test_a_whole_file_without_a_row_is_adopted(gallery, tmp_path, one):
     arguments = ["--images", one, "--max-pages", 3]
     assert collect(gallery, tmp_path / "ws", *arguments) == 0
+    before = urls(tmp_path / "ws")
     undo_last_page(tmp_path / "ws")
     gallery.site.board.asked.clear()
     assert collect(gallery, tmp_path / "ws", *arguments) == 0
     assert asked(gallery) == {}
     assert stored(tmp_path / "ws") == THREE
+    assert urls(tmp_path / "ws") == before
 
 
 def test_a_file_that_cannot_be_read_is_fetched_again(gallery, tmp_path, one):

@@ -176,7 +176,7 @@ def verdict(engine: Engine, found: Collected, db: Database) -> tuple[int, str]:
         return 4, stop_sentence(engine.name, found.stop, until)
     failed_only = found.outcomes["network"] and not found.pages
     if found.unreachable or failed_only:
-        reason = found.unreachable or "network"
+        reason = found.unreachable or found.trouble
         return (
             1,
             f"{engine.name} could not be reached ({reason}); check the network, --host and --proxy, and run again.",
@@ -207,6 +207,7 @@ def _added(one: Collected, two: Collected) -> Collected:
         Counter(one.outcomes) + Counter(two.outcomes),
         one.stop or two.stop,
         one.unreachable or two.unreachable,
+        two.trouble or one.trouble,
     )
 
 

@@ -43,6 +43,7 @@ class Collected:
     outcomes: Counter[str] = field(default_factory=Counter)
     stop: Ending | None = None
     unreachable: str = ""
+    trouble: str = ""  # the last failure of the network
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,7 @@ class EngineRun:
     def _heed(self, ending: Ending) -> None:
         if ending.outcome in STOPS:
             self.found.stop = self.found.stop or ending
+        self.found.trouble = ending.detail if ending.outcome == "network" else self.found.trouble
         self._failures = self._failures + 1 if ending.outcome == "network" else 0
         if self._failures >= NETWORK_PATIENCE:
             self.found.unreachable = ending.detail or "network"

@@ -105,10 +105,11 @@ class Search:
 
     def _adopt(self, page: int, seen: set[str]) -> Ending | None:
         """Takes over a page that a killed run had written; None where there is none or it cannot be read."""
-        answer = self.store.adopt(self.query, page, self.cursor.get("host", ""))
         try:
+            ask = Ask(self.query.kind, self.query.text)
+            answer = self.store.adopt(self.query, page, self.engine.address(self.hosts.name, ask, self.cursor, page))
             parsed = self.engine.parse(answer.part, answer.body) if answer else None
-        except ParseError:
+        except (KeyError, ParseError):  # it was never uploaded, so nothing of it can be here; or the file is broken
             return None
         if answer is None or parsed is None or not parsed.images:
             return None

@@ -9,11 +9,13 @@ retries, other hosts, consent pages, a stop at a captcha) is done for all engine
 from __future__ import annotations
 
 import email.utils
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any, ClassVar, Protocol
 
+from lib.errors import UsageError
 from lib.parsers import parser_for
 from lib.records import ParsedPage
 
@@ -47,6 +49,7 @@ class Ask:
     text: str = ""
     picture: bytes = field(default=b"", repr=False)
     mime: str = ""
+    filters: Mapping[str, str] = field(default_factory=dict, hash=False)  # such as size -> large; keywords only
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,11 @@ class Engine:
     default_pages: ClassVar[int] = 5
     most_pages: ClassVar[int] = 100
     needs_browser: ClassVar[bool] = False
+    keeps_cookies: ClassVar[bool] = False  # without a browser: whether the session has a cookie jar
     keys: ClassVar[tuple[str, ...]] = ()  # environment variables that must be set
+    other_keys: ClassVar[tuple[str, ...]] = ()  # a set of variables that will do in their place
+    FILTERS: ClassVar[Mapping[str, Mapping[str, str]]] = {}  # filter -> value -> the engine's own, as in "z=3&lm=6"
+    filter_joint: ClassVar[str] = " "  # between two filters' values for the same parameter
     upload_limit: ClassVar[int] = 0  # bytes
     upload_formats: ClassVar[frozenset[str]] = frozenset({"jpeg"})  # anything else is sent as JPEG
     upload_ways: ClassVar[int] = 1  # `upload` is tried with way 0, 1, … until one is accepted
@@ -107,6 +114,41 @@ class Engine:
     consent_labels: ClassVar[tuple[str, ...]] = ()
     kept_headers: ClassVar[tuple[str, ...]] = ("content-type", "date", "retry-after")
     terms: ClassVar[str] = ""  # one sentence for --help and the documentation
+
+    def __init__(self, environ: Mapping[str, str] | None = None):
+        """`environ` is where keys are looked up, at the moment of use; None is the environment of the process."""
+        self.environ: Mapping[str, str] = os.environ if environ is None else environ
+
+    def missing_keys(self) -> tuple[str, ...]:
+        """The environment variables that have to be set before the engine can be asked."""
+        if self.other_keys and all(self.environ.get(name) for name in self.other_keys):
+            return ()
+        return tuple(name for name in self.keys if not self.environ.get(name))
+
+    def require_keys(self) -> None:
+        """Raises UsageError with one sentence where a key is missing."""
+        if missing := self.missing_keys():
+            other = f" (or {' and '.join(self.other_keys)})" if self.other_keys else ""
+            raise UsageError(
+                f"{self.name} needs {' and '.join(missing)}{other} in the environment; set them, or choose another "
+                "--engine such as openverse or commons, which need no key."
+            )
+
+    def filter_params(self, filters: Mapping[str, str]) -> dict[str, str]:
+        """The engine's own parameters for filters such as size -> large. Raises UsageError for one it cannot do."""
+        params: dict[str, str] = {}
+        for name, value in filters.items():
+            known = self.FILTERS.get(name)
+            if known is None or value not in known:
+                raise UsageError(f"{self.name} cannot filter by {name} {value!r}; {self._filters_known(known)}.")
+            for parameter, wanted in (pair.split("=", 1) for pair in known[value].split("&") if pair):
+                params[parameter] = self.filter_joint.join(filter(None, (params.get(parameter), wanted)))
+        return params
+
+    def _filters_known(self, values: Mapping[str, str] | None) -> str:
+        if values is not None:
+            return f"it knows {', '.join(values)}"
+        return f"it filters by {' and '.join(self.FILTERS)}" if self.FILTERS else "it has no filters"
 
     def classify(self, answer: Answer) -> Verdict:
         """What the answer means, judged before it is parsed. Pure."""
@@ -119,6 +161,10 @@ class Engine:
     def says_end(self, part: str, body: bytes, parsed: ParsedPage) -> bool:
         """Whether the answer itself says that no page follows. Pure."""
         return not parsed.next_url
+
+    def address(self, host: str, ask: Ask, cursor: Mapping[str, Any], page: int) -> str:
+        """The URL under which a page of results is asked for. Pure."""
+        raise NotImplementedError
 
     def part(self, page: int) -> str:
         """In which part of the conversation a result page is found."""

@@ -84,6 +84,9 @@ class Source(Engine):
         name = urlsplit(host).hostname or ""
         return name in {f"yandex.{domain}" for domain in DOMAINS} | {"ya.ru"}
 
+    def address(self, host: str, ask: Ask, cursor: Mapping[str, Any], page: int) -> str:
+        return xhr_address(host, ask, cursor, page) if page else page_address(host, ask, cursor)
+
     def part(self, page: int) -> str:
         return PAGE if page == 0 else XHR
 
@@ -111,8 +114,8 @@ class Source(Engine):
 
     async def fetch(self, web: Web, host: str, ask: Ask, cursor: Mapping[str, Any], page: int) -> Answer:
         if page == 0:
-            return await web.open(page_address(host, ask, cursor))
-        return await web.get(xhr_address(host, ask, cursor, page), part=XHR, headers=XHR_HEADERS)
+            return await web.open(self.address(host, ask, cursor, page))
+        return await web.get(self.address(host, ask, cursor, page), part=XHR, headers=XHR_HEADERS)
 
     # --- judging ---------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,104 @@
+"""Openverse: openly licensed pictures from many collections. No key is needed; one raises the limits."""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, ClassVar
+
+from lib.engines.base import API, Answer, Ask, Engine, Verdict, Web
+from lib.engines.judging import JSON_ONLY, address, json_object, judge_status, not_an_object, nothing
+from lib.parsers.values import whole
+
+PATH = "/v1/images/"
+TOKEN_PATH = "/v1/auth_tokens/token/"
+CLIENT_KEYS = ("OPENVERSE_CLIENT_ID", "OPENVERSE_CLIENT_SECRET")  # both optional
+TOKEN_MARGIN = 60.0  # seconds before its end at which a token is replaced
+
+
+class Source(Engine):
+    """The engine `openverse`."""
+
+    name: ClassVar[str] = "openverse"
+    kinds: ClassVar[frozenset[str]] = frozenset({"keyword"})
+    hosts: ClassVar[tuple[str, ...]] = ("https://api.openverse.org",)
+    # Without a key its answers have announced 20 requests a minute.
+    interval: ClassVar[float] = 3.0
+    page_size: ClassVar[int] = 20  # more needs a key
+    most_pages: ClassVar[int] = 20  # deeper needs a key
+    FILTERS: ClassVar[Mapping[str, Mapping[str, str]]] = {
+        "size": {"small": "size=small", "medium": "size=medium", "large": "size=large"},
+        "orientation": {"landscape": "aspect_ratio=wide", "portrait": "aspect_ratio=tall", "square": "aspect_ratio=square"},
+        "type": {
+            "photo": "category=photograph",
+            "drawing": "category=illustration",
+            "clipart": "category=illustration",
+            "gif": "extension=gif",
+        },
+        "licence": {
+            "cc": "license_type=all-cc",
+            "commercial": "license_type=commercial",
+            "modify": "license_type=modification",
+            "public-domain": "license=cc0,pdm",
+        },
+    }  # fmt: skip
+    filter_joint: ClassVar[str] = ","
+    terms: ClassVar[str] = (
+        "Openverse's terms allow searches through its API within its rate limits and forbid copying the catalogue; "
+        "every picture keeps the licence and the attribution that are stored with it."
+    )
+
+    def __init__(self, environ: Mapping[str, str] | None = None):
+        super().__init__(environ)
+        self._token, self._token_ends = "", 0.0
+
+    # --- asking ----------------------------------------------------------------------------------------------------
+
+    async def fetch(self, web: Web, host: str, ask: Ask, cursor: Mapping[str, Any], page: int) -> Answer:
+        if self._wants_token():
+            answer = await self._sign_in(web, host)
+            if not self._token:
+                return replace(answer, part=API, body=b"{}")
+        headers = JSON_ONLY | ({"Authorization": f"Bearer {self._token}"} if self._token else {})
+        return await web.get(self.page_address(host, ask, page), part=API, headers=headers)
+
+    def page_address(self, host: str, ask: Ask, page: int) -> str:
+        """Pages are counted from 1 here."""
+        params = {"q": ask.text, "page": str(page + 1), "page_size": str(self.page_size)}
+        return address(host, PATH, params | self.filter_params(ask.filters))
+
+    def _wants_token(self) -> bool:
+        return all(self.environ.get(name) for name in CLIENT_KEYS) and time.monotonic() >= self._token_ends
+
+    async def _sign_in(self, web: Web, host: str) -> Answer:
+        """Trades the client's id and secret, sent in a header, for a token that is kept in memory only."""
+        pair = ":".join(self.environ[name] for name in CLIENT_KEYS)
+        headers = JSON_ONLY | {
+            "Authorization": "Basic " + base64.b64encode(pair.encode()).decode(),
+            "Content-Type": "application/x-www-form-urlencoded",
+        }
+        answer = await web.post(host + TOKEN_PATH, headers=headers, body=b"grant_type=client_credentials")
+        found = json_object(answer) or {}
+        token = found.get("access_token")
+        self._token = token if answer.status == 200 and isinstance(token, str) else ""
+        self._token_ends = time.monotonic() + max(0.0, float(whole(found.get("expires_in")) or 0) - TOKEN_MARGIN)
+        return answer
+
+    # --- judging ---------------------------------------------------------------------------------------------------
+
+    def classify(self, answer: Answer) -> Verdict:
+        if (verdict := judge_status(answer)) is not None:
+            return verdict
+        found = json_object(answer)
+        if found is None:
+            return not_an_object(answer)
+        if answer.status == 404:
+            return Verdict("end", "http_404")
+        if answer.status != 200:
+            return Verdict("parse_error", f"http_{answer.status}")
+        results = found.get("results")
+        if not isinstance(results, list):
+            return Verdict("parse_error", "no_results_key")
+        return Verdict("ok") if results else nothing((whole(found.get("page")) or 1) == 1)
