@@ -50,7 +50,7 @@ class Fingerprints:
         self._spool = tempfile.SpooledTemporaryFile(max_size=SPOOL)  # noqa: SIM115 - lives as long as this object
         self._offsets: dict[str, tuple[int, int]] = {}
         self._end = 0
-        self._stored: dict[str, bytes] = {}
+        self._stored: set[str] = set()  # contents whose buffers the database has already
         self._used: set[str] = set()
         self._digests: dict[str, bytes] = {}
         self._shares: dict[str, float] = {}
@@ -106,15 +106,17 @@ class Fingerprints:
 
     def load_buffers(self, contents: Iterable[str]) -> None:
         """Fetches the remembered buffers of many contents at once."""
-        wanted = [c for c in contents if c not in self._offsets and c not in self._stored]
-        found = known_hashes(self.db, wanted, "buffers", dct.SIDE, ALGORITHM)
-        self._stored.update((c, data) for c, data in found.items() if data)
+        wanted = sorted(c for c in contents if c not in self._offsets)
+        for start in range(0, len(wanted), BATCH):
+            found = known_hashes(self.db, wanted[start : start + BATCH], "buffers", dct.SIDE, ALGORITHM)
+            for content, data in found.items():
+                if data:
+                    self._keep(content, data)
+                    self._stored.add(content)
 
     def packed(self, content: str) -> bytes | None:
-        """The packed buffers of a content, decoded again only where neither this run nor an earlier one kept them."""
+        """The packed buffers of a content, decoded again only where no run has kept them."""
         self._used.add(content)
-        if content in self._stored:
-            return self._stored[content]
         if content not in self._offsets:
             data, reason = fingerprint(str(self.places[content]))
             self.decoded += 1
@@ -170,7 +172,7 @@ class Fingerprints:
 
         Only those: 5 KB for every picture would outgrow everything else in the database.
         """
-        fresh = sorted(c for c in self._used if c in self._offsets)
+        fresh = sorted(c for c in self._used - self._stored if c in self._offsets)
         for start in range(0, len(fresh), BATCH):
             rows = [HashRow(c, "buffers", dct.SIDE, self.packed(c), ALGORITHM) for c in fresh[start : start + BATCH]]
             self._write(rows)

@@ -12,7 +12,7 @@ from lib.dedup.confirm import Finding, colourless, compare
 from lib.dedup.filenames import read_name
 from lib.dedup.fingerprints import Fingerprints
 from lib.dedup.grouping import Relation
-from lib.hashing.buffers import Buffers
+from lib.hashing.buffers import LONG_SIDE, Buffers
 from lib.hashing.hamming import distance
 from lib.pictures import PictureFile
 
@@ -22,7 +22,8 @@ SAME_BITS = 40
 REVIEW_BITS = 64
 # Decoding at a reduced scale moves a hash by a few bits; pictures with the same pixels lie no further apart.
 PIXEL_BITS = 8
-PIXEL_LEVELS = 1.0  # mean difference of their grey buffers, in grey levels
+PIXEL_LEVELS = 0.5  # mean difference of their grey buffers, in grey levels
+REDUCED_FROM = 4 * LONG_SIDE  # pixels on the long side; below, the decoder finds no scale to reduce to
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,9 @@ class Judge:
         if (a.width, a.height) != (b.width, b.height) or a.greys.shape != b.greys.shape:
             return False
         apart = np.abs(a.greys.astype(np.int16) - b.greys).mean()
-        # Only a JPEG is decoded at a reduced scale; two files of one kind with equal pixels have equal buffers.
-        if apart > (PIXEL_LEVELS if _is_jpeg(one) != _is_jpeg(two) else 0.0):
+        # Only a large JPEG is decoded at a reduced scale; else equal pixels have equal buffers.
+        reduced = _is_jpeg(one) != _is_jpeg(two) and max(a.width, a.height) >= REDUCED_FROM
+        if apart > (PIXEL_LEVELS if reduced else 0.0):
             return False
         digest = self.prints.pixel_digest(one.sha256)
         return digest is not None and digest == self.prints.pixel_digest(two.sha256)

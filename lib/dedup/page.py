@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,10 @@ def as_result(groups: Sequence[Group], summary: Mapping[str, Any]) -> dict[str, 
     return {
         "groups": [
             {
-                "keeper": str(group.keeper.path),
+                "keeper": full_path(group.keeper),
                 "members": [
                     {
-                        "path": str(member.file.path),
+                        "path": full_path(member.file),
                         "kind": member.kind,
                         "distance": _number(member.distance),
                         "decision": member.decision,
@@ -42,6 +43,11 @@ def as_result(groups: Sequence[Group], summary: Mapping[str, Any]) -> dict[str, 
     }
 
 
+def full_path(file: PictureFile) -> str:
+    """How results name a file: wherever a plan or a decision is read again, it means the same file."""
+    return os.path.abspath(file.path)
+
+
 def as_csv(groups: Sequence[Group]) -> str:
     """One line a member, with its keeper."""
     out = io.StringIO()
@@ -52,7 +58,7 @@ def as_csv(groups: Sequence[Group]) -> str:
             file, facts = member.file, member.facts
             what = (member.kind, _number(member.distance), member.decision, member.reason)
             size = (facts.width, facts.height, file.bytes, file.sha256)
-            writer.writerow((group.number, file.path, group.keeper.path, *what, *size))
+            writer.writerow((group.number, full_path(file), full_path(group.keeper), *what, *size))
     return out.getvalue()
 
 
@@ -105,13 +111,15 @@ def _heading(groups: Sequence[Group], summary: Mapping[str, Any], about: str) ->
         Card("For review", sum(m.decision == "review" for m in members), "stay until you decide"),
     ]
     notes = ["Removed pictures go to the quarantine folder and come back with --undo."] if going else []
+    if broken := int(summary.get("broken", 0)):
+        notes.append(f"{broken:,} pictures could not be decoded and are in no group.")
     return Heading("Repeated pictures", about, utc_now(), cards, notes)
 
 
 def _group_view(group: Group, urls: Mapping[str, str], moved: Mapping[Path, Path]) -> GroupView:
     def view(file: PictureFile, facts: Facts, **more: Any) -> MemberView:
         return MemberView(
-            path=str(file.path),
+            path=full_path(file),
             file=moved.get(file.path, file.path),
             width=facts.width or None,
             height=facts.height or None,

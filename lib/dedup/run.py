@@ -15,6 +15,7 @@ from lib.db.duplicates import page_urls, record_duplicates
 from lib.db.runs import latest_run_with_actions, run_step
 from lib.dedup.find import Group, Policy, find_groups
 from lib.dedup.fingerprints import Fingerprints, places_of
+from lib.dedup.grouping import STRENGTH
 from lib.dedup.judge import Looking
 from lib.dedup.page import as_result, write_reports
 from lib.dedup.plan import Plan, as_rows, brake, removals, without
@@ -41,7 +42,7 @@ class Run:
     files: list[PictureFile] = field(default_factory=list)
     groups: list[Group] = field(default_factory=list)
     broken: Counter[str] = field(default_factory=Counter)
-    outcome: Counter[str] = field(default_factory=Counter)
+    moved: dict[Path, Path] = field(default_factory=dict)
     decoded: int = 0
     note: str = ""
 
@@ -109,34 +110,31 @@ class Run:
         if not self.args.interactive:
             self._brake(going)
         new = record_duplicates(self.db, self.run_id, as_rows(self.workspace, self.groups))
-        moved: dict[Path, Path] = {}
         if going:
-            moved = self._move()
+            self._move()
         page = self.workspace.reports / "dedup.html"
         if new or not page.exists():
-            self._report(moved)
+            self._report()
         self.note = f"page: {page}"
 
-    def _move(self) -> dict[Path, Path]:
+    def _move(self) -> None:
         plan = Plan(self.workspace, self.run_id, self.groups, sidecars=bool(self.args.folders))
         actions.plan(self.db, self.run_id, plan.actions)
-        self.outcome = actions.apply(
-            self.db, self.workspace, self.run_id, check=plan.check, stopping=self.stopping, bar=self.bar
-        )
+        actions.apply(self.db, self.workspace, self.run_id, check=plan.check, stopping=self.stopping, bar=self.bar)
         places = ((self.workspace.to_path(a.source), self.workspace.to_path(a.target)) for a in plan.actions)
-        return {source: target for source, target in places if not source.exists() and target.exists()}
+        self.moved = {source: target for source, target in places if not source.exists() and target.exists()}
 
-    def _report(self, moved: dict[Path, Path]) -> None:
+    def _report(self) -> None:
         about = f"Mode {self.args.mode}, {len(self.files):,} files"
         urls = page_urls(self.db, sorted({m.file.sha256 for g in self.groups for m in g.members}))
-        write_reports(self.workspace, self.groups, self.counts(), self.run_id, about, urls, moved)
+        write_reports(self.workspace, self.groups, self.counts(), self.run_id, about, urls, self.moved)
         refresh_index(self.workspace)
 
     def _brake(self, going: int) -> None:
         try:
             brake(going, len(self.files), self.args.max_share)
         except GleanerError:
-            self._report({})
+            self._report()
             raise
 
     def _warn_of_brake(self, going: int) -> None:
@@ -153,12 +151,12 @@ class Run:
     def counts(self) -> dict[str, int | float | str]:
         """The numbers of the summary line."""
         members = [member for group in self.groups for member in group.members]
-        going = sum(member.decision == "remove" for member in members)
-        applied = not self.dry_run and not self.args.plan
+        only_shown = self.dry_run or self.args.plan
+        going = [m for m in members if m.decision == "remove" and (only_shown or m.file.path in self.moved)]
         found: dict[str, int | float | str] = {"files": len(self.files), "groups": len(self.groups)}
-        found["removed" if applied else "to_remove"] = going - self.outcome["dropped"]
-        for kind in dict.fromkeys(m.kind for m in members if m.decision == "remove"):
-            found[f"{kind}"] = sum(m.decision == "remove" and m.kind == kind for m in members)
+        found["to_remove" if only_shown else "removed"] = len(going)
+        kinds = Counter(member.kind for member in going)
+        found.update((kind, kinds[kind]) for kind in STRENGTH if kinds[kind])
         found["for_review"] = sum(member.decision == "review" for member in members)
         found["broken"] = sum(self.broken.values())
         found.update((reason, count) for reason, count in sorted(self.broken.items()))

@@ -12,6 +12,7 @@ from pathlib import Path
 from lib.db import Database
 from lib.db.duplicates import present_file_count
 from lib.dedup.find import Group, Member
+from lib.dedup.page import full_path
 from lib.errors import UsageError
 from lib.pictures import PictureFile, folder_pictures, workspace_pictures
 from lib.progress import BarFactory, no_bar
@@ -74,10 +75,10 @@ def decide(groups: Sequence[Group], decisions: dict[str, str], *, others: bool) 
 
     Nobody can decide that a file goes which other files of the plan rely on, or which must stay.
     """
-    keepers = {str(group.keeper.path) for group in groups}
+    keepers = {full_path(group.keeper) for group in groups}
 
     def decided(member: Member) -> Member:
-        path = str(member.file.path)
+        path = full_path(member.file)
         wanted = decisions.get(path, member.decision if others else "keep")
         if wanted == member.decision:
             return member
