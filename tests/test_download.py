@@ -650,6 +650,17 @@ def test_killed_at_any_moment_and_run_again_it_ends_the_same(workspace: Workspac
     assert not site.asked
 
 
+def test_two_runs_at_once_share_the_work(workspace: Workspace, site: Site) -> None:
+    site.slow = 0.004
+    fill(workspace, originals(site, *[f"/good/{n // 2}" for n in range(1200)]))  # every content twice
+    both = [start(workspace, "--per-host", "8") for _ in range(2)]
+    messages = [process.communicate(timeout=60)[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], messages
+    assert {row["state"] for row in rows(workspace).values()} == {"done"}
+    assert set(site.asked.values()) == {2} and len(files(workspace)) == 600
+    consistent(workspace)
+
+
 def test_ctrl_c_finishes_what_is_in_flight(workspace: Workspace, site: Site) -> None:
     site.slow = 0.02
     fill(workspace, originals(site, *[f"/good/{n}" for n in range(400)]))
