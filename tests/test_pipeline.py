@@ -21,6 +21,7 @@ COMMANDS: list[tuple[str, list[str]]] = [
     ("sort", ["orientation"]),
     ("sort", ["megapixels"]),
     ("sort", ["quality"]),
+    ("report", []),  # once more: now there are downloads to count
 ]
 
 
