@@ -17,11 +17,12 @@ from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from lib.browser_path import BrowserChoice, find_browser, launch_arguments
 from lib.engines.base import PAGE, UPLOAD, Answer, FetchError, FilePart
 from lib.errors import UsageError
+from lib.proxy import Proxy
 
 if TYPE_CHECKING:
     from playwright.async_api import APIResponse, Browser, BrowserContext, Page, Playwright, Route
@@ -64,18 +65,6 @@ _ASK = """async ([url, headers, limit]) => {
 
 
 @dataclass(frozen=True)
-class Proxy:
-    """A proxy's address without credentials, and the credentials, which are never written anywhere."""
-
-    server: str
-    username: str = ""
-    password: str = ""
-
-    def __repr__(self) -> str:
-        return f"Proxy({self.server!r})"
-
-
-@dataclass(frozen=True)
 class BrowserSettings:
     """How the browser is started; `timeout` is for one request, in seconds."""
 
@@ -96,26 +85,6 @@ def require_browser(*, headed: bool) -> BrowserChoice:
     if headed and sys.platform.startswith("linux") and not shown:
         raise UsageError("--headed needs a screen, and neither DISPLAY nor WAYLAND_DISPLAY is set; leave it out.")
     return choice
-
-
-def read_proxy(text: str | None, environment: Mapping[str, str]) -> Proxy | None:
-    """The proxy of `--proxy`, with credentials from `GLEANER_PROXY` only. Raises UsageError."""
-    stored = environment.get("GLEANER_PROXY", "")
-    if not text:
-        return None
-    try:
-        parts, known = urlsplit(text), urlsplit(stored)
-        address = (parts.hostname or "", parts.port)
-        matches = (known.hostname or "", known.port) == address
-    except ValueError:
-        raise UsageError("--proxy is no address; write it as http://HOST:PORT or socks5://HOST:PORT.") from None
-    if parts.scheme not in ("http", "https", "socks5") or not address[0]:
-        raise UsageError("--proxy is no address; write it as http://HOST:PORT or socks5://HOST:PORT.")
-    if "@" in parts.netloc and text != stored:
-        raise UsageError("--proxy must not carry a password, which others could see; put it into GLEANER_PROXY.")
-    secret = known if matches else parts
-    server = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-    return Proxy(server, unquote(secret.username or ""), unquote(secret.password or ""))
 
 
 class Chromium:

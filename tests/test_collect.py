@@ -22,10 +22,9 @@ from yandex_answers import entity, page, serp_list, xhr
 
 from demo import Gallery, running_gallery
 from lib import raw_store
-from lib.browser import Proxy, read_proxy
 from lib.collecting.intake import clean_host, hosts_for, keywords, params_for
 from lib.collecting.job import seconds_until
-from lib.collecting.pace import PacedWeb, Pacer, is_loopback
+from lib.collecting.pace import Interrupted, PacedWeb, Pacer, is_loopback
 from lib.collecting.search import Ending, Hosts, Limits, Search
 from lib.collecting.store import Store
 from lib.db import open_database
@@ -34,6 +33,7 @@ from lib.decode import decode
 from lib.engines.base import PAGE, UPLOAD, XHR, Answer, FetchError, FilePart
 from lib.engines.yandex import Source
 from lib.errors import UsageError
+from lib.proxy import Proxy, read_proxy
 from lib.query_pictures import prepare_upload
 from lib.workspace import Workspace
 
@@ -511,7 +511,9 @@ def later_page(*numbers: int) -> bytes:
     return xhr([entity(number) for number in numbers])
 
 
-def search(tmp_path: Path, answers: Mapping[tuple[str, int], Given]) -> tuple[Ending, Canned, Hosts]:
+def search(
+    tmp_path: Path, answers: Mapping[tuple[str, int], Given], *, patient: bool = False
+) -> tuple[Ending, Canned, Hosts]:
     with open_database(tmp_path / "gleaner.db") as db:
         query = get_query(db, add_query(db, NewQuery("yandex", "keyword", "boat"), 0))
         store = Store(db, Workspace(tmp_path), Source(), 0)
@@ -519,7 +521,7 @@ def search(tmp_path: Path, answers: Mapping[tuple[str, int], Given]) -> tuple[En
 
         async def run() -> tuple[Ending, Canned]:
             web, pacer = Canned(answers), Pacer(0, 0, lambda: False)
-            work = Search(store.engine, PacedWeb(web, pacer), pacer, store, hosts, query, Limits(9), patient=False)
+            work = Search(store.engine, PacedWeb(web, pacer), pacer, store, hosts, query, Limits(9), patient)
             return await work.run(), web
 
         ending, web = asyncio.run(run())
@@ -580,6 +582,26 @@ def test_search_ends(tmp_path, answers, ending, pages):
     assert [number for number, *_ in stored(tmp_path)] == pages
     hosts = [host for host, _ in web.asked]
     assert hosts == sorted(hosts)  # never back to the host that failed
+
+
+@pytest.mark.parametrize(
+    ("given", "ending"),
+    [
+        ((200, b"", {"x-yandex-captcha": "captcha"}), Ending("captcha", "", 3600.0)),
+        ((403, b"", {}), Ending("blocked", "http_403", 900.0)),
+        ((429, b"", {"retry-after": "7200"}), Ending("blocked", "http_429", 7200.0)),
+    ],
+)
+def test_a_real_host_is_left_alone_after_a_refusal(tmp_path, given, ending):
+    found, web, _ = search(tmp_path, {(COM, 0): given}, patient=True)
+    assert found == ending and web.asked == [(COM, 0)]
+
+
+def test_waiting_ends_when_the_run_is_asked_to_end():
+    pacer = Pacer(0, 0, lambda: True)
+    pacer.hold(3600)
+    with pytest.raises(Interrupted):
+        asyncio.run(pacer.turn())
 
 
 def test_a_page_has_the_number_that_was_asked_for(tmp_path):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
-from lib.browser import BrowserSettings, read_proxy, require_browser
+from lib.browser import BrowserSettings, require_browser
 from lib.collecting import intake
 from lib.collecting.intake import SKIP, Planned
 from lib.collecting.lock import engine_lock
@@ -27,6 +27,7 @@ from lib.engines import load_engine
 from lib.engines.base import Engine
 from lib.errors import BlockedError, UsageError
 from lib.progress import BarFactory
+from lib.proxy import read_proxy
 from lib.workspace import Workspace
 
 log = logging.getLogger("gleaner.collect")
