@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,7 +84,12 @@ def folder_pictures(
     are written to that cache (a dry run passes False). A file that cannot be read is handed to `unreadable`.
     Raises UsageError for a folder that does not exist.
     """
-    found = list(find_files(folders))
+    found: list[tuple[Path, Path]] = []
+    for path, root in find_files(folders):
+        if _is_utf8(path):
+            found.append((path, root))
+        else:  # the database, JSON and pages hold text; such a file is told of and left alone
+            unreadable(path, OSError(errno.EILSEQ, "the name is no UTF-8", str(path)))
     known = known_contents(db, [str(path.absolute()) for path, _ in found])
     fresh: list[KnownContent] = []
     with bar(len(found), "Reading", "file") as progress:
@@ -127,8 +134,24 @@ def _walk(folder: Path) -> Iterator[Path]:
         )
         for name in sorted(files):
             path = Path(current) / name
-            if path.suffix.lower() in SUFFIXES and not name.startswith("._") and not path.is_symlink():
+            if path.suffix.lower() in SUFFIXES and not name.startswith("._") and _is_regular(path):
                 yield path
+
+
+def _is_regular(path: Path) -> bool:
+    """No link, and no pipe or device, which would block for ever when read."""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return True  # reading it will tell the reason
+
+
+def _is_utf8(path: Path) -> bool:
+    try:
+        str(path.absolute()).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _picture(path: Path, root: Path, known: KnownContent | None) -> tuple[PictureFile, KnownContent | None]:

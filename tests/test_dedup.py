@@ -357,6 +357,19 @@ def test_broken_pictures_are_counted_and_in_no_group(folder, capsys):
     assert {"page.jpg", "page2.jpg", "empty.png", "cut.jpg"} <= names(folder)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are bytes, and pipes lie in folders, on Linux")
+def test_odd_names_and_pipes_neither_stop_nor_block(folder, capsys):
+    drawing(1).save(folder / "a.png")
+    (folder / "sub [x]").mkdir()
+    (folder / "sub [x]" / "новый 日本.png").write_bytes((folder / "a.png").read_bytes())
+    Path(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.png")).write_bytes((folder / "a.png").read_bytes())
+    os.mkfifo(folder / "pipe.png")
+    (folder / "folder.png").mkdir()
+    found = result(folder, capsys, folder)
+    assert verdicts(found) == {"новый 日本.png": ("a.png", "bytes", "remove")}
+    assert found["summary"]["name_not_utf8"] == 1
+
+
 def test_the_quarantine_and_sorted_copies_are_no_repeats(folder, capsys):
     family(folder)
     dedup(folder, folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections import Counter
@@ -33,7 +34,7 @@ def read_files(
     unreadable: Counter[str] = Counter()
 
     def note(path: Path, error: OSError) -> None:
-        unreadable["unreadable_file"] += 1
+        unreadable["name_not_utf8" if error.errno == errno.EILSEQ else "unreadable_file"] += 1
 
     found = folder_pictures(db, folders, remember=remember, unreadable=note, bar=bar)
     ours = [folder.resolve() for folder in (workspace.quarantine, workspace.sorted)]
