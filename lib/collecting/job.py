@@ -94,7 +94,8 @@ class Job:
         return kept
 
     def options(self) -> CollectOptions:
-        """Raises UsageError where a browser is needed and there is none."""
+        """Raises UsageError where a key or the browser is missing."""
+        self.engine.require_keys()
         args = self.args
         browser = BrowserSettings(
             require_browser(headed=args.headed), args.headed, read_proxy(args.proxy, os.environ), args.timeout

@@ -163,8 +163,8 @@ class Engine:
         return not parsed.next_url
 
     def address(self, host: str, ask: Ask, cursor: Mapping[str, Any], page: int) -> str:
-        """The URL under which a page of results is asked for. Pure."""
-        raise NotImplementedError
+        """The URL of a page of results, for the row of one that is taken over from disk; or just the host. Pure."""
+        return host
 
     def part(self, page: int) -> str:
         """In which part of the conversation a result page is found."""

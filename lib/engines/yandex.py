@@ -139,22 +139,9 @@ class Source(Engine):
         return not parsed.next_url and (part == PAGE or bool(_NAVI.search(body)))
 
     def read_upload(self, answer: Answer) -> dict[str, Any]:
-        """The picture's id and its address at the engine; empty where the answer has none."""
-        try:
-            value = json.loads(answer.body)
-        except (ValueError, RecursionError):
-            return {}
-        if not isinstance(value, dict):
-            return {}
-        blocks = value.get("blocks")
-        params = (
-            [block.get("params") for block in blocks if isinstance(block, dict)] if isinstance(blocks, list) else []
-        )
-        for found in [value, *params]:
-            if isinstance(found, dict) and (cbir_id := _cbir_id(found)):
-                image_url = found.get("originalImageUrl") or _original(found) or f"{CBIR_STORE}/{cbir_id}/orig"
-                return {"cbir_id": cbir_id, "image_url": image_url, "uploaded_at": int(time.time())}
-        return {}
+        """The picture's id and its address at the engine, and the time; empty where the answer has no id."""
+        found = _uploaded(answer.body)
+        return found | {"uploaded_at": int(time.time())} if found else {}
 
 
 def page_address(host: str, ask: Ask, cursor: Mapping[str, Any]) -> str:
@@ -184,7 +171,7 @@ def xhr_address(host: str, ask: Ask, cursor: Mapping[str, Any], page: int) -> st
 
 def _judge_upload(answer: Answer, is_json: bool) -> Verdict:
     if answer.status == 200 and is_json:
-        if Source().read_upload(answer):
+        if _uploaded(answer.body):
             return Verdict("ok")
         return Verdict("upload_rejected", "no_id_in_the_answer")
     if answer.status == 200:
@@ -237,6 +224,21 @@ def _is_captcha_json(body: bytes) -> bool:
     except (ValueError, RecursionError):
         return False
     return isinstance(value, dict) and (value.get("type") == "captcha" or "captcha" in value)
+
+
+def _uploaded(body: bytes) -> dict[str, str]:
+    """`cbir_id` and `image_url` from the answer to an upload in any of its shapes; empty where there is no id."""
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    blocks = value.get("blocks") if isinstance(value, dict) else None
+    params = [block.get("params") for block in blocks if isinstance(block, dict)] if isinstance(blocks, list) else []
+    for found in [value, *params]:
+        if isinstance(found, dict) and (cbir_id := _cbir_id(found)):
+            image_url = found.get("originalImageUrl") or _original(found) or f"{CBIR_STORE}/{cbir_id}/orig"
+            return {"cbir_id": cbir_id, "image_url": image_url}
+    return {}
 
 
 def _cbir_id(found: Mapping[str, Any]) -> str:
