@@ -7,6 +7,7 @@ moves over, what is right stays.
 
 from __future__ import annotations
 
+import errno
 import os
 from argparse import Namespace
 from collections import Counter
@@ -149,7 +150,8 @@ class Sorting:
                 yield Item(placement.origin, placement.sha256, target.stat().st_size, placement)
 
     def _cannot_read(self, path: Path, error: OSError) -> None:
-        self.unreadable[self.workspace.to_text(path)] = "unreadable_file"
+        reason = "name_not_utf8" if error.errno == errno.EILSEQ else "unreadable_file"
+        self.unreadable[self.workspace.to_text(path)] = reason
 
     # --- what it is --------------------------------------------------------------------------------------------
 

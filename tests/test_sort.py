@@ -400,6 +400,21 @@ def test_every_hostile_picture_gets_a_score_or_a_reason(tmp_path: Path, capsys: 
     assert json.loads(capsys.readouterr().out)["summary"]["measured"] == 0  # a broken content stays broken
 
 
+def test_a_name_that_is_no_text_is_reported_and_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = tmp_path / "in"
+    root.mkdir()
+    drawing(1, 300, 200).save(root / "good.jpg")
+    try:
+        os.rename(os.fsencode(root / "good.jpg"), os.fsencode(root) + b"/bad\xff.jpg")
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    drawing(2, 300, 200).save(root / "Ünïcøde 图 name.jpg")
+    assert sort(tmp_path / "ws", "quality", root, "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [entry["reason"] for entry in told["unreadable"]] == ["name_not_utf8"]
+    assert [n for names in placed(tmp_path / "ws", "quality").values() for n in names] == ["Ünïcøde 图 name.jpg"]
+
+
 # --- reports and edges -----------------------------------------------------------------------------------------------
 
 

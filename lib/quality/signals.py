@@ -132,24 +132,26 @@ def softness(octaves: Sequence[np.ndarray], sigma: float) -> tuple[float, ...]:
     for scale in reversed(range(len(octaves))):
         tiles, noise = octaves[scale], sigma / 2**scale
         across, share = reblur(tiles, noise)
-        down, other_share = reblur(tiles.transpose(0, 2, 1), noise)
+        down, other_share = reblur(tiles, noise, axis=1)
         unsure = max(share, other_share) ** 2 if found else 0.0
         found.append((1 - unsure) * max(across, down) + unsure * (found[-1] if found else 0.0))
     return tuple(reversed(found))
 
 
-def reblur(tiles: np.ndarray, sigma: float = 0.0) -> tuple[float, float]:
-    """(how much of the gradient a horizontal 9-tap blur leaves, which share of the gradient is noise).
+def reblur(tiles: np.ndarray, sigma: float = 0.0, axis: int = 2) -> tuple[float, float]:
+    """(how much of the gradient a 9-tap blur along this axis leaves, which share of the gradient is noise).
 
     1/3 for a sharp edge, less for texture, 1 for what is blurred or flat. After Crete, Dolmiere, Ladret and Nicolas,
     "The blur effect", SPIE 6492 (2007), with energies in place of absolute values: those let white noise of standard
     deviation `sigma` be taken off exactly (2 sigma^2 a gradient), so that noise does not pass for detail. The gradient
     of the blurred picture is a difference of two pixels nine apart, so the blur itself is never computed.
     """
-    if tiles.shape[2] < 10:
+    if tiles.shape[axis] < 10:
         return 1.0, 0.0
-    fine = tiles[:, :, 5:-4] - tiles[:, :, 4:-5]
-    coarse = tiles[:, :, 9:] - tiles[:, :, :-9]
+    if axis == 1:
+        fine, coarse = tiles[:, 5:-4] - tiles[:, 4:-5], tiles[:, 9:] - tiles[:, :-9]
+    else:
+        fine, coarse = tiles[:, :, 5:-4] - tiles[:, :, 4:-5], tiles[:, :, 9:] - tiles[:, :, :-9]
     noise = 2 * sigma * sigma * fine.size
     before, after = float(np.vdot(fine, fine)), float(np.vdot(coarse, coarse))
     if before <= 0:
