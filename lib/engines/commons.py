@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from lib.engines.base import API, Answer, Ask, Engine, Verdict, Web
-from lib.engines.judging import JSON_ONLY, address, asked, json_object, judge_status, not_an_object, nothing
+from lib.engines.judging import JSON_ONLY, asked, json_object, judge_status, not_an_object, nothing, query_url
 from lib.parsers.values import mapping, text
 
 PATH = "/w/api.php"
@@ -59,14 +59,14 @@ class Source(Engine):
     )
 
     async def fetch(self, web: Web, host: str, ask: Ask, cursor: Mapping[str, Any], page: int) -> Answer:
-        return await web.get(self.page_address(host, ask, page), part=API, headers=JSON_ONLY)
+        return await web.get(self.address(host, ask, cursor, page), part=API, headers=JSON_ONLY)
 
-    def page_address(self, host: str, ask: Ask, page: int) -> str:
+    def address(self, host: str, ask: Ask, cursor: Mapping[str, Any], page: int) -> str:
         narrowed = self.filter_params(ask.filters).get("gsrsearch", "")
         kind = "" if "filetype:" in narrowed else "filetype:bitmap"
         words = " ".join(filter(None, (kind, narrowed, ask.text)))
         place = {"gsrlimit": str(self.page_size), "gsroffset": str(page * self.page_size)}
-        return address(host, PATH, PARAMS | {"gsrsearch": words} | place)
+        return query_url(host, PATH, PARAMS | {"gsrsearch": words} | place)
 
     def classify(self, answer: Answer) -> Verdict:
         if (verdict := judge_status(answer)) is not None:

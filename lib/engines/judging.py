@@ -53,7 +53,7 @@ def nothing(first: bool) -> Verdict:
     return Verdict("empty") if first else Verdict("end", "no_more_results")
 
 
-def address(host: str, path: str, params: Mapping[str, str]) -> str:
+def query_url(host: str, path: str, params: Mapping[str, str]) -> str:
     return f"{host}{path}?{urlencode(params, quote_via=quote)}"
 
 

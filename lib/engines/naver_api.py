@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from lib.engines.base import API, Answer, Ask, Engine, Verdict, Web
-from lib.engines.judging import JSON_ONLY, address, json_object, judge_status, not_an_object, nothing
+from lib.engines.judging import JSON_ONLY, json_object, judge_status, not_an_object, nothing, query_url
 from lib.parsers.naver_api import LAST_START
 from lib.parsers.raw_json import load_json
 from lib.parsers.values import mapping, text, whole
@@ -49,9 +49,9 @@ class Source(Engine):
     async def fetch(self, web: Web, host: str, ask: Ask, cursor: Mapping[str, Any], page: int) -> Answer:
         names = HUB_HEADERS if self._has_hub_keys() else OLD_HEADERS
         headers = JSON_ONLY | {header: self.environ.get(name, "") for header, name in names.items()}
-        return await web.get(self.page_address(host, ask, page), part=API, headers=headers)
+        return await web.get(self.address(host, ask, cursor, page), part=API, headers=headers)
 
-    def page_address(self, host: str, ask: Ask, page: int) -> str:
+    def address(self, host: str, ask: Ask, cursor: Mapping[str, Any], page: int) -> str:
         """Which of Naver's two addresses is asked depends on the keys, never on the host that was tried."""
         hub = self._has_hub_keys()
         if self.knows_host(host):
@@ -59,7 +59,7 @@ class Source(Engine):
         start = min(1 + page * self.page_size, LAST_START)
         params = {"query": ask.text, "display": str(self.page_size), "start": str(start), "sort": "sim"}
         params |= {"format": "json"} if hub else {}
-        return address(host, HUB_PATH if hub else OLD_PATH, params | self.filter_params(ask.filters))
+        return query_url(host, HUB_PATH if hub else OLD_PATH, params | self.filter_params(ask.filters))
 
     def _has_hub_keys(self) -> bool:
         return all(self.environ.get(name) for name in self.keys)

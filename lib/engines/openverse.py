@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 import time
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
+from urllib.parse import urlencode
 
 from lib.engines.base import API, Answer, Ask, Engine, Verdict, Web
-from lib.engines.judging import JSON_ONLY, address, json_object, judge_status, not_an_object, nothing
+from lib.engines.judging import JSON_ONLY, json_object, judge_status, not_an_object, nothing, query_url
 from lib.parsers.values import whole
 
 PATH = "/v1/images/"
@@ -30,7 +30,11 @@ class Source(Engine):
     most_pages: ClassVar[int] = 20  # deeper needs a key
     FILTERS: ClassVar[Mapping[str, Mapping[str, str]]] = {
         "size": {"small": "size=small", "medium": "size=medium", "large": "size=large"},
-        "orientation": {"landscape": "aspect_ratio=wide", "portrait": "aspect_ratio=tall", "square": "aspect_ratio=square"},
+        "orientation": {
+            "landscape": "aspect_ratio=wide",
+            "portrait": "aspect_ratio=tall",
+            "square": "aspect_ratio=square",
+        },
         "type": {
             "photo": "category=photograph",
             "drawing": "category=illustration",
@@ -43,7 +47,7 @@ class Source(Engine):
             "modify": "license_type=modification",
             "public-domain": "license=cc0,pdm",
         },
-    }  # fmt: skip
+    }
     filter_joint: ClassVar[str] = ","
     terms: ClassVar[str] = (
         "Openverse's terms allow searches through its API within its rate limits and forbid copying the catalogue; "
@@ -62,24 +66,22 @@ class Source(Engine):
             if not self._token:
                 return replace(answer, part=API, body=b"{}")
         headers = JSON_ONLY | ({"Authorization": f"Bearer {self._token}"} if self._token else {})
-        return await web.get(self.page_address(host, ask, page), part=API, headers=headers)
+        return await web.get(self.address(host, ask, cursor, page), part=API, headers=headers)
 
-    def page_address(self, host: str, ask: Ask, page: int) -> str:
+    def address(self, host: str, ask: Ask, cursor: Mapping[str, Any], page: int) -> str:
         """Pages are counted from 1 here."""
         params = {"q": ask.text, "page": str(page + 1), "page_size": str(self.page_size)}
-        return address(host, PATH, params | self.filter_params(ask.filters))
+        return query_url(host, PATH, params | self.filter_params(ask.filters))
 
     def _wants_token(self) -> bool:
         return all(self.environ.get(name) for name in CLIENT_KEYS) and time.monotonic() >= self._token_ends
 
     async def _sign_in(self, web: Web, host: str) -> Answer:
-        """Trades the client's id and secret, sent in a header, for a token that is kept in memory only."""
-        pair = ":".join(self.environ[name] for name in CLIENT_KEYS)
-        headers = JSON_ONLY | {
-            "Authorization": "Basic " + base64.b64encode(pair.encode()).decode(),
-            "Content-Type": "application/x-www-form-urlencoded",
-        }
-        answer = await web.post(host + TOKEN_PATH, headers=headers, body=b"grant_type=client_credentials")
+        """Trades the client's id and secret, sent in a body, for a token; all three are kept in memory only."""
+        form = dict(zip(("client_id", "client_secret"), (self.environ[name] for name in CLIENT_KEYS), strict=True))
+        headers = JSON_ONLY | {"Content-Type": "application/x-www-form-urlencoded"}
+        body = urlencode({"grant_type": "client_credentials", **form}).encode()
+        answer = await web.post(host + TOKEN_PATH, headers=headers, body=body)
         found = json_object(answer) or {}
         token = found.get("access_token")
         self._token = token if answer.status == 200 and isinstance(token, str) else ""

@@ -14,6 +14,16 @@ Parse = Callable[[bytes], ParsedPage]
 _REGISTRY: dict[tuple[str, str], tuple[str, str, int]] = {
     ("yandex", "page"): ("lib.parsers.yandex", "parse_page", 1),
     ("yandex", "xhr"): ("lib.parsers.yandex", "parse_xhr", 1),
+    ("yandex-cloud", "api"): ("lib.parsers.yandex_cloud", "parse_api", 1),
+    ("baidu", "xhr"): ("lib.parsers.baidu", "parse_acjson", 1),
+    ("baidu", "page"): ("lib.parsers.baidu", "parse_page", 1),  # the `flip` page of old, for imports
+    ("baidu-graph", "page"): ("lib.parsers.baidu_graph", "parse_page", 1),
+    ("baidu-graph", "api"): ("lib.parsers.baidu_graph", "parse_api", 1),
+    ("naver", "page"): ("lib.parsers.naver", "parse_page", 1),
+    ("naver-api", "api"): ("lib.parsers.naver_api", "parse_api", 1),
+    ("bing", "page"): ("lib.parsers.bing", "parse_page", 1),
+    ("openverse", "api"): ("lib.parsers.openverse", "parse_api", 1),
+    ("commons", "api"): ("lib.parsers.commons", "parse_api", 1),
 }
 
 

@@ -1,0 +1,188 @@
+"""Baidu's search by picture: an upload, the page of cards that it leads to, and the list of similar pictures.
+
+The page of cards holds exact matches, where there are any, and the address of the list. It is read with the upload,
+because later requests need that address; where it has matches of its own, it is also the first page of results.
+Results are thumbnails with the page that shows the picture: this engine finds, it does not collect.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, ClassVar
+from urllib.parse import parse_qsl, quote, urlencode, urljoin, urlsplit
+from weakref import WeakKeyDictionary
+
+from lib.engines.baidu import LANGUAGE, XHR_HEADERS, is_captcha
+from lib.engines.base import API, PAGE, UPLOAD, Answer, Ask, Engine, Verdict, Web
+from lib.engines.judging import is_html, json_object, judge_status
+from lib.parsers.baidu_graph import parse_page
+from lib.parsers.values import mapping, text, whole
+from lib.records import ParsedPage, ParseError
+
+UPLOAD_PATH = "/upload"
+INDEX_PATH = "/pcpage/index"
+FIELDS = {
+    "tn": "pc",
+    "from": "pc",
+    "image_source": "PC_UPLOAD_SEARCH_FILE",
+    "range": '{"page_from":"searchIndex"}',
+}
+_CARD = re.compile(rb'"cardName"\s*:\s*"(\w{1,40})"')
+
+
+class Source(Engine):
+    """The engine `baidu-graph`."""
+
+    name: ClassVar[str] = "baidu-graph"
+    kinds: ClassVar[frozenset[str]] = frozenset({"image"})
+    hosts: ClassVar[tuple[str, ...]] = ("https://graph.baidu.com",)
+    interval: ClassVar[float] = 5.0
+    page_size: ClassVar[int] = 30
+    keeps_cookies: ClassVar[bool] = True
+    upload_limit: ClassVar[int] = 5 * 2**20
+    upload_formats: ClassVar[frozenset[str]] = frozenset({"jpeg", "png"})
+    upload_keeps: ClassVar[float] = 600.0  # the signature in its addresses expires; nobody knows when
+    terms: ClassVar[str] = (
+        "Baidu offers no API for its search by picture and its terms do not allow automated queries without consent; "
+        "its results are thumbnails, so prefer an open or keyed source."
+    )
+
+    def __init__(self, environ: Mapping[str, str] | None = None):
+        super().__init__(environ)
+        self._cards: WeakKeyDictionary[Ask, Answer] = WeakKeyDictionary()
+
+    def part(self, page: int) -> str:
+        return PAGE if page == 0 else API
+
+    # --- asking ----------------------------------------------------------------------------------------------------
+
+    async def enter(self, web: Web, host: str) -> None:
+        await web.open(f"{host}{INDEX_PATH}?tpl_from=pc")
+
+    async def upload(self, web: Web, host: str, ask: Ask, way: int) -> Answer:
+        """Sends the picture and reads the page of cards; a refusal is given as it came."""
+        kind, body = multipart(FIELDS, "image", "query." + ask.mime.rpartition("/")[2], ask.mime, ask.picture)
+        headers = XHR_HEADERS | {"Content-Type": kind, "Acs-Token": "", "Referer": f"{host}{INDEX_PATH}?tpl_from=pc"}
+        answer = await web.post(f"{host}{UPLOAD_PATH}?uptime={int(time.time() * 1000)}", headers=headers, body=body)
+        cards_url = _cards_url(host, answer)
+        if not cards_url:
+            return answer
+        cards = await web.get(cards_url, part=PAGE, headers=LANGUAGE)
+        self._cards[ask] = cards
+        return replace(cards, part=UPLOAD)
+
+    async def fetch(self, web: Web, host: str, ask: Ask, cursor: Mapping[str, Any], page: int) -> Answer:
+        if page == 0 and cursor["matches"]:
+            kept = self._cards.pop(ask, None)
+            return kept or await web.get(cursor["cards_url"], part=PAGE, headers=LANGUAGE)
+        headers = XHR_HEADERS | {"Referer": cursor["cards_url"]}
+        return await web.get(self.address(host, ask, cursor, page), part=API, headers=headers)
+
+    def address(self, host: str, ask: Ask, cursor: Mapping[str, Any], page: int) -> str:
+        if page == 0 and cursor["matches"]:
+            return str(cursor["cards_url"])
+        return list_address(cursor["list_url"], page - 1 if cursor["matches"] else page)
+
+    # --- judging ---------------------------------------------------------------------------------------------------
+
+    def classify(self, answer: Answer) -> Verdict:
+        if is_captcha(answer):
+            return Verdict("captcha")
+        if (verdict := judge_status(answer)) is not None:
+            return verdict
+        if answer.part == API:
+            return _judge_list(answer)
+        refused = "upload_rejected" if answer.part == UPLOAD else "parse_error"
+        if answer.status != 200:
+            return Verdict(refused, f"http_{answer.status}")
+        cards = set(_CARD.findall(answer.body)) if is_html(answer) else set()
+        if b"simipic" in cards or (b"same" in cards and _has_matches(answer)):
+            return Verdict("ok")
+        if b"noresult" in cards or "errpage" in urlsplit(answer.url).path:
+            return Verdict("empty")
+        if (found := json_object(answer)) is not None:
+            return Verdict(refused, text(found.get("msg"))[:60] or f"status_{text(found.get('status'))[:20]}")
+        return Verdict(refused, "no_cards")
+
+    def read_upload(self, answer: Answer) -> dict[str, Any]:
+        """The page of cards, whether it has matches of its own, and where similar pictures are listed."""
+        try:
+            parsed = parse_page(answer.body)
+        except ParseError:
+            return {}
+        return {
+            "cards_url": answer.url,
+            "matches": bool(parsed.images),
+            "list_url": on_host(answer.url, parsed.next_url),
+            "uploaded_at": int(time.time()),
+        }
+
+    def says_end(self, part: str, body: bytes, parsed: ParsedPage) -> bool:
+        """The page of cards names the list or ends the search; a list ends where it has nothing new."""
+        return part == PAGE and not parsed.next_url
+
+
+def list_address(url: str, place: int) -> str:
+    """The list from its `place`-th page on: as the engine gave it for the first one, which counts as its page 1."""
+    if place == 0:
+        return url
+    parts = urlsplit(url)
+    params = dict(parse_qsl(parts.query, keep_blank_values=True))
+    params["page"] = str((whole(params.get("page")) or 1) + place)
+    return parts._replace(query=urlencode(params, quote_via=quote)).geturl()
+
+
+def on_host(base: str, url: str) -> str:
+    """An address that the engine named, on the host that is talked to; empty for one that leads elsewhere."""
+    here, there = urlsplit(base), urlsplit(urljoin(base, url))
+    if not url or there.hostname != here.hostname or there.port not in (here.port, None):
+        return ""
+    return there._replace(scheme=here.scheme, netloc=here.netloc).geturl()
+
+
+def multipart(fields: Mapping[str, str], name: str, file: str, mime: str, content: bytes) -> tuple[str, bytes]:
+    """(content type, body) of a form with text fields and one file."""
+    mark = f"----gleaner{uuid.uuid4().hex}"
+    lines = [
+        f'--{mark}\r\nContent-Disposition: form-data; name="{field}"\r\n\r\n{value}\r\n'
+        for field, value in fields.items()
+    ]
+    lines.append(
+        f'--{mark}\r\nContent-Disposition: form-data; name="{name}"; filename="{file}"\r\nContent-Type: {mime}\r\n\r\n'
+    )
+    return f"multipart/form-data; boundary={mark}", "".join(lines).encode() + content + f"\r\n--{mark}--\r\n".encode()
+
+
+def _cards_url(host: str, answer: Answer) -> str:
+    found = json_object(answer) or {}
+    if answer.status != 200 or whole(found.get("status")):
+        return ""
+    return on_host(host, text(mapping(found.get("data")).get("url")))
+
+
+def _has_matches(answer: Answer) -> bool:
+    try:
+        return bool(parse_page(answer.body).images)
+    except ParseError:
+        return False
+
+
+def _judge_list(answer: Answer) -> Verdict:
+    if answer.status == 404:
+        return Verdict("end", "http_404")
+    if answer.status != 200:
+        return Verdict("parse_error", f"http_{answer.status}")
+    found = json_object(answer)
+    if found is None:
+        return Verdict("blocked", "html_instead_of_json") if is_html(answer) else Verdict("parse_error", "not_json")
+    if status := whole(found.get("status")):
+        # An expired signature ends so, and the collector uploads once more after a `parse_error`.
+        return Verdict("parse_error", f"status_{status}")
+    listed = mapping(found.get("data")).get("list")
+    if not isinstance(listed, list):
+        return Verdict("parse_error", "no_data")
+    return Verdict("ok") if listed else Verdict("end", "no_more_results")
