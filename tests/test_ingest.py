@@ -594,3 +594,25 @@ def test_no_room_leaves_what_was_written_and_the_rest_pending(tmp_path: Path) ->
     assert as_rows(database, "PRAGMA integrity_check") == [("ok",)]
     ingest(tmp_path)
     assert as_rows(database, "SELECT count(*), count(DISTINCT image_id) FROM results") == [(12_000, 12_000)]
+
+
+def test_two_at_once_do_not_disturb_each_other(tmp_path: Path, undisturbed: tuple[Path, dict[str, list[str]]]) -> None:
+    root = tmp_path / "w"
+    shutil.copytree(undisturbed[0], root)
+    commands = [
+        (STEPS["ingest"], "--workers", "1"),
+        (STEPS["ingest"], "--workers", "2"),
+        (STEPS["cleanup"], "--dry-run"),
+    ]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(ROOT / step), "--workspace", str(root), *more],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for step, *more in commands
+    ]
+    spoken = [process.communicate()[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], spoken
+    assert dump(root / "gleaner.db") == undisturbed[1]
