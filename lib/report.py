@@ -24,6 +24,15 @@ BARS = 24  # width of the longest bar in the text table, characters
 SAMPLES = 4  # thumbnails beside a domain on the page
 COLUMNS = ("key", "family", "pictures", "share", "cumulative", "files", "done", "failed", "median_size")
 UNKNOWN = "(unknown)"
+PLURALS = {
+    "domain": "domains",
+    "host": "hosts",
+    "engine": "engines",
+    "licence": "licences",
+    "format": "formats",
+    "size": "claimed sizes",
+    "query": "queries",
+}
 
 
 @dataclass(frozen=True)
@@ -96,7 +105,8 @@ def _families(db: Database) -> list[FamilyRow]:
 
 def as_text(report: Report) -> str:
     """The table for a terminal, with bars."""
-    names = [row.key if len(row.key) <= 40 else row.key[:39] + "…" for row in report.rows]
+    keys = [readable(row.key) for row in report.rows]
+    names = [key if len(key) <= 40 else key[:39] + "…" for key in keys]
     width = max((len(name) for name in names), default=8)
     most = max((row.pictures for row in report.rows), default=1) or 1
     lines = [f"{report.totals.pictures:,} pictures, {report.totals.addresses:,} addresses, by {report.by}", ""]
@@ -109,6 +119,16 @@ def as_text(report: Report) -> str:
         lines += ["", f"{'family':<{width}}  {'pictures':>9}  {'share':>6}"]
         lines += [f"{f.family:<{width}}  {f.count:>9,}  {f.share:>6.1%}" for f in report.families]
     return "\n".join(lines)
+
+
+def readable(host: str) -> str:
+    """An internationalised host name as people write it (`xn--…` decoded); any other text as it is."""
+    if "xn--" not in host:
+        return host
+    try:
+        return host.encode("ascii").decode("idna")
+    except UnicodeError:
+        return host
 
 
 def as_csv(report: Report) -> str:
@@ -150,7 +170,9 @@ def write_files(db: Database, workspace: Workspace, report: Report) -> list[Path
     samples = counts.sample_paths(db, report.by, SAMPLES)
     rows = [_page_row(workspace, row, samples, downloaded=report.totals.done > 0) for row in report.rows]
     page = stem.with_suffix(".html")
-    html = render_domain_report(page, _heading(report), rows, list(report.families))
+    html = render_domain_report(
+        page, _heading(report), rows, list(report.families), noun=report.by, plural=PLURALS[report.by]
+    )
     written = [page, stem.with_suffix(".csv"), stem.with_suffix(".json")]
     for path, text in zip(written, (html, as_csv(report), as_json(report)), strict=True):
         write_page(path, text)
@@ -168,7 +190,7 @@ def _heading(report: Report) -> Heading:
 def _page_row(workspace: Workspace, row: Row, samples: dict[str, list[str]], *, downloaded: bool) -> DomainRow:
     paths = [workspace.to_path(text) for text in samples.get("" if row.key == UNKNOWN else row.key, [])]
     return DomainRow(
-        domain=row.key,
+        domain=readable(row.key),
         count=row.pictures,
         share=row.share,
         cumulative=row.cumulative,

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from lib.pages import Heading, ReportEntry, render_run_summary, write_page
+from lib.pages.render import read_cards
 from lib.workspace import Workspace
 
 INDEX = "index.html"
+MOST_CARDS = 4  # totals shown of each report
 TITLES = {
     "domains": ("Where the pictures come from", "Step 3 · domain report"),
     "dedup": ("Repeated pictures", "Step 6 · deduplication"),
@@ -18,7 +20,7 @@ def refresh_index(workspace: Workspace) -> Path:
     """Writes the index anew from the pages that lie in `reports/`; the same pages give the same bytes."""
     page = workspace.reports / INDEX
     found = sorted(path for path in workspace.reports.glob("*.html") if path.name != INDEX)
-    entries = [ReportEntry(path, *_title(path.stem)) for path in found]
+    entries = [ReportEntry(path, *_title(path.stem), counts=read_cards(path)[:MOST_CARDS]) for path in found]
     return write_page(page, render_run_summary(page, Heading("Reports", f"Workspace {workspace.root.name}"), entries))
 
 

@@ -23,10 +23,15 @@ def render_domain_report(
     domains: Sequence[DomainRow],
     families: Sequence[FamilyRow] = (),
     *,
+    noun: str = "domain",
+    plural: str = "domains",
     embed_limit: int = EMBED_LIMIT,
     workers: int = 1,
 ) -> str:
-    """The page as HTML. `domains` come in descending order of count; `page` is where the page will lie."""
+    """The page as HTML. `domains` come in descending order of count; `page` is where the page will lie.
+
+    `noun` and `plural` say what a row is where it is no domain: a licence, an engine, a search.
+    """
     sampled = [row for row in domains if row.samples][:SAMPLES_SHOWN]
     thumbs = thumbnails((f for row in sampled for f in row.samples), page, limit=embed_limit, workers=workers)
     samples = [
@@ -36,6 +41,8 @@ def render_domain_report(
         "domains",
         "domains.js",
         heading=heading,
+        noun=noun,
+        plural=plural,
         bars=domains[:BARS],
         most=max((row.count for row in domains), default=1) or 1,
         rows=domains[:TABLE_ROWS],

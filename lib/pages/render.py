@@ -10,14 +10,17 @@ import base64
 import hashlib
 import json
 import os
+import re
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from html import unescape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 from lib import __version__
+from lib.pages.model import Card
 from lib.stream import stream
 from lib.thumbs import thumbnail_data_uri
 
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 TEMPLATES = Path(__file__).parent / "templates"
+HEAD = 4_096  # characters of a page that hold its metadata
+_CARDS = re.compile(r'<meta name="gleaner-cards" content="([^"]*)">')
 EMBED_LIMIT = 2_000  # pictures: 2,000 thumbnails of about 6 KB make a page of 12 MB, which browsers open at once
 
 
@@ -40,6 +45,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     env.filters.update(number=number, percent=percent, filesize=filesize, web_link=web_link, moment=moment)
+    env.filters["cards_json"] = cards_json
     return env
 
 
@@ -126,6 +132,22 @@ def script_json(value: Any) -> Any:
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return Markup(text)
+
+
+def cards_json(cards: Sequence[Card]) -> str:
+    """The totals of a page as JSON, which its head carries for the index page."""
+    return json.dumps([[card.label, card.value] for card in cards], ensure_ascii=False)
+
+
+def read_cards(page: Path) -> list[Card]:
+    """The totals that a page's head carries; empty where there are none."""
+    with page.open(encoding="utf-8", errors="replace") as file:
+        match = _CARDS.search(file.read(HEAD))
+    try:
+        found = json.loads(unescape(match[1])) if match else []
+    except ValueError:
+        found = []
+    return [Card(str(label), value) for label, value in found]
 
 
 def number(value: int | float | str | None) -> str:
