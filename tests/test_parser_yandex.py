@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import html
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -338,6 +340,43 @@ def test_other_values() -> None:
     assert plain("<b>a</b>&nbsp;&amp;  b") == "a & b"
     assert [text(v) for v in (5, 1.5, True, None, [], " a\x00b ")] == ["5", "1.5", "", "", "", "ab"]
     assert [address(v) for v in ("//a/b", " http://a ", "x" * 9000, None)] == ["https://a/b", "http://a", "", ""]
+
+
+HOSTILE = """
+import json, resource, sys
+from lib.parsers.yandex import parse_xhr
+from lib.records import ParseError
+kind = sys.argv[1]
+one = {"preview": [{"url": f"a{n}"} for n in range(180)]}
+entities = {
+    "results": lambda: {f"k{n}": {"pos": n} for n in range(250_000)},
+    "addresses": lambda: {f"k{n}": {"viewerData": one} for n in range(1_500)},
+    "keys": lambda: {"k": {f"key{n}": n for n in range(600_000)}},
+    "numbers": lambda: {"k": {"pos": "9" * 15_000_000}},
+    "texts": lambda: {"k": {"alt": ["ab"] * 3_000_000}},
+}[kind]()
+body = json.dumps({"adapterData": {"serpList": {"items": {"entities": entities}}}}, separators=(",", ":")).encode()
+del entities, one
+
+try:
+    found = str(len(parse_xhr(body).images))
+except ParseError as error:
+    found = str(error)
+print(found, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (2**20 if sys.platform == "darwin" else 2**10))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="memory is measured the POSIX way")
+@pytest.mark.parametrize(
+    ("kind", "found"),
+    [("results", "too_complex"), ("addresses", "1500"), ("keys", "1"), ("numbers", "1"), ("texts", "1")],
+)
+def test_a_hostile_answer_stays_in_bounded_memory(kind: str, found: str) -> None:
+    root = Path(__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", HOSTILE, kind], cwd=root, capture_output=True, text=True)
+    result, megabytes = done.stdout.split()
+    assert result == found, done.stderr
+    assert int(megabytes) < 400  # the making of the file included
 
 
 _VALUES = st.recursive(

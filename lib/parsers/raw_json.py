@@ -9,10 +9,10 @@ import orjson
 
 from lib.records import ParseError
 
-# The largest recorded answers are below 3 MiB. Both limits bound the memory that a hostile file can take: an empty
-# object costs 64 bytes and an answer's parsed form stays below about 200 MiB.
+# Recorded answers stay below 3 MiB and 10,000 objects and lists. Both limits bound the memory that a hostile file can
+# take: an empty object costs 64 bytes, and one that is read as an address about 500.
 LARGEST_BODY = 16 * 2**20
-MOST_CONTAINERS = 1_000_000
+MOST_CONTAINERS = 300_000
 
 _CONTROLS = dict.fromkeys(range(32), " ")
 _ESCAPE = re.compile(

@@ -30,6 +30,7 @@ EXPECTED_IN_VIEWER = frozenset({"preview"})
 MISSING_OBJECT: frozenset[str] = frozenset()
 
 ID_LENGTH = 200
+MOST_RESULTS = 5_000  # of one answer; recorded ones have at most a hundred
 MOST_VARIANTS = 200  # of one picture; recorded answers have fewer than thirty
 _KIND_ORDER = {"original": 0, "preview": 1, "dup": 2, "thumb": 3}
 _STATE = re.compile(rb"""\sdata-state\s*=\s*(?:"([^"]*)"|'([^']*)')""")
@@ -147,6 +148,8 @@ def _parse_lists(lists: list[Mapping[str, Any]], drift: Drift) -> ParsedPage:
         for key, value in _entities(mapping(serp_list.get("items"))):
             entity = mapping(value)
             engine_id = (text(key) or text(entity.get("id")))[:ID_LENGTH]
+            if len(images) + skipped >= MOST_RESULTS:
+                raise ParseError("too_complex")
             if not entity or not engine_id:
                 skipped += 1
                 continue
