@@ -20,16 +20,39 @@ from typing import Any
 
 from aiohttp import web
 
-from demo import markup, yandex
+from demo import (
+    baidu,
+    baidu_graph,
+    bing,
+    commons,
+    gates,
+    markup,
+    naver,
+    naver_api,
+    openverse,
+    yandex,
+    yandex_cloud,
+)
 from demo.catalog import build_catalog
 from demo.darkroom import Darkroom
-from demo.faults import FaultError, Switchboard
+from demo.faults import Ask, FaultError, Switchboard
 from demo.hosts import host_app
 from demo.search import Index
 from demo.site import Options, Routes, Site
 
 STATIC = Path(__file__).parent / "static"
-PROTOCOLS: tuple[Routes, ...] = (yandex.routes,)  # a protocol is a function from the site to its routes
+# A protocol is a function from the site to its routes.
+PROTOCOLS: tuple[Routes, ...] = (
+    yandex.routes,
+    yandex_cloud.routes,
+    baidu.routes,
+    baidu_graph.routes,
+    naver.routes,
+    naver_api.routes,
+    bing.routes,
+    openverse.routes,
+    commons.routes,
+)
 SHUTDOWN_SECONDS = 0.2  # how long open connections are waited for at the end
 
 
@@ -113,6 +136,7 @@ def main_app(site: Site) -> web.Application:
     app.router.add_get("/_control", partial(_read_control, site))
     app.router.add_post("/_control", partial(_write_control, site))
     app.router.add_static("/_static", STATIC)
+    app.add_routes(gates.gate_routes())
     for protocol in PROTOCOLS:
         app.add_routes(protocol(site))
     return app
@@ -122,12 +146,17 @@ async def _robots(request: web.Request) -> web.Response:
     return web.Response(text="User-agent: *\nDisallow: /_control\n")
 
 
-async def _index(site: Site, request: web.Request) -> web.Response:
+async def _index(site: Site, request: web.Request) -> web.StreamResponse:
+    """The front page, which is also where a collector of Baidu's fetches its cookies."""
+    verdict = await site.board.meet(request, ask := Ask(baidu.ENGINE, "warm"))
+    if verdict.response:
+        return verdict.response
     rows = []
     for picture in [picture for picture in site.pictures if picture.alteration.name == "original"][:60]:
         rows.append((site.link(picture.original), f"/i?id={picture.id}&n=13", picture.title))
     facts = {"pictures": len(site.pictures), "hosts": len(site.hosts)}
-    return markup.respond(markup.index_page(facts, rows))
+    site.board.done(ask)
+    return baidu.warmed(markup.respond(markup.index_page(facts, rows)))
 
 
 def _local_only(request: web.Request) -> None:

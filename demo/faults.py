@@ -7,7 +7,8 @@ A fault is written `KIND[=VALUE][@WHERE][xCOUNT]`:
     429=5@xhr:1x2        the XHR for page 1 answers 429 with Retry-After: 5, twice, then works
     500@uploadx1         the first upload fails
 
-WHERE is a page, a route (`upload`, `page`, `xhr`, `picture`, `thumb`; also `yandex/xhr`), or `route:page`.
+WHERE is a page, a route (`upload`, `page`, `xhr`, `api`, `picture`, `thumb`), a protocol's route (`yandex/xhr`), all
+routes of a protocol (`bing/`), or any of these and a page: `xhr:2`, `baidu/:1`.
 
 Kinds come in two sorts. A *reply* answers instead of the route; a *shape* changes what the route was going to say. The
 general replies stand here; each protocol registers its own replies and shapes under its name, and they win over these.
@@ -25,7 +26,7 @@ from typing import Any
 
 from aiohttp import web
 
-RESULT_ROUTES = ("page", "xhr")  # where a fault strikes when its kind and WHERE say nothing else
+RESULT_ROUTES = ("page", "xhr", "api")  # where a fault strikes when its kind and WHERE say nothing else
 LONG = 3600.0  # seconds a hanging answer takes unless the client or the site gives up first
 
 
@@ -143,9 +144,8 @@ class Switchboard:
         }
 
     def _kind(self, fault: Fault, ask: Ask) -> Kind | None:
-        if fault.kind.isdigit():
-            return Kind(RESULT_ROUTES, reply=_status)
-        return self.kinds.get((ask.engine, fault.kind)) or self.kinds.get(("", fault.kind))
+        own = self.kinds.get((ask.engine, fault.kind)) or self.kinds.get(("", fault.kind))
+        return own or (Kind(RESULT_ROUTES, reply=_status) if fault.kind.isdigit() else None)
 
 
 def label(ask: Ask) -> str:
@@ -238,10 +238,14 @@ async def _disconnect(request: web.Request, fault: Fault, ask: Ask, board: Switc
 
 async def _truncated(request: web.Request, fault: Fault, ask: Ask, board: Switchboard) -> web.StreamResponse:
     """Promise five thousand bytes, send a few and hang up."""
-    return await send_part(request, b'{"cnt":"/images/search","blocks":[{"name":{"blo', 5000, "application/json")
+    if ask.route == "page":
+        return await send_part(request, b"<!doctype html><html><head><title>Sear", 5000, "text/html")
+    part = b'{"cnt":"/images/search","blocks":[{"name":{"blo' if ask.route == "xhr" else b'{"page":1,"data":[{"ti'
+    return await send_part(request, part, 5000, "application/json")
 
 
-async def _not_json(request: web.Request, fault: Fault, ask: Ask, board: Switchboard) -> web.StreamResponse:
+async def not_json(request: web.Request, fault: Fault, ask: Ask, board: Switchboard) -> web.StreamResponse:
+    """A page of another kind in place of the data."""
     return web.Response(text="<html><body>Service is being updated</body></html>", content_type="text/html")
 
 
@@ -263,5 +267,5 @@ GENERAL: dict[str, Kind] = {
     "slow": Kind(RESULT_ROUTES, reply=_slow),
     "disconnect": Kind(RESULT_ROUTES, reply=_disconnect),
     "truncated": Kind(RESULT_ROUTES, reply=_truncated),
-    "not_json": Kind(("xhr",), reply=_not_json),
+    "not_json": Kind(("xhr", "api"), reply=not_json),
 }

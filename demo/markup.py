@@ -159,6 +159,17 @@ def captcha_page(back: str) -> str:
     return layout("Are you not a robot?", body)
 
 
+def plain_captcha_page(back: str) -> str:
+    """A check for robots in nobody's structure; its button too sets the cookie and leads back."""
+    action = "/checkcaptcha?retpath=" + quote(back, safe="")
+    body = (
+        f'<main class="Message"><form id="captcha" method="POST" action="{escape(action, quote=True)}">'
+        "<h1>One more step</h1><p>There was unusual traffic from your network. Please solve the captcha.</p>"
+        '<button type="submit" class="Button">I am not a robot</button></form></main>'
+    )
+    return layout("Verification", body)
+
+
 def consent_page(back: str) -> str:
     action = "/agree?retpath=" + quote(back, safe="")
     body = (

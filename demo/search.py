@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import imagehash
@@ -102,7 +103,7 @@ def _stem(word: str) -> str:
     return word[:5]
 
 
-def filtered(found: list[Picture], wanted: dict[str, str]) -> list[Picture]:
+def filtered(found: list[Picture], wanted: Mapping[str, str]) -> list[Picture]:
     """The pictures that pass every filter; a value nobody knows lets all pass."""
     return [picture for picture in found if all(_passes(picture, name, value) for name, value in wanted.items())]
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from aiohttp import web
@@ -11,7 +12,7 @@ from aiohttp import web
 from demo.catalog import Address, Picture
 from demo.darkroom import Darkroom
 from demo.faults import Switchboard
-from demo.search import Index
+from demo.search import Index, filtered, read_upload
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,26 @@ class Site:
         if key not in self.rankings:
             self.rankings[key] = find()
         return self.rankings[key]
+
+    def by_words(self, words: str, wanted: Mapping[str, str]) -> list[Picture]:
+        """All pictures for words and filters (`demo.search.FILTERS`), best first."""
+        key = f"text:{words} {json.dumps(dict(wanted), sort_keys=True)}"
+        return self.ranking(key, lambda: filtered(self.index.by_text(words), wanted))
+
+    def by_upload(self, mark: str, wanted: Mapping[str, str]) -> list[Picture] | None:
+        """All pictures like an upload, best first; None for an upload that nobody knows (any more)."""
+        body = self.uploads.get(mark)
+        if body is None:
+            return None
+        key = f"cbir:{mark} {json.dumps(dict(wanted), sort_keys=True)}"
+        return self.ranking(key, lambda: filtered(self.index.by_image(read_upload(body)), wanted))
+
+    async def thumb(self, picture: Picture | None) -> web.Response:
+        """A thumbnail, or 404 for a picture that nobody knows or that is wholly dead."""
+        if picture is None or picture.trouble == "dead":
+            return web.Response(status=404, text="no such thumbnail")
+        body = await self.darkroom.thumb(picture)
+        return web.Response(body=body, content_type="image/jpeg", headers={"Cache-Control": "max-age=3600"})
 
     def page(self, found: list[Picture], number: int) -> list[Picture]:
         size = self.options.page_size

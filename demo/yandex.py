@@ -6,7 +6,6 @@ and on, until `navi.next` is absent or the answer is 404.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from typing import Any
@@ -17,13 +16,14 @@ from aiohttp import web
 from demo import markup
 from demo.catalog import Picture
 from demo.faults import Ask, Verdict
-from demo.search import FILTERS, filtered, read_upload
+from demo.search import FILTERS, read_upload
 from demo.site import Site
-from demo.yandex_faults import KINDS, gate_routes
+from demo.uploads import MIB, Rejected, keep, read_body, read_form
+from demo.yandex_faults import KINDS, captcha_routes
 from demo.yandex_records import page_record, serp_list
 
 ENGINE = "yandex"
-UPLOAD_LIMIT = 5 * 1024 * 1024  # bytes
+UPLOAD_LIMIT = 5 * MIB  # bytes
 ADAPTER = "i-react-ajax-adapter:ajax"
 UPLOADERS = ("cbir-uploader__get-cbir-id", "b-page_type_search-by-image__link")
 
@@ -41,16 +41,8 @@ def routes(site: Site) -> list[web.RouteDef]:
         web.post("/images-apphost/image-download", here.raw_upload),
         web.get("/i", here.thumb),
         web.get(r"/get-images-cbir/{shard:\d+}/{name:\w+}/orig", here.uploaded),
-        *gate_routes(),
+        *captcha_routes(),
     ]
-
-
-class Rejected(ValueError):
-    """An upload that is not taken: HTTP status and reason."""
-
-    def __init__(self, status: int, reason: str) -> None:
-        super().__init__(reason)
-        self.status, self.reason = status, reason
 
 
 class _Handlers:
@@ -69,8 +61,7 @@ class _Handlers:
         if verdict.response:
             return verdict.response
         try:
-            body = await _read_upfile(request)
-            cbir_id = self.keep(body)
+            cbir_id = keep(self.site, await read_form(request, "upfile", UPLOAD_LIMIT))
         except Rejected as rejected:
             return web.json_response({"error": rejected.reason, "blocks": []}, status=rejected.status)
         self.site.board.done(ask)
@@ -88,7 +79,7 @@ class _Handlers:
         if request.query.get("images_avatars_namespace") != "images-cbir":
             return web.Response(status=400, text="Incorrect avatar size")
         try:
-            cbir_id = self.keep(await _read_limited(request))
+            cbir_id = keep(self.site, await read_body(request, UPLOAD_LIMIT))
         except Rejected as rejected:
             return web.Response(status=rejected.status, text=rejected.reason)
         self.site.board.done(ask)
@@ -126,27 +117,13 @@ class _Handlers:
         verdict = await self.site.board.meet(request, ask)
         if verdict.response:
             return verdict.response
-        if picture is None or picture.trouble == "dead":
-            return web.Response(status=404, text="no such thumbnail")
-        headers = {"Cache-Control": "max-age=3600"}
-        return web.Response(body=await self.site.darkroom.thumb(picture), content_type="image/jpeg", headers=headers)
+        return await self.site.thumb(picture)
 
     async def uploaded(self, request: web.Request) -> web.StreamResponse:
         body = self.site.uploads.get(f"{request.match_info['shard']}/{request.match_info['name']}")
         if body is None:
             return web.Response(status=404, text="no such upload")
         return web.Response(body=body, content_type="image/jpeg")
-
-    def keep(self, body: bytes) -> str:
-        """Store an upload and return its cbir id, the same for the same bytes; raises Rejected."""
-        try:
-            read_upload(body)
-        except ValueError as error:
-            raise Rejected(400, str(error)) from error
-        mark = hashlib.sha256(body).hexdigest()
-        cbir_id = f"{1_000_000 + int(mark[:6], 16) % 9_000_000}/{mark[6:28]}"
-        self.site.uploads[cbir_id] = body
-        return cbir_id
 
     def _upload_answer(self, request: web.Request, cbir_id: str) -> dict[str, Any]:
         blocks = []
@@ -185,13 +162,7 @@ class _Handlers:
         """All pictures for a query, best first; None for an upload that nobody knows (any more)."""
         kind, _, rest = query.partition(":")
         wanted = {name: request.query[name] for name in FILTERS if request.query.get(name)}
-        key = query + json.dumps(wanted)
-        if kind == "text":
-            return self.site.ranking(key, lambda: filtered(self.site.index.by_text(rest), wanted))
-        body = self.site.uploads.get(rest)
-        if body is None:
-            return None
-        return self.site.ranking(key, lambda: filtered(self.site.index.by_image(read_upload(body)), wanted))
+        return self.site.by_words(rest, wanted) if kind == "text" else self.site.by_upload(rest, wanted)
 
     def _page(self, request: web.Request, query: str, page: int, verdict: Verdict, ask: Ask) -> web.Response:
         found = self._found(request, query)
@@ -253,36 +224,3 @@ def _requested_blocks(request: web.Request) -> list[str]:
     except (ValueError, KeyError, TypeError, AttributeError):
         return []
     return names if all(str(key).startswith("serpList/fetch") for key in keys) else []
-
-
-async def _read_upfile(request: web.Request) -> bytes:
-    if not request.content_type.startswith("multipart/"):
-        raise Rejected(400, "an upload is multipart")
-    try:
-        reader = await request.multipart()
-        while (part := await reader.next()) is not None:
-            if getattr(part, "name", None) == "upfile":
-                return await _limited(part)  # type: ignore[arg-type]
-    except (ValueError, AssertionError) as error:
-        if isinstance(error, Rejected):
-            raise
-        raise Rejected(400, "broken multipart body") from error
-    raise Rejected(400, "no upfile in the upload")
-
-
-async def _limited(part: Any) -> bytes:
-    body = bytearray()
-    while chunk := await part.read_chunk(65536):
-        body += chunk
-        if len(body) > UPLOAD_LIMIT:
-            raise Rejected(413, "the file is larger than 5 MiB")
-    return bytes(body)
-
-
-async def _read_limited(request: web.Request) -> bytes:
-    body = bytearray()
-    async for chunk in request.content.iter_chunked(65536):
-        body += chunk
-        if len(body) > UPLOAD_LIMIT:
-            raise Rejected(413, "the file is larger than 5 MiB")
-    return bytes(body)

@@ -4,84 +4,52 @@ from __future__ import annotations
 
 import copy
 from typing import Any
-from urllib.parse import quote
 
 from aiohttp import web
 
 from demo import markup
 from demo.faults import Ask, Fault, Kind, Switchboard
+from demo.gates import SOLVED, blocked, consent, crash, local, way_back
 
 CAPTCHA_HEADER = {"x-yandex-captcha": "captcha"}
-SOLVED, AGREED = "spravka", "gdpr"  # cookies that a person's click sets; the fault then lets requests pass
 
 
-def gate_routes() -> list[web.RouteDef]:
-    """The pages a person may be sent to, and the buttons on them."""
-    return [
-        web.get("/showcaptcha", _show_captcha),
-        web.post("/checkcaptcha", _solve),
-        web.post("/agree", _agree),
-    ]
+def captcha_routes() -> list[web.RouteDef]:
+    """The page that a captcha redirects to."""
+    return [web.get("/showcaptcha", _show_captcha)]
 
 
 async def _show_captcha(request: web.Request) -> web.Response:
-    page = markup.captcha_page(_local(request.query.get("retpath", "/")))
+    page = markup.captcha_page(local(request.query.get("retpath", "/")))
     return markup.respond(page, headers=CAPTCHA_HEADER)
-
-
-async def _solve(request: web.Request) -> web.Response:
-    return _go_back(request, SOLVED)
-
-
-async def _agree(request: web.Request) -> web.Response:
-    return _go_back(request, AGREED)
-
-
-def _go_back(request: web.Request, cookie: str) -> web.Response:
-    response = web.Response(status=302, headers={"Location": _local(request.query.get("retpath", "/"))})
-    response.set_cookie(cookie, "1", httponly=True, samesite="Lax")
-    return response
-
-
-def _local(path: str) -> str:
-    """A path on this site, whatever was asked for."""
-    return path if path.startswith("/") and not path.startswith(("//", "/\\")) else "/"
 
 
 async def _captcha(request: web.Request, fault: Fault, ask: Ask, board: Switchboard) -> web.Response | None:
     """Redirect to /showcaptcha, the decisive sign."""
     if SOLVED in request.cookies:
         return None
-    location = "/showcaptcha?retpath=" + quote(request.path_qs, safe="")
+    location = "/showcaptcha?retpath=" + way_back(request)
     return web.Response(status=302, headers={"Location": location, **CAPTCHA_HEADER})
 
 
 async def _captcha_page(request: web.Request, fault: Fault, ask: Ask, board: Switchboard) -> web.Response | None:
     """A captcha as HTTP 200 at the very address that was asked for, without the header."""
-    return None if SOLVED in request.cookies else markup.respond(markup.captcha_page(_local(request.path_qs)))
+    return None if SOLVED in request.cookies else markup.respond(markup.captcha_page(local(request.path_qs)))
 
 
 async def _captcha_json(request: web.Request, fault: Fault, ask: Ask, board: Switchboard) -> web.Response | None:
     """A captcha as JSON, which was never recorded but is said to exist."""
     answer = {
         "type": "captcha",
-        "captcha": {"captcha-page": "/showcaptcha?retpath=" + quote(request.path_qs, safe="")},
+        "captcha": {"captcha-page": "/showcaptcha?retpath=" + way_back(request)},
     }
     return None if SOLVED in request.cookies else web.json_response(answer)
-
-
-async def _consent(request: web.Request, fault: Fault, ask: Ask, board: Switchboard) -> web.Response | None:
-    return None if AGREED in request.cookies else markup.respond(markup.consent_page(_local(request.path_qs)))
 
 
 async def _region(request: web.Request, fault: Fault, ask: Ask, board: Switchboard) -> web.Response:
     return markup.respond(
         markup.message_page("Yandex Images is under construction", "This service is not open in your region yet.")
     )
-
-
-async def _blocked(request: web.Request, fault: Fault, ask: Ask, board: Switchboard) -> web.Response:
-    return markup.respond(markup.message_page("403", "Requests from your network are refused."), 403)
 
 
 async def _upload_rejected(request: web.Request, fault: Fault, ask: Ask, board: Switchboard) -> web.Response:
@@ -151,9 +119,10 @@ KINDS: dict[str, Kind] = {
     "captcha": Kind(BOTH, reply=_captcha),
     "captcha_page": Kind(BOTH, reply=_captcha_page),
     "captcha_json": Kind(("xhr",), reply=_captcha_json),
-    "consent": Kind(("page",), reply=_consent),
+    "consent": Kind(("page",), reply=consent),
     "region": Kind(("page",), reply=_region),
-    "blocked": Kind(BOTH, reply=_blocked),
+    "blocked": Kind(BOTH, reply=blocked),
+    "crash": Kind(("page",), reply=crash),
     "upload_rejected": Kind(("upload",), reply=_upload_rejected),
     "changed_shape": Kind(BOTH, shape=_changed_shape),
     "drift": Kind(BOTH, shape=_drift),
