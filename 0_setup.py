@@ -44,10 +44,11 @@ DEMO_STEPS = (
     "3_domain_report.py --workspace {workspace} --format html",
     "4_db_cleanup.py --workspace {workspace}",
     "5_download.py --workspace {workspace} --allow-private",
-    "6_dedup.py all --max-share 100% --workspace {workspace}",
+    "6_dedup.py all --max-share 100% --workspace {workspace}",  # the gallery repeats itself more than any search
     "7_sort_quality.py orientation --workspace {workspace}",
     "7_sort_quality.py megapixels --workspace {workspace}",
     "7_sort_quality.py quality --workspace {workspace}",
+    "3_domain_report.py --workspace {workspace} --format html",  # once more: now there are downloads to count
 )
 # What `test` runs with the environment's Python: every line, whatever the ones before it said.
 TEST_COMMANDS = ("ruff check .", "ruff format --check .", "mypy lib", "pytest -n 2")
