@@ -64,6 +64,8 @@ class Fingerprints:
         known_broken = known_hashes(self.db, contents, "broken", 0, ALGORITHM)
         self.broken = {c: (reason or b"").decode() for c, reason in known_broken.items()}
         missing = [c for c in contents if c not in self.hashes and c not in self.broken]
+        if not missing:
+            return True  # without starting workers for nothing
         by_path = {str(self.places[c]): c for c in missing}
         batch: list[tuple[str, bytes]] = []
         with bar(len(missing), "Hashing", "picture") as progress:

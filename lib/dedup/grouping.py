@@ -7,6 +7,7 @@ Here C goes only if it was compared with the very file that stays in its place.
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -43,7 +44,7 @@ class Items:
     """What `cover` asks about the files 0..n-1.
 
     keys     the keep key of each file, smaller is better; all different. May be too good, never too bad.
-    refine   the true key of a file; asked only of files that would otherwise stay
+    refine   the true key of a file; asked only where its rank could matter
     cells    where each file can be found: files that share a cell are candidates
     near     the cells in which a file looks for what it repeats, nearest first
     judge    what the second file is to the first, a file that stays; None for nothing
@@ -89,7 +90,7 @@ def cover(
     """
     queue = [(key, number, False) for number, key in enumerate(items.keys)]
     heapq.heapify(queue)
-    kept = _Kept()
+    kept, waiting = _Kept(), Counter(cell for number in range(len(items.keys)) for cell in items.cells(number))
     groups: dict[int, list[Verdict]] = {}
     while queue and not stopping():
         _, number, refined = heapq.heappop(queue)
@@ -97,14 +98,22 @@ def cover(
         if verdict is not None and verdict.decision == "remove":
             # Its true place in the order is later still, where at least the same files stay: it would go there too.
             groups.setdefault(keeper, []).append(verdict)
+            waiting.subtract(items.cells(number))
             continue
-        if not refined:
+        if not refined and _is_awaited(items, waiting, number):
             heapq.heappush(queue, (items.refine(number), number, True))
             continue
+        waiting.subtract(items.cells(number))
         if verdict is not None:
             groups.setdefault(keeper, []).append(verdict)
         kept.add(number, _cells_as_keeper(items.cells(number), verdict))
     return groups
+
+
+def _is_awaited(items: Items, waiting: Counter[Hashable], number: int) -> bool:
+    """Whether a file that is still to come could be compared with this one: else its rank makes no difference."""
+    own = set(items.cells(number))
+    return any(waiting[cell] > (cell in own) for cell in items.near(number))
 
 
 def _look_up(items: Items, kept: _Kept, number: int, removed: frozenset[str]) -> tuple[int, Verdict | None]:
