@@ -108,7 +108,8 @@ def work(session: cli.Session) -> cli.Summary:
         run.apply()
     if not session.args.json:
         lines = [as_csv(groups).rstrip()] if session.args.format == "csv" else as_lines(groups, session.workspace)
-        print(*lines, sep="\n")
+        for line in lines:
+            print(line)
     counts = run.counts()
     about = {"mode": session.args.mode, "run": session.run_id or None, "dry_run": session.dry_run}
     following = "python 7_sort_quality.py quality --dry-run"
