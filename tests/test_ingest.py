@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import os
 import shutil
 import signal
 import sqlite3
@@ -615,4 +616,25 @@ def test_two_at_once_do_not_disturb_each_other(tmp_path: Path, undisturbed: tupl
     ]
     spoken = [process.communicate()[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0], spoken
+    assert dump(root / "gleaner.db") == undisturbed[1]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is no signal to another process on Windows")
+def test_ctrl_c_ends_in_order_and_the_same_command_continues(
+    tmp_path: Path, undisturbed: tuple[Path, dict[str, list[str]]]
+) -> None:
+    root = tmp_path / "w"
+    shutil.copytree(undisturbed[0], root)
+    command = [sys.executable, str(ROOT / STEPS["ingest"]), "--workspace", str(root), "--workers", "2"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while process.poll() is None and _done(root) < 1:
+        time.sleep(0.005)
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGINT)
+    spoken = process.communicate()[1]
+    assert process.returncode in (0, 130), spoken
+    assert "Traceback" not in spoken
+    if process.returncode == 130:
+        assert "run the same command to continue" in spoken
+    ingest(root, "--workers", 1)
     assert dump(root / "gleaner.db") == undisturbed[1]

@@ -27,16 +27,16 @@ BLOCK = 500
 _KIND_RANK = "CASE kind WHEN 'original' THEN 0 WHEN 'preview' THEN 1 WHEN 'dup' THEN 2 ELSE 3 END"
 _WON = "EXISTS (SELECT 1 FROM downloads WHERE downloads.variant_id = image_variants.id)"
 _DONE = "EXISTS (SELECT 1 FROM downloads WHERE downloads.image_id = images.id AND downloads.state = 'done')"
-# A class of characters for GLOB: everything from NUL's neighbour to the blank, and DEL.
-_BLANKS = "'*[' || char(1) || '-' || char(32) || char(127) || ']*'"
+# JSON escapes control characters, NUL among them (and quotes, which are judged afterwards). A GLOB with a class of
+# characters finds the same in three times the time.
+_BLANKS = """(json_quote(url) <> '"' || url || '"' OR url LIKE '% %' OR instr(url, char(127)))"""
 _ORDINARY = "(url GLOB 'https://[0-9A-Za-z]*' OR url GLOB 'http://[0-9A-Za-z]*')"
 
 
 def doubtful_addresses(db: Database) -> Iterator[tuple[int, str, str]]:
     """(variant, image, URL) of every address that is not plainly right and that no download was won with."""
     cursor = db.execute(
-        "SELECT id, image_id, url FROM image_variants"
-        f" WHERE (NOT {_ORDINARY} OR url GLOB {_BLANKS} OR instr(url, char(0))) AND NOT {_WON} ORDER BY id"
+        f"SELECT id, image_id, url FROM image_variants WHERE (NOT {_ORDINARY} OR {_BLANKS}) AND NOT {_WON} ORDER BY id"
     )
     yield from (tuple(row) for row in cursor)
 
