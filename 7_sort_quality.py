@@ -99,7 +99,7 @@ def work(session: cli.Session) -> cli.Summary:
     )  # fmt: skip
     run.prepare()
     note = "" if session.dry_run or session.stopping() else finish(run)
-    if not session.args.json:
+    if not session.args.json and not session.stopping():
         for line in shown(run, session.args.format):
             print(line)
     return cli.Summary(run.counts(), note=note, result=as_result(run))

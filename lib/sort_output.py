@@ -89,11 +89,12 @@ def write_report(
         "left_out": [{"path": path, "score": score} for path, score in sorted(left_out.items())],
     }
     text = json.dumps(data, ensure_ascii=True, indent=1) + "\n"
-    changed = write_if_changed(page.with_suffix(".json"), text)
-    write_if_changed(page.with_suffix(".csv"), as_csv(rows))
-    # The page shows nothing that the data does not hold, and its thumbnails are dear.
-    if changed or not page.exists():
+    # The page shows nothing that the data does not hold, and its thumbnails are dear. The data is written last: a run
+    # that is killed in between leaves data that differs, and the next run writes the page again.
+    if differs(page.with_suffix(".json"), text) or not page.exists():
         write_page(page, _page(page, workspace, criterion, data, workers))
+    write_if_changed(page.with_suffix(".csv"), as_csv(rows))
+    write_if_changed(page.with_suffix(".json"), text)
     return page
 
 
@@ -114,16 +115,18 @@ def as_table(buckets: Mapping[str, int], rules: Sequence[tuple[str, str]]) -> st
     return "\n".join(f"{name:<{width}}  {buckets.get(name, 0):>7,}  {notes.get(name, '')}".rstrip() for name in names)
 
 
-def write_if_changed(path: Path, text: str) -> bool:
-    """Writes the file whole or not at all, and only when it would differ; says whether it did."""
-    wanted = text.encode("utf-8", errors="replace")
+def write_if_changed(path: Path, text: str) -> None:
+    """Writes the file whole or not at all, and only when it would differ."""
+    if differs(path, text):
+        write_page(path, text)
+
+
+def differs(path: Path, text: str) -> bool:
+    """Whether the file is not there or holds something else."""
     try:
-        if path.read_bytes() == wanted:
-            return False
+        return path.read_bytes() != text.encode("utf-8", errors="replace")
     except FileNotFoundError:
-        pass
-    write_page(path, text)
-    return True
+        return True
 
 
 def _rows(db: Database, workspace: Workspace, criterion: str) -> list[dict[str, Any]]:

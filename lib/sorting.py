@@ -102,7 +102,9 @@ class Sorting:
         again = sum(1 for action in self.plan if action.source.startswith(self._below()))
         found: dict[str, int | float | str] = {"pictures": len(self.items) + len(self._unread())}
         found |= dict(sorted(self.buckets().items()))
-        found["to_sort" if self.dry_run else "sorted"] = len(self.plan) - again - self.outcome["dropped"]
+        # An interrupted run did less than its plan.
+        done = len(self.plan) if self.dry_run else self.outcome["done"]
+        found["to_sort" if self.dry_run else "sorted"] = max(0, done - again)
         if again:
             found["to_rebucket" if self.dry_run else "rebucketed"] = again
         if self.left_out:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -253,6 +255,39 @@ def test_lines_between_anchors() -> None:
     anchors = ((0.0, 0.0), (10.0, 50.0), (20.0, 100.0))
     cases = [(-1, 0), (0, 0), (5, 25), (10, 50), (15, 75), (20, 100), (99, 100)]
     assert [between(anchors, value) for value, _ in cases] == [expected for _, expected in cases]
+
+
+@pytest.mark.parametrize(
+    ("worse", "worst"),
+    [
+        ({"noise": 15.0}, "noisy"),
+        ({"softness": (0.8, 0.7, 0.5)}, "blurry"),
+        ({"softness": (0.5, 0.3, 0.3), "resampled": 9.0}, "upscaled"),
+        ({"blockiness": 3.0}, "blocky"),
+        ({"white": 0.3}, "dark"),
+        ({"clipped_high": 0.9}, "overexposed"),
+        ({"clipped_low": 0.9}, "crushed_blacks"),
+        ({"contrast": 0.05}, "low_contrast"),
+        ({"entropy": 1.0}, "near_blank"),
+        ({"width": 90, "height": 80}, "tiny"),
+        ({"width": 4000, "height": 500}, "odd_shape"),
+    ],
+)
+def test_one_bad_signal_lowers_the_score_and_is_the_worst(worse: dict[str, Any], worst: str) -> None:
+    image = photo("china.jpg")
+    assert image
+    good = measure_signals(np.asarray(image))
+    found = judge(replace(good, **worse))
+    assert found.worst == worst
+    assert found.score < judge(good).score
+
+
+def test_jpeg_tables_lower_the_score_of_the_same_pixels() -> None:
+    image = photo("china.jpg")
+    assert image
+    good = measure_signals(np.asarray(image))
+    scores = [judge(good, quality).score for quality in (None, 95, 85, 60, 30, 10)]
+    assert scores == sorted(set(scores), reverse=True)
 
 
 @pytest.mark.parametrize(
