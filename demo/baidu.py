@@ -7,6 +7,7 @@ nothing of its end: one page repeats what was there, then the lists are empty bu
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from aiohttp import web
@@ -23,7 +24,15 @@ from demo.site import Site
 ENGINE = "baidu"
 COOKIE = "BAIDUID"
 MOST_ROWS = 60
-SIZES = {"9": "wallpaper", "3": "large", "2": "medium", "1": "small"}
+FILTERS = {  # a parameter and its value -> the gallery's filter
+    ("z", "9"): ("isize", "wallpaper"),
+    ("z", "3"): ("isize", "large"),
+    ("z", "2"): ("isize", "medium"),
+    ("z", "1"): ("isize", "small"),
+    ("st", "1"): ("type", "clipart"),
+    ("st", "2"): ("type", "clipart"),
+    ("lm", "6"): ("itype", "gif"),
+}
 FORBIDDEN = {"antiFlag": 1, "message": "Forbid spider access", "bfe_log_id": "9576621861689003963"}
 
 
@@ -56,7 +65,7 @@ class _Handlers:
     async def acjson(self, request: web.Request) -> web.StreamResponse:
         if request.query.get("tn") != "resultjson_com":
             return markup.respond(markup.message_page("页面不存在", "The page does not exist."))
-        ask = _asked(request, "api")
+        ask = _asked(request, "xhr")
         verdict = await self.site.board.meet(request, ask)
         if verdict.response:
             return verdict.response
@@ -92,8 +101,7 @@ class _Handlers:
 
     def _payload(self, request: web.Request, verdict: Verdict, ask: Ask) -> dict[str, Any]:
         words, offset, rows = request.query.get("word", ""), _offset(request), _rows(request)
-        wanted = {"isize": size} if (size := SIZES.get(request.query.get("z", ""))) else {}
-        found = self.site.by_words(words, wanted)
+        found = self.site.by_words(words, _wanted(request.query))
         exact = tuple(whole(request.query, name, 0) for name in ("width", "height"))
         if all(exact):
             found = [picture for picture in found if picture.claimed == exact]
@@ -106,6 +114,11 @@ def rows_at(found: list[Picture], offset: int, count: int) -> list[Picture]:
         return window(found, offset, count)
     last = (len(found) - 1) // count * count
     return window(found, last, count) if found and offset - last <= count else []
+
+
+def _wanted(asked: Mapping[str, str]) -> dict[str, str]:
+    """The gallery's filters for the parameters; values nobody knows let all pass."""
+    return dict(FILTERS[pair] for pair in asked.items() if pair in FILTERS)
 
 
 def _offset(request: web.Request) -> int:
@@ -158,7 +171,7 @@ async def _blocked(request: web.Request, fault: Fault, ask: Ask, board: Switchbo
     return web.json_response(FORBIDDEN, status=403 if fault.value == "403" else 200)
 
 
-BOTH = ("api", "page")
+BOTH = ("xhr", "page")
 SHAPES = Shapes(("data",), "fromURLHost", "width", "objURL", {"listNum": 0, "displayNum": 0, "data": [{}]})
 KINDS: dict[str, Kind] = {
     **SHAPES.kinds(*BOTH),

@@ -195,9 +195,9 @@ def cards_page(payload: dict[str, Any], first: str) -> str:
     return markup.layout("百度识图", f'<div id="app"></div><script>window.cardData = {packed};</script>')
 
 
-def _refused() -> web.Response:
-    """Flow control, or a session that has expired."""
-    return web.json_response({"status": 403, "msg": "forbidden", "data": {}}, status=403)
+def _refused(status: int = 200) -> web.Response:
+    """A session that is unknown or over."""
+    return web.json_response({"status": 1, "msg": "invalid sign", "data": {}}, status=status)
 
 
 async def _start(request: web.Request) -> web.Response:
@@ -214,8 +214,8 @@ async def _no_match(request: web.Request) -> web.Response:
 
 
 async def _expired(request: web.Request, fault: Fault, ask: Ask, board: Switchboard) -> web.Response:
-    """The session is over, as it is for every one after half an hour."""
-    return _refused()
+    """The session is over, as every one is after half an hour; with the value 403, by that status as well."""
+    return _refused(403 if fault.value == "403" else 200)
 
 
 async def _upload_rejected(request: web.Request, fault: Fault, ask: Ask, board: Switchboard) -> web.Response:

@@ -34,6 +34,7 @@ FILTER_WORDS = {
     "aspect-square": ("iorient", "square"),
     "photo-photo": ("type", "photo"),
     "photo-clipart": ("type", "clipart"),
+    "photo-linedrawing": ("type", "clipart"),
     "photo-animatedgif": ("itype", "gifan"),
 }
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import re
 from typing import Any
 from urllib.parse import quote
@@ -26,6 +27,7 @@ ENGINE = "commons"
 WIKI = "https://commons.wikimedia.org"
 MOST_ROWS = 500
 FIRST_ID = 81_000_000
+PUBLIC_DOMAIN = "P6216=Q19652"  # "copyright status: public domain"
 POLICY = "Please respect our robot policy: set a user agent that names your tool and a contact.\n"
 
 
@@ -45,7 +47,7 @@ class _Handlers:
 
     async def api(self, request: web.Request) -> web.StreamResponse:
         asked = request.query
-        words, wanted = _words(asked.get("gsrsearch", ""))
+        words, narrowed = parted(asked.get("gsrsearch", ""))
         rows, offset = whole(asked, "gsrlimit", 10, 1, MOST_ROWS), whole(asked, "gsroffset", 0)
         ask = Ask(ENGINE, "api", f"text:{words}" if words else "", offset // rows)
         verdict = await self.site.board.meet(request, ask)
@@ -55,7 +57,9 @@ class _Handlers:
             return web.Response(status=403, text=POLICY)
         if wrong := _wrong(asked, words):
             return refuse(*wrong)
-        found = self.site.by_words(words, wanted)
+        found = [
+            picture for picture in self.site.by_words(words, {}) if all(_passes(picture, *pair) for pair in narrowed)
+        ]
         shown = window(found, offset, rows)
         pages = await asyncio.gather(*(self._page(picture, offset + n + 1, asked) for n, picture in enumerate(shown)))
         version = 2 if asked.get("formatversion") == "2" else 1
@@ -126,11 +130,26 @@ def has_contact(agent: str) -> bool:
     return bool(re.search(r"[\w.+-]+@[\w-]+\.\w+|https?://\S+", agent))
 
 
-def _words(search: str) -> tuple[str, dict[str, str]]:
-    """The words of a search and the filters among them (`filetype:bitmap`, `filemime:png`)."""
-    mime = re.search(r"\bfilemime:(?:image/)?(\w+)", search)
-    wanted = {"itype": {"jpeg": "jpg", "gif": "gifan"}.get(mime[1], mime[1])} if mime else {}
-    return " ".join(re.sub(r"-?\b[a-z]+:\S+", " ", search).split()), wanted
+def parted(search: str) -> tuple[str, list[tuple[str, str]]]:
+    """The words of a search, and what narrows it, such as `filemime:image/png` or `fileres:>1000`."""
+    narrowed = re.findall(r"(?<!\S)([a-z]+):(\S+)", search)
+    return " ".join(re.sub(r"(?<!\S)-?[a-z]+:\S+", " ", search).split()), narrowed
+
+
+def _passes(picture: Picture, name: str, value: str) -> bool:
+    """Whether a file is within one narrowing; those nobody knows let all pass."""
+    if name == "filemime":
+        return MIME[extension(picture.alteration.encoding)].endswith(value)
+    if name == "filetype":
+        return value == "bitmap" or "drawing" in picture.tags
+    if name == "haswbstatement":
+        return value != PUBLIC_DOMAIN or not licence_of(picture).attribution_required
+    if name == "fileres" and (asked := re.fullmatch(r"([<>]?)(\d+)(?:,(\d+))?", value)):
+        side, low = math.sqrt(picture.size[0] * picture.size[1]), int(asked[2])
+        if asked[1]:
+            return side < low if asked[1] == "<" else side > low
+        return low <= side <= int(asked[3] or low)
+    return True
 
 
 def _wrong(asked: Any, words: str) -> tuple[str, str] | None:

@@ -47,7 +47,8 @@ class _Handlers:
     async def _search(self, request: web.Request, headers: tuple[str, str], xml: bool) -> web.StreamResponse:
         asked = request.query
         words, start, display = asked.get("query", ""), number_in(asked, "start", 1), number_in(asked, "display", 10)
-        page = (start - 1) // display if start and display and start > 0 and display > 0 else 0
+        # Rounded up: the last start there may be is 1000, within the page before.
+        page = -((1 - start) // display) if start and display and start > 0 and display > 0 else 0
         ask = Ask(ENGINE, "api", f"text:{words}" if words else "", page)
         verdict = await self.site.board.meet(request, ask)
         if verdict.response:

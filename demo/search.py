@@ -22,7 +22,10 @@ SIZE_LIMITS = {
     "medium": (150_000, 1_000_000),
     "small": (0, 150_000),
     "wallpaper": (700_000, 10**9),
+    "enormous": (1_920_000, 10**9),
+    "tiny": (0, 22_500),
 }
+ENCODINGS = {"jpg": "jpeg", "jpeg": "jpeg", "png": "png", "webp": "webp", "gif": "gif", "gifan": "gif-animated"}
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,5 @@ def _passes(picture: Picture, name: str, value: str) -> bool:
     if name == "iorient":
         return value == ("square" if abs(w - h) < 0.1 * max(w, h) else "horizontal" if w > h else "vertical")
     if name == "itype":
-        encoding = picture.alteration.encoding
-        return encoding.startswith({"jpg": "jpeg", "png": "png", "gifan": "gif-animated"}.get(value, ""))
+        return picture.alteration.encoding.startswith(ENCODINGS.get(value, ""))
     return {"photo": "photo" in picture.tags, "clipart": "drawing" in picture.tags}.get(value, True)

@@ -32,9 +32,9 @@ BAD_REQUEST, FORBIDDEN, EXHAUSTED, UNKNOWN_CALLER = 3, 7, 8, 16  # gRPC's codes
 STATUS = {BAD_REQUEST: 400, FORBIDDEN: 403, EXHAUSTED: 429, UNKNOWN_CALLER: 401}
 FORMATS = {"jpg": "IMAGE_FORMAT_JPEG", "gif": "IMAGE_FORMAT_GIF", "png": "IMAGE_FORMAT_PNG"}
 SPEC = {  # a field of imageSpec, its values' prefix, the gallery's filter
-    "size": ("IMAGE_SIZE_", "isize", {"enormous": "large"}),
-    "orientation": ("IMAGE_ORIENTATION_", "iorient", {}),
-    "format": ("IMAGE_FORMAT_", "itype", {"jpeg": "jpg", "gif": "gifan"}),
+    "size": ("IMAGE_SIZE_", "isize"),
+    "orientation": ("IMAGE_ORIENTATION_", "iorient"),
+    "format": ("IMAGE_FORMAT_", "itype"),
 }
 
 
@@ -147,11 +147,11 @@ def _page(asked: dict[str, Any]) -> int:
 def _wanted(spec: Any) -> dict[str, str]:
     """The gallery's filters for an imageSpec; values nobody knows let all pass."""
     wanted = {}
-    for field, (prefix, name, other) in SPEC.items():
+    for field, (prefix, name) in SPEC.items():
         value = str(spec.get(field, "")) if isinstance(spec, dict) else ""
         word = value.removeprefix(prefix).lower()
         if word and word != "unspecified":
-            wanted[name] = other.get(word, word)
+            wanted[name] = word
     return wanted
 
 

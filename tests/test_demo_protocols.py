@@ -36,6 +36,7 @@ from demo.keys import (
 )
 from demo.queries import disturbed, query_scenes
 from demo.scenes import full_size
+from lib.browser_path import find_browser, launch_arguments
 from lib.parsers import baidu, baidu_graph, bing, commons, naver, naver_api, openverse, yandex_cloud
 from lib.records import ParsedPage, ParseError
 
@@ -109,8 +110,8 @@ async def _send(session: aiohttp.ClientSession, gallery: Gallery, call: Call) ->
         method, more = "POST", {"json": call.payload}
     if call.form:
         form = aiohttp.FormData()
-        form.add_field("image", call.form, filename="query.jpg", content_type="image/jpeg")
         form.add_field("tn", "pc")
+        form.add_field("image", call.form, filename="query.jpg", content_type="image/jpeg")
         method, more = "POST", {"data": form}
     address = urljoin(gallery.url, call.path)
     headers = AGENT | call.headers
@@ -186,7 +187,7 @@ Parse = Callable[[bytes], ParsedPage]
 WARM = Call("/")
 # Name in the counters, the request for a page of words, the parser, pages with results.
 KEYWORD: dict[str, tuple[str, Make, Parse, int]] = {
-    "baidu": ("baidu/api", baidu_call, baidu.parse_acjson, 5),
+    "baidu": ("baidu/xhr", baidu_call, baidu.parse_acjson, 5),
     "naver": ("naver/page", naver_call, naver.parse_page, 3),
     "naver-api, old": ("naver-api/api", old_api_call, naver_api.parse_api, 3),
     "naver-api, hub": ("naver-api/api", hub_api_call, naver_api.parse_api, 3),
@@ -288,8 +289,8 @@ def test_baidu_forbids_those_without_its_cookie(gallery):
     assert answer.json["antiFlag"] == 1
     with pytest.raises(ParseError, match="blocked"):
         baidu.parse_acjson(answer.body)
-    assert gallery.counters["asked"]["baidu/api text:photo+drawing p=0"] == 1
-    assert "baidu/api text:photo+drawing p=0" not in gallery.counters["served"]
+    assert gallery.counters["asked"]["baidu/xhr text:photo+drawing p=0"] == 1
+    assert "baidu/xhr text:photo+drawing p=0" not in gallery.counters["served"]
     assert "页面不存在" in ask(gallery, WARM, baidu_call(0, tn="baiduimage")).text
 
 
@@ -390,7 +391,12 @@ FILTERS: list[tuple[str, Call, Callable[[Picture], bool]]] = [
     ("naver-api, old", old_api_call(0, filter="large"), lambda p: p.size[0] * p.size[1] >= 1_000_000),
     ("openverse", openverse_call(0, aspect_ratio="wide"), lambda p: p.size[0] > p.size[1]),
     ("openverse", openverse_call(0, license="cc0,pdm"), lambda p: p.scene.number % 6 in (1, 3)),
-    ("commons", commons_call(0, "filemime:png " + WORDS), lambda p: p.alteration.encoding.startswith("png")),
+    ("baidu", baidu_call(0, lm="6"), lambda p: p.alteration.encoding.startswith("gif")),
+    ("commons", commons_call(0, "filemime:image/png " + WORDS), lambda p: p.alteration.encoding.startswith("png")),
+    ("commons", commons_call(0, "fileres:500,1000 " + WORDS), lambda p: 250_000 <= p.size[0] * p.size[1] <= 1_000_000),
+    ("commons", commons_call(0, "fileres:<500 " + WORDS), lambda p: p.size[0] * p.size[1] < 250_000),
+    ("commons", commons_call(0, "haswbstatement:P6216=Q19652 " + WORDS), lambda p: p.scene.number % 6 in (1, 3)),
+    ("openverse", openverse_call(0, extension="gif"), lambda p: p.alteration.encoding.startswith("gif")),
     ("yandex-cloud", cloud_call(0, imageSpec={"orientation": "IMAGE_ORIENTATION_VERTICAL"}),
      lambda p: p.size[1] > p.size[0]),
 ]  # fmt: skip
@@ -452,11 +458,13 @@ def test_graph_sessions_expire(gallery):
     sign = parse_qs(urlsplit(url).query)["sign"][0]
     old = sign[:-10] + f"{int(time.time()) - SIGN_SECONDS - 5:010d}"
     assert ask(gallery, Call(url)).status == 200
-    assert ask(gallery, Call(url.replace(sign, old))).status == 403
-    assert ask(gallery, Call(url.replace("session_id=", "session_id=9"))).status == 403
-    gallery.set_fault("expired@baidu-graph/api:2x1")
     first = baidu_graph.parse_page(ask(gallery, Call(url)).body).next_url
-    assert [ask(gallery, Call(f"{first}&page={page}")).status for page in (1, 2, 2)] == [200, 403, 200]
+    for wrong in (url.replace(sign, old), first.replace(sign, old), url.replace("session_id=", "session_id=9")):
+        assert ask(gallery, Call(wrong)).json["status"] == 1
+    gallery.set_fault("expired@baidu-graph/api:2x1")
+    gallery.set_fault("expired=403@baidu-graph/api:2x1")
+    answers = [ask(gallery, Call(f"{first}&page={page}")) for page in (1, 2, 2, 2)]
+    assert [(answer.status, answer.json["status"]) for answer in answers] == [(200, 0), (200, 1), (403, 1), (200, 0)]
 
 
 def test_the_mobile_pages_of_graph_can_be_read(gallery):
@@ -686,6 +694,12 @@ def test_a_slow_answer_is_honest(gallery):
     assert bing.parse_page(ask(gallery, bing_call(0)).body).images
 
 
+def test_the_last_start_of_the_naver_api_is_a_page_of_its_own(gallery):
+    for start in ("901", "1000"):
+        ask(gallery, Call("/v1/search/image", {"query": WORDS, "display": "100", "start": start}, OLD))
+    assert {key.rpartition(" ")[2] for key in gallery.counters["asked"]} == {"p=9", "p=10"}
+
+
 @pytest.mark.parametrize(("name", "button"), [("baidu", "passMod"), ("naver", "captcha"), ("bing", "captcha")])
 def test_a_person_can_pass(gallery, name, button):
     _, make, parse, _ = KEYWORD[name]
@@ -702,3 +716,50 @@ def test_a_fault_for_one_engine_spares_the_others(gallery):
     gallery.set_fault("429@bing/")
     assert ask(gallery, bing_call(0)).status == 429
     assert [ask(gallery, make(0)).status for make in (naver_call, openverse_call, commons_call)] == [200, 200, 200]
+
+
+@pytest.fixture
+def chromium():
+    """A browser of one test's own: while it lives, its loop runs in this thread and `ask` cannot."""
+    from playwright.sync_api import sync_playwright
+
+    choice = find_browser()
+    assert choice, "0_setup.py finds or installs a browser"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=choice.executable_path, args=launch_arguments())
+        yield browser
+        browser.close()
+
+
+def test_a_browser_reads_the_page_object_of_naver(gallery, chromium):
+    page = chromium.new_page()
+    page.goto(f"{gallery.url}/search.naver?where=image&query=flower&start=1")
+    saved = json.dumps(page.evaluate("window.imageSearchTabData")).encode()
+    assert naver.parse_page(saved).images == naver.parse_page(page.content().encode()).images
+    page.close()
+
+
+def test_a_browser_uploads_on_the_page_of_graph(gallery, chromium):
+    page = chromium.new_page()
+    page.goto(f"{gallery.url}/pcpage/index?tpl_from=pc")
+    with page.expect_navigation(url="**/s?*"):
+        picture = {"name": "query.jpg", "mimeType": "image/jpeg", "buffer": query_picture(gallery)}
+        page.set_input_files("input.general-upload-file", picture)
+    names = [card["cardName"] for card in page.evaluate("window.cardData")]
+    assert names == ["cardHeader", "same", "simipic"]
+    page.close()
+
+
+@pytest.mark.parametrize("path", ["/images/search?text=flower", "/search.naver?query=flower"])
+def test_a_page_can_bring_the_renderer_down_but_not_the_browser(gallery, chromium, path):
+    gallery.set_fault("crashx1")
+    page, crashed = chromium.new_page(), []
+    page.on("crash", lambda it: crashed.append(it))
+    with pytest.raises(Exception, match="crashed"):
+        page.goto(gallery.url + path)
+    assert crashed, "the page crashed"
+    page.close()
+    other = chromium.new_page()
+    assert other.goto(gallery.url + path).status == 200
+    assert chromium.is_connected()
+    other.close()
