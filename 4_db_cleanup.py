@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Any
 
 from lib import cli
 from lib.cleanup_rules import DEFAULT_RULES, RULE_NAMES, RULES
-from lib.errors import UsageError
 
 if TYPE_CHECKING:
     from lib.cleanup import Change, Plan
@@ -54,7 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return cli.run(build_parser(), argv, work, needs="1_collect.py")
+    return cli.run(build_parser(), argv, work, needs="1_collect.py", alone=True)
 
 
 def work(session: cli.Session) -> cli.Summary:
@@ -88,15 +87,12 @@ def apply(session: cli.Session, plan: Plan) -> str:
 
 
 def undo(session: cli.Session) -> cli.Summary:
+    from lib.actions import run_to_undo
     from lib.cleanup import undo as undo_run
-    from lib.db.runs import latest_run_with_actions, run_step
 
-    wanted = session.args.undo
-    run_id = latest_run_with_actions(session.db, "cleanup") if wanted == "last" else int(wanted)
+    run_id = run_to_undo(session.db, "cleanup", session.args.undo)
     if run_id is None:
         return cli.Summary({"undone": 0}, note="there is nothing to undo")
-    if run_step(session.db, run_id) != "cleanup":
-        raise UsageError(f"--undo {run_id}: that was no run of this step; see the table runs, or use --undo last.")
     counts = undo_run(session.db, run_id, dry_run=session.dry_run, bar=session.bar)
     note = "a later run took the pictures of some rows out: undo that run first" if counts["missing_parent"] else ""
     return cli.Summary({"undone": 0, **{k: v for k, v in counts.items() if v}}, note=note)

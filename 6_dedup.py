@@ -34,6 +34,9 @@ KINDS = ("bytes", "pixels", "same", "edited", "filename", "none")
 KEEP = ("best", "largest", "oldest", "newest", "first")
 
 
+SHOWN = 10  # groups printed without -v
+
+
 def build_parser() -> argparse.ArgumentParser:
     made = cli.parser(__doc__, "dedup")
     add = made.add_argument
@@ -67,7 +70,7 @@ def bits(text: str) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return cli.run(build_parser(), argv, work, check=check)
+    return cli.run(build_parser(), argv, work, check=check, alone=True)
 
 
 def check(args: argparse.Namespace) -> None:
@@ -107,8 +110,9 @@ def work(session: cli.Session) -> cli.Summary:
     if not session.stopping():
         run.apply()
     if not session.args.json:
-        lines = [as_csv(groups).rstrip()] if session.args.format == "csv" else as_lines(groups, session.workspace)
-        for line in lines:
+        most = None if session.args.verbose else SHOWN
+        as_table = session.args.format == "csv"
+        for line in [as_csv(groups).rstrip()] if as_table else as_lines(groups, session.workspace, most):
             print(line)
     counts = run.counts()
     about = {"mode": session.args.mode, "run": session.run_id or None, "dry_run": session.dry_run}
@@ -118,11 +122,12 @@ def work(session: cli.Session) -> cli.Summary:
 
 def undo(session: cli.Session) -> cli.Summary:
     from lib import actions
-    from lib.dedup.run import run_to_undo
 
     if not session.dry_run:
         actions.settle(session.db, session.workspace, "dedup")
-    number = run_to_undo(session.db, session.args.undo)
+    number = actions.run_to_undo(session.db, "dedup", session.args.undo)
+    if number is None:
+        return cli.Summary({"undone": 0}, note="there is nothing to undo")
     counts = actions.undo(session.db, session.workspace, number, dry_run=session.dry_run, bar=session.bar)
     return cli.Summary({"run": number, **counts}, next="python 6_dedup.py --dry-run")
 

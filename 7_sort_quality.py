@@ -78,7 +78,7 @@ def check(args: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return cli.run(build_parser(), argv, work, check=check)
+    return cli.run(build_parser(), argv, work, check=check, alone=True)
 
 
 def work(session: cli.Session) -> cli.Summary:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import filecmp
 import os
 import shutil
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from pathlib import Path
 from lib.db import Database
 from lib.db import actions as journal
 from lib.db.actions import Action
+from lib.db.runs import latest_run_with_actions, run_step
 from lib.errors import GleanerError, UsageError
 from lib.progress import BarFactory, no_bar
 from lib.workspace import Workspace
@@ -68,10 +68,14 @@ def apply(
 
 
 def settle(db: Database, workspace: Workspace, step: str) -> int:
-    """Brings the journal in line with the disk after a kill; gives the number of entries that it settled."""
+    """Brings the journal in line with the disk after a kill; gives the number of entries that it settled.
+
+    To be called by a step that is `alone` (see `lib.cli.run`): a living run's plan would be dropped.
+    """
     settled = 0
     for run_id in journal.runs_with_planned_actions(db, step):
         for action in journal.iter_actions(db, run_id, "planned"):
+            _temporary(workspace.to_path(action.target)).unlink(missing_ok=True)
             if _has_happened(workspace, action):
                 _finish_half_move(workspace, action)
                 _mark_done(db, workspace, [action])
@@ -96,6 +100,18 @@ def undo(
             counts[outcome] += 1
             progress.update()
     return counts
+
+
+def run_to_undo(db: Database, step: str, reference: str) -> int | None:
+    """The number of the run that `--undo` names; None when `last` finds nothing to take back.
+
+    Raises UsageError for a number that is no run of the step.
+    """
+    if reference == "last":
+        return latest_run_with_actions(db, step)
+    if run_step(db, int(reference)) != step:
+        raise UsageError(f"run {reference} is no run of this step; `--undo last` takes back the newest one.")
+    return int(reference)
 
 
 def describe(workspace: Workspace, actions: Iterable[Action], *, dry_run: bool) -> Iterator[str]:
@@ -140,14 +156,20 @@ def copy_without_overwriting(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     if os.path.lexists(target):
         raise FileExistsError(17, "target exists", str(target))
-    temporary = target.with_name(f".{uuid.uuid4().hex}.part")
+    temporary = _temporary(target)
     try:
+        temporary.unlink(missing_ok=True)  # what a killed copy left
         shutil.copy2(source, temporary)
         with temporary.open("rb+") as handle:
             os.fsync(handle.fileno())
         _rename_without_overwriting(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _temporary(target: Path) -> Path:
+    """Where a copy is made, beside its target; always the same name, so that `settle` finds what a kill left."""
+    return target.with_name(f".{target.name[:200]}.part")
 
 
 def _rename_without_overwriting(source: Path, target: Path) -> None:

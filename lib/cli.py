@@ -17,7 +17,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from lib import __version__
 from lib.db import Database, open_database, open_for_preview
 from lib.db.runs import finish_run, start_run
 from lib.errors import EXIT_INTERRUPTED, EXIT_OK, GleanerError, UsageError
+from lib.lock import held
 from lib.progress import BarFactory, no_bar, terminal_bar
 from lib.settings import apply_settings, read_settings
 from lib.workspace import Workspace
@@ -207,11 +208,13 @@ def run(
     *,
     check: Callable[[argparse.Namespace], None] = lambda args: None,
     needs: str = "",
+    alone: bool = False,
 ) -> int:
     """Parses, opens, works, reports; gives the exit code.
 
     `check` holds the rules across flags and raises UsageError before anything is touched. `needs` names the step that
-    has to run first; without it the workspace is made when missing.
+    has to run first; without it the workspace is made when missing. `alone` refuses a second run of the step beside
+    this one: steps that keep a journal settle what a killed run left, and must not take a living one for that.
     """
     _speak_any_language()
     as_json = "--json" in (sys.argv[1:] if argv is None else argv)
@@ -220,7 +223,7 @@ def run(
         as_json = args.json
         _start_logging(args)
         check(args)
-        return _run_in_session(args, work, needs)
+        return _run_in_session(args, work, needs, alone)
     except GleanerError as error:
         return _fail(str(error), error.exit_code, as_json)
     except KeyboardInterrupt:
@@ -231,6 +234,8 @@ def run(
     except sqlite3.OperationalError as error:
         return _fail(f"the database could not be used: {_explain_sqlite(error)}", 1, as_json)
     except sqlite3.DatabaseError as error:
+        if type(error) is not sqlite3.DatabaseError:  # a broken constraint is a bug of ours, not a broken file
+            raise
         return _fail(f"the database is damaged ({error}); put back a copy from the backups folder.", 1, as_json)
     except OSError as error:
         if (sentence := _explain_os(error)) is None:
@@ -249,18 +254,26 @@ def parse(made: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse
     return made.parse_intermixed_args(argv)
 
 
-def _run_in_session(args: argparse.Namespace, work: Callable[[Session], Summary], needs: str) -> int:
+def _run_in_session(args: argparse.Namespace, work: Callable[[Session], Summary], needs: str, alone: bool) -> int:
     workspace = Workspace(args.workspace)
     dry_run = bool(getattr(args, "dry_run", False))
     if needs and not workspace.database.exists():
         raise UsageError(f"there is no database in {workspace.root}; run {needs} first.")
-    with (open_for_preview if dry_run else open_database)(workspace.database) as db:
+    with (
+        _alone(workspace, args.step) if alone and not dry_run else nullcontext(),
+        (open_for_preview if dry_run else open_database)(workspace.database) as db,
+    ):
         run_id = 0 if dry_run else start_run(db, args.step, _recorded(args))
         session = Session(args.step, args, workspace, db, run_id, bar=no_bar if args.quiet else terminal_bar)
         with _interruptible(session):
             summary = _work_recorded(session, work)
         _report(session, summary)
     return summary.exit_code
+
+
+def _alone(workspace: Workspace, step: str) -> AbstractContextManager[None]:
+    busy = f"another run of {STEP_FILES.get(step, step)} is at work in this workspace; wait until it has ended."
+    return held(workspace.root / f".{step}.lock", busy)
 
 
 def _work_recorded(session: Session, work: Callable[[Session], Summary]) -> Summary:

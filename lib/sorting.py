@@ -20,7 +20,6 @@ from lib.criteria import Criterion, Label, Measure
 from lib.db import Database
 from lib.db import scores as store
 from lib.db.actions import Action
-from lib.db.runs import latest_run_with_actions, run_step
 from lib.db.scores import LabelRow, ScoreRow
 from lib.errors import UsageError
 from lib.pictures import folder_pictures, workspace_pictures
@@ -252,21 +251,12 @@ def sweep(workspace: Workspace, criterion: str | None) -> None:
             path.unlink(missing_ok=True)
 
 
-def run_to_undo(db: Database, reference: str) -> int:
-    """The number of the run that `--undo` names. Raises UsageError where there is none."""
-    if reference == "last":
-        found = latest_run_with_actions(db, STEP)
-        if found is None:
-            raise UsageError("no run of this step has anything to undo.")
-        return found
-    if run_step(db, int(reference)) != STEP:
-        raise UsageError(f"run {reference} is no run of this step; `--undo last` takes back the newest one.")
-    return int(reference)
-
-
 def undo(db: Database, workspace: Workspace, reference: str, *, dry_run: bool, bar: BarFactory) -> Mapping[str, int]:
     """Takes back a run's files and brings every `metadata.jsonl` up to date; labels and scores stay known."""
-    counts = actions.undo(db, workspace, run_to_undo(db, reference), dry_run=dry_run, bar=bar)
+    number = actions.run_to_undo(db, STEP, reference)
+    if number is None:
+        return {"undone": 0}
+    counts = actions.undo(db, workspace, number, dry_run=dry_run, bar=bar)
     if not dry_run:
         refresh_metadata(db, workspace)
     return counts

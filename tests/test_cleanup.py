@@ -244,7 +244,7 @@ def test_the_number_of_a_row_may_have_been_given_away(dirty: Path) -> None:
 @pytest.mark.parametrize("wrong", ["7777", "1"])
 def test_undo_of_another_steps_run_is_refused(dirty: Path, wrong: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert clean_up(dirty, "--undo", wrong) == 2
-    assert "was no run of this step" in capsys.readouterr().err
+    assert "is no run of this step" in capsys.readouterr().err
 
 
 # --- backups -------------------------------------------------------------------------------------------------------

@@ -317,6 +317,26 @@ def test_a_kill_between_files_loses_nothing(tmp_path):
     assert all((there / name).read_bytes() == name.encode() * 1000 for name in names)
 
 
+def test_settle_takes_away_what_a_killed_copy_left(moved):
+    workspace, db, run_id = moved
+    target = workspace.quarantine / str(run_id) / "images" / "a.txt"
+    target.parent.mkdir(parents=True)
+    (target.parent / ".a.txt.part").write_bytes(b"half")
+    journal.settle(db, workspace, "dedup")
+    assert list(target.parent.iterdir()) == [] and (workspace.images / "a.txt").exists()
+
+
+def test_a_second_run_beside_a_living_one_is_refused(tmp_path, capsys):
+    def work(session: cli.Session) -> cli.Summary:
+        made = cli.parser("Try.", "dedup")
+        beside = cli.run(made, ["--workspace", str(tmp_path)], raising(AssertionError()), alone=True)
+        return cli.Summary({"beside": beside})
+
+    assert cli.run(cli.parser("Try.", "dedup"), ["--workspace", str(tmp_path)], work, alone=True) == 0
+    assert "another run of 6_dedup.py is at work" in capsys.readouterr().err
+    assert as_rows(tmp_path / "gleaner.db", "SELECT counts FROM runs") == [('{"beside": 1}',)]
+
+
 def test_free_target_sees_the_disk_and_the_plan_and_ignores_case(tmp_path):
     (tmp_path / "Photo.jpg").write_bytes(b"x")
     taken: set[str] = set()

@@ -226,7 +226,7 @@ def test_undo_restores_every_byte(folder):
     dedup(folder, "--undo", "last")
     assert snapshot(folder) == before
     assert quarantined(folder) == {}
-    dedup(folder, "--undo", "last", expect=2)  # nothing left to undo
+    dedup(folder, "--undo", "last")  # nothing left to undo: nothing done
     dedup(folder, folder)  # and it can be done again
     assert len(names(folder)) == 2
 
@@ -751,7 +751,6 @@ def test_two_workers_find_what_one_finds(workspace):
         ([".", "--plan", "plan.json", "--dry-run"], "--plan writes a file and a dry run writes nothing"),
         ([".", "--apply", "missing.json"], "missing.json holds no decisions"),
         ([".", "--protect", "nowhere"], "nowhere does not exist"),
-        ([".", "--undo", "last"], "no run of this step has anything to undo"),
         ([".", "--undo", "77"], "run 77 is no run of this step"),
     ],
 )

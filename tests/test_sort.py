@@ -231,7 +231,8 @@ def test_undo_puts_everything_back(mode: str, workspace: Path) -> None:
     assert sort(workspace, "--undo", "last", "--dry-run") == 0
     assert (workspace / "sorted/orientation/landscape/wide.jpg").exists()
     assert sort(workspace, "--undo", "last") == 0
-    after = {name: v for name, v in snapshot_without_database(workspace).items() if not name.startswith("reports")}
+    left = ("reports", ".sort.lock")
+    after = {name: v for name, v in snapshot_without_database(workspace).items() if not name.startswith(left)}
     assert after == before
     assert as_rows(workspace / "gleaner.db", "SELECT count(*) FROM files WHERE path LIKE 'images/%'") == [(3,)]
 
@@ -452,7 +453,6 @@ def test_a_bucket_loads_as_an_imagefolder(workspace: Path) -> None:
         (["orientation", "/nowhere/at/all"], "/nowhere/at/all does not exist"),
         (["quality"], "run 5_download.py first."),
         (["--undo", "7"], "run 7 is no run of this step"),
-        (["--undo", "last"], "no run of this step has anything to undo."),
     ],
 )
 def test_what_cannot_be_done_is_said_in_a_sentence(

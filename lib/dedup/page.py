@@ -62,15 +62,17 @@ def as_csv(groups: Sequence[Group]) -> str:
     return out.getvalue()
 
 
-def as_lines(groups: Sequence[Group], workspace: Workspace) -> Iterator[str]:
-    """One block a group, as a person reads it."""
-    for group in groups:
+def as_lines(groups: Sequence[Group], workspace: Workspace, most: int | None = None) -> Iterator[str]:
+    """One block a group, as a person reads it; at most `most` groups, and how many more there are."""
+    for group in groups[:most]:
         yield f"{group.number}. keep    {workspace.to_text(group.keeper.path)}  ({_size(group.facts)})"
         for member in group.members:
             distance = f", {_number(member.distance)} bits" if member.distance else ""
             name = workspace.to_text(member.file.path)
             what = f"{member.kind}: {_size(member.facts)}{distance}, {member.reason}"
             yield f"   {member.decision:<7} {name}  ({what})"
+    if most is not None and len(groups) > most:
+        yield f"… and {len(groups) - most:,} groups more (-v prints all; the page shows them)"
 
 
 def write_reports(

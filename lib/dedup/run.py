@@ -12,7 +12,6 @@ from pathlib import Path
 from lib import actions
 from lib.db import Database
 from lib.db.duplicates import page_urls, record_duplicates
-from lib.db.runs import latest_run_with_actions, run_step
 from lib.dedup.find import Group, Policy, find_groups
 from lib.dedup.fingerprints import Fingerprints, places_of
 from lib.dedup.grouping import STRENGTH
@@ -20,7 +19,7 @@ from lib.dedup.judge import Looking
 from lib.dedup.page import as_result, write_reports
 from lib.dedup.plan import Plan, as_rows, brake, removals, without
 from lib.dedup.sources import decide, normal_folders, read_decisions, read_files
-from lib.errors import GleanerError, UsageError
+from lib.errors import GleanerError
 from lib.pages import write_page
 from lib.pictures import PictureFile
 from lib.progress import BarFactory
@@ -162,15 +161,3 @@ class Run:
         found.update((reason, count) for reason, count in sorted(self.broken.items()))
         found["decoded"] = self.decoded
         return found
-
-
-def run_to_undo(db: Database, reference: str) -> int:
-    """The number of the run that `--undo` names. Raises UsageError where there is none."""
-    if reference == "last":
-        found = latest_run_with_actions(db, "dedup")
-        if found is None:
-            raise UsageError("no run of this step has anything to undo.")
-        return found
-    if run_step(db, int(reference)) != "dedup":
-        raise UsageError(f"run {reference} is no run of this step; `--undo last` takes back the newest one.")
-    return int(reference)
