@@ -1,4 +1,4 @@
-"""An offline picture-search site that speaks a real engine's protocol; `python -m demo` runs it."""
+"""An offline picture-search site that speaks the protocols of real engines; `python -m demo` runs it."""
 
 from demo.app import Gallery, running_gallery
 from demo.faults import FaultError
