@@ -22,7 +22,7 @@ from lib.net.client import user_agent
 from lib.parsers.raw_json import LARGEST_BODY
 
 if TYPE_CHECKING:
-    from lib.browser import Proxy
+    from lib.proxy import Proxy
 
 log = logging.getLogger("gleaner.web")
 T = TypeVar("T")
@@ -123,18 +123,15 @@ class DirectWeb:
             settings = self._settings
             # `unsafe` lets hosts set cookies that are named by a number, as the gallery's is.
             jar = aiohttp.CookieJar(unsafe=True) if settings.cookies else aiohttp.DummyCookieJar()
-            proxy, auth = None, None
-            if settings.proxy:
-                proxy = settings.proxy.server
-                if settings.proxy.username:
-                    auth = aiohttp.BasicAuth(settings.proxy.username, settings.proxy.password)
+            proxy = URL(settings.proxy.server) if settings.proxy else None
+            if proxy and settings.proxy and settings.proxy.username:
+                proxy = proxy.with_user(settings.proxy.username).with_password(settings.proxy.password)
             self._session = aiohttp.ClientSession(
                 headers={"User-Agent": user_agent(settings.contact)},
                 cookie_jar=jar,
                 timeout=aiohttp.ClientTimeout(total=settings.timeout, sock_connect=settings.timeout),
                 trust_env=False,
                 proxy=proxy,
-                proxy_auth=auth,
             )
         return self._session
 

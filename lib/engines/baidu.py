@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from lib.engines.base import PAGE, XHR, Answer, Ask, Engine, Verdict, Web
-from lib.engines.judging import asked, is_html, json_object, judge_status, nothing, query_url
+from lib.engines.judging import asked, is_consent, is_html, json_object, judge_status, nothing, query_url
 from lib.parsers.values import flag, objects
 from lib.records import ParsedPage
 
@@ -96,6 +96,8 @@ class Source(Engine):
             return Verdict("network", "timeout_page")
         if answer.status != 200:
             return Verdict("parse_error", f"http_{answer.status}")
+        if is_html(answer) and is_consent(answer):
+            return Verdict("consent")
         return Verdict("ok") if answer.part == PAGE else _judge_xhr(answer)
 
     def says_end(self, part: str, body: bytes, parsed: ParsedPage) -> bool:

@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 
 from lib.engines.baidu import LANGUAGE, XHR_HEADERS, is_captcha
 from lib.engines.base import API, PAGE, UPLOAD, Answer, Ask, Engine, Verdict, Web
-from lib.engines.judging import is_html, json_object, judge_status
+from lib.engines.judging import is_consent, is_html, json_object, judge_status
 from lib.parsers.baidu_graph import parse_page
 from lib.parsers.values import mapping, text, whole
 from lib.records import ParsedPage, ParseError
@@ -83,6 +83,8 @@ class Source(Engine):
         return await web.get(self.address(host, ask, cursor, page), part=API, headers=headers)
 
     def address(self, host: str, ask: Ask, cursor: Mapping[str, Any], page: int) -> str:
+        if "cards_url" not in cursor:
+            return host
         if page == 0 and cursor["matches"]:
             return str(cursor["cards_url"])
         return list_address(cursor["list_url"], page - 1 if cursor["matches"] else page)
@@ -102,6 +104,8 @@ class Source(Engine):
         cards = set(_CARD.findall(answer.body)) if is_html(answer) else set()
         if b"simipic" in cards or (b"same" in cards and _has_matches(answer)):
             return Verdict("ok")
+        if not cards and is_html(answer) and is_consent(answer):
+            return Verdict("consent")
         if b"noresult" in cards or "errpage" in urlsplit(answer.url).path:
             return Verdict("empty")
         if (found := json_object(answer)) is not None:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from lib.engines.base import PAGE, Answer, Ask, Engine, Verdict, Web
-from lib.engines.judging import asked, judge_status, nothing, query_url
+from lib.engines.judging import asked, is_consent, judge_status, nothing, query_url
 from lib.records import ParsedPage
 
 PATH = "/images/async"
@@ -93,7 +93,7 @@ class Source(Engine):
             return Verdict("parse_error", f"http_{answer.status}")
         if has_tiles:
             return Verdict("ok")
-        if _CONSENT.search(answer.body):
+        if is_consent(answer) or _CONSENT.search(answer.body):
             return Verdict("consent")
         first = asked(answer, "first", 1) == 1
         # Only in words is "nothing" believed on the first page; later an empty fragment is what the end looks like.

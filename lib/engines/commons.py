@@ -79,8 +79,8 @@ class Source(Engine):
             return Verdict("blocked" if code in BUSY else "parse_error", code[:60])
         if answer.status != 200:
             return Verdict("parse_error", f"http_{answer.status}")
-        if mapping(found.get("query")).get("pages"):
-            return Verdict("ok")
-        if "batchcomplete" not in found and "query" not in found:
+        # Where nothing was found there is no `query` at all, only the word that this was everything.
+        pages = mapping(found["query"]).get("pages") if "query" in found else [] if "batchcomplete" in found else None
+        if not isinstance(pages, (list, dict)):
             return Verdict("parse_error", "no_pages")
-        return nothing(asked(answer, "gsroffset", 0) == 0)
+        return Verdict("ok") if pages else nothing(asked(answer, "gsroffset", 0) == 0)

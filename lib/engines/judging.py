@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qs, quote, urlencode, urlsplit
@@ -12,6 +13,10 @@ from lib.parsers.raw_json import load_json
 from lib.records import ParseError
 
 JSON_ONLY = {"Accept": "application/json"}
+CONSENT_LABELS = ("Allow all", "Accept all", "Accept", "全部接受", "全部同意", "모두 동의", "모두 허용")
+_CONSENT = re.compile(
+    r"<button[^>]{0,300}>(?:\s|<[^>]{0,200}>)*(?:" + "|".join(CONSENT_LABELS) + r")\s*<", re.IGNORECASE
+)
 
 
 def judge_status(answer: Answer) -> Verdict | None:
@@ -26,6 +31,11 @@ def judge_status(answer: Answer) -> Verdict | None:
 
 def is_html(answer: Answer) -> bool:
     return answer.body.lstrip()[:1] == b"<"
+
+
+def is_consent(answer: Answer) -> bool:
+    """Whether a page asks to agree to cookies; to be asked of pages without results only."""
+    return _CONSENT.search(answer.body.decode("utf-8", "replace")) is not None
 
 
 def json_object(answer: Answer) -> Mapping[str, Any] | None:

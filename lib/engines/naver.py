@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from lib.engines.base import PAGE, Answer, Ask, Engine, Verdict, Web
-from lib.engines.judging import asked, judge_status, nothing, query_url
+from lib.engines.judging import CONSENT_LABELS, asked, is_consent, judge_status, nothing, query_url
 from lib.parsers.naver import find_literal
 from lib.records import ParsedPage
 
@@ -31,6 +31,7 @@ class Source(Engine):
     page_size: ClassVar[int] = 50
     most_pages: ClassVar[int] = 20
     needs_browser: ClassVar[bool] = True
+    consent_labels: ClassVar[tuple[str, ...]] = CONSENT_LABELS
     terms: ClassVar[str] = (
         "Naver's terms do not allow automated collection of its result pages without consent, and its terms of "
         "2026-07-31 restrict keeping results of its API as well; prefer naver-api or an open source."
@@ -59,6 +60,8 @@ class Source(Engine):
         if answer.status != 200:
             return Verdict("parse_error", f"http_{answer.status}")
         first = asked(answer, "start", 1) == 1
+        if literal is None and is_consent(answer):
+            return Verdict("consent")
         if literal is None:
             return nothing(first) if _EMPTY.search(answer.body) else Verdict("parse_error", "no_page_object")
         if _HAS_RECORDS.search(literal):

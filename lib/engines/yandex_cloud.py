@@ -24,6 +24,7 @@ WORDS_PATH = "/v2/image/search"
 PICTURE_PATH = "/v2/image/search_by_image"
 API_KEY, FOLDER = "YANDEX_CLOUD_API_KEY", "YANDEX_CLOUD_FOLDER_ID"
 SEARCH_TYPE = "SEARCH_TYPE_COM"
+SILENT_KEYS = frozenset({"page", "maxPage", "id"})  # what an answer without results consists of
 LONGEST_TEXT = 400  # characters of a query
 LONGEST_DATA = 3_145_728  # bytes of the picture in base64, which takes four for three
 
@@ -109,7 +110,8 @@ class Source(Engine):
         first = answer.url.rpartition("#page=")[2] in ("", "0")
         if isinstance(found.get("rawData"), str):
             return _judge_words(found["rawData"], first)
-        if not {"images", "id", "page"} & found.keys():
+        # An empty list is left out, as all defaults are; then nothing but the page and the id may be there.
+        if "images" not in found and (not found or found.keys() - SILENT_KEYS):
             return Verdict(refused, "no_images_key")
         # An upload that brought nothing was accepted all the same: its first page says so.
         return Verdict("ok") if found.get("images") or answer.part == UPLOAD else nothing(first)
@@ -136,4 +138,6 @@ def _judge_words(encoded: str, first: bool) -> Verdict:
     if error_found is not None:
         code = (error_found.get("code") or "")[:20]
         return nothing(first) if code == NOTHING_FOUND else Verdict("parse_error", f"error_{code}")
-    return Verdict("ok") if root.find(".//results/grouping/group/doc") is not None else nothing(first)
+    if root.find(".//results/grouping/group/doc") is not None:
+        return Verdict("ok")
+    return Verdict("parse_error", "no_grouping") if root.find(".//results/grouping") is None else nothing(first)
