@@ -382,6 +382,11 @@ def test_a_filter_that_an_engine_lacks_is_refused_by_name(name: str, filters: di
     assert str(caught.value) == sentence
 
 
+def test_a_search_by_picture_takes_no_filters_silently() -> None:
+    with pytest.raises(UsageError, match="yandex-cloud cannot filter a search by image; leave out --size"):
+        load_engine("yandex-cloud", {}).filter_params({"size": "large"}, "image")
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_engine_keeps_to_the_contract(name: str) -> None:
     engine = load_engine(name, {})

@@ -105,6 +105,7 @@ class Engine:
     other_keys: ClassVar[tuple[str, ...]] = ()  # a set of variables that will do in their place
     FILTERS: ClassVar[Mapping[str, Mapping[str, str]]] = {}  # filter -> value -> the engine's own, as in "z=3&lm=6"
     filter_joint: ClassVar[str] = " "  # between two filters' values for the same parameter
+    filtered_kinds: ClassVar[frozenset[str]] = frozenset({"keyword"})  # the searches that filters apply to
     upload_limit: ClassVar[int] = 0  # bytes
     upload_formats: ClassVar[frozenset[str]] = frozenset({"jpeg"})  # anything else is sent as JPEG
     upload_ways: ClassVar[int] = 1  # `upload` is tried with way 0, 1, … until one is accepted
@@ -134,8 +135,10 @@ class Engine:
                 "--engine such as openverse or commons, which need no key."
             )
 
-    def filter_params(self, filters: Mapping[str, str]) -> dict[str, str]:
+    def filter_params(self, filters: Mapping[str, str], kind: str = "keyword") -> dict[str, str]:
         """The engine's own parameters for filters such as size -> large. Raises UsageError for one it cannot do."""
+        if filters and kind not in self.filtered_kinds:
+            raise UsageError(f"{self.name} cannot filter a search by {kind}; leave out --{' and --'.join(filters)}.")
         params: dict[str, str] = {}
         for name, value in filters.items():
             known = self.FILTERS.get(name)
