@@ -52,6 +52,8 @@ class DirectSettings:
 
 def settings_for(engine: Engine, proxy: Proxy | None, timeout: float, contact: str) -> DirectSettings:
     """The settings for one engine. Raises UsageError for a proxy that cannot be used."""
+    if engine.wants_contact and not contact.strip():
+        log.warning("%s asks every client who it is; set GLEANER_CONTACT to a mail address or a page", engine.name)
     return DirectSettings(proxy, timeout, contact, engine.keeps_cookies)
 
 
@@ -179,5 +181,5 @@ _REASONS: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
     ((ConnectionRefusedError,), "connection_refused"),
     ((aiohttp.ServerDisconnectedError, ConnectionResetError, BrokenPipeError), "connection_reset"),
     ((aiohttp.ClientPayloadError,), "truncated"),
-    ((aiohttp.InvalidURL, ValueError), "bad_redirect"),
+    ((aiohttp.InvalidURL, ValueError), "bad_request"),
 )

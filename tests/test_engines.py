@@ -409,6 +409,7 @@ def test_every_engine_keeps_to_the_contract(name: str) -> None:
         ("yandex-cloud", {}, ("YANDEX_CLOUD_API_KEY", "YANDEX_CLOUD_FOLDER_ID")),
         ("yandex-cloud", {"YANDEX_CLOUD_API_KEY": "k"}, ("YANDEX_CLOUD_FOLDER_ID",)),
         ("yandex-cloud", CLOUD, ()),
+        ("yandex-cloud", CLOUD | {"YANDEX_CLOUD_API_KEY": " \n"}, ("YANDEX_CLOUD_API_KEY",)),
         ("naver-api", {}, ("NAVER_HUB_KEY_ID", "NAVER_HUB_KEY")),
         ("naver-api", HUB, ()),
         ("naver-api", OLD, ()),

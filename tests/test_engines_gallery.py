@@ -203,6 +203,12 @@ def test_openverse_signs_in_where_it_can_and_says_where_its_key_is_refused(calm:
     assert (found.verdict.outcome, found.verdict.detail) == ("blocked", "key_refused")
 
 
+def test_blanks_around_a_key_do_no_harm(calm: Gallery) -> None:
+    environ = {name: f" {value}\n" for name, value in CLOUD.items()}
+    found = asyncio.run(search(load_engine("yandex-cloud", environ), calm.url, query("keyword")))
+    assert found.verdict.outcome == "end"
+
+
 @pytest.mark.parametrize(("name", "environ"), [("yandex-cloud", CLOUD), ("naver-api", HUB), ("naver-api", OLD)])
 def test_a_refused_key_blocks(calm: Gallery, name: str, environ: dict[str, str]) -> None:
     wrong = dict.fromkeys(environ, "wrong-key")

@@ -103,6 +103,7 @@ class Engine:
     keeps_cookies: ClassVar[bool] = False  # without a browser: whether the session has a cookie jar
     keys: ClassVar[tuple[str, ...]] = ()  # environment variables that must be set
     other_keys: ClassVar[tuple[str, ...]] = ()  # a set of variables that will do in their place
+    wants_contact: ClassVar[bool] = False  # whether its terms ask who we are: GLEANER_CONTACT
     FILTERS: ClassVar[Mapping[str, Mapping[str, str]]] = {}  # filter -> value -> the engine's own, as in "z=3&lm=6"
     filter_joint: ClassVar[str] = " "  # between two filters' values for the same parameter
     filtered_kinds: ClassVar[frozenset[str]] = frozenset({"keyword"})  # the searches that filters apply to
@@ -120,11 +121,15 @@ class Engine:
         """`environ` is where keys are looked up, at the moment of use; None is the environment of the process."""
         self.environ: Mapping[str, str] = os.environ if environ is None else environ
 
+    def key(self, name: str) -> str:
+        """A key from the environment without the blanks that copying adds; empty where it is not set."""
+        return self.environ.get(name, "").strip()
+
     def missing_keys(self) -> tuple[str, ...]:
         """The environment variables that have to be set before the engine can be asked."""
-        if self.other_keys and all(self.environ.get(name) for name in self.other_keys):
+        if self.other_keys and all(map(self.key, self.other_keys)):
             return ()
-        return tuple(name for name in self.keys if not self.environ.get(name))
+        return tuple(name for name in self.keys if not self.key(name))
 
     def require_keys(self) -> None:
         """Raises UsageError with one sentence where a key is missing."""

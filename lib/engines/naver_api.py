@@ -48,7 +48,7 @@ class Source(Engine):
 
     async def fetch(self, web: Web, host: str, ask: Ask, cursor: Mapping[str, Any], page: int) -> Answer:
         names = HUB_HEADERS if self._has_hub_keys() else OLD_HEADERS
-        headers = JSON_ONLY | {header: self.environ.get(name, "") for header, name in names.items()}
+        headers = JSON_ONLY | {header: self.key(name) for header, name in names.items()}
         return await web.get(self.address(host, ask, cursor, page), part=API, headers=headers)
 
     def address(self, host: str, ask: Ask, cursor: Mapping[str, Any], page: int) -> str:
@@ -62,7 +62,7 @@ class Source(Engine):
         return query_url(host, HUB_PATH if hub else OLD_PATH, params | self.filter_params(ask.filters))
 
     def _has_hub_keys(self) -> bool:
-        return all(self.environ.get(name) for name in self.keys)
+        return all(map(self.key, self.keys))
 
     # --- judging ---------------------------------------------------------------------------------------------------
 

@@ -28,6 +28,7 @@ class Source(Engine):
     interval: ClassVar[float] = 3.0
     page_size: ClassVar[int] = 20  # more needs a key
     most_pages: ClassVar[int] = 20  # deeper needs a key
+    wants_contact: ClassVar[bool] = True
     FILTERS: ClassVar[Mapping[str, Mapping[str, str]]] = {
         "size": {"small": "size=small", "medium": "size=medium", "large": "size=large"},
         "orientation": {
@@ -74,11 +75,11 @@ class Source(Engine):
         return query_url(host, PATH, params | self.filter_params(ask.filters))
 
     def _wants_token(self) -> bool:
-        return all(self.environ.get(name) for name in CLIENT_KEYS) and time.monotonic() >= self._token_ends
+        return all(map(self.key, CLIENT_KEYS)) and time.monotonic() >= self._token_ends
 
     async def _sign_in(self, web: Web, host: str) -> Answer:
         """Trades the client's id and secret, sent in a body, for a token; all three are kept in memory only."""
-        form = dict(zip(("client_id", "client_secret"), (self.environ[name] for name in CLIENT_KEYS), strict=True))
+        form = dict(zip(("client_id", "client_secret"), map(self.key, CLIENT_KEYS), strict=True))
         headers = JSON_ONLY | {"Content-Type": "application/x-www-form-urlencoded"}
         body = urlencode({"grant_type": "client_credentials", **form}).encode()
         answer = await web.post(host + TOKEN_PATH, headers=headers, body=body)

@@ -25,7 +25,6 @@ PICTURE_PATH = "/v2/image/search_by_image"
 API_KEY, FOLDER = "YANDEX_CLOUD_API_KEY", "YANDEX_CLOUD_FOLDER_ID"
 SEARCH_TYPE = "SEARCH_TYPE_COM"
 SILENT_KEYS = frozenset({"page", "maxPage", "id"})  # what an answer without results consists of
-LONGEST_TEXT = 400  # characters of a query
 LONGEST_DATA = 3_145_728  # bytes of the picture in base64, which takes four for three
 
 
@@ -82,16 +81,16 @@ class Source(Engine):
         return f"{host}{WORDS_PATH if ask.kind == 'keyword' else PICTURE_PATH}#page={page}"
 
     def _words(self, ask: Ask, page: int) -> dict[str, Any]:
-        query = {"searchType": SEARCH_TYPE, "queryText": ask.text[:LONGEST_TEXT], "page": page}
+        query = {"searchType": SEARCH_TYPE, "queryText": ask.text, "page": page}
         narrowed = self.filter_params(ask.filters)
         return {"query": query, "docsOnPage": self.page_size} | ({"imageSpec": narrowed} if narrowed else {})
 
     async def _post(self, web: Web, url: str, value: Mapping[str, Any]) -> Answer:
         headers = JSON_ONLY | {
             "Content-Type": "application/json",
-            "Authorization": f"Api-Key {self.environ.get(API_KEY, '')}",
+            "Authorization": f"Api-Key {self.key(API_KEY)}",
         }
-        body = as_body({"folderId": self.environ.get(FOLDER, ""), **value})
+        body = as_body({"folderId": self.key(FOLDER), **value})
         bare, _, fragment = url.partition("#")
         answer = await web.post(bare, headers=headers, body=body)
         return replace(answer, url=f"{answer.url}#{fragment}")
