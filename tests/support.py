@@ -105,3 +105,17 @@ def as_rows(database: Path, sql: str, *parameters: Any) -> list[tuple[Any, ...]]
         return connection.execute(sql, parameters).fetchall()
     finally:
         connection.close()
+
+
+def peak_megabytes() -> int:
+    """The most memory that this process has held, in MiB.
+
+    On Linux from the kernel's own account: `ru_maxrss` of a child begins with what its parent held when it forked.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text(encoding="ascii").splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) // 1024
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 2**20
