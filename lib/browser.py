@@ -16,6 +16,7 @@ import sys
 from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -31,6 +32,7 @@ log = logging.getLogger("gleaner.browser")
 T = TypeVar("T")
 
 BLOCKED_TYPES = frozenset({"font", "image", "media"})  # what no answer needs
+BLOCKED_BESIDE_A_PERSON = frozenset({"media"})  # who has to see what a captcha shows
 PAGES_PER_CONTEXT = 100  # a context is replaced after so many requests, which bounds what its pages hoard
 GRACE = 5.0  # seconds beyond Playwright's own time-out, for a renderer that does not answer at all
 CLOSE_SECONDS = 10.0
@@ -66,12 +68,16 @@ _ASK = """async ([url, headers, limit]) => {
 
 @dataclass(frozen=True)
 class BrowserSettings:
-    """How the browser is started; `timeout` is for one request, in seconds."""
+    """How the browser is started; `timeout` is for one request, in seconds.
+
+    With `profile` all pages share that folder's cookies, which outlive the run, and a person can see all of a page.
+    """
 
     choice: BrowserChoice
     headed: bool = False
     proxy: Proxy | None = None
     timeout: float = 30.0
+    profile: Path | None = None
 
 
 def require_browser(*, headed: bool) -> BrowserChoice:
@@ -80,7 +86,10 @@ def require_browser(*, headed: bool) -> BrowserChoice:
         raise UsageError("Playwright is not installed; run python3 0_setup.py, or pip install playwright.")
     choice = find_browser()
     if choice is None:
-        raise UsageError("no Chromium was found; run python3 0_setup.py, or set GLEANER_BROWSER to its path.")
+        raise UsageError(
+            "no Chromium was found; run python3 0_setup.py, set GLEANER_BROWSER to its path, or choose an "
+            "--engine that needs none, such as openverse or commons."
+        )
     shown = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     if headed and sys.platform.startswith("linux") and not shown:
         raise UsageError("--headed needs a screen, and neither DISPLAY nor WAYLAND_DISPLAY is set; leave it out.")
@@ -88,54 +97,98 @@ def require_browser(*, headed: bool) -> BrowserChoice:
 
 
 class Chromium:
-    """The browser; an async context manager. It is started by the first context that is asked for."""
+    """The browser; an async context manager. It is started by the first page that is asked for."""
 
     def __init__(self, settings: BrowserSettings):
         self.settings = settings
         self._playwright: Playwright | None = None
         self._browser: Browser | None = None
+        self._shared: BrowserContext | None = None  # the context of the profile, where there is one
         self._starting = asyncio.Lock()
 
     async def __aenter__(self) -> Chromium:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for thing in (self._browser and self._browser.close(), self._playwright and self._playwright.stop()):
+        for thing in (self._shared, self._browser):
             if thing:
                 with suppress(Exception):
-                    await asyncio.wait_for(thing, CLOSE_SECONDS)
+                    await asyncio.wait_for(thing.close(), CLOSE_SECONDS)
+        if self._playwright:
+            with suppress(Exception):
+                await asyncio.wait_for(self._playwright.stop(), CLOSE_SECONDS)
 
-    async def context(self) -> BrowserContext:
-        """A fresh context: no cookies, nothing blocked types would load. A crashed browser is started again."""
+    async def open_page(self) -> Page:
+        """A page in a fresh context without cookies, or in the profile. A crashed browser is started again."""
         async with self._starting:
-            if self._browser is None or not self._browser.is_connected():
-                self._browser = await self._start()
-        context = await self._browser.new_context(service_workers="block")
+            context = await (self._profile_context() if self.settings.profile else self._fresh_context())
+        return await context.new_page()
+
+    async def close_page(self, page: Page) -> None:
+        """Closes the page, and its context where that is its own."""
+        with suppress(Exception):
+            thing = page if page.context is self._shared else page.context
+            await asyncio.wait_for(thing.close(), CLOSE_SECONDS)
+
+    async def _fresh_context(self) -> BrowserContext:
+        if self._browser is None or not self._browser.is_connected():
+            self._browser = await (await self._driver()).chromium.launch(**self._launch_options())
+        return await self._prepared(await self._browser.new_context(service_workers="block"))
+
+    async def _profile_context(self) -> BrowserContext:
+        if self._shared is None:
+            folder = self.settings.profile
+            assert folder is not None
+            folder.mkdir(parents=True, exist_ok=True)
+            launch = (await self._driver()).chromium.launch_persistent_context
+            context = await launch(folder, service_workers="block", **self._launch_options())
+            context.on("close", lambda _: self._forget_shared(context))
+            self._shared = await self._prepared(context)
+        return self._shared
+
+    def _forget_shared(self, context: BrowserContext) -> None:
+        if self._shared is context:
+            self._shared = None
+
+    async def _prepared(self, context: BrowserContext) -> BrowserContext:
         context.set_default_timeout(self.settings.timeout * 1000)
-        await context.route("**/*", _let_pass)
+        blocked = BLOCKED_BESIDE_A_PERSON if self.settings.profile else BLOCKED_TYPES
+
+        async def let_pass(route: Route) -> None:
+            # The page may be gone by the time the answer is ready; then there is nobody to tell.
+            with suppress(Exception):
+                if route.request.resource_type in blocked:
+                    await route.abort("blockedbyclient")
+                else:
+                    await route.continue_()
+
+        await context.route("**/*", let_pass)
         return context
 
-    async def _start(self) -> Browser:
+    async def _driver(self) -> Playwright:
         from playwright.async_api import async_playwright
 
         if self._playwright is None:
             self._playwright = await async_playwright().start()
+        return self._playwright
+
+    def _launch_options(self) -> dict[str, Any]:
         settings = self.settings
         proxy: Any = None
         if settings.proxy:
             proxy = {"server": settings.proxy.server}
             if settings.proxy.username:
                 proxy |= {"username": settings.proxy.username, "password": settings.proxy.password}
-        return await self._playwright.chromium.launch(
-            executable_path=settings.choice.executable_path,
-            args=launch_arguments(),
-            headless=not settings.headed,
-            proxy=proxy,
+        return {
+            "executable_path": settings.choice.executable_path,
+            "args": launch_arguments(),
+            "headless": not settings.headed,
+            "proxy": proxy,
             # Ctrl-C is for this program, which closes the browser when it is ready to.
-            handle_sigint=False,
-            handle_sigterm=False,
-            handle_sighup=False,
-        )
+            "handle_sigint": False,
+            "handle_sigterm": False,
+            "handle_sighup": False,
+        }
 
 
 class BrowserWeb:
@@ -144,7 +197,6 @@ class BrowserWeb:
     def __init__(self, chromium: Chromium):
         self._chromium = chromium
         self._timeout = chromium.settings.timeout
-        self._context: BrowserContext | None = None
         self._page: Page | None = None
         self._used = 0
 
@@ -155,11 +207,10 @@ class BrowserWeb:
         await self.forget()
 
     async def forget(self) -> None:
-        """Closes the context; the next request opens another."""
-        context, self._context, self._page, self._used = self._context, None, None, 0
-        if context:
-            with suppress(Exception):
-                await asyncio.wait_for(context.close(), CLOSE_SECONDS)
+        """Closes the page and its context; the next request opens another."""
+        page, self._page, self._used = self._page, None, 0
+        if page:
+            await self._chromium.close_page(page)
 
     async def recycle(self) -> None:
         """To be called between two queries: replaces a context that has served long enough."""
@@ -179,8 +230,7 @@ class BrowserWeb:
         async def ask() -> Answer:
             page = await self._ready_page()
             if _origin(page.url) != _origin(url):
-                assert self._context is not None
-                return await _read(part, await self._context.request.get(url, headers=dict(headers)))
+                return await _read(part, await page.context.request.get(url, headers=dict(headers)))
             found = await page.evaluate(_ASK, [url, dict(headers), self._timeout * 1000])
             if "error" in found:
                 raise FetchError(found["error"])
@@ -192,13 +242,12 @@ class BrowserWeb:
         self, url: str, *, headers: Mapping[str, str], form: FilePart | None = None, body: bytes = b""
     ) -> Answer:
         async def send() -> Answer:
-            await self._ready_page()
-            assert self._context is not None
+            page = await self._ready_page()
             given: dict[str, Any] = {"data": body}
             if form:
                 file = {"name": form.name, "mimeType": form.mime, "buffer": form.content}
                 given = {"multipart": {form.form_field: file}}
-            return await _read(UPLOAD, await self._context.request.post(url, headers=dict(headers), **given))
+            return await _read(UPLOAD, await page.context.request.post(url, headers=dict(headers), **given))
 
         return await self._bounded(send())
 
@@ -218,11 +267,28 @@ class BrowserWeb:
 
         return await self._bounded(find_and_press())
 
+    async def show(self, url: str) -> None:
+        """Opens a page for a person and brings its window to the front."""
+        await self.open(url)
+        if self._page:
+            with suppress(Exception):
+                await self._page.bring_to_front()
+
+    async def glance(self) -> Answer | None:
+        """The open page as it is at this moment, None while it is changing. Raises FetchError where it was closed."""
+        page = self._page
+        if page is None or page.is_closed():
+            raise FetchError("window_closed")
+        try:
+            body = await asyncio.wait_for(page.content(), self._timeout)
+        except Exception:  # on its way to another page, or busy; the next look will tell
+            return None
+        return Answer(PAGE, page.url, 200, {}, body.encode("utf-8", "replace"))
+
     async def _ready_page(self) -> Page:
         if self._page is None or self._page.is_closed():
             await self.forget()
-            self._context = await self._chromium.context()
-            self._page = await self._context.new_page()
+            self._page = await self._chromium.open_page()
         self._used += 1
         return self._page
 
@@ -251,15 +317,6 @@ async def _read(part: str, response: APIResponse) -> Answer:
         return Answer(part, response.url, response.status, response.headers, await response.body())
     finally:
         await response.dispose()
-
-
-async def _let_pass(route: Route) -> None:
-    # The page may be gone by the time the answer is ready; then there is nobody to tell.
-    with suppress(Exception):
-        if route.request.resource_type in BLOCKED_TYPES:
-            await route.abort("blockedbyclient")
-        else:
-            await route.continue_()
 
 
 def _origin(url: str) -> tuple[str, str]:

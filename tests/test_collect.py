@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import hashlib
 import json
@@ -22,8 +23,9 @@ from yandex_answers import entity, page, serp_list, xhr
 
 from demo import Gallery, running_gallery
 from lib import raw_store
-from lib.collecting.intake import clean_host, hosts_for, keywords, params_for
+from lib.collecting.intake import hosts_for, keywords, params_for
 from lib.collecting.job import seconds_until
+from lib.collecting.options import host as clean_host
 from lib.collecting.pace import Interrupted, PacedWeb, Pacer, is_loopback
 from lib.collecting.search import Ending, Hosts, Limits, Search
 from lib.collecting.store import Store
@@ -632,7 +634,7 @@ def test_a_page_has_the_number_that_was_asked_for(tmp_path):
 )
 def test_clean_host(text: str, found: str | None) -> None:
     if found is None:
-        with pytest.raises(ValueError):
+        with pytest.raises(argparse.ArgumentTypeError):
             clean_host(text)
     else:
         assert clean_host(text) == found

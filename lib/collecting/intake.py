@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
+from lib.collecting.filters import filters_in
 from lib.collecting.search import Limits
 from lib.db import Database
 from lib.db import queries as table
@@ -38,6 +38,7 @@ class Planned:
     def line(self) -> str:
         """What a dry run says about it."""
         what = f"picture {self.new.image_path}" if self.new.kind == "image" else f"keyword {self.new.text!r}"
+        what += "".join(f", {name} {value}" for name, value in filters_in(self.new.params).items())
         far = f"up to {self.limits.pages} pages"
         if self.row is None:
             return f"Would search {self.new.engine} for {what}, {far}"
@@ -46,16 +47,6 @@ class Planned:
         if self.action == WAIT:
             return f"Would wait with {what}: {self.row.outcome} until {self.row.not_before}"
         return f"Would search {self.new.engine} for {what} from page {self.row.next_page}, {far}"
-
-
-def clean_host(text: str) -> str:
-    """`yandex.ru` or `http://127.0.0.1:8080/` as an address without a path. Raises ValueError."""
-    parts = urlsplit(text if "://" in text else f"https://{text}")
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.path not in ("", "/") or parts.query:
-        raise ValueError(f"{text!r} is no host such as yandex.ru or http://127.0.0.1:8080")
-    if parts.username is not None or not 0 <= (parts.port or 0) <= 65535:
-        raise ValueError(f"{text!r} is no host such as yandex.ru or http://127.0.0.1:8080")
-    return f"{parts.scheme}://{parts.netloc.lower()}"
 
 
 def hosts_for(engine: Engine, host: str | None) -> tuple[str, ...]:
@@ -67,9 +58,10 @@ def hosts_for(engine: Engine, host: str | None) -> tuple[str, ...]:
     return (host, *(other for other in engine.hosts if other != host))
 
 
-def params_for(engine: Engine, host: str | None) -> dict[str, Any]:
-    """What sets a query apart: answers of a foreign host (the gallery) are never taken for the engine's own."""
-    return {} if host is None or engine.knows_host(host) else {"host": host}
+def params_for(engine: Engine, host: str | None, filters: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """What sets a query apart: its filters, and that answers of a foreign host (the gallery) are not the engine's."""
+    foreign = {} if host is None or engine.knows_host(host) else {"host": host}
+    return foreign | dict(filters or {})
 
 
 def keywords(words: Sequence[str], file: Path | None) -> list[str]:
@@ -116,28 +108,25 @@ def plan_pending(db: Database, engine: Engine, host: str | None, limits: Limits,
 
     Without `host` queries to every host go on; with it those to that host alone.
     """
-    planned = []
-    for row in table.pending_queries(db, engine.name):
-        if host is not None and row.params != params_for(engine, host):
-            continue
-        wanted = Limits(pages or row.cursor.get("pages") or limits.pages, limits.results or row.cursor.get("results"))
-        new = NewQuery(row.engine, row.kind, row.text, row.image_sha256, row.image_path, params=row.params)
-        planned.append(Planned(new, row, wanted, _action(db, row, wanted)))
-    return planned
+    wanted = params_for(engine, host).get("host")
+    rows = table.pending_queries(db, engine.name)
+    planned = [_planned(row, limits, pages) for row in rows if host is None or row.params.get("host") == wanted]
+    return [replace(plan, action=_action(db, plan.row, plan.limits)) for plan in planned if plan.row]
 
 
 def plan_retry(db: Database, engine: Engine, outcome: str, limits: Limits, pages: int | None) -> list[Planned]:
     """The queries that `--retry` would queue again."""
-    planned = []
-    for row in table.queries_with_outcome(db, engine.name, outcome):
-        wanted = Limits(pages or row.cursor.get("pages") or limits.pages, limits.results or row.cursor.get("results"))
-        new = NewQuery(row.engine, row.kind, row.text, row.image_sha256, row.image_path, params=row.params)
-        planned.append(Planned(new, row, wanted, CONTINUE))
-    return planned
+    return [_planned(row, limits, pages) for row in table.queries_with_outcome(db, engine.name, outcome)]
 
 
-def queue(db: Database, planned: Sequence[Planned], run_id: int, workspace: Workspace) -> list[Planned]:
-    """Writes the new queries down. A picture that cannot be decoded becomes a failed row with its reason."""
+def _planned(row: QueryRow, limits: Limits, pages: int | None) -> Planned:
+    wanted = Limits(pages or row.cursor.get("pages") or limits.pages, limits.results or row.cursor.get("results"))
+    new = NewQuery(row.engine, row.kind, row.text, row.image_sha256, row.image_path, params=row.params)
+    return Planned(new, row, wanted, CONTINUE)
+
+
+def queue(db: Database, planned: Sequence[Planned], run_id: int, workspace: Workspace) -> tuple[list[Planned], int]:
+    """Writes the new queries down; also gives how many pictures cannot be decoded: failed rows with their reason."""
     fresh = [(plan, _examined(plan.new, workspace)) for plan in planned if plan.row is None]
     made: dict[tuple[str, ...], Planned] = {}
     with db.transaction():
@@ -147,7 +136,8 @@ def queue(db: Database, planned: Sequence[Planned], run_id: int, workspace: Work
                 table.end_query(db, number, "failed", "upload_rejected", problem)
                 log.warning("%s is no picture that can be searched for: %s", new.image_path, problem)
             made[new.key] = replace(plan, row=table.get_query(db, number), action=SKIP if problem else SEARCH)
-    return [made.get(plan.new.key, plan) for plan in planned]
+    rejected = sum(bool(problem) for _, (_, problem) in fresh)
+    return [made.get(plan.new.key, plan) for plan in planned], rejected
 
 
 def _examined(new: NewQuery, workspace: Workspace) -> tuple[NewQuery, str]:

@@ -7,7 +7,7 @@ import ipaddress
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TypeVar
+from typing import Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from lib.engines.base import Answer, FilePart, Web
@@ -49,6 +49,13 @@ class Pacer:
                 return
             await asyncio.sleep(min(NAP, left))
         raise Interrupted
+
+
+class Transport(Web, Protocol):
+    """A `Web` that is told when one query has ended and the next one begins."""
+
+    async def recycle(self) -> None:
+        """Throws away what has served long enough."""
 
 
 class PacedWeb:

@@ -6,14 +6,17 @@ import asyncio
 import logging
 from collections import Counter, deque
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, cast
 
-from lib.browser import BrowserSettings, BrowserWeb, Chromium
-from lib.collecting.pace import Interrupted, PacedWeb, Pacer, is_loopback
+from lib.collecting.pace import Interrupted, PacedWeb, Pacer, Transport, is_loopback
+from lib.collecting.person import Person, Window
 from lib.collecting.search import Ending, Hosts, Limits, Search
 from lib.collecting.store import Store
 from lib.db.queries import QueryRow
-from lib.progress import BarFactory, no_bar
+from lib.progress import Bar
 
 log = logging.getLogger("gleaner.collect")
 
@@ -23,15 +26,20 @@ STOPS = ("captcha", "blocked")
 LATER = {"captcha", "blocked", "network"}  # outcomes after which a query stays queued
 DONE = {"ok", "end", "empty"}
 
+OpenWeb = Callable[[], AbstractAsyncContextManager[Any]]  # of a Transport; a browser's is a Window too
+
 
 @dataclass(frozen=True)
 class CollectOptions:
-    """How an engine is worked on. `pace` in seconds; None is the engine's own interval."""
+    """How an engine is worked on. `pace` in seconds; None is the engine's own interval.
+
+    `person_limit` is how many seconds a captcha is left open for a person; None is not at all.
+    """
 
     hosts: tuple[str, ...]
-    browser: BrowserSettings
     pace: float | None = None
     contexts: int = 1
+    person_limit: float | None = None
 
 
 @dataclass
@@ -45,6 +53,19 @@ class Collected:
     unreachable: str = ""
     trouble: str = ""  # the last failure of the network
 
+    def add(self, other: Collected) -> None:
+        self.pages += other.pages
+        self.results += other.results
+        self.outcomes += other.outcomes
+        self.stop = self.stop or other.stop
+        self.unreachable = self.unreachable or other.unreachable
+        self.trouble = other.trouble or self.trouble
+
+    @property
+    def failed(self) -> int:
+        """Queries that ended without what was asked for, but for those that a captcha or a block stopped."""
+        return sum(count for name, count in self.outcomes.items() if name not in DONE | {"skipped", *STOPS})
+
 
 @dataclass(frozen=True)
 class Task:
@@ -55,16 +76,20 @@ class Task:
 
 
 class EngineRun:
-    """The state that the workers of one engine share."""
+    """The state that the workers of one engine share. `open_web` gives each of them its way to the engine."""
 
-    def __init__(self, store: Store, options: CollectOptions, stopping: Callable[[], bool], bar: BarFactory = no_bar):
-        self.store, self.options, self._stopping, self._bar = store, options, stopping, bar
+    def __init__(
+        self, store: Store, options: CollectOptions, stopping: Callable[[], bool], open_web: OpenWeb, bar: Bar
+    ):
+        self.store, self.options, self._stopping, self._open_web, self._bar = store, options, stopping, open_web, bar
         self.found = Collected()
         self.hosts = Hosts(list(options.hosts))
         self.patient = not is_loopback(self.hosts.name)
         engine = store.engine
         pace = options.pace if options.pace is not None else engine.interval if self.patient else 0.0
         self.pacer = Pacer(pace, engine.jitter, self.halted)
+        limit = options.person_limit if engine.needs_browser else None
+        self.person = None if limit is None else Person(engine, self.pacer, limit, self.halted)
         self._failures = 0  # of the network, one after the other
 
     def halted(self) -> bool:
@@ -74,43 +99,30 @@ class EngineRun:
         """Works on the queries, `wait` seconds from now; what is not finished at a stop stays queued."""
         self.pacer.hold(wait)
         queue = deque(tasks)
-        with self._bar(len(tasks), "Searching", "query") as bar:
-            async with Chromium(self.options.browser) as chromium:
-                workers = [
-                    asyncio.create_task(self._work(chromium, queue, bar))
-                    for _ in range(min(self.options.contexts, len(tasks)))
-                ]
-                try:
-                    await asyncio.gather(*workers)
-                finally:
-                    for worker in workers:
-                        worker.cancel()
-                    await asyncio.gather(*workers, return_exceptions=True)
+        workers = [asyncio.create_task(self._work(queue)) for _ in range(min(self.options.contexts, len(tasks)))]
+        try:
+            await asyncio.gather(*workers)
+        finally:
+            for worker in workers:
+                worker.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
         if self.found.stop and self.found.stop.wait is not None:
             self.store.hold_engine(self.found.stop.wait)
         return self.found
 
-    async def _work(self, chromium: Chromium, queue: deque[Task], bar: object) -> None:
-        async with BrowserWeb(chromium) as web:
-            paced = PacedWeb(web, self.pacer)
+    async def _work(self, queue: deque[Task]) -> None:
+        async with self._open_web() as web:
             while queue and not self.halted():
-                await self._search(paced, queue.popleft())
-                bar.update()  # type: ignore[attr-defined]
+                await self._search(web, queue.popleft())
+                self._bar.update()
                 await web.recycle()
 
-    async def _search(self, web: PacedWeb, task: Task) -> None:
+    async def _search(self, web: Transport, task: Task) -> None:
         """One query to its ending, which is written down and counted."""
         search = Search(
-            self.store.engine,
-            web,
-            self.pacer,
-            self.store,
-            self.hosts,
-            task.query,
-            task.limits,
-            self.patient,
-            self.halted,
-        )
+            self.store.engine, PacedWeb(web, self.pacer), self.pacer, self.store, self.hosts, task.query, task.limits,
+            self.patient, self.halted, partial(self.person.help, cast(Window, web)) if self.person else None,
+        )  # fmt: skip
         try:
             ending = await search.run()
         except Interrupted:
@@ -119,16 +131,9 @@ class EngineRun:
         finally:
             self.found.pages += search.pages
             self.found.results += search.results
-        state = "done" if ending.outcome in DONE else "pending" if ending.outcome in LATER else "failed"
-        self.store.end(task.query, state, ending.outcome, ending.detail, ending.wait)
         self.found.outcomes[ending.outcome] += 1
         self._heed(ending)
-        reason = f"{ending.outcome}, {ending.detail}" if ending.detail else ending.outcome
-        tell = log.warning if state == "failed" else log.info
-        again = f"; --retry {ending.outcome} queues it again" if state == "failed" else ""
-        tell(
-            "%s: %d new pages, %d new results (%s)%s", name_of(task.query), search.pages, search.results, reason, again
-        )
+        write_down(self.store, task.query, ending, search)
 
     def _heed(self, ending: Ending) -> None:
         if ending.outcome in STOPS:
@@ -139,16 +144,28 @@ class EngineRun:
             self.found.unreachable = ending.detail or "network"
 
 
+def write_down(store: Store, query: QueryRow, ending: Ending, search: Search) -> None:
+    """Records how the work on a query ended, and tells the person."""
+    state = "done" if ending.outcome in DONE else "pending" if ending.outcome in LATER else "failed"
+    store.end(query, state, ending.outcome, ending.detail, ending.wait)
+    reason = f"{ending.outcome}, {ending.detail}" if ending.detail else ending.outcome
+    tell = log.warning if state == "failed" else log.info
+    again = f"; --retry {ending.outcome} queues it again" if state == "failed" else ""
+    what = f"{store.engine.name} {name_of(query)}"
+    tell("%s: %d new pages, %d new results (%s)%s", what, search.pages, search.results, reason, again)
+
+
 def name_of(query: QueryRow) -> str:
     """How a person knows a query: the picture's file name, or the keyword in quotes."""
     return query.image_path.rpartition("/")[2] if query.kind == "image" else f"{query.text!r}"
 
 
-def stop_sentence(engine: str, ending: Ending, until: str) -> str:
+def stop_sentence(engine: str, ending: Ending, until: str, *, in_browser: bool = True) -> str:
     """What happened and what to do, for the person at the terminal."""
     what = "showed a captcha" if ending.outcome == "captcha" else f"refused to answer ({ending.detail or 'blocked'})"
     when = f"after {until}" if until else "later"
+    seen = ", or with --headed --pause-on-captcha to answer it yourself" if in_browser else ""
     return (
-        f"{engine} {what}; its queue is kept. Run the same command {when}, slower with --pace, or with --headed to see "
-        f"the page; --retry {ending.outcome} tries at once. An official API has no such trouble."
+        f"{engine} {what}; its queue is kept. Run the same command {when}, slower with --pace{seen}; "
+        f"--retry {ending.outcome} tries at once. An open or official source has no such trouble."
     )

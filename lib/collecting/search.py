@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from lib.collecting.filters import filters_in
+from lib.collecting.hosts import Hosts
 from lib.collecting.pace import Interrupted, PacedWeb, Pacer
 from lib.collecting.store import Store
 from lib.db.queries import QueryRow
@@ -19,33 +21,9 @@ ATTEMPTS = 3  # of one request
 BACKOFF = (2.0, 8.0)  # seconds after the first and the second failure
 LONGEST_WAIT = 60.0  # seconds that a run waits by itself when the engine asks for it; above, it stops
 # How often one page of results is asked for again after each of these; another host is tried while there is one.
-SECOND_TRIES = {"consent": 2, "wrong_tab": 1}
+SECOND_TRIES = {"consent": 2, "wrong_tab": 1, "captcha": 3}
 # What a forgotten upload may look like: the engine does not say that it has forgotten it.
 DOUBTFUL = frozenset({"end", "empty", "wrong_tab", "parse_error", "upload_rejected"})
-
-
-@dataclass
-class Hosts:
-    """The engine's hosts in the order in which they are tried; all queries of a run share the one that works."""
-
-    names: list[str]
-    current: int = 0
-
-    @property
-    def name(self) -> str:
-        return self.names[self.current]
-
-    def prefer(self, name: str) -> None:
-        if name in self.names:
-            self.current = self.names.index(name)
-
-    def next(self, tried: set[str]) -> bool:
-        """Goes on to a host that was not tried yet; False where there is none."""
-        for place, name in enumerate(self.names):
-            if name not in tried:
-                self.current = place
-                return True
-        return False
 
 
 @dataclass(frozen=True)
@@ -65,6 +43,10 @@ class Ending:
     wait: float | None = None
 
 
+# Waits until a person has passed the captcha in an answer; the text is an address to show. True when it is passed.
+Helper = Callable[[Answer, str], Awaitable[bool]]
+
+
 @dataclass
 class Search:
     """The work on one query. `halted` tells that the engine was stopped meanwhile."""
@@ -78,6 +60,7 @@ class Search:
     limits: Limits
     patient: bool = True  # False at a loopback host: nobody has to be spared
     halted: Callable[[], bool] = lambda: False
+    helper: Helper | None = None
     pages: int = 0  # stored by this run
     results: int = 0
     cursor: dict[str, Any] = field(default_factory=dict)
@@ -106,7 +89,7 @@ class Search:
     def _adopt(self, page: int, seen: set[str]) -> Ending | None:
         """Takes over a page that a killed run had written; None where there is none or it cannot be read."""
         try:
-            ask = Ask(self.query.kind, self.query.text)
+            ask = self._plain_ask()
             answer = self.store.adopt(self.query, page, self.engine.address(self.hosts.name, ask, self.cursor, page))
             parsed = self.engine.parse(answer.part, answer.body) if answer else None
         except (KeyError, ParseError):  # it was never uploaded, so nothing of it can be here; or the file is broken
@@ -125,8 +108,12 @@ class Search:
         if answer is None or answer.part not in ("page", "xhr", "api"):
             return self._ending(answer, verdict)
         if verdict.outcome != "network":
-            self.store.keep(self.query, page, answer, verdict, parsed)
+            self.store.keep(self.query, page, answer, verdict, parsed, self._received_at(page))
         return self._count(answer, parsed, seen) if verdict.outcome == "ok" else self._ending(answer, verdict)
+
+    def _received_at(self, page: int) -> str:
+        """When a page was answered; empty means now."""
+        return ""
 
     def _parse(self, page: int, answer: Answer, seen: set[str]) -> tuple[Verdict, ParsedPage]:
         try:
@@ -168,9 +155,22 @@ class Search:
                 answer, verdict = await self._once(page)
                 continue
             left[verdict.outcome] = left.get(verdict.outcome, 0) - 1
-            if left[verdict.outcome] < 0:
+            if left[verdict.outcome] < 0 or not await self._may_try_again(answer, verdict):
                 return answer, verdict
             answer, verdict = await (self._consent(page) if verdict.outcome == "consent" else self._once(page))
+
+    async def _may_try_again(self, answer: Answer | None, verdict: Verdict) -> bool:
+        """After a captcha only when a person has passed it, after a consent page only where buttons can be pressed."""
+        if verdict.outcome == "captcha":
+            return answer is not None and self.helper is not None and await self.helper(answer, self._first_address())
+        return verdict.outcome != "consent" or self.engine.needs_browser
+
+    def _first_address(self) -> str:
+        """What a person is shown where the answer itself is no page."""
+        try:
+            return self.engine.address(self.hosts.name, self._plain_ask(), self.cursor, 0)
+        except KeyError:  # the picture was not uploaded yet
+            return self.hosts.name
 
     async def _once(self, page: int) -> tuple[Answer | None, Verdict]:
         """Uploads or comes back where that is needed, then asks for the page."""
@@ -209,6 +209,10 @@ class Search:
 
     # --- being known to the engine ---------------------------------------------------------------------------------
 
+    def _plain_ask(self) -> Ask:
+        """The question without the picture's bytes, which only an upload needs."""
+        return Ask(self.query.kind, self.query.text, filters=filters_in(self.query.params))
+
     def _drop_upload(self) -> None:
         kept: dict[str, Any] = {name: self.cursor[name] for name in ("pages", "results") if name in self.cursor}
         self.cursor, self._entered = kept, False
@@ -220,7 +224,7 @@ class Search:
         answer: Answer | None = None
         verdict = Verdict("ok")
         age = time.time() - float(self.cursor.get("uploaded_at") or 0)
-        self.ask = self.ask or Ask(self.query.kind, self.query.text)
+        self.ask = self.ask or self._plain_ask()
         if self.query.kind == "image" and age > self.engine.upload_keeps:
             answer, verdict = await self._upload()
         elif self.query.kind == "image":

@@ -52,11 +52,17 @@ class Store:
         name = raw_store.folder_name(query.kind, query.text, query.image_sha256, table.params_text(query.params))
         return self.workspace.xhr / query.engine / name
 
-    def keep(self, query: QueryRow, page: int, answer: Answer, verdict: Verdict, parsed: ParsedPage = NOTHING) -> None:
-        """Writes an answer, then its row; with results it also moves the query on to the next page."""
+    def keep(
+        self, query: QueryRow, page: int, answer: Answer, verdict: Verdict, parsed: ParsedPage = NOTHING,
+        fetched_at: str = "",
+    ) -> None:  # fmt: skip
+        """Writes an answer, then its row; with results it also moves the query on to the next page.
+
+        `fetched_at` is when the answer was received, where that is not now.
+        """
         path = self.folder(query) / raw_store.file_name(page, answer.part, verdict.outcome, answer.body)
         sha256 = raw_store.write_whole(path, answer.body)
-        self._record(query, page, answer, verdict, parsed, path, sha256, utc_now())
+        self._record(query, page, answer, verdict, parsed, path, sha256, fetched_at or utc_now())
 
     def adopt(self, query: QueryRow, page: int, url: str) -> Answer | None:
         """A page whose file is whole and whose row a kill prevented; None where there is no such file."""

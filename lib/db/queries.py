@@ -141,13 +141,64 @@ def requeue(db: Database, engine: str, outcome: str) -> int:
         return _update(db, "state = 'pending', not_before = ''", "engine = ? AND outcome = ?", (engine, outcome))
 
 
-def held_until(db: Database, engine: str, params: Mapping[str, Any]) -> str:
-    """Until when an engine (at the host that `params` name) wants to be left alone; empty where it does not."""
-    found = db.value(
-        "SELECT max(not_before) FROM queries WHERE engine = ? AND params = ? AND state = 'pending'",
-        (engine, params_text(params)),
+def held_until(db: Database, engine: str, host: str) -> str:
+    """Until when an engine (at a foreign host, or its own where that is empty) wants to be left alone; or empty."""
+    rows = db.rows(
+        "SELECT params, max(not_before) AS until FROM queries WHERE engine = ? AND state = 'pending' GROUP BY params",
+        (engine,),
     )
-    return found or ""
+    return max((row["until"] for row in rows if json.loads(row["params"]).get("host", "") == host), default="")
+
+
+def engines_pending(db: Database) -> list[str]:
+    """The engines that something is queued for, or was being done at when a run was killed."""
+    rows = db.rows("SELECT DISTINCT engine FROM queries WHERE state IN ('pending', 'running') ORDER BY engine")
+    return [row["engine"] for row in rows]
+
+
+def engines_with_outcome(db: Database, outcome: str) -> list[str]:
+    """The engines that have searches which ended so, or wait because of it."""
+    rows = db.rows("SELECT DISTINCT engine FROM queries WHERE outcome = ? ORDER BY engine", (outcome,))
+    return [row["engine"] for row in rows]
+
+
+def newest_drift(db: Database, engine: str, most: int) -> list[tuple[int, str, int, dict[str, Any]]]:
+    """(run, time, results, drift) of the newest stored pages of an engine, oldest first."""
+    rows = db.rows(
+        "SELECT coalesce(responses.run_id, 0) AS run, fetched_at, items, drift FROM responses"
+        " JOIN queries ON queries.id = query_id"
+        " WHERE engine = ? AND responses.outcome = 'ok' ORDER BY responses.id DESC LIMIT ?",
+        (engine, most),
+    )
+    return [(row["run"], row["fetched_at"], row["items"], json.loads(row["drift"])) for row in reversed(rows)]
+
+
+def titles_found(db: Database, engines: Sequence[str], words: Sequence[str]) -> list[str]:
+    """The distinct titles of what searches at these engines have found; of the keywords `words` only, if any."""
+    marks = ", ".join("?" * len(engines))
+    only = f" AND queries.kind = 'keyword' AND queries.text IN ({', '.join('?' * len(words))})" if words else ""
+    rows = db.rows(
+        "SELECT DISTINCT title FROM queries JOIN results ON results.query_id = queries.id"
+        f" JOIN images ON images.id = image_id WHERE queries.engine IN ({marks}) AND title <> ''{only} ORDER BY title",
+        (*engines, *words),
+    )
+    return [row["title"] for row in rows]
+
+
+def keywords_asked(db: Database, engines: Sequence[str]) -> list[str]:
+    """The keywords that these engines were or will be asked for."""
+    marks = ", ".join("?" * len(engines))
+    rows = db.rows(
+        f"SELECT DISTINCT text FROM queries WHERE kind = 'keyword' AND engine IN ({marks}) ORDER BY text",
+        tuple(engines),
+    )
+    return [row["text"] for row in rows]
+
+
+def engines_known(db: Database) -> list[str]:
+    """The engines that were ever searched in this workspace."""
+    rows = db.rows("SELECT DISTINCT engine FROM queries WHERE kind <> 'import' ORDER BY engine")
+    return [row["engine"] for row in rows]
 
 
 def begin_query(db: Database, query_id: int, run_id: int, cursor: Mapping[str, Any]) -> None:

@@ -1,0 +1,254 @@
+"""Answers that were captured elsewhere: which page of a query each one is, and what was said.
+
+Three forms are read: a HAR file as a browser's network panel exports it, a folder of raw answers, a single answer.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urldefrag, urljoin, urlsplit
+
+import orjson
+
+from lib.engines.base import PAGE, Answer, Ask, Engine
+from lib.errors import UsageError
+from lib.records import OUTCOMES, ParseError
+from lib.times import to_text
+
+LARGEST_FILE = 2 * 2**30  # bytes; a HAR is read into memory once
+SUFFIXES = {".json", ".html", ".htm", ".har"}
+MOST_REDIRECTS = 5
+_NUMBERED = re.compile(r"(?:.*_xhr_)?(?P<page>\d{1,6})(?:\.(?:" + "|".join(OUTCOMES) + r"))?\.(?:json|html?)", re.I)
+# The better one of two answers to the same request: results first, then what the engine said of itself.
+_WORTH = {"ok": 3, "empty": 2, "end": 2, "parse_error": 0, "network": 0}
+
+
+@dataclass(frozen=True)
+class Captured:
+    """A page of results as it was answered once; `received_at` as the database writes times."""
+
+    page: int
+    answer: Answer
+    received_at: str
+
+
+def read_captured(path: Path, engine: Engine, host: str, ask: Ask) -> dict[int, Captured]:
+    """The answers at `path` that belong to a query, by page. Raises UsageError for what cannot be read."""
+    files = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
+    found: list[Captured] = []
+    plain: list[tuple[Path, bytes]] = []
+    for file in files:
+        body = _read(file)
+        entries = _har_entries(body) if file.suffix.lower() == ".har" or b'"entries"' in body[:65536] else None
+        if entries is not None:
+            found += _from_har(entries, engine, host, ask)
+        elif file.suffix.lower() == ".har":
+            raise UsageError(f"{file} is no HAR file; export it again from the browser's network panel.")
+        else:
+            plain.append((file, body))
+    found += _from_files(plain, engine, host, ask)
+    best: dict[int, Captured] = {}
+    for captured in found:
+        held = best.get(captured.page)
+        if held is None or worth(engine, captured.answer) >= worth(engine, held.answer):
+            best[captured.page] = captured
+    return best
+
+
+def worth(engine: Engine, answer: Answer) -> int:
+    """How much an answer tells about its page."""
+    return _WORTH.get(engine.classify(answer).outcome, 1)
+
+
+def _read(file: Path) -> bytes:
+    try:
+        if file.stat().st_size > LARGEST_FILE:
+            raise UsageError(f"{file} is larger than {LARGEST_FILE >> 30} GiB; save a shorter session.")
+        return file.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{file} cannot be read ({error.strerror}); give another --replay.") from error
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+def _from_files(files: list[tuple[Path, bytes]], engine: Engine, host: str, ask: Ask) -> Iterator[Captured]:
+    """Pages by the number in the file's name; without one, in the order of the names."""
+    numbers = [int(match["page"]) if (match := _NUMBERED.fullmatch(file.name)) else None for file, _ in files]
+    if None in numbers or 0 not in numbers:
+        ranked = sorted(range(len(files)), key=lambda place: (numbers[place] is None, numbers[place] or 0, place))
+        numbers = [ranked.index(place) for place in range(len(files))]
+    for (file, body), page in zip(files, numbers, strict=True):
+        assert page is not None
+        moment = to_text(datetime.fromtimestamp(file.stat().st_mtime, timezone.utc))
+        part = _part(engine, page, body)
+        yield Captured(page, Answer(part, address_of(engine, host, ask, page), 200, {}, body), moment)
+
+
+def _part(engine: Engine, page: int, body: bytes) -> str:
+    """HTML is what a page's place says that it is; JSON is never a page."""
+    part = engine.part(page)
+    return engine.part(1) if part == PAGE and body.lstrip()[:1] in (b"{", b"[") else part
+
+
+def address_of(engine: Engine, host: str, ask: Ask, page: int) -> str:
+    """The address that the engine would ask for, as far as it is known without an upload."""
+    return engine.address(host, ask, defaultdict(str), page)
+
+
+# --- HAR -------------------------------------------------------------------------------------------------------------
+
+
+def _har_entries(body: bytes) -> list[dict[str, Any]] | None:
+    try:
+        entries = orjson.loads(body.removeprefix(b"\xef\xbb\xbf"))["log"]["entries"]
+    except (orjson.JSONDecodeError, KeyError, TypeError, IndexError):
+        return None
+    return [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else None
+
+
+def _from_har(entries: list[dict[str, Any]], engine: Engine, host: str, ask: Ask) -> Iterator[Captured]:
+    """The entries that ask for a page of this query, each with the answer that its redirects lead to."""
+    answers = [_har_answer(entry) for entry in entries]
+    places = Places(engine, host, ask)
+    asked = []
+    for place, (entry, answer) in enumerate(zip(entries, answers, strict=True)):
+        if answer is None or not _is_of(engine, host, answer.url):
+            continue
+        final = _follow(answer, answers[place + 1 :])
+        value = places.of(answer.url, _posted_page(entry), final)
+        if value is not None:
+            asked.append((value, final, _moment(entry)))
+    for page, (_, answer, moment) in zip(places.pages([value for value, *_ in asked]), asked, strict=True):
+        fragment = urldefrag(address_of(engine, host, ask, page)).fragment
+        url = f"{answer.url}#{fragment}" if fragment else answer.url
+        yield Captured(page, replace(answer, part=_part(engine, page, answer.body), url=url), moment)
+
+
+@dataclass
+class Places:
+    """Tells from an address which page of a query it asks for, by what differs between the engine's own addresses."""
+
+    engine: Engine
+    host: str
+    ask: Ask
+
+    def __post_init__(self) -> None:
+        first, second, third = (urlsplit(address_of(self.engine, self.host, self.ask, page)) for page in range(3))
+        self._paths = {first.path, second.path} - {""}
+        one, two = _params(second.query), _params(third.query)
+        names = [name for name in one if one[name] != two.get(name) and _is_number(one[name], two.get(name, ""))]
+        self._name = names[0] if names else ""
+        self._step = int(two[self._name]) - int(one[self._name]) if names else 1
+        self._start = int(one[self._name]) - self._step if names else 0
+        text = self.ask.text
+        self._words = {name for name, value in _params(first.query).items() if text and _same(value, text)}
+
+    def of(self, url: str, posted: int | None, answer: Answer) -> int | None:
+        """The value that the address has for the page; None where it asks for something else."""
+        parts = urlsplit(url)
+        if not self._paths:  # only an upload would tell the address, so the answer has to speak for itself
+            return 0 if _has_results(self.engine, answer) else None
+        if parts.path not in self._paths:
+            return None
+        params = _params(parts.query)
+        if self._words and not any(_same(params.get(name, ""), self.ask.text) for name in self._words):
+            return None
+        if posted is not None:
+            return self._start + posted * self._step
+        value = params.get(self._name, "")
+        return int(value) if _is_number(value) else self._start
+
+    def pages(self, values: list[int]) -> list[int]:
+        """Page numbers for these values; where the site was asked in other steps than ours, their order."""
+        if not self._paths:
+            return list(range(len(values)))
+        offsets = [value - self._start for value in values]
+        if all(offset >= 0 and offset % self._step == 0 for offset in offsets):
+            return [offset // self._step for offset in offsets]
+        order = sorted(set(values))
+        return [order.index(value) for value in values]
+
+
+def _is_of(engine: Engine, host: str, url: str) -> bool:
+    parts = urlsplit(url)
+    origin = f"{parts.scheme}://{parts.netloc}"
+    return origin == host or engine.knows_host(origin)
+
+
+def _has_results(engine: Engine, answer: Answer) -> bool:
+    for part in dict.fromkeys((engine.part(0), engine.part(1))):
+        try:
+            if engine.classify(replace(answer, part=part)).outcome == "ok" and engine.parse(part, answer.body).images:
+                return True
+        except ParseError:
+            continue
+    return False
+
+
+def _har_answer(entry: Mapping[str, Any]) -> Answer | None:
+    """The answer as it was received; None where the capture has none, or is not what a HAR holds."""
+    try:
+        response, content = entry["response"], entry["response"].get("content") or {}
+        text = content.get("text") or ""
+        body = base64.b64decode(text) if content.get("encoding") == "base64" else text.encode("utf-8", "replace")
+        headers = {str(h["name"]).lower(): str(h["value"]) for h in response.get("headers") or ()}
+        status, url = int(response["status"]), str(entry["request"]["url"])
+    except (KeyError, TypeError, ValueError, AttributeError, binascii.Error):
+        return None
+    # Without a status the browser got no answer, or took it from elsewhere than the network.
+    return Answer(PAGE, url, status, headers, body) if status else None
+
+
+def _follow(answer: Answer, later: list[Answer | None]) -> Answer:
+    """Where the redirects that begin with an answer lead, as far as the capture tells."""
+    for _ in range(MOST_REDIRECTS):
+        if not 300 <= answer.status < 400 or "location" not in answer.headers:
+            break
+        target = urldefrag(urljoin(answer.url, answer.headers["location"])).url
+        found = (other for other in later if other and urldefrag(other.url).url == target)
+        if (following := next(found, None)) is None:
+            return replace(answer, url=target)
+        answer = following
+    return answer
+
+
+def _posted_page(entry: Mapping[str, Any]) -> int | None:
+    """The page in a JSON body, which is where an API may have it."""
+    try:
+        sent = orjson.loads(entry["request"]["postData"]["text"])
+        page = sent.get("page", sent.get("query", {}).get("page"))
+    except (KeyError, TypeError, AttributeError, orjson.JSONDecodeError):
+        return None
+    return int(page) if _is_number(str(page)) else None
+
+
+def _moment(entry: Mapping[str, Any]) -> str:
+    try:
+        moment = datetime.fromisoformat(str(entry["startedDateTime"]).replace("Z", "+00:00"))
+        return to_text(moment.astimezone(timezone.utc))
+    except (KeyError, ValueError):
+        return ""
+
+
+def _params(query: str) -> dict[str, str]:
+    return {name: values[0] for name, values in parse_qs(query, keep_blank_values=True).items()}
+
+
+def _is_number(*texts: str) -> bool:
+    return all(text.isascii() and text.isdigit() and len(text) < 10 for text in texts)
+
+
+def _same(one: str, two: str) -> bool:
+    """Whether two spellings are the same words."""
+    first, second = (unicodedata.normalize("NFC", text).casefold().split() for text in (one, two))
+    return first == second
