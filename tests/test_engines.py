@@ -355,6 +355,7 @@ def test_naver_goes_as_far_as_its_largest_start(start: int, total: int, ends: bo
         ),
         ("baidu", {"size": "huge", "type": "gif"}, {"z": "9", "lm": "6"}),
         ("bing", {"size": "large", "type": "photo"}, {"qft": "+filterui:imagesize-large+filterui:photo-photo"}),
+        ("yandex", {"size": "huge", "type": "gif"}, {"isize": "wallpaper", "itype": "gifan"}),
         ("naver", {}, {}),
     ],
 )

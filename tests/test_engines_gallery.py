@@ -228,33 +228,43 @@ def test_baidu_is_refused_without_its_cookies(calm: Gallery) -> None:
 # --- through the steps ---------------------------------------------------------------------------------------------
 
 
-def collect(workspace: Path, engine: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+def run_quietly(step: str, workspace: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """A step with the gallery's keys and no others."""
     quiet = {name: "" for name in os.environ if name.startswith(("NAVER_", "YANDEX_CLOUD_", "OPENVERSE_"))}
-    return run_step("collect", "--workspace", workspace, "--engine", engine, *arguments, **{**quiet, **EVERY_KEY})
-
-
-@pytest.mark.parametrize("name", NEW)
-def test_from_the_command_line_to_the_database(calm: Gallery, tmp_path: Path, name: str) -> None:
-    engine = load_engine(name, {})
-    what: list[object] = ["--keywords", "photo"]
-    if "keyword" not in engine.kinds:
-        drawing(3).save(tmp_path / "query.png")
-        what = ["--images", tmp_path / "query.png"]
-    workspace = tmp_path / "work"
-    done = collect(workspace, name, "--host", calm.url, "--max-pages", 50, *what)
+    done = run_step(step, "--workspace", workspace, *arguments, **{**quiet, **EVERY_KEY})
     assert done.returncode == 0, done.stderr
-    ingested = run_step("ingest", "--workspace", workspace)
-    assert ingested.returncode == 0, ingested.stderr
-    expected = len(calm.site.by_words("photo", {})) if "keyword" in engine.kinds else calm.options.results
-    database = workspace / "gleaner.db"
-    assert as_rows(database, "SELECT count(*), count(DISTINCT rank) FROM results") == [(expected, expected)]
-    assert as_rows(database, "SELECT DISTINCT engine FROM images") == [(name,)]
-    again = collect(workspace, name, "--host", calm.url, "--max-pages", 50, *what)
-    assert again.returncode == 0 and "0 pages" in again.stderr
-    secrets = (keys.YANDEX_CLOUD_KEY, keys.NAVER_ID, keys.NAVER_SECRET, keys.OPENVERSE_SECRET)
+    return done
+
+
+def test_from_the_command_line_to_the_database(calm: Gallery, tmp_path: Path) -> None:
+    """All at once: by words with seven sources, by picture with two; then the database, then nothing is left to do."""
+    by_words = [name for name in NEW if "keyword" in load_engine(name, {}).kinds]
+    by_picture = [name for name in NEW if "image" in load_engine(name, {}).kinds]
+    drawing(3).save(tmp_path / "query.png")
+    workspace, here = tmp_path / "work", ("--host", calm.url, "--max-pages", 50)
+    searches = (
+        (*here, "--engine", *by_words, "--keywords", "photo"),
+        (*here, "--engine", *by_picture, "--images", tmp_path / "query.png"),
+    )
+    said = [run_quietly("collect", workspace, *asked) for asked in searches]
+    run_quietly("ingest", workspace)
+    for kind, names, expected in (
+        ("keyword", by_words, len(calm.site.by_words("photo", {}))),
+        ("image", by_picture, calm.options.results),
+    ):
+        counted = as_rows(
+            workspace / "gleaner.db",
+            "SELECT engine, count(*), count(DISTINCT rank) FROM results JOIN queries ON queries.id = query_id"
+            " WHERE kind = ? GROUP BY engine",
+            kind,
+        )
+        assert sorted(counted) == [(name, expected, expected) for name in sorted(names)]
+    said += [again := run_quietly("collect", workspace, *searches[0])]
+    assert f"{len(by_words)} skipped" in again.stderr and "0 pages" in again.stderr
+    secrets = (keys.YANDEX_CLOUD_KEY, keys.NAVER_ID, keys.NAVER_SECRET)
     for path in (path for path in workspace.rglob("*") if path.is_file()):
         assert not any(secret.encode() in path.read_bytes() for secret in secrets), path
-    assert not any(secret in done.stdout + done.stderr for secret in secrets)
+    assert not any(secret in done.stdout + done.stderr for secret in secrets for done in said)
 
 
 @pytest.mark.parametrize(

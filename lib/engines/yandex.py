@@ -71,6 +71,21 @@ class Source(Engine):
     upload_limit: ClassVar[int] = 5 * 2**20
     upload_formats: ClassVar[frozenset[str]] = frozenset({"jpeg", "png", "webp", "gif"})
     upload_ways: ClassVar[int] = 2
+    FILTERS: ClassVar[Mapping[str, Mapping[str, str]]] = {
+        "size": {"small": "isize=small", "medium": "isize=medium", "large": "isize=large", "huge": "isize=wallpaper"},
+        "orientation": {
+            "landscape": "iorient=horizontal",
+            "portrait": "iorient=vertical",
+            "square": "iorient=square",
+        },
+        "type": {
+            "photo": "type=photo",
+            "clipart": "type=clipart",
+            "drawing": "type=lineart",
+            "face": "type=face",
+            "gif": "itype=gifan",
+        },
+    }
     consent_labels: ClassVar[tuple[str, ...]] = _CONSENT_LABELS
     kept_headers: ClassVar[tuple[str, ...]] = (
         "content-type", "date", "retry-after", "x-yandex-captcha", "x-yandex-req-id",
@@ -147,7 +162,7 @@ class Source(Engine):
 def page_address(host: str, ask: Ask, cursor: Mapping[str, Any]) -> str:
     """The first page of results. Without `cbir_page=similar` a picture's page has no results at all."""
     if ask.kind == "keyword":
-        return _address(host, "/images/search", {"text": ask.text})
+        return _address(host, "/images/search", {"text": ask.text} | _narrowed(ask))
     asked = {"cbir_id": cursor["cbir_id"], "rpt": "imageview", "cbir_page": "similar", "url": cursor["image_url"]}
     return _address(host, "/images/search", asked)
 
@@ -156,7 +171,7 @@ def xhr_address(host: str, ask: Ask, cursor: Mapping[str, Any], page: int) -> st
     """The request for a later page, counted from 0 as `p`."""
     asked = {"format": "json", "request": _compact(LIST_BLOCKS), "p": str(page)}
     if ask.kind == "keyword":
-        asked |= {"rpt": "image", "text": ask.text}
+        asked |= {"rpt": "image", "text": ask.text} | _narrowed(ask)
     else:
         bare = cursor["image_url"].partition("://")[2]
         asked |= {
@@ -261,6 +276,10 @@ def _original(found: Mapping[str, Any]) -> str:
     if link.startswith("http") and "/get-images-cbir/" in link:
         return link.rpartition("/")[0] + "/orig"
     return parse_qs(urlsplit(link).query or link).get("url", [""])[0]
+
+
+def _narrowed(ask: Ask) -> dict[str, str]:
+    return Source().filter_params(ask.filters)
 
 
 def _address(host: str, path: str, asked: Mapping[str, str]) -> str:
