@@ -58,6 +58,8 @@ def cards(*found: dict[str, Any]) -> bytes:
 
 SAME = {"cardName": "same", "tplData": {"list": [{"url": "https://p.example/", "image_src": "https://t.example/1"}]}}
 SIMILAR = {"cardName": "simipic", "tplData": {"firstUrl": "https://graph.baidu.com/ajax/pcsimi?sign=1"}}
+FOREIGN = {"cardName": "simipic", "tplData": {"firstUrl": "https://elsewhere.example/ajax/pcsimi?sign=1"}}
+GRAPH = "https://graph.baidu.com/s?sign=1"
 NO_RESULT = {"cardName": "noresult", "tplData": {}}
 
 # Follows `inferred/naver_imageSearchTabData.SYNTHETIC.html`.
@@ -164,8 +166,15 @@ VERDICTS: list[tuple[str, Answer, str, str]] = [
     ("baidu", answer(XHR, b"no", ACJSON % 0), "parse_error", "not_json"),
     ("baidu", answer(XHR, {"feed": {}}, ACJSON % 0), "parse_error", "no_data"),
     # --- baidu-graph
-    ("baidu-graph", answer(UPLOAD, cards(SAME, SIMILAR)), "ok", ""),
-    ("baidu-graph", answer(UPLOAD, cards(SIMILAR)), "ok", ""),
+    ("baidu-graph", answer(UPLOAD, cards(SAME, SIMILAR), GRAPH), "ok", ""),
+    ("baidu-graph", answer(UPLOAD, cards(SIMILAR), GRAPH), "ok", ""),
+    ("baidu-graph", answer(UPLOAD, cards(SAME, FOREIGN), GRAPH), "upload_rejected", "address_on_another_host"),
+    (
+        "baidu-graph",
+        answer(UPLOAD, {"status": 0, "data": {"url": "https://e.example/"}}),
+        "upload_rejected",
+        "address_on_another_host",
+    ),
     ("baidu-graph", answer(PAGE, cards(SAME)), "ok", ""),
     ("baidu-graph", answer(UPLOAD, cards(NO_RESULT)), "empty", ""),
     ("baidu-graph", answer(UPLOAD, HTML, "https://graph.baidu.com/errpage?pron=pcupload"), "empty", ""),
@@ -242,7 +251,7 @@ if SAMPLES.is_dir():
 
 # --- what is asked for ---------------------------------------------------------------------------------------------
 
-GRAPH_CURSOR = {"cards_url": "https://graph.baidu.com/s?sign=1", "matches": True, "list_url": "https://g.example/l?a=1"}
+GRAPH_CURSOR = {"cards_url": GRAPH, "matches": True, "list_url": "https://g.example/l?a=1"}
 
 
 @pytest.mark.parametrize(
@@ -315,7 +324,7 @@ def test_a_form_with_text_and_a_file() -> None:
 
 def test_graph_reads_what_later_requests_need() -> None:
     engine = load_engine("baidu-graph", {})
-    found = engine.read_upload(answer(UPLOAD, cards(SAME, SIMILAR), "https://graph.baidu.com/s?sign=1"))
+    found = engine.read_upload(answer(UPLOAD, cards(SAME, SIMILAR), GRAPH))
     assert (found["matches"], found["list_url"]) == (True, "https://graph.baidu.com/ajax/pcsimi?sign=1")
     assert engine.read_upload(answer(UPLOAD, cards(SIMILAR), "https://graph.baidu.com/s"))["matches"] is False
     assert engine.read_upload(answer(UPLOAD, HTML)) == {}

@@ -268,6 +268,28 @@ def test_from_the_command_line_to_the_database(calm: Gallery, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
+    ("name", "fault", "outcome"),
+    [("baidu", "captcha@2x1", "captcha"), ("openverse", "429=90@3x1", "blocked"), ("bing", "captcha@1x1", "captcha")],
+)
+def test_a_stop_is_told_and_a_second_try_fetches_only_what_is_missing(
+    calm: Gallery, tmp_path: Path, name: str, fault: str, outcome: str
+) -> None:
+    calm.site.board.served.clear()
+    calm.set_fault(fault)
+    here = ("--workspace", tmp_path / "work", "--engine", name, "--host", calm.url, "--max-pages", 50)
+    stopped = run_step("collect", *here, "--keywords", "photo", **EVERY_KEY)
+    assert stopped.returncode == 4 and f"1 {outcome}" in stopped.stderr
+    done = run_step("collect", *here, "--retry", outcome, **EVERY_KEY)
+    assert done.returncode == 0 and "1 end" in done.stderr
+    pages = as_rows(
+        tmp_path / "work" / "gleaner.db", "SELECT page, count(*) FROM responses WHERE outcome = 'ok' GROUP BY 1"
+    )
+    assert [page for page, _ in pages] == list(range(len(pages))) and {count for _, count in pages} == {1}
+    served = calm.counters["served"]
+    assert {count for label, count in served.items() if " text:photo" in label} == {1}
+
+
+@pytest.mark.parametrize(
     ("name", "variable"), [("yandex-cloud", "YANDEX_CLOUD_API_KEY"), ("naver-api", "NAVER_HUB_KEY")]
 )
 def test_without_a_key_nothing_starts(tmp_path: Path, name: str, variable: str) -> None:

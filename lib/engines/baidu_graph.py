@@ -31,6 +31,7 @@ FIELDS = {
     "image_source": "PC_UPLOAD_SEARCH_FILE",
     "range": '{"page_from":"searchIndex"}',
 }
+ELSEWHERE = "address_on_another_host"
 _CARD = re.compile(rb'"cardName"\s*:\s*"(\w{1,40})"')
 
 
@@ -101,16 +102,9 @@ class Source(Engine):
         refused = "upload_rejected" if answer.part == UPLOAD else "parse_error"
         if answer.status != 200:
             return Verdict(refused, f"http_{answer.status}")
-        cards = set(_CARD.findall(answer.body)) if is_html(answer) else set()
-        if b"simipic" in cards or (b"same" in cards and _has_matches(answer)):
-            return Verdict("ok")
-        if not cards and is_html(answer) and is_consent(answer):
-            return Verdict("consent")
-        if b"noresult" in cards or "errpage" in urlsplit(answer.url).path:
-            return Verdict("empty")
         if (found := json_object(answer)) is not None:
-            return Verdict(refused, text(found.get("msg"))[:60] or f"status_{text(found.get('status'))[:20]}")
-        return Verdict(refused, "no_cards")
+            return Verdict(refused, _refusal(found))
+        return _judge_cards(answer, refused)
 
     def read_upload(self, answer: Answer) -> dict[str, Any]:
         """The page of cards, whether it has matches of its own, and where similar pictures are listed."""
@@ -168,11 +162,27 @@ def _cards_url(host: str, answer: Answer) -> str:
     return on_host(host, text(mapping(found.get("data")).get("url")))
 
 
-def _has_matches(answer: Answer) -> bool:
-    try:
-        return bool(parse_page(answer.body).images)
-    except ParseError:
-        return False
+def _refusal(found: Mapping[str, Any]) -> str:
+    """Why an upload was not taken. Where it was, its page is on a host that we do not follow to."""
+    if not whole(found.get("status")):
+        return ELSEWHERE
+    return text(found.get("msg"))[:60] or f"status_{text(found.get('status'))[:20]}"
+
+
+def _judge_cards(answer: Answer, refused: str) -> Verdict:
+    cards = set(_CARD.findall(answer.body)) if is_html(answer) else set()
+    if cards & {b"simipic", b"same"}:
+        try:
+            parsed = parse_page(answer.body)
+        except ParseError as error:
+            return Verdict(refused, str(error))
+        if parsed.next_url and not on_host(answer.url, parsed.next_url):
+            return Verdict(refused, ELSEWHERE)
+        if parsed.images or parsed.next_url:
+            return Verdict("ok")
+    if b"noresult" in cards or "errpage" in urlsplit(answer.url).path:
+        return Verdict("empty")
+    return Verdict("consent") if not cards and is_html(answer) and is_consent(answer) else Verdict(refused, "no_cards")
 
 
 def _judge_list(answer: Answer) -> Verdict:
