@@ -6,8 +6,9 @@ Writes  images/<2 hex>/<image-id>_<kind>_<W>x<H>_<8 hex of sha256>.<ext>, downlo
 Examples
     python 5_download.py
     python 5_download.py --dry-run
-    python 5_download.py --limit 500 --per-host 2
-    python 5_download.py --retry-failed timeout connect_error
+    python 5_download.py --workers 2 --retry-failed timeout connect_error
+    python 5_download.py --stage thumbs
+    python 5_download.py --stage originals --only kept
 
 Next    python 6_dedup.py exact
 """
@@ -19,6 +20,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lib import cli
@@ -26,7 +28,7 @@ from lib.errors import UsageError
 
 if TYPE_CHECKING:
     from lib.download import Report
-    from lib.downloading.engine import Options
+    from lib.downloading.options import Options
 
 log = logging.getLogger("gleaner.download")
 NEXT = "python 6_dedup.py exact"
@@ -36,15 +38,13 @@ def build_parser() -> argparse.ArgumentParser:
     made = cli.parser(__doc__, "download")
     cli.add_dry_run(made)
     cli.add_limit(made, "pictures")
-    retry = "try failed pictures again first: all, or those that failed with a REASON such as timeout"
-    made.add_argument("--retry-failed", nargs="*", metavar="REASON", help=retry)
-    pace, limits = made.add_argument_group("pace"), made.add_argument_group("limits")
-    for flag, kind, default, unit, text in PACE:
-        pace.add_argument(flag, type=kind, default=default, metavar=unit, help=f"{text} (default: {default})")
-    for flag, kind, default, unit, text in LIMITS:
-        limits.add_argument(flag, type=kind, default=default, metavar=unit, help=f"{text} (default: {default})")
-    private = "fetch from loopback and private addresses and from any port too"
-    limits.add_argument("--allow-private", action="store_true", help=private)
+    cli.add_workers(made, 1, "processes, which divide the limits below among them")
+    cli.add_undo(made)
+    groups = {name: made.add_argument_group(name) for name in ("what", "pace", "limits", "where to")}
+    for name, flag, extra, text in CHOICES:
+        groups[name].add_argument(flag, help=text, **extra)
+    for name, flag, kind, default, unit, text in NUMBERS:
+        groups[name].add_argument(flag, type=kind, default=default, metavar=unit, help=f"{text} (default: {default})")
     return made
 
 
@@ -66,19 +66,47 @@ def size(text: str) -> int:
     return cli.whole(digits) * unit
 
 
-PACE: tuple[tuple[str, Callable[[str], Any], Any, str, str], ...] = (
-    ("--concurrency", cli.positive, 64, "N", "requests at once"),
-    ("--per-host", cli.positive, 6, "N", "requests at once to one host"),
-    ("--retries", cli.whole, 2, "N", "more tries of an address after a failure that may pass"),
-    ("--backoff", seconds, 1.0, "S", "seconds that the wait between tries starts from, doubled each time"),
-    ("--timeout", seconds, 20.0, "S", "seconds of silence that end a request"),
-    ("--deadline", seconds, 300.0, "S", "seconds that one file may take"),
-    ("--min-speed", size, "1K", "SIZE", "bytes a second below which a transfer is ended, over 10 s"),
+def shard(text: str) -> tuple[int, int]:
+    """`i/n`: part i of n, counted from 1."""
+    part, _, parts = text.partition("/")
+    if not (part.isdigit() and parts.isdigit() and 1 <= int(part) <= int(parts)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no part such as 1/4")
+    return int(part) - 1, int(parts)
+
+
+ON: dict[str, Any] = {"action": "store_true"}
+RETRY = "try failed pictures again: all, or those that failed with a REASON such as timeout"
+UPGRADE = "ask the better addresses of finished pictures again; a larger picture replaces the smaller one"
+STAGE = "which addresses: all, best first; thumbs only; originals, also in place of thumbs (default: all)"
+ROBOTS = "robots.txt: obey it, only report it, or ignore it (default: obey)"
+PRIVATE = "fetch from loopback and private addresses and from any port too"
+CHOICES: tuple[tuple[str, str, dict[str, Any], str], ...] = (
+    ("what", "--retry-failed", {"nargs": "*", "metavar": "REASON"}, RETRY),
+    ("what", "--refresh", ON, "ask the addresses of finished pictures whether they have changed"),
+    ("what", "--upgrade", ON, UPGRADE),
+    ("what", "--stage", {"choices": ("all", "thumbs", "originals"), "default": "all"}, STAGE),
+    ("what", "--only", {"choices": ("kept",)}, "with the three above: what steps 6 and 7 have not put into quarantine"),
+    ("what", "--shard", {"type": shard, "default": (0, 1), "metavar": "I/N"}, "part I of N of the pictures"),
+    ("what", "--robots", {"choices": ("obey", "report", "ignore"), "default": "obey"}, ROBOTS),
+    ("limits", "--verify", {"choices": ("decode",)}, "decode every picture, in processes of their own"),
+    ("limits", "--strip-trailing", ON, "cut off what follows the end of a picture"),
+    ("limits", "--placeholders", {"type": Path, "metavar": "FILE"}, "more pictures that stand for a removed one"),
+    ("limits", "--allow-private", ON, PRIVATE),
+    ("where to", "--to", {"default": "", "metavar": "ADDRESS"}, "keep the files there, such as s3://bucket/folder"),
+    ("where to", "--sidecar", {"choices": ("json",)}, "write what is known of each picture beside it"),
 )
-LIMITS: tuple[tuple[str, Callable[[str], Any], Any, str, str], ...] = (
-    ("--max-bytes", size, "50M", "SIZE", "largest file"),
-    ("--max-megapixels", cli.positive, 200, "N", "largest picture, in millions of pixels"),
-    ("--min-free", size, "64M", "SIZE", "room on the disk at which the run stops"),
+NUMBERS: tuple[tuple[str, str, Callable[[str], Any], Any, str, str], ...] = (
+    ("pace", "--concurrency", cli.positive, 64, "N", "requests at once"),
+    ("pace", "--per-host", cli.positive, 6, "N", "requests at once to one host"),
+    ("pace", "--per-domain", cli.positive, 12, "N", "requests at once to all hosts of one registrable domain"),
+    ("pace", "--retries", cli.whole, 2, "N", "more tries of an address after a failure that may pass"),
+    ("pace", "--backoff", seconds, 1.0, "S", "seconds that the wait between tries starts from, doubled each time"),
+    ("pace", "--timeout", seconds, 20.0, "S", "seconds of silence that end a request"),
+    ("pace", "--deadline", seconds, 300.0, "S", "seconds that one file may take"),
+    ("pace", "--min-speed", size, "1K", "SIZE", "bytes a second below which a transfer is ended, over 10 s"),
+    ("limits", "--max-bytes", size, "50M", "SIZE", "largest file"),
+    ("limits", "--max-megapixels", cli.positive, 200, "N", "largest picture, in millions of pixels"),
+    ("limits", "--min-free", size, "64M", "SIZE", "room on the disk at which the run stops"),
 )
 
 
@@ -89,48 +117,42 @@ def main(argv: Sequence[str] | None = None) -> int:
 def check(args: argparse.Namespace) -> None:
     if not args.max_bytes:
         raise UsageError("--max-bytes 0 keeps nothing; give a size such as 50M.")
+    if args.only and not (args.refresh or args.upgrade or args.stage == "originals"):
+        raise UsageError("--only kept goes with --refresh, --upgrade or --stage originals; add one of them.")
 
 
 def work(session: cli.Session) -> cli.Summary:
     from lib import download as step
 
-    args, options = session.args, _options(session.args)
+    args = session.args
+    if args.undo:
+        return cli.Summary(step.undo(session.db, session.workspace, args.undo, session.dry_run))
+    options = _options(args)
     if args.retry_failed:
         step.check_reasons(session.db, args.retry_failed)
     if session.dry_run:
-        found = step.plan(session.db, args.retry_failed, options)
+        found = step.plan(session.db, options)
         if not args.json:
-            print(*found.lines, sep="\n", end="\n" if found.lines else "")
+            print(*map(cli.clean, found.lines), sep="\n", end="\n" if found.lines else "")
         return cli.Summary({"to_fetch": found.rows, "hosts": found.hosts, "waiting": found.waiting})
     report = step.download(
-        session.db, session.workspace, session.run_id, options,
-        retry=args.retry_failed, stopping=session.stopping, bar=session.bar,
-    )  # fmt: skip
+        session.db, session.workspace, session.run_id, options, stopping=session.stopping, bar=session.bar
+    )
     return _summary(report)
 
 
 def _options(args: argparse.Namespace) -> Options:
-    from lib.downloading.engine import Options, PictureLimits
-    from lib.net.client import Limits
+    from lib.downloading.options import from_arguments
 
-    return Options(
-        Limits(args.timeout, args.deadline, args.max_bytes, args.min_speed),
-        PictureLimits(args.max_megapixels * 1_000_000),
-        args.concurrency, args.per_host, args.retries, args.backoff, args.limit, args.allow_private,
-        os.environ.get("GLEANER_CONTACT", ""), args.min_free,
-    )  # fmt: skip
+    return from_arguments(vars(args), os.environ.get("GLEANER_CONTACT", ""))
 
 
 def _summary(report: Report) -> cli.Summary:
-    for title, lines in (("slowest hosts", report.slowest), ("failing hosts", report.failing)):
-        for line in lines:
-            log.debug("%s: %s", title, line)
-    counts: dict[str, int | float | str] = {state: report.states[state] for state in ("done", "failed")}
-    counts.update({state: n for state, n in sorted(report.states.items()) if state not in counts})
-    counts.update({"new_files": report.files, "MiB": round(report.bytes / 2**20, 2)})
-    counts.update({reason: n for reason, n in report.reasons.most_common() if reason not in counts})
+    for line in report.lines():
+        log.info("%s", line)
     waits = f"{report.waiting} pictures wait until {report.next_due} or later; run the same command then."
-    return cli.Summary(counts, next=NEXT, note=waits if report.waiting else "")
+    note = waits if report.waiting else ""
+    return cli.Summary(report.counts(), next=NEXT, note=note, result=report.as_json())
 
 
 if __name__ == "__main__":

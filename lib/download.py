@@ -2,42 +2,96 @@
 
 from __future__ import annotations
 
-import logging
-from collections import Counter
+import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-from lib.db import Database
+from lib import actions
+from lib.db import Database, wishes
 from lib.db import downloads as table
-from lib.downloading.engine import Engine, Options
+from lib.downloading.crew import divide, run_crew
+from lib.downloading.engine import Engine
+from lib.downloading.feed import sources
 from lib.downloading.job import make_job
+from lib.downloading.options import Options
+from lib.downloading.retire import retire
 from lib.downloading.sweep import find_orphans, release_dead, remove_parts_folder, remove_stale_parts
+from lib.downloading.tally import Tally
 from lib.errors import UsageError
-from lib.net.hosts import Host
 from lib.net.urls import host_of
 from lib.progress import BarFactory, no_bar
+from lib.times import utc_now
 from lib.workspace import Workspace
-
-log = logging.getLogger("gleaner.download")
 
 PREVIEW_ROWS = 10_000  # rows that a dry run looks at to count hosts
 PREVIEW_LINES = 10
 SHOWN_HOSTS = 5
+SLOW_SECONDS = 2.0  # a request, above which a host is told of
 
 
 @dataclass
 class Report:
-    """What a run did: rows by state and by reason, new files, bytes received, and the hosts that gave trouble."""
+    """What a run did, how long it took in seconds, and how many rows wait until when."""
 
-    states: Counter[str] = field(default_factory=Counter)
-    reasons: Counter[str] = field(default_factory=Counter)
-    kinds: Counter[str] = field(default_factory=Counter)
-    files: int = 0
-    bytes: int = 0
+    tally: Tally = field(default_factory=Tally)
+    seconds: float = 0.0
+    retired: int = 0
     waiting: int = 0
     next_due: str = ""
-    slowest: list[str] = field(default_factory=list)
-    failing: list[str] = field(default_factory=list)
+
+    def counts(self) -> dict[str, int | float | str]:
+        """The numbers of the summary line."""
+        tally = self.tally
+        counts: dict[str, int | float | str] = {state: tally.states[state] for state in ("done", "failed")}
+        counts.update({state: n for state, n in sorted(tally.states.items()) if state not in counts})
+        counts.update({"new_files": tally.files, "MiB": round(tally.received / 2**20, 2)})
+        counts["files_a_second"] = round(sum(tally.states.values()) / max(self.seconds, 1e-3), 1)
+        if self.retired:
+            counts["retired"] = self.retired
+        also = [*tally.reasons.most_common(), *tally.notes.most_common()]
+        counts.update({name: n for name, n in also if name not in counts})
+        return counts
+
+    def lines(self) -> Iterator[str]:
+        """The hosts that failed most and those that were slowest, where there is something to tell."""
+        hosts = self.tally.hosts.items()
+        failing = sorted((host for host in hosts if host[1].failures), key=lambda host: -host[1].failures)
+        slowest = sorted((host for host in hosts if host[1].mean > SLOW_SECONDS), key=lambda host: -host[1].mean)
+        for title, found in (("failing", failing), ("slow", slowest)):
+            for name, host in found[:SHOWN_HOSTS]:
+                reasons = ", ".join(f"{n} {reason}" for reason, n in host.reasons.most_common(3))
+                end = f", {reasons}" if reasons else ""
+                yield f"{title} host {name}: {host.requests} requests, {host.mean:.2f} s each{end}"
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything, by state, reason and host."""
+        tally, seconds = self.tally, max(self.seconds, 1e-3)
+        return {
+            "step": "download",
+            "counts": self.counts(),
+            "states": dict(tally.states),
+            "reasons": dict(tally.reasons.most_common()),
+            "kinds": dict(tally.kinds),
+            "notes": dict(tally.notes),
+            "new_files": tally.files,
+            "retired": self.retired,
+            "bytes": tally.received,
+            "seconds": round(self.seconds, 3),
+            "files_per_second": round(sum(tally.states.values()) / seconds, 1),
+            "mib_per_second": round(tally.received / 2**20 / seconds, 2),
+            "waiting": self.waiting,
+            "next_due": self.next_due,
+            "hosts": {
+                name: {
+                    "requests": host.requests,
+                    "failures": host.failures,
+                    "seconds_a_request": round(host.mean, 4),
+                    "reasons": dict(host.reasons.most_common()),
+                }
+                for name, host in sorted(tally.hosts.items(), key=lambda item: -item[1].requests)
+            },
+        }
 
 
 @dataclass(frozen=True)
@@ -52,29 +106,50 @@ class Plan:
 
 def check_reasons(db: Database, reasons: Sequence[str] | None) -> None:
     """Raises UsageError for a reason that no row has failed with: a typing error must not look like success."""
-    known = table.failed_reasons(db)
+    known = wishes.failed_reasons(db)
     unknown = [reason for reason in reasons or () if reason not in known]
     if unknown:
         there = f"there are {', '.join(known)}" if known else "no row has failed"
         raise UsageError(f"--retry-failed: no row failed with {', '.join(unknown)}; {there}.")
 
 
-def plan(db: Database, retry: Sequence[str] | None, options: Options) -> Plan:
-    """What `download` would do with the same arguments; writes nothing."""
-    due, waiting = table.count_pending(db)
-    rows = due + table.count_new(db) + (0 if retry is None else table.count_failed(db, retry))
-    rows = min(rows, options.limit) if options.limit else rows
+def plan(db: Database, options: Options) -> Plan:
+    """What `download` would do with the same options; writes nothing."""
+    table.teach(db)
     hosts: set[str] = set()
     lines: list[str] = []
-    for row in table.preview(db, retry, min(rows, PREVIEW_ROWS)):
-        job = make_job(row, options.retries)
-        url = job.next_address()
-        if url is not None:
-            hosts.add(host_of(url))
-        if len(lines) < PREVIEW_LINES:
-            where = f"{job.rung.kind}  {job.rung.url}" if url is not None else "nothing: it has no usable address"
-            lines.append(f"would fetch  {row.image_id}  {where}")
-    return Plan(rows, waiting, len(hosts), tuple(lines))
+    count = 0
+    for wish in sources(options):
+        where, values = _preview_where(options, wish)
+        count += table.count_preview(db, where, values, options.scope)
+        for row in table.preview(db, where, values, options.scope, PREVIEW_ROWS, wish):
+            # What is tried again starts with an empty log.
+            job = make_job(replace(row, log="[]") if options.again.retry is not None else row, options)
+            url = job.next_address()
+            if url is not None:
+                hosts.add(host_of(url))
+            if len(lines) < PREVIEW_LINES:
+                where_to = (
+                    f"{job.rung.kind}  {job.rung.url}" if url is not None else "nothing: it has no usable address"
+                )
+                lines.append(f"would {wish or 'fetch'}  {row.image_id}  {where_to}")
+    rows = min(count, options.limit) if options.limit else count
+    return Plan(rows, table.count_pending(db, options.scope)[1], len(hosts), tuple(lines[:rows]))
+
+
+def _preview_where(options: Options, wish: str) -> tuple[str, tuple[Any, ...]]:
+    again, kinds = options.again, options.scope.kinds
+    if wish != table.PENDING:
+        return wishes.wish_where(again, wish, kinds)
+    where, values = wishes.PENDING_NOW, (utc_now(),)
+    more = []
+    if again.retry is not None:
+        more.append(wishes.failed_where(again.retry))
+    if again.untried:
+        more.append(wishes.untried_failed_where(kinds))
+    for text, found in more:
+        where, values = f"{where} OR ({text})", (*values, *found)
+    return f"({where})", values
 
 
 def download(
@@ -83,46 +158,51 @@ def download(
     run_id: int,
     options: Options,
     *,
-    retry: Sequence[str] | None = None,
     stopping: Callable[[], bool] = lambda: False,
     bar: BarFactory = no_bar,
 ) -> Report:
     """Fetches every row that is due. Raises OSError or GleanerError when the disk ends it, with rows left pending."""
+    started = time.monotonic()
+    table.teach(db)
     release_dead(db)
     remove_stale_parts(workspace)
-    table.enqueue(db)
-    if retry is not None:
-        table.reset_failed(db, retry)
-    due, waiting = table.count_pending(db)
-    if not due:
-        return Report(waiting=waiting, next_due=table.next_due(db))
-    workspace.images.mkdir(exist_ok=True)
-    # A clean end leaves no orphans, and looking at every file of a large workspace takes a while.
-    orphans = {} if table.last_run_was_clean(db, run_id) else find_orphans(db, workspace)
-    engine = Engine(db, workspace, run_id, options, orphans=orphans, stopping=stopping)
-    with bar(min(due, options.limit or due), "Downloading", "file") as progress:
-        try:
-            engine.run(progress)
-        finally:
-            remove_parts_folder(workspace)
-    return _report(db, engine)
+    _prepare(db, options)
+    due = sum(table.count_pending(db, options.scope, wish)[0] for wish in sources(options))
+    report = Report()
+    if due:
+        workspace.images.mkdir(exist_ok=True)
+        # A clean end leaves no orphans, and looking at every file of a large workspace takes a while.
+        orphans = {} if table.last_run_was_clean(db, run_id) else find_orphans(db, workspace)
+        with bar(min(due, options.limit or due), "Downloading", "file") as progress:
+            try:
+                parts = divide(options, due)
+                if len(parts) > 1:
+                    report.tally = run_crew(workspace, run_id, parts, orphans, stopping, progress)
+                else:
+                    engine = Engine(db, workspace, run_id, options, orphans=orphans, stopping=stopping)
+                    report.tally = engine.run(progress)
+            finally:
+                remove_parts_folder(workspace)
+    report.retired = 0 if stopping() else retire(db, workspace, run_id)
+    report.waiting, report.next_due = table.count_pending(db, options.scope)[1], table.next_due(db)
+    report.seconds = time.monotonic() - started
+    return report
 
 
-def _report(db: Database, engine: Engine) -> Report:
-    ledger, hosts = engine.ledger, list(engine.queues.hosts.values())
-    return Report(
-        ledger.states, ledger.reasons, ledger.kinds, ledger.files, engine.watch.received,
-        table.count_pending(db)[1], table.next_due(db), list(_slowest(hosts)), list(_failing(hosts)),
-    )  # fmt: skip
+def _prepare(db: Database, options: Options) -> None:
+    """Makes the rows due that this run is about."""
+    again = options.again
+    if not again.kept:
+        table.enqueue(db)
+        if again.retry is not None:
+            wishes.reset_failed(db, again.retry, options.scope)
+        if again.untried:
+            wishes.reopen_untried(db, options.scope)
+    for wish in again.wishes:
+        wishes.wish(db, again, wish, options.scope)
 
 
-def _slowest(hosts: Sequence[Host]) -> Iterator[str]:
-    asked = [host for host in hosts if host.requests and host.name]
-    for host in sorted(asked, key=lambda host: host.seconds / host.requests, reverse=True)[:SHOWN_HOSTS]:
-        yield f"{host.name}: {host.seconds / host.requests:.2f} s a request, {host.requests} requests"
-
-
-def _failing(hosts: Sequence[Host]) -> Iterator[str]:
-    for host in sorted(hosts, key=lambda host: host.failures, reverse=True)[:SHOWN_HOSTS]:
-        if host.failures:
-            yield f"{host.name}: {host.failures} of {host.requests} requests failed"
+def undo(db: Database, workspace: Workspace, reference: str, dry_run: bool) -> dict[str, int | float | str]:
+    """Brings back what a run moved into the quarantine; the counts are those of `lib.actions.undo`."""
+    run_id = actions.run_to_undo(db, "download", reference)
+    return dict(actions.undo(db, workspace, run_id, dry_run=dry_run)) if run_id is not None else {}

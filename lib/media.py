@@ -187,11 +187,16 @@ def _png_is_whole(data: Buffer) -> bool:
 
 
 def _gif_is_whole(data: Buffer) -> bool:
+    return _gif_trailer(data) >= 0
+
+
+def _gif_trailer(data: Buffer) -> int:
+    """Where the trailer stands; -1 where something that is no block comes before it. Raises IndexError without one."""
     at = 13 + _gif_table(data[10])
     while True:
         block = data[at]
         if block == 0x3B:
-            return True
+            return at
         if block == 0x21:
             at = _after_sub_blocks(data, at + 2)
         elif block == 0x2C:
@@ -199,7 +204,7 @@ def _gif_is_whole(data: Buffer) -> bool:
         elif block == 0:  # padding that some writers leave between blocks
             at += 1
         else:
-            return False
+            return -1
 
 
 def _gif_table(flags: int) -> int:
@@ -277,6 +282,38 @@ def _icon_is_whole(data: Buffer) -> bool:
     return all(offset + size <= len(data) for size, offset in entries)
 
 
+def trailing_bytes(data: Buffer, found: Format) -> int:
+    """How many bytes follow the picture's end: 0 for most, and for formats whose end does not show.
+
+    Some are meant (a phone's second picture, a film), some hide a script or an archive.
+    """
+    try:
+        end = _ENDS[found.extension](data) if found.extension in _ENDS else len(data)
+    except (struct.error, IndexError):
+        return 0
+    return max(0, len(data) - end) if end > 0 else 0
+
+
+def _jpeg_end(data: Buffer) -> int:
+    # Within a scan 0xFF is always followed by 0 or a restart marker, so the first end marker after it is the real one.
+    scan = _jpeg_scan_offset(data)
+    return data.find(b"\xff\xd9", scan) + 2 if scan > 0 else 0
+
+
+def _png_end(data: Buffer) -> int:
+    at = 8
+    while at + 12 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, at)
+        at += 12 + length
+        if kind == b"IEND":
+            return at
+    return 0
+
+
+def _gif_end(data: Buffer) -> int:
+    return _gif_trailer(data) + 1
+
+
 def _u32(data: Buffer, at: int) -> int:
     return int(struct.unpack_from(">I", data, at)[0])
 
@@ -294,6 +331,13 @@ _END_CHECKS: dict[str, Callable[[Buffer], bool]] = {
     "j2k": lambda data: data.find(b"\xff\xd9", max(0, len(data) - 64)) >= 0,
     "jxl": lambda data: data[:2] == b"\xff\x0a" or _boxes_are_whole(data),
     "ico": _icon_is_whole,
+}
+
+_ENDS: dict[str, Callable[[Buffer], int]] = {
+    "jpg": _jpeg_end,
+    "png": _png_end,
+    "gif": _gif_end,
+    "webp": lambda data: int(8 + struct.unpack_from("<I", data, 4)[0] + struct.unpack_from("<I", data, 4)[0] % 2),
 }
 
 

@@ -47,6 +47,14 @@ def pixel_bomb(side: int = 60_000) -> bytes:
     )
 
 
+def animation(frames: int = 40) -> bytes:
+    """An animation of 400 by 300 pixels a frame."""
+    images = [Image.new("L", (400, 300), n) for n in range(frames)]
+    made = io.BytesIO()
+    images[0].save(made, "GIF", save_all=True, append_images=images[1:])
+    return made.getvalue()
+
+
 HTML = b"<!DOCTYPE html><html><head><title>Sign in</title></head><body>" + b"please " * 200 + b"</body></html>"
 SVG = b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
 
@@ -62,6 +70,13 @@ class Site:
         self.at_once = self.most_at_once = 0
         self.url = self.raw_url = ""
         self.slow = 0.0
+        self.version = 0  # of what `tagged` and `broken` serve
+        self.changes = 0  # how much newer `broken` is after each cut
+        self.part = 3 << 20
+        self.lie = False
+        self.ranges: list[int] = []
+        self.robots: str | int | None = None  # the text of robots.txt, or a status
+        self.robots_asked: Counter[str] = Counter()
 
     def address(self, path: str) -> str:
         return (self.raw_url if path.startswith("/raw") else self.url) + path
@@ -158,9 +173,44 @@ def handlers(site: Site) -> dict[str, Handler]:
     async def dated(request: web.Request) -> web.StreamResponse:
         return web.Response(status=429, headers={"Retry-After": formatdate(time.time() + 2, usegmt=True)})
 
+    async def large(request: web.Request) -> web.StreamResponse:
+        return web.Response(body=jpeg(_number(request), (200, 100)), content_type="image/jpeg")
+
     async def big(request: web.Request) -> web.StreamResponse:
         whole = jpeg(_number(request))
         return web.Response(body=whole + b"\0" * (6 << 20), content_type="image/jpeg")
+
+    async def tagged(request: web.Request) -> web.StreamResponse:
+        """A picture with an entity tag that changes with `site.version`, for conditional requests."""
+        tag = f'"{_number(request)}-{site.version}"'
+        if request.headers.get("If-None-Match") == tag:
+            return web.Response(status=304, headers={"ETag": tag})
+        return web.Response(
+            body=jpeg(_number(request) + site.version), content_type="image/jpeg", headers={"ETag": tag}
+        )
+
+    async def broken(request: web.Request) -> web.StreamResponse:
+        """Six megabytes whose transfer ends after `site.part` bytes; a range is served as far again."""
+        whole = jpeg(_number(request)) + bytes(6 << 20)
+        tag = f'"{len(whole)}-{site.version}"'
+        start = 0
+        wanted = request.headers.get("Range", "")
+        if wanted and request.headers.get("If-Range") == tag:
+            start = int(wanted.removeprefix("bytes=").rstrip("-"))
+        site.ranges.append(start)
+        status = 206 if start else 200
+        shown = start + 1 if site.lie and start else start
+        headers = {"Content-Type": "image/jpeg", "ETag": tag, "Accept-Ranges": "bytes"}
+        headers["Content-Length"] = str(len(whole) - start)
+        if start:
+            headers["Content-Range"] = f"bytes {shown}-{len(whole) - 1}/{len(whole)}"
+        response = web.StreamResponse(status=status, headers=headers)
+        await response.prepare(request)
+        await response.write(whole[start : start + site.part])
+        if start + site.part < len(whole):
+            site.version += site.changes
+            request.transport.close()
+        return response
 
     bomb = gzip.compress(jpeg(1) + bytes(64 << 20), 9)
     return {
@@ -177,6 +227,15 @@ def handlers(site: Site) -> dict[str, Handler]:
         "brotli": body(b"\x0b\x02\x80", Content_Encoding="br"),
         "packed": body(gzip.compress(jpeg(8)), Content_Encoding="gzip"),
         "cut": cut,
+        "tagged": tagged,
+        "broken": broken,
+        "removed.png": body(picture(3, form="PNG"), "image/png"),
+        "taken": redirect("SITE/removed.png"),
+        "polyglot": body(jpeg(4) + b"PK\x03\x04<script>alert(1)</script>"),
+        "half": body(picture(6, (400, 300))[:-400] + b"\xff\xd9"),
+        "frames": body(animation(), "image/gif"),
+        "vast": body(picture(7, (3000, 3000), "PNG"), "image/png"),
+        "large": large,
         "endless": endless,
         "huge": huge,
         "loris": loris,
@@ -258,6 +317,11 @@ def _app(site: Site) -> web.Application:
     table = handlers(site)
 
     async def answer(request: web.Request) -> web.StreamResponse:
+        if request.path == "/robots.txt":
+            site.robots_asked[request.host] += 1
+            if isinstance(site.robots, str):
+                return web.Response(text=site.robots)
+            return web.Response(status=site.robots or 404)
         site.asked[request.path] += 1
         site.headers[request.path] = dict(request.headers)
         site.first_asked.setdefault(request.path, time.monotonic())

@@ -51,8 +51,14 @@ class Buffer:
     def __init__(self) -> None:
         self.data = b""
 
+    def meet(self, answer: Answer) -> tuple[str, str]:
+        return "", ""
+
     def judge(self, head: bytes) -> tuple[str, str]:
         return refusal(head)
+
+    def restart(self) -> None:
+        self.data = b""
 
     def write(self, block: bytes) -> None:
         self.data += block

@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from operator import attrgetter
 from typing import Any
 
 from lib.db.connection import Database
 from lib.db.files import FileRow, add_file
+from lib.db.superseded import supersede
 from lib.times import utc_now
 
 BLOCK = 500  # rows of one statement: below SQLite's oldest limit of 999 parameters
-RETRYABLE = ("failed", "blocked")  # an opt-out is an answer, not a failure
+PENDING, REFRESH, UPGRADE = "", "refresh", "upgrade"  # why a row is asked: it never was, or what is wished of it
+
+
+@dataclass(frozen=True)
+class Current:
+    """What a finished row has that is asked again; `pixels` is 0 where the size is unknown."""
+
+    sha256: str
+    variant_id: int | None
+    etag: str
+    last_modified: str
+    pixels: int
 
 
 @dataclass(frozen=True)
@@ -27,6 +41,45 @@ class PendingRow:
     next_try_at: str
     position: int  # the row's place in the table
     variants: tuple[tuple[Any, ...], ...]
+    wish: str = PENDING
+    current: Current | None = None
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Which rows a run is about: pictures with an address of one of the kinds (none named: all), and of its shard."""
+
+    kinds: tuple[str, ...] = ()
+    shard: int = 0
+    shards: int = 1
+
+    def where(self) -> tuple[str, tuple[Any, ...]]:
+        """A condition over `downloads` and its values; empty where every row belongs."""
+        text = ""
+        values: tuple[Any, ...] = ()
+        if self.kinds:
+            text += (
+                " AND EXISTS (SELECT 1 FROM image_variants WHERE image_variants.image_id = downloads.image_id"
+                f" AND kind IN ({_marks(self.kinds)}))"
+            )
+            values += self.kinds
+        if self.shards > 1:
+            text += " AND shard_of(downloads.image_id, ?) = ?"
+            values += (self.shards, self.shard)
+        return text, values
+
+
+EVERYTHING = Scope()
+
+
+def shard_of(image_id: str, shards: int) -> int:
+    """The part of a divided job that a picture belongs to, the same on every machine."""
+    return zlib.crc32(image_id.encode("utf-8", "surrogatepass")) % shards
+
+
+def teach(db: Database) -> None:
+    """Makes `shard_of` known to SQL on this connection."""
+    db.connection.create_function("shard_of", 2, shard_of, deterministic=True)
 
 
 @dataclass(frozen=True)
@@ -34,6 +87,8 @@ class Outcome:
     """What became of one row, as it is written.
 
     `file` is a content that was just written to disk; with `restores` it stands in for one that had gone.
+    `supersedes` is the content that the row had before. `counted` is what a summary calls it, if not by its state, and
+    `notes` are further things to be counted.
     """
 
     image_id: str
@@ -54,6 +109,23 @@ class Outcome:
     sha256: str | None = None
     file: FileRow | None = None
     restores: bool = False
+    supersedes: str = ""
+    counted: str = ""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Unchanged:
+    """A finished row that was asked again and stays as it is; `wish` is left where it has to wait."""
+
+    image_id: str
+    attempts: int
+    log: str
+    wish: str = ""
+    next_try_at: str = ""
+    counted: str = "unchanged"
+    reason: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def enqueue(db: Database) -> int:
@@ -68,84 +140,93 @@ def enqueue(db: Database) -> int:
         ).rowcount
 
 
-def reset_failed(db: Database, reasons: Sequence[str]) -> int:
-    """Makes failed and blocked rows pending again, all or those with one of the reasons."""
-    where, values = _failed_where(reasons)
-    with db.transaction():
-        return db.execute(
-            "UPDATE downloads SET state = 'pending', reason = '', next_try_at = '', log = '[]', updated_at = ?"
-            f" WHERE {where}",
-            (utc_now(), *values),
-        ).rowcount
-
-
-def count_failed(db: Database, reasons: Sequence[str]) -> int:
-    """How many rows `reset_failed` would make pending."""
-    where, values = _failed_where(reasons)
-    return int(db.value(f"SELECT count(*) FROM downloads WHERE {where}", values))
-
-
-def failed_reasons(db: Database) -> list[str]:
-    """The reasons that failed and blocked rows have."""
-    rows = db.rows(f"SELECT DISTINCT reason FROM downloads WHERE state IN ({_marks(RETRYABLE)}) ORDER BY 1", RETRYABLE)
-    return [row["reason"] for row in rows]
-
-
-def _failed_where(reasons: Sequence[str]) -> tuple[str, tuple[str, ...]]:
-    where = f"state IN ({_marks(RETRYABLE)})"
-    return (f"{where} AND reason IN ({_marks(reasons)})", (*RETRYABLE, *reasons)) if reasons else (where, RETRYABLE)
-
-
-def claim(db: Database, lease: str, until: str, after: tuple[str, int], count: int) -> list[PendingRow]:
+def claim(
+    db: Database,
+    lease: str,
+    until: str,
+    after: tuple[str, int],
+    count: int,
+    wish: str = PENDING,
+    scope: Scope = EVERYTHING,
+) -> list[PendingRow]:
     """Takes up to `count` rows that are due and free, beyond the place `after` = (next_try_at, position).
 
     The claim is one transaction, so that two processes never work on one row.
     """
     now = utc_now()
+    which, values = ("state = 'pending'", ()) if wish == PENDING else ("wish <> '' AND wish = ?", (wish,))
+    where, more = scope.where()
     with db.transaction():
         rows = db.rows(
-            "SELECT image_id, downloads.rowid AS position, attempts, log, next_try_at FROM downloads"
-            " WHERE state = 'pending' AND next_try_at <= ? AND (next_try_at, downloads.rowid) > (?, ?)"
-            " AND (lease = '' OR lease_until < ?) ORDER BY next_try_at, downloads.rowid LIMIT ?",
-            (now, *after, now, count),
+            f"SELECT image_id, downloads.rowid AS position, attempts, log, next_try_at FROM downloads WHERE {which}"
+            " AND next_try_at <= ? AND (next_try_at, downloads.rowid) > (?, ?)"
+            f" AND (lease = '' OR lease_until < ?){where} ORDER BY next_try_at, downloads.rowid LIMIT ?",
+            (*values, now, *after, now, *more, count),
         )
         db.executemany(
             "UPDATE downloads SET lease = ?, lease_until = ? WHERE rowid = ?",
             [(lease, until, row["position"]) for row in rows],
         )
-    return list(_with_variants(db, rows))
+    return list(_with_variants(db, rows, wish))
 
 
-def preview(db: Database, reasons: Sequence[str] | None, count: int) -> Iterator[PendingRow]:
-    """The rows that a run would begin with: due, failed ones that would be reset (unless None), and new pictures."""
-    where, values = ("0", ()) if reasons is None else _failed_where(reasons)
+_PREVIEWED = (
+    " FROM (SELECT images.id AS image_id, images.rowid AS place, coalesce(state, 'pending') AS state, reason,"
+    " coalesce(attempts, 0) AS attempts, coalesce(log, '[]') AS log, coalesce(next_try_at, '') AS next_try_at,"
+    " kind, sha256 FROM images LEFT JOIN downloads ON image_id = images.id) AS downloads"
+)
+
+
+def count_preview(db: Database, where: str, values: Sequence[Any], scope: Scope) -> int:
+    """How many rows match `where`, pictures that have no row yet among them."""
+    also, more = scope.where()
+    return int(db.value(f"SELECT count(*){_PREVIEWED} WHERE {where}{also}", (*values, *more)))
+
+
+def preview(
+    db: Database, where: str, values: Sequence[Any], scope: Scope, count: int, wish: str = PENDING
+) -> Iterator[PendingRow]:
+    """The rows that a run would begin with: those that match `where`, and of pictures that have no row yet."""
+    also, more = scope.where()
     rows = db.rows(
-        "SELECT images.id AS image_id, 0 AS position, coalesce(attempts, 0) AS attempts, '[]' AS log,"
-        " coalesce(next_try_at, '') AS next_try_at FROM images LEFT JOIN downloads ON image_id = images.id"
-        f" WHERE state IS NULL OR (state = 'pending' AND next_try_at <= ?) OR ({where})"
-        " ORDER BY images.rowid LIMIT ?",
-        (utc_now(), *values, count),
+        f"SELECT image_id, 0 AS position, attempts, log, next_try_at{_PREVIEWED}"
+        f" WHERE {where}{also} ORDER BY place LIMIT ?",
+        (*values, *more, count),
     )
     for start in range(0, len(rows), BLOCK):
-        yield from _with_variants(db, rows[start : start + BLOCK])
+        yield from _with_variants(db, rows[start : start + BLOCK], wish)
 
 
-def _with_variants(db: Database, rows: Sequence[Any]) -> Iterator[PendingRow]:
+def _with_variants(db: Database, rows: Sequence[Any], wish: str) -> Iterator[PendingRow]:
     """Adds the page and the addresses to rows of `downloads`, a block at a time."""
     for start in range(0, len(rows), BLOCK):
         block = rows[start : start + BLOCK]
         ids = [row["image_id"] for row in block]
         pages = dict(map(tuple, db.rows(f"SELECT id, page_url FROM images WHERE id IN ({_marks(ids)})", ids)))
         variants: dict[str, list[tuple[Any, ...]]] = {}
-        for image_id, *rest in db.rows(
+        for image_id, *rest in db.execute(
             "SELECT image_id, id, kind, url, width, height, bytes, referer, expires_at FROM image_variants"
             f" WHERE image_id IN ({_marks(ids)})",
             ids,
         ):
             variants.setdefault(image_id, []).append(tuple(rest))
-        for row in block:
-            found = tuple(variants.get(row["image_id"], ()))
-            yield PendingRow(page_url=pages.get(row["image_id"], ""), variants=found, **dict(row))
+        held = _current(db, ids) if wish else {}
+        for image_id, position, attempts, log, next_try_at in block:
+            found = tuple(variants.get(image_id, ()))
+            yield PendingRow(
+                image_id, pages.get(image_id, ""), attempts, log, next_try_at, position, found, wish,
+                held.get(image_id),
+            )  # fmt: skip
+
+
+def _current(db: Database, ids: Sequence[str]) -> dict[str, Current]:
+    rows = db.rows(
+        "SELECT image_id, downloads.sha256, variant_id, etag, last_modified, coalesce(width * height, 0)"
+        " FROM downloads JOIN files ON files.sha256 = downloads.sha256"
+        f" WHERE image_id IN ({_marks(ids)})",
+        ids,
+    )
+    return {image_id: Current(*rest) for image_id, *rest in rows}
 
 
 def renew(db: Database, lease: str, until: str) -> None:
@@ -167,7 +248,7 @@ def release(db: Database, lease: str) -> int:
         return db.execute("UPDATE downloads SET lease = '', lease_until = '' WHERE lease = ?", (lease,)).rowcount
 
 
-def record(db: Database, run_id: int, outcomes: Iterable[Outcome]) -> tuple[int, list[str]]:
+def record(db: Database, run_id: int, outcomes: Iterable[Outcome | Unchanged]) -> tuple[int, list[str]]:
     """Writes a batch in one transaction.
 
     Gives the number of contents that are new or back, and the paths of files that another row had already brought.
@@ -176,11 +257,18 @@ def record(db: Database, run_id: int, outcomes: Iterable[Outcome]) -> tuple[int,
     now = utc_now()
     with db.transaction():
         for outcome in outcomes:
+            if isinstance(outcome, Unchanged):
+                values = (outcome.attempts, outcome.log, outcome.wish, outcome.next_try_at, now, outcome.image_id)
+                db.execute(_LEAVE, values)
+                continue
             if outcome.file is not None:
                 kept = _keep(db, outcome.file, outcome.restores)
                 added += kept is Keeping.ADDED
                 surplus += [outcome.file.path] if kept is Keeping.SURPLUS else []
-            db.execute(_RECORD, (*_values(outcome), run_id, now, outcome.image_id))
+            checked = now if outcome.supersedes or outcome.counted else ""
+            db.execute(_RECORD, (*_values(outcome), checked, run_id, now, outcome.image_id))
+            if outcome.supersedes:
+                supersede(db, outcome.image_id, outcome.supersedes, outcome.sha256 or "", run_id)
     return added, surplus
 
 
@@ -192,12 +280,14 @@ _RECORDED = (
 _VALUE = {"variant_id": "(SELECT id FROM image_variants WHERE id = ?)"}
 _ASSIGNMENTS = ", ".join(f"{name} = {_VALUE.get(name, '?')}" for name in _RECORDED)
 _RECORD = (
-    f"UPDATE downloads SET {_ASSIGNMENTS}, lease = '', lease_until = '', run_id = ?, updated_at = ? WHERE image_id = ?"
+    f"UPDATE downloads SET {_ASSIGNMENTS}, wish = '', checked_at = ?, lease = '', lease_until = '', run_id = ?,"
+    " updated_at = ? WHERE image_id = ?"
 )
-
-
-def _values(outcome: Outcome) -> tuple[Any, ...]:
-    return tuple(getattr(outcome, name) for name in _RECORDED)
+_LEAVE = (
+    "UPDATE downloads SET attempts = ?, log = ?, wish = ?, next_try_at = ?, checked_at = ?, lease = '',"
+    " lease_until = '' WHERE image_id = ?"
+)
+_values = attrgetter(*_RECORDED)
 
 
 class Keeping(Enum):
@@ -225,6 +315,16 @@ def known_file(db: Database, sha256: str) -> tuple[str, str] | None:
     return None if row is None else (row["path"], row["state"])
 
 
+def describe_picture(db: Database, image_id: str, kind: str) -> dict[str, Any]:
+    """What the database knows of a picture, under the names that `metadata.jsonl` uses, for a sidecar."""
+    row = db.row(
+        "SELECT engine, page_url, title, license, license_url, creator, attribution FROM images WHERE id = ?",
+        (image_id,),
+    )
+    urls = db.rows("SELECT url FROM image_variants WHERE image_id = ? AND kind = ? ORDER BY id", (image_id, kind))
+    return {**(dict(row) if row else {}), "image_url": urls[0]["url"] if urls else ""}
+
+
 def has_path(db: Database, path: str) -> bool:
     """Whether the database knows a file by this path."""
     return db.value("SELECT 1 FROM files WHERE path = ? LIMIT 1", (path,)) is not None
@@ -236,18 +336,13 @@ def last_run_was_clean(db: Database, run_id: int) -> bool:
     return code is None or code["exit_code"] == 0
 
 
-def count_pending(db: Database) -> tuple[int, int]:
-    """(due now, waiting for a later time) of the pending rows."""
-    due = "SELECT count(*) FROM downloads WHERE state = 'pending' AND next_try_at"
-    now = utc_now()
-    return int(db.value(f"{due} <= ?", (now,))), int(db.value(f"{due} > ?", (now,)))
-
-
-def count_new(db: Database) -> int:
-    """Pictures that have no row yet."""
-    return int(
-        db.value("SELECT count(*) FROM images WHERE NOT EXISTS (SELECT 1 FROM downloads WHERE image_id = images.id)")
-    )
+def count_pending(db: Database, scope: Scope = EVERYTHING, wish: str = PENDING) -> tuple[int, int]:
+    """(due now, waiting for a later time) of the rows that are pending, or that something is wished of."""
+    where, values = scope.where()
+    which, first = ("state = 'pending'", ()) if wish == PENDING else ("wish <> '' AND wish = ?", (wish,))
+    count, now = f"SELECT count(*) FROM downloads WHERE {which}{where} AND next_try_at", utc_now()
+    due, waiting = (db.value(f"{count} {sign} ?", (*first, *values, now)) for sign in ("<=", ">"))
+    return int(due), int(waiting)
 
 
 def next_due(db: Database) -> str:

@@ -56,8 +56,16 @@ def _table_comments() -> dict[str, str]:
     return found
 
 
+def _added_columns(table: str) -> dict[str, str]:
+    """What later migrations say of the columns that they add, as `-- table.column: words`."""
+    found: dict[str, str] = {}
+    for _, path in migrations():
+        found.update(re.findall(rf"^-- {table}\.(\w+): (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE))
+    return found
+
+
 def _columns(connection: sqlite3.Connection, table: str, sql: str) -> list[str]:
-    notes = _column_comments(sql)
+    notes = {**_column_comments(sql), **_added_columns(table)}
     lines = ["| column | type | |", "| --- | --- | --- |"]
     for _, name, kind, not_null, default, key in connection.execute(f"PRAGMA table_info({table})"):
         traits = ["key"] if key else []
@@ -71,7 +79,8 @@ def _columns(connection: sqlite3.Connection, table: str, sql: str) -> list[str]:
 def _column_comments(sql: str) -> dict[str, str]:
     found: dict[str, str] = {}
     name = ""
-    for line in sql.splitlines():
+    # SQLite writes a column that a later migration added behind the last one, on its line.
+    for line in re.sub(r", (\w+ (?:TEXT|INTEGER|REAL|BLOB)\b)", r",\n    \1", sql).splitlines():
         if match := re.match(r"\s+([a-z_0-9]+) (?:TEXT|INTEGER|REAL|BLOB)\b", line):
             name = match[1]
         comment = re.search(r"-- (.+)$", line)

@@ -7,67 +7,119 @@ import mmap
 import os
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
+from dataclasses import dataclass
 from typing import Any
 
 from lib.media import refusal
+from lib.net.client import Answer
+from lib.net.placeholders import PLACEHOLDER, Placeholders
 
 # Most pictures are smaller than this; what is larger is written as it comes, so that memory stays flat.
 SPOOL_AT = 4 * 1024 * 1024
 SPOOL_BLOCK = 1024 * 1024  # every hand-over to a thread costs, so it is worth some bytes
+ROOM = 48 * 1024 * 1024  # bytes of all bodies in memory above which the larger ones go to the disk early
+EARLY_AT = 256 * 1024
+
+
+@dataclass(frozen=True)
+class Partial:
+    """The beginning of a large body whose transfer broke: the rest may be asked for alone."""
+
+    path: str
+    size: int
+    validator: str  # the strong entity tag of this version
+
+
+class Intake:
+    """What the bodies of one loop share: names for temporary files, the writer's threads, and the room in memory."""
+
+    def __init__(self, temporary: Callable[[], str], executor: Executor | None, placeholders: Placeholders):
+        self.temporary, self.executor, self.placeholders = temporary, executor, placeholders
+        self.held = 0
 
 
 class Body:
-    """The sink of one request. `temporary` names the file that a large body goes to."""
+    """The sink of one request for the address `asked`, from its beginning or after a `partial` one."""
 
-    def __init__(self, temporary: Callable[[], str], executor: Executor):
-        self.temporary, self.executor = temporary, executor
+    def __init__(self, intake: Intake, asked: str = "", partial: Partial | None = None):
+        self.intake, self.asked = intake, asked
         self.blocks: list[bytes] = []
         self.held = 0
-        self.size = 0
-        self.path: str | None = None
+        self.size = partial.size if partial else 0
+        self.path: str | None = partial.path if partial else None
+        self.begun = partial is not None  # whether the file at `path` holds what came before
         self.handle: Any = None
+
+    def meet(self, answer: Answer) -> tuple[str, str]:
+        """A picture that stands for a removed one is not read."""
+        found = self.intake.placeholders.by_answer(self.asked, answer.final_url, answer.etag)
+        return (PLACEHOLDER, found) if found else ("", "")
 
     def judge(self, head: bytes) -> tuple[str, str]:
         """A body that does not begin like a picture is not read any further."""
         return refusal(head)
 
+    def restart(self) -> None:
+        """Everything comes anew: what was there of another version is dropped when the first block is written."""
+        self.size, self.begun = 0, False
+
     def write(self, block: bytes) -> Coroutine[Any, Any, None] | None:
         """Takes a block; gives something to wait for when it is time to write to the disk."""
         self.blocks.append(block)
-        self.held += len(block)
-        self.size += len(block)
-        if self.size <= SPOOL_AT or self.held < SPOOL_BLOCK:
+        size = len(block)
+        self.held += size
+        self.size += size
+        self.intake.held += size
+        if self.path is None and self.size <= SPOOL_AT and (self.intake.held < ROOM or self.size < EARLY_AT):
             return None
-        return self._spool()
+        return self._spool() if self.held >= SPOOL_BLOCK or self.intake.held >= ROOM else None
 
     async def finish(self) -> None:
         """After the last block."""
-        if self.handle is not None:
+        if self.path is not None:
             await self._spool()
-            await self.handle.close()
-            self.handle = None
+            await self._close()
+
+    async def keep_part(self, validator: str) -> Partial | None:
+        """What there is of a large body whose transfer broke; None where too little is there to be worth it."""
+        if self.path is None:
+            return None
+        await self.finish()
+        partial = Partial(self.path, self.size, validator)
+        self.path = None
+        return partial
 
     async def _spool(self) -> None:
         import aiofiles
 
         if self.handle is None:
-            self.path = self.temporary()
+            self.path = self.path or self.intake.temporary()
             os.makedirs(os.path.dirname(self.path), exist_ok=True)
-            self.handle = await aiofiles.open(self.path, "xb", buffering=0, executor=self.executor)
+            mode = "r+b" if self.begun else "xb" if not os.path.lexists(self.path) else "wb"
+            self.handle = await aiofiles.open(self.path, mode, buffering=0, executor=self.intake.executor)
+            if self.begun:
+                await self.handle.seek(0, os.SEEK_END)
         block = b"".join(self.blocks)
-        self.blocks.clear()
-        self.held = 0
+        self._let_go()
         view = memoryview(block)
         while view:  # an unbuffered write may take only a part
             view = view[await self.handle.write(view) :]
 
-    async def discard(self) -> None:
-        """Leaves nothing behind."""
+    def _let_go(self) -> None:
         self.blocks.clear()
+        self.intake.held -= self.held
+        self.held = 0
+
+    async def _close(self) -> None:
         if self.handle is not None:
             await self.handle.close()
             self.handle = None
+
+    async def discard(self) -> None:
+        """Leaves nothing behind."""
+        self._let_go()
         if self.path is not None:
+            await self._close()
             with contextlib.suppress(OSError):
                 os.unlink(self.path)
             self.path = None

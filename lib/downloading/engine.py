@@ -1,4 +1,4 @@
-"""The loop of step 5: claim rows, let hosts take turns, fetch, hand to the writer thread, hand to the ledger.
+"""The loop of step 5: claim rows, let hosts take turns, fetch, hand to the writer threads, hand to the ledger.
 
 Memory does not grow with the work: a bounded window of rows is in the loop at a time, small bodies are held only by
 the fixed number of tasks that fetch them, and outcomes leave in batches.
@@ -9,61 +9,49 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 
 from lib.db import Database
-from lib.db.downloads import claim, release, renew
-from lib.downloading.body import Body
-from lib.downloading.job import OPTED_OUT, REFUSED_REFERER, Job, make_job
-from lib.downloading.keeper import Keeper, PictureLimits
+from lib.downloading.body import Body, Intake
+from lib.downloading.feed import Feed
+from lib.downloading.job import OPTED_OUT, REFUSED_REFERER, Ending, Job
+from lib.downloading.keeper import Keeper
 from lib.downloading.ledger import Ledger
 from lib.downloading.names import safe_id
-from lib.downloading.sweep import own_lease
-from lib.net.client import Answer, Limits, fetch, open_session
+from lib.downloading.options import IGNORE, OBEY, Options
+from lib.downloading.robots_gate import ROBOTS_TXT, RobotsGate
+from lib.downloading.tally import Tally
+from lib.downloading.verify import Verifier
+from lib.errors import GleanerError
+from lib.net.client import NOT_MODIFIED, Answer, Ask, fetch, open_session
 from lib.net.hosts import Host, HostQueues
+from lib.net.manners import known_manners
+from lib.net.placeholders import read_placeholders
 from lib.net.retry import backoff, is_transient
 from lib.net.urls import host_of
 from lib.net.watch import Watch
 from lib.progress import Bar
-from lib.times import utc_in
 from lib.workspace import Workspace
 
 log = logging.getLogger("gleaner.download")
 
 TICK = 0.2  # seconds between two looks at everything that is timed
-WINDOW = 2000  # rows in the loop at a time: enough that many hosts can take turns
-BLOCK = 250  # rows of one claim
-LEASE_SECONDS = 900.0
-RENEW_SECONDS = 300.0
 LONGEST_WAIT = 30.0  # seconds; a row or host that has to wait longer waits for the next run
 GRACE = 10.0  # seconds that requests under way get after the first Ctrl-C
-NAME_THREADS = 16  # for the system's blocking name service, apart from the writer's thread
-
-
-@dataclass(frozen=True)
-class Options:
-    """How a run downloads; `limit` is the most rows it takes on."""
-
-    limits: Limits = field(default_factory=Limits)
-    pictures: PictureLimits = field(default_factory=PictureLimits)
-    concurrency: int = 64
-    per_host: int = 6
-    retries: int = 2
-    backoff: float = 1.0
-    limit: int | None = None
-    allow_private: bool = False
-    contact: str = ""
-    min_free: int = 0
+NAME_THREADS = 16  # for the system's blocking name service, apart from the writers' threads
+UPLOADS = 8  # at once, to an address that is not this machine's disk
+OFFLINE_AFTER = 30  # requests that nobody answered, and none that anybody did: then it is our own network
+BROKEN_OFF = frozenset({"timeout", "too_slow", "disconnected", "truncated"})  # the rest may still be had
 
 
 class Engine:
-    """One run over the pending rows, in one event loop."""
+    """One run over the rows that are due, in one event loop."""
 
     def __init__(
         self,
@@ -75,38 +63,55 @@ class Engine:
         orphans: dict[str, list[Path]] | None = None,
         stopping: Callable[[], bool] = lambda: False,
     ):
-        self.db, self.workspace, self.options = db, workspace, options
+        self.db, self.options = db, options
         self.orphans, self.stopping = orphans or {}, stopping
-        self.keeper = Keeper(workspace, options.pictures)
-        self.ledger = Ledger(db, workspace, run_id, self.keeper.committed, options.min_free)
+        placeholders = read_placeholders(options.placeholders)
+        decoders = max(1, (os.cpu_count() or 1) // options.share)
+        self.verifier = Verifier(decoders, options.verify) if options.verify else None
+        self.keeper = Keeper(workspace, options, placeholders, self.verifier)
+        self.threads = UPLOADS if options.to else decoders if options.verify else 1
+        self.writer = ThreadPoolExecutor(self.threads, thread_name_prefix="writer")
+        self.intake = Intake(self.keeper.temporary, self.writer, placeholders)
+        self.ledger = Ledger(db, workspace, run_id, self.keeper.target, self.keeper.committed, options.min_free)
+        self.feed = Feed(db, options)
         self.watch = Watch()
-        self.lease = own_lease()
-        self.after = ("", -1)
-        self.claimed = self.outstanding = self.busy = 0
-        self.exhausted = False
+        self.outstanding = self.busy = 0
         self.failure: BaseException | None = None
 
-    def run(self, bar: Bar) -> None:
+    def run(self, bar: Bar) -> Tally:
         """Works until nothing is due; raises what stopped the run early (a full disk), with everything recorded."""
         self.bar = bar
         self.keeper.parts.mkdir(exist_ok=True)
         self.ledger.check_space()
-        writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
-        self.writer = writer
         try:
             asyncio.run(self._main())
         finally:
-            writer.submit(self.keeper.close).result()
-            writer.shutdown()
+            together = threading.Barrier(self.threads)
+            for _ in range(self.threads):
+                self.writer.submit(self.keeper.close_reader, together)
+            self.writer.shutdown()
+            if self.verifier is not None:
+                self.verifier.close()
+            for left in self.keeper.parts.glob(f"{self.keeper.owner}-*.part"):
+                left.unlink(missing_ok=True)
+        return self.tally()
+
+    def tally(self) -> Tally:
+        """What was done so far; to be read once, at the end."""
+        tally = self.ledger.tally
+        tally.received = self.watch.received
+        tally.add_hosts(self.queues.hosts.values())
+        return tally
 
     async def _main(self) -> None:
-        loop = asyncio.get_running_loop()
+        loop, options = asyncio.get_running_loop(), self.options
         loop.set_default_executor(ThreadPoolExecutor(NAME_THREADS, thread_name_prefix="names"))
-        self.queues: HostQueues[Job] = HostQueues(self.options.per_host)
+        self.queues: HostQueues[Job] = HostQueues(options.per_host, options.per_domain, known_manners(), options.share)
         self.wake = asyncio.Event()
-        self.renew_at = loop.time() + RENEW_SECONDS
-        async with open_session(allow_private=self.options.allow_private, contact=self.options.contact) as session:
-            tasks = [asyncio.create_task(self._serve(session)) for _ in range(self.options.concurrency)]
+        async with open_session(allow_private=options.allow_private, contact=options.contact) as session:
+            self.robots = RobotsGate(self.db, session, options.limits, self.watch)
+            count = max(1, options.concurrency // options.share)
+            tasks = [asyncio.create_task(self._serve(session)) for _ in range(count)]
             try:
                 await self._until_finished()
             finally:
@@ -121,9 +126,11 @@ class Engine:
         """Records what is finished and gives back what is not, as far as the disk lets us."""
         try:
             self.ledger.flush()
-            release(self.db, self.lease)
+            self.feed.give_back()
         except Exception as error:
             self.failure = self.failure or error
+        if not self.failure and not self.stopping() and self._is_offline(1):
+            self.failure = self._offline()
 
     # --- the main task: feeding and watching -----------------------------------------------------------------------
 
@@ -131,62 +138,72 @@ class Engine:
         stop_at = None
         while self.failure is None:
             now = self.queues.loop.time()
-            self._look_around(now)
+            self._look_around()
             if self.stopping():
                 stop_at = stop_at or now + GRACE
                 if not self.busy or now > stop_at:
                     return
             else:
-                self._feed()
-                if self.exhausted and not self.outstanding:
+                self._fill()
+                if self.feed.exhausted and not self.outstanding:
                     return
             self.wake.clear()
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self.wake.wait(), TICK)
 
-    def _look_around(self, now: float) -> None:
+    def _look_around(self) -> None:
         self.watch.look()
         self.ledger.flush_if_due()
-        self.bar.set_postfix_str(f"{self.watch.bytes_so_far() / 2**20:.1f} MiB", refresh=False)
-        if now > self.renew_at:
-            renew(self.db, self.lease, utc_in(LEASE_SECONDS))
-            self.renew_at = now + RENEW_SECONDS
+        self.feed.renew_if_due()
+        states = ", ".join(f"{n} {state}" for state, n in self.ledger.tally.states.most_common(4))
+        self.bar.set_postfix_str(f"{self.watch.bytes_so_far() / 2**20:.1f} MiB, {states}", refresh=False)
+        if self._is_offline(OFFLINE_AFTER):
+            self.failure = self._offline()
 
-    def _feed(self) -> None:
+    def _is_offline(self, requests: int) -> bool:
+        return not self.queues.reached and self.queues.unreached >= requests
+
+    def _offline(self) -> GleanerError:
+        return GleanerError(
+            f"none of {self.queues.unreached} requests reached a server; check the network and run the same command"
+            " again (the pictures are still pending)."
+        )
+
+    def _fill(self) -> None:
         """Fills the window, block by block."""
-        while not self.exhausted and self.outstanding <= WINDOW - BLOCK:
-            room = BLOCK if self.options.limit is None else min(BLOCK, self.options.limit - self.claimed)
-            rows = claim(self.db, self.lease, utc_in(LEASE_SECONDS), self.after, room) if room else []
-            self.exhausted = len(rows) < BLOCK
-            for row in rows:
-                self.after = (row.next_try_at, row.position)
-                self.claimed += 1
+        while not self.feed.exhausted and self.outstanding <= self.options.window - self.feed.block:
+            for job in self.feed.jobs():
                 self.outstanding += 1
-                self._schedule(make_job(row, self.options.retries))
+                self._schedule(job)
 
     def _schedule(self, job: Job) -> None:
         """Puts a job where its next address belongs, or ends it."""
         if self.orphans and safe_id(job.image_id) in self.orphans:
             self.queues.put("", job)  # a file that an earlier run had finished: no host is asked
             return
-        url = job.next_address()
+        while (url := job.next_address()) is not None:
+            name = host_of(url)
+            host = self.queues.hosts.get(name)
+            if host is None or not self.queues.is_down(host):
+                break
+            job.note_down()
         if url is None:
-            self._end(job.failed())
+            self._end(job, job.exhausted(offline=self._is_offline(1)))
             return
-        name = host_of(url)
-        host = self.queues.hosts.get(name)
         pause = self.queues.pause_left(host) if host else 0.0
         if pause > LONGEST_WAIT:
-            self._end(job.deferred(pause, "host_paused"))
+            self._end(job, job.deferred(pause, "host_paused"))
         else:
             self.queues.put(name, job)
 
-    def _end(self, outcome: Any) -> None:
+    def _end(self, job: Job, outcome: Ending) -> None:
         """The row has an outcome; nothing else holds on to it."""
+        if job.partial:
+            self._drop_partial(job)
         self.ledger.add(outcome)
         self.outstanding -= 1
         self.bar.update()
-        if self.outstanding <= WINDOW - BLOCK or not self.outstanding:
+        if self.outstanding <= self.options.window - self.feed.block or not self.outstanding:
             self.wake.set()
 
     # --- the tasks that fetch --------------------------------------------------------------------------------------
@@ -199,10 +216,10 @@ class Engine:
                     return
                 self.busy += 1
                 try:
-                    if host.name:
-                        await self._try(session, host, job)
-                    else:
+                    if not host.name:
                         await self._adopt(host, job)
+                    elif self.options.robots == IGNORE or await self._may_ask(host, job):
+                        await self._try(session, host, job)
                 finally:
                     self.busy -= 1
         except asyncio.CancelledError:
@@ -211,19 +228,37 @@ class Engine:
             self.failure = self.failure or error
             self.wake.set()
 
+    async def _may_ask(self, host: Host[Job], job: Job) -> bool:
+        """What the origin's robots.txt says; where it says no, the job goes on from here."""
+        answer = await self.robots.ask(job.url)
+        if answer.reason == ROBOTS_TXT:
+            job.notes.add("robots_disallowed")
+        if not answer.reason or self.options.robots != OBEY:
+            return True
+        if answer.reason == ROBOTS_TXT:
+            self.queues.release(host)
+        else:
+            job.attempts += 1
+            self.queues.done(host, answer.reason, answer.elapsed_ms / 1000, answer.retry_after, answer.reached)
+        self._after_failure(host, job, answer)
+        return False
+
     async def _try(self, session: aiohttp.ClientSession, host: Host[Job], job: Job) -> None:
         """One request, and what follows from its answer."""
-        body = Body(self.keeper.temporary, self.writer)
+        partial, job.partial = job.partial, None
+        body = Body(self.intake, str(job.url), partial)
         try:
             job.attempts += 1
-            answer = await self._ask(session, host, job, body)
+            answer = await self._ask(session, host, job, body, job.ask(partial))
             if answer.reason:
+                if answer.resumable and answer.reason in BROKEN_OFF:
+                    job.partial = await body.keep_part(answer.etag)
                 await body.discard()
                 self._after_failure(host, job, answer)
                 return
             await body.finish()
             kept = await self.queues.loop.run_in_executor(
-                self.writer, self.keeper.keep, job.image_id, job.rung.kind, body
+                self.writer, self.keeper.keep, job.image_id, job.rung.kind, body, job.more_than
             )
         finally:
             await body.discard()
@@ -231,31 +266,35 @@ class Engine:
             answer.reason, answer.detail = kept.reason, kept.detail
             self._after_failure(host, job, answer)
         else:
-            self._end(job.done(kept, answer))
+            self._end(job, job.done(kept, answer))
 
-    async def _ask(self, session: aiohttp.ClientSession, host: Host[Job], job: Job, body: Body) -> Answer:
+    async def _ask(self, session: aiohttp.ClientSession, host: Host[Job], job: Job, body: Body, ask: Ask) -> Answer:
         """The request itself; the host's slot is free again before the body goes to the disk."""
-        reason, answer = "timeout", None
+        answer = Answer("timeout")
         started = self.queues.loop.time()
         try:
-            answer = await fetch(session, job.url, body, self.options.limits, self.watch, job.referer)
-            reason = answer.reason
+            answer = await fetch(session, job.url, body, self.options.limits, self.watch, ask)
             return answer
         finally:
             seconds = self.queues.loop.time() - started
-            self.queues.done(host, reason, seconds, answer.retry_after if answer else None)
+            reason = "" if answer.reason == NOT_MODIFIED else answer.reason
+            self.queues.done(host, reason, seconds, answer.retry_after, answer.reached)
 
     def _after_failure(self, host: Host[Job], job: Job, answer: Answer) -> None:
         reason = answer.reason
         self._clear_paused(host)
+        if reason == NOT_MODIFIED:
+            self._end(job, job.not_modified())
+            return
         log.debug("%s %s: %s %s", reason, job.image_id, job.rung.url, answer.detail)
         if reason in REFUSED_REFERER and job.other_referer():
             self._schedule(job)
             return
         job.note(reason, answer.detail, answer.status)
         if reason == OPTED_OUT:
-            self._end(job.opted_out(answer))
+            self._end(job, job.opted_out(answer))
         elif not is_transient(reason) or job.is_spent():
+            self._drop_partial(job)
             self._schedule(job)
         else:
             self._later(job, answer)
@@ -264,20 +303,31 @@ class Engine:
         """Another try of the same address: soon in this run, or in a later run."""
         delay = max(backoff(int(job.entry()["tries"]), self.options.backoff), answer.retry_after or 0.0)
         if delay > LONGEST_WAIT:
-            self._end(job.deferred(delay, answer.reason))
+            self._end(job, job.deferred(delay, answer.reason))
         else:
             self.queues.loop.call_later(delay, self._schedule, job)
 
     def _clear_paused(self, host: Host[Job]) -> None:
-        """A host that wants to be left alone for long gives its rows back to the database."""
+        """A host that wants to be left alone for long gives its rows back to the database; one that is down lets
+        them go on to their next address."""
+        if self.queues.is_down(host):
+            for waiting in self.queues.drain(host):
+                self._schedule(waiting)
+            return
         pause = self.queues.pause_left(host)
         if pause > LONGEST_WAIT:
             for waiting in self.queues.drain(host):
-                self._end(waiting.deferred(pause, "host_paused"))
+                self._end(waiting, waiting.deferred(pause, "host_paused"))
+
+    def _drop_partial(self, job: Job) -> None:
+        if job.partial is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(job.partial.path)
+            job.partial = None
 
     async def _adopt(self, host: Host[Job], job: Job) -> None:
         """Takes over a whole file that a killed run left without its row."""
-        self.queues.done(host, "", 0.0)
+        self.queues.release(host)
         for path in self.orphans.pop(safe_id(job.image_id)):
             parts = path.name.split("_")
             kind, sha8 = parts[-3], parts[-1][:8]
@@ -287,7 +337,7 @@ class Engine:
             kept = await self.queues.loop.run_in_executor(self.writer, self.keeper.adopt, path, sha8)
             if not kept.reason:
                 size = path.stat().st_size if path.exists() else 0
-                self._end(job.done(kept, Answer(bytes=kept.file.bytes if kept.file else size)))
+                self._end(job, job.done(kept, Answer(bytes=kept.file.bytes if kept.file else size)))
                 return
         job.at = 0
         self._schedule(job)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from yarl import URL
 
-from lib.db.downloads import Outcome, PendingRow, read_log
+from lib.db.downloads import REFRESH, UPGRADE, Current, Outcome, PendingRow, Unchanged, read_log
+from lib.downloading.body import Partial
 from lib.downloading.keeper import Kept
+from lib.downloading.options import Options
+from lib.downloading.robots_gate import ROBOTS_TXT
 from lib.ladder import KINDS, Rung, Variant, ladder
 from lib.media import mime_mismatch
-from lib.net.client import Answer
+from lib.net.client import PLAIN, Answer, Ask
 from lib.net.guard import PORT_REFUSED, PRIVATE_ADDRESS
 from lib.net.retry import is_transient
 from lib.net.urls import BAD_URL, BadAddress, parse_address
@@ -20,8 +24,17 @@ from lib.times import utc_in, utc_now
 
 OPTED_OUT = "opted_out"
 NO_ADDRESS = "no_address"
+HOST_DOWN = "host_down"
+OFFLINE = "offline"
 BLOCKED = frozenset({PRIVATE_ADDRESS, PORT_REFUSED})
 REFUSED_REFERER = frozenset({"http_401", "http_403"})
+UNREACHED = frozenset({"dns_error", "connect_error", "timeout", HOST_DOWN})
+DOWN_SECONDS = 900.0  # until a row whose host is down is tried again
+MOST_DOWN = 3  # runs in which an address is skipped because its host is down, before it counts as failed
+OFFLINE_SECONDS = 60.0
+MOST_OFFLINE = 10  # runs that may find no network before a row counts as failed all the same
+
+Ending = Outcome | Unchanged
 
 
 @dataclass
@@ -36,14 +49,28 @@ class Job:
     at: int = 0
     referer_at: int = 0
     url: URL = field(default_factory=URL)
+    wish: str = ""
+    current: Current | None = None
+    partial: Partial | None = None
+    notes: set[str] = field(default_factory=set)
 
     @property
     def rung(self) -> Rung:
         return self.rungs[self.at]
 
     @property
-    def referer(self) -> str:
-        return self.rung.referers[self.referer_at]
+    def more_than(self) -> int:
+        """Pixels that a picture must exceed to replace what there is."""
+        return self.current.pixels if self.wish == UPGRADE and self.current else 0
+
+    def ask(self, partial: Partial | None) -> Ask:
+        """What the next request says, with a part of the body at hand or without."""
+        referer = self.rung.referers[self.referer_at]
+        if partial:
+            return Ask(referer, offset=partial.size, validator=partial.validator)
+        if self.wish == REFRESH and self.current:
+            return Ask(referer, self.current.etag, self.current.last_modified)
+        return Ask(referer) if referer else PLAIN
 
     def entry(self) -> dict[str, Any]:
         """The log's entry of the current rung, made when there is none."""
@@ -61,6 +88,12 @@ class Job:
             entry.pop(name, None)
             if value:
                 entry[name] = value
+
+    def note_down(self) -> None:
+        """Writes down that the current rung's host is down and was not asked."""
+        entry = self.entry()
+        entry.update(reason=HOST_DOWN, down=int(entry.get("down", 0)) + 1)
+        self.at, self.referer_at = self.at + 1, 0
 
     def is_spent(self) -> bool:
         """Whether the current rung has nothing more to give: a final answer, or no try left."""
@@ -92,15 +125,22 @@ class Job:
 
     def done(self, kept: Kept, answer: Answer) -> Outcome:
         """The row as it ends with a picture."""
-        detail = ""
+        details = []
         if kept.format is not None and mime_mismatch(answer.content_type, kept.format):
-            detail = f"sent as {answer.content_type[:80]}, is {kept.format.name}"
-        self.note("", detail, answer.status)
+            details.append(f"sent as {answer.content_type[:80]}, is {kept.format.name}")
+            self.notes.add("mime_mismatch")
+        if kept.trailing:
+            details.append(f"{kept.trailing} bytes after its end")
+            self.notes.add("trailing_bytes")
+        self.note("", "; ".join(details), answer.status)
+        before = self.current.sha256 if self.current else ""
+        counted = "" if not self.wish else "unchanged" if kept.sha256 == before else "replaced"
         return Outcome(
             self.image_id, "done", attempts=self.attempts, variant_id=self.rung.variant_id, kind=self.rung.kind,
             http_status=answer.status, final_url=answer.final_url, content_type=answer.content_type,
             etag=answer.etag, last_modified=answer.last_modified, bytes=answer.bytes, elapsed_ms=answer.elapsed_ms,
             log=self._log(), sha256=kept.sha256, file=kept.file, restores=kept.restores,
+            supersedes=before if before != kept.sha256 else "", counted=counted, notes=tuple(self.notes),
         )  # fmt: skip
 
     def opted_out(self, answer: Answer) -> Outcome:
@@ -108,21 +148,57 @@ class Job:
         return Outcome(
             self.image_id, "opted_out", OPTED_OUT, self.attempts, variant_id=self.rung.variant_id,
             http_status=answer.status, final_url=answer.final_url, elapsed_ms=answer.elapsed_ms, log=self._log(),
+            supersedes=self.current.sha256 if self.current else "", notes=tuple(self.notes),
         )  # fmt: skip
 
-    def failed(self) -> Outcome:
-        """The row as it ends when no rung gave a picture; the reason is that of the best address."""
-        reasons = [str(entry.get("reason", "")) for entry in self._in_order()]
-        blocked = bool(reasons) and all(reason in BLOCKED for reason in reasons)
-        first = self._in_order()[0] if reasons else {}
+    def not_modified(self) -> Unchanged:
+        """The row as it stays when its address still has the same picture."""
+        return Unchanged(self.image_id, self.attempts, self._log(), notes=tuple(self.notes))
+
+    def exhausted(self, *, offline: bool = False) -> Ending:
+        """The row as it ends when no rung gave a picture; the reason is that of the best address.
+
+        It waits instead where that is a host's fault which is down, or (`offline`) nobody could be reached at all.
+        """
+        tried = self._in_order()
+        reasons = [str(entry.get("reason", "")) for entry in tried]
+        if reasons and any(entry.get("down", 0) < MOST_DOWN for entry in tried if entry.get("reason") == HOST_DOWN):
+            return self.deferred(DOWN_SECONDS, HOST_DOWN)
+        if offline and reasons and set(reasons) <= UNREACHED and self._may_wait():
+            return self.deferred(OFFLINE_SECONDS, OFFLINE)
+        if self.wish:
+            better = [reason for reason in reasons if reason]
+            return Unchanged(
+                self.image_id, self.attempts, self._log(), counted="kept", reason=better[0] if better else NO_ADDRESS
+            )
+        state = "failed"
+        if reasons and all(reason in BLOCKED for reason in reasons):
+            state = "blocked"
+        elif reasons and all(reason in BLOCKED | {ROBOTS_TXT} for reason in reasons):
+            state = OPTED_OUT
+        first = tried[0] if tried else {}
         return Outcome(
-            self.image_id, "blocked" if blocked else "failed", reasons[0] if reasons else NO_ADDRESS, self.attempts,
+            self.image_id, state, reasons[0] if reasons else NO_ADDRESS, self.attempts,
             variant_id=first.get("variant"), http_status=first.get("status"), log=self._log(),
+            notes=tuple(self.notes),
         )  # fmt: skip
 
-    def deferred(self, seconds: float, reason: str) -> Outcome:
+    def deferred(self, seconds: float, reason: str) -> Ending:
         """The row as it waits for a later time."""
-        return Outcome(self.image_id, "pending", reason, self.attempts, utc_in(seconds), log=self._log())
+        until = utc_in(seconds)
+        if self.wish:
+            return Unchanged(self.image_id, self.attempts, self._log(), self.wish, until, "pending", reason)
+        return Outcome(self.image_id, "pending", reason, self.attempts, until, log=self._log())
+
+    def _may_wait(self) -> bool:
+        """Counts a run without a network and takes back the tries that it cost."""
+        waits = max((int(entry.get("offline", 0)) for entry in self.log), default=0) + 1
+        if waits > MOST_OFFLINE:
+            return False
+        for entry in self.log:
+            entry.update(offline=waits, tries=0)
+            entry.pop("detail", None)
+        return True
 
     def _in_order(self) -> list[dict[str, Any]]:
         places = {rung.variant_id: place for place, rung in enumerate(self.rungs)}
@@ -130,11 +206,41 @@ class Job:
         return sorted(tried, key=lambda entry: places[entry["variant"]])
 
     def _log(self) -> str:
-        return json.dumps(self.log, ensure_ascii=False, separators=(",", ":"))
+        return _compact(self.log)
 
 
-def make_job(row: PendingRow, retries: int) -> Job:
+_compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+def make_job(row: PendingRow, options: Options) -> Job:
     """A job from a row; what earlier runs tried is taken over."""
-    variants = (Variant(*values) for values in row.variants)
-    rungs = ladder(variants, page_url=row.page_url, kinds=KINDS, now=utc_now())
-    return Job(row.image_id, rungs, retries, row.attempts, read_log(row.log))
+    rungs = ladder((Variant(*values) for values in row.variants), page_url=row.page_url, kinds=KINDS, now=utc_now())
+    log = read_log(row.log) if row.log != "[]" else []
+    for entry in log:
+        if entry.get("reason") == HOST_DOWN and entry.get("down", 0) < MOST_DOWN:
+            entry["reason"] = ""
+    if options.stage == "thumbs":  # what is small first
+        rungs = tuple(sorted((r for r in rungs if r.kind in options.kinds), key=lambda r: options.kinds.index(r.kind)))
+    elif options.stage != "all":
+        rungs = tuple(rung for rung in rungs if rung.kind in options.kinds)
+    if row.wish:
+        rungs = _wished(row, rungs)
+        if row.wish == REFRESH or options.again.upgrade:
+            log = _without(log, rungs)
+    return Job(
+        row.image_id, rungs, options.retries, row.attempts, log, wish=row.wish, current=row.current,
+    )  # fmt: skip
+
+
+def _wished(row: PendingRow, rungs: tuple[Rung, ...]) -> tuple[Rung, ...]:
+    """For a refresh the address that won; for an upgrade those above it."""
+    won = row.current.variant_id if row.current else None
+    if row.wish == REFRESH:
+        return tuple(rung for rung in rungs if rung.variant_id == won)
+    at = next((place for place, rung in enumerate(rungs) if rung.variant_id == won), len(rungs))
+    return rungs[:at]
+
+
+def _without(log: list[dict[str, Any]], rungs: Iterable[Rung]) -> list[dict[str, Any]]:
+    asked = {rung.variant_id for rung in rungs}
+    return [entry for entry in log if entry.get("variant") not in asked]

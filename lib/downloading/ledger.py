@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections import Counter
 from collections.abc import Callable
 
 from lib.db import Database
 from lib.db.downloads import Outcome, record
+from lib.downloading.job import Ending
+from lib.downloading.tally import Tally
+from lib.downloading.target import Target
 from lib.errors import GleanerError
 from lib.workspace import Workspace
 
@@ -24,20 +26,17 @@ class Ledger:
         db: Database,
         workspace: Workspace,
         run_id: int,
+        target: Target,
         committed: Callable[[list[str]], None],
         min_free: int = 0,
     ):
-        self.db, self.workspace, self.run_id = db, workspace, run_id
+        self.db, self.workspace, self.run_id, self.target = db, workspace, run_id, target
         self.committed, self.min_free = committed, min_free
-        self.batch: list[Outcome] = []
+        self.batch: list[Ending] = []
         self.since = 0.0
-        self.states: Counter[str] = Counter()
-        self.reasons: Counter[str] = Counter()
-        self.kinds: Counter[str] = Counter()
-        self.files = 0
-        self.bytes = 0
+        self.tally = Tally()
 
-    def add(self, outcome: Outcome) -> None:
+    def add(self, outcome: Ending) -> None:
         if not self.batch:
             self.since = time.monotonic()
         self.batch.append(outcome)
@@ -54,11 +53,12 @@ class Ledger:
             return
         batch, self.batch = self.batch, []
         added, surplus = record(self.db, self.run_id, batch)
-        self.files += added
-        for path in surplus:
-            self.workspace.to_path(path).unlink(missing_ok=True)
-        self.committed([outcome.file.sha256 for outcome in batch if outcome.file])
-        self._count(batch)
+        self.tally.files += added
+        for text in surplus:
+            self.target.remove(text)
+        self.committed([outcome.file.sha256 for outcome in batch if isinstance(outcome, Outcome) and outcome.file])
+        for outcome in batch:
+            self.tally.count(outcome)
         self.check_space()
 
     def check_space(self) -> None:
@@ -69,12 +69,3 @@ class Ledger:
                 f"only {free / 2**20:.0f} MiB are free on the disk of {self.workspace.images} (--min-free);"
                 " make room and run the same command again."
             )
-
-    def _count(self, batch: list[Outcome]) -> None:
-        for outcome in batch:
-            self.states[outcome.state] += 1
-            if outcome.reason:
-                self.reasons[outcome.reason] += 1
-            if outcome.state == "done":
-                self.kinds[outcome.kind] += 1
-                self.bytes += outcome.bytes or 0

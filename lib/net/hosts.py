@@ -2,61 +2,104 @@
 
 A request waits here *before* it takes a connection, so that a thousand rows of one slow host keep nobody else waiting.
 Each host has a limit of requests at once, which is halved when it strains and grows back with success, and may be
-paused until a moment (a server's Retry-After), during which its slot serves others.
+paused until a moment (a server's Retry-After), during which its slot serves others. The hosts of one registrable
+domain share a second limit, and a rhythm where the domain is known to want one. A host that only fails is called down
+for a while.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+import random
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from lib.net.retry import SLOW_DOWN, STRAIN
+from lib.domains import registrable_domain
+from lib.net.manners import Manners
+from lib.net.retry import FAULTS, SLOW_DOWN, STRAIN
 
 Job = TypeVar("Job")
 
 GROWTH = 0.2  # added to a host's limit with each success, divided by the limit: one more after five rounds
 MOST_IDLE_HOSTS = 10_000  # hosts remembered that have nothing to do; a long list of hosts must not fill the memory
 SLOW_DOWN_PAUSE = 2.0  # seconds to leave a host alone that said "too many requests" but not for how long
+DOWN_AFTER = 10  # faults in a row: more than one round of the default limit, so that one bad moment is not enough
+DOWN_SECONDS = 60.0  # until one request may find out whether the host is back
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
+class Domain:
+    """What the hosts of one registrable domain share: `gap` is the mean of seconds between two starts."""
+
+    limit: int
+    gap: float = 0.0
+    active: int = 0
+    ready_at: float = 0.0  # by the loop's clock
+    parked: list[Host] = field(default_factory=list)  # hosts whose turn came when the domain had no room
+
+
+@dataclass(slots=True, eq=False)
 class Host(Generic[Job]):
     """One host: what waits, what runs, how much it bears, and how it has behaved."""
 
     name: str
     limit: float
+    domain: Domain
+    highest: float  # that the limit grows back to
     waiting: deque[Job] = field(default_factory=deque)
     active: int = 0
-    listed: bool = False  # in the round of hosts that may start a request
+    listed: bool = False  # in the round of hosts that may start a request, or parked at its domain
     paused_until: float = 0.0  # by the loop's clock
+    down_until: float = 0.0  # by the loop's clock
+    faults: int = 0  # in a row
     requests: int = 0
     failures: int = 0
     seconds: float = 0.0
+    reasons: Counter[str] = field(default_factory=Counter)
 
 
 class HostQueues(Generic[Job]):
-    """Round-robin over hosts with a limit for each; belongs to one event loop."""
+    """Round-robin over hosts with a limit for each; belongs to one event loop.
 
-    def __init__(self, per_host: int):
-        self.per_host = per_host
+    `share` processes work at once and divide every limit among them.
+    """
+
+    def __init__(self, per_host: int, per_domain: int = 0, manners: Manners | None = None, share: int = 1):
+        self.per_host, self.per_domain = per_host, max(per_host, per_domain)
+        self.manners, self.share = manners or Manners(), share
         self.hosts: dict[str, Host[Job]] = {}
+        self.domains: dict[str, Domain] = {}
         self.round: deque[Host[Job]] = deque()
         self.takers: deque[asyncio.Future[None]] = deque()
         self.loop = asyncio.get_running_loop()
+        self.reached = self.unreached = 0  # requests that some machine answered, and those that none did
 
     def put(self, name: str, job: Job) -> None:
         """Queues a job under its host."""
         host = self.hosts.get(name)
         if host is None:
-            host = self.hosts[name] = Host(name, float(self.per_host))
+            host = self.hosts[name] = self._meet(name)
         host.waiting.append(job)
         self._list(host)
 
+    def _meet(self, name: str) -> Host[Job]:
+        """A host that is asked for the first time, with the limits of its domain."""
+        registered = registrable_domain(name.rpartition(":")[0])
+        manner = self.manners.of(registered)
+        limit = float(self._divided(min(self.per_host, manner.per_host or self.per_host)))
+        domain = self.domains.get(registered)
+        if domain is None:
+            wide = min(self.per_domain, manner.per_domain or self.per_domain)
+            domain = self.domains[registered] = Domain(self._divided(wide), manner.gap * self.share)
+        return Host(name, limit, domain, limit)
+
+    def _divided(self, limit: int) -> int:
+        return max(1, limit // self.share)
+
     async def take(self) -> tuple[Host[Job], Job]:
         """The next job whose host may be asked now; waits until there is one. `done` must follow."""
-        while not self.round:
+        while (host := self._next()) is None:
             taker = self.loop.create_future()
             self.takers.append(taker)
             try:
@@ -64,28 +107,82 @@ class HostQueues(Generic[Job]):
             except asyncio.CancelledError:
                 self._pass_on(taker)
                 raise
-        host = self.round.popleft()
         host.listed = False
         job = host.waiting.popleft()
         host.active += 1
+        domain = host.domain
+        domain.active += 1
+        if domain.gap:
+            # A random rhythm around the mean: a fixed one is what a server's guard looks for.
+            domain.ready_at = self.loop.time() + domain.gap * random.uniform(0.5, 1.5)
         self._list(host)
         return host, job
 
-    def done(self, host: Host[Job], reason: str, seconds: float, retry_after: float | None = None) -> None:
-        """Gives the slot back and learns from how the request ended (`reason` is empty for a success)."""
-        host.active -= 1
+    def _next(self) -> Host[Job] | None:
+        """The host whose turn it is; those whose domain has no room step aside until it has."""
+        while self.round:
+            host = self.round.popleft()
+            domain = host.domain
+            if domain.active < domain.limit and (not domain.gap or domain.ready_at <= self.loop.time()):
+                return host
+            if not domain.parked and domain.gap:
+                self.loop.call_at(domain.ready_at, self._unpark, domain)
+            domain.parked.append(host)
+        return None
+
+    def _unpark(self, domain: Domain) -> None:
+        hosts, domain.parked = domain.parked, []
+        for host in hosts:
+            self.round.append(host)
+            self._wake()
+
+    def done(
+        self,
+        host: Host[Job],
+        reason: str,
+        seconds: float,
+        retry_after: float | None = None,
+        reached: bool | None = True,
+    ) -> None:
+        """Gives the slot back and learns from how the request ended (`reason` is empty for a success).
+
+        `reached` tells whether any machine answered; None is for what never left this one.
+        """
+        self.release(host)
         host.requests += 1
         host.seconds += seconds
-        host.failures += bool(reason)
+        if reason:
+            host.failures += 1
+            host.reasons[reason] += 1
         if reason in STRAIN:
             host.limit = max(1.0, host.limit / 2)
         elif not reason:
-            host.limit = min(float(self.per_host), host.limit + GROWTH / host.limit)
+            host.limit = min(host.highest, host.limit + GROWTH / host.limit)
+        self._judge(host, reason, reached)
         if retry_after is not None or reason in SLOW_DOWN:
             self.pause(host, SLOW_DOWN_PAUSE if retry_after is None else retry_after)
+        if len(self.hosts) > MOST_IDLE_HOSTS:
+            self._forget(host)
+
+    def release(self, host: Host[Job]) -> None:
+        """Gives a slot back that was not used."""
+        host.active -= 1
+        domain = host.domain
+        domain.active -= 1
+        if domain.parked:
+            self._unpark(domain)
         self._list(host)
-        if len(self.hosts) > MOST_IDLE_HOSTS and not (host.waiting or host.active or self.pause_left(host)):
-            del self.hosts[host.name]
+
+    def _judge(self, host: Host[Job], reason: str, reached: bool | None) -> None:
+        """Counts faults in a row; a host that only fails is down until one request may try again."""
+        self.reached += reached is True
+        self.unreached += reached is False
+        host.faults = host.faults + 1 if reason in FAULTS else 0
+        if host.faults >= DOWN_AFTER:
+            host.down_until = self.loop.time() + DOWN_SECONDS
+
+    def is_down(self, host: Host[Job]) -> bool:
+        return host.faults >= DOWN_AFTER and host.down_until > self.loop.time()
 
     def pause(self, host: Host[Job], seconds: float) -> None:
         """Starts nothing on this host for a while; never shortens a pause."""
@@ -102,9 +199,18 @@ class HostQueues(Generic[Job]):
         jobs = list(host.waiting)
         host.waiting.clear()
         if host.listed:
-            self.round.remove(host)
+            with_it = host.domain.parked if host in host.domain.parked else self.round
+            with_it.remove(host)
             host.listed = False
         return jobs
+
+    def _forget(self, host: Host[Job]) -> None:
+        if host.waiting or host.active or self.pause_left(host) or self.is_down(host):
+            return
+        self.hosts.pop(host.name, None)
+        registered = registrable_domain(host.name.rpartition(":")[0])
+        if not (host.domain.active or host.domain.parked or host.domain.gap):
+            self.domains.pop(registered, None)
 
     def _list(self, host: Host[Job]) -> None:
         if host.listed or not host.waiting or host.active >= int(host.limit):

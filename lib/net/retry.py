@@ -12,12 +12,14 @@ LONGEST_BACKOFF = 60.0  # seconds
 # Trying again later may help. Everything else is the answer to that address.
 TRANSIENT = frozenset(
     "timeout connect_error dns_error disconnected truncated too_slow bad_response http_408 http_425 http_429 http_500"
-    " http_502 http_503 http_504 http_520 http_521 http_522 http_523 http_524 http_529 http_530".split()
+    " http_502 http_503 http_504 http_520 http_521 http_522 http_523 http_524 http_529 http_530 bad_range".split()
 )
 # The host says that it is too much, so the whole host is left alone for a while.
 SLOW_DOWN = frozenset({"http_429", "http_503"})
 # The host struggles: fewer requests at once.
 STRAIN = SLOW_DOWN | {"timeout", "too_slow", "connect_error"}
+# Many of these in a row, and the host is down. (After a 429 or 503 it is paused instead.)
+FAULTS = TRANSIENT - SLOW_DOWN - {"too_slow", "truncated", "bad_range"}
 
 
 def is_transient(reason: str) -> bool:

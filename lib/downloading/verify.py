@@ -1,0 +1,131 @@
+"""Full decodes in worker processes with limits on memory and time: a broken picture can cost one of them, no more."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import queue
+import signal
+import sys
+from multiprocessing import connection, get_context
+from typing import Any
+
+from lib.downloading.options import VerifyLimits
+
+DECODE_TIMEOUT, DECODE_CRASHED, UNDECODABLE = "decode_timeout", "decode_crashed", "undecodable"
+MOST_FRAMES = 500  # of an animation that are decoded
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "ICO", "MPO")
+
+
+class Verifier:
+    """A few processes that decode. `check` may be called from as many threads as there are processes."""
+
+    def __init__(self, workers: int, limits: VerifyLimits):
+        self.limits = limits
+        self.context = get_context("spawn")
+        self.idle: queue.Queue[tuple[Any, connection.Connection] | None] = queue.Queue()
+        for _ in range(workers):
+            self.idle.put(None)  # started when first needed
+
+    def check(self, picture: bytes | str) -> tuple[str, str]:
+        """(reason, detail) for a picture, given as bytes or as a path, that does not decode; ("", "") when it does."""
+        worker = self.idle.get()
+        try:
+            worker = worker or self._hire()
+            process, channel = worker
+            channel.send(picture)
+            # The first picture pays for the worker's start as well.
+            if not channel.poll(self.limits.seconds + 5):
+                self._dismiss(process)
+                worker = None
+                return DECODE_TIMEOUT, f"more than {self.limits.seconds:g} s"
+            found: tuple[str, str] = channel.recv()
+            return found
+        except (EOFError, OSError):
+            if worker is not None:
+                worker[0].join(1)
+                code = worker[0].exitcode
+                self._dismiss(worker[0])
+                worker = None
+                if code == -getattr(signal, "SIGXCPU", 0):
+                    return DECODE_TIMEOUT, f"more than {self.limits.seconds:g} s"
+                return DECODE_CRASHED, f"the decoder ended with {code}"
+            return DECODE_CRASHED, "no decoder could be started"
+        finally:
+            self.idle.put(worker)
+
+    def close(self) -> None:
+        while not self.idle.empty():
+            worker = self.idle.get()
+            if worker is not None:
+                worker[1].close()
+                self._dismiss(worker[0])
+
+    def _hire(self) -> tuple[Any, connection.Connection]:
+        ours, theirs = self.context.Pipe()
+        process = self.context.Process(target=serve, args=(theirs, self.limits), daemon=True)
+        process.start()
+        theirs.close()
+        return process, ours
+
+    def _dismiss(self, process: Any) -> None:
+        with contextlib.suppress(OSError):
+            process.kill()
+        process.join()
+
+
+def serve(channel: connection.Connection, limits: VerifyLimits) -> None:
+    """Life of a worker: picture in, verdict out, until the pipe closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"
+    from PIL import Image
+
+    Image.MAX_IMAGE_PIXELS = None  # the size was checked by the header before
+    Image.init()
+    _limit_memory(limits.memory)
+    while True:
+        try:
+            picture = channel.recv()
+        except (EOFError, OSError):
+            return
+        _limit_time(limits.seconds)
+        channel.send(decode_fully(picture))
+
+
+def decode_fully(picture: bytes | str) -> tuple[str, str]:
+    """(reason, detail) for what does not decode to its last row, every frame of it."""
+    from PIL import Image
+
+    source: Any = io.BytesIO(picture) if isinstance(picture, bytes) else picture
+    try:
+        with Image.open(source, formats=FORMATS) as image:
+            image.load()
+            for frame in range(1, min(int(getattr(image, "n_frames", 1)), MOST_FRAMES)):
+                image.seek(frame)
+                image.load()
+    except MemoryError:
+        return "decode_memory", "more memory than a picture may need"
+    except Exception as error:  # Pillow's plugins raise whatever their parser met
+        return UNDECODABLE, f"{type(error).__name__}: {error}"[:200]
+    return "", ""
+
+
+def _limit_memory(size: int) -> None:
+    if sys.platform == "win32":
+        return
+    import resource
+
+    with contextlib.suppress(ValueError, OSError):  # the system's own limit may be lower
+        resource.setrlimit(resource.RLIMIT_AS, (size, size))
+
+
+def _limit_time(seconds: float) -> None:
+    """The kernel ends the process after this much more processor time; waiting is watched by the parent."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    soft = int(used.ru_utime + used.ru_stime + seconds) + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.getrlimit(resource.RLIMIT_CPU)[1]))

@@ -1,0 +1,272 @@
+"""Step 5 as a command: what it says, and what is left when it is killed or the disk gives out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from download_support import (  # noqa: F401 (fixtures)
+    Rows,
+    command,
+    consistent,
+    files,
+    fill,
+    mixed,
+    only,
+    originals,
+    outcome,
+    rows,
+    run,
+    server_fixture,
+    site_fixture,
+    start,
+    step,
+    whole_files_only,
+    workspace_fixture,
+)
+from hostile_server import Site, jpeg, picture
+from support import ROOT, snapshot
+
+from lib.db import open_database
+from lib.downloading.names import file_name
+from lib.net.client import Limits
+from lib.workspace import Workspace
+
+
+def test_a_dry_run_asks_nobody_and_leaves_the_workspace_as_it_is(
+    workspace: Workspace, site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(workspace, originals(site, "/good/1", "/missing/1"))
+    before = snapshot(workspace.root)
+    assert step.main(command(workspace, "--dry-run")) == 0
+    out, err = capsys.readouterr()
+    assert f"would fetch  test:0000  original  {site.address('/good/1')}" in out
+    assert "2 to fetch, 1 hosts" in err
+    assert snapshot(workspace.root) == before and not site.asked
+    assert step.main(command(workspace)) == 0
+    before = snapshot(workspace.root)
+    assert step.main(command(workspace, "--dry-run", "--retry-failed")) == 0
+    assert "1 to fetch" in capsys.readouterr().err
+    assert snapshot(workspace.root) == before
+
+
+def test_the_summary_counts_states_and_reasons(
+    workspace: Workspace, site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(workspace, originals(site, "/good/1", "/missing/1", "/noai/1", "/html/1"))
+    assert step.main(command(workspace, "--json")) == 0
+    counts = json.loads(capsys.readouterr().out)["counts"]
+    assert {"done": 1, "failed": 2, "opted_out": 1, "http_404": 1, "not_an_image": 1}.items() <= counts.items()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (["--retry-failed", "timeuot"], 2, "no row failed with timeuot"),
+        (["--max-bytes", "0"], 2, "--max-bytes 0 keeps nothing"),
+    ],
+)
+def test_wrong_use_is_one_sentence(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, sentence: str
+) -> None:
+    fill(workspace, {})
+    assert step.main(command(workspace, *arguments)) == code
+    assert sentence in capsys.readouterr().err
+
+
+def test_it_says_what_to_run_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert step.main(["--workspace", str(tmp_path / "none")]) == 2
+    assert "1_collect.py" in capsys.readouterr().err
+
+
+def test_killed_at_any_moment_and_run_again_it_ends_the_same(workspace: Workspace, site: Site, tmp_path: Path) -> None:
+    site.slow = 0.004
+    undisturbed = Workspace(tmp_path / "undisturbed")
+    fill(undisturbed, mixed(site, 300))
+    run(undisturbed, limits=Limits())
+    rng = random.Random(5)
+    fill(workspace, mixed(site, 300))
+    site.asked.clear()
+    kills = 0
+    for _ in range(6):
+        process = start(workspace, "--per-host", "4")
+        while not any(site.asked.values()) and process.poll() is None:
+            time.sleep(0.005)
+        time.sleep(rng.uniform(0.0, 0.25))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        kills += process.returncode == -signal.SIGKILL
+        whole_files_only(workspace)
+    assert kills >= 3
+    assert step.main(command(workspace, "-q")) == 0
+    assert outcome(workspace) == outcome(undisturbed)
+    consistent(workspace)
+    good = {path: n for path, n in site.asked.items() if path.startswith("/good/") and path != "/good/3"}
+    assert sum(good.values()) - len(good) <= kills * 4  # asked again: only what was in flight
+    site.asked.clear()
+    assert step.main(command(workspace, "-q")) == 0
+    assert not site.asked
+
+
+def test_two_runs_at_once_share_the_work(workspace: Workspace, site: Site) -> None:
+    site.slow = 0.004
+    fill(workspace, originals(site, *[f"/good/{n // 2}" for n in range(1200)]))  # every content twice
+    both = [start(workspace, "--per-host", "8") for _ in range(2)]
+    messages = [process.communicate(timeout=60)[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], messages
+    assert {row["state"] for row in rows(workspace).values()} == {"done"}
+    assert set(site.asked.values()) == {2} and len(files(workspace)) == 600
+    consistent(workspace)
+
+
+def test_ctrl_c_finishes_what_is_in_flight(workspace: Workspace, site: Site) -> None:
+    site.slow = 0.02
+    fill(workspace, originals(site, *[f"/good/{n}" for n in range(400)]))
+    process = start(workspace, "--per-host", "2")
+    while sum(site.asked.values()) < 20 and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130 and b"Traceback" not in err
+    done = [row for row in rows(workspace).values() if row["state"] == "done"]
+    assert 0 < len(done) < 400 and len(done) == sum(site.asked.values())
+    consistent(workspace)
+    assert step.main(command(workspace, "-q", "--per-host", "32")) == 0
+    assert set(site.asked.values()) == {1} and len(site.asked) == 400
+
+
+def small_disk(folder: Path, kilobytes: int) -> bool:
+    """A file system of its own for the pictures, where this may be had."""
+    folder.mkdir(parents=True)
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(folder)], capture_output=True, check=False
+    )
+    return made.returncode == 0
+
+
+def full_disk_rows(site: Site) -> Rows:
+    return originals(site, *[f"/big/{n}" for n in range(4)], *[f"/good/{n}" for n in range(8)])
+
+
+def test_a_full_disk_stops_the_run_and_leaves_rows_pending(workspace: Workspace, site: Site) -> None:
+    fill(workspace, full_disk_rows(site))
+    more = ["--min-free", "0", "--per-host", "2"]
+    if small_disk(workspace.images, 15_000):
+        try:
+            process = start(workspace, *more)
+            _, err = process.communicate(timeout=60)
+            whole_files_only(workspace)
+            saved = workspace.root.parent / "saved"
+            shutil.copytree(workspace.images, saved)
+        finally:
+            subprocess.run(["umount", str(workspace.images)], check=True)
+        workspace.images.rmdir()
+        saved.rename(workspace.images)
+        assert b"no space is left" in err
+    else:  # without the right to mount, a limit on the size of a file fails the write in the same place
+        process = start(workspace, *more, preexec_fn=lambda: limit_file_size(1 << 22))
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 1 and b"Traceback" not in err, err
+    states = [row["state"] for row in rows(workspace).values()]
+    assert "pending" in states and "failed" not in states
+    assert step.main(command(workspace, "-q", *more)) == 0
+    assert {row["state"] for row in rows(workspace).values()} == {"done"}
+    consistent(workspace)
+
+
+def limit_file_size(size: int) -> None:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+def test_too_little_room_is_seen_before_it_is_used_up(
+    workspace: Workspace, site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(workspace, originals(site, "/good/1"))
+    assert step.main(command(workspace, "--min-free", "900000G")) == 1
+    assert "--min-free" in capsys.readouterr().err
+    assert not site.asked and only(workspace)["state"] == "pending"
+
+
+def test_a_folder_that_vanishes_stops_the_run(workspace: Workspace, site: Site) -> None:
+    site.slow = 0.01
+    fill(workspace, originals(site, *[f"/good/{n}" for n in range(600)]))
+    process = start(workspace, "--per-host", "2")
+    while sum(site.asked.values()) < 30 and process.poll() is None:
+        time.sleep(0.01)
+    shutil.rmtree(workspace.images, ignore_errors=True)
+    shutil.rmtree(workspace.images, ignore_errors=True)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 1 and b"Traceback" not in err, err
+    assert "pending" in {row["state"] for row in rows(workspace).values()}
+
+
+def test_stale_temporary_files_are_swept_but_only_our_own(workspace: Workspace, site: Site) -> None:
+    from lib.downloading.keeper import part_owner
+
+    fill(workspace, originals(site, "/good/1"))
+    parts = workspace.images / ".part"
+    parts.mkdir(parents=True)
+    machine = part_owner().partition("-")[0]
+    (parts / f"{machine}-999999999-0.part").write_bytes(b"half")
+    (parts / f"{machine}-{os.getppid()}-0.part").write_bytes(b"at work")
+    (parts / "ffffff-1-0.part").write_bytes(b"of another machine")
+    run(workspace)
+    assert {path.name for path in parts.iterdir()} == {f"{machine}-{os.getppid()}-0.part", "ffffff-1-0.part"}
+
+
+def test_a_file_without_a_row_is_adopted_only_if_it_is_what_its_name_says(workspace: Workspace, site: Site) -> None:
+    """What a kill between the rename and the commit leaves; the second file was tampered with."""
+    fill(workspace, originals(site, "/good/1", "/good/2"))
+    run(workspace)
+    expected = outcome(workspace)
+    with open_database(workspace.database) as db:
+        db.execute("UPDATE downloads SET state = 'pending', sha256 = NULL, kind = '', variant_id = NULL")
+        db.execute("DELETE FROM files")
+        db.execute("UPDATE runs SET exit_code = NULL")
+    second = next(name for name in files(workspace) if "test-0001" in name)
+    (workspace.root / second).write_bytes(picture(99))
+    site.asked.clear()
+    run(workspace)
+    assert site.asked == {"/good/2": 1} and outcome(workspace) == expected
+    consistent(workspace)
+
+
+def test_a_symlink_in_the_way_is_not_written_through(workspace: Workspace, site: Site, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    data = jpeg(1)
+    name = file_name("test:0000", "original", 48, 32, hashlib.sha256(data).hexdigest(), "jpg")
+    shelf = workspace.images / hashlib.sha256(b"test:0000").hexdigest()[:2]
+    shelf.mkdir(parents=True)
+    (shelf / name).symlink_to(victim)
+    fill(workspace, originals(site, "/good/1"))
+    run(workspace)
+    assert victim.read_bytes() == b"precious" and not (shelf / name).is_symlink()
+    consistent(workspace)
+
+
+def test_the_database_functions_need_no_network() -> None:
+    code = "import sys; import lib.db.downloads; assert not {'aiohttp', 'PIL', 'numpy'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, runpy; sys.argv = ['5_download.py', '--help']\n"
+        "try: runpy.run_path('5_download.py', run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "assert not {'aiohttp', 'PIL', 'numpy', 'yarl'} & set(sys.modules)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, stdout=subprocess.DEVNULL, env=environment)

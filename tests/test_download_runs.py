@@ -1,0 +1,145 @@
+"""Step 5, one run after another: what is asked again, when, and how gently."""
+
+from __future__ import annotations
+
+import time
+
+from download_support import (  # noqa: F401 (fixtures)
+    consistent,
+    files,
+    fill,
+    only,
+    originals,
+    report,
+    rows,
+    run,
+    server_fixture,
+    site_fixture,
+    start,
+    workspace_fixture,
+)
+from hostile_server import Site, jpeg
+
+from lib.db import open_database
+from lib.db.downloads import claim
+from lib.downloading.options import PictureLimits
+from lib.net.client import Limits
+from lib.times import utc_in
+from lib.workspace import Workspace
+
+
+def test_a_second_run_asks_nobody_and_changes_nothing(workspace: Workspace, site: Site) -> None:
+    fill(workspace, originals(site, "/good/1", "/missing/1", "/noai/1", "/html/1", "/flaky/3"))
+    run(workspace)
+    before, shown = rows(workspace), files(workspace)
+    site.asked.clear()
+    assert run(workspace).states == {}
+    assert not site.asked and rows(workspace) == before and files(workspace) == shown
+
+
+def test_the_limit_counts_pictures(workspace: Workspace, site: Site) -> None:
+    fill(workspace, originals(site, *[f"/good/{n}" for n in range(9)]))
+    assert run(workspace, limit=4).states == {"done": 4}
+    assert run(workspace).states == {"done": 5}
+    assert set(site.asked.values()) == {1}
+
+
+def test_an_address_that_step_4_took_away_meanwhile(workspace: Workspace, site: Site) -> None:
+    site.slow = 0.3
+    fill(workspace, originals(site, "/good/1"))
+    process = start(workspace)
+    while not site.asked and process.poll() is None:
+        time.sleep(0.01)
+    with open_database(workspace.database) as db:
+        db.execute("DELETE FROM image_variants")
+    assert process.wait(30) == 0
+    assert (only(workspace)["state"], only(workspace)["variant_id"]) == ("done", None)
+    consistent(workspace)
+
+
+def test_retry_failed_all_or_by_reason(workspace: Workspace, site: Site) -> None:
+    fill(workspace, originals(site, "/good/1", "/missing/1", "/html/1", "/noai/1"))
+    run(workspace)
+    site.asked.clear()
+    run(workspace, retry=["not_an_image"])
+    assert site.asked == {"/html/1": 1}
+    run(workspace, retry=[])
+    assert site.asked == {"/html/1": 2, "/missing/1": 1}
+    assert rows(workspace)["test:0002"]["attempts"] == 3
+
+
+def test_a_long_retry_after_leaves_the_row_for_a_later_run(workspace: Workspace, site: Site) -> None:
+    """Ten rows of one host, asked one at a time: the first answer speaks for all of them."""
+    fill(workspace, originals(site, *[f"/late/{n}" for n in range(10)]))
+    made = report(workspace, per_host=1)
+    found = list(rows(workspace).values())
+    assert {row["state"] for row in found} == {"pending"} and sum(site.asked.values()) == 1
+    assert {row["reason"] for row in found} == {"http_429", "host_paused"}
+    assert all(utc_in(3000) < row["next_try_at"] <= utc_in(3600) for row in found)
+    assert made.waiting == 10
+    before = rows(workspace)
+    run(workspace)
+    assert rows(workspace) == before and sum(site.asked.values()) == 1
+
+
+def test_a_busy_host_keeps_nobody_waiting(workspace: Workspace, site: Site) -> None:
+    slow = {f"slow:{n}": [("original", site.address(f"/silent/{n}"))] for n in range(6)}
+    good = {f"good:{n}": [("original", site.address(f"/good/{n}").replace("127.0.0.1", "localhost"))] for n in range(6)}
+    fill(workspace, slow)
+    fill(workspace, good)
+    tally = run(workspace, per_host=1, retries=0, limit=12)
+    assert tally.states == {"done": 6, "failed": 6}
+    assert max(site.first_asked[f"/good/{n}"] for n in range(6)) < site.first_asked["/silent/5"]
+
+
+def test_per_host_limit(workspace: Workspace, site: Site) -> None:
+    site.slow = 0.02
+    fill(workspace, originals(site, *[f"/good/{n}" for n in range(40)]))
+    run(workspace, per_host=3, concurrency=20)
+    assert site.most_at_once <= 3 and len(site.peers) <= 3
+
+
+def test_rows_of_another_live_process_are_left_alone(workspace: Workspace, site: Site) -> None:
+    fill(workspace, originals(site, "/good/1", "/good/2"))
+    run(workspace, limit=1)
+    with open_database(workspace.database) as db:
+        db.execute("UPDATE downloads SET state = 'pending', lease = 'elsewhere:1', lease_until = ?", (utc_in(60),))
+        assert claim(db, "here:2", utc_in(60), ("", -1), 10) == []
+        db.execute("UPDATE downloads SET lease_until = ?", (utc_in(-60),))
+        assert len(claim(db, "here:2", utc_in(60), ("", -1), 10)) == 2
+
+
+def test_memory_holds_a_window_of_rows_only(workspace: Workspace, site: Site) -> None:
+    """More rows than the window, all to one host: they come out of the database in blocks."""
+    fill(workspace, originals(site, *[f"/good/{n}" for n in range(2600)]))
+    tally = run(workspace, per_host=16)
+    assert tally.states == {"done": 2600} and sum(site.asked.values()) == 2600
+    assert len(site.peers) <= 16  # kept alive, not opened anew
+    consistent(workspace)
+
+
+def test_a_large_picture_goes_through_a_temporary_file(workspace: Workspace, site: Site) -> None:
+    fill(workspace, originals(site, "/big/1"))
+    run(workspace, limits=Limits(max_bytes=8 << 20))
+    ((name, data),) = files(workspace).items()
+    assert len(data) > 6 << 20 and data.startswith(jpeg(1)) and name.endswith(".jpg")
+    consistent(workspace)
+    fill(workspace, {"other:1": [("original", site.address("/big/2"))]})
+    run(workspace, limits=Limits(max_bytes=5 << 20))
+    assert rows(workspace)["other:1"]["reason"] == "too_large"
+    consistent(workspace)
+
+
+def test_the_limit_on_pixels_is_an_option(workspace: Workspace, site: Site) -> None:
+    fill(workspace, originals(site, "/good/1"))
+    run(workspace, pictures=PictureLimits(1000))
+    assert only(workspace)["reason"] == "too_many_pixels" and files(workspace) == {}
+
+
+def test_no_cookie_is_kept_and_no_password_sent(workspace: Workspace, site: Site) -> None:
+    fill(workspace, originals(site, "/cookie/1", "/good/1"))
+    with open_database(workspace.database) as db:
+        db.execute("UPDATE image_variants SET url = replace(url, '//', '//me:secret@')")
+    run(workspace, concurrency=1)
+    assert {row["state"] for row in rows(workspace).values()} == {"done"}
+    assert all("Cookie" not in h and "Authorization" not in h for h in site.headers.values())
