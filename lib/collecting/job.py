@@ -61,11 +61,12 @@ class Job:
 
     def check(self) -> None:
         """Whether the engine can do what is asked for. Raises UsageError."""
-        filters = filters_in(vars(self.args))
-        self.engine.filter_params(filters)
-        for kind, wanted in (("picture", self.args.images), ("keyword", self.args.keywords or self.args.keywords_file)):
-            if wanted and kind.replace("picture", "image") not in self.engine.kinds:
+        args, filters = self.args, filters_in(vars(self.args))
+        for kind, wanted in (("image", args.images), ("keyword", args.keywords or args.keywords_file)):
+            if wanted and kind not in self.engine.kinds:
                 raise UsageError(f"{self.engine.name} cannot search by {kind}; choose another --engine.")
+            if wanted:
+                self.engine.filter_params(filters, kind)
 
     def plan(self) -> list[Planned]:
         """What is to be done, in order; writes nothing. Raises UsageError."""

@@ -180,12 +180,9 @@ def check(args: Namespace) -> None:
         raise UsageError("--yes belongs to --expand; leave it out.")
     if args.replay:
         _check_replay(args)
-    if filters := filters_in(vars(args)):
-        flag = f"--{next(iter(filters))}"
-        if args.images:
-            raise UsageError(f"{flag} narrows searches by keyword only; search for the pictures in a run without it.")
-        if not names_queries(args):
-            raise UsageError(f"{flag} is part of a new search; give --keywords with it.")
+    filters = filters_in(vars(args))
+    if filters and not names_queries(args) and not args.expand:
+        raise UsageError(f"--{next(iter(filters))} is part of a new search; give --keywords with it.")
 
 
 def _check_replay(args: Namespace) -> None:

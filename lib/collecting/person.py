@@ -6,11 +6,13 @@ Nothing here answers a captcha or looks at what it asks; the page is looked at n
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
+from urllib.parse import urljoin, urlsplit
 
 from lib.collecting.pace import Interrupted, Pacer
 from lib.engines.base import UPLOAD, Answer, Engine, FetchError
@@ -48,8 +50,7 @@ class Person:
             if self.passed > before:
                 return True
             try:
-                is_page = answer.part != UPLOAD and answer.body.lstrip()[:1] == b"<"
-                await window.show(answer.url if is_page else address)
+                await window.show(captcha_address(answer) or address)
                 if not await self._is_gone(window):
                     return False
             except FetchError as error:
@@ -77,3 +78,17 @@ class Person:
                 return True
         log.warning("%s: nobody has answered the captcha in time", self.engine.name)
         return False
+
+
+def captcha_address(answer: Answer) -> str:
+    """Where the captcha can be seen: the answer itself where it is a page, or what its JSON names; else empty. Pure."""
+    if answer.part == UPLOAD:
+        return ""
+    if answer.body.lstrip()[:1] == b"<":
+        return answer.url
+    try:
+        named = urljoin(answer.url, json.loads(answer.body)["captcha"]["captcha-page"])
+    except (ValueError, KeyError, TypeError):
+        return ""
+    here, there = urlsplit(answer.url), urlsplit(named)
+    return named if (here.scheme, here.netloc) == (there.scheme, there.netloc) else ""
