@@ -7,10 +7,15 @@ Examples
     python 2_ingest_db.py
     python 2_ingest_db.py --dry-run
     python 2_ingest_db.py --retry-failed
+    python 2_ingest_db.py --watch
+    python 2_ingest_db.py --reparse
     python 2_ingest_db.py --rescan
     python 2_ingest_db.py --import old/XHR
     python 2_ingest_db.py --import old/yandex_images.db
     python 2_ingest_db.py --import urls.parquet
+    python 2_ingest_db.py --import-folder photos
+    python 2_ingest_db.py --check
+    python 2_ingest_db.py --check --repair
 
 An answer that cannot be read is marked as failed with a reason, and the others go on. Running it again reads only
 what is new.
@@ -22,7 +27,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,8 +36,7 @@ from lib.errors import UsageError
 from lib.workspace import Workspace
 
 if TYPE_CHECKING:
-    from lib.db.ingest import Answer
-    from lib.imports import Source
+    from lib.check import Findings
     from lib.ingest import Totals
 
 
@@ -40,10 +44,19 @@ def build_parser() -> argparse.ArgumentParser:
     made = cli.parser(__doc__, "ingest")
     made.add_argument("--import", dest="source", type=Path, metavar="PATH",
                       help="take in raw answers, a list of URLs or another pipeline's database")  # fmt: skip
+    made.add_argument("--import-folder", dest="folder", type=Path, metavar="DIR",
+                      help="take in pictures that are on disk, each content once, with sidecars")  # fmt: skip
     made.add_argument("--rescan", action="store_true",
                       help="also take in files below xhr/ that the database does not know")  # fmt: skip
     made.add_argument("--retry-failed", action="store_true", help="read the answers again that could not be read")
-    made.add_argument("--strict", action="store_true", help="end with exit code 3 when an answer could not be read")
+    made.add_argument("--reparse", action="store_true",
+                      help="read all answers again with a better parser; downloads stay")  # fmt: skip
+    made.add_argument("--watch", nargs="?", type=cli.positive, const=0, metavar="SECONDS",
+                      help="go on as step 1 writes, until Ctrl-C or until nothing came for SECONDS")  # fmt: skip
+    made.add_argument("--check", action="store_true", help="compare the database with the disk, both ways, and exit")
+    made.add_argument("--repair", action="store_true", help="with --check: put right what can be put right")
+    made.add_argument("--strict", action="store_true",
+                      help="exit code 3 when something could not be read or --check found anything")  # fmt: skip
     cli.add_limit(made, "answers (or pictures of an imported list)")
     cli.add_workers(made)
     cli.add_dry_run(made)
@@ -56,17 +69,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def check(args: argparse.Namespace) -> None:
     workspace = Workspace(args.workspace)
-    if not workspace.database.exists() and not args.source and not args.rescan:
+    if args.repair and not args.check:
+        raise UsageError("--repair belongs to --check; give both.")
+    if args.watch is not None and args.dry_run:
+        raise UsageError("--watch would wait for what a dry run does not write; give one of them.")
+    chosen = [name for name, given in (("--import", args.source), ("--import-folder", args.folder),
+                                       ("--check", args.check), ("--reparse", args.reparse)) if given]  # fmt: skip
+    if len(chosen) > 1:
+        raise UsageError(f"{' and '.join(chosen)} are different jobs; give one of them.")
+    if not workspace.database.exists() and not args.source and not args.folder and not args.rescan:
         raise UsageError(f"there is no database in {workspace.root}; run 1_collect.py first.")
 
 
 def work(session: cli.Session) -> cli.Summary:
-    from lib.imports import recognise
-
-    source = recognise(session.args.source) if session.args.source else None
-    if source:
-        cli.log.info("took %s for %s", source.path, source.description)
-    totals = import_records(session, source) if source and source.records else ingest_answers(session, source)
+    if session.args.check:
+        return check_disk(session)
+    totals = take_in(session)
     failed = {f"failed_{reason}": count for reason, count in sorted(totals.reasons.items())}
     counts: dict[str, int | float | str] = {
         "answers": totals.answers,
@@ -76,69 +94,61 @@ def work(session: cli.Session) -> cli.Summary:
         "new_pictures": totals.saved.new,
         "known_pictures": totals.saved.known,
     }
+    if session.args.folder:
+        counts["files"] = counts.pop("answers")
     if not session.dry_run:
         counts |= {"new_addresses": totals.saved.variants, "new_results": totals.saved.results}
     exit_code = 3 if session.args.strict and totals.failed else 0
     return cli.Summary(counts, next="python 3_domain_report.py", exit_code=exit_code)
 
 
-def import_records(session: cli.Session, source: Source) -> Totals:
-    from lib.record_import import save_records
+def take_in(session: cli.Session) -> Totals:
+    from lib.imports import recognise
 
-    return save_records(
-        session.db, source, session.run_id,
-        limit=session.args.limit, preview=session.dry_run, stopping=session.stopping, bar=session.bar,
-    )  # fmt: skip
+    args, db, workspace = session.args, session.db, session.workspace
+    shared = {"limit": args.limit, "preview": session.dry_run, "stopping": session.stopping, "bar": session.bar}
+    if args.folder:
+        from lib.folder_import import import_folder
 
-
-def ingest_answers(session: cli.Session, source: Source | None) -> Totals:
-    from itertools import islice
-
-    from lib.ingest import ingest
-
-    answers, total = preview_answers(session, source) if session.dry_run else take_in(session, source)
-    if limit := session.args.limit:
-        answers, total = islice(answers, limit), min(limit, total)
-    return ingest(
-        session.db, session.workspace, answers, total,
-        workers=session.args.workers, preview=session.dry_run, stopping=session.stopping, bar=session.bar,
-    )  # fmt: skip
-
-
-def take_in(session: cli.Session, source: Source | None) -> tuple[Iterator[Answer], int]:
-    """Gives rows to what has none yet; then everything that is pending."""
-    from lib.db import ingest as answers
-    from lib.raw_files import adopt, adopt_strays, find_strays
-
-    db, workspace = session.db, session.workspace
+        return import_folder(db, workspace, args.folder, session.run_id, **shared)
+    source = recognise(args.source) if args.source else None
     if source:
-        taken = adopt(db, workspace, source.answers, len(source.answers), session.run_id,
-                      stopping=session.stopping, bar=session.bar)  # fmt: skip
-        cli.log.info("%s new raw answers, %s known or unreadable", taken.new, taken.left_out)
-    if session.args.rescan:
-        taken = adopt_strays(db, workspace, find_strays(db, workspace), session.run_id)
-        cli.log.info("%s raw answers had no row", taken.new)
-    if session.args.retry_failed:
-        answers.retry_failed(db)
-    return answers.iter_pending(db), answers.count_pending(db)
+        cli.log.info("took %s for %s", source.path, source.description)
+    if source and source.records:
+        from lib.record_import import save_records
+
+        return save_records(db, source, session.run_id, **shared)
+    from lib.ingest_run import Wanted, ingest_answers, watch
+
+    wanted = Wanted(
+        session.run_id, source, args.rescan, args.retry_failed, args.reparse, workers=args.workers, **shared
+    )
+    return ingest_answers(db, workspace, wanted) if args.watch is None else watch(db, workspace, wanted, args.watch)
 
 
-def preview_answers(session: cli.Session, source: Source | None) -> tuple[Iterator[Answer], int]:
-    """The same answers, without giving a row to anything."""
-    from itertools import chain
+def check_disk(session: cli.Session) -> cli.Summary:
+    from lib.check import Checker, Findings
 
-    from lib.db import ingest as answers
-    from lib.raw_files import find_strays, would_adopt
+    checker = Checker(session.db, session.workspace, Findings(), session.args.repair and not session.dry_run,
+                      session.stopping, session.bar)  # fmt: skip
+    found = checker.run(session.run_id)
+    if not session.args.json:
+        show(found)
+    counts: dict[str, int | float | str] = {"files": found.files, "answers": found.answers, **found.counts()}
+    left = sum(found.counts().values()) - found.repaired
+    note = "put right what can be: python 2_ingest_db.py --check --repair" if left and not session.args.repair else ""
+    return cli.Summary(
+        {**counts, "repaired": found.repaired}, note=note, exit_code=3 if session.args.strict and left > 0 else 0
+    )
 
-    db, found = session.db, list(source.answers if source else ())
-    if session.args.rescan:
-        found += find_strays(db, session.workspace)
-    parts = [answers.iter_pending(db), would_adopt(db, found)]
-    total = answers.count_pending(db) + len(found)
-    if session.args.retry_failed:
-        parts.append(answers.iter_failed(db))
-        total += answers.count_failed(db)
-    return chain(*parts), total
+
+def show(found: Findings) -> None:
+    from lib.check import PROBLEMS
+
+    for kind, count in found.counts().items():
+        print(f"{kind}  {count:,}  ({PROBLEMS[kind]})")
+        for where in found.problems[kind].examples:
+            print(cli.clean(f"    {where}"))
 
 
 if __name__ == "__main__":

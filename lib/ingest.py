@@ -6,18 +6,23 @@ verdicts of its answers are written in one transaction, so that after a kill an 
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import logging
+import marshal
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import orjson
 
 from lib.db import Database
+from lib.db.bulk import bulk_mode
 from lib.db.images import PictureRows, Row, Saved, known_images, save_pictures
-from lib.db.ingest import Answer, Verdict, prepare_for_bulk, save_verdicts
+from lib.db.ingest import Answer, Verdict, answers_there, save_verdicts
 from lib.domains import registrable_domain
 from lib.parsers import parser_for
 from lib.parsers.raw_json import LARGEST_BODY
@@ -29,9 +34,13 @@ from lib.workspace import Workspace
 
 log = logging.getLogger("gleaner")
 
-# Results a transaction. Ids are hashes, so a batch touches pages all over every index: four times as many results write
-# hardly more pages. A batch takes about a second, far below what another step waits for the lock.
-BATCH_RESULTS = 20_000
+# Ids are hashes, so a transaction touches pages all over every index, and one of five times as many results writes
+# hardly more of them. Another step waits for the lock at most that long, and finds it free for a moment in between:
+# SQLite looks again every 100 ms.
+TRANSACTION_SECONDS = 4.0
+TRANSACTION_RESULTS = 200_000
+GAP_SECONDS = 0.12
+BATCH_RESULTS = 4_000  # rows that are in memory at once, beside those that wait to be read
 BATCH_ANSWERS = 200
 FEW_ANSWERS = 200  # below this, starting worker processes takes longer than the work
 CHUNK = 8
@@ -50,10 +59,13 @@ class Job:
 
 @dataclass
 class Reading:
-    """What a worker sends back."""
+    """What a worker sends back. The rows are packed: unpacking plain tuples is cheaper than unpickling objects."""
 
     verdict: Verdict
-    rows: PictureRows = field(default_factory=PictureRows)
+    packed: bytes = b""
+
+    def rows(self) -> PictureRows:
+        return PictureRows(*marshal.loads(self.packed)) if self.packed else PictureRows()
 
 
 @dataclass
@@ -75,6 +87,13 @@ class Totals:
             self.results += reading.verdict.items
             if reading.verdict.state == "failed":
                 self.reasons[reading.verdict.reason] += 1
+
+    def include(self, other: Totals) -> None:
+        """Adds what a further pass did."""
+        self.answers += other.answers
+        self.results += other.results
+        self.reasons.update(other.reasons)
+        self.add(other.saved)
 
     def add(self, saved: Saved) -> None:
         self.saved.new += saved.new
@@ -105,7 +124,8 @@ def read_answer(job: Job) -> Reading:
         return _failed(answer, f"parse_error:{type(error).__name__}")
     rows = picture_rows(answer, page, utc_now())
     drift = orjson.dumps(page.drift).decode()
-    return Reading(Verdict(answer.id, "done", "", len(page.images), drift, parser.name), rows)
+    packed = marshal.dumps((rows.images, rows.variants, rows.results))
+    return Reading(Verdict(answer.id, "done", "", len(page.images), drift, parser.name), packed)
 
 
 def stable_reason(reason: str) -> str:
@@ -170,29 +190,55 @@ def ingest(
     *,
     workers: int = 1,
     preview: bool = False,
+    replace: bool = False,
     stopping: Callable[[], bool] = lambda: False,
     bar: BarFactory = no_bar,
 ) -> Totals:
-    """Reads the answers and writes what they hold; with `preview`, only counts what would be written."""
+    """Reads the answers and writes what they hold; with `preview`, only counts what would be written.
+
+    `replace` lets what is read now take the place of what an older parser had read, in pictures met again too.
+    """
     totals, seen = Totals(), set[str]()
-    prepare_for_bulk(db)
+    replaced: set[int] | None = set() if replace else None
     jobs = (Job(answer, workspace.to_path(answer.path)) for answer in _until(answers, stopping))
     readings = _readings(jobs, workers if total > FEW_ANSWERS else 1)
-    with bar(total, "Ingesting", "answer") as progress:
-        for batch in _batches(readings):
-            totals.count(batch)
-            totals.add(preview_rows(db, _rows_of(batch), seen) if preview else save_batch(db, batch))
-            progress.update(len(batch))
-            progress.set_postfix_str(f"{totals.results:,} results")
+    with bar(total, "Ingesting", "answer") as progress, bulk_mode(db, foreign_keys=False) as wal, seldom_collecting():
+        for batches in _transactions(_batches(readings)):
+            with nullcontext() if preview else db.transaction():
+                for batch in batches:
+                    totals.count(batch)
+                    totals.add(preview_rows(db, _rows_of(batch), seen) if preview else save_batch(db, batch, replaced))
+                    progress.update(len(batch))
+                    progress.set_postfix_str(f"{totals.results:,} results")
+            wal.committed()
     return totals
 
 
-def save_batch(db: Database, batch: list[Reading]) -> Saved:
-    """Writes the pictures of some answers and the answers' verdicts in one transaction."""
-    rows = _rows_of(batch)
+@contextmanager
+def seldom_collecting() -> Iterator[None]:
+    """Python looks for circular garbage seldom: rows have none, and the search took a tenth of the time."""
+    before = gc.get_threshold()
+    rarely_collect()
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+
+
+def rarely_collect() -> None:
+    gc.set_threshold(200_000, 20, 20)
+
+
+def save_batch(db: Database, batch: list[Reading], replaced: set[int] | None = None) -> Saved:
+    """Writes the pictures of some answers together with the answers' verdicts.
+
+    The connection does not check parents; an answer that has gone since it was read takes what it held with it.
+    """
     with db.transaction():
-        saved = save_pictures(db, rows, utc_now())
-        save_verdicts(db, [reading.verdict for reading in batch])
+        there = answers_there(db, [reading.verdict.id for reading in batch])
+        kept = [reading for reading in batch if reading.verdict.id in there]
+        saved = save_pictures(db, _rows_of(kept), utc_now(), replaced)
+        save_verdicts(db, [reading.verdict for reading in kept])
     return saved
 
 
@@ -207,7 +253,7 @@ def preview_rows(db: Database, rows: PictureRows, seen: set[str]) -> Saved:
 def _rows_of(batch: list[Reading]) -> PictureRows:
     rows = PictureRows()
     for reading in batch:
-        rows.add(reading.rows)
+        rows.add(reading.rows())
     return rows
 
 
@@ -219,13 +265,31 @@ def _until(answers: Iterable[Answer], stopping: Callable[[], bool]) -> Iterator[
 
 
 def _readings(jobs: Iterable[Job], workers: int) -> Iterator[Reading]:
+    init = rarely_collect if workers > 1 else None
     # In order: where two answers disagree about a picture the earlier one counts, also after a kill.
-    for outcome in stream(read_answer, jobs, workers=workers, chunk=CHUNK, ordered=True):
+    for outcome in stream(read_answer, jobs, workers=workers, chunk=CHUNK, ordered=True, init=init):
         if outcome.value is None:
             log.warning("%s could not be read: %s", outcome.item.answer.path, outcome.error)
             yield _failed(outcome.item.answer, f"parse_error:{outcome.error.partition(':')[0]}")
         else:
             yield outcome.value
+
+
+def _transactions(batches: Iterator[list[Reading]]) -> Iterator[Iterator[list[Reading]]]:
+    """The batches of one transaction after the other; a moment's rest after each that was long."""
+    for first in batches:
+        started = time.monotonic()
+        yield _until_due(first, batches, started + TRANSACTION_SECONDS)
+        if time.monotonic() - started > 1:
+            time.sleep(GAP_SECONDS)
+
+
+def _until_due(first: list[Reading], batches: Iterator[list[Reading]], due: float) -> Iterator[list[Reading]]:
+    results = sum(reading.verdict.items for reading in first)
+    yield first
+    while time.monotonic() < due and results < TRANSACTION_RESULTS and (batch := next(batches, None)):
+        results += sum(reading.verdict.items for reading in batch)
+        yield batch
 
 
 def _batches(readings: Iterable[Reading]) -> Iterator[list[Reading]]:

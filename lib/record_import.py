@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 
 from lib.db import Database
+from lib.db.bulk import bulk_mode
 from lib.db.images import PictureRows, Saved, save_pictures
 from lib.db.ingest import Answer, ensure_query
 from lib.imports import Source
-from lib.ingest import Totals, picture_rows, prepare_for_bulk, preview_rows
+from lib.ingest import Totals, picture_rows, preview_rows
 from lib.progress import BarFactory, no_bar
 from lib.records import ImageRecord, ParsedPage
 from lib.times import utc_now
@@ -30,8 +31,7 @@ def save_records(
     """Writes the records of a source in batches; with `preview`, only counts what would be written."""
     assert source.records is not None
     totals, seen, number = Totals(), set[str](), 0
-    prepare_for_bulk(db)
-    with bar(None, "Importing", "picture") as progress:
+    with bar(None, "Importing", "picture") as progress, bulk_mode(db) as log:
         for records in _batches(islice(source.records(), limit)):
             if not preview and not number:  # only now is the source known to be readable
                 with db.transaction():
@@ -40,6 +40,7 @@ def save_records(
             rows = picture_rows(query, ParsedPage(tuple(records)), utc_now())
             totals.results += len(records)
             totals.add(preview_rows(db, rows, seen) if preview else _save(db, rows))
+            log.committed()
             progress.update(len(records))
             if stopping():
                 break

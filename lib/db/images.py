@@ -62,16 +62,22 @@ def known_images(db: Database, ids: Sequence[str]) -> set[str]:
     return {row[0] for row in rows}
 
 
-def save_pictures(db: Database, rows: PictureRows, now: str) -> Saved:
+def save_pictures(db: Database, rows: PictureRows, now: str, replaced: set[int] | None = None) -> Saved:
     """Writes pictures with their addresses, results and pending downloads; inside the caller's transaction.
 
     New pictures go in with plain inserts. Only those met again, in the database or earlier in these rows, pay for the
-    comparison with what is known.
+    comparison with what is known. Given `replaced`, the first meeting of a picture takes the place of what is known;
+    the set remembers (by their hash) which pictures have been met.
     """
     known = known_images(db, [row[0] for row in rows.images])
     fresh, again = _split(rows.images, known)
     fresh_ids = {row[0] for row in fresh}
     db.executemany(_INSERT_IMAGE, fresh)
+    if replaced is not None:
+        replaced.update(hash(row[0]) for row in fresh)
+        first = {row[0]: row for row in reversed(again) if hash(row[0]) not in replaced}
+        db.executemany(_REPLACE_IMAGE, [(*row[1:-1], row[0], *row[1:-1]) for row in first.values()])
+        replaced.update(map(hash, first))
     db.executemany(_MERGE_IMAGE, again)
     variants = db.executemany(_INSERT_VARIANT, rows.variants).rowcount
     met_again = {row[0] for row in again}
@@ -145,6 +151,15 @@ def _merge_image_sql() -> str:
     )
 
 
+def _replace_image_sql() -> str:
+    """Everything but the time of the first meeting; a row that would stay as it is is not written."""
+    columns = IMAGE_COLUMNS[1:-1]
+    sets = ", ".join(f"{column} = ?" for column in columns)
+    changes = " OR ".join(f"{column} IS NOT ?" for column in columns)
+    return f"UPDATE images SET {sets} WHERE id = ? AND ({changes})"
+
+
+_REPLACE_IMAGE = _replace_image_sql()
 _INSERT_IMAGE = _insert("images", IMAGE_COLUMNS)
 _MERGE_IMAGE = _merge_image_sql()
 _INSERT_VARIANT = _insert("image_variants", VARIANT_COLUMNS)

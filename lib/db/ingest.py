@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from json import dumps
 
 from lib.db.connection import Database
 from lib.times import utc_now
@@ -50,32 +51,42 @@ class NewAnswer:
     fetched_at: str
 
 
-def prepare_for_bulk(db: Database) -> None:
-    """Gives this connection a page cache that holds the upper levels of every index of a million pictures.
-
-    SQLite's own 2 MB made the writer read each index page again for every batch: a fifth of its time.
-    """
-    db.execute("PRAGMA cache_size = -98304")  # KiB
-
-
 def count_pending(db: Database) -> int:
     return int(db.value("SELECT count(*) FROM responses WHERE ingest_state = 'pending'"))
 
 
 def iter_pending(db: Database) -> Iterator[Answer]:
     """Every pending answer in the order of arrival, in blocks, so that rows may change while reading."""
+    return _iter_answers(db, "ingest_state = 'pending' AND ")
+
+
+def iter_all(db: Database) -> Iterator[Answer]:
+    """Every answer in the order of arrival, whether it was read before or not."""
+    return _iter_answers(db, "")
+
+
+def count_all(db: Database) -> int:
+    return int(db.value("SELECT count(*) FROM responses"))
+
+
+def _iter_answers(db: Database, condition: str) -> Iterator[Answer]:
     last = 0
     while True:
         rows = db.rows(
             "SELECT responses.id, query_id, engine, page, part, path, sha256, responses.outcome FROM responses"
-            " JOIN queries ON queries.id = query_id"
-            " WHERE ingest_state = 'pending' AND responses.id > ? ORDER BY responses.id LIMIT ?",
+            f" JOIN queries ON queries.id = query_id WHERE {condition}responses.id > ? ORDER BY responses.id LIMIT ?",
             (last, BLOCK),
         )
         yield from (Answer(*row) for row in rows)
         if len(rows) < BLOCK:
             return
         last = int(rows[-1]["id"])
+
+
+def answers_there(db: Database, ids: Sequence[int]) -> set[int]:
+    """Those of the answers that still have a row."""
+    rows = db.execute("SELECT id FROM responses WHERE id IN (SELECT value FROM json_each(?))", (dumps(list(ids)),))
+    return {row[0] for row in rows}
 
 
 def save_verdicts(db: Database, verdicts: Iterable[Verdict]) -> None:

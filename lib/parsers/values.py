@@ -82,7 +82,7 @@ def flag(value: Any) -> bool:
 
 def address(value: Any) -> str:
     """A URL as sent, scheme-less `//` completed to https; empty for what is no text or is absurdly long."""
-    found = text(value)
+    found = value.strip() if type(value) is str and len(value) <= URL_LIMIT and "\x00" not in value else text(value)
     if len(found) > URL_LIMIT:
         return ""
     return "https:" + found if found.startswith("//") else found

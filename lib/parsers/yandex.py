@@ -242,15 +242,22 @@ def _read_variants(entity: Mapping[str, Any], viewer: Mapping[str, Any], referer
     _add(found, "thumb", thumb.get("url"), thumb_width, thumb_height)
     _add(found, "thumb", entity.get("image"), entity.get("width"), entity.get("height"))
     made = [VariantRecord(kind, url, w, h, size_, referer) for url, (kind, w, h, size_) in found.items()]
-    return sorted(made[:MOST_VARIANTS], key=lambda variant: _KIND_ORDER[variant.kind])
+    made.sort(key=_kind_order)
+    return made[:MOST_VARIANTS]
+
+
+def _kind_order(variant: VariantRecord) -> int:
+    return _KIND_ORDER[variant.kind]
 
 
 def _add(found: dict[str, list[Any]], kind: str, url: Any, width: Any, height: Any, size: Any = None) -> None:
     link = address(url)
     if not link:
         return
-    claim = [kind, whole(width), whole(height), whole(size)]
-    known = found.setdefault(link, claim)
-    if known is not claim:
-        for place in (1, 2, 3):
-            known[place] = known[place] or claim[place]
+    known = found.get(link)
+    if known is None:
+        found[link] = [kind, whole(width), whole(height), whole(size)]
+        return
+    for place, claim in ((1, width), (2, height), (3, size)):
+        if known[place] is None:
+            known[place] = whole(claim)

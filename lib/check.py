@@ -1,0 +1,226 @@
+"""`--check`: the database compared with the disk, both ways, and what can be put right.
+
+Rows without files, files without rows, bytes that are no longer those that were kept, raw answers that have gone. A
+repair deletes nothing: a lost file makes its picture pending, so that step 5 fetches it again; a file without a row
+gets one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+from lib.db import Database
+from lib.db import check as table
+from lib.db.files import FileRow
+from lib.db.on_disk import add_or_restore_files
+from lib.decode import DecodeError, read_header
+from lib.pictures import sha256_of
+from lib.progress import BarFactory, no_bar
+from lib.raw_files import adopt_strays, find_strays
+from lib.workspace import Workspace
+
+EXAMPLES = 10  # kept of every kind of problem
+BATCH = 500
+
+# What each problem is called, and what a repair does about it.
+PROBLEMS = {
+    "missing_file": "the row's file is gone: marked as missing",
+    "changed_file": "its bytes are not those that were kept: marked as missing, the new content gets a row",
+    "came_back": "a missing file lies in its place again: marked as present",
+    "unknown_file": "a picture without a row: gets one",
+    "not_a_picture": "a file among the pictures that is none: left alone",
+    "done_without_file": "counts as downloaded and has no file: pending again, for step 5",
+    "no_download": "a picture without a row in downloads: gets a pending one",
+    "missing_answer": "a raw answer is gone: its pictures stay, the reason is noted",
+    "changed_answer": "a raw answer has other bytes than those that were received: the reason is noted",
+    "unknown_answer": "a raw answer without a row: gets one, to be ingested",
+    "broken_reference": "a row belongs to nothing: left to 4_db_cleanup.py --rule orphan",
+    "damaged_database": "SQLite finds the database damaged: put back a backup (4_db_cleanup.py --restore)",
+}
+
+
+@dataclass
+class Problem:
+    """One kind of problem: how often it was met, and the first few places."""
+
+    count: int = 0
+    examples: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Findings:
+    """Everything that a check found, by the names of `PROBLEMS`; `files` and `answers` are how many it looked at."""
+
+    files: int = 0
+    answers: int = 0
+    problems: dict[str, Problem] = field(default_factory=dict)
+    repaired: int = 0
+
+    def add(self, kind: str, where: str) -> None:
+        found = self.problems.setdefault(kind, Problem())
+        found.count += 1
+        if len(found.examples) < EXAMPLES:
+            found.examples.append(where)
+
+    def counts(self) -> dict[str, int]:
+        return {kind: self.problems[kind].count for kind in PROBLEMS if kind in self.problems}
+
+
+@dataclass(frozen=True)
+class Checker:
+    """A check of one workspace; with `repair`, what it finds is put right on the way, a transaction a batch."""
+
+    db: Database
+    workspace: Workspace
+    findings: Findings
+    repair: bool = False
+    stopping: Callable[[], bool] = lambda: False
+    bar: BarFactory = no_bar
+
+    def run(self, run_id: int) -> Findings:
+        """Looks at everything. The database itself comes first: what is damaged can prove nothing."""
+        for fault in table.damage(self.db):
+            self.findings.add("damaged_database", fault)
+        if self.findings.problems:
+            return self.findings
+        for part in (self.files, self.strange_files, self.rows, self.answers, lambda: self.strange_answers(run_id)):
+            if self.stopping():
+                break
+            part()
+        return self.findings
+
+    def files(self) -> None:
+        """Every row of `files` against its file."""
+        with self.bar(None, "Checking", "file") as progress:
+            for claims in _blocks(table.iter_files(self.db)):
+                states: dict[str, str] = {}
+                changed: list[FileRow] = []
+                for claim in claims:
+                    path = self.workspace.to_path(claim.path)
+                    found = _judge(path, claim)
+                    if found:
+                        self.findings.add(found, claim.path)
+                        states[claim.sha256] = "present" if found == "came_back" else "missing"
+                    if found == "changed_file" and (row := _file_row(self.workspace, path)):
+                        changed.append(row)
+                self.findings.files += len(claims)
+                progress.update(len(claims))
+                if self.repair and states:
+                    self._settle_files(states, changed)
+                if self.stopping():
+                    return
+
+    def _settle_files(self, states: dict[str, str], changed: list[FileRow]) -> None:
+        with self.db.transaction():
+            for state in ("missing", "present"):
+                table.set_file_state(self.db, [sha256 for sha256, new in states.items() if new == state], state)
+            add_or_restore_files(self.db, changed)
+        self.findings.repaired += len(states)
+
+    def strange_files(self) -> None:
+        """Every file below images/ that no row tells of."""
+        for paths in _blocks(_files_below(self.workspace.images)):
+            texts = {self.workspace.to_text(path): path for path in paths}
+            unknown = [texts[text] for text in texts.keys() - table.known_paths(self.db, list(texts))]
+            rows = []
+            for path in sorted(unknown):
+                row = _file_row(self.workspace, path)
+                # A changed file was told of already; without a repair its new content has no row yet.
+                self.findings.add("unknown_file" if row else "not_a_picture", self.workspace.to_text(path))
+                rows += [row] if row else []
+            if self.repair and rows:
+                with self.db.transaction():
+                    add_or_restore_files(self.db, rows)
+                self.findings.repaired += len(rows)
+            if self.stopping():
+                return
+
+    def rows(self) -> None:
+        """Rows that contradict each other."""
+        for kind, image_ids, mend in (
+            ("done_without_file", table.without_file(self.db), table.ask_again),
+            ("no_download", table.without_download(self.db), table.add_downloads),
+        ):
+            for image_id in image_ids:
+                self.findings.add(kind, image_id)
+            if self.repair and image_ids:
+                with self.db.transaction():
+                    mend(self.db, image_ids)
+                self.findings.repaired += len(image_ids)
+        for where in table.broken_references(self.db):
+            self.findings.add("broken_reference", where)
+
+    def answers(self) -> None:
+        """Every raw answer against its file."""
+        with self.bar(None, "Checking", "answer") as progress:
+            for claims in _blocks(table.iter_answers(self.db)):
+                notes = []
+                for claim in claims:
+                    if found := _judge_answer(self.workspace.to_path(claim.path), claim.sha256):
+                        self.findings.add(found, claim.path)
+                        notes.append((claim.id, found.replace("answer", "file")))
+                self.findings.answers += len(claims)
+                progress.update(len(claims))
+                if self.repair and notes:
+                    with self.db.transaction():
+                        table.fail_answers(self.db, notes)
+                    self.findings.repaired += len(notes)
+                if self.stopping():
+                    return
+
+    def strange_answers(self, run_id: int) -> None:
+        """Raw answers that no row tells of."""
+        strays = find_strays(self.db, self.workspace)
+        for stray in strays:
+            self.findings.add("unknown_answer", self.workspace.to_text(stray.file))
+        if self.repair and strays:
+            self.findings.repaired += adopt_strays(self.db, self.workspace, strays, run_id).new
+
+
+def _judge(path: Path, claim: table.FileClaim) -> str:
+    """What is wrong with a file; empty when nothing is."""
+    try:
+        size = path.stat().st_size
+        same = size == claim.bytes and sha256_of(path) == claim.sha256
+    except OSError:
+        return "" if claim.state == "missing" else "missing_file"
+    if claim.state == "missing":
+        return "came_back" if same else ""
+    return "" if same else "changed_file"
+
+
+def _judge_answer(path: Path, sha256: str) -> str:
+    try:
+        return "changed_answer" if sha256_of(path) != sha256 and sha256 else ""
+    except OSError:
+        return "missing_answer"
+
+
+def _file_row(workspace: Workspace, path: Path) -> FileRow | None:
+    """The row that a picture file should have; None for what is no picture."""
+    try:
+        header, size, digest = read_header(path), path.stat().st_size, sha256_of(path)
+    except (DecodeError, OSError):
+        return None
+    where = workspace.to_text(path)
+    return FileRow(digest, where, size, header.format, header.width, header.height, header.frames, header.orientation)
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """The finished files below a folder: names that begin with a dot belong to work in progress."""
+    for parent, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (
+            Path(parent, name)
+            for name in sorted(names)
+            if not name.startswith(".") and not name.endswith((".json", ".part"))
+        )
+
+
+def _blocks(items: Iterator) -> Iterator[list]:
+    while block := list(islice(items, BATCH)):
+        yield block

@@ -1,0 +1,101 @@
+"""What a run of step 2 takes in: pending answers, files without rows, an import, everything again, what still comes."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import chain, islice
+
+from lib.db import Database
+from lib.db import ingest as table
+from lib.db.ingest import Answer
+from lib.imports import Source
+from lib.ingest import Totals, ingest
+from lib.progress import BarFactory, no_bar
+from lib.raw_files import adopt, adopt_strays, find_strays, would_adopt
+from lib.workspace import Workspace
+
+log = logging.getLogger("gleaner")
+
+LOOKS_EVERY = 1.0  # seconds between two looks for new answers
+LOOKS_AGAIN = 0.1  # seconds after which a wish to stop is noticed
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the command line asks for."""
+
+    run_id: int
+    source: Source | None = None
+    rescan: bool = False
+    retry_failed: bool = False
+    reparse: bool = False
+    limit: int | None = None
+    workers: int = 1
+    preview: bool = False
+    stopping: Callable[[], bool] = lambda: False
+    bar: BarFactory = no_bar
+
+
+def ingest_answers(db: Database, workspace: Workspace, wanted: Wanted) -> Totals:
+    """Reads all that is asked for, once."""
+    answers, total = (_preview if wanted.preview else _take_in)(db, workspace, wanted)
+    if wanted.limit:
+        answers, total = islice(answers, wanted.limit), min(wanted.limit, total)
+    return ingest(
+        db, workspace, answers, total,
+        workers=wanted.workers, preview=wanted.preview, replace=wanted.reparse,
+        stopping=wanted.stopping, bar=wanted.bar,
+    )  # fmt: skip
+
+
+def watch(db: Database, workspace: Workspace, wanted: Wanted, idle: float) -> Totals:
+    """Goes on reading as step 1 writes, until Ctrl-C, or until nothing new came for `idle` seconds (0: no end)."""
+    totals = ingest_answers(db, workspace, wanted)
+    last = time.monotonic()
+    while not wanted.stopping() and not (idle and time.monotonic() - last > idle):
+        if table.count_pending(db):
+            totals.include(ingest(db, workspace, table.iter_pending(db), 0, stopping=wanted.stopping))
+            last = time.monotonic()
+            log.info("%s answers, %s results so far", f"{totals.answers:,}", f"{totals.results:,}")
+        _rest(wanted.stopping)
+    return totals
+
+
+def _rest(stopping: Callable[[], bool]) -> None:
+    until = time.monotonic() + LOOKS_EVERY
+    while time.monotonic() < until and not stopping():
+        time.sleep(LOOKS_AGAIN)
+
+
+def _take_in(db: Database, workspace: Workspace, wanted: Wanted) -> tuple[Iterator[Answer], int]:
+    """Gives rows to what has none yet; then everything that is pending."""
+    if wanted.source:
+        found = wanted.source.answers
+        taken = adopt(db, workspace, found, len(found), wanted.run_id, stopping=wanted.stopping, bar=wanted.bar)
+        log.info("%s new raw answers, %s known or unreadable", taken.new, taken.left_out)
+    if wanted.rescan:
+        taken = adopt_strays(db, workspace, find_strays(db, workspace), wanted.run_id)
+        log.info("%s raw answers had no row", taken.new)
+    if wanted.retry_failed:
+        table.retry_failed(db)
+    if wanted.reparse:
+        return table.iter_all(db), table.count_all(db)
+    return table.iter_pending(db), table.count_pending(db)
+
+
+def _preview(db: Database, workspace: Workspace, wanted: Wanted) -> tuple[Iterator[Answer], int]:
+    """The same answers, without giving a row to anything."""
+    found = list(wanted.source.answers if wanted.source else ())
+    if wanted.rescan:
+        found += find_strays(db, workspace)
+    if wanted.reparse:
+        return chain(table.iter_all(db), would_adopt(db, found)), table.count_all(db) + len(found)
+    parts = [table.iter_pending(db), would_adopt(db, found)]
+    total = table.count_pending(db) + len(found)
+    if wanted.retry_failed:
+        parts.append(table.iter_failed(db))
+        total += table.count_failed(db)
+    return chain(*parts), total

@@ -1,0 +1,139 @@
+"""JSON files beside pictures, as gallery-dl, SceneImg and other downloaders write them: what they know of the picture.
+
+A sidecar is `photo.jpg.json` or `photo.json`; a `metadata.jsonl` in the folder tells of many by `file_name`. Names of
+keys differ from tool to tool, so each fact is looked for under several, and values of another type are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from lib.domains import host_of
+from lib.parsers.values import address, mapping, plain, text, whole
+from lib.records import ImageRecord, VariantRecord
+
+LARGEST = 4 * 2**20  # bytes; sidecars have a few kilobytes
+METADATA = "metadata.jsonl"
+_KEYS = {
+    "url": (
+        "image_url",
+        "file_url",
+        "original_url",
+        "img_url",
+        "media_url",
+        "url",
+        "src",
+        "objURL",
+        "source_image_url",
+    ),
+    "page": ("page_url", "webpage_url", "post_url", "permalink", "source_url", "fromURL", "source", "referer"),
+    "title": ("title", "caption", "alt", "fromPageTitle", "name"),
+    "snippet": ("description", "content", "text", "snippet"),
+    "creator": ("creator", "artist", "author", "user", "uploader", "photographer", "username"),
+    "creator_url": ("creator_url", "author_url", "user_url"),
+    "license": ("license", "licence"),
+    "license_url": ("license_url", "licence_url"),
+    "attribution": ("attribution", "credit"),
+    "published_at": ("date", "published_at", "created_at", "upload_date"),
+    "tags": ("tags", "keywords", "tag_string"),
+    "query": ("query", "keyword", "search_tags", "search_term"),
+    "source": ("category", "engine", "site"),
+}
+_NAMES_OF_PEOPLE = ("name", "nick", "username", "title", "id")
+
+
+class Sidecars:
+    """Finds what is written beside pictures; a folder's `metadata.jsonl` is read once and kept while it is needed."""
+
+    def __init__(self) -> None:
+        self.folder: Path | None = None
+        self.listed: dict[str, Mapping[str, Any]] = {}
+
+    def of(self, picture: Path) -> Mapping[str, Any]:
+        """The facts of a picture under the keys of the sidecar; empty where there is none or it cannot be read."""
+        if picture.parent != self.folder:
+            self.folder, self.listed = picture.parent, _read_metadata(picture.parent / METADATA)
+        for path in (picture.with_name(picture.name + ".json"), picture.with_suffix(".json")):
+            if found := _read(path):
+                return found
+        return self.listed.get(picture.name, {})
+
+
+def sidecar_record(engine_id: str, rank: int, facts: Mapping[str, Any], name: str = "") -> ImageRecord:
+    """A picture's record from its sidecar; `name` is its title where the sidecar knows none."""
+    found = {key: _first(facts, names) for key, names in _KEYS.items()}
+    url, page = _link(found["url"]), _link(found["page"])
+    width, height = whole(facts.get("width")), whole(facts.get("height"))
+    return ImageRecord(
+        engine_id=engine_id,
+        rank=rank,
+        page_url=page,
+        title=plain(found["title"]) or name,
+        snippet=plain(found["snippet"]),
+        domain=host_of(page) or host_of(url),
+        width=width,
+        height=height,
+        published_at=text(found["published_at"]),
+        creator=plain(_person(found["creator"])),
+        creator_url=_link(found["creator_url"]),
+        license=plain(found["license"]),
+        license_url=_link(found["license_url"]),
+        attribution=plain(found["attribution"]),
+        extra=_extra(found),
+        variants=(VariantRecord("original", url, width, height, referer=page),) if url else (),
+    )
+
+
+def _extra(found: Mapping[str, Any]) -> dict[str, Any]:
+    tags = found["tags"]
+    words = [plain(tag) for tag in tags[:200]] if isinstance(tags, list) else plain(tags).split()[:200]
+    made = {"tags": [word for word in words if word], "query": plain(found["query"]), "source": text(found["source"])}
+    return {key: value for key, value in made.items() if value}
+
+
+def _first(facts: Mapping[str, Any], names: tuple[str, ...]) -> Any:
+    return next((facts[name] for name in names if facts.get(name)), None)
+
+
+def _person(value: Any) -> Any:
+    """A person's name, which some tools wrap in an object or a list."""
+    if isinstance(value, list):
+        value = value[0] if value else None
+    return _first(mapping(value), _NAMES_OF_PEOPLE) if isinstance(value, dict) else value
+
+
+def _link(value: Any) -> str:
+    """A web address; a name of a site or a path is none."""
+    found = address(value)
+    return found if found.startswith(("http://", "https://")) else ""
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    try:
+        if not path.is_file() or path.stat().st_size > LARGEST:
+            return {}
+        value = orjson.loads(path.read_bytes())
+    except (OSError, orjson.JSONDecodeError):
+        return {}
+    if isinstance(value, list):  # gallery-dl's --dump-json: the facts stand last
+        value = next((entry for entry in reversed(value) if isinstance(entry, dict)), None)
+    return mapping(value)
+
+
+def _read_metadata(path: Path) -> dict[str, Mapping[str, Any]]:
+    found: dict[str, Mapping[str, Any]] = {}
+    if not path.is_file():
+        return found
+    with path.open("rb") as lines:
+        for line in lines:
+            try:
+                row = mapping(orjson.loads(line))
+            except orjson.JSONDecodeError:
+                continue
+            if name := text(row.get("file_name")):
+                found[name] = row
+    return found
