@@ -151,7 +151,10 @@ class Places:
         self._step = int(two[self._name]) - int(one[self._name]) if names else 1
         self._start = int(one[self._name]) - self._step if names else 0
         text = self.ask.text
-        self._words = {name for name, value in _params(first.query).items() if text and _same(value, text)}
+        # Some engines have a parameter of the words alone, some put words of their own beside them.
+        known = _params(first.query) if text else {}
+        self._same = _same if any(_same(value, text) for value in known.values()) else _holds
+        self._words = {name for name, value in known.items() if self._same(value, text)}
 
     def of(self, url: str, posted: int | None, answer: Answer) -> int | None:
         """The value that the address has for the page; None where it asks for something else."""
@@ -161,7 +164,7 @@ class Places:
         if parts.path not in self._paths:
             return None
         params = _params(parts.query)
-        if self._words and not any(_same(params.get(name, ""), self.ask.text) for name in self._words):
+        if self._words and not any(self._same(params.get(name, ""), self.ask.text) for name in self._words):
             return None
         if posted is not None:
             return self._start + posted * self._step
@@ -248,7 +251,15 @@ def _is_number(*texts: str) -> bool:
     return all(text.isascii() and text.isdigit() and len(text) < 10 for text in texts)
 
 
-def _same(one: str, two: str) -> bool:
+def _same(value: str, text: str) -> bool:
     """Whether two spellings are the same words."""
-    first, second = (unicodedata.normalize("NFC", text).casefold().split() for text in (one, two))
-    return first == second
+    return _words(value) == _words(text)
+
+
+def _holds(value: str, text: str) -> bool:
+    """Whether the words stand side by side among others."""
+    return f" {' '.join(_words(text))} " in f" {' '.join(_words(value))} "
+
+
+def _words(text: str) -> list[str]:
+    return unicodedata.normalize("NFC", text).casefold().split()

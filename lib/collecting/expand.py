@@ -22,7 +22,8 @@ from lib.errors import UsageError
 log = logging.getLogger("gleaner.collect")
 
 FEWEST_TITLES = 2  # a term that stands in one title only says nothing about the search
-SHORTEST_WORD = 3  # letters, where words have letters
+SHORTEST_WORD = 3  # letters; Korean words are shorter, because a syllable is one
+SHORTEST_KOREAN = 2
 STEM = 4  # letters from which on two words with the same beginning are taken for forms of one
 LONGEST_RUN = 4  # characters of a term in writing without spaces
 # Words that titles of pictures have whatever they show, and the commonest of several languages.
@@ -136,9 +137,14 @@ def terms(title: str) -> Iterator[str]:
             for length in range(2, LONGEST_RUN + 1):
                 yield from (text[start : start + length] for start in range(len(text) - length + 1))
             continue
-        useful = [len(word) >= SHORTEST_WORD and word not in EMPTY_WORDS for word in run]
+        useful = [_is_useful(word) for word in run]
         yield from (word for word, good in zip(run, useful, strict=True) if good)
         yield from (f"{a} {b}" for a, b, x, y in zip(run, run[1:], useful, useful[1:], strict=False) if x and y)
+
+
+def _is_useful(word: str) -> bool:
+    shortest = SHORTEST_KOREAN if "\uac00" <= word[0] <= "\ud7a3" else SHORTEST_WORD
+    return len(word) >= shortest and word not in EMPTY_WORDS
 
 
 def _runs(title: str) -> Iterator[list[str]]:
