@@ -11,15 +11,11 @@ from lib import actions
 from lib.db import Database, wishes
 from lib.db import downloads as table
 from lib.downloading.crew import divide, run_crew
-from lib.downloading.engine import Engine
-from lib.downloading.feed import sources
-from lib.downloading.job import make_job
 from lib.downloading.options import Options
 from lib.downloading.retire import retire
 from lib.downloading.sweep import find_orphans, release_dead, remove_parts_folder, remove_stale_parts
 from lib.downloading.tally import Tally
 from lib.errors import UsageError
-from lib.net.urls import host_of
 from lib.progress import BarFactory, no_bar
 from lib.times import utc_now
 from lib.workspace import Workspace
@@ -32,7 +28,10 @@ SLOW_SECONDS = 2.0  # a request, above which a host is told of
 
 @dataclass
 class Report:
-    """What a run did, how long it took in seconds, and how many rows wait until when."""
+    """What a run did, how long it took in seconds, and how many rows wait until when.
+
+    In the JSON, `seconds` are of the run, `steady_seconds` and `cpu_seconds` of the downloading without its start.
+    """
 
     tally: Tally = field(default_factory=Tally)
     seconds: float = 0.0
@@ -46,7 +45,7 @@ class Report:
         counts: dict[str, int | float | str] = {state: tally.states[state] for state in ("done", "failed")}
         counts.update({state: n for state, n in sorted(tally.states.items()) if state not in counts})
         counts.update({"new_files": tally.files, "MiB": round(tally.received / 2**20, 2)})
-        counts["files_a_second"] = round(sum(tally.states.values()) / max(self.seconds, 1e-3), 1)
+        counts["files_a_second"] = round(sum(tally.states.values()) / max(tally.ended - tally.began, 1e-3), 1)
         if self.retired:
             counts["retired"] = self.retired
         also = [*tally.reasons.most_common(), *tally.notes.most_common()]
@@ -66,7 +65,8 @@ class Report:
 
     def as_json(self) -> dict[str, Any]:
         """Everything, by state, reason and host."""
-        tally, seconds = self.tally, max(self.seconds, 1e-3)
+        tally = self.tally
+        seconds = max(tally.ended - tally.began, 1e-3)
         return {
             "step": "download",
             "counts": self.counts(),
@@ -78,6 +78,8 @@ class Report:
             "retired": self.retired,
             "bytes": tally.received,
             "seconds": round(self.seconds, 3),
+            "steady_seconds": round(tally.ended - tally.began, 3),
+            "cpu_seconds": round(tally.cpu, 3),
             "files_per_second": round(sum(tally.states.values()) / seconds, 1),
             "mib_per_second": round(tally.received / 2**20 / seconds, 2),
             "waiting": self.waiting,
@@ -115,11 +117,14 @@ def check_reasons(db: Database, reasons: Sequence[str] | None) -> None:
 
 def plan(db: Database, options: Options) -> Plan:
     """What `download` would do with the same options; writes nothing."""
+    from lib.downloading.job import make_job
+    from lib.net.urls import host_of
+
     table.teach(db)
     hosts: set[str] = set()
     lines: list[str] = []
     count = 0
-    for wish in sources(options):
+    for wish in options.sources:
         where, values = _preview_where(options, wish)
         count += table.count_preview(db, where, values, options.scope)
         for row in table.preview(db, where, values, options.scope, PREVIEW_ROWS, wish):
@@ -167,7 +172,7 @@ def download(
     release_dead(db)
     remove_stale_parts(workspace)
     _prepare(db, options)
-    due = sum(table.count_pending(db, options.scope, wish)[0] for wish in sources(options))
+    due = sum(table.count_pending(db, options.scope, wish)[0] for wish in options.sources)
     report = Report()
     if due:
         workspace.images.mkdir(exist_ok=True)
@@ -179,6 +184,9 @@ def download(
                 if len(parts) > 1:
                     report.tally = run_crew(workspace, run_id, parts, orphans, stopping, progress)
                 else:
+                    # Late: a crew's parent has no use for what an engine loads.
+                    from lib.downloading.engine import Engine
+
                     engine = Engine(db, workspace, run_id, options, orphans=orphans, stopping=stopping)
                     report.tally = engine.run(progress)
             finally:

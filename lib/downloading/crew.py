@@ -16,7 +16,6 @@ from threading import Thread
 from typing import Any
 
 from lib.db import open_database
-from lib.downloading.engine import Engine
 from lib.downloading.options import Options
 from lib.downloading.tally import Tally
 from lib.errors import GleanerError
@@ -141,6 +140,9 @@ def serve(
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     stops: list[float] = []
     Thread(target=_listen, args=(channel, stops), daemon=True).start()
+    # Here and not above: the parent of the crew has no use for what an engine loads.
+    from lib.downloading.engine import Engine
+
     workspace, news = Workspace(root), _News(channel)
     try:
         with open_database(workspace.database) as db:

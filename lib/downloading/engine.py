@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -81,6 +82,8 @@ class Engine:
     def run(self, bar: Bar) -> Tally:
         """Works until nothing is due; raises what stopped the run early (a full disk), with everything recorded."""
         self.bar = bar
+        tally = self.ledger.tally
+        tally.began, tally.cpu = time.monotonic(), -time.process_time()
         self.keeper.parts.mkdir(exist_ok=True)
         self.ledger.check_space()
         try:
@@ -94,13 +97,9 @@ class Engine:
                 self.verifier.close()
             for left in self.keeper.parts.glob(f"{self.keeper.owner}-*.part"):
                 left.unlink(missing_ok=True)
-        return self.tally()
-
-    def tally(self) -> Tally:
-        """What was done so far; to be read once, at the end."""
-        tally = self.ledger.tally
         tally.received = self.watch.received
         tally.add_hosts(self.queues.hosts.values())
+        tally.ended, tally.cpu = time.monotonic(), tally.cpu + time.process_time()
         return tally
 
     async def _main(self) -> None:

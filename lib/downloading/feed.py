@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterator
 
 from lib.db import Database
-from lib.db.downloads import PENDING, claim, release, renew, teach
+from lib.db.downloads import claim, release, renew, teach
 from lib.downloading.job import Job, make_job
 from lib.downloading.options import Options
 from lib.downloading.sweep import own_lease
@@ -18,18 +18,13 @@ LEASE_SECONDS = 900.0
 RENEW_SECONDS = 300.0
 
 
-def sources(options: Options) -> tuple[str, ...]:
-    """What a run claims, in this order: pending rows, then those that something is wished of."""
-    return (() if options.again.kept else (PENDING,)) + options.again.wishes
-
-
 class Feed:
     """Claims rows under this process's lease, up to a limit."""
 
     def __init__(self, db: Database, options: Options):
         self.db, self.options = db, options
         self.lease = own_lease()
-        self.left = deque(sources(options))
+        self.left = deque(options.sources)
         self.after = ("", -1)
         self.claimed = 0
         self.block = max(1, min(LARGEST_BLOCK, options.window // 4))

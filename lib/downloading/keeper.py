@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import socket
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
-from os import getpid
 from pathlib import Path
 
 from lib.db import Database, open_for_preview
@@ -16,7 +14,7 @@ from lib.db.downloads import known_file
 from lib.db.files import FileRow
 from lib.decode import DecodeError, Header, read_header
 from lib.downloading.body import Body, Contents
-from lib.downloading.names import file_name, shelf
+from lib.downloading.names import PARTS, file_name, part_owner, shelf
 from lib.downloading.options import Options
 from lib.downloading.sidecar import write_sidecar
 from lib.downloading.target import Target, local_path, make_target
@@ -25,7 +23,6 @@ from lib.media import Buffer, Format, boxed_size, check_end, refusal, sniff, tra
 from lib.net.placeholders import PLACEHOLDER, Placeholders
 from lib.workspace import Workspace
 
-PARTS = ".part"  # the folder of temporary files: on the same file system as the final names, empty between two runs
 # Formats that the decoder at hand may be unable to open although they are sound.
 _SELDOM_DECODED = frozenset({"avif", "heic", "jxl", "jpeg2000"})
 
@@ -197,9 +194,3 @@ class Keeper:
         )  # fmt: skip
         self.fresh[sha256] = row
         return row
-
-
-def part_owner() -> str:
-    """This process as a temporary file's name tells it: machine and process number."""
-    machine = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
-    return f"{machine}-{getpid()}"

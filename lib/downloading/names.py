@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+import socket
 
+PARTS = ".part"  # the folder of temporary files: on the same file system as the final names, empty between two runs
 LONGEST_ID = 80  # characters; leaves room under the 255 bytes that file systems allow
 
 _PLAIN_ID = re.compile(r"[a-z0-9]+:[a-z0-9-]+")
@@ -39,3 +42,9 @@ def read_name(name: str) -> tuple[str, str, str] | None:
     """(safe id, kind, first 8 digits of the content's hash) of a name that `file_name` made; None for any other."""
     found = _NAME.fullmatch(name)
     return (found["id"], found["kind"], found["sha"]) if found else None
+
+
+def part_owner() -> str:
+    """This process as a temporary file's name tells it: machine and process number."""
+    machine = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
+    return f"{machine}-{os.getpid()}"

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lib.db.downloads import Scope
+from lib.db.downloads import PENDING, Scope
 from lib.db.wishes import Again
 from lib.ladder import KINDS
-from lib.net.client import Limits
+from lib.net.limits import Limits
 
 OBEY, REPORT, IGNORE = "obey", "report", "ignore"
 # The kinds of address that each stage asks, best first.
@@ -72,6 +72,11 @@ class Options:
     @property
     def kinds(self) -> tuple[str, ...]:
         return STAGES[self.stage]
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """What a run claims, in this order: pending rows, then those that something is wished of."""
+        return (() if self.again.kept else (PENDING,)) + self.again.wishes
 
     @property
     def scope(self) -> Scope:

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from lib.db import Database
 from lib.db.downloads import has_path, leases, release
-from lib.downloading.keeper import PARTS, part_owner
-from lib.downloading.names import read_name
+from lib.downloading.names import PARTS, part_owner, read_name
 from lib.workspace import Workspace
 
 STALE_SECONDS = 24 * 3600  # after which an unfinished file of another machine is given up

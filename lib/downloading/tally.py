@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lib.net.hosts import Host
+if TYPE_CHECKING:
+    from lib.net.hosts import Host
 
 
 @dataclass
@@ -42,6 +43,9 @@ class Tally:
     files: int = 0
     received: int = 0
     hosts: dict[str, HostTotals] = field(default_factory=dict)
+    began: float = 0.0  # by the machine's clock that only goes forward, the same in every process
+    ended: float = 0.0
+    cpu: float = 0.0  # seconds of processor time, all threads
 
     def count(self, outcome: Any) -> None:
         """One row that has ended (or waits for another run)."""
@@ -70,6 +74,9 @@ class Tally:
             mine.update(theirs)
         self.files += other.files
         self.received += other.received
+        self.began = min(self.began or other.began, other.began)
+        self.ended = max(self.ended, other.ended)
+        self.cpu += other.cpu
         for name, totals in other.hosts.items():
             mine_of = self.hosts.setdefault(name, HostTotals())
             mine_of.add(totals.requests, totals.failures, totals.seconds, totals.reasons)

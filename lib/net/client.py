@@ -16,6 +16,7 @@ from lib import __version__
 from lib.net.decoding import decoder
 from lib.net.failures import SinkError, Stop, raise_our_own, reached, reason_of
 from lib.net.guard import PORTS, refusals, socket_factory
+from lib.net.limits import Limits
 from lib.net.optout import opt_out
 from lib.net.retry import retry_after
 from lib.net.watch import TransferEnded, Watch
@@ -26,17 +27,6 @@ DNS_SECONDS = 300
 DETAIL_LENGTH = 200  # characters of an error's text that are kept
 NOT_MODIFIED = "not_modified"
 BAD_RANGE = "bad_range"
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What one address may cost: seconds, bytes, and bytes a second over a window of seconds."""
-
-    timeout: float = 20.0  # to connect, to the first byte, and between two bytes
-    deadline: float = 300.0  # the whole file
-    max_bytes: int = 50 * 1024 * 1024
-    min_speed: int = 1024
-    speed_window: float = 10.0
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,185 @@
+"""Step 5 beside img2dataset and aria2 on a loopback server, interleaved, and its memory under many rows.
+
+    python bench/download.py                              # 20 KiB over http, tmpfs and disk
+    python bench/download.py --https --sizes 20 --files 400
+    python bench/download.py --memory
+
+Peers are found on the PATH or by --img2dataset and --aria2c, and left out with a sentence when they are not there.
+Rates are files a second without start-up; `job` is the whole command. The machine's other work shows in every figure:
+compare the columns of one run, not two runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import os
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from bench._downloaders import ROOT, WORKERS, Job, Measured, aria2c, fill, find, gleaner, img2dataset, timed
+from bench._server import numbered
+
+Tool = Callable[[Job], Measured]
+
+
+def build_parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--files", type=int, default=3000, help="files of one job (default: 3000)")
+    made.add_argument("--rounds", type=int, default=5, help="rounds, each tool once in each (default: 5)")
+    made.add_argument("--sizes", type=int, nargs="+", default=[20], metavar="KIB", help="body sizes (default: 20)")
+    made.add_argument("--https", action="store_true", help="over TLS instead of plain http")
+    made.add_argument("--disk", type=Path, default=Path(tempfile.gettempdir()), help="a folder on a disk")
+    made.add_argument("--tmpfs", type=Path, default=Path("/dev/shm"), help="a folder in memory")
+    made.add_argument("--only", choices=("tmpfs", "disk"), help="one of the two")
+    made.add_argument("--img2dataset", metavar="PATH", help="its program")
+    made.add_argument("--aria2c", metavar="PATH", help="its program")
+    made.add_argument("--memory", action="store_true", help="measure memory with 10^4 and 10^6 pending rows instead")
+    return made
+
+
+def main() -> None:
+    args = build_parser().parse_args()
+    with tempfile.TemporaryDirectory(dir=args.disk) as scratch, running_server(Path(scratch), args.https) as base:
+        environment = {"SSL_CERT_FILE": f"{scratch}/trusted.pem"} if args.https else {}
+        if args.memory:
+            memory(Path(scratch), base)
+            return
+        tools = find_tools(args, base, Path(scratch), environment)
+        places = [p for p in ("tmpfs", "disk") if args.only in (None, p)]
+        for size in args.sizes:
+            for place in places:
+                compare(tools, f"{base}/{size}", args, getattr(args, place), environment, f"{size} KiB, {place}")
+
+
+@contextlib.contextmanager
+def running_server(scratch: Path, https: bool) -> Iterator[str]:
+    """The server in a process of its own; gives its address."""
+    command = [sys.executable, str(ROOT / "bench" / "_server.py")]
+    if https:
+        command += certificate(scratch)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        ports = process.stdout.readline().split()
+        yield f"https://127.0.0.1:{ports[1]}" if https else f"http://127.0.0.1:{ports[0]}"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def certificate(scratch: Path) -> list[str]:
+    """A certificate for loopback, and a list of the system's authorities with it at the end, as real clients load."""
+    import ssl
+
+    cert, key = scratch / "cert.pem", scratch / "key.pem"
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
+            *("-days", "2", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"),
+            *("-keyout", str(key), "-out", str(cert)),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    system = ssl.get_default_verify_paths().cafile
+    own = Path(system).read_text() if system and os.path.exists(system) else ""
+    (scratch / "trusted.pem").write_text(own + cert.read_text())
+    return ["--cert", str(cert), "--key", str(key)]
+
+
+def find_tools(args: argparse.Namespace, base: str, scratch: Path, environment: dict[str, str]) -> dict[str, Tool]:
+    tools: dict[str, Tool] = {"gleaner": gleaner}
+    if program := find("img2dataset", args.img2dataset):
+        with tempfile.TemporaryDirectory(dir=scratch) as folder:  # what it costs to start, so that it can be left out
+            one = img2dataset(program, 0.0)(
+                Job([f"{base}/20/{n}.jpg" for n in range(WORKERS)], Path(folder), environment)
+            )
+        tools["img2dataset"] = img2dataset(program, one.cpu)
+    else:
+        print("img2dataset is not installed: it is left out (pip install img2dataset==1.47.0 and --img2dataset PATH)")
+    if program := find("aria2c", args.aria2c):
+        tools["aria2c"] = aria2c(program)
+    else:
+        print("aria2c is not installed: it is left out (apt install aria2)")
+    return tools
+
+
+def compare(
+    tools: dict[str, Tool], base: str, args: argparse.Namespace, place: Path, environment: dict[str, str], title: str
+) -> None:
+    """Runs every tool once a round, in turn, and prints medians and the ratios to the first tool."""
+    found: dict[str, list[Measured]] = {name: [] for name in tools}
+    ceilings = []
+    for number in range(args.rounds):
+        urls = [f"{base}/{number * args.files + n}.jpg" for n in range(args.files)]
+        order = list(tools) if number % 2 == 0 else list(reversed(tools))
+        for name in order:
+            with tempfile.TemporaryDirectory(dir=place) as folder:
+                found[name].append(tools[name](Job(urls, Path(folder), environment)))
+        ceilings.append(ceiling(place, int(base.rsplit("/", 1)[1]), args.files))
+    scheme = "https" if args.https else "http"
+    print(f"\n{title}, {scheme}, {args.files} files, medians of {args.rounds} rounds, load {os.getloadavg()[0]:.1f}")
+    print(f"{'':12} {'files/s':>9} {'job s':>8} {'CPU ms':>8} {'files':>7} {'rate x':>8} {'job x':>7}")
+    for name, runs in found.items():
+        rate, wall, cpu, files = (
+            statistics.median(values)
+            for values in zip(*((m.rate, m.wall, m.cpu_ms, m.files) for m in runs), strict=True)
+        )
+        ours = found["gleaner"]
+        faster = statistics.median(a.rate / b.rate for a, b in zip(ours, runs, strict=True))
+        shorter = statistics.median(b.wall / a.wall for a, b in zip(ours, runs, strict=True))
+        print(f"{name:12} {rate:9.0f} {wall:8.2f} {cpu:8.2f} {files:7.0f} {faster:8.2f} {shorter:7.2f}")
+    print(f"{'sha256+write':12} {statistics.median(ceilings):9.0f}   one thread, no network", flush=True)
+
+
+def ceiling(place: Path, size: int, files: int) -> float:
+    """Files a second that one thread can hash, write and rename there."""
+    bodies = [numbered(size, n) for n in range(min(files, 500))]
+    with tempfile.TemporaryDirectory(dir=place) as folder:
+        started = time.perf_counter()
+        for number, body in enumerate(bodies):
+            hashlib.sha256(body).hexdigest()
+            path = f"{folder}/{number}"
+            with open(f"{path}.part", "wb", buffering=0) as handle:
+                handle.write(body)
+            os.replace(f"{path}.part", path)
+        return len(bodies) / (time.perf_counter() - started)
+
+
+def memory(scratch: Path, base: str) -> None:
+    """Peak resident memory of a run over part of 10^4 and of 10^6 pending rows on thousands of hosts."""
+    port = base.rpartition(":")[2]
+    for size, rows, limit in ((20, 10_000, 10_000), (20, 1_000_000, 10_000), (300, 10_000, 2000)):
+        workspace = scratch / f"rows{rows}_{size}"
+        hosts = [f"127.{n % 250}.{n // 250 % 250}.{1 + n % 7}" for n in range(5000)]
+        fill(workspace, [f"http://{hosts[n % 5000]}:{port}/{size}/{n}.jpg" for n in range(rows)])
+        command = [
+            *(sys.executable, "5_download.py", "--workspace", str(workspace), "--allow-private", "--json", "-q"),
+            *("--limit", str(limit), "--robots", "ignore"),
+        ]
+        probe = (
+            "import resource, subprocess, sys; subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, check=True);"
+            " print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+        )
+        wall, _, out = timed([sys.executable, "-c", probe, *command], {})
+        megabytes = int(out) / 1024
+        print(
+            f"{rows:>9,} rows of {size} KiB, {limit:,} fetched: {megabytes:6.1f} MB at most, {wall:.1f} s", flush=True
+        )
+        shutil.rmtree(workspace)
+
+
+if __name__ == "__main__":
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, resource.getrlimit(resource.RLIMIT_NOFILE)[1]),) * 2)
+    main()
