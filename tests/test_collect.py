@@ -103,6 +103,7 @@ THREE = [(0, "page", "ok", PAGE_SIZE), (1, "xhr", "ok", PAGE_SIZE), (2, "xhr", "
 
 
 def test_two_pictures_of_three_pages_and_a_second_run_that_does_nothing(gallery, tmp_path, photos):
+    """Bugs of the reference pipeline: page 0 was missing, and `a.jpg` and `a.jpeg` shared their files."""
     workspace = tmp_path / "ws"
     assert collect(gallery, workspace, "--images", photos, "--max-pages", 3) == 0
     assert queries(workspace) == [("done", "ok", "")] * 2
@@ -340,6 +341,7 @@ def test_passing_trouble_costs_one_request_more(gallery, tmp_path, one, fault, e
 
 
 def test_a_captcha_stops_the_engine_and_keeps_its_queue(gallery, tmp_path, photos, capsys):
+    """A bug of the reference pipeline: a captcha looked like an empty result."""
     gallery.set_fault("captcha@1")
     assert collect(gallery, tmp_path / "ws", "--images", photos) == 4
     assert len(asked(gallery, "page")) == 1  # the second query was not begun
@@ -397,6 +399,7 @@ def test_a_dry_run_writes_nothing(gallery, tmp_path, photos, capsys):
 
 
 def test_what_is_no_picture_becomes_a_row_with_its_reason(gallery, tmp_path, capsys):
+    """A bug of the reference pipeline: anything but `.jpg` and `.jpeg` was passed over without a word."""
     folder = tmp_path / "photos"
     folder.mkdir()
     (folder / "fake.jpg").write_text("not a picture")
@@ -607,6 +610,7 @@ def test_waiting_ends_when_the_run_is_asked_to_end():
 
 
 def test_a_page_has_the_number_that_was_asked_for(tmp_path):
+    """A bug of the reference pipeline: its XHR counter raced with the order of the answers."""
     search(tmp_path, {(COM, 0): first_page(1), (COM, 1): later_page(2), (COM, 2): later_page(2)})
     sql = "SELECT page, url FROM responses ORDER BY id"
     rows = as_rows(tmp_path / "gleaner.db", sql)
@@ -650,6 +654,7 @@ def test_clean_host(text: str, found: str | None) -> None:
     ],
 )
 def test_hosts_and_what_sets_a_query_apart(host: str | None, hosts: tuple[str, ...], params: dict[str, str]) -> None:
+    """A bug of the reference pipeline: the `.com` host was fixed; now it is the first of several."""
     assert hosts_for(Source(), host) == hosts
     assert params_for(Source(), host) == params
 

@@ -7,17 +7,20 @@ import base64
 import json
 import os
 import shutil
+import signal
 import subprocess
+import sys
 import threading
+import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support import as_rows, drawing, dump, load_step, snapshot
+from support import ROOT, as_rows, drawing, dump, load_step, snapshot
 
 from demo import Gallery, keys, running_gallery
 from lib.browser import BrowserSettings, BrowserWeb, Chromium, require_browser
@@ -645,3 +648,67 @@ def test_pictures_fonts_and_media_are_not_loaded(gallery):
 
     asyncio.run(look(BrowserSettings(require_browser(headed=False))))
     assert not [name for name in gallery.counters["asked"] if "thumb" in name]
+
+
+# --- kills, and a browser that goes away ------------------------------------------------------------------------------
+
+
+def started(gallery: Gallery, workspace: Path, *arguments: object) -> subprocess.Popen[bytes]:
+    command = [sys.executable, str(ROOT / "1_collect.py"), "--workspace", str(workspace), "--host", gallery.url]
+    return subprocess.Popen([*command, *map(str, arguments)], cwd=ROOT, stderr=subprocess.DEVNULL)
+
+
+def wait_until_asked(gallery: Gallery, *texts: str) -> None:
+    end = time.monotonic() + 60
+    while not all(any(text in name for name in gallery.counters["asked"]) for text in texts):
+        assert time.monotonic() < end, f"{texts} were never all asked for"
+        time.sleep(0.05)
+
+
+def test_after_sigkill_all_engines_go_on_where_they_were(gallery, tmp_path):
+    arguments = ["--engine", "yandex", "openverse", "baidu", "--keywords", WORDS, "--max-pages", 3]
+    for fault in ("hang@yandex/xhr:2", "hang@openverse/:2", "hang@baidu/xhr:2"):
+        gallery.set_fault(fault)
+    process = started(gallery, tmp_path / "ws", *arguments)
+    texts = [f"{name} text:{WORDS.replace(' ', '+')} p=2" for name in ("yandex/xhr", "openverse/api", "baidu/xhr")]
+    wait_until_asked(gallery, *texts)
+    process.kill()
+    process.wait()
+    gallery.clear_faults()
+    assert collect(gallery, tmp_path / "ws") == 0  # without arguments: every engine that has a queue
+    for engine in ("yandex", "openverse", "baidu"):
+        assert pages(tmp_path / "ws", engine) == [0, 1, 2]
+        assert set(served(gallery, engine).values()) == {1}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the browser's process by /proc")
+def test_a_killed_browser_is_started_again_and_the_query_goes_on(gallery, tmp_path):
+    gallery.set_fault("slow=1@yandex/xhr:1")
+    process = started(gallery, tmp_path / "ws", "--keywords", WORDS, "--max-pages", 3)
+    wait_until_asked(gallery, "yandex/xhr")
+    for pid in browsers_below(process.pid):
+        os.kill(pid, signal.SIGKILL)
+    assert process.wait(90) == 0
+    assert pages(tmp_path / "ws", "yandex") == [0, 1, 2]
+    assert not browsers_below(process.pid)
+
+
+def browsers_below(pid: int) -> list[int]:
+    """Chromium's processes among the descendants of one."""
+    parents: dict[int, int] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+    found = []
+    for child in parents:
+        above, name = child, ""
+        while above in parents and above != pid:
+            above = parents[above]
+        if above == pid and child != pid:
+            with suppress(OSError):
+                name = Path(f"/proc/{child}/comm").read_text()
+            if "chrom" in name or "headless" in name:
+                found.append(child)
+    return found

@@ -248,6 +248,7 @@ async def browse(gallery: Gallery, saved: Path) -> None:
 
 
 def test_our_own_raw_answers_give_the_same_rows(tmp_path):
+    """The XHR's list is not in `blocks[0]` here, which is where the reference pipeline looked."""
     saved = har(tmp_path / "a.har", entry(asked(0), first_page(1, 2)), entry(asked(1), later_page(3, 4)))
     assert collect(tmp_path / "one", *BOAT, "--replay", saved) == 0
     (folder,) = (tmp_path / "one" / "xhr" / "yandex").iterdir()

@@ -63,7 +63,9 @@ class Collection:
         """The engines asked for; to go on with the queue, those that have one."""
         if self.args.engine:
             return tuple(dict.fromkeys(self.args.engine))
-        queued: list[str] = [] if names_queries(self.args) else table.engines_pending(self.db)
+        if names_queries(self.args):
+            return (DEFAULT,)
+        queued = table.engines_pending(self.db)
         if self.args.retry:
             queued += table.engines_with_outcome(self.db, self.args.retry)
         return tuple(name for name in NAMES if name in queued) or (DEFAULT,)

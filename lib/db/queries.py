@@ -152,7 +152,9 @@ def held_until(db: Database, engine: str, host: str) -> str:
 
 def engines_pending(db: Database) -> list[str]:
     """The engines that something is queued for, or was being done at when a run was killed."""
-    rows = db.rows("SELECT DISTINCT engine FROM queries WHERE state IN ('pending', 'running') ORDER BY engine")
+    rows = db.rows(
+        "SELECT DISTINCT engine FROM queries WHERE state IN ('pending', 'running') AND kind <> 'import' ORDER BY engine"
+    )
     return [row["engine"] for row in rows]
 
 
