@@ -11,7 +11,8 @@ Examples
     python 7_sort_quality.py orientation --dry-run
     python 7_sort_quality.py megapixels --edges 0.5,2,8 --mode hardlink
     python 7_sort_quality.py quality --high 75 --medium 50
-    python 7_sort_quality.py quality holiday/ --dry-run
+    python 7_sort_quality.py quality --metric musiq,clipiqa --combine min --models-dir weights
+    python 7_sort_quality.py quality holiday/ --where "orientation = landscape" --dry-run
     python 7_sort_quality.py --undo last
 
 Next    open reports/index.html, or load a bucket: load_dataset("imagefolder", data_dir="workspace/sorted/quality/high")
@@ -26,9 +27,7 @@ from pathlib import Path
 
 from lib import cli
 from lib.errors import UsageError
-from lib.sort_options import add_options, make_criterion
-
-CRITERIA = ("orientation", "megapixels", "quality")
+from lib.sort_options import CRITERIA, add_options, make_criterion
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -52,6 +51,11 @@ def build_parser() -> argparse.ArgumentParser:
         help="how pictures get into sorted/ (default: copy)",
     )
     made.add_argument(
+        "--where",
+        metavar="CONDITION",
+        help="sort only pictures that earlier labels pick: quality = high and orientation in (landscape, square)",
+    )
+    made.add_argument(
         "--format",
         choices=("text", "csv", "json"),
         default="text",
@@ -63,6 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def check(args: argparse.Namespace) -> None:
     """The rules across flags; nothing has been touched yet."""
+    from lib.db.where import parse_where
     from lib.workspace import Workspace
 
     if args.undo:
@@ -70,6 +75,8 @@ def check(args: argparse.Namespace) -> None:
     if args.criterion is None:
         raise UsageError(f"say what to sort by: {', '.join(CRITERIA)}.")
     make_criterion(args)
+    if args.where:
+        parse_where(args.where)
     for folder in args.folders:
         if not folder.exists():
             raise UsageError(f"{folder} does not exist; give a folder of pictures.")
@@ -83,6 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def work(session: cli.Session) -> cli.Summary:
     from lib import actions, sorting
+    from lib.db.where import parse_where
     from lib.sort_run import as_result, finish, shown
 
     if not session.dry_run:
@@ -93,12 +101,15 @@ def work(session: cli.Session) -> cli.Summary:
             session.db, session.workspace, session.args.undo, dry_run=session.dry_run, bar=session.bar
         )
         return cli.Summary(dict(counts))
+    criterion = make_criterion(session.args)
+    if hasattr(criterion, "preflight"):
+        criterion.preflight()  # weights are looked for before anything else is done
     run = sorting.Sorting(
         session.args, session.db, session.workspace, session.run_id, session.dry_run, session.stopping, session.bar,
-        make_criterion(session.args),
+        criterion, parse_where(session.args.where) if session.args.where else None,
     )  # fmt: skip
     run.prepare()
-    note = "" if session.dry_run or session.stopping() else finish(run)
+    note = finish(run) if run.complete and not session.dry_run else ""
     if not session.args.json and not session.stopping():
         for line in shown(run, session.args.format):
             print(line)

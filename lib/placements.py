@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 
-from lib.db import Database
+from lib.db import Database, worklist
 from lib.db.scores import file_actions
 from lib.workspace import Workspace
 
@@ -29,46 +28,66 @@ class Placement:
     def bucket(self) -> str:
         return self.target.split("/")[2]
 
+    @property
+    def name(self) -> str:
+        return self.target.rpartition("/")[2]
+
 
 class Placements:
-    """The files under one criterion's folder, to be found by content."""
+    """The files under one criterion's folder, to be found by content; kept in a temporary database."""
 
-    def __init__(self, found: Iterable[Placement]):
-        self.by_target = {placement.target: placement for placement in found}
-        self.by_content: dict[str, list[Placement]] = defaultdict(list)
-        for placement in self.by_target.values():
-            self.by_content[placement.sha256].append(placement)
-        self.unclaimed = set(self.by_target)
+    def __init__(self, workspace: Workspace, scratch: Database):
+        self.workspace, self.scratch = workspace, scratch
 
     def __iter__(self) -> Iterator[Placement]:
-        return iter(self.by_target.values())
+        return self.below("")
 
-    def claim(self, workspace: Workspace, path: str, sha256: str) -> Placement | None:
+    def below(self, folder: str) -> Iterator[Placement]:
+        """By target; of those below a folder (with its closing slash) where one is given."""
+        for page in worklist.iter_placements(self.scratch, folder):
+            yield from (Placement(**dict(row)) for row in page)
+
+    def unclaimed(self) -> Iterator[Placement]:
+        """What no file of this run has claimed, by target."""
+        for page in worklist.iter_placements(self.scratch, free=True):
+            yield from (Placement(**dict(row)) for row in page)
+
+    def claim(self, path: str, sha256: str) -> Placement | None:
         """The placement of the file at `path`, which is then taken; None for a file that was not sorted yet.
 
         It is the file itself where that was moved here; else what was made of it; else what was made of a file with
         the same content that has since gone from its old place (another criterion may have moved it).
         """
-        candidates = [p for p in self.by_content.get(sha256, ()) if p.target in self.unclaimed]
+        candidates = [Placement(**dict(row)) for row in worklist.free_placements(self.scratch, sha256)]
         for suits in (
             lambda p: p.target == path,
             lambda p: p.origin == path,
-            lambda p: not os.path.lexists(workspace.to_path(p.origin)),
+            lambda p: not os.path.lexists(self.workspace.to_path(p.origin)),
         ):
             for placement in candidates:
                 if suits(placement):
-                    self.unclaimed.discard(placement.target)
+                    self.take(placement)
                     return placement
         return None
 
+    def take(self, placement: Placement) -> None:
+        worklist.take(self.scratch, placement.target)
 
-def read_placements(db: Database, workspace: Workspace, criterion: str) -> Placements:
+
+def read_placements(db: Database, workspace: Workspace, criterion: str, scratch: Database | None = None) -> Placements:
     """What the journal says lies below `sorted/<criterion>/` and what still does."""
+    scratch = scratch or worklist.temporary()
     below = f"{workspace.sorted.name}/{criterion}/"
-    found: dict[str, Placement] = {}
     for _, kind, source, target, sha256 in file_actions(db, "sort", below):
-        before = found.pop(source, None) if kind == "move" else None
+        before = worklist.lift(scratch, source) if kind == "move" else None
         if not target.startswith(below):
             continue  # another criterion took the file away
-        found[target] = replace(before, target=target) if before else Placement(target, source, sha256, kind)
-    return Placements(p for p in found.values() if os.path.lexists(workspace.to_path(p.target)))
+        if before:
+            worklist.place(scratch, target, before["origin"], before["sha256"], before["kind"])
+        else:
+            worklist.place(scratch, target, source, sha256, kind)
+    found = Placements(workspace, scratch)
+    for placement in found:
+        if not os.path.lexists(workspace.to_path(placement.target)):
+            worklist.lift(scratch, placement.target)
+    return found

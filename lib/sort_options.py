@@ -1,7 +1,8 @@
-"""Step 7's flags for buckets, and the criterion that they describe, with the rules that hold across flags."""
+"""Step 7's flags for sizes and quality, and the criterion that all flags describe, with the rules across flags."""
 
 from __future__ import annotations
 
+import re
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from math import isfinite
 from typing import Any
@@ -9,8 +10,12 @@ from typing import Any
 from lib.criteria import Criterion
 from lib.criteria.megapixels import DEFAULT_EDGES, STRATEGIES, Megapixels
 from lib.criteria.orientation import SQUARES, Orientation
-from lib.criteria.quality import METRICS, Quality, metric_named
+from lib.criteria.quality import TECHNICAL_HIGH, TECHNICAL_MEDIUM, Quality, Thresholds
 from lib.errors import UsageError
+from lib.model_options import add_model_options, place_of
+
+CRITERIA = ("orientation", "megapixels", "quality")
+TECHNICAL = "technical"
 
 
 def add_options(to: ArgumentParser) -> None:
@@ -51,26 +56,43 @@ def add_options(to: ArgumentParser) -> None:
         "--parts", type=parts, default=4, metavar="N", help="how many equal parts, for quantiles (default: 4)"
     )
     _add_quality_options(to.add_argument_group("quality"))
+    add_model_options(to)
 
 
 def _add_quality_options(quality: Any) -> None:
     quality.add_argument(
         "--metric",
-        default="technical",
-        metavar="NAME",
-        help="what scores the pictures, 0-100 (default: technical, which needs no weights)",
+        type=metrics,
+        default=(TECHNICAL,),
+        metavar="NAME[,NAME]",
+        help="what scores the pictures, 0-100: technical, which needs no weights; a metric of pyiqa for single "
+        "pictures (musiq, clipiqa, topiq, ...; its licence is PolyForm Noncommercial); combined, which is "
+        "musiq,clipiqa; or several (default: technical)",
+    )
+    quality.add_argument(
+        "--combine",
+        choices=("mean", "min", "max"),
+        default="mean",
+        help="one score of several metrics (default: mean)",
+    )
+    quality.add_argument(
+        "--long-side",
+        type=long_side,
+        default=1024,
+        metavar="PIXELS",
+        help="larger pictures are reduced to this before a learned metric sees them (default: 1024)",
     )
     quality.add_argument(
         "--high",
         type=score,
         metavar="SCORE",
-        help="high from this score on (default: the metric's; technical 70)",
+        help=f"high from this score on (default: technical {TECHNICAL_HIGH:g}, learned 65)",
     )
     quality.add_argument(
         "--medium",
         type=score,
         metavar="SCORE",
-        help="medium from this score on (default: the metric's; technical 45)",
+        help=f"medium from this score on (default: technical {TECHNICAL_MEDIUM:g}, learned 50)",
     )
     quality.add_argument(
         "--min-score",
@@ -78,6 +100,23 @@ def _add_quality_options(quality: Any) -> None:
         metavar="SCORE",
         help="sort only pictures of at least this score (default: all)",
     )
+
+
+def metrics(text: str) -> tuple[str, ...]:
+    """Names of metrics, separated by commas; `combined` stands for the usual two."""
+    from lib.models.iqa_names import ALIASES, COMBINED
+
+    names = [name for part in text.lower().split(",") for name in (COMBINED if part == "combined" else (part.strip(),))]
+    if not all(re.fullmatch(r"[a-z0-9][a-z0-9_+.-]*", name) for name in names):
+        raise ArgumentTypeError(f"{text!r} is no metric's name, or names separated by commas")
+    return tuple(dict.fromkeys(ALIASES.get(name, name) for name in names))
+
+
+def long_side(text: str) -> int:
+    """A size that a metric can judge."""
+    if not text.isdecimal() or not 224 <= int(text) <= 8192:
+        raise ArgumentTypeError(f"{text!r} is no number of pixels from 224 to 8192")
+    return int(text)
 
 
 def edges(text: str) -> tuple[float, ...]:
@@ -144,19 +183,24 @@ def subtitle(args: Namespace) -> str:
         return f"Squares within {100 * args.tolerance:g} %: {args.square}."
     if args.criterion == "megapixels":
         return f"Strategy {args.strategy}."
-    if args.metric == "technical":
+    if args.metric == (TECHNICAL,):
         return "Technical score, 0 to 100, with the worst trait: it finds defects and is no opinion about a picture."
-    return f"Metric {args.metric}, 0 to 100."
+    names = ", ".join(args.metric)
+    return f"{names}, 0 to 100{f', {args.combine} of them' if len(args.metric) > 1 else ''}; a prediction by a model."
 
 
-def _quality(args: Namespace) -> Quality:
-    metric = metric_named(args.metric)
-    if metric is None:
-        raise UsageError(f"there is no metric {args.metric!r} here; --metric is one of: {', '.join(METRICS)}.")
+def _quality(args: Namespace) -> Criterion:
     if args.strategy not in ("fixed", "quantiles"):
         raise UsageError(f"quality knows no --strategy {args.strategy}; use fixed or quantiles.")
-    high = metric.high if args.high is None else args.high
-    medium = min(metric.medium, high) if args.medium is None else args.medium
+    technical = args.metric == (TECHNICAL,)
+    usual_high, usual_medium = (TECHNICAL_HIGH, TECHNICAL_MEDIUM) if technical else (65.0, 50.0)
+    high = usual_high if args.high is None else args.high
+    medium = min(usual_medium, high) if args.medium is None else args.medium
     if medium > high:
         raise UsageError(f"--medium {medium:g} is above --high {high:g}; lower it or raise --high.")
-    return Quality(metric, high, medium, args.min_score, args.strategy == "quantiles")
+    thresholds = Thresholds(high, medium, args.min_score, args.strategy == "quantiles")
+    if technical:
+        return Quality(thresholds)
+    from lib.criteria.learned import LearnedQuality
+
+    return LearnedQuality(args.metric, thresholds, place_of(args), args.device, args.long_side, args.combine)

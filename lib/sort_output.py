@@ -1,23 +1,33 @@
-"""What step 7 writes besides the pictures: a `metadata.jsonl` in every bucket, and the report of a criterion."""
+"""What step 7 writes besides the pictures: a `metadata.jsonl` in every bucket, and the report of a criterion.
+
+Everything is written line by line into a temporary file that replaces the old one only where it differs, so that a
+second run touches nothing and a million pictures need no memory.
+"""
 
 from __future__ import annotations
 
 import csv
+import filecmp
 import io
 import json
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from lib.db import Database
 from lib.db import scores as store
 from lib.pages import Bucket, Card, Heading, SheetItem, render_contact_sheet, write_page
+from lib.pages.contact_sheet import ITEM_LIMIT
 from lib.placements import Placement, read_placements
 from lib.workspace import Workspace
 
 METADATA = "metadata.jsonl"
 CSV_COLUMNS = ("path", "label", "score", "reason", "width", "height", "format", "sha256", "source")
+BLOCK = 500
+Told = tuple[str, str, float | None]  # (path, reason, score) of a picture that was not sorted
 
 
 def refresh_metadata(db: Database, workspace: Workspace) -> None:
@@ -28,42 +38,42 @@ def refresh_metadata(db: Database, workspace: Workspace) -> None:
     if not workspace.sorted.is_dir():
         return
     for folder in sorted(path for path in workspace.sorted.iterdir() if path.is_dir()):
-        records = describe(db, workspace, folder.name)
+        placements = read_placements(db, workspace, folder.name)
         for bucket in sorted(path for path in folder.iterdir() if path.is_dir()):
-            own = records.get(bucket.name, [])
-            if own:
-                write_if_changed(bucket / METADATA, "".join(_line(record) for record in own))
-            else:
+            own = placements.below(f"{workspace.sorted.name}/{folder.name}/{bucket.name}/")
+            lines = (_line(record) for record, _ in described(db, folder.name, own))
+            if not replace_with(bucket / METADATA, lines):
                 (bucket / METADATA).unlink(missing_ok=True)
                 _remove_if_empty(bucket)
         _remove_if_empty(folder)
     _remove_if_empty(workspace.sorted)
 
 
-def describe(db: Database, workspace: Workspace, criterion: str) -> dict[str, list[dict[str, Any]]]:
-    """The records of `metadata.jsonl` by bucket, in the order of the file names."""
-    placements = sorted(read_placements(db, workspace, criterion), key=lambda p: p.target)
-    contents = list(dict.fromkeys(placement.sha256 for placement in placements))
-    labels = store.known_labels(db, criterion, contents)
-    sizes = store.known_sizes(db, contents)
-    origins = store.provenance(db, contents)
-    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for placement in placements:
-        label = labels.get(placement.sha256)
-        width, height, form = sizes.get(placement.sha256, (0, 0, ""))
-        record: dict[str, Any] = {
-            "file_name": placement.target.rpartition("/")[2],
-            "sha256": placement.sha256,
-            "width": width,
-            "height": height,
-            "format": form,
-            "criterion": criterion,
-            "label": placement.bucket,
-            "score": label.score if label else None,
-            "reason": label.reason if label else "",
-        }
-        found[placement.bucket].append(record | origins.get(placement.sha256, {}))
-    return found
+def described(
+    db: Database, criterion: str, placements: Iterable[Placement]
+) -> Iterator[tuple[dict[str, Any], Placement]]:
+    """The records of `metadata.jsonl` with what they describe, in the given order."""
+    source = iter(placements)
+    while block := list(islice(source, BLOCK)):
+        contents = list(dict.fromkeys(placement.sha256 for placement in block))
+        labels = store.known_labels(db, criterion, contents)
+        sizes = store.known_sizes(db, contents)
+        origins = store.provenance(db, contents)
+        for placement in block:
+            label = labels.get(placement.sha256)
+            width, height, form = sizes.get(placement.sha256, (0, 0, ""))
+            record: dict[str, Any] = {
+                "file_name": placement.name,
+                "sha256": placement.sha256,
+                "width": width,
+                "height": height,
+                "format": form,
+                "criterion": criterion,
+                "label": placement.bucket,
+                "score": label.score if label else None,
+                "reason": label.reason if label else "",
+            }
+            yield record | origins.get(placement.sha256, {}), placement
 
 
 def write_report(
@@ -73,38 +83,52 @@ def write_report(
     *,
     rules: Sequence[tuple[str, str]],
     subtitle: str,
-    unreadable: Mapping[str, str],
-    left_out: Mapping[str, float],
+    unreadable: Sequence[Told],
+    left_out: Sequence[Told],
     workers: int,
+    extra: Mapping[str, Any] | None = None,
 ) -> Path:
     """`reports/sort_<criterion>.json`, `.csv` and `.html`; gives the page. Files that are right are not touched."""
     page = workspace.reports / f"sort_{criterion}.html"
-    rows = _rows(db, workspace, criterion)
-    data = {
+    head = {
         "criterion": criterion,
         "settings": subtitle,
         "buckets": [{"name": name, "rule": rule} for name, rule in rules],
-        "pictures": rows,
-        "unreadable": [{"path": path, "reason": reason} for path, reason in sorted(unreadable.items())],
-        "left_out": [{"path": path, "score": score} for path, score in sorted(left_out.items())],
-    }
-    text = json.dumps(data, ensure_ascii=True, indent=1) + "\n"
+        "unreadable": [{"path": path, "reason": reason} for path, reason, _ in unreadable],
+        "left_out": [{"path": path, "score": score, "reason": reason} for path, reason, score in left_out],
+    } | dict(extra or {})
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for record, placement in described(db, criterion, read_placements(db, workspace, criterion)):
+            yield {"path": placement.target, "source": placement.origin, "how": placement.kind} | record
+
     # The page shows nothing that the data does not hold, and its thumbnails are dear. The data is written last: a run
     # that is killed in between leaves data that differs, and the next run writes the page again.
-    if differs(page.with_suffix(".json"), text) or not page.exists():
-        write_page(page, _page(page, workspace, criterion, data, workers))
-    write_if_changed(page.with_suffix(".csv"), as_csv(rows))
-    write_if_changed(page.with_suffix(".json"), text)
+    data = page.with_suffix(".json")
+    waiting = _beside(data)
+    try:
+        _write(waiting, _json_lines(head, rows()))
+        if not page.exists() or not _same(waiting, data):
+            write_page(page, _page(page, workspace, criterion, head, rows, workers))
+        replace_with(page.with_suffix(".csv"), csv_lines(rows()))
+        _put(waiting, data)
+    finally:
+        waiting.unlink(missing_ok=True)
     return page
 
 
-def as_csv(rows: Iterable[Mapping[str, Any]]) -> str:
-    """The sorted pictures as CSV."""
+def csv_lines(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """The sorted pictures as CSV, line by line."""
     out = io.StringIO()
     writer = csv.DictWriter(out, CSV_COLUMNS, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
-    writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
-    return out.getvalue()
+    for row in rows:
+        writer.writerow({name: _cell(value) for name, value in row.items()})
+        if out.tell() > 65_536:
+            yield out.getvalue()
+            out.seek(0)
+            out.truncate()
+    yield out.getvalue()
 
 
 def as_table(buckets: Mapping[str, int], rules: Sequence[tuple[str, str]]) -> str:
@@ -115,45 +139,86 @@ def as_table(buckets: Mapping[str, int], rules: Sequence[tuple[str, str]]) -> st
     return "\n".join(f"{name:<{width}}  {buckets.get(name, 0):>7,}  {notes.get(name, '')}".rstrip() for name in names)
 
 
-def write_if_changed(path: Path, text: str) -> None:
-    """Writes the file whole or not at all, and only when it would differ."""
-    if differs(path, text):
-        write_page(path, text)
-
-
-def differs(path: Path, text: str) -> bool:
-    """Whether the file is not there or holds something else."""
+def replace_with(path: Path, lines: Iterable[str]) -> bool:
+    """Writes the file whole or not at all, and only where it would differ; False, and no file, for no lines."""
+    source = iter(lines)
+    first = next(source, None)
+    if first is None:
+        return False
+    waiting = _beside(path)
     try:
-        return path.read_bytes() != text.encode("utf-8", errors="replace")
-    except FileNotFoundError:
-        return True
+        _write(waiting, (line for part in ([first], source) for line in part))
+        _put(waiting, path)
+    finally:
+        waiting.unlink(missing_ok=True)
+    return True
 
 
-def _rows(db: Database, workspace: Workspace, criterion: str) -> list[dict[str, Any]]:
-    sources = {p.target: p for p in read_placements(db, workspace, criterion)}
-    rows = []
-    for bucket, records in describe(db, workspace, criterion).items():
-        for record in records:
-            path = f"{workspace.sorted.name}/{criterion}/{bucket}/{record['file_name']}"
-            placement: Placement = sources[path]
-            rows.append({"path": path, "source": placement.origin, "how": placement.kind} | record)
-    return rows
+def _write(path: Path, lines: Iterable[str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", errors="replace", newline="") as file:
+        file.writelines(lines)
 
 
-def _page(page: Path, workspace: Workspace, criterion: str, data: Mapping[str, Any], workers: int) -> str:
-    rows, unreadable = data["pictures"], data["unreadable"]
-    items = [_item(workspace, row) for row in sorted(rows, key=lambda r: (-(r["score"] or 0.0), r["path"]))]
-    cards = [Card("Pictures", len(rows))]
-    if data["left_out"]:
-        cards.append(Card("Left out", len(data["left_out"]), "below the lowest score"))
+def _put(waiting: Path, path: Path) -> None:
+    if not _same(waiting, path):
+        os.replace(waiting, path)
+
+
+def _same(one: Path, other: Path) -> bool:
+    return other.exists() and filecmp.cmp(one, other, shallow=False)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.part")
+
+
+def _json_lines(head: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """One JSON object with the rows under `pictures`, a picture a line."""
+    yield json.dumps(head, ensure_ascii=True, indent=1)[:-2] + ',\n "pictures": ['
+    before = "\n"
+    for row in rows:
+        yield f"{before}  {json.dumps(row, ensure_ascii=True)}"
+        before = ",\n"
+    yield "\n ]\n}\n"
+
+
+def _page(page: Path, workspace: Workspace, criterion: str, head: Mapping[str, Any], rows: Any, workers: int) -> str:
+    unreadable = head["unreadable"]
+    counts = Counter(row["label"] for row in rows())
+    cards = [Card("Pictures", sum(counts.values()))]
+    if head["left_out"]:
+        cards.append(Card("Left out", len(head["left_out"]), "by the criterion"))
     if unreadable:
         cards.append(Card("Unreadable", len(unreadable), "left where they are"))
     notes = [f"{entry['path']} was not sorted: {entry['reason']}." for entry in unreadable[:20]]
     if len(unreadable) > 20:
         notes.append(f"{len(unreadable) - 20} more could not be read; the JSON file beside this page has them all.")
-    buckets = [Bucket(entry["name"], note=entry["rule"]) for entry in data["buckets"]]
-    heading = Heading(f"Sorted by {criterion}", data["settings"], cards=cards, notes=notes)
+    notes += head.get("notes", [])
+    named = {entry["name"]: entry["rule"] for entry in head["buckets"]} | {
+        name: "" for name in sorted(counts) if name not in {entry["name"] for entry in head["buckets"]}
+    }
+    buckets = [Bucket(name, counts[name], rule) for name, rule in named.items()]
+    heading = Heading(f"Sorted by {criterion}", head["settings"], cards=cards, notes=notes)
+    items = [
+        _item(workspace, row) for row in sorted(_shown(rows(), counts), key=lambda r: (-(r["score"] or 0.0), r["path"]))
+    ]
     return render_contact_sheet(page, heading, buckets, items, workers=workers)
+
+
+def _shown(rows: Iterable[dict[str, Any]], counts: Counter[str]) -> list[dict[str, Any]]:
+    """All rows where a page can hold them; else of each bucket so many, evenly over its files."""
+    if sum(counts.values()) <= ITEM_LIMIT:
+        return list(rows)
+    room = max(1, ITEM_LIMIT // len(counts))
+    steps = {name: -(-count // room) for name, count in counts.items()}
+    seen: Counter[str] = Counter()
+    chosen = []
+    for row in rows:
+        if seen[row["label"]] % steps[row["label"]] == 0:
+            chosen.append(row)
+        seen[row["label"]] += 1
+    return chosen
 
 
 def _item(workspace: Workspace, row: Mapping[str, Any]) -> SheetItem:

@@ -7,10 +7,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from lib import actions
+from lib.db import scores as store
 from lib.reports_index import refresh_index
 from lib.sort_options import subtitle
-from lib.sort_output import as_csv, as_table, write_report
+from lib.sort_output import as_table, csv_lines, write_report
 from lib.sorting import Sorting
+
+SHOWN_LEFT = 100_000  # pictures with reasons in a report's lists; metadata and the database hold everything
 
 
 def finish(run: Sorting) -> str:
@@ -22,9 +25,10 @@ def finish(run: Sorting) -> str:
         run.criterion.name,
         rules=run.criterion.buckets(),
         subtitle=subtitle(run.args),
-        unreadable=run.unreadable,
-        left_out=run.left_out,
+        unreadable=_told(run, "unreadable"),
+        left_out=_told(run, "left_out"),
         workers=run.args.workers,
+        extra=_extra(run),
     )
     refresh_index(run.workspace)
     return f"page: {page}"
@@ -33,13 +37,14 @@ def finish(run: Sorting) -> str:
 def shown(run: Sorting, form: str) -> Iterator[str]:
     """The lines for stdout: the plan in a dry run, then the buckets; or the pictures as CSV or JSON."""
     if form == "csv":
-        yield as_csv(_pictures(run)).rstrip("\n")
+        yield from (part.rstrip("\n") for part in csv_lines(_pictures(run)))
     elif form == "json":
-        yield json.dumps(_pictures(run), ensure_ascii=False, indent=1)
+        yield json.dumps(list(_pictures(run)), ensure_ascii=False, indent=1)
     else:
         if run.dry_run:
-            yield from actions.describe(run.workspace, run.plan, dry_run=True)
-        yield from (f"leave  {path}  ({reason})" for path, reason in sorted(run.unreadable.items()))
+            yield from actions.describe(run.workspace, run.plan(), dry_run=True)
+        yield from (f"leave  {path}  ({reason})" for path, reason, _ in run.files.told("unreadable"))
+        yield from getattr(run.criterion, "notes", list)()
         yield as_table(run.buckets(), run.criterion.buckets())
 
 
@@ -50,19 +55,40 @@ def as_result(run: Sorting) -> dict[str, Any]:
         "dry_run": run.dry_run,
         "run": run.run_id or None,
         "buckets": dict(sorted(run.buckets().items())),
-        "actions": [{"kind": a.kind, "source": a.source, "target": a.target, "reason": a.reason} for a in run.plan],
-        "unreadable": [{"path": path, "reason": reason} for path, reason in sorted(run.unreadable.items())],
-        "left_out": [{"path": path, "score": score} for path, score in sorted(run.left_out.items())],
+        "actions": [{"kind": a.kind, "source": a.source, "target": a.target, "reason": a.reason} for a in run.plan()],
+        "unreadable": [{"path": path, "reason": reason} for path, reason, _ in run.files.told("unreadable")],
+        "left_out": [{"path": path, "score": score} for path, _, score in run.files.told("left_out")],
         "summary": run.counts(),
-    }
+    } | _extra(run)
 
 
-def _pictures(run: Sorting) -> list[dict[str, Any]]:
-    rows = []
-    for item in run.items:
-        if label := run.labels.get(item.sha256):
-            measure = run.measures[item.sha256]
-            size = {"width": measure.width, "height": measure.height, "format": measure.format}
-            words = {"label": label.bucket, "score": label.score, "reason": label.reason}
-            rows.append({"path": item.path, **words, **size, "sha256": item.sha256})
-    return rows
+def _told(run: Sorting, state: str) -> list[tuple[str, str, float | None]]:
+    return [row for row, _ in zip(run.files.told(state), range(SHOWN_LEFT), strict=False)]
+
+
+def _extra(run: Sorting) -> dict[str, Any]:
+    """What a criterion has to say besides its labels (the topic's clusters)."""
+    report = getattr(run.criterion, "report", None)
+    return report() if report else {}
+
+
+def _pictures(run: Sorting) -> Iterator[dict[str, Any]]:
+    block = []
+    for item in run.files.items("labelled"):
+        block.append(item)
+        if len(block) == 500:
+            yield from _rows(run, block)
+            block = []
+    yield from _rows(run, block)
+
+
+def _rows(run: Sorting, items: list[Any]) -> Iterator[dict[str, Any]]:
+    sizes = store.known_sizes(run.db, [item.sha256 for item in items])
+    for metric, _ in run.criterion.keys if run.dry_run else ():
+        for sha256, (row, _) in run.files.kept(metric, [item.sha256 for item in items]).items():
+            detail = row.detail
+            sizes.setdefault(sha256, (detail["width"], detail["height"], detail["format"]))
+    for item in items:
+        width, height, form = sizes.get(item.sha256, (0, 0, ""))
+        words = {"label": item.label, "score": item.score, "reason": item.reason}
+        yield {"path": item.path, **words, "width": width, "height": height, "format": form, "sha256": item.sha256}

@@ -296,6 +296,38 @@ def test_a_copy_that_somebody_deleted_comes_back(workspace: Path) -> None:
     assert placed(workspace, "orientation")["square"] == ["even.jpg"]
 
 
+# --- earlier labels --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("condition", "names"),
+    [
+        ("orientation = square", {"even"}),
+        ("orientation in (square, 'portrait')", {"even", "tall"}),
+        ("not orientation in (square, portrait)", {"wide"}),
+        ("orientation != square and orientation.score > 1", {"wide"}),
+        ("orientation.score >= 1 or query = lake", {"even", "wide"}),
+        ("query = LAKE", set()),
+        ("query like 'LAK%'", {"wide"}),
+        ("width > height", {"wide"}),
+        ("width >= 240 and format = jpeg and bytes > 100", {"even", "wide"}),
+        ("megapixels < 0.06", {"even"}),
+        ("license = 'CC BY 4.0' and title like '%tall%'", {"tall"}),
+        ("quality is null", {"even", "tall", "wide"}),
+        ("quality is not null or quality.score > 3", set()),
+        ("engine = \"it's\" or orientation.reason like '200x%'", {"tall"}),
+    ],
+)
+def test_earlier_labels_choose_the_pictures(condition: str, names: set[str], workspace: Path) -> None:
+    assert sort(workspace, "orientation") == 0
+    before = dump(workspace / "gleaner.db")
+    assert sort(workspace, "megapixels", "--where", condition, "--dry-run") == 0
+    assert dump(workspace / "gleaner.db") == before
+    assert sort(workspace, "megapixels", "--where", condition) == 0
+    found = placed(workspace, "megapixels") if names else {}
+    assert {Path(name).stem for bucket in found.values() for name in bucket} == names
+
+
 # --- folders ---------------------------------------------------------------------------------------------------------
 
 
@@ -447,7 +479,9 @@ def test_a_bucket_loads_as_an_imagefolder(workspace: Path) -> None:
     ("arguments", "sentence"),
     [
         ([], "say what to sort by: orientation, megapixels, quality."),
-        (["quality", "--metric", "musiq"], "there is no metric 'musiq' here; --metric is one of: technical."),
+        (["quality", "--where", "quality = "], "ends too early"),
+        (["quality", "--where", "quality.score >> 3"], "is not understood at '>'"),
+        (["quality", "--where", "quality = 1; drop table images"], "is not understood at 'drop'"),
         (["quality", "--medium", "80", "--high", "60"], "--medium 80 is above --high 60"),
         (["quality", "--strategy", "step"], "quality knows no --strategy step"),
         (["orientation", "/nowhere/at/all"], "/nowhere/at/all does not exist"),
@@ -472,6 +506,8 @@ def test_what_cannot_be_done_is_said_in_a_sentence(
         ["megapixels", "--parts", "1"],
         ["quality", "--high", "101"],
         ["quality", "--high", "nan"],
+        ["quality", "--metric", "a b"],
+        ["quality", "--long-side", "20"],
         ["orientation", "--tolerance", "2"],
     ],
 )

@@ -1,20 +1,33 @@
 """What pictures can be sorted by: one module a criterion.
 
-A criterion measures a picture once (a module-level function for `lib.stream`, its result kept by content and version)
-and then labels the measure as often as thresholds change: `label` is pure and takes values only.
+A criterion measures a picture once (its result is kept by content and version) and then labels the measure as often as
+thresholds change: `label` is pure and takes values only.
 
     header        what several criteria measure: format and upright size, without decoding
     orientation   landscape, portrait or square
     megapixels    by size, in fixed, coarse, stepped or equally filled buckets
-    quality       high, medium or low, by a metric
+    quality       high, medium or low, by the technical score
+    learned       high, medium or low, by metrics of pyiqa, alone or combined
+    embedded      what criteria on CLIP's embeddings share
+    prompts       keep or drop by prompts, labels of one's own, likeness to the query picture
+    topic         clusters of each query, and which of them are the query's subject
+    objects       what a detector finds
+    vlm           what a vision model answers
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from lib.db import Database
+    from lib.stream import Outcome
+    from lib.workspace import Workspace
+
+CHUNK = 8  # pictures sent to a worker at once
 
 
 @dataclass(frozen=True)
@@ -22,7 +35,7 @@ class Measure:
     """What was measured of one content. `value` is None where it could not be, and `reason` says why.
 
     `width` and `height` are real and upright; 0 where the header could not be read. `detail` goes into the database as
-    JSON and comes back as it was.
+    JSON and comes back as it was. `vector` is an embedding, float16 little-endian, of unit length.
     """
 
     value: float | None
@@ -31,6 +44,8 @@ class Measure:
     height: int = 0
     format: str = ""
     detail: dict[str, Any] = field(default_factory=dict)
+    vector: bytes | None = None
+    sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -42,25 +57,48 @@ class Label:
     reason: str
 
 
+@dataclass(frozen=True)
+class Spread:
+    """How measuring is spread over processors; as `lib.stream` has it."""
+
+    executor: str = "local"
+    workers: int = 1
+
+
+class Pool(Protocol):
+    """All readable measures of a run, for thresholds that depend on all pictures; read page by page, any number of
+    times. The topic also asks the database which query found what."""
+
+    @property
+    def db(self) -> Database: ...
+
+    @property
+    def workspace(self) -> Workspace: ...
+
+    def __iter__(self) -> Iterator[Measure]: ...
+
+
 class Criterion(Protocol):
-    """How step 7 sorts. `metric` and `version` name the measure in the cache."""
+    """How step 7 sorts. `keys` are (metric, version) of the measures it needs, the names they have in the cache."""
 
     @property
     def name(self) -> str: ...
 
     @property
-    def metric(self) -> str: ...
+    def keys(self) -> Sequence[tuple[str, str]]: ...
 
-    @property
-    def version(self) -> str: ...
-
-    @property
-    def measure(self) -> Callable[[Path], Measure]:
-        """A module-level function; it never raises for a bad picture."""
+    def measured(
+        self, paths: Iterable[Path], missing: Sequence[str], spread: Spread
+    ) -> Iterator[Outcome[Path, Mapping[str, Measure]]]:
+        """The missing measures by metric, of one decode of each picture; a bad picture is a measure without value."""
         ...
 
-    def fitted(self, measures: Sequence[Measure]) -> Criterion:
-        """The criterion with thresholds that depend on all pictures (quantiles) put in; itself where none do."""
+    def join(self, parts: Mapping[str, Measure]) -> Measure:
+        """One measure of those of all keys."""
+        ...
+
+    def fitted(self, pool: Any) -> Criterion:
+        """The criterion with what depends on all pictures (`Pool`) put in; itself where nothing does."""
         ...
 
     def label(self, measure: Measure) -> Label | None:
@@ -70,3 +108,34 @@ class Criterion(Protocol):
     def buckets(self) -> list[tuple[str, str]]:
         """(bucket, its rule in words), in the order in which they are shown."""
         ...
+
+
+class OneMeasure:
+    """What criteria share that need one measure: `measure` is a module-level function of lib and never raises."""
+
+    metric: str
+    version: str
+
+    @property
+    def measure(self) -> Callable[[Path], Measure]:
+        raise NotImplementedError
+
+    @property
+    def keys(self) -> list[tuple[str, str]]:
+        return [(self.metric, self.version)]
+
+    def measured(
+        self, paths: Iterable[Path], missing: Sequence[str], spread: Spread
+    ) -> Iterator[Outcome[Path, Mapping[str, Measure]]]:
+        from lib.stream import Outcome, stream
+
+        outcomes = stream(self.measure, paths, executor=spread.executor, workers=spread.workers, chunk=CHUNK)
+        try:
+            for outcome in outcomes:
+                measure = outcome.value or Measure(None, outcome.error)
+                yield Outcome(outcome.item, {self.metric: measure}, "")
+        finally:
+            outcomes.close()
+
+    def join(self, parts: Mapping[str, Measure]) -> Measure:
+        return parts[self.metric]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lib.criteria import Label, Measure, header
+from lib.criteria import Label, Measure, OneMeasure, header
 
 STRATEGIES = ("fixed", "coarse", "step", "quantiles")
 DEFAULT_EDGES = (0.5, 2.0, 8.0)
@@ -16,7 +17,7 @@ COARSE_EDGES, COARSE_NAMES = (1.0, 4.0), ("small", "medium", "large")
 
 
 @dataclass(frozen=True)
-class Megapixels:
+class Megapixels(OneMeasure):
     """`edges` in megapixels, ascending, for `fixed`; `step` in megapixels; `parts` equal parts for `quantiles`."""
 
     strategy: str = "fixed"
@@ -32,11 +33,11 @@ class Megapixels:
     def measure(self) -> Callable[[Path], Measure]:
         return header.measure
 
-    def fitted(self, measures: Sequence[Measure]) -> Megapixels:
+    def fitted(self, pool: Iterable[Measure]) -> Megapixels:
         """For `quantiles`: edges between equal parts of these pictures. A size is never split over two parts."""
         if self.strategy != "quantiles":
             return self
-        values = sorted(measure.value for measure in measures if measure.value is not None)
+        values = sorted(array("d", (measure.value for measure in pool if measure.value is not None)))
         cuts = [values[len(values) * part // self.parts] for part in range(1, self.parts)] if values else []
         return replace(self, edges=tuple(dict.fromkeys(cuts)))
 

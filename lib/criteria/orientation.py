@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from lib.criteria import Label, Measure, header
+from lib.criteria import Label, Measure, OneMeasure, header
 
 SQUARES = ("separate", "landscape", "portrait")
 
 
 @dataclass(frozen=True)
-class Orientation:
+class Orientation(OneMeasure):
     """`tolerance`: by which share the longer side may exceed the shorter in a square; `square`: where squares go."""
 
     square: str = "separate"
@@ -26,7 +27,7 @@ class Orientation:
     def measure(self) -> Callable[[Path], Measure]:
         return header.measure
 
-    def fitted(self, measures: Sequence[Measure]) -> Orientation:
+    def fitted(self, pool: Any) -> Orientation:
         return self
 
     def label(self, measure: Measure) -> Label:

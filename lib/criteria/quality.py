@@ -1,71 +1,51 @@
-"""Sort by quality: high, medium or low by a metric's score of 0..100."""
+"""Sort by quality: high, medium or low by a score of 0..100. Here the one that needs no weights; see `learned` too."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from lib.criteria import Label, Measure
+from lib.criteria import Label, Measure, OneMeasure
 from lib.quality import TECHNICAL_VERSION
+
+if TYPE_CHECKING:
+    from lib.decode import Picture
 
 # Above this size a picture is judged on a decode of at most LONG_SIDE: 24 megapixels as RGB take 72 MB in each worker.
 WHOLE_PIXELS = 24_000_000
 LONG_SIDE = 4096
+# Undamaged photographs score 80 and more (median 90). JPEG quality 75 costs about 15 points, 40 about 45; a blur or
+# noise that shows at a glance (standard deviation 2 pixels; 20 grey levels) leaves about 40.
+TECHNICAL_HIGH, TECHNICAL_MEDIUM = 70.0, 45.0
 
 
 @dataclass(frozen=True)
-class Metric:
-    """A metric by name. `high` and `medium` are its own default thresholds, on 0..100."""
+class Thresholds:
+    """Where high, medium and low are cut, on 0..100; `quantiles` fills the three equally; below `min_score` none."""
 
-    name: str
-    version: str
-    measure: Callable[[Path], Measure]
-    high: float
-    medium: float
-
-
-@dataclass(frozen=True)
-class Quality:
-    """Thresholds on a metric's score; `quantiles` fills three buckets equally instead; below `min_score` none."""
-
-    metric_used: Metric
     high: float
     medium: float
     min_score: float | None = None
     quantiles: bool = False
 
-    name = "quality"
-
-    @property
-    def metric(self) -> str:
-        return self.metric_used.name
-
-    @property
-    def version(self) -> str:
-        return self.metric_used.version
-
-    @property
-    def measure(self) -> Callable[[Path], Measure]:
-        return self.metric_used.measure
-
-    def fitted(self, measures: Sequence[Measure]) -> Quality:
-        """With `quantiles`: thresholds between three equal parts of these pictures."""
+    def fitted(self, scores: Iterable[float]) -> Thresholds:
+        """With `quantiles`: cut between three equal parts of these scores."""
         if not self.quantiles:
             return self
-        values = sorted(measure.value for measure in measures if measure.value is not None)
+        values = sorted(array("d", scores))
         if not values:
             return self
         return replace(self, medium=values[len(values) // 3], high=values[len(values) * 2 // 3])
 
-    def label(self, measure: Measure) -> Label | None:
-        score = measure.value or 0.0
+    def bucket(self, score: float) -> str | None:
         if self.min_score is not None and score < self.min_score:
             return None
-        bucket = "high" if score >= self.high else "medium" if score >= self.medium else "low"
-        return Label(bucket, score, measure.reason)
+        return "high" if score >= self.high else "medium" if score >= self.medium else "low"
 
-    def buckets(self) -> list[tuple[str, str]]:
+    def rules(self) -> list[tuple[str, str]]:
         return [
             ("high", f"score of at least {self.high:g}"),
             ("medium", f"score from {self.medium:g} to {self.high:g}"),
@@ -73,19 +53,53 @@ class Quality:
         ]
 
 
+@dataclass(frozen=True)
+class Quality(OneMeasure):
+    """By the technical score."""
+
+    thresholds: Thresholds
+
+    name = "quality"
+    metric = "technical"
+    version = TECHNICAL_VERSION
+
+    @property
+    def measure(self) -> Callable[[Path], Measure]:
+        return measure_technical
+
+    def fitted(self, pool: Any) -> Quality:
+        scores = (measure.value for measure in pool if measure.value is not None)
+        return replace(self, thresholds=self.thresholds.fitted(scores))
+
+    def label(self, measure: Measure) -> Label | None:
+        score = measure.value or 0.0
+        bucket = self.thresholds.bucket(score)
+        return Label(bucket, score, measure.reason) if bucket else None
+
+    def buckets(self) -> list[tuple[str, str]]:
+        return self.thresholds.rules()
+
+
 def measure_technical(path: Path) -> Measure:
     """The weight-free score of one picture, from one decode of its original pixels (of its first frame)."""
-    from lib.decode import DecodeError, decode, read_header
+    from lib.decode import DecodeError
+
+    try:
+        return technical_of(path)[1]
+    except DecodeError as error:
+        return Measure(None, error.reason)
+
+
+def technical_of(path: Path) -> tuple[Picture, Measure]:
+    """The decoded picture and its technical score. Raises DecodeError."""
+    from lib.decode import decode, read_header
     from lib.quality.jpeg_tables import quality_of_file
     from lib.quality.score import judge
     from lib.quality.signals import measure_signals
 
-    try:
-        header = read_header(path)
-        long_side = LONG_SIDE if header.width * header.height > WHOLE_PIXELS else None
-        picture = decode(path, long_side=long_side)
-    except DecodeError as error:
-        return Measure(None, error.reason)
+    header = read_header(path)
+    long_side = LONG_SIDE if header.width * header.height > WHOLE_PIXELS else None
+    picture = decode(path, long_side=long_side)
     jpeg = quality_of_file(path) if header.format == "jpeg" else None
     signals = measure_signals(picture.rgb)
     verdict = judge(signals, jpeg)
@@ -96,18 +110,8 @@ def measure_technical(path: Path) -> Measure:
         "jpeg_quality": None if jpeg is None else round(jpeg, 1),
         "signals": {name: _short(value) for name, value in asdict(signals).items()},
     }
-    return Measure(verdict.score, verdict.reason, width, height, header.format, detail)
+    return picture, Measure(verdict.score, verdict.reason, width, height, header.format, detail)
 
 
 def _short(value: float | Sequence[float]) -> float | list[float]:
     return round(value, 4) if isinstance(value, (int, float)) else [round(part, 4) for part in value]
-
-
-# Undamaged photographs score 80 and more (median 90). JPEG quality 75 costs about 15 points, 40 about 45; a blur or
-# noise that shows at a glance (standard deviation 2 pixels; 20 grey levels) leaves about 40.
-METRICS = {"technical": Metric("technical", TECHNICAL_VERSION, measure_technical, high=70, medium=45)}
-
-
-def metric_named(name: str) -> Metric | None:
-    """The metric; None where there is none of that name."""
-    return METRICS.get(name)

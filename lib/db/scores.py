@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from lib.db.connection import Database
@@ -47,6 +48,35 @@ def known_scores(db: Database, metric: str, version: str, contents: Sequence[str
     return found
 
 
+def known_contents(db: Database, metric: str, version: str, contents: Sequence[str]) -> set[str]:
+    """Which of the contents this metric in this version is kept of."""
+    found: set[str] = set()
+    for block, marks in _blocks(contents):
+        sql = f"SELECT sha256 FROM scores WHERE metric = ? AND version = ? AND sha256 IN ({marks})"
+        found |= {row["sha256"] for row in db.execute(sql, (metric, version, *block))}
+    return found
+
+
+def known_vectors(db: Database, model: str, version: str, contents: Sequence[str]) -> dict[str, bytes]:
+    """The embeddings that are kept of contents: float16, little-endian, of unit length."""
+    found: dict[str, bytes] = {}
+    for block, marks in _blocks(contents):
+        sql = f"SELECT sha256, vector FROM embeddings WHERE model = ? AND version = ? AND sha256 IN ({marks})"
+        found |= {row["sha256"]: row["vector"] for row in db.execute(sql, (model, version, *block))}
+    return found
+
+
+def save_measures(db: Database, metric: str, version: str, rows: Sequence[tuple[ScoreRow, bytes | None]]) -> None:
+    """Writes scores, and the embeddings that come with them, in one transaction."""
+    with db.transaction():
+        save_scores(db, metric, version, [row for row, _ in rows])
+        db.executemany(
+            "INSERT INTO embeddings (sha256, model, version, dimensions, vector) VALUES (?, ?, ?, ?, ?)"
+            " ON CONFLICT (sha256, model, version) DO UPDATE SET vector = excluded.vector",
+            [(row.sha256, metric, version, len(vector) // 2, vector) for row, vector in rows if vector is not None],
+        )
+
+
 def save_scores(db: Database, metric: str, version: str, rows: Iterable[ScoreRow]) -> None:
     """Writes scores in one transaction; one that is there already is replaced."""
     now = utc_now()
@@ -85,20 +115,25 @@ def known_labels(db: Database, criterion: str, contents: Sequence[str]) -> dict[
     return found
 
 
-def save_labels(db: Database, run_id: int, criterion: str, rows: Sequence[LabelRow]) -> int:
+def save_labels(db: Database, run_id: int, criterion: str, rows: Iterable[LabelRow]) -> int:
     """Writes the labels that differ from what is known, in one transaction, and gives their number."""
-    known = known_labels(db, criterion, [row.sha256 for row in rows])
-    changed = [row for row in rows if known.get(row.sha256) != row]
-    now = utc_now()
+    now, written, source = utc_now(), 0, iter(rows)
     with db.transaction():
-        db.executemany(
-            "INSERT INTO labels (sha256, criterion, label, score, reason, version, run_id, created_at)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (sha256, criterion) DO UPDATE SET label = excluded.label,"
-            " score = excluded.score, reason = excluded.reason, version = excluded.version, run_id = excluded.run_id,"
-            " created_at = excluded.created_at",
-            [(row.sha256, criterion, row.label, row.score, row.reason, row.version, run_id, now) for row in changed],
-        )
-    return len(changed)
+        while block := list(islice(source, BLOCK)):
+            known = known_labels(db, criterion, [row.sha256 for row in block])
+            changed = [row for row in block if known.get(row.sha256) != row]
+            db.executemany(
+                "INSERT INTO labels (sha256, criterion, label, score, reason, version, run_id, created_at)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (sha256, criterion) DO UPDATE SET"
+                " label = excluded.label, score = excluded.score, reason = excluded.reason,"
+                " version = excluded.version, run_id = excluded.run_id, created_at = excluded.created_at",
+                [
+                    (row.sha256, criterion, row.label, row.score, row.reason, row.version, run_id, now)
+                    for row in changed
+                ],
+            )
+            written += len(changed)
+    return written
 
 
 def provenance(db: Database, contents: Sequence[str]) -> dict[str, dict[str, str]]:

@@ -1,0 +1,199 @@
+"""`--where`: a small language for choosing pictures by earlier labels, parsed and bound, never pasted into SQL.
+
+    quality = high and orientation in (landscape, square)
+    quality.score >= 70 and not (engine = bing or domain like '%.shop')
+
+A plain name is a criterion, and stands for the label that it gave; `<name>.score` is its score (or a metric's, such as
+`technical.score`) and `<name>.reason` its words. Further: width, height, megapixels, bytes, format, and query, engine,
+domain, title, license, creator, where a picture found several times matches if any of its findings does. Operators:
+= != < <= > >= in like is null, is not null; and, or, not, parentheses. Text needs quotes only where it has blanks.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lib.db.connection import Database
+from lib.errors import UsageError
+
+BLOCK = 200  # contents in one question; the condition's own values come on top
+_TOKEN = re.compile(
+    r"\s*(?:(?P<text>'(?:[^']|'')*'|\"[^\"]*\")|(?P<sign><=|>=|!=|<>|==|[=<>(),])|(?P<word>[^\s=<>!(),'\"]+))"
+)
+_SIGNS = {"=": "=", "==": "=", "!=": "<>", "<>": "<>", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
+_NAME = re.compile(r"[a-z][a-z0-9_+-]*(?:\.(?:score|reason))?")
+
+_SIZE = (
+    "coalesce({own}, (SELECT json_extract(detail, '$.{name}') FROM scores"
+    " WHERE sha256 = c.sha256 AND value IS NOT NULL))"
+)
+_FILE = "(SELECT {column} FROM files WHERE sha256 = c.sha256)"
+_WIDTH = _SIZE.format(own=_FILE.format(column="iif(orientation >= 5, height, width)"), name="width")
+_HEIGHT = _SIZE.format(own=_FILE.format(column="iif(orientation >= 5, width, height)"), name="height")
+_SCALARS = {
+    "width": _WIDTH,
+    "height": _HEIGHT,
+    "megapixels": f"({_WIDTH} * {_HEIGHT} / 1e6)",
+    "bytes": _FILE.format(column="bytes"),
+    "format": _SIZE.format(own=_FILE.format(column="format"), name="format"),
+}
+_FOUND = {
+    "query": "coalesce(nullif(queries.text, ''), queries.image_path)",
+    "engine": "images.engine",
+    "domain": "images.registrable_domain",
+    "title": "images.title",
+    "license": "images.license",
+    "creator": "images.creator",
+}
+_ANY = (
+    "EXISTS (SELECT 1 FROM downloads JOIN images ON images.id = downloads.image_id"
+    " LEFT JOIN results ON results.image_id = images.id LEFT JOIN queries ON queries.id = results.query_id"
+    " WHERE downloads.sha256 = c.sha256 AND {test})"
+)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A parsed `--where`: SQL made of our own words, and the values to bind."""
+
+    text: str
+    sql: str
+    values: tuple[str | float, ...]
+
+    def matching(self, db: Database, contents: Sequence[str]) -> set[str]:
+        """Those of the contents that fulfil it."""
+        found: set[str] = set()
+        for start in range(0, len(contents), BLOCK):
+            block = contents[start : start + BLOCK]
+            rows = ", ".join(["(?)"] * len(block))
+            sql = f"WITH c (sha256) AS (VALUES {rows}) SELECT c.sha256 FROM c WHERE {self.sql}"
+            found |= {row[0] for row in db.execute(sql, (*block, *self.values))}
+        return found
+
+
+def parse_where(text: str) -> Condition:
+    """The condition. Raises UsageError with the place that is not understood."""
+    return _Parser(text).parse()
+
+
+class _Parser:
+    def __init__(self, text: str):
+        self.text, self.values = text, list[str | float]()
+        self.tokens: list[tuple[str, str]] = []
+        position = 0
+        while position < len(text.rstrip()):
+            match = _TOKEN.match(text, position)
+            if match is None or match.end() == position:
+                raise self._error(text[position:])
+            self.tokens.append((str(match.lastgroup), match[str(match.lastgroup)]))
+            position = match.end()
+        self.at = 0
+
+    def parse(self) -> Condition:
+        sql = self._either()
+        if self.at < len(self.tokens):
+            raise self._error(self.tokens[self.at][1])
+        return Condition(self.text, sql, tuple(self.values))
+
+    def _either(self) -> str:
+        parts = [self._both()]
+        while self._skip("or"):
+            parts.append(self._both())
+        return f"({' OR '.join(parts)})"
+
+    def _both(self) -> str:
+        parts = [self._single()]
+        while self._skip("and"):
+            parts.append(self._single())
+        return f"({' AND '.join(parts)})"
+
+    def _single(self) -> str:
+        if self._skip("not"):
+            return f"(NOT coalesce({self._single()}, 0))"
+        if self._skip("("):
+            inner = self._either()
+            self._demand(")")
+            return inner
+        return self._comparison()
+
+    def _comparison(self) -> str:
+        kind, name = self._next()
+        if kind != "word" or not _NAME.fullmatch(name.lower()):
+            raise self._error(name)
+        name = name.lower()
+        if name in _FOUND:
+            return _ANY.format(test=self._test(_FOUND[name]))
+        return self._test(_SCALARS.get(name) or self._of_label(name))
+
+    def _of_label(self, name: str) -> str:
+        criterion, _, part = name.partition(".")
+        column = part or "label"
+        self.values.append(criterion)
+        of_label = f"(SELECT {column} FROM labels WHERE sha256 = c.sha256 AND criterion = ?)"
+        if column != "score":
+            return of_label
+        self.values.append(criterion)
+        newest = "SELECT value FROM scores WHERE sha256 = c.sha256 AND metric = ? ORDER BY created_at DESC LIMIT 1"
+        return f"coalesce({of_label}, ({newest}))"
+
+    def _test(self, of: str) -> str:
+        negated = self._skip("not")
+        if self._skip("is"):
+            word = "IS NOT NULL" if self._skip("not") else "IS NULL"
+            self._demand("null")
+            return f"({of} {word})"
+        if self._skip("in"):
+            self._demand("(")
+            marks = [self._value()]
+            while self._skip(","):
+                marks.append(self._value())
+            self._demand(")")
+            return f"({of} {'NOT ' if negated else ''}IN ({', '.join(marks)}))"
+        if self._skip("like"):
+            return f"({of} {'NOT ' if negated else ''}LIKE {self._value()})"
+        kind, sign = self._next()
+        if kind != "sign" or sign not in _SIGNS or negated:
+            raise self._error(sign)
+        return f"({of} {_SIGNS[sign]} {self._value()})"
+
+    def _value(self) -> str:
+        kind, word = self._next()
+        if kind == "sign" or (kind == "word" and word.lower() in ("and", "or", "not", "in")):
+            raise self._error(word)
+        if kind == "word" and word.lower() in ("width", "height"):  # unquoted: the other size
+            return _SCALARS[word.lower()]
+        self.values.append(_plain(kind, word))
+        return "?"
+
+    def _next(self) -> tuple[str, str]:
+        if self.at >= len(self.tokens):
+            raise UsageError(f"--where {self.text!r} ends too early; see the examples in docs/sort.md.")
+        self.at += 1
+        return self.tokens[self.at - 1]
+
+    def _skip(self, word: str) -> bool:
+        there = self.at < len(self.tokens) and self.tokens[self.at][0] != "text"
+        if there and self.tokens[self.at][1].lower() == word:
+            self.at += 1
+            return True
+        return False
+
+    def _demand(self, word: str) -> None:
+        if not self._skip(word):
+            raise self._error(self._next()[1])
+
+    def _error(self, where: str) -> UsageError:
+        return UsageError(
+            f"--where {self.text!r} is not understood at {where[:40]!r}; see the examples in docs/sort.md."
+        )
+
+
+def _plain(kind: str, word: str) -> str | float:
+    if kind == "text":
+        return word[1:-1].replace("''", "'") if word[0] == "'" else word[1:-1]
+    try:
+        return float(word)
+    except ValueError:
+        return word

@@ -1,0 +1,250 @@
+"""What one run of step 7 is busy with, in a private temporary database: a million pictures need no memory.
+
+SQLite keeps such a database in its cache and puts it into a temporary file only where it grows; it goes with the run.
+It is not the workspace's: a dry run may fill it.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from lib.db.connection import Database
+from lib.db.scores import ScoreRow
+
+PAGE = 500
+CACHE_KB = 32_000
+
+_SCHEMA = """
+CREATE TABLE items (
+    id INTEGER PRIMARY KEY, path TEXT NOT NULL, sha256 TEXT NOT NULL, bytes INTEGER NOT NULL,
+    place TEXT NOT NULL, bucket TEXT NOT NULL, state TEXT NOT NULL DEFAULT 'listed',
+    label TEXT NOT NULL DEFAULT '', score REAL, reason TEXT NOT NULL DEFAULT '',
+    kind TEXT NOT NULL DEFAULT '', target TEXT NOT NULL DEFAULT '');
+CREATE INDEX items_by_sha256 ON items (sha256);
+CREATE INDEX items_by_state ON items (state, place);
+CREATE TABLE todo (
+    id INTEGER PRIMARY KEY, path TEXT NOT NULL UNIQUE, sha256 TEXT NOT NULL, missing TEXT NOT NULL);
+CREATE TABLE fresh (
+    sha256 TEXT NOT NULL, metric TEXT NOT NULL, value REAL, reason TEXT NOT NULL, detail TEXT NOT NULL, vector BLOB,
+    PRIMARY KEY (sha256, metric)) WITHOUT ROWID;
+CREATE TABLE names (name TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE placements (
+    target TEXT PRIMARY KEY, origin TEXT NOT NULL, sha256 TEXT NOT NULL, kind TEXT NOT NULL,
+    taken INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
+CREATE INDEX placements_by_sha256 ON placements (sha256);
+"""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One file to be sorted. `path` is as `Workspace.to_text` writes it; `place` is where it lies under this criterion
+    (`path` where it was not sorted yet), `bucket` the bucket it lies in ('' for none)."""
+
+    id: int
+    path: str
+    sha256: str
+    bytes: int
+    place: str
+    bucket: str
+    label: str
+    score: float | None
+    reason: str
+    kind: str
+    target: str
+
+
+_ITEM = "id, path, sha256, bytes, place, bucket, label, score, reason, kind, target"
+
+
+def temporary() -> Database:
+    """An empty temporary database of this process."""
+    connection = sqlite3.connect("", isolation_level=None)
+    connection.row_factory = sqlite3.Row
+    for setting in ("journal_mode=OFF", "synchronous=OFF", f"cache_size=-{CACHE_KB}"):
+        connection.execute(f"PRAGMA {setting}")
+    connection.executescript(_SCHEMA)
+    return Database(connection, None)
+
+
+class Worklist:
+    """The files of a run, what was measured and decided of them, and what is to be done."""
+
+    def __init__(self, db: Database):
+        self.db = db
+
+    # --- files -------------------------------------------------------------------------------------------------
+
+    def add(self, path: str, sha256: str, size: int, place: str = "", bucket: str = "") -> None:
+        self.db.execute(
+            "INSERT INTO items (path, sha256, bytes, place, bucket) VALUES (?, ?, ?, ?, ?)",
+            (path, sha256, size, place or path, bucket),
+        )
+
+    def add_unread(self, path: str, reason: str) -> None:
+        """A file that could not even be listed."""
+        self.db.execute(
+            "INSERT INTO items (path, sha256, bytes, place, bucket, state, reason) VALUES (?, '', 0, ?, '', ?, ?)",
+            (path, path, "unreadable", reason),
+        )
+
+    def drop(self, contents: Sequence[str]) -> int:
+        """Leaves contents out of the run; gives the number of files."""
+        dropped = self.db.executemany("DELETE FROM items WHERE sha256 = ?", [(sha256,) for sha256 in contents])
+        return dropped.rowcount
+
+    def count(self, state: str = "") -> int:
+        where, values = ("WHERE state = ?", (state,)) if state else ("", ())
+        return int(self.db.value(f"SELECT count(*) FROM items {where}", values))
+
+    def contents(self) -> Iterator[list[tuple[str, str]]]:
+        """Pages of (sha256, place of one file that has it) of what is listed or labelled, each content once."""
+        last = ""
+        while True:
+            rows = self.db.rows(
+                "SELECT sha256, place, min(id) FROM items WHERE sha256 > ? GROUP BY sha256 ORDER BY sha256 LIMIT ?",
+                (last, PAGE),
+            )
+            if not rows:
+                return
+            yield [(row["sha256"], row["place"]) for row in rows]
+            last = rows[-1]["sha256"]
+
+    def items(self, condition: str = "labelled") -> Iterator[Item]:
+        """The files in a state, in the order in which they were found; rows may be changed meanwhile."""
+        yield from (Item(**dict(row)) for row in self._paged(f"SELECT {_ITEM} FROM items WHERE state = ?", condition))
+
+    def misplaced(self) -> Iterator[Item]:
+        """Labelled files that do not lie in their bucket."""
+        sql = f"SELECT {_ITEM} FROM items WHERE state = ? AND label <> bucket"
+        yield from (Item(**dict(row)) for row in self._paged(sql, "labelled"))
+
+    def planned(self) -> Iterator[Item]:
+        """Files with something to be done."""
+        sql = f"SELECT {_ITEM} FROM items WHERE state = ? AND target <> ''"
+        yield from (Item(**dict(row)) for row in self._paged(sql, "labelled"))
+
+    def _paged(self, sql: str, state: str) -> Iterator[sqlite3.Row]:
+        last = 0
+        while rows := self.db.rows(f"{sql} AND id > ? ORDER BY id LIMIT ?", (state, last, PAGE)):
+            yield from rows
+            last = rows[-1]["id"]
+
+    # --- measures ----------------------------------------------------------------------------------------------
+
+    def add_todo(self, rows: Iterable[tuple[str, str, str]]) -> None:
+        """(path on disk, sha256, names of the missing metrics joined by commas)."""
+        self.db.executemany("INSERT OR IGNORE INTO todo (path, sha256, missing) VALUES (?, ?, ?)", rows)
+
+    def missing_sets(self) -> list[tuple[str, int]]:
+        """The sets of metrics that are missing somewhere, with the number of contents."""
+        return [tuple(row) for row in self.db.rows("SELECT missing, count(*) FROM todo GROUP BY 1 ORDER BY 2 DESC")]
+
+    def todo(self, missing: str) -> Iterator[str]:
+        """The paths at which exactly these metrics are missing."""
+        last = 0
+        sql = "SELECT id, path FROM todo WHERE missing = ? AND id > ? ORDER BY id LIMIT ?"
+        while rows := self.db.rows(sql, (missing, last, PAGE)):
+            yield from (row["path"] for row in rows)
+            last = rows[-1]["id"]
+
+    def content_at(self, path: str) -> str:
+        return str(self.db.value("SELECT sha256 FROM todo WHERE path = ?", (path,)))
+
+    def keep(self, metric: str, rows: Iterable[tuple[ScoreRow, bytes | None]]) -> None:
+        """Measures that the workspace's database does not get: a dry run's, and those that may differ next time."""
+        self.db.executemany(
+            "INSERT OR REPLACE INTO fresh (sha256, metric, value, reason, detail, vector) VALUES (?, ?, ?, ?, ?, ?)",
+            [(row.sha256, metric, row.value, row.reason, json.dumps(row.detail), vector) for row, vector in rows],
+        )
+
+    def kept(self, metric: str, contents: Sequence[str]) -> dict[str, tuple[ScoreRow, bytes | None]]:
+        marks = ", ".join("?" * len(contents))
+        found = {}
+        for row in self.db.rows(
+            f"SELECT sha256, value, reason, detail, vector FROM fresh WHERE metric = ? AND sha256 IN ({marks})",
+            (metric, *contents),
+        ):
+            score = ScoreRow(row["sha256"], row["value"], row["reason"], json.loads(row["detail"]))
+            found[row["sha256"]] = (score, row["vector"])
+        return found
+
+    # --- decisions ---------------------------------------------------------------------------------------------
+
+    def decide(self, rows: Iterable[tuple[str, str, float | None, str, str]]) -> None:
+        """(state, label, score, reason, sha256) for contents."""
+        self.db.executemany(
+            "UPDATE items SET state = ?, label = ?, score = ?, reason = ? WHERE sha256 = ? AND state = 'listed'", rows
+        )
+
+    def aim(self, item: int, kind: str, target: str) -> None:
+        self.db.execute("UPDATE items SET kind = ?, target = ? WHERE id = ?", (kind, target, item))
+
+    def buckets(self) -> dict[str, int]:
+        rows = self.db.rows("SELECT label, count(*) AS n FROM items WHERE state = 'labelled' GROUP BY 1 ORDER BY 1")
+        return {row["label"]: row["n"] for row in rows}
+
+    def plan_size(self) -> tuple[int, int]:
+        """(all planned actions, those of files that are sorted already and change their bucket)."""
+        row = self.db.row("SELECT count(*), coalesce(sum(bucket <> ''), 0) FROM items WHERE target <> ''")
+        return (int(row[0]), int(row[1])) if row else (0, 0)
+
+    def told(self, state: str) -> Iterator[tuple[str, str, float | None]]:
+        """(place, reason, score) of files in a state, by place."""
+        last = ""
+        sql = "SELECT place, reason, score FROM items WHERE state = ? AND place > ? ORDER BY place LIMIT ?"
+        while rows := self.db.rows(sql, (state, last, PAGE)):
+            yield from ((row["place"], row["reason"], row["score"]) for row in rows)
+            last = rows[-1]["place"]
+
+    # --- names that are taken: what `actions.free_target` asks of a set ------------------------------------------
+
+    def __contains__(self, name: object) -> bool:
+        return self.db.row("SELECT 1 FROM names WHERE name = ?", (name,)) is not None
+
+    def add_name(self, name: str) -> None:
+        self.db.execute("INSERT OR IGNORE INTO names (name) VALUES (?)", (name,))
+
+
+# --- what lies in sorted/, replayed from the journal ---------------------------------------------------------------
+
+
+def place(db: Database, target: str, origin: str, sha256: str, kind: str) -> None:
+    db.execute(
+        "INSERT OR REPLACE INTO placements (target, origin, sha256, kind) VALUES (?, ?, ?, ?)",
+        (target, origin, sha256, kind),
+    )
+
+
+def lift(db: Database, target: str) -> sqlite3.Row | None:
+    """Takes out the placement at a target and gives what it was."""
+    row = db.row("SELECT target, origin, sha256, kind FROM placements WHERE target = ?", (target,))
+    if row is not None:
+        db.execute("DELETE FROM placements WHERE target = ?", (target,))
+    return row
+
+
+def take(db: Database, target: str) -> None:
+    db.execute("UPDATE placements SET taken = 1 WHERE target = ?", (target,))
+
+
+def free_placements(db: Database, sha256: str) -> list[sqlite3.Row]:
+    """The placements of a content that no file of this run has claimed."""
+    return db.rows(
+        "SELECT target, origin, sha256, kind FROM placements WHERE sha256 = ? AND taken = 0 ORDER BY target", (sha256,)
+    )
+
+
+def iter_placements(db: Database, below: str = "", *, free: bool = False) -> Iterator[list[sqlite3.Row]]:
+    """Pages of placements by target, of those below a folder or of all; with `free` what nobody has claimed."""
+    last, condition = below, "AND taken = 0" if free else ""
+    end = below[:-1] + chr(ord(below[-1]) + 1) if below else "\U0010ffff"
+    sql = (
+        "SELECT target, origin, sha256, kind FROM placements"
+        f" WHERE target > ? AND target < ? {condition} ORDER BY target LIMIT ?"
+    )
+    while rows := db.rows(sql, (last, end, PAGE)):
+        yield rows
+        last = rows[-1]["target"]

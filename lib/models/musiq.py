@@ -1,0 +1,151 @@
+"""MUSIQ over pictures of different sizes at once, with the very scores that pyiqa gives one by one.
+
+pyiqa pads the tokens of a picture's reduced copies, masks the padding in an N x N matrix in each of 14 layers, and
+standardises the same convolution weights at every call. Here the tokens of all pictures lie one after the other without
+any padding: what works on single tokens runs over all of them at once, attention runs picture by picture through
+torch's fused kernel, and the last layer is computed for the one token that the score is read from. Masked tokens have
+no part in the others' attention (their weight is exp(-1000)), so leaving them out changes nothing.
+
+Ke, Wang, Wang, Milanfar and Yang, "MUSIQ: Multi-scale image quality transformer", ICCV 2021.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+
+class PackedMusiq:
+    """`net` is pyiqa's MUSIQ, weights loaded, in evaluation mode; it is not changed."""
+
+    def __init__(self, net: Any, device: str = "cpu"):
+        self.net, self.device = net.to(device), device
+        self.patch: int = net.patch_size
+        self.grid = round(math.sqrt(net.transformer_encoder.posembed_input.position_emb.shape[1]))
+        self.sides = sorted(net.data_preprocess_opts["longer_side_lengths"])
+        self.blocks = [_Block(block) for block in net.transformer_encoder.transformer.values()]
+        self.root = _standardised(net.conv_root)
+        self.bottleneck = {name: _standardised(getattr(net.block1, name)) for name in ("conv1", "conv2", "conv3")}
+        self.projection = _standardised(net.block1.conv_proj)
+
+    @torch.inference_mode()
+    def __call__(self, pictures: Sequence[np.ndarray]) -> list[float]:
+        """The scores of uint8 pictures (height, width, 3) of any sizes."""
+        patches, places, scales, counts = [], [], [], []
+        for rgb in pictures:
+            count = 0
+            for scale, image in enumerate(self._scales(rgb)):
+                own = self._patches(image)
+                patches.append(own)
+                places.append(_places(self.grid, *(math.ceil(side / self.patch) for side in image.shape[2:])))
+                scales.append(torch.full((len(own),), scale))
+                count += len(own)
+            counts.append(count)
+        tokens = self._embedded(torch.cat(patches))
+        encoder = self.net.transformer_encoder
+        tokens = tokens + encoder.posembed_input.position_emb[0][torch.cat(places).to(self.device)]
+        if encoder.use_scale_emb:
+            tokens = tokens + encoder.scaleembed_input.scale_emb[torch.cat(scales).to(self.device)]
+        first = self._encoded(tokens, counts)
+        marks = self.net.head(encoder.encoder_norm(first)).float()
+        if marks.shape[1] > 1:  # a distribution over the marks 1..10
+            marks = (marks * torch.arange(1, marks.shape[1] + 1, device=self.device)).sum(dim=1, keepdim=True)
+        return [float(mark) for mark in marks[:, 0]]
+
+    def _scales(self, rgb: np.ndarray) -> list[torch.Tensor]:
+        image = torch.from_numpy(np.ascontiguousarray(rgb)).to(self.device).permute(2, 0, 1)[None].float() / 255
+        image = (image - 0.5) * 2
+        height, width = image.shape[2:]
+        found = []
+        for side in self.sides:
+            ratio = side / max(height, width)
+            size = (max(1, round(height * ratio)), max(1, round(width * ratio)))
+            found.append(F.interpolate(image, size, mode="bicubic", align_corners=False))
+        return [*found, image]
+
+    def _patches(self, image: torch.Tensor) -> torch.Tensor:
+        """The 32-pixel patches of (1, 3, h, w), zeros around as TensorFlow's SAME has them: (n, 3, 32, 32)."""
+        side = self.patch
+        height, width = image.shape[2:]
+        rows, columns = math.ceil(height / side), math.ceil(width / side)
+        down, across = rows * side - height, columns * side - width
+        padded = F.pad(image, (across // 2, across - across // 2, down // 2, down - down // 2))
+        blocks = padded[0].reshape(3, rows, side, columns, side)
+        return blocks.permute(1, 3, 0, 2, 4).reshape(rows * columns, 3, side, side)
+
+    def _embedded(self, patches: torch.Tensor) -> torch.Tensor:
+        """Tokens of all patches: (n, 384). In slices, since the first convolution makes 64 planes of each patch."""
+        return torch.cat([self._embedded_slice(part) for part in patches.split(512)])
+
+    def _embedded_slice(self, x: torch.Tensor) -> torch.Tensor:
+        net, block = self.net, self.net.block1
+        x = _same(x, 7, 2)
+        x = net.root_pool(net.gn_root(F.conv2d(x, self.root, stride=2)))
+        identity = block.gn_proj(F.conv2d(x, self.projection))
+        x = F.relu(block.gn1(F.conv2d(x, self.bottleneck["conv1"])))
+        x = F.relu(block.gn2(F.conv2d(x, self.bottleneck["conv2"], padding=1)))
+        x = F.relu(block.gn3(F.conv2d(x, self.bottleneck["conv3"])) + identity)
+        return net.embedding(x.permute(0, 2, 3, 1).reshape(len(x), -1))
+
+    def _encoded(self, tokens: torch.Tensor, counts: list[int]) -> torch.Tensor:
+        """What the encoder makes of each picture's own token: (pictures, 384)."""
+        own = self.net.transformer_encoder.cls[0]
+        x = torch.cat([part for piece in tokens.split(counts) for part in (own.to(piece), piece)])
+        lengths = [count + 1 for count in counts]
+        for block in self.blocks[:-1]:
+            x = block(x, lengths)
+        return self.blocks[-1](x, lengths, only_first=True)
+
+
+class _Block:
+    """One transformer block; queries, keys and values come from one product."""
+
+    def __init__(self, block: Any):
+        attention = block.attention
+        self.block, self.heads = block, attention.num_heads
+        parts = (attention.query, attention.key, attention.value)
+        self.weight = torch.cat([part.weight for part in parts]).detach()
+        self.bias = torch.cat([part.bias for part in parts]).detach()
+
+    def __call__(self, x: torch.Tensor, lengths: list[int], only_first: bool = False) -> torch.Tensor:
+        """Tokens (n, dim) of pictures of these lengths; with `only_first` the first token of each comes back."""
+        mixed = F.linear(self.block.norm1(x), self.weight, self.bias)
+        answers = []
+        for part in mixed.split(lengths):
+            query, key, value = part.reshape(len(part), 3, self.heads, -1).permute(1, 2, 0, 3)[:, None]
+            query = query[:, :, :1] if only_first else query
+            seen = F.scaled_dot_product_attention(query, key, value)
+            answers.append(seen[0].transpose(0, 1).reshape(query.shape[2], -1))
+        if only_first:
+            starts = torch.tensor([0, *lengths[:-1]], device=x.device).cumsum(0)
+            x = x[starts]
+        x = x + self.block.attention.out(torch.cat(answers))
+        return x + self.block.mlp(self.block.norm2(x))
+
+
+@lru_cache(maxsize=4096)
+def _places(grid: int, rows: int, columns: int) -> torch.Tensor:
+    """Which of grid x grid places each patch falls on, by nearest neighbour: int64 (rows * columns,)."""
+    # Single precision, as torch's own `interpolate` has it: the two must agree where a patch lies on an edge.
+    down = (torch.arange(rows).float() * torch.tensor(grid / rows).float()).floor().long().clamp(max=grid - 1)
+    across = (torch.arange(columns).float() * torch.tensor(grid / columns).float()).floor().long().clamp(max=grid - 1)
+    return (down[:, None] * grid + across[None]).reshape(-1)
+
+
+def _standardised(convolution: Any) -> torch.Tensor:
+    weight = convolution.weight.detach()
+    weight = weight - weight.mean((1, 2, 3), keepdim=True)
+    return weight / (weight.std((1, 2, 3), keepdim=True) + 1e-5)
+
+
+def _same(x: torch.Tensor, kernel: int, stride: int) -> torch.Tensor:
+    height, width = x.shape[2:]
+    down = max(0, (math.ceil(height / stride) - 1) * stride + kernel - height)
+    across = max(0, (math.ceil(width / stride) - 1) * stride + kernel - width)
+    return F.pad(x, (across // 2, across - across // 2, down // 2, down - down // 2))

@@ -1,0 +1,163 @@
+"""Building the models of other packages from local files only.
+
+pyiqa, torch.hub, openai-clip and Hugging Face's hub all download what they miss, the last with 45 seconds of retries
+where there is no network. While `local_only` is open each of them asks our `Place` instead, which has the file or says
+in one sentence which one is missing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import sys
+import types
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from lib.errors import GleanerError
+from lib.models.place import MissingWeights, Place
+
+INSTALL = "pip install -r requirements.txt"
+_FETCHERS = ("load_file_from_url", "_download", "load_state_dict_from_url", "download_url_to_file")
+_PACKAGES = ("pyiqa", "clip", "timm", "torchvision")
+
+
+@contextlib.contextmanager
+def local_only(place: Place, instead: str = "") -> Iterator[list[Path]]:
+    """Gives the list of the files that the model asked for, filled while it is built.
+
+    What the packages print goes nowhere, since stdout is a step's result. Raises MissingWeights.
+    """
+    asked: list[Path] = []
+
+    def find(url: str, *_: Any, **options: Any) -> str:
+        name = options.get("file_name") or options.get("filename")
+        path = place.need(name, url, instead) if name else place.need_address(url, instead)
+        asked.append(path)
+        return str(path)
+
+    def load(url: str, *_: Any, **options: Any) -> Any:
+        import torch
+
+        return torch.load(find(url, **options), map_location="cpu", weights_only=True)
+
+    def refuse(url: str, *_: Any, **__: Any) -> None:
+        find(url)
+
+    replaced = {
+        "load_file_from_url": find,
+        "_download": find,
+        "load_state_dict_from_url": load,
+        "download_url_to_file": refuse,
+    }
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")
+        for module in _modules():
+            for name, function in replaced.items():
+                if callable(getattr(module, name, None)):
+                    stack.enter_context(_swapped(module, name, function))
+        stack.enter_context(_hub_offline(place))
+        stack.enter_context(_quiet())
+        yield asked
+
+
+def require(package: str) -> Any:
+    """The package, imported; GleanerError with one sentence where it is missing or cannot work here."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    if package in ("pyiqa", "open_clip"):
+        require("torchvision")
+    if package == "pyiqa":
+        _provide_pkg_resources()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(), _quiet():
+            warnings.simplefilter("ignore")
+            return __import__(package)
+    except ModuleNotFoundError as error:
+        raise GleanerError(f"{package} cannot be imported ({error}); {INSTALL}") from error
+    except RuntimeError as error:
+        if "torchvision::nms" not in str(error):
+            raise
+        raise GleanerError(
+            "torch is a CPU-only build and torchvision is not; install both in one command:"
+            " pip install torch torchvision --index-url https://download.pytorch.org/whl/cpu"
+        ) from error
+
+
+def hub_file(place: Place, repository: str, names: tuple[str, ...], instead: str = "") -> Path:
+    """A file from Hugging Face's hub: the first of the names that is in our folder or in the hub's own cache.
+
+    A file that was put into the models folder as `<repository with / as -->/<name>` counts too.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    folder = place.folder / repository.replace("/", "--")
+    for name in names:
+        if (path := folder / name).is_file():
+            return path
+        for cache in (place.hub, None):
+            found = try_to_load_from_cache(repository, name, cache_dir=cache)
+            if isinstance(found, str):
+                return Path(found)
+    raise MissingWeights(names[0], f"https://huggingface.co/{repository}/resolve/main/{names[0]}", folder, instead)
+
+
+def _modules() -> list[types.ModuleType]:
+    found = [module for name, module in list(sys.modules.items()) if name.split(".")[0] in _PACKAGES and module]
+    return [*found, sys.modules["torch.hub"]] if "torch.hub" in sys.modules else found
+
+
+@contextlib.contextmanager
+def _swapped(module: types.ModuleType, name: str, value: Any) -> Iterator[None]:
+    before = getattr(module, name)
+    setattr(module, name, value)
+    try:
+        yield
+    finally:
+        setattr(module, name, before)
+
+
+@contextlib.contextmanager
+def _hub_offline(place: Place) -> Iterator[None]:
+    try:
+        from huggingface_hub import constants
+    except ModuleNotFoundError:
+        yield
+        return
+    with _swapped(constants, "HF_HUB_OFFLINE", True):
+        if place.hub.is_dir():
+            with _swapped(constants, "HF_HUB_CACHE", str(place.hub)):
+                yield
+        else:
+            yield
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Other packages log every step of loading as an info or an error of their own; what matters is raised."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def _provide_pkg_resources() -> None:
+    """openai-clip imports `packaging` from pkg_resources, which setuptools 82 and newer no longer have."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import pkg_resources  # noqa: F401
+    except ModuleNotFoundError:
+        import packaging
+        import packaging.version
+
+        stub: Any = types.ModuleType("pkg_resources")
+        stub.packaging = packaging
+        sys.modules["pkg_resources"] = stub
