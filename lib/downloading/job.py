@@ -226,7 +226,7 @@ def make_job(row: PendingRow, options: Options) -> Job:
     if row.wish:
         rungs = _wished(row, rungs)
         if row.wish == REFRESH or options.again.upgrade:
-            log = _without(log, rungs)
+            _reopen(log, rungs)
     return Job(
         row.image_id, rungs, options.retries, row.attempts, log, wish=row.wish, current=row.current,
     )  # fmt: skip
@@ -241,6 +241,11 @@ def _wished(row: PendingRow, rungs: tuple[Rung, ...]) -> tuple[Rung, ...]:
     return rungs[:at]
 
 
-def _without(log: list[dict[str, Any]], rungs: Iterable[Rung]) -> list[dict[str, Any]]:
+def _reopen(log: list[dict[str, Any]], rungs: Iterable[Rung]) -> None:
+    """What these addresses answered earlier does not count any more."""
     asked = {rung.variant_id for rung in rungs}
-    return [entry for entry in log if entry.get("variant") not in asked]
+    for entry in log:
+        if entry.get("variant") in asked and entry.get("reason"):
+            entry.update(reason="", tries=0)
+            entry.pop("detail", None)
+            entry.pop("status", None)

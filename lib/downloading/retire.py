@@ -39,5 +39,5 @@ def _plan(db: Database, workspace: Workspace, run_id: int) -> list[Action]:
         inside = path.name if text.startswith("/") else text
         target = actions.free_target(workspace.quarantine / str(run_id) / inside, taken)
         reason = "superseded" if replaced else "opted_out"
-        planned.append(Action("move", text, workspace.to_text(target), sha256, size, reason))
+        planned.append(Action("move", text, workspace.to_text(target), sha256, size, reason=reason))
     return planned

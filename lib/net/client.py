@@ -144,6 +144,7 @@ async def fetch(
         raise fault.error from None
     except TransferEnded as end:
         answer.reason, answer.detail = end.reason, "ended by the watchman"
+        answer.reached = True if answer.status else None  # a name service that hangs looks the same from here
     except (aiohttp.ClientError, OSError, ValueError, EOFError, asyncio.TimeoutError) as error:
         raise_our_own(error)
         answer.reason, answer.detail = reason_of(error, refused), f"{type(error).__name__}: {error}"

@@ -1,0 +1,276 @@
+"""Fairness: host and domain limits, rhythm, hosts that are down, no network; robots.txt; placeholders; resume."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from pathlib import Path
+
+import pytest
+from download_support import (  # noqa: F401 (fixtures)
+    command,
+    consistent,
+    files,
+    fill,
+    only,
+    originals,
+    report,
+    rows,
+    run,
+    server_fixture,
+    site_fixture,
+    step,
+    workspace_fixture,
+)
+from hostile_server import Site, jpeg
+
+from lib.db import open_database
+from lib.errors import GleanerError, UsageError
+from lib.net.hosts import DOWN_AFTER, HostQueues
+from lib.net.limits import Limits
+from lib.net.manners import Manner, Manners, known_manners
+from lib.net.placeholders import read_placeholders
+from lib.net.robots import parse_robots
+from lib.workspace import Workspace
+
+# --- the queues ----------------------------------------------------------------------------------------------------
+
+
+async def take_all(queues: HostQueues[str]) -> list[str]:
+    """What may be started right now, one after the other."""
+    taken = []
+    while True:
+        try:
+            _, job = await asyncio.wait_for(queues.take(), 0.01)
+        except asyncio.TimeoutError:
+            return taken
+        taken.append(job)
+
+
+def test_hosts_of_one_domain_share_a_limit() -> None:
+    async def run() -> list[str]:
+        queues: HostQueues[str] = HostQueues(2, 3)
+        for host in ("a.example.com:80", "b.example.com:80", "c.example.com:443", "other.org:80"):
+            for n in range(4):
+                queues.put(host, f"{host[0]}{n}")
+        taken = await take_all(queues)
+        assert sorted(taken) == ["a0", "b0", "c0", "o0", "o1"]
+        host = queues.hosts["a.example.com:80"]
+        queues.done(host, "", 0.1)
+        return await take_all(queues)
+
+    assert asyncio.run(run()) in (["a1"], ["b1"], ["c1"])
+
+
+def test_known_hosts_are_asked_in_their_rhythm() -> None:
+    async def run() -> tuple[int, float]:
+        queues: HostQueues[str] = HostQueues(6, 12, Manners({"vk.com": Manner(per_host=2, gap=0.08)}))
+        for n in range(4):
+            queues.put("sun1.vk.com:443", str(n))
+        first = len(await take_all(queues))
+        started = time.monotonic()
+        for _ in range(3):
+            host = queues.hosts["sun1.vk.com:443"]
+            await asyncio.wait_for(queues.take(), 2)
+            queues.done(host, "", 0.0)
+        return first, time.monotonic() - started
+
+    first, elapsed = asyncio.run(run())
+    assert first == 1 and elapsed >= 0.1
+
+
+def test_processes_divide_the_limits() -> None:
+    async def run() -> list[str]:
+        queues: HostQueues[str] = HostQueues(6, 12, share=3)
+        for n in range(9):
+            queues.put("example.com:80", str(n))
+        return await take_all(queues)
+
+    assert asyncio.run(run()) == ["0", "1"]
+
+
+def test_the_table_of_known_hosts() -> None:
+    known = known_manners()
+    assert known.of("vk.com").gap >= 0.5 and known.of("userapi.com").per_host == 2
+    assert known.of("example.com") == Manner()
+
+
+# --- hosts that are down, and no network at all --------------------------------------------------------------------
+
+
+def test_a_host_that_is_down_is_left_alone_and_the_next_address_is_asked(workspace: Workspace, site: Site) -> None:
+    dead = "http://127.0.0.1:1"
+    fill(workspace, {f"t:{n:02d}": [("original", f"{dead}/{n}")] for n in range(30)})
+    fill(workspace, {f"u:{n:02d}": [("original", f"{dead}/{n}"), ("thumb", site.address("/good/1"))] for n in range(9)})
+    tally = run(workspace, retries=0, per_host=1)
+    assert sum(host.requests for name, host in tally.hosts.items() if name.endswith(":1")) == DOWN_AFTER
+    assert tally.states == {"failed": DOWN_AFTER, "pending": 20, "done": 9}
+    assert tally.reasons == {"connect_error": DOWN_AFTER, "host_down": 20}
+    waiting = [row for row in rows(workspace).values() if row["state"] == "pending"]
+    assert all(row["reason"] == "host_down" and row["next_try_at"] for row in waiting)
+    assert run(workspace).states == {}
+    for _ in range(3):  # it stays down: in the end its pictures count as failed, without a request for each
+        with open_database(workspace.database) as db:
+            db.execute("UPDATE downloads SET next_try_at = '' WHERE state = 'pending'")
+        run(workspace, retries=0, per_host=1)
+    assert {row["state"] for row in rows(workspace).values()} == {"done", "failed"}
+
+
+def test_without_a_network_rows_stay_pending(workspace: Workspace) -> None:
+    fill(workspace, {f"t:{n:03d}": [("original", f"http://host{n}.invalid/a.jpg")] for n in range(40)})
+    with pytest.raises(GleanerError, match="requests reached a server; check the network"):
+        run(workspace, retries=0)
+    assert {row["state"] for row in rows(workspace).values()} == {"pending"}
+    consistent_leases = {row["lease"] for row in rows(workspace).values()}
+    assert consistent_leases == {""}
+
+
+# --- robots.txt ----------------------------------------------------------------------------------------------------
+
+ROBOTS = "User-agent: *\nDisallow: /good/2\nAllow: /good/22\n\nUser-agent: otherbot\nDisallow: /\n"
+
+
+def test_robots_txt_is_obeyed_and_asked_once_a_day(workspace: Workspace, site: Site) -> None:
+    site.robots = ROBOTS
+    fill(workspace, originals(site, "/good/1", "/good/2", "/good/21", "/good/22"))
+    run(workspace, robots="obey")
+    found = [(row["state"], row["reason"]) for row in rows(workspace).values()]
+    assert found == [("done", ""), ("opted_out", "robots_txt"), ("opted_out", "robots_txt"), ("done", "")]
+    assert set(site.asked) == {"/good/1", "/good/22"} and sum(site.robots_asked.values()) == 1
+    fill(workspace, {"more:1": [("original", site.address("/good/5"))]})
+    run(workspace, robots="obey")
+    assert sum(site.robots_asked.values()) == 1
+
+
+def test_another_address_of_a_disallowed_picture_is_tried(workspace: Workspace, site: Site) -> None:
+    site.robots = ROBOTS
+    fill(workspace, {"t:1": [("original", site.address("/good/2")), ("thumb", site.address("/good/1"))]})
+    run(workspace, robots="obey")
+    assert (only(workspace)["state"], only(workspace)["kind"]) == ("done", "thumb")
+    assert json.loads(only(workspace)["log"])[0]["reason"] == "robots_txt"
+
+
+@pytest.mark.parametrize(("mode", "asked", "noted"), [("report", 1, 1), ("ignore", 0, 0)])
+def test_robots_txt_is_reported_or_ignored(workspace: Workspace, site: Site, mode: str, asked: int, noted: int) -> None:
+    site.robots = ROBOTS
+    fill(workspace, originals(site, "/good/1", "/good/2"))
+    tally = run(workspace, robots=mode)
+    assert tally.states == {"done": 2} and tally.notes["robots_disallowed"] == noted
+    assert sum(site.robots_asked.values()) == asked
+
+
+@pytest.mark.parametrize(
+    ("status", "state", "reason"), [(404, "done", ""), (403, "done", ""), (500, "failed", "http_500")]
+)
+def test_a_robots_txt_that_cannot_be_had(
+    workspace: Workspace, site: Site, status: int, state: str, reason: str
+) -> None:
+    """RFC 9309: one that is not there allows everything, a server in trouble allows nothing for now."""
+    site.robots = status
+    fill(workspace, originals(site, "/good/1"))
+    run(workspace, robots="obey")
+    assert (only(workspace)["state"], only(workspace)["reason"]) == (state, reason)
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "allowed"),
+    [
+        ("", "/a", True),
+        ("User-agent: *\nDisallow:", "/a", True),
+        ("User-agent: *\nDisallow: /", "/a", False),
+        ("User-agent: *\nDisallow: /\nUser-agent: Gleaner\nDisallow: /b", "/a", True),
+        ("User-agent: gleaner/2.0\nDisallow: /a", "/a", False),
+        ("User-agent: a\nUser-agent: *\nDisallow: /a", "/a", False),
+        ("User-agent: *\nDisallow: /*.jpg$", "/x/a.jpg", False),
+        ("User-agent: *\nDisallow: /*.jpg$", "/x/a.jpg?x", True),
+        ("User-agent: *\nDisallow: /a\nAllow: /a/b", "/a/b/c", True),
+        ("User-agent: *\nDisallow: /a\nAllow: /a", "/a", True),
+        ("User-agent: *\nDisallow: /%7Ejoe # not here", "/~joe/a", False),
+        ("\ufeffUser-agent: *\r\nDisallow: /a\r\n", "/a", False),
+        ("Disallow: /", "/a", True),
+        ("<html>not found</html>", "/a", True),
+        ("User-agent: *\nDisallow: /" + "*a" * 500 + "\n", "/" + "b" * 5000, True),
+    ],
+)
+def test_reading_robots_txt(text: str, path: str, allowed: bool) -> None:
+    assert parse_robots(text).allows(path) is allowed
+
+
+# --- placeholders --------------------------------------------------------------------------------------------------
+
+
+def test_a_placeholder_is_no_picture(workspace: Workspace, site: Site, tmp_path: Path) -> None:
+    """A redirect to `removed.png` is told by its address, another by its content."""
+    import hashlib
+
+    own = tmp_path / "own.toml"
+    own.write_text(f'[sha256]\n"{hashlib.sha256(jpeg(3)).hexdigest()}" = "the shop\'s logo"\n')
+    fill(workspace, originals(site, "/taken/1", "/good/3", "/removed.png", "/good/4"))
+    run(workspace, placeholders=own)
+    found = [(row["state"], row["reason"]) for row in rows(workspace).values()]
+    assert found == [("failed", "placeholder"), ("failed", "placeholder"), ("done", ""), ("done", "")]
+    assert len(files(workspace)) == 2
+
+
+@pytest.mark.parametrize(
+    ("asked", "final", "etag", "known"),
+    [
+        ("https://i.imgur.com/abc.jpg", "https://i.imgur.com/removed.png", "", True),
+        ("https://i.imgur.com/abc.jpg", "https://i.imgur.com/abc.jpg", '"d835884373f4d6c8f24742ceabe74946"', True),
+        ("https://x.org/abc.jpg", "https://x.org/abc.jpg", '"d835884373f4d6c8f24742ceabe74946"', False),
+        ("https://vk.com/images/camera_200.png", "https://vk.com/images/camera_200.png", "", True),
+        ("https://x.org/a.jpg", "https://x.org/img/image-not-found.png?x=1", "", True),
+        ("https://x.org/removed.png", "https://x.org/removed.png", "", False),
+        ("https://x.org/a.jpg", "https://cdn.x.org/a.jpg", "", False),
+        ("https://x.org/a.jpg", "https://x.org", "", False),
+    ],
+)
+def test_known_placeholders(asked: str, final: str, etag: str, known: bool) -> None:
+    assert bool(read_placeholders().by_answer(asked, final, etag)) is known
+
+
+def test_a_list_of_placeholders_that_makes_no_sense(
+    tmp_path: Path, workspace: Workspace, site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = tmp_path / "own.toml"
+    fill(workspace, originals(site, "/good/1"))
+    for text in ("moved = ['(']", "colour = 1", "[", "etags = 3"):
+        own.write_text(text)
+        with pytest.raises(UsageError):
+            read_placeholders(own)
+    assert step.main(command(workspace, "--placeholders", str(own))) == 2
+    assert "is no list of placeholders" in capsys.readouterr().err
+
+
+# --- going on with a large file ------------------------------------------------------------------------------------
+
+LARGE = Limits(timeout=2, max_bytes=20 << 20)
+WHOLE = len(jpeg(1)) + (6 << 20)
+
+
+def test_a_broken_transfer_goes_on_where_it_ended(workspace: Workspace, site: Site) -> None:
+    site.part = 5 << 20
+    fill(workspace, originals(site, "/broken/1"))
+    run(workspace, limits=LARGE)
+    ((_, data),) = files(workspace).items()
+    assert data == jpeg(1) + bytes(6 << 20)
+    assert len(site.ranges) == 2 and site.ranges[0] == 0 and 4 << 20 < site.ranges[1] <= 5 << 20
+    assert only(workspace)["bytes"] == WHOLE and only(workspace)["http_status"] == 206
+    consistent(workspace)
+
+
+def test_a_version_that_changed_is_fetched_anew(workspace: Workspace, site: Site) -> None:
+    site.part, site.changes = 5 << 20, 1
+    fill(workspace, originals(site, "/broken/1"))
+    run(workspace, limits=LARGE, retries=1)
+    assert site.ranges == [0, 0] and only(workspace)["reason"] == "truncated"  # asked from the middle, sent all
+    consistent(workspace)
+
+
+def test_a_server_that_sends_another_range_is_not_believed(workspace: Workspace, site: Site) -> None:
+    site.part, site.lie = 5 << 20, True
+    fill(workspace, originals(site, "/broken/1"))
+    made = report(workspace, limits=LARGE, retries=1)
+    assert only(workspace)["reason"] == "bad_range" and made.tally.states == {"failed": 1}
+    consistent(workspace)
