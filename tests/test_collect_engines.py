@@ -23,7 +23,8 @@ import pytest
 from support import ROOT, as_rows, drawing, dump, load_step, snapshot
 
 from demo import Gallery, keys, running_gallery
-from lib.browser import BrowserSettings, BrowserWeb, Chromium, require_browser
+from lib.browser import BrowserWeb
+from lib.chromium import BrowserSettings, Chromium, require_browser
 from lib.collecting.drift_watch import Shape, jumps
 from lib.collecting.pace import Interrupted, Pacer
 from lib.collecting.person import Person, captcha_address
@@ -228,8 +229,6 @@ def test_every_filter_has_a_flag():
 TROUBLE = [
     # engine, fault, outcome, exit code; the fault strikes for ever until it is cleared
     ("yandex", "captcha@1", "captcha", 4),
-    ("yandex", "captcha_page@0", "captcha", 4),
-    ("yandex", "captcha_json@1", "captcha", 4),
     ("yandex", "blocked@1", "blocked", 4),
     ("yandex", "429=4000@xhr:1", "blocked", 4),
     ("yandex", "region@0", "region", 0),
@@ -638,6 +637,16 @@ def test_a_context_is_replaced_after_its_pages_and_a_crashed_browser_is_started_
 
     contexts, replaced, reason, status = asyncio.run(tour())
     assert (contexts, replaced, status) == (1, True, 200) and reason in ("", "browser_crashed")
+
+
+def test_a_browser_that_cannot_start_is_told_and_the_other_engines_go_on(gallery, tmp_path, monkeypatch, capsys):
+    (tmp_path / "broken.sh").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "broken.sh").chmod(0o755)
+    monkeypatch.setenv("GLEANER_BROWSER", str(tmp_path / "broken.sh"))
+    arguments = ["--engine", "yandex", "openverse", "--keywords", WORDS, "--max-pages", 2]
+    assert collect(gallery, tmp_path / "ws", *arguments) == 1
+    assert "0_setup.py to check the browser" in capsys.readouterr().err
+    assert ended(tmp_path / "ws") == {"yandex": ("pending", "network"), "openverse": ("done", "ok")}
 
 
 def test_pictures_fonts_and_media_are_not_loaded(gallery):

@@ -11,15 +11,15 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from support import as_rows, dump, load_step, snapshot
+from support import as_rows, drawing, dump, load_step, snapshot
 from yandex_answers import entity, page, serp_list, xhr
 
 from demo import Gallery, running_gallery
-from lib.browser import require_browser
+from lib.chromium import require_browser
 from lib.collecting.captured import Places, read_captured
 from lib.engines import load_engine
 from lib.engines.base import API, PAGE, XHR, Answer, Ask
-from lib.engines.yandex import xhr_address
+from lib.engines.yandex import page_address, xhr_address
 from lib.errors import UsageError
 
 BOAT = ["--engine", "yandex", "--keywords", "boat"]
@@ -242,6 +242,23 @@ async def browse(gallery: Gallery, saved: Path) -> None:
             await visited.evaluate("async url => { await (await fetch(url)).text() }", url)
         await context.close()
         await browser.close()
+
+
+def test_a_har_of_a_search_by_picture(tmp_path, capsys):
+    """Searches by words and by another picture in the same session are told from it."""
+    drawing(1).save(tmp_path / "one.jpg")
+    by_picture = [{"cbir_id": f"1/{name}", "image_url": f"https://a.example/{name}/orig"} for name in ("one", "two")]
+    entries = [entry(asked(0), first_page(7, 8))]
+    for number, (told, start) in enumerate(zip(by_picture, (1, 11), strict=True)):
+        query = Ask("image")
+        entries.append(entry(page_address(COM, query, told), first_page(start, start + 1)))
+        entries.append(entry(xhr_address(COM, query, told, 1), later_page(start + 2), 304 if number else 200))
+    saved = har(tmp_path / "saved.har", *entries)
+    assert collect(tmp_path / "ws", "--images", tmp_path / "one.jpg", "--replay", saved) == 0
+    assert stored(tmp_path / "ws") == [(0, "page", "ok", 2), (1, "xhr", "ok", 1)]
+    urls = [url for (url,) in rows(tmp_path / "ws", "SELECT url FROM responses")]
+    assert all("cbir_id=1%2Fone" in url for url in urls)
+    assert "several pictures" in capsys.readouterr().err
 
 
 # --- files ------------------------------------------------------------------------------------------------------------

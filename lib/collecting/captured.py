@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import logging
 import re
 import unicodedata
 from collections import defaultdict
@@ -23,6 +24,8 @@ from lib.engines.base import PAGE, Answer, Ask, Engine
 from lib.errors import UsageError
 from lib.records import OUTCOMES, ParseError
 from lib.times import to_text
+
+log = logging.getLogger("gleaner.collect")
 
 LARGEST_FILE = 2 * 2**30  # bytes; a HAR is read into memory once
 SUFFIXES = {".json", ".html", ".htm", ".har"}
@@ -127,8 +130,11 @@ def _from_har(entries: list[dict[str, Any]], engine: Engine, host: str, ask: Ask
         final = _follow(answer, answers[place + 1 :])
         value = places.of(answer.url, _posted_page(entry), final)
         if value is not None:
-            asked.append((value, final, _moment(entry)))
-    for page, (_, answer, moment) in zip(places.pages([value for value, *_ in asked]), asked, strict=True):
+            asked.append((value, final, _moment(entry), places.picture(answer.url)))
+    if len({picture for *_, picture in asked}) > 1:
+        log.warning("the capture holds searches for several pictures; the first one is taken")
+        asked = [row for row in asked if row[-1] == asked[0][-1]]
+    for page, (_, answer, moment, _) in zip(places.pages([value for value, *_ in asked]), asked, strict=True):
         fragment = urldefrag(address_of(engine, host, ask, page)).fragment
         url = f"{answer.url}#{fragment}" if fragment else answer.url
         yield Captured(page, replace(answer, part=_part(engine, page, answer.body), url=url), moment)
@@ -150,6 +156,8 @@ class Places:
         self._name = names[0] if names else ""
         self._step = int(two[self._name]) - int(one[self._name]) if names else 1
         self._start = int(one[self._name]) - self._step if names else 0
+        # What only an upload tells is empty here, and has to be there in an address that was really asked for.
+        self._told = sorted(name for name, value in _params(first.query).items() if not value and one.get(name) == "")
         text = self.ask.text
         # Some engines have a parameter of the words alone, some put words of their own beside them.
         known = _params(first.query) if text else {}
@@ -166,10 +174,16 @@ class Places:
         params = _params(parts.query)
         if self._words and not any(self._same(params.get(name, ""), self.ask.text) for name in self._words):
             return None
+        if not all(params.get(name) for name in self._told):
+            return None
         if posted is not None:
             return self._start + posted * self._step
         value = params.get(self._name, "")
         return int(value) if _is_number(value) else self._start
+
+    def picture(self, url: str) -> str:
+        """What tells the uploaded picture of an address from others; empty for words."""
+        return _params(urlsplit(url).query).get(self._told[0], "") if self._told else ""
 
     def pages(self, values: list[int]) -> list[int]:
         """Page numbers for these values; where the site was asked in other steps than ours, their order."""
@@ -206,6 +220,9 @@ def _har_answer(entry: Mapping[str, Any]) -> Answer | None:
         body = base64.b64decode(text) if content.get("encoding") == "base64" else text.encode("utf-8", "replace")
         headers = {str(h["name"]).lower(): str(h["value"]) for h in response.get("headers") or ()}
         status, url = int(response["status"]), str(entry["request"]["url"])
+        if not text and status == 200:  # the browser had thrown it away
+            return None
+        status = 200 if status == 304 and text else status
     except (KeyError, TypeError, ValueError, AttributeError, binascii.Error):
         return None
     # Without a status the browser got no answer, or took it from elsewhere than the network.

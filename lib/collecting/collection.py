@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from lib.browser import BrowserSettings, BrowserWeb, Chromium, require_browser
+from lib.browser import BrowserWeb
+from lib.chromium import BrowserSettings, Chromium, require_browser
 from lib.collecting.drift_watch import drift_warning
 from lib.collecting.job import Job, check_pace
 from lib.collecting.lock import engine_lock, profile_lock

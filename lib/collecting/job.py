@@ -162,7 +162,10 @@ class Job:
             )
         if found.unreachable or (found.outcomes["network"] and not found.pages):
             reason = found.unreachable or found.trouble
-            return 1, f"{name} could not be reached ({reason}); check the network, --host and --proxy, and run again."
+            remedy = "check the network, --host and --proxy, and run again"
+            if reason.startswith("browser_"):
+                remedy = "run python3 0_setup.py to check the browser"
+            return 1, f"{name} could not be reached ({reason}); {remedy}."
         if found.failed and self.args.strict:
             return 3, f"{found.failed} of the queries at {name} failed; --list shows why."
         return 0, ""
