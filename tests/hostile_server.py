@@ -47,6 +47,16 @@ def pixel_bomb(side: int = 60_000) -> bytes:
     )
 
 
+def many_frames(frames: int = 3000, side: int = 2000) -> bytes:
+    """An animation of a few kilobytes that claims billions of pixels: tiny blocks on a large screen."""
+    made = io.BytesIO()
+    Image.new("L", (1, 1)).save(made, "GIF")
+    one = made.getvalue()
+    start = 13 + (3 << ((one[10] & 7) + 1))
+    screen = struct.pack("<HH", side, side)
+    return one[:6] + screen + one[10:start] + one[start:-1] * frames + b";"
+
+
 def broken_png() -> bytes:
     """A PNG with a sound header, a sound end, and pixels that do not unpack."""
     made = bytearray(picture(6, (400, 300), "PNG"))
@@ -265,6 +275,17 @@ def handlers(site: Site) -> dict[str, Handler]:
         "tdm": body(jpeg(1), tdm_reservation="1"),
         "loop": redirect("SITE/loop/1"),
         "file": redirect("file:///etc/hostname"),
+        "data": redirect("data:image/png;base64,iVBORw0KGgo="),
+        "ftp": redirect("ftp://127.0.0.1/a.jpg"),
+        "script": redirect("javascript:alert(1)"),
+        "inside": redirect("http://169.254.169.254/latest/meta-data/"),
+        "mapped": redirect("http://[::ffff:127.0.0.1]:1/"),
+        "mail": redirect("http://93.184.216.34:25/"),
+        "zstd": body(b"\x28\xb5\x2f\xfd", Content_Encoding="zstd"),
+        "twice": body(bomb, Content_Encoding="gzip, gzip"),
+        "manyframes": body(many_frames(), "image/gif"),
+        "disposition": body(jpeg(2), Content_Disposition='attachment; filename="../../evil.php"'),
+        "escape": body(b"<html><title>\x1b]0;owned\x07\x1b[31mred</title>" + b" " * 600),
         "moved": redirect("SITE/good/77"),
         "metadata": redirect("http://127.0.0.2:9/latest"),
         "nowhere": status(302),

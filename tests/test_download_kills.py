@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -89,33 +90,65 @@ def test_it_says_what_to_run_first(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "1_collect.py" in capsys.readouterr().err
 
 
-def test_killed_at_any_moment_and_run_again_it_ends_the_same(workspace: Workspace, site: Site, tmp_path: Path) -> None:
-    site.slow = 0.004
+# Loads what a run loads, once, and forks a run for every line of arguments: fifty starts cost as much as two.
+NURSERY = """
+import json, os, sys
+sys.path[:0] = [{root!r}, {tests!r}]
+import lib.downloading.engine
+from support import load_step
+step = load_step("download")
+for line in sys.stdin:
+    child = os.fork()
+    if not child:
+        os._exit(step.main(json.loads(line)))
+    print(child, flush=True)
+    print(os.waitpid(child, 0)[1], flush=True)
+"""
+KILLS = 50
+
+
+def test_killed_at_fifty_moments_and_run_again_it_ends_the_same(
+    workspace: Workspace, site: Site, tmp_path: Path
+) -> None:
     undisturbed = Workspace(tmp_path / "undisturbed")
-    fill(undisturbed, mixed(site, 300))
-    run(undisturbed, limits=Limits())
-    rng = random.Random(5)
-    fill(workspace, mixed(site, 300))
+    for one in (undisturbed, workspace):
+        fill(one, mixed(site, 1600))
+    run(undisturbed, limits=Limits(), per_host=16)
     site.asked.clear()
-    kills = 0
-    for _ in range(6):
-        process = start(workspace, "--per-host", "4")
-        while not any(site.asked.values()) and process.poll() is None:
-            time.sleep(0.005)
-        time.sleep(rng.uniform(0.0, 0.25))
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        kills += process.returncode == -signal.SIGKILL
-        whole_files_only(workspace)
-    assert kills >= 3
-    assert step.main(command(workspace, "-q")) == 0
+    site.slow = 0.01
+    kills = kill_again_and_again(workspace, KILLS)
+    site.slow = 0.0
+    assert step.main(command(workspace, "-q", "--per-host", "16")) == 0
     assert outcome(workspace) == outcome(undisturbed)
     consistent(workspace)
     good = {path: n for path, n in site.asked.items() if path.startswith("/good/") and path != "/good/3"}
     assert sum(good.values()) - len(good) <= kills * 4  # asked again: only what was in flight
+    assert kills >= KILLS * 0.8
     site.asked.clear()
     assert step.main(command(workspace, "-q")) == 0
     assert not site.asked
+
+
+def kill_again_and_again(workspace: Workspace, times: int) -> int:
+    """Starts runs and kills each at a random moment; gives the number of those that had not ended before."""
+    rng, kills = random.Random(5), 0
+    code = NURSERY.format(root=str(ROOT), tests=str(ROOT / "tests"))
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+    nursery = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    )
+    assert nursery.stdin and nursery.stdout
+    with nursery, nursery.stdin:
+        for _ in range(times):
+            nursery.stdin.write(json.dumps(command(workspace, "-q", "--per-host", "4")) + "\n")
+            nursery.stdin.flush()
+            child = int(nursery.stdout.readline())
+            time.sleep(rng.uniform(0.01, 0.3))
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+            kills += int(nursery.stdout.readline()) == signal.SIGKILL
+            whole_files_only(workspace)
+    return kills
 
 
 def test_two_runs_at_once_share_the_work(workspace: Workspace, site: Site) -> None:

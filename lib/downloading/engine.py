@@ -107,7 +107,9 @@ class Engine:
         loop.set_default_executor(ThreadPoolExecutor(NAME_THREADS, thread_name_prefix="names"))
         self.queues: HostQueues[Job] = HostQueues(options.per_host, options.per_domain, known_manners(), options.share)
         self.wake = asyncio.Event()
-        async with open_session(allow_private=options.allow_private, contact=options.contact) as session:
+        async with open_session(
+            allow_private=options.allow_private, contact=options.contact, exempt=options.exempt
+        ) as session:
             self.robots = RobotsGate(self.db, session, options.limits, self.watch)
             count = max(1, options.concurrency // options.share)
             tasks = [asyncio.create_task(self._serve(session)) for _ in range(count)]

@@ -53,6 +53,7 @@ class Options:
     backoff: float = 1.0
     limit: int | None = None
     allow_private: bool = False
+    exempt: frozenset[str] = frozenset()  # single addresses that are let through, on any port
     contact: str = ""
     min_free: int = 0
     robots: str = IGNORE

@@ -1,0 +1,174 @@
+"""Every attack of the open web that step 5 has to survive: its state, its reason, what it cost in memory and time."""
+
+from __future__ import annotations
+
+import os
+import resource
+import time
+from pathlib import Path
+
+import pytest
+from download_support import (  # noqa: F401 (fixtures)
+    command,
+    consistent,
+    files,
+    fill,
+    only,
+    originals,
+    rows,
+    run,
+    server_fixture,
+    site_fixture,
+    start,
+    step,
+    workspace_fixture,
+)
+from hostile_server import Site
+
+from lib.workspace import Workspace
+
+MOST_MEMORY = 48.0  # MB above what the process had: less than one of the larger bodies would take
+MOST_SECONDS = 30.0  # the limits of the tests add up to less; without them most of these would never end
+
+
+def peak(reset: bool = False) -> float:
+    """The most memory that this process has had since the last reset, in MB (0 where the system does not tell)."""
+    try:
+        if reset:
+            Path("/proc/self/clear_refs").write_text("5")
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), 0.0)
+
+
+ATTACKS = [
+    # what it is, path, state, reason
+    ("redirect to the metadata service", "/inside/1", "blocked", "private_address"),
+    ("redirect to loopback, wrapped into IPv6", "/mapped/1", "blocked", "private_address"),
+    ("redirect to another loopback address", "/metadata/1", "blocked", "private_address"),
+    ("redirect to a mail server's port", "/mail/1", "blocked", "port_refused"),
+    ("redirect to a file", "/file/1", "failed", "bad_redirect"),
+    ("redirect to data", "/data/1", "failed", "bad_redirect"),
+    ("redirect to ftp", "/ftp/1", "failed", "bad_redirect"),
+    ("redirect to a script", "/script/1", "failed", "bad_redirect"),
+    ("redirects in a circle", "/loop/1", "failed", "too_many_redirects"),
+    ("redirect to nowhere", "/nowhere/1", "failed", "bad_redirect"),
+    ("gzip bomb", "/gzip/1", "failed", "too_large"),
+    ("gzip bomb, packed twice", "/twice/1", "failed", "encoded_body"),
+    ("brotli bomb", "/brotli/1", "failed", "encoded_body"),
+    ("zstd bomb", "/zstd/1", "failed", "encoded_body"),
+    ("endless body", "/endless/1", "failed", "too_large"),
+    ("huge body, announced", "/huge/1", "failed", "too_large"),
+    ("slow-loris", "/loris/1", "failed", "too_slow"),
+    ("no answer", "/silent/1", "failed", "timeout"),
+    ("headers that never end", "/raw/headers", "failed", "timeout"),
+    ("flood of headers", "/raw/flood", "failed", "bad_response"),
+    ("a header of a megabyte", "/raw/line", "failed", "bad_response"),
+    ("no status line", "/raw/status", "failed", "bad_response"),
+    ("hangs up", "/raw/hangup", "failed", "disconnected"),
+    ("fewer bytes than announced", "/cut/1", "failed", "truncated"),
+    ("no length, cut", "/raw/closed", "failed", "truncated"),
+    ("pixel bomb", "/bomb/1", "failed", "too_many_pixels"),
+    ("frame bomb", "/manyframes/1", "failed", "too_many_frames"),
+    ("a web page as JPEG", "/html/1", "failed", "not_an_image"),
+    ("JSON as JPEG", "/json/1", "failed", "not_an_image"),
+    ("SVG with a script", "/svg/1", "failed", "svg_refused"),
+    ("empty body", "/empty/1", "failed", "empty"),
+    ("Retry-After of 10^9 seconds", "/late/1", "pending", "http_429"),
+    ("opt-out", "/noai/1", "opted_out", "opted_out"),
+    ("placeholder", "/taken/1", "failed", "placeholder"),
+]
+
+
+@pytest.mark.parametrize(("what", "path", "state", "reason"), ATTACKS, ids=[attack[0] for attack in ATTACKS])
+def test_an_attack_costs_one_row(
+    workspace: Workspace, site: Site, what: str, path: str, state: str, reason: str
+) -> None:
+    fill(workspace, originals(site, path))
+    before, started = peak(reset=True), time.monotonic()
+    run(workspace, allow_private=False, exempt=frozenset({"127.0.0.1"}))
+    elapsed, memory = time.monotonic() - started, peak() - before
+    assert (only(workspace)["state"], only(workspace)["reason"]) == (state, reason)
+    assert files(workspace) == {} and memory < MOST_MEMORY and elapsed < MOST_SECONDS, (memory, elapsed)
+    consistent(workspace)
+
+
+ADDRESSES = """http://127.0.0.1:PORT/good/1 http://10.1.2.3/a http://169.254.169.254/latest http://100.64.0.1/a
+http://[::1]:PORT/good/1 http://[::ffff:127.0.0.1]:PORT/good/1 http://[64:ff9b::7f00:1]/a http://[2002:7f00:1::1]/a
+http://[fec0::1]/a http://224.0.0.1/a http://localhost:PORT/good/1 http://2130706433:PORT/good/1 http://127.1:PORT/good/1
+http://0177.0.0.1:PORT/good/1 http://0:PORT/good/1 http://0x7f000001:PORT/good/1 http://127.0.0.1.:PORT/good/1
+http://93.184.216.34:22/a http://93.184.216.34:6379/a file:///etc/hostname data:image/png;base64,iVBORw0KGgo=
+ftp://93.184.216.34/a javascript:alert(1) //93.184.216.34/a http:///a""".split()
+
+
+def test_no_spelling_of_an_address_reaches_the_inside(workspace: Workspace, site: Site) -> None:
+    port = site.url.rpartition(":")[2]
+    urls = [address.replace("PORT", port) for address in ADDRESSES]
+    urls += ["http://a.example/\r\nX: 1", "http://a.example\\@127.0.0.1/", "http://\x00/"]
+    fill(workspace, {f"t:{n:02d}": [("original", url)] for n, url in enumerate(urls)})
+    started = time.monotonic()
+    run(workspace, allow_private=False, retries=0)
+    found = [(row["state"], row["reason"]) for row in rows(workspace).values()]
+    assert not site.asked and time.monotonic() - started < MOST_SECONDS
+    allowed = {("blocked", "private_address"), ("blocked", "port_refused"), ("failed", "bad_url")}
+    # Short and hexadecimal forms of IPv4 are left to the system's resolver, which knows them or does not.
+    allowed |= {("failed", "dns_error"), ("pending", "offline")}
+    assert set(found) <= allowed, list(zip(urls, found, strict=True))
+    assert found[:11] == [("blocked", "private_address")] * 11
+
+
+def test_names_and_words_of_strangers_steer_nothing(
+    workspace: Workspace, site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An id that is SQL, a file name in a header, a title and an address with terminal codes."""
+    evil = "t:'); DROP TABLE downloads; --"
+    fill(workspace, {evil: [("original", site.address("/disposition/1"))]})
+    fill(workspace, {"t:\x1b[31m": [("original", site.address("/escape/1"))]})
+    assert step.main(command(workspace, "--dry-run")) == 0
+    assert step.main(command(workspace, "-vv")) == 0
+    out, err = capsys.readouterr()
+    assert "\x1b" not in out + err and "owned" in err
+    assert {row["state"] for row in rows(workspace).values()} == {"done", "failed"}
+    (name,) = files(workspace)
+    assert name.endswith(".jpg") and "evil" not in name and name.isascii()
+    consistent(workspace)
+
+
+def test_one_victim_is_asked_by_few_at_once(workspace: Workspace, site: Site) -> None:
+    """Many addresses of one server under many names of it do not add up to a flood."""
+    site.slow = 0.01
+    port = site.url.rpartition(":")[2]
+    fill(workspace, {f"t:{n:03d}": [("original", f"http://127.0.0.1:{port}/good/{n}")] for n in range(60)})
+    run(workspace, per_host=4, concurrency=40)
+    assert site.most_at_once <= 4
+
+
+def test_too_many_open_files_stop_the_run(workspace: Workspace, site: Site) -> None:
+    """It is this machine's fault, and no row's."""
+    site.slow = 0.5
+    fill(workspace, originals(site, *[f"/good/{n}" for n in range(200)]))
+    process = start(
+        workspace, "--per-host", "60", preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
+    )
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1 and b"too many files are open" in err and b"Traceback" not in err, err
+    assert {row["state"] for row in rows(workspace).values()} <= {"pending", "done"}
+    site.slow = 0.0
+    assert step.main(command(workspace, "-q", "--per-host", "16")) == 0
+    assert {row["state"] for row in rows(workspace).values()} == {"done"}
+
+
+@pytest.mark.skipif(not hasattr(os, "symlink"), reason="no symbolic links here")
+def test_a_link_in_the_place_of_a_shelf_leads_nowhere(
+    workspace: Workspace, site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import hashlib
+
+    (tmp_path / "outside").mkdir()
+    workspace.images.mkdir(parents=True)
+    (workspace.images / hashlib.sha256(b"test:0000").hexdigest()[:2]).symlink_to(tmp_path / "outside")
+    fill(workspace, originals(site, "/good/1"))
+    assert step.main(command(workspace)) == 1
+    assert "is a link" in capsys.readouterr().err
+    assert list((tmp_path / "outside").iterdir()) == [] and only(workspace)["state"] == "pending"
