@@ -7,6 +7,9 @@ Examples
     python 3_domain_report.py
     python 3_domain_report.py --by licence --format markdown
     python 3_domain_report.py --top 20 --format csv
+    python 3_domain_report.py --compare run:1 run:2 --by engine
+    python 3_domain_report.py --extract VK --to vk_images.db
+    python 3_domain_report.py --of Pinterest example.org --blocklist blocked.txt
 
 Next    python 4_db_cleanup.py --dry-run
 """
@@ -16,53 +19,113 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from lib import cli
+from lib.errors import UsageError
+
+KEYS = ("domain", "family", "host", "engine", "query", "licence", "format", "size")
 
 
 def build_parser() -> argparse.ArgumentParser:
     made = cli.parser(__doc__, "report")
     cli.add_dry_run(made)
-    made.add_argument(
-        "--by",
-        choices=("domain", "host", "engine", "query", "licence", "format", "size"),
-        default="domain",
-        help="what the pictures are counted by (default: domain, the registrable one)",
-    )
-    made.add_argument(
-        "--top", type=cli.positive, metavar="N", help="show the N largest, the others as one (default: all)"
-    )
-    made.add_argument(
-        "--format",
-        choices=("text", "csv", "json", "markdown", "html"),
-        default="text",
-        help="what is printed; html prints the page's path only (default: text)",
-    )
+    made.add_argument("--by", choices=KEYS, default="domain",
+                      help="what the pictures are counted by (default: domain, the registrable one)")  # fmt: skip
+    made.add_argument("--top", type=cli.positive, metavar="N",
+                      help="show the N largest, the others as one (default: all)")  # fmt: skip
+    made.add_argument("--format", choices=("text", "csv", "json", "markdown", "html"), default="text",
+                      help="what is printed; html prints the page's path only (default: text)")  # fmt: skip
+    made.add_argument("--compare", nargs=2, metavar=("A", "B"),
+                      help="two searches (number or words) or two runs of step 1 (run:N) side by side")  # fmt: skip
+    made.add_argument("--extract", nargs="+", metavar="NAME",
+                      help="write the pictures of these families or domains to a database of their own")  # fmt: skip
+    made.add_argument("--to", type=Path, metavar="FILE", help="where --extract writes, such as vk_images.db")
+    made.add_argument("--of", nargs="+", metavar="NAME",
+                      help="families or domains for the lists below (default: the rows shown)")  # fmt: skip
+    made.add_argument("--blocklist", type=Path, metavar="FILE", help="write a list of domains to be left out")
+    made.add_argument("--allowlist", type=Path, metavar="FILE", help="write a list of domains to keep to")
     return made
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return cli.run(build_parser(), argv, work, needs="1_collect.py and 2_ingest_db.py")
+    return cli.run(build_parser(), argv, work, check=check, needs="1_collect.py and 2_ingest_db.py")
+
+
+def check(args: argparse.Namespace) -> None:
+    from lib.selection import chosen_domains
+
+    if bool(args.extract) != bool(args.to):
+        raise UsageError("--extract and --to belong together; give both.")
+    if args.of and not (args.blocklist or args.allowlist):
+        raise UsageError("--of names domains for a list; give --blocklist FILE or --allowlist FILE too.")
+    if (args.blocklist or args.allowlist) and not args.of and args.by not in ("domain", "host", "family"):
+        raise UsageError(f"a list holds domains and --by {args.by} shows none; name them with --of.")
+    if args.compare and args.format == "html":
+        raise UsageError("--compare has no page; give --format text, csv, json or markdown.")
+    chosen_domains([*(args.extract or ()), *(args.of or ())])
 
 
 def work(session: cli.Session) -> cli.Summary:
+    args = session.args
+    if args.compare:
+        return compare(session)
+    if args.extract:
+        return extract(session)
     from lib.report import FORMATS, make_report, write_files
 
-    report = make_report(session.db, session.args.by, session.args.top)
+    report = make_report(session.db, args.by, args.top)
     if not report.rows:
-        raise cli.UsageError("the database holds no picture yet; run 2_ingest_db.py first.")
+        raise UsageError("the database holds no picture yet; run 2_ingest_db.py first.")
+    listed = write_lists(session, [row.key for row in report.rows])
     written = [] if session.dry_run else write_files(session.db, session.workspace, report)
-    if session.args.format == "html":
+    if args.format == "html":
         print(*(path for path in written if path.suffix == ".html"), sep="\n")
-    elif not session.args.json:
-        print(FORMATS[session.args.format](report).rstrip("\n"))
+    elif not args.json:
+        print(FORMATS[args.format](report).rstrip("\n"))
     totals = report.totals
     return cli.Summary(
-        {"pictures": totals.pictures, "domains": totals.domains, "families": len(report.families)},
+        {"pictures": totals.pictures, "domains": totals.domains, "families": len(report.families), **listed},
         note=f"page: {written[0]}" if written else "",
         next="python 4_db_cleanup.py --dry-run",
         result=report.as_dict(),
     )
+
+
+def compare(session: cli.Session) -> cli.Summary:
+    from lib.comparison import FORMATS, make_comparison
+
+    found = make_comparison(session.db, session.args.compare, session.args.by, session.args.top)
+    if not session.args.json:
+        print(FORMATS[session.args.format](found).rstrip("\n"))
+    counts = {"only_a": found.total.only_a, "both": found.total.both, "only_b": found.total.only_b}
+    return cli.Summary(dict(counts), result=found.as_dict())
+
+
+def extract(session: cli.Session) -> cli.Summary:
+    from lib.db.extract import count_pictures
+    from lib.db.extract import extract as write
+    from lib.selection import chosen_domains
+
+    chosen = chosen_domains(session.args.extract)
+    found = count_pictures(session.db, chosen) if session.dry_run else write(session.db, chosen, session.args.to)
+    return cli.Summary({"pictures": found}, note=f"database: {session.args.to}")
+
+
+def write_lists(session: cli.Session, shown: list[str]) -> dict[str, int]:
+    """The names given, or those of the rows shown, as lists for steps 4 and 5."""
+    from lib.domain_lists import write_list
+    from lib.selection import chosen_domains, names_of
+
+    args = session.args
+    rows = [name for name in shown if name and not name.startswith("(")]
+    names = names_of(chosen_domains(args.of or rows if args.by == "family" or args.of else ())) or rows
+    counts = {}
+    for flag, path in (("blocklist", args.blocklist), ("allowlist", args.allowlist)):
+        if path:
+            about = f"{flag}: {'leave these domains out' if flag == 'blocklist' else 'keep to these domains'}"
+            counts[flag] = len(set(names)) if session.dry_run else write_list(path, names, about)
+    return counts
 
 
 if __name__ == "__main__":

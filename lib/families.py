@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
+from lib.domains import registrable_domain
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
@@ -23,14 +25,22 @@ def family_by_domain() -> Mapping[str, str]:
     return {domain: family["name"] for family in families for domain in [*family["domains"], *family.get("hosts", [])]}
 
 
-def family_of(registrable_domain: str, host: str = "") -> str:
+def family_of(domain: str, host: str = "") -> str:
     """The family of a domain, or of the host where a rule names hosts; empty when there is none."""
     known = family_by_domain()
-    while host and host != registrable_domain:
+    while host and host != domain:
         if host in known:
             return known[host]
         host = host.partition(".")[2]
-    return known.get(registrable_domain, "")
+    return known.get(domain, "")
+
+
+@cache
+def host_rules() -> frozenset[str]:
+    """The registrable domains that a rule splits by naming single hosts of them."""
+    with DATA.open("rb") as handle:
+        families = tomllib.load(handle)["family"]
+    return frozenset(registrable_domain(host) for family in families for host in family.get("hosts", []))
 
 
 def domains_of(family: str) -> list[str]:

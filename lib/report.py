@@ -22,10 +22,23 @@ log = logging.getLogger("gleaner.report")
 
 BARS = 24  # width of the longest bar in the text table, characters
 SAMPLES = 4  # thumbnails beside a domain on the page
-COLUMNS = ("key", "family", "pictures", "share", "cumulative", "files", "done", "failed", "median_size")
+COLUMNS = (
+    "key",
+    "family",
+    "pictures",
+    "share",
+    "cumulative",
+    "unique",
+    "files",
+    "done",
+    "failed",
+    "success",
+    "median_size",
+)
 UNKNOWN = "(unknown)"
 PLURALS = {
     "domain": "domains",
+    "family": "families",
     "host": "hosts",
     "engine": "engines",
     "licence": "licences",
@@ -37,16 +50,22 @@ PLURALS = {
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the report. Shares are of all pictures, 0 to 1; `median_size` is of the files on disk."""
+    """One line of the report. Shares are of all pictures, 0 to 1; `median_size` is of the files on disk.
+
+    `unique` counts pictures of the same content once, as far as contents are known; `success` is the share of the
+    downloads that ended well, None before there are any.
+    """
 
     key: str
     family: str
     pictures: int
     share: float
     cumulative: float
+    unique: int
     files: int
     done: int
     failed: int
+    success: float | None
     median_size: str
 
 
@@ -70,24 +89,30 @@ class Report:
 
 def make_report(db: Database, by: str, top: int | None) -> Report:
     """Counts everything; `top` keeps the largest rows and sums the others up in one."""
+    counts.prepare_for_reports(db)
     groups, sizes = counts.groups(db, by), counts.median_sizes(db, by)
     whole = sum(group.pictures for group in groups) or 1
     rows, seen = [], 0
     for group in groups[: top or len(groups)]:
         seen += group.pictures
         family = family_of(group.key) if by == "domain" else ""
-        numbers = (group.pictures, group.pictures / whole, seen / whole, group.files, group.done, group.failed)
-        rows.append(Row(group.key or UNKNOWN, family, *numbers, sizes.get(group.key, "")))
+        rows.append(_row(group, group.key or UNKNOWN, family, whole, seen / whole, sizes.get(group.key, "")))
     if rest := groups[len(rows) :]:
         rows.append(_sum_up(rest, whole))
     return Report(by, counts.totals(db), tuple(rows), tuple(_families(db)))
 
 
 def _sum_up(rest: Sequence[counts.Group], whole: int) -> Row:
-    pictures = sum(group.pictures for group in rest)
-    files, done = sum(group.files for group in rest), sum(group.done for group in rest)
-    failed = sum(group.failed for group in rest)
-    return Row(f"({len(rest):,} others)", "", pictures, pictures / whole, 1.0, files, done, failed, "")
+    sums = (sum(getattr(group, name) for group in rest) for name in ("pictures", "done", "failed", "files"))
+    return _row(counts.Group("", *sums), f"({len(rest):,} others)", "", whole, 1.0, "")
+
+
+def _row(group: counts.Group, key: str, family: str, whole: int, cumulative: float, size: str) -> Row:
+    tried = group.done + group.failed
+    return Row(
+        key, family, group.pictures, group.pictures / whole, cumulative, group.pictures - group.done + group.files,
+        group.files, group.done, group.failed, group.done / tried if tried else None, size,
+    )  # fmt: skip
 
 
 def _families(db: Database) -> list[FamilyRow]:
@@ -110,15 +135,21 @@ def as_text(report: Report) -> str:
     width = max((len(name) for name in names), default=8)
     most = max((row.pictures for row in report.rows), default=1) or 1
     lines = [f"{report.totals.pictures:,} pictures, {report.totals.addresses:,} addresses, by {report.by}", ""]
-    lines.append(f"{report.by:<{width}}  {'pictures':>9}  {'share':>6}  {'sum':>6}  {'files':>7}  {'failed':>7}")
+    head = f"{'pictures':>9}  {'share':>6}  {'sum':>6}  {'unique':>9}  {'files':>7}  {'failed':>7}  {'success':>7}"
+    lines.append(f"{report.by:<{width}}  {head}")
     for name, row in zip(names, report.rows, strict=True):
         bar = "█" * max(1 if row.pictures else 0, round(BARS * row.pictures / most))
-        numbers = f"{row.pictures:>9,}  {row.share:>6.1%}  {row.cumulative:>6.1%}  {row.files:>7,}  {row.failed:>7,}"
+        numbers = f"{row.pictures:>9,}  {row.share:>6.1%}  {row.cumulative:>6.1%}  {row.unique:>9,}"
+        numbers += f"  {row.files:>7,}  {row.failed:>7,}  {percent(row.success):>7}"
         lines.append(f"{name:<{width}}  {numbers}  {bar}")
     if report.families:
         lines += ["", f"{'family':<{width}}  {'pictures':>9}  {'share':>6}"]
         lines += [f"{f.family:<{width}}  {f.count:>9,}  {f.share:>6.1%}" for f in report.families]
     return "\n".join(lines)
+
+
+def percent(share: float | None) -> str:
+    return "" if share is None else f"{share:.1%}"
 
 
 def readable(host: str) -> str:
@@ -149,12 +180,14 @@ def as_json(report: Report) -> str:
 def as_markdown(report: Report) -> str:
     """The rows as a Markdown table."""
     lines = [
-        f"| {report.by} | family | pictures | share | files | failed |",
-        "| --- | --- | ---: | ---: | ---: | ---: |",
+        f"| {report.by} | family | pictures | share | sum | unique | files | failed | success | median size |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
     ]
     for row in report.rows:
         key = row.key.replace("|", "\\|")
-        lines.append(f"| {key} | {row.family} | {row.pictures:,} | {row.share:.1%} | {row.files:,} | {row.failed:,} |")
+        numbers = f"{row.pictures:,} | {row.share:.1%} | {row.cumulative:.1%} | {row.unique:,} | {row.files:,}"
+        rest = f"{row.failed:,} | {percent(row.success)} | {row.median_size}"
+        lines.append(f"| {key} | {row.family} | {numbers} | {rest} |")
     return "\n".join(lines) + "\n"
 
 
@@ -194,7 +227,7 @@ def _page_row(workspace: Workspace, row: Row, samples: dict[str, list[str]], *, 
         count=row.pictures,
         share=row.share,
         cumulative=row.cumulative,
-        unique=row.files if downloaded else None,
+        unique=row.unique if downloaded else None,
         family=row.family,
         downloaded=row.done if downloaded else None,
         failed=row.failed if downloaded else None,

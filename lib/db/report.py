@@ -1,4 +1,8 @@
-"""The counts behind step 3: pictures by domain, engine, query, licence, format or claimed size."""
+"""The counts behind step 3: pictures by domain, family, engine, query, licence, format or claimed size.
+
+Pictures are counted in one table, or in an index where that suffices; what became of them is counted from the downloads
+that are no longer pending. Joined in one statement, a million pending rows would be looked up for nothing.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,9 @@ from dataclasses import dataclass
 from statistics import median
 
 from lib.db.connection import Database
+from lib.families import family_of, host_rules
 
+_TRIED = "state IN ('done', 'failed', 'blocked', 'opted_out')"  # an index knows these; `<> 'pending'` it would not
 # What each way of grouping groups by. `images` is `i`, the picture's query (when asked for) is `q`.
 KEYS = {
     "domain": "i.registrable_domain",
@@ -18,6 +24,7 @@ KEYS = {
     "size": "CASE WHEN i.width IS NULL OR i.height IS NULL THEN '' WHEN i.width * i.height >= 8e6 THEN '8 MP and more'"
     " WHEN i.width * i.height >= 2e6 THEN '2 to 8 MP' WHEN i.width * i.height >= 5e5 THEN '0.5 to 2 MP'"
     " ELSE 'below 0.5 MP' END",
+    "family": "family(i.registrable_domain, i.domain)",
     "query": "q.engine || ': ' || CASE q.kind WHEN 'image' THEN q.image_path ELSE q.text END",
 }
 
@@ -28,9 +35,9 @@ class Group:
 
     key: str
     pictures: int
-    done: int
-    failed: int
-    files: int
+    done: int = 0
+    failed: int = 0
+    files: int = 0
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,12 @@ class Totals:
     as_of: str
 
 
+def prepare_for_reports(db: Database) -> None:
+    """Maps the file instead of copying page by page, and lets statements ask for families."""
+    db.execute("PRAGMA mmap_size = 4294967296")
+    db.connection.create_function("family", 2, lambda domain, host: family_of(domain or "", host or ""))
+
+
 def totals(db: Database) -> Totals:
     """What stands at the head of the report."""
     row = db.row(
@@ -52,8 +65,8 @@ def totals(db: Database) -> Totals:
         " (SELECT count(*) FROM queries) AS queries,"
         " (SELECT count(DISTINCT registrable_domain) FROM images WHERE registrable_domain <> '') AS domains,"
         " (SELECT count(*) FROM downloads WHERE state = 'done') AS done,"
-        " max(ifnull((SELECT max(first_seen_at) FROM images), ''),"
-        "     ifnull((SELECT max(updated_at) FROM downloads WHERE state <> 'pending'), '')) AS as_of"
+        " max(ifnull((SELECT first_seen_at FROM images ORDER BY rowid DESC LIMIT 1), ''),"
+        f"     ifnull((SELECT max(updated_at) FROM downloads WHERE {_TRIED}), '')) AS as_of"
     )
     assert row is not None
     return Totals(**dict(row))
@@ -61,25 +74,54 @@ def totals(db: Database) -> Totals:
 
 def groups(db: Database, by: str) -> list[Group]:
     """Pictures by a key of `KEYS`, most first. A picture that several queries found counts once for each query."""
-    join = " JOIN results r ON r.image_id = i.id JOIN queries q ON q.id = r.query_id" if by == "query" else ""
-    rows = db.rows(
-        f"SELECT {KEYS[by]} AS key, count(*) AS pictures, total(d.state = 'done') AS done,"
-        " total(d.state IN ('failed', 'blocked', 'opted_out')) AS failed, count(DISTINCT d.sha256) AS files"
-        f" FROM images i{join} LEFT JOIN downloads d ON d.image_id = i.id GROUP BY 1 ORDER BY 2 DESC, 1"
+    pictures = _families(db) if by == "family" else dict(map(tuple, db.execute(pictures_sql(by))))
+    outcomes = {row[0]: tuple(row)[1:] for row in db.execute(outcomes_sql(by))}
+    found = [Group(key or "", count, *map(int, outcomes.get(key, ()))) for key, count in pictures.items()]
+    return sorted(found, key=lambda group: (-group.pictures, group.key))
+
+
+def pictures_sql(by: str) -> str:
+    """The statement that counts the pictures of each key."""
+    if by == "query":
+        counted = "(SELECT query_id, count(*) AS found FROM results GROUP BY query_id) c"
+        return f"SELECT {KEYS[by]}, sum(c.found) FROM {counted} JOIN queries q ON q.id = c.query_id GROUP BY 1"
+    return f"SELECT {KEYS[by]}, count(*) FROM images i GROUP BY 1"
+
+
+def outcomes_sql(by: str) -> str:
+    """The statement that counts done, failed and distinct contents of each key."""
+    return (
+        f"SELECT {KEYS[by]}, total(d.state = 'done'), total(d.state <> 'done'), count(DISTINCT d.sha256)"
+        f" FROM downloads d CROSS JOIN {_source(by)} WHERE d.{_TRIED} GROUP BY 1"
     )
-    return [Group(r["key"] or "", r["pictures"], int(r["done"]), int(r["failed"]), r["files"]) for r in rows]
 
 
 def median_sizes(db: Database, by: str) -> dict[str, str]:
     """The median width and height of the files of each group, as `1280 × 853`."""
-    join = " JOIN results r ON r.image_id = i.id JOIN queries q ON q.id = r.query_id" if by == "query" else ""
     found: dict[str, str] = {}
     rows = db.execute(
-        f"SELECT {KEYS[by]} AS key, f.width, f.height FROM files f JOIN downloads d ON d.sha256 = f.sha256"
-        f" JOIN images i ON i.id = d.image_id{join} WHERE f.width IS NOT NULL AND d.state = 'done' ORDER BY 1"
+        f"SELECT {KEYS[by]} AS key, f.width, f.height FROM downloads d CROSS JOIN files f ON f.sha256 = d.sha256"
+        f" CROSS JOIN {_source(by)} WHERE d.state = 'done' AND f.width IS NOT NULL ORDER BY 1"
     )
     for key, sizes in _grouped(rows):
         found[key] = f"{round(median(w for w, _ in sizes))} × {round(median(h for _, h in sizes))}"
+    return found
+
+
+def _source(by: str) -> str:
+    """The pictures of the downloads `d`, with their queries where those are the key."""
+    images = "images i ON i.id = d.image_id"
+    return (
+        f"{images} JOIN results r ON r.image_id = i.id JOIN queries q ON q.id = r.query_id" if by == "query" else images
+    )
+
+
+def _families(db: Database) -> dict[str, int]:
+    """Pictures by family, those of no family under the empty text."""
+    found: dict[str, int] = {}
+    for domain, host, count in hosts_of_domains(db):
+        family = family_of(domain, host)
+        found[family] = found.get(family, 0) + count
     return found
 
 
@@ -99,9 +141,17 @@ def sample_paths(db: Database, by: str, each: int) -> dict[str, list[str]]:
 
 
 def hosts_of_domains(db: Database) -> Iterator[tuple[str, str, int]]:
-    """(registrable domain, host, pictures) for every host: what the families are counted from."""
-    rows = db.execute("SELECT registrable_domain, domain, count(*) FROM images GROUP BY 1, 2")
-    yield from ((row[0], row[1], row[2]) for row in rows)
+    """(registrable domain, host, pictures): what the families are counted from.
+
+    Hosts are told apart only where a family's rule names one; for all others the index of the domains suffices.
+    """
+    split = host_rules()
+    for domain, count in db.rows("SELECT registrable_domain, count(*) FROM images GROUP BY 1"):
+        if domain not in split:
+            yield domain, domain, count
+            continue
+        sql = "SELECT domain, count(*) FROM images WHERE registrable_domain = ? GROUP BY 1"
+        yield from ((domain, row[0], row[1]) for row in db.rows(sql, (domain,)))
 
 
 def _grouped(rows: Iterator[tuple[str, int, int]]) -> Iterator[tuple[str, list[tuple[int, int]]]]:
