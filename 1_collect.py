@@ -128,8 +128,9 @@ def expand(session: cli.Session) -> cli.Summary:
     proposed = work.propose()
     say(session, work.lines(proposed))
     queued = 0 if session.dry_run or not session.args.yes else work.queue(proposed, session.run_id)
-    following = "" if not proposed else "python 1_collect.py" + ("" if queued else f" --expand {len(proposed)} --yes")
-    return cli.Summary({"proposed": len(proposed), "queued": queued}, next=following, result=work.rows(proposed))
+    following = "python 1_collect.py" if session.args.yes else work.command()
+    counts: dict[str, int | float | str] = {"proposed": len(proposed), "queued": queued}
+    return cli.Summary(counts, next=following if proposed else "", result=work.rows(proposed))
 
 
 def say(session: cli.Session, lines: Sequence[str]) -> None:

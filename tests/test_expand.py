@@ -56,6 +56,10 @@ def test_proposals_leave_out_the_query_its_forms_and_empty_words():
     assert len(said) == len(set(said)), "no word twice"
 
 
+def test_of_equal_terms_a_pair_is_kept():
+    assert words(["yellow flower, boat", "boat and yellow flower"], ["boat"]) == ["yellow flower"]
+
+
 def test_scores_fall_and_titles_are_counted():
     found = propose(BOATS, ["boat"], 3)
     assert [p.score for p in found] == sorted((p.score for p in found), reverse=True) and found[0].score == 1
@@ -112,7 +116,9 @@ def queued(workspace: Path) -> list[tuple[str, str]]:
 def test_proposals_are_shown_and_queued_only_when_asked_for(workspace, capsys):
     arguments = ["--engine", "openverse", "--expand", 2, "--keywords", "boat"]
     assert collect(workspace, *arguments) == 0
-    lines = capsys.readouterr().out.splitlines()
+    said = capsys.readouterr()
+    assert "next: python 1_collect.py --expand 2 --yes --engine openverse --keywords boat" in said.err
+    lines = said.out.splitlines()
     assert lines[0].split() == ["score", "titles", "keyword"] and len(lines) == 3
     assert queued(workspace) == []
     assert collect(workspace, *arguments, "--json") == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import re
+import shlex
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -97,6 +98,13 @@ class Expansion:
         rows = [f"{found.score:>5.2f}  {found.titles:>6}  {found.keyword}" for found in proposed]
         return [f"{'score':>5}  {'titles':>6}  keyword", *rows]
 
+    def command(self) -> str:
+        """The same command with --yes."""
+        words = ["python", "1_collect.py", "--expand", str(self.args.expand), "--yes"]
+        words += ["--engine", *self.args.engine] if self.args.engine else []
+        words += ["--keywords", *self.words] if self.words else []
+        return shlex.join(words)
+
     def rows(self, proposed: Sequence[Proposal]) -> list[dict[str, Any]]:
         return [{"keyword": p.keyword, "score": p.score, "titles": p.titles} for p in proposed]
 
@@ -118,7 +126,8 @@ def propose(titles: Sequence[str], asked: Iterable[str], most: int, others: Iter
     weights = made.transform(titles)
     total, counts = weights.sum(axis=0).A1, (weights > 0).sum(axis=0).A1
     names = made.get_feature_names_out()
-    ranked = sorted(range(len(names)), key=lambda place: (-total[place], names[place]))
+    # Of terms with the same weight a pair says more than its words.
+    ranked = sorted(range(len(names)), key=lambda p: (-round(float(total[p]), 6), -names[p].count(" "), names[p]))
     kept: list[int] = []
     for place in ranked:
         if len(kept) == most:

@@ -154,7 +154,7 @@ class Job:
         if found.stop:
             waiting = [row.not_before for row in table.pending_queries(self.db, name) if row.not_before]
             until = minute(max(waiting)) if waiting and found.stop.wait else ""
-            return 4, stop_sentence(name, found.stop, until, in_browser=self.engine.needs_browser)
+            return 4, stop_sentence(self.engine, found.stop, until)
         if self.held:
             return 4, (
                 f"{name} asked to be left alone until {minute(self.held)}; run the same command after that, "

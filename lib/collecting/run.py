@@ -16,6 +16,7 @@ from lib.collecting.person import Person, Window
 from lib.collecting.search import Ending, Hosts, Limits, Search
 from lib.collecting.store import Store
 from lib.db.queries import QueryRow
+from lib.engines.base import API, Engine
 from lib.progress import Bar
 
 log = logging.getLogger("gleaner.collect")
@@ -160,12 +161,13 @@ def name_of(query: QueryRow) -> str:
     return query.image_path.rpartition("/")[2] if query.kind == "image" else f"{query.text!r}"
 
 
-def stop_sentence(engine: str, ending: Ending, until: str, *, in_browser: bool = True) -> str:
+def stop_sentence(engine: Engine, ending: Ending, until: str) -> str:
     """What happened and what to do, for the person at the terminal."""
     what = "showed a captcha" if ending.outcome == "captcha" else f"refused to answer ({ending.detail or 'blocked'})"
     when = f"after {until}" if until else "later"
-    seen = ", or with --headed --pause-on-captcha to answer it yourself" if in_browser else ""
+    seen = ", or with --headed --pause-on-captcha to answer it yourself" if engine.needs_browser else ""
+    better = "" if engine.part(0) == API else " An open or official source has no such trouble."
     return (
-        f"{engine} {what}; its queue is kept. Run the same command {when}, slower with --pace{seen}; "
-        f"--retry {ending.outcome} tries at once. An open or official source has no such trouble."
+        f"{engine.name} {what}; its queue is kept. Run the same command {when}, slower with --pace{seen}; "
+        f"--retry {ending.outcome} tries at once.{better}"
     )

@@ -121,7 +121,7 @@ def list_queries(db: Database, engines: Sequence[str]) -> list[dict[str, Any]]:
     rows = db.rows(
         "SELECT queries.id, engine, kind, text, image_path, params, state, queries.outcome, detail, not_before,"
         " count(responses.id) FILTER (WHERE responses.outcome = 'ok') AS pages,"
-        " coalesce(sum(responses.items), 0) AS items"
+        " coalesce(sum(responses.items) FILTER (WHERE responses.outcome = 'ok'), 0) AS items"
         " FROM queries LEFT JOIN responses ON responses.query_id = queries.id"
         f" WHERE engine IN ({marks}) GROUP BY queries.id ORDER BY queries.id",
         tuple(engines),
@@ -268,7 +268,8 @@ def stored_answers(db: Database, query_id: int) -> list[tuple[int, str, str]]:
 
 def results_stored(db: Database, query_id: int) -> int:
     """How many results the stored pages of a search hold."""
-    return int(db.value("SELECT coalesce(sum(items), 0) FROM responses WHERE query_id = ?", (query_id,)))
+    sql = "SELECT coalesce(sum(items), 0) FROM responses WHERE query_id = ? AND outcome = 'ok'"
+    return int(db.value(sql, (query_id,)))
 
 
 def answer_path(db: Database, query_id: int, page: int, part: str) -> str:
