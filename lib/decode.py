@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +59,8 @@ class Picture:
 
 def read_header(source: Path | bytes) -> Header:
     """Format, size, frames and orientation without decoding. Raises DecodeError."""
-    with _opened(source) as image:
-        return _header(image)
+    with opened(source) as image:
+        return header_of(image)
 
 
 def decode(
@@ -72,33 +75,31 @@ def decode(
     A JPEG is decoded at a reduced scale of at least twice the wanted size, which costs a fraction of the full decode
     and differs from it by well under one grey level. Raises DecodeError; never anything else for a bad file.
     """
-    with _opened(source) as image:
-        header = _header(image)
-        try:
+    with opened(source) as image:
+        header = header_of(image)
+        with codec_boundary():
             if long_side and header.frames == 1:
                 _draft(image, header, long_side)
             if frame:
                 image.seek(min(frame, header.frames - 1))
-            upright = _upright(_on_background(image, background), header.orientation)
+            upright = _upright(flattened(image, background), header.orientation)
             return Picture(_reduced(upright, long_side), header)
-        except DecodeError:
-            raise
-        except (
-            OSError,
-            SyntaxError,
-            ValueError,
-            EOFError,
-            IndexError,
-            TypeError,
-            MemoryError,
-            ZeroDivisionError,
-        ) as e:
-            raise DecodeError(_reason(e), str(e)[:200]) from e
-        except Exception as e:  # Pillow's plugins raise whatever their parser met: struct.error, KeyError, …
-            raise DecodeError("undecodable", f"{type(e).__name__}: {e}"[:200]) from e
 
 
-class _opened:
+@contextmanager
+def codec_boundary() -> Iterator[None]:
+    """Turns whatever a codec raises inside the block into DecodeError."""
+    try:
+        yield
+    except DecodeError:
+        raise
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, MemoryError, ZeroDivisionError) as e:
+        raise DecodeError(_reason(e), str(e)[:200]) from e
+    except Exception as e:  # Pillow's plugins raise whatever their parser met: struct.error, KeyError, …
+        raise DecodeError("undecodable", f"{type(e).__name__}: {e}"[:200]) from e
+
+
+class opened:
     """Opens a picture lazily, refuses bombs by their header, and closes it."""
 
     def __init__(self, source: Path | bytes):
@@ -108,6 +109,8 @@ class _opened:
         # The size is checked here against our own limit, so Pillow's warning would only be noise.
         Image.MAX_IMAGE_PIXELS = None
         source: Any = io.BytesIO(self.source) if isinstance(self.source, bytes) else self.source
+        if isinstance(source, Path) and source.suffix.lower() in (".heic", ".heif", ".hif"):
+            _learn_heif()
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -129,7 +132,17 @@ class _opened:
         self.image.close()
 
 
-def _header(image: Image.Image) -> Header:
+@lru_cache(maxsize=1)
+def _learn_heif() -> None:
+    """Teaches Pillow HEIC where its plugin is installed; elsewhere such a file is `not_an_image`, as before."""
+    with suppress(ImportError):
+        from pillow_heif import register_heif_opener
+
+        register_heif_opener()
+
+
+def header_of(image: Image.Image) -> Header:
+    """The header of an opened picture."""
     try:
         frames = int(getattr(image, "n_frames", 1))
         # Pillow turns a TIFF upright by itself, the size that it reports included.
@@ -151,7 +164,8 @@ def _draft(image: Image.Image, header: Header, long_side: int) -> None:
         image.draft(mode, (max(1, int(header.width * scale)), max(1, int(header.height * scale))))
 
 
-def _on_background(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
+def flattened(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
+    """The picture as RGB, what is transparent on the background; deep greys scaled to 8 bits."""
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         return _from_deep(image)
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:

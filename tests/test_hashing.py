@@ -13,11 +13,11 @@ from PIL import Image, ImageEnhance, ImageFilter
 from support import drawing
 
 from lib.dedup.confirm import compare
-from lib.dedup.judge import SAME_BITS
 from lib.hashing import dct
 from lib.hashing.buffers import Buffers, read_buffers
 from lib.hashing.detail import real_share
 from lib.hashing.hamming import COLUMNS, collapse, distance, self_join, to_words
+from lib.hashing.kinds import HashChoice
 from lib.hashing.pixels import pixel_digest
 
 # A photograph that comes with a core requirement; the package itself takes a second to import and is not needed.
@@ -108,7 +108,7 @@ def test_a_harmless_alteration_stays_the_same_picture(name: str, tmp_path: Path)
         one = saved(drawing(seed, 480, 360), tmp_path / f"{seed}.png")
         picture, options = ALTERATIONS[name](drawing(seed, 480, 360))
         other = saved(picture, tmp_path / f"{seed}.altered", **options)
-        assert distance(hash_of(one), hash_of(other)) <= SAME_BITS
+        assert distance(hash_of(one), hash_of(other)) <= HashChoice().same_bits
         finding = compare(buffers_of(one), buffers_of(other))
         assert finding.same, finding
 

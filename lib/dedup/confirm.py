@@ -10,27 +10,41 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import isotonic_regression
 
+from lib.hashing.align import WHOLE, correlate, refine, sample
 from lib.hashing.buffers import Buffers
+from lib.hashing.dct import turn
+from lib.hashing.views import View, as_shares
 
-BLOCK = 8  # the edit map has 8x8 blocks of 8x8 pixels
+BLOCK = 8  # the edit map has 8x8 blocks
 
-# Distinct photographs correlate at .926 at most (1.4 million pairs), text pages at .908, harmless alterations at .987
-# and more once the tone is evened out.
+# Distinct photographs correlate at .926 at most (1.4 million pairs), text pages at .908, harmless alterations at .973
+# and more once tone and sharpness are evened out.
 LEAST_CORRELATION = 0.95
-# Largest block difference, in grey levels, after evening out the tone: harmless 10.9 at most (sharpening), crops of 2 %
-# from 13.7, captions from 32, montages from 14.
+HOPELESS = 0.5  # before the tone is evened out; gamma, contrast and clipping leave .9 and more
+# Largest block difference, in grey levels, after that: harmless 10.5 for all but strong sharpening of small pictures
+# (14.7, at a correlation of .99), crops from 11 (mostly at far lower correlations), captions from 19, montages from 21.
 GREATEST_BLOCK = 12.0
-# A change in one place: its block stands out from the median block. Harmless: never above both of these (brightness
-# that clips reaches 8.8 and, elsewhere, 7.9); a logo of 8 % of the short side 6.5 and 8.2, a watermark 6.7 and 6.8.
-LOCAL_BLOCK = 6.0
-LOCAL_RATIO = 6.5
+GREATEST_SHARPENED = 16.0
+SHARPENED_CORRELATION = 0.99
+# A change in one place: its block stands out from the median block. Harmless by a factor of 4.8 at most, logos 6.4 and
+# more, watermarks 4.3 in 95 of 100 cases; differences of a few levels are left to rounding.
+LOCAL_BLOCK = 3.0
+LOCAL_RATIO = 5.2
 MEDIAN_FLOOR = 0.5  # grey levels; what rounding alone leaves
+# A part or a turned copy that was met by its hash must also look like it once its edges are fitted. Of 2.7 million
+# pairs of distinct photographs none came so far as to be fitted; true ones reach .95 and more.
+LEAST_UNDER_A_VIEW = 0.9
+# A picture with fewer pixels on a side has less detail than the buffers can hold; both are then compared at half scale.
+SMALL = 128
 # Colour left over after evening out the saturation, in levels of Cb and Cr: harmless 5.1 in the mean and 26.8 in the
 # worst of 256 places (brightness that clips); a hue turned by a quarter 10 and 43, a coloured logo 0.6 and 37.
 GREATEST_COLOUR = 6.0
 GREATEST_COLOUR_SPOT = 32.0
+# Where both have some colour (root mean square in levels), it points the same way: harmless .94 and more, a hue turned
+# by a quarter about 0. Pale pictures stay below the two limits above.
+SOME_COLOUR = 1.5
+LEAST_COLOUR_MATCH = 0.8
 COLOURLESS_BELOW = 1.0  # mean distance of Cb and Cr from 128
 # Rounding a small copy's sides to whole pixels changes the proportions by less than this; a stretched copy by more.
 GREATEST_STRETCH = 0.03
@@ -52,19 +66,38 @@ def compare(one: Buffers, other: Buffers) -> Finding:
     if _stretched(one, other):
         return Finding(False, 0.0, "other proportions")
     lowest = 1.0
+    small = min(one.width, one.height, other.width, other.height) < SMALL
     for a, b in zip(one.greys, other.greys, strict=True):
-        correlation, blocks = toned_difference(a, b)
+        correlation, blocks = toned_difference(*(_halved(a), _halved(b)) if small else (a, b))
         lowest = min(lowest, correlation)
         if correlation < LEAST_CORRELATION:
             return Finding(False, correlation, "cropped or changed")
-        if reason := _difference(blocks):
+        if reason := _difference(blocks, correlation):
             return Finding(False, correlation, reason)
-    mean, worst = colour_difference(one.chroma, other.chroma)
-    if mean > GREATEST_COLOUR or worst > GREATEST_COLOUR_SPOT:
+    if _other_colours(one.chroma, other.chroma):
         return Finding(False, lowest, "other colours")
     if colourless(one) != colourless(other):
         return Finding(True, lowest, "grey version")
     return Finding(True, lowest, "re-encoded or resized")
+
+
+def look(shown: Buffers, met: Buffers, seen: View, inside: bool) -> str:
+    """What `met` shows of `shown` under a view; empty where a closer look does not bear it out.
+
+    `inside` compares with what is inside the border of `met`.
+    """
+    source, target = shown.greys[0], met.greys[0]
+    if seen.turn:
+        source = turn(source, seen.turn)
+    within = as_shares(met.box) if inside else WHOLE
+    box, correlation = refine(source, sample(target, within) if inside else target, seen.box)
+    if correlation < LEAST_UNDER_A_VIEW:
+        return ""
+    kept = (box[2] - box[0]) * (box[3] - box[1])
+    words = [seen.turn] if seen.turn else []
+    words += [f"a part of {min(1.0, kept):.0%}"] if kept < 0.985 else []
+    words += ["with a border"] if inside or seen.box == as_shares(shown.box) != WHOLE else []
+    return f"{', '.join(words) or 'nearly the whole'}, correlation {correlation:.3f}"
 
 
 def colourless(buffers: Buffers) -> bool:
@@ -73,16 +106,32 @@ def colourless(buffers: Buffers) -> bool:
 
 
 def toned_difference(one: np.ndarray, other: np.ndarray) -> tuple[float, np.ndarray]:
-    """(correlation, float of shape (8, 8): mean difference of each block in grey levels), the tone evened out.
+    """(correlation, float of shape (8, 8): mean difference of each block in grey levels).
+
+    Tone and sharpness are evened out first.
 
     Clipping loses grey levels, so that the darker picture may be made from the brighter one but not the reverse: the
     curve is fitted both ways and the better fit counts.
     """
+    if correlate(one, other) < HOPELESS:  # no curve brings these together; most pairs end here
+        return correlate(one, other), block_means(np.abs(one.astype(np.float32) - other))
     fits = []
     for source, target in ((one, other), (other, one)):
-        fitted = toned(source, target)
+        fitted = sharpened(toned(source, target), target)
         fits.append((correlate(fitted, target), block_means(np.abs(fitted - target))))
     return min(fits, key=lambda fit: float(fit[1].max()))
+
+
+def sharpened(fitted: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """`fitted` (float32) with as much of its own Laplacian as brings it nearest to `target`: float32, same shape.
+
+    Blur, sharpening and the softness of small copies change every edge alike and are explained by this one number.
+    """
+    padded = np.pad(fitted, 1, mode="edge")
+    around = padded[:-2, 1:-1] + padded[2:, 1:-1] + padded[1:-1, :-2] + padded[1:-1, 2:]
+    laplacian = around - 4.0 * fitted
+    share = float(np.vdot(laplacian, target - fitted)) / max(1.0, float(np.vdot(laplacian, laplacian)))
+    return fitted + np.float32(share) * laplacian
 
 
 def toned(source: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -91,25 +140,33 @@ def toned(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     Brightness, contrast, gamma and clipping map a grey level to another one wherever it stands; a caption, a logo or a
     montage does not, and is left over as a difference.
     """
-    levels = np.bincount(source.ravel(), minlength=256)
-    sums = np.bincount(source.ravel(), weights=target.ravel(), minlength=256)
-    used = levels > 0
-    curve = np.zeros(256, np.float32)
-    curve[used] = isotonic_regression(sums[used] / levels[used], weights=levels[used]).x
-    return curve[source]
+    bins = source.ravel() >> 2
+    counts = np.bincount(bins, minlength=64)
+    means = np.bincount(bins, weights=target.ravel(), minlength=64)
+    places = np.bincount(bins, weights=source.ravel(), minlength=64)
+    used = counts > 0
+    weights = counts[used]
+    curve = rising((means[used] / weights).tolist(), weights.tolist())
+    return np.interp(np.arange(256), places[used] / weights, curve).astype(np.float32)[source]
 
 
-def correlate(one: np.ndarray, other: np.ndarray) -> float:
-    """Normalised cross-correlation of two grey pictures of equal shape, -1 to 1; 0 where one of them is flat."""
-    a = one.astype(np.float32) - one.mean(dtype=np.float32)
-    b = other.astype(np.float32) - other.mean(dtype=np.float32)
-    scale = float(np.sqrt((a * a).sum() * (b * b).sum()))
-    return float((a * b).sum()) / scale if scale else 0.0
+def rising(values: list[float], weights: list[int]) -> list[float]:
+    """The rising sequence nearest to the values by weighted least squares (pooling of adjacent violators)."""
+    pools: list[list[float]] = []  # mean, weight, length
+    for value, weight in zip(values, weights, strict=True):
+        mean, total, length = value, float(weight), 1.0
+        while pools and pools[-1][0] >= mean:
+            before, its_weight, its_length = pools.pop()
+            mean = (mean * total + before * its_weight) / (total + its_weight)
+            total += its_weight
+            length += its_length
+        pools.append([mean, total, length])
+    return [mean for mean, _, length in pools for _ in range(int(length))]
 
 
 def block_means(values: np.ndarray) -> np.ndarray:
-    """float of shape (64, 64) -> (8, 8): the mean of each block."""
-    side = values.shape[0] // BLOCK
+    """float of shape (n, n) -> (8, 8): the mean of each block."""
+    side = len(values) // BLOCK
     return values.reshape(side, BLOCK, side, BLOCK).mean(axis=(1, 3))
 
 
@@ -123,13 +180,31 @@ def colour_difference(one: np.ndarray, other: np.ndarray) -> tuple[float, float]
     return float(apart.mean()), float(apart.max())
 
 
-def _difference(blocks: np.ndarray) -> str:
+def colour_match(one: np.ndarray, other: np.ndarray) -> float:
+    """The cosine between two chroma buffers: 1 where the hues are the same, and where one has hardly any colour."""
+    a, b = (c.astype(np.float32).ravel() - 128 for c in (one, other))
+    strengths = np.sqrt(np.mean(a * a)), np.sqrt(np.mean(b * b))
+    if min(strengths) < SOME_COLOUR:
+        return 1.0
+    return float(np.mean(a * b) / (strengths[0] * strengths[1]))
+
+
+def _other_colours(one: np.ndarray, other: np.ndarray) -> bool:
+    mean, worst = colour_difference(one, other)
+    return mean > GREATEST_COLOUR or worst > GREATEST_COLOUR_SPOT or colour_match(one, other) < LEAST_COLOUR_MATCH
+
+
+def _halved(grey: np.ndarray) -> np.ndarray:
+    half = len(grey) // 2
+    return (grey.reshape(half, 2, half, 2).mean(axis=(1, 3)) + 0.5).astype(np.uint8)
+
+
+def _difference(blocks: np.ndarray, correlation: float) -> str:
     worst, median = float(blocks.max()), float(np.median(blocks))
-    if worst > GREATEST_BLOCK:
-        return "changed in places"
+    limit = GREATEST_SHARPENED if correlation >= SHARPENED_CORRELATION else GREATEST_BLOCK
     if worst > LOCAL_BLOCK and worst / (median + MEDIAN_FLOOR) > LOCAL_RATIO:
         return "changed in one place"
-    return ""
+    return "changed in places" if worst > limit else ""
 
 
 def _stretched(one: Buffers, other: Buffers) -> bool:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lib.db.near import known_apart, known_relations, remember_relations
 from lib.dedup.confirm import colourless
 from lib.dedup.facts import Facts, is_below, keep_key, read_facts
 from lib.dedup.filenames import read_name
-from lib.dedup.fingerprints import Fingerprints
+from lib.dedup.fingerprints import ALGORITHM, Fingerprints
 from lib.dedup.grouping import Items, Verdict, cover
 from lib.dedup.judge import Judge, Looking
+from lib.dedup.neighbours import cells_with_views, plain_cells
 from lib.dedup.pairs import HashCells, content_cell, crowded, flat_cell, name_cell
 from lib.hashing.buffers import Buffers
 from lib.pictures import PictureFile
@@ -57,32 +60,45 @@ def find_groups(
     prints: Fingerprints,
     policy: Policy,
     *,
+    workers: int = 1,
     stopping: Callable[[], bool] = lambda: False,
     bar: BarFactory = no_bar,
 ) -> list[Group]:
     """The groups among readable files, in the order of their keepers' paths. Broken pictures are in none."""
     whole = [file for file in files if file.sha256 not in prints.broken]
-    search = Search(whole, prints, policy, bar)
+    search = Search(whole, prints, policy, workers, bar)
     busy = search.busy()
     if not busy:
         return []
     search.prepare(busy)
-    groups = cover(search.items(busy), policy.removed, stopping)
+    judge = search.judge()
+    groups = cover(search.items(busy, judge), policy.removed, stopping)
+    search.remember(judge)
     return search.as_groups(busy, groups)
 
 
 class Search:
     """The candidates among a set of files, and what the grouping asks about them."""
 
-    def __init__(self, files: Sequence[PictureFile], prints: Fingerprints, policy: Policy, bar: BarFactory):
+    def __init__(
+        self, files: Sequence[PictureFile], prints: Fingerprints, policy: Policy, workers: int, bar: BarFactory
+    ):
         self.files, self.prints, self.policy = files, prints, policy
-        hashes: dict[str, bytes] = {}
-        if policy.looking.pictures:
-            hashes = {f.sha256: h for f in files if (h := prints.hashes.get(f.sha256))}
-        self.hash_cells = HashCells(hashes, policy.looking.radius, bar)
+        self.hash_cells = self._hash_cells(workers, bar)
         self.flat = self._flat_cells() if policy.looking.pictures else {}
         self.facts: dict[int, Facts] = {}
         self.protected: dict[int, bool] = {}
+
+    def _hash_cells(self, workers: int, bar: BarFactory) -> HashCells:
+        looking, prints = self.policy.looking, self.prints
+        if not looking.pictures:
+            return HashCells({})
+        hashes = {f.sha256: h for f in self.files if (h := prints.hashes.get(f.sha256))}
+        if not (looking.similar and looking.hash.is_ours):
+            return plain_cells(hashes, looking.review_bits, workers, bar)
+        return cells_with_views(
+            hashes, prints.buffers, prints.db, ALGORITHM, remember=prints.remember, workers=workers, bar=bar
+        )
 
     def _flat_cells(self) -> dict[str, Hashable]:
         flat = {f.sha256 for f in self.files if f.sha256 in self.prints.hashes and not self.prints.hashes[f.sha256]}
@@ -96,7 +112,7 @@ class Search:
         file, found = self.files[number], []
         if self.policy.looking.pictures:
             found.append(content_cell(file.sha256))
-            found += [c for c in (self.hash_cells.cell_of.get(file.sha256), self.flat.get(file.sha256)) if c]
+            found += [c for c in (self.hash_cells.cell(file.sha256), self.flat.get(file.sha256)) if c]
         if self.policy.looking.names and (name := read_name(file.path.name)):
             found.append(name_cell(name.image))
         return found
@@ -107,6 +123,17 @@ class Search:
     def _beyond(self, number: int) -> list[Hashable]:
         return [*self.hash_cells.near(self.files[number].sha256), *self.cells(number)]
 
+    def rivals(self, number: int) -> list[Hashable]:
+        """Where the files are that may turn out to be the same picture in another size.
+
+        Only between these the share of the size that is real decides anything.
+        """
+        if "edited" in self.policy.removed:
+            return self.near(number)
+        near = [*self.hash_cells.near(self.files[number].sha256, self.policy.looking.same_bits), *self.cells(number)]
+        own = {self.facts[number].pixels}
+        return [cell for cell in near if self.sizes.get(cell, own) != own]
+
     def busy(self) -> list[int]:
         """The files that have a candidate at all: only these are looked at more closely."""
         return crowded([self.cells(n) for n in range(len(self.files))], self.near)
@@ -115,6 +142,10 @@ class Search:
         roots = {root: place for place, root in reversed(list(enumerate(self.policy.roots)))}
         self.priority = {n: roots.get(self.files[n].root, len(roots)) for n in busy}
         self.facts = {n: read_facts(self.files[n].path) for n in busy}
+        self.sizes: dict[Hashable, set[int]] = defaultdict(set)
+        for n in busy:
+            for cell in self.cells(n):
+                self.sizes[cell].add(self.facts[n].pixels)
         self.protected = {n: is_below(self.files[n].path, self.policy.protected) for n in busy}
         if self.policy.looking.pictures:
             self.prints.load_buffers({self.files[n].sha256 for n in busy})
@@ -140,8 +171,8 @@ class Search:
             return self.key(number)
         return self.key(number, self.prints.real_share(self.files[number].sha256))
 
-    def items(self, busy: Sequence[int]) -> Items:
-        judge = Judge(self.files, self.prints, self.policy.looking)
+    def items(self, busy: Sequence[int], judge: Judge) -> Items:
+        edited = "edited" in self.policy.removed
         return Items(
             keys=[self.key(n) for n in busy],
             refine=lambda i: self._refined(busy[i]),
@@ -149,7 +180,21 @@ class Search:
             near=lambda i: self.near(busy[i]),
             judge=lambda keeper, other: judge(busy[keeper], busy[other]),
             protected=lambda i: self.protected[busy[i]],
+            could_be_one=lambda keeper, other: edited or judge.could_be_one(busy[keeper], busy[other]),
+            rivals=lambda i: self.rivals(busy[i]),
         )
+
+    def judge(self) -> Judge:
+        """A judge that knows what earlier runs found and what a person said."""
+        made = Judge(self.files, self.prints, self.policy.looking, self.hash_cells)
+        made.apart = known_apart(self.prints.db)
+        made.known = known_relations(self.prints.db, self.policy.looking.algorithm)
+        return made
+
+    def remember(self, judge: Judge) -> None:
+        """Writes down what was judged now."""
+        if self.prints.remember:
+            remember_relations(self.prints.db, self.policy.looking.algorithm, judge.fresh)
 
     def as_groups(self, busy: Sequence[int], found: dict[int, list[Verdict]]) -> list[Group]:
         keepers = sorted(found, key=lambda i: str(self.files[busy[i]].path))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ from lib.db.hashes import HashRow, known_hashes, remember_hashes
 from lib.decode import DecodeError
 from lib.hashing import buffers, dct, detail, pixels
 from lib.hashing.buffers import Buffers, read_buffers
+from lib.hashing.kinds import HashChoice, imagehash_of
+from lib.hashing.kinds import is_flat as is_empty
 from lib.pictures import PictureFile
 from lib.progress import BarFactory, no_bar
 from lib.stream import stream
@@ -22,17 +25,22 @@ BATCH = 256  # pictures hashed at once and written in one transaction; a kill co
 SPOOL = 64 << 20  # bytes of buffers held in memory before they go to a temporary file
 # What may be another time: the picture is tried again in the next run.
 PASSING = frozenset({"missing_file", "unreadable_file", "too_large", "worker_killed"})
+OURS = HashChoice()
 ALGORITHM = f"dct {buffers.VERSION}"
 DETAIL_ALGORITHM = f"detail {detail.VERSION} {buffers.VERSION}"
 PIXELS_ALGORITHM = f"pixels 1 {buffers.VERSION}"
 
 
-def fingerprint(path: str) -> tuple[bytes, str]:
-    """(packed buffers, "") or (b"", reason): an undecodable picture is a value here, not an error."""
+def fingerprint(path: str, choice: HashChoice = OURS) -> tuple[bytes, bytes, str]:
+    """(packed buffers, hash where it is another one than ours, "") or (b"", b"", reason).
+
+    An undecodable picture is a value here, not an error.
+    """
     try:
-        return read_buffers(path), ""
+        other = b"" if choice.is_ours else imagehash_of(path, choice.kind, choice.size)
+        return read_buffers(path), other, ""
     except DecodeError as error:
-        return b"", error.reason
+        return b"", b"", error.reason
 
 
 class Fingerprints:
@@ -42,8 +50,10 @@ class Fingerprints:
     broken   content -> reason
     """
 
-    def __init__(self, db: Database, places: dict[str, Path], *, remember: bool):
-        self.db, self.places, self.remember = db, places, remember
+    def __init__(self, db: Database, places: dict[str, Path], *, remember: bool, choice: HashChoice = OURS):
+        self.db, self.places, self.remember, self.choice = db, places, remember, choice
+        # Another kind of hash has rows of its own beside ours.
+        self.kind = dct.KIND if choice.is_ours else f"imagehash {choice.kind}"
         self.hashes: dict[str, bytes | None] = {}
         self.broken: dict[str, str] = {}
         self.decoded = 0
@@ -60,20 +70,23 @@ class Fingerprints:
     ) -> bool:
         """Fills `hashes` and `broken` for every content; False when stopped halfway (what was done is remembered)."""
         contents = sorted(self.places)
-        self.hashes = known_hashes(self.db, contents, dct.KIND, dct.BITS, ALGORITHM)
+        self.hashes = known_hashes(self.db, contents, self.kind, self.choice.bits, ALGORITHM)
         known_broken = known_hashes(self.db, contents, "broken", 0, ALGORITHM)
         self.broken = {c: (reason or b"").decode() for c, reason in known_broken.items()}
         missing = [c for c in contents if c not in self.hashes and c not in self.broken]
         if not missing:
             return True  # without starting workers for nothing
         by_path = {str(self.places[c]): c for c in missing}
-        batch: list[tuple[str, bytes]] = []
+        batch: list[tuple[str, bytes, bytes]] = []
         with bar(len(missing), "Hashing", "picture") as progress:
-            work = stream(fingerprint, by_path, executor=executor, workers=workers, chunk=8)
+            # Decoders let go of the interpreter's lock, so that threads do what processes would, without their start.
+            how = "threads" if executor == "local" and workers > 1 else executor
+            task = partial(fingerprint, choice=self.choice)
+            work = stream(task, by_path, executor=how, workers=workers, chunk=8)
             for outcome in work:
                 progress.update()
-                data, reason = outcome.value or (b"", outcome.error.split(":")[0])
-                self._take(by_path[outcome.item], data, reason, batch)
+                data, other, reason = outcome.value or (b"", b"", outcome.error.split(":")[0])
+                self._take(by_path[outcome.item], data, other, reason, batch)
                 if len(batch) >= BATCH:
                     self._finish(batch)
                 if stopping():
@@ -83,7 +96,9 @@ class Fingerprints:
         self._finish(batch)
         return True
 
-    def _take(self, content: str, data: bytes, reason: str, batch: list[tuple[str, bytes]]) -> None:
+    def _take(
+        self, content: str, data: bytes, other: bytes, reason: str, batch: list[tuple[str, bytes, bytes]]
+    ) -> None:
         self.decoded += 1
         if reason:
             self.broken[content] = reason
@@ -91,18 +106,19 @@ class Fingerprints:
                 self._write([HashRow(content, "broken", 0, reason.encode(), ALGORITHM)])
             return
         self._keep(content, data)
-        batch.append((content, data))
+        batch.append((content, data, other))
 
-    def _finish(self, batch: list[tuple[str, bytes]]) -> None:
+    def _finish(self, batch: list[tuple[str, bytes, bytes]]) -> None:
         """Hashes a batch of pictures at once and writes the hashes down."""
         if not batch:
             return
-        greys = np.stack([Buffers.from_bytes(data).greys[0] for _, data in batch])
+        greys = np.stack([Buffers.from_bytes(data).greys[0] for _, data, _ in batch])
         values, flat = dct.hash_greys(greys), dct.flat_pictures(greys)
         rows = []
-        for (content, _), value, is_flat in zip(batch, values, flat, strict=True):
-            self.hashes[content] = None if is_flat else value.tobytes()
-            rows.append(HashRow(content, dct.KIND, dct.BITS, self.hashes[content], ALGORITHM))
+        for (content, _, other), ours, is_flat in zip(batch, values, flat, strict=True):
+            value = other or ours.tobytes()
+            self.hashes[content] = None if is_flat or is_empty(value) else value
+            rows.append(HashRow(content, self.kind, self.choice.bits, self.hashes[content], ALGORITHM))
         self._write(rows)
         batch.clear()
 
@@ -120,7 +136,7 @@ class Fingerprints:
         """The packed buffers of a content, decoded again only where no run has kept them."""
         self._used.add(content)
         if content not in self._offsets:
-            data, reason = fingerprint(str(self.places[content]))
+            data, _, reason = fingerprint(str(self.places[content]))
             self.decoded += 1
             if reason:
                 self.broken[content] = reason
@@ -129,6 +145,15 @@ class Fingerprints:
         start, length = self._offsets[content]
         self._spool.seek(start)
         return self._spool.read(length)
+
+    def buffers(self, contents: Sequence[str]) -> list[Buffers]:
+        """The buffers of contents that can be decoded; a content that has gone since is all grey and near nothing."""
+        self.load_buffers(contents)
+        used = set(self._used)
+        blank = Buffers(np.zeros((1, dct.SIDE, dct.SIDE), np.uint8), np.full((2, 16, 16), 128, np.uint8), 1, 1)
+        found = [Buffers.from_bytes(data) if (data := self.packed(c)) else blank for c in contents]
+        self._used = used  # looked at for its hashes only: not worth keeping
+        return found
 
     def pixel_digest(self, content: str) -> bytes | None:
         """The digest of a content's pixels; None when it cannot be decoded in full."""

@@ -28,6 +28,11 @@ class Relation:
     reason: str = ""
     blocked: str = ""
 
+    @property
+    def known(self) -> tuple[str, float, str, str]:
+        """As it is remembered."""
+        return self.kind, self.distance, self.reason, self.blocked
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -49,6 +54,8 @@ class Items:
     near     the cells in which a file looks for what it repeats, nearest first
     judge    what the second file is to the first, a file that stays; None for nothing
     protected  files that stay in any case
+    could_be_one  whether two files may be found to be such a repeat that one of them goes; asked before `judge`
+    rivals   the cells in which a file's rank could decide who goes
     """
 
     keys: Sequence[tuple[Any, ...]]
@@ -57,6 +64,8 @@ class Items:
     near: Callable[[int], Iterable[Hashable]]
     judge: Callable[[int, int], Relation | None]
     protected: Callable[[int], bool]
+    could_be_one: Callable[[int, int], bool] = lambda keeper, other: True
+    rivals: Callable[[int], Iterable[Hashable]] | None = None
 
 
 @dataclass
@@ -64,8 +73,10 @@ class _Kept:
     """The files that stay, by cell, in the order in which they were taken."""
 
     by_cell: dict[Hashable, list[int]] = field(default_factory=dict)
+    place: dict[int, int] = field(default_factory=dict)
 
     def add(self, item: int, cells: Iterable[Hashable]) -> None:
+        self.place[item] = len(self.place)
         for cell in cells:
             self.by_cell.setdefault(cell, []).append(item)
 
@@ -113,14 +124,19 @@ def cover(
 def _is_awaited(items: Items, waiting: Counter[Hashable], number: int) -> bool:
     """Whether a file that is still to come could be compared with this one: else its rank makes no difference."""
     own = set(items.cells(number))
-    return any(waiting[cell] > (cell in own) for cell in items.near(number))
+    rivals = items.rivals or items.near
+    return any(waiting[cell] > (cell in own) for cell in rivals(number))
 
 
 def _look_up(items: Items, kept: _Kept, number: int, removed: frozenset[str]) -> tuple[int, Verdict | None]:
     """The file that stays and that `number` repeats: the first for which it may go, else the strongest relation."""
     protected = items.protected(number)
     best: tuple[tuple[int, float], int, Relation] | None = None
+    others: list[int] = []
     for keeper in kept.candidates(items.near(number)):
+        if not items.could_be_one(keeper, number):
+            others.append(keeper)
+            continue
         relation = items.judge(keeper, number)
         if relation is None:
             continue
@@ -129,6 +145,12 @@ def _look_up(items: Items, kept: _Kept, number: int, removed: frozenset[str]) ->
         rank = (STRENGTH.index(relation.kind), relation.distance)
         if best is None or rank < best[0]:
             best = (rank, keeper, relation)
+    # What can only be shown is shown with the best file that it has to do with: to compare many edited copies of one
+    # picture with one another would cost their square.
+    for keeper in sorted(others, key=kept.place.__getitem__) if best is None else ():
+        if (relation := items.judge(keeper, number)) is not None:
+            best = ((STRENGTH.index(relation.kind), relation.distance), keeper, relation)
+            break
     if best is None:
         return -1, None
     _, keeper, relation = best

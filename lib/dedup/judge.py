@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from lib.dedup.confirm import Finding, colourless, compare
+from lib.db.near import NearPair
+from lib.dedup.confirm import Finding, colourless, compare, look
 from lib.dedup.filenames import read_name
-from lib.dedup.fingerprints import Fingerprints
+from lib.dedup.fingerprints import ALGORITHM, Fingerprints
 from lib.dedup.grouping import Relation
+from lib.dedup.pairs import HashCells
 from lib.hashing.buffers import LONG_SIDE, Buffers
 from lib.hashing.hamming import distance
+from lib.hashing.kinds import HashChoice
+from lib.hashing.views import view
 from lib.pictures import PictureFile
 
-# Of 256 bits. The nearest pair among 1.4 million pairs of distinct photographs lies at 80, text pages at 60; harmless
-# alterations lie within 26. Up to SAME a pair that is confirmed by its pixels is one picture, up to REVIEW it is shown.
-SAME_BITS = 40
-REVIEW_BITS = 64
-# Decoding at a reduced scale moves a hash by a few bits; pictures with the same pixels lie no further apart.
-PIXEL_BITS = 8
+VERSION = 2  # of the judgement: what an earlier one said is not used
+Known = tuple[str, float, str, str]
 PIXEL_LEVELS = 0.5  # mean difference of their grey buffers, in grey levels
 REDUCED_FROM = 4 * LONG_SIDE  # pixels on the long side; below, the decoder finds no scale to reduce to
 
@@ -33,49 +33,92 @@ class Looking:
     exact: bool  # equal bytes, equal pixels
     similar: bool  # the same picture by its hash, and edited ones
     names: bool  # our own file names
-    same_bits: int = SAME_BITS
+    same_bits: int = 40
 
-    @property
-    def radius(self) -> int:
-        """How far apart the hashes of two files may lie for them to be looked at together."""
-        return max(REVIEW_BITS, self.same_bits) if self.similar else PIXEL_BITS
+    hash: HashChoice = field(default_factory=HashChoice)
 
     @property
     def pictures(self) -> bool:
         return self.exact or self.similar
 
+    @property
+    def algorithm(self) -> str:
+        """What a remembered judgement holds for."""
+        what = "similar" if self.similar else "exact"
+        return f"{VERSION} {ALGORITHM} {self.hash.kind} {self.hash.size} {what} {self.same_bits}"
+
+    @property
+    def review_bits(self) -> int:
+        """How far apart the hashes of two files may lie for them to be shown together."""
+        return max(self.hash.review_bits, self.same_bits) if self.similar else self.hash.pixel_bits
+
 
 class Judge:
-    """Compares files by number. Keeps nothing but what `Fingerprints` keeps."""
+    """Compares files by number; what is known of two contents from an earlier run is not computed again."""
 
-    def __init__(self, files: Sequence[PictureFile], prints: Fingerprints, looking: Looking):
-        self.files, self.prints, self.looking = files, prints, looking
+    def __init__(self, files: Sequence[PictureFile], prints: Fingerprints, looking: Looking, cells: HashCells):
+        self.files, self.prints, self.looking, self.cells = files, prints, looking, cells
+        self.apart: set[frozenset[str]] = set()
+        self.known: dict[tuple[str, str], Known] = {}
+        self.fresh: dict[tuple[str, str], Known] = {}
 
     def __call__(self, keeper: int, other: int) -> Relation | None:
         one, two = self.files[keeper], self.files[other]
         if self.looking.pictures:
             if one.sha256 == two.sha256:
                 return Relation("bytes", 0.0, "same bytes", _one_file(one, two))
-            if (relation := self._by_picture(one, two)) is not None:
+            if self.apart and frozenset((one.sha256, two.sha256)) in self.apart:
+                return None
+            if (relation := self._remembered(one, two)) is not None:
                 return relation
         if self.looking.names:
             return _by_name(one, two)
         return None
 
+    def could_be_one(self, keeper: int, other: int) -> bool:
+        """Whether two files may turn out to be one picture, before their pixels are looked at."""
+        one, two = self.files[keeper].sha256, self.files[other].sha256
+        first, second = self.cells.hashes.get(one), self.cells.hashes.get(two)
+        if one == two or not first or not second:
+            return True
+        return self.cells.how(one, two) is None and distance(first, second) <= self.looking.same_bits
+
+    def _remembered(self, one: PictureFile, two: PictureFile) -> Relation | None:
+        key = (one.sha256, two.sha256)
+        known = self.known.get(key)
+        if known is None:
+            relation = self._by_picture(one, two)
+            known = relation.known if relation else ("", 0.0, "", "")
+            self.known[key] = self.fresh[key] = known
+        return Relation(*known) if known[0] else None
+
     def _by_picture(self, one: PictureFile, two: PictureFile) -> Relation | None:
-        first, second = self.prints.hashes.get(one.sha256), self.prints.hashes.get(two.sha256)
+        first, second = self.cells.hashes.get(one.sha256), self.cells.hashes.get(two.sha256)
+        if (first is None) != (second is None):
+            return None
+        how = self.cells.how(one.sha256, two.sha256)
         apart = distance(first, second) if first and second else 0
-        if (first is None) != (second is None) or apart > self.looking.radius:
+        if how is None and apart > self.looking.review_bits:
             return None
         packed = self.prints.packed(one.sha256), self.prints.packed(two.sha256)
         if packed[0] is None or packed[1] is None:
             return None
         a, b = Buffers.from_bytes(packed[0]), Buffers.from_bytes(packed[1])
-        if apart <= PIXEL_BITS and self._same_pixels(one, two, a, b):
+        if how is not None:
+            return self._under_a_view(how, first == how.one, a, b)
+        if apart <= self.looking.hash.pixel_bits and self._same_pixels(one, two, a, b):
             return Relation("pixels", 0.0, "same pixels, other bytes")
         if not self.looking.similar or first is None:
             return None
         return self._similar(apart, a, b)
+
+    def _under_a_view(self, how: NearPair, in_order: bool, a: Buffers, b: Buffers) -> Relation | None:
+        """Two pictures of which one shows a part of the other, or the other turned."""
+        one, other = (a, b) if in_order else (b, a)
+        pair = (one.box, other.box)
+        shown, met = (other, one) if how.flipped else (one, other)
+        seen = look(shown, met, view(how.view, pair[how.flipped]), how.inside)
+        return Relation("edited", float(how.distance), seen) if seen else None
 
     def _same_pixels(self, one: PictureFile, two: PictureFile, a: Buffers, b: Buffers) -> bool:
         if (a.width, a.height) != (b.width, b.height) or a.greys.shape != b.greys.shape:
@@ -92,7 +135,7 @@ class Judge:
         finding: Finding = compare(a, b)
         reason = f"{finding.reason}, correlation {finding.correlation:.3f}"
         if not finding.same or apart > self.looking.same_bits:
-            return Relation("edited", float(apart), reason)
+            return Relation("edited", float(apart), reason if not finding.same else f"{reason}, but a distant hash")
         only_colour = colourless(a) and not colourless(b)
         return Relation("same", float(apart), reason, "the keeper has no colour" if only_colour else "")
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 
-import numpy as np
-
-from lib.hashing import dct
-from lib.hashing.hamming import collapse, self_join, to_words
-from lib.progress import BarFactory, no_bar
+from lib.db.near import NearPair
 
 Cell = Hashable
+PLAIN = -1  # the number of the view that is none
 
 
 def content_cell(sha256: str) -> Cell:
@@ -28,38 +26,50 @@ def name_cell(image: str) -> Cell:
     return ("name", image)
 
 
+@dataclass
 class HashCells:
-    """The cell of every hash and the cells within a radius, nearest first."""
+    """The cell of every hash and the cells within a radius, nearest first.
 
-    def __init__(self, hashes: Mapping[str, bytes], radius: int, bar: BarFactory = no_bar):
-        """`hashes`: content -> 32 bytes. Runs the whole search; memory grows with the pairs found, not with n * n."""
-        self.radius = radius
-        contents = list(hashes)
-        packed = np.frombuffer(b"".join(hashes[c] for c in contents), np.uint8).reshape(-1, dct.BITS // 8)
-        distinct, where = collapse(packed) if contents else (packed, np.empty(0, np.int64))
-        self.cell_of = {content: ("hash", int(number)) for content, number in zip(contents, where, strict=True)}
-        self.around: dict[int, list[tuple[int, int]]] = defaultdict(list)
-        with bar(len(distinct), "Comparing", "hash") as progress:
-            seen = 0
-            for rows, columns, distances in self_join(to_words(distinct), radius):
-                self._note(rows, columns, distances)
-                if (newest := int(columns.max())) > seen:
-                    progress.update(newest - seen)
-                    seen = newest
+    hashes  content -> hash
+    """
+
+    hashes: Mapping[str, bytes]
+    around: dict[bytes, list[tuple[int, bytes]]] = field(default_factory=lambda: defaultdict(list))
+    seen_as: dict[tuple[bytes, bytes], NearPair] = field(default_factory=dict)
+
+    def add(self, pair: NearPair) -> None:
+        self.around[pair.one].append((pair.distance, pair.other))
+        self.around[pair.other].append((pair.distance, pair.one))
+        if pair.view != PLAIN:
+            self.seen_as[pair.one, pair.other] = pair
+
+    def ready(self) -> HashCells:
+        """To be called once all pairs are there."""
         for near in self.around.values():
             near.sort()
+        return self
 
-    def _note(self, rows: np.ndarray, columns: np.ndarray, distances: np.ndarray) -> None:
-        for row, column, distance in zip(rows.tolist(), columns.tolist(), distances.tolist(), strict=True):
-            self.around[row].append((distance, column))
-            self.around[column].append((distance, row))
+    def cell(self, content: str) -> Cell | None:
+        value = self.hashes.get(content)
+        return None if value is None else ("hash", value)
 
-    def near(self, content: str) -> list[Cell]:
-        """The content's own cell and those around it, nearest first; ties in the order of the hashes."""
-        own = self.cell_of.get(content)
+    def near(self, content: str, radius: int | None = None) -> list[Cell]:
+        """The content's own cell and those around it, nearest first; ties in the order of the hashes.
+
+        With a radius only those that lie within it as they are.
+        """
+        own = self.hashes.get(content)
         if own is None:
             return []
-        return [own, *(("hash", number) for _, number in self.around.get(own[1], ()))]
+        found = self.around.get(own, ())
+        if radius is not None:
+            found = [(d, v) for d, v in found if d <= radius and (min(own, v), max(own, v)) not in self.seen_as]
+        return [("hash", own), *(("hash", value) for _, value in found)]
+
+    def how(self, one: str, other: str) -> NearPair | None:
+        """How two contents were found near each other, where it is not as they are."""
+        a, b = self.hashes.get(one), self.hashes.get(other)
+        return self.seen_as.get((min(a, b), max(a, b))) if a and b else None
 
 
 def crowded(cells: Sequence[Sequence[Cell]], near: Callable[[int], Sequence[Cell]]) -> list[int]:

@@ -70,7 +70,9 @@ class Run:
             workers=self.args.workers, executor=self.args.executor, stopping=self.stopping, bar=self.bar
         ):
             return []
-        groups = find_groups(self.files, prints, policy, stopping=self.stopping, bar=self.bar)
+        groups = find_groups(
+            self.files, prints, policy, workers=self.args.workers, stopping=self.stopping, bar=self.bar
+        )
         prints.remember_used_buffers()
         return [] if self.stopping() else groups
 

@@ -3,6 +3,9 @@
 256 bits rather than the usual 64: over 1.4 million pairs of distinct photographs the nearest pair lies at 80 of 256
 bits, whereas the 64-bit hash brings distinct photographs as near as 10 of 64 and text pages as near as 2. The median
 (not the mean) is what keeps half of the bits set, and so keeps unlike pictures apart.
+
+Mirrors and quarter turns of a picture are signs and transposes of its coefficients, and a window of it is another pair
+of matrices over the same pixels: all their hashes come from one grey picture.
 """
 
 from __future__ import annotations
@@ -18,6 +21,8 @@ KEPT = 16  # frequencies kept along each axis
 # Solid colours, empty pages and gradients all hash alike; below this spread of grey levels there is no hash.
 FLAT_BELOW = 3.0
 
+Span = tuple[float, float]  # from, to along one axis, 0 to 1
+
 
 @lru_cache(maxsize=4)
 def basis(side: int = SIDE, kept: int = KEPT) -> np.ndarray:
@@ -32,20 +37,69 @@ def basis(side: int = SIDE, kept: int = KEPT) -> np.ndarray:
     return made
 
 
+@lru_cache(maxsize=1024)
+def window_basis(start: float, end: float) -> np.ndarray:
+    """The cosines of `basis` stretched over a part of the axis: float32 of shape (16, 64).
+
+    Each entry is the integral of the cosine over the part of the pixel that lies in the window, so that the window
+    needs no pixel borders and the picture is not resampled.
+    """
+    edges = np.clip(np.arange(SIDE + 1) / SIDE, start, end)
+    length = end - start
+    k = np.arange(1, KEPT, dtype=np.float64)[:, None]
+    waves = np.sin(np.pi * k * (edges[None, :] - start) / length) / (np.pi * k)
+    # Scaled as `basis`: twice the sum over 64 samples.
+    rows = np.vstack([np.diff(edges)[None, :] / length, np.diff(waves, axis=1)]) * 2.0 * SIDE
+    made = rows.astype(np.float32)
+    made.setflags(write=False)
+    return made
+
+
 def low_frequencies(greys: np.ndarray) -> np.ndarray:
     """uint8 or float of shape (n, 64, 64) -> float32 of shape (n, 16, 16): rows are vertical frequencies."""
     rows = basis()
     return np.matmul(np.matmul(rows, greys.astype(np.float32)), rows.T)
 
 
-def threshold(coefficients: np.ndarray) -> np.ndarray:
-    """float of shape (n, 16, 16) -> uint8 of shape (n, 32): a bit is set where a coefficient is above the median.
+def window_frequencies(greys: np.ndarray, windows: list[tuple[Span, Span]]) -> np.ndarray:
+    """uint8 or float of shape (n, 64, 64), windows as (across, down) -> float32 of shape (n, windows, 16, 16)."""
+    values = greys.astype(np.float32)
+    down = {span: np.matmul(window_basis(*span), values) for span in {window[1] for window in windows}}
+    return np.stack([np.matmul(down[y], window_basis(*x).T) for x, y in windows], axis=1)
 
-    Mirrors and quarter turns of a picture are signs and transposes of its coefficients, so that their hashes can be
-    made from the same array without touching the picture again.
+
+def turned(coefficients: np.ndarray) -> np.ndarray:
+    """The coefficients of the picture turned and mirrored: float of shape (n, 16, 16) -> (n, 7, 16, 16).
+
+    In the order of TURNS: a mirror image has the odd frequencies of its axis negated, a reflection at the diagonal has
+    rows and columns exchanged.
     """
-    flat = coefficients.reshape(len(coefficients), -1)
-    return np.packbits(flat > np.median(flat, axis=1, keepdims=True), axis=1)
+    odd = np.where(np.arange(KEPT) % 2, -1.0, 1.0).astype(np.float32)
+    across, down = odd[None, :], odd[:, None]
+    over = coefficients.swapaxes(1, 2)
+    plain = [coefficients * across, coefficients * down, coefficients * across * down]
+    return np.stack([*plain, over, over * across, over * down, over * across * down], axis=1)
+
+
+TURNS = ("mirrored", "upside down mirrored", "upside down", "transposed", "turned right", "turned left", "transversed")
+
+
+def turn(grey: np.ndarray, name: str) -> np.ndarray:
+    """A grey picture of shape (64, 64) as one of TURNS."""
+    number = TURNS.index(name)
+    made = grey.T if number >= 3 else grey
+    if number in (0, 2, 4, 6):
+        made = made[:, ::-1]
+    if number in (1, 2, 5, 6):
+        made = made[::-1]
+    return made
+
+
+def threshold(coefficients: np.ndarray) -> np.ndarray:
+    """float of shape (…, 16, 16) -> uint8 of shape (…, 32): a bit is set where a coefficient is above the median."""
+    flat = coefficients.reshape(*coefficients.shape[:-2], BITS)
+    middle = np.partition(flat, (BITS // 2 - 1, BITS // 2), axis=-1)[..., BITS // 2 - 1 : BITS // 2 + 1]
+    return np.packbits(flat > middle.mean(axis=-1, keepdims=True), axis=-1)
 
 
 def hash_greys(greys: np.ndarray) -> np.ndarray:

@@ -10,13 +10,17 @@ from PIL import Image
 
 from lib.decode import decode
 
-VERSION = "2"
+VERSION = "3"
 CROP = 512  # pixels from the middle; enough rings, and the cost does not grow with the picture
 # Over 13 photographs the spectral power at half of the highest frequency lies 0.8 to 2.0 powers of ten below that at a
 # tenth of it; enlarged to twice their size, 2.2 to 3.1 below (as a JPEG of quality 30: 2.1 to 2.8).
 EMPTY_BELOW = -2.2
 # Originals are softer than their size allows, too: only an end below this share is held against a picture.
 SHARP_FROM = 0.6
+# Noise is as strong at the highest frequencies as anywhere; what stands there is taken off before the fall is read. Of
+# 55 photographs a noisier copy of equal size then passes for sharper in 5 to 14 of 100 cases; one enlarged to twice its
+# size passes for larger in 18, by 1.7 in 38, by 1.3 in 73 (so little is hard to tell from a sharp picture).
+NOISE = 0.9
 MARGIN = 0.9  # the fall is read at its foot; enlarged by s, a sharp picture then measures below 1 / s
 _RINGS = np.arange(0.1, 0.95, 0.1)
 
@@ -40,6 +44,7 @@ def spectrum_edge(grey: np.ndarray) -> float:
     steps = np.minimum(np.arange(side), side - np.arange(side))[:, None] * 2.0 / side
     radius = np.maximum(steps, np.arange(side // 2 + 1)[None, :] * 2.0 / side)
     levels = np.array([power[(radius >= r) & (radius < r + 0.1)].mean() for r in _RINGS])
+    levels = levels - NOISE * levels[-2:].min()
     fall = np.log10(np.maximum(levels, 1e-12)) - np.log10(max(float(levels[0]), 1e-12))
     below = np.nonzero(fall < EMPTY_BELOW)[0]
     if len(below) == 0:

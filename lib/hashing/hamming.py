@@ -1,15 +1,28 @@
-"""Every pair of hashes within a distance: exact, streamed, and never a full matrix."""
+"""Every pair of hashes within a distance: exact, streamed, and never a full matrix.
+
+Two kernels find the same pairs. The one in NumPy needs nothing and is ready at once. The compiled one (Numba) is some
+ten times as fast, but takes a second to load; it is used from LARGE pairs on.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 
 # Blocks of 16 by 4096 distances stay in the processor's second-level cache; that is worth a factor of three over
-# whole rows. Measured at 0.2 to 0.3 thousand million pairs of 256 bits a second on one core.
+# whole rows.
 ROWS = 16
 COLUMNS = 4096
+LARGE = 400_000_000  # pairs; NumPy takes 1.5 s for these, which is what loading the compiled kernel costs
+STRIP = 1 << 16  # rows of one task of a thread
+
+log = logging.getLogger("gleaner.dedup")
 
 Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -34,51 +47,98 @@ def distance(one: bytes, other: bytes) -> int:
     return (int.from_bytes(one, "big") ^ int.from_bytes(other, "big")).bit_count()
 
 
-def self_join(words: np.ndarray, radius: int) -> Iterator[Pairs]:
+def self_join(words: np.ndarray, radius: int, workers: int = 1) -> Iterator[Pairs]:
     """Pairs of rows of a uint64 array of shape (n, w) that differ in at most `radius` bits.
 
     Yields blocks (i, j, distance) of equal length with i < j: int64, int64 and uint16. Every pair comes once.
     """
+    kernel = _kernel(len(words) ** 2 // 2)
     columns = np.ascontiguousarray(words.T)
-    count = len(words)
-    for left in range(0, count, COLUMNS):
-        right = min(count, left + COLUMNS)
-        yield from _against_block(columns, left, right, radius)
+    yield from _spread(
+        lambda left, right: _below(kernel, words, columns, left, right, radius), _spans(len(words), COLUMNS), workers
+    )
 
 
-def _against_block(columns: np.ndarray, left: int, right: int, radius: int) -> Iterator[Pairs]:
-    """All rows before `right` against the columns left..right, in strips of ROWS."""
-    width = right - left
+def cross_join(rows: np.ndarray, others: np.ndarray, radius: int, workers: int = 1) -> Iterator[Pairs]:
+    """Pairs of a row of one uint64 array and a row of the other, both of shape (…, w), within `radius` bits."""
+    kernel = _kernel(len(rows) * len(others))
+    columns = np.ascontiguousarray(others.T)
+    strips = ((top, bottom, *span) for top, bottom in _spans(len(rows), STRIP) for span in _spans(len(others), COLUMNS))
+
+    def one(top: int, bottom: int, left: int, right: int) -> list[Pairs]:
+        i, j, apart = kernel(rows[top:bottom], columns[:, left:right], radius)
+        return [(i + top, j + left, apart)] if len(i) else []
+
+    yield from _spread(one, strips, workers)
+
+
+def _below(kernel: Any, words: np.ndarray, columns: np.ndarray, left: int, right: int, radius: int) -> list[Pairs]:
+    """All rows before `right` against the columns left..right, each pair once."""
+    found: list[Pairs] = []
+    for top, bottom in _spans(right, STRIP):
+        i, j, apart = kernel(words[top:bottom], columns[:, left:right], radius)
+        ahead = i + top < j + left
+        if ahead.any():
+            found.append((i[ahead] + top, j[ahead] + left, apart[ahead]))
+    return found
+
+
+def _spans(count: int, size: int) -> Iterator[tuple[int, int]]:
+    return ((start, min(count, start + size)) for start in range(0, count, size))
+
+
+def _spread(one: Callable[..., list[Pairs]], tasks: Iterable[tuple[int, ...]], workers: int) -> Iterator[Pairs]:
+    """The tasks' pairs in order; with several workers in threads (both kernels let go of the interpreter's lock)."""
+    if workers <= 1:
+        for task in tasks:
+            yield from one(*task)
+        return
+    with ThreadPoolExecutor(workers, thread_name_prefix="join") as threads:
+        waiting: deque[Future[list[Pairs]]] = deque()
+        for task in tasks:
+            waiting.append(threads.submit(one, *task))
+            if len(waiting) > 2 * workers:
+                yield from waiting.popleft().result()
+        while waiting:
+            yield from waiting.popleft().result()
+
+
+def _kernel(pairs: int) -> Callable[[np.ndarray, np.ndarray, int], Pairs]:
+    """The faster kernel for so many pairs. GLEANER_KERNEL=numpy does without the compiled one."""
+    if pairs < LARGE or os.environ.get("GLEANER_KERNEL") == "numpy":
+        return numpy_kernel
+    try:
+        from lib.hashing.compiled import compiled_kernel
+    except ImportError as error:  # a Python that is too new for it; the answer is the same, only later
+        log.warning("numba cannot be used (%s): the search takes some twenty times as long", error)
+        return numpy_kernel
+    return compiled_kernel
+
+
+def numpy_kernel(rows: np.ndarray, columns: np.ndarray, radius: int) -> Pairs:
+    """uint64 of shapes (n, w) and (w, m) -> (i, j, distance) of the pairs within the radius."""
+    width = columns.shape[1]
     mixed = np.empty((ROWS, width), np.uint64)
     ones = np.empty((ROWS, width), np.uint8)
     total = np.empty((ROWS, width), np.uint16)
-    for top in range(0, right, ROWS):
-        height = min(ROWS, right - top)
-        _count_bits(columns, top, height, left, right, mixed[:height], ones[:height], total[:height])
+    found: list[Pairs] = []
+    for top in range(0, len(rows), ROWS):
+        height = min(ROWS, len(rows) - top)
+        _count_bits(rows[top : top + height], columns, mixed[:height], ones[:height], total[:height])
         near = total[:height] <= radius
         if near.any():
             row, column = np.nonzero(near)
-            ahead = row + top < column + left
-            row, column = row[ahead], column[ahead]
-            if len(row):
-                yield row + top, column + left, total[row, column]
+            found.append((row + top, column, total[row, column]))
+    if not found:
+        return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.uint16)
+    return tuple(np.concatenate(part) for part in zip(*found, strict=True))  # type: ignore[return-value]
 
 
-def _count_bits(
-    columns: np.ndarray,
-    top: int,
-    height: int,
-    left: int,
-    right: int,
-    mixed: np.ndarray,
-    ones: np.ndarray,
-    total: np.ndarray,
-) -> None:
+def _count_bits(rows: np.ndarray, columns: np.ndarray, mixed: np.ndarray, ones: np.ndarray, total: np.ndarray) -> None:
     for word, column in enumerate(columns):
-        np.bitwise_xor(column[top : top + height, None], column[None, left:right], out=mixed)
+        np.bitwise_xor(rows[:, word, None], column[None, :], out=mixed)
+        np.bitwise_count(mixed, out=ones)
         if word == 0:
-            np.bitwise_count(mixed, out=ones)
             np.copyto(total, ones)
         else:
-            np.bitwise_count(mixed, out=ones)
             np.add(total, ones, out=total)

@@ -1,0 +1,365 @@
+"""Measures step 6 against other finders of repeated pictures, on copies that it makes itself.
+
+    python bench/dedup.py PHOTOS … [--leave-out NAME …] [--bases 80] [--peers PYTHON]
+
+PHOTOS are folders of distinct photographs. `--bases` of them get one copy of every alteration, drawn with a seed and
+off any grid; the others stand by as strangers. Each tool then works alone on the very same files, in a process of its
+own. `--peers` names a Python that has imagededup (and czkawka); a tool that is missing is said to be missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+HARMLESS = (
+    "jpeg webp resize quarter enlarged brightness contrast gamma grey saturation blur sharpen noise palette".split()
+)
+EDITED = (
+    "crop6 crop12 one-side caption caption-over border rotation mirror upside-down quarter-turn logo watermark montage"
+).split()
+
+
+def main() -> int:
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("photos", nargs="*", type=Path, help="folders of distinct photographs")
+    made.add_argument("--leave-out", nargs="*", default=[], metavar="NAME", help="photographs not to use, by file name")
+    made.add_argument("--bases", type=int, default=80, help="photographs that get altered copies (default: 80)")
+    made.add_argument("--seed", type=int, default=6, help="of the alterations (default: 6)")
+    made.add_argument("--peers", default=sys.executable, help="the Python that has the other tools")
+    made.add_argument("--tools", nargs="*", default=["gleaner", "imagededup", "czkawka"], help="what to run")
+    made.add_argument("--keep", type=Path, metavar="DIR", help="build the files here and leave them there")
+    made.add_argument("--repeat", type=int, default=1, help="runs of each tool; the fastest counts (default: 1)")
+    made.add_argument("--one", nargs=2, metavar=("TOOL", "DIR"), help=argparse.SUPPRESS)
+    args = made.parse_args()
+    if args.one:
+        print(json.dumps(PEERS[args.one[0]](Path(args.one[1]))))
+        return 0
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = args.keep or Path(temporary) / "truth"
+        truth = build(args.photos, folder, set(args.leave_out), args.bases, args.seed)
+        print(f"{len(truth)} files, {len({t['family'] for t in truth.values()})} distinct photographs")
+        for tool in args.tools:
+            runs = [measured(tool, folder, args.peers) for _ in range(args.repeat)]
+            best = min(runs, key=lambda run: run.get("seconds", 0))
+            print(report(tool, best, truth), flush=True)
+    return 0
+
+
+# --- ground truth ----------------------------------------------------------------------------------------------------
+
+
+def build(photos: list[Path], folder: Path, left_out: set[str], bases: int, seed: int) -> dict[str, dict[str, str]]:
+    """Copies the photographs and writes their altered copies; gives file name -> family and alteration."""
+    manifest = folder.parent / f"{folder.name}.json"
+    if manifest.exists():
+        return json.loads(manifest.read_text())
+    folder.mkdir(parents=True)
+    files = [p for place in photos for p in sorted(place.iterdir()) if p.suffix.lower() in (".jpg", ".png")]
+    files = [p for p in files if p.name not in left_out]
+    order = random.Random(seed).sample(files, len(files))
+    truth: dict[str, dict[str, str]] = {}
+    for number, path in enumerate(order):
+        family = f"{number:04d}"
+        name = f"{family}__original{path.suffix}"
+        (folder / name).write_bytes(path.read_bytes())
+        truth[name] = {"family": family, "what": "original"}
+        for what in HARMLESS + EDITED if number < bases else ():
+            name = altered(path, order[number - 1], folder, family, what, random.Random(f"{seed} {number} {what}"))
+            truth[name] = {"family": family, "what": what}
+    manifest.write_text(json.dumps(truth))
+    return truth
+
+
+def altered(path: Path, other: Path, folder: Path, family: str, what: str, luck: random.Random) -> str:
+    """Writes one altered copy and gives its name."""
+    from PIL import Image
+
+    with Image.open(path) as opened:
+        picture = opened.convert("RGB")
+    if what == "montage":
+        with Image.open(other) as opened:
+            picture = montage(picture, opened.convert("RGB"), luck)
+    elif what in EDITED:
+        picture = edited(picture, what, luck)
+    else:
+        picture = harmless(picture, what, luck)
+    ending, options = {
+        "jpeg": ("jpg", {"quality": luck.randint(10, 85)}),
+        "webp": ("webp", {"quality": luck.randint(20, 85)}),
+        "palette": ("png", {}),
+    }.get(what, ("jpg", {"quality": luck.randint(75, 95)}))
+    name = f"{family}__{what}.{ending}"
+    picture.save(folder / name, **options)
+    return name
+
+
+def harmless(picture: Any, what: str, luck: random.Random) -> Any:
+    """The same picture, re-encoded, resized or retoned."""
+    import numpy as np
+    from PIL import Image, ImageEnhance, ImageFilter
+
+    def scaled(factor: float) -> Any:
+        return picture.resize([max(1, round(side * factor)) for side in picture.size], Image.Resampling.LANCZOS)
+
+    def noisy() -> Any:
+        values = np.asarray(picture, np.float32)
+        grains = np.random.default_rng(luck.getrandbits(32)).normal(0, luck.uniform(3, 12), values.shape)
+        return Image.fromarray((values + grains).clip(0, 255).astype(np.uint8))
+
+    def gamma() -> Any:
+        power = luck.uniform(0.7, 1.4)
+        return picture.point([int(255 * (v / 255) ** power) for v in range(256)] * 3)
+
+    return {
+        "resize": lambda: scaled(luck.uniform(0.27, 0.95)),
+        "quarter": lambda: scaled(0.25),
+        "enlarged": lambda: scaled(luck.uniform(1.2, 2.0)),
+        "brightness": lambda: ImageEnhance.Brightness(picture).enhance(luck.uniform(0.7, 1.3)),
+        "contrast": lambda: ImageEnhance.Contrast(picture).enhance(luck.uniform(0.6, 1.4)),
+        "gamma": gamma,
+        "grey": lambda: picture.convert("L"),
+        "saturation": lambda: ImageEnhance.Color(picture).enhance(luck.uniform(0.4, 1.6)),
+        "blur": lambda: picture.filter(ImageFilter.GaussianBlur(luck.uniform(0.5, 1.5))),
+        "sharpen": lambda: picture.filter(ImageFilter.UnsharpMask(luck.uniform(1, 2), luck.randint(60, 150), 2)),
+        "noise": noisy,
+        "palette": lambda: picture.quantize(luck.randint(128, 256)),
+    }.get(what, lambda: picture)()
+
+
+def edited(picture: Any, what: str, luck: random.Random) -> Any:
+    """Another picture made from this one."""
+    from PIL import Image
+
+    width, height = picture.size
+
+    def cropped(most: float) -> Any:
+        left, top, right, bottom = (luck.uniform(0, most) for _ in range(4))
+        return picture.crop(
+            (int(width * left), int(height * top), int(width * (1 - right)), int(height * (1 - bottom)))
+        )
+
+    def one_side() -> Any:
+        sides = [0.0] * 4
+        sides[luck.randrange(4)] = luck.uniform(0.03, 0.17)
+        left, top, right, bottom = sides
+        return picture.crop(
+            (int(width * left), int(height * top), int(width * (1 - right)), int(height * (1 - bottom)))
+        )
+
+    def bordered() -> Any:
+        edge = round(min(picture.size) * luck.uniform(0.02, 0.09))
+        colour = luck.choice([(0, 0, 0), (255, 255, 255), (200, 30, 60)])
+        made = Image.new("RGB", (width + 2 * edge, height + 2 * edge), colour)
+        made.paste(picture, (edge, edge))
+        return made
+
+    return {
+        "crop6": lambda: cropped(0.06),
+        "crop12": lambda: cropped(0.12),
+        "one-side": one_side,
+        "caption": lambda: captioned(picture, luck, over=False),
+        "caption-over": lambda: captioned(picture, luck, over=True),
+        "border": bordered,
+        "rotation": lambda: picture.rotate(
+            luck.choice((-1, 1)) * luck.uniform(0.5, 4), resample=Image.Resampling.BICUBIC
+        ),
+        "mirror": lambda: picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
+        "upside-down": lambda: picture.transpose(Image.Transpose.ROTATE_180),
+        "quarter-turn": lambda: picture.transpose(luck.choice((Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_270))),
+        "logo": lambda: stamped(picture, luck),
+        "watermark": lambda: watermarked(picture, luck),
+    }[what]()
+
+
+def captioned(picture: Any, luck: random.Random, *, over: bool) -> Any:
+    """With a bar of words above or below: over the picture, or added to it."""
+    from PIL import Image, ImageDraw
+
+    width, height = picture.size
+    bar = round(height * luck.uniform(0.05, 0.22))
+    below, ground = luck.random() < 0.7, luck.choice([(255, 255, 255), (0, 0, 0)])
+    strip = Image.new("RGB", (width, bar), ground)
+    ink = tuple(255 - v for v in ground)
+    words = " ".join(luck.choice(["when", "the", "cat", "says", "monday", "again", "never"]) for _ in range(6))
+    ImageDraw.Draw(strip).text((width * 0.04, bar * 0.2), words, fill=ink, font_size=max(8, bar * 0.5))
+    made = Image.new("RGB", (width, height if over else height + bar))
+    made.paste(picture, (0, 0 if over or below else bar))
+    made.paste(strip, (0, made.height - bar if below else 0))
+    return made
+
+
+def stamped(picture: Any, luck: random.Random) -> Any:
+    """With a logo in a corner."""
+    from PIL import ImageDraw
+
+    side = min(picture.size) * luck.uniform(0.08, 0.2)
+    x = luck.choice([8, picture.width - side - 8])
+    y = luck.choice([8, picture.height - side - 8])
+    made = picture.copy()
+    draw = ImageDraw.Draw(made)
+    draw.ellipse([x, y, x + side, y + side], fill=(220, 30, 30))
+    draw.rectangle([x + side * 0.3, y + side * 0.3, x + side * 0.7, y + side * 0.7], fill="white")
+    return made
+
+
+def watermarked(picture: Any, luck: random.Random) -> Any:
+    """With half-transparent words across."""
+    from PIL import Image, ImageDraw
+
+    layer = Image.new("RGBA", picture.size, (0, 0, 0, 0))
+    place = (picture.width * luck.uniform(0.05, 0.35), picture.height * luck.uniform(0.2, 0.7))
+    size = picture.width * luck.uniform(0.08, 0.13)
+    ImageDraw.Draw(layer).text(place, "WATERMARK", fill=(255, 255, 255, luck.randint(110, 170)), font_size=size)
+    return Image.alpha_composite(picture.convert("RGBA"), layer).convert("RGB")
+
+
+def montage(picture: Any, other: Any, luck: random.Random) -> Any:
+    """With a part of another photograph pasted in."""
+    side = round(min(picture.size) * luck.uniform(0.15, 0.35))
+    made = picture.copy()
+    place = (round((picture.width - side) * luck.random()), round((picture.height - side) * luck.random()))
+    made.paste(other.resize((side, side)), place)
+    return made
+
+
+# --- the tools -------------------------------------------------------------------------------------------------------
+
+
+def measured(tool: str, folder: Path, peers: str) -> dict[str, Any]:
+    """What a tool found, with seconds on the clock, seconds of processor time, and the largest process in MB."""
+    with tempfile.TemporaryDirectory() as workspace:
+        step = [str(ROOT / "6_dedup.py"), "similar", str(folder), "--dry-run", "--json", "--workspace", workspace]
+        command = [sys.executable, *step] if tool == "gleaner" else [peers, __file__, "--one", tool, str(folder)]
+        started = time.perf_counter()
+        # Caches of other tools go to a home of their own, so that none begins with an earlier run's answers.
+        environment = {**os.environ, "XDG_CACHE_HOME": workspace, "XDG_CONFIG_HOME": workspace}
+        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as said:
+            process = subprocess.Popen(command, stdout=out, stderr=said, env=environment)
+            _, status, usage = os.wait4(process.pid, 0)  # of this process alone, its memory included
+            elapsed = time.perf_counter() - started
+            answer, words = (stream.seek(0) or stream.read() for stream in (out, said))
+    if status:
+        return {"missing": (words.strip().splitlines() or ["no answer"])[-1]}
+    found = json.loads(answer[answer.index("{") :])
+    cpu = usage.ru_utime + usage.ru_stime
+    pairs = found["pairs"] if "pairs" in found else list(our_pairs(found))
+    return {"pairs": pairs, "seconds": elapsed, "cpu": cpu, "megabytes": usage.ru_maxrss / 1024}
+
+
+def our_pairs(found: dict[str, Any]) -> Any:
+    """(keeper, member, decision) by file name."""
+    for group in found["groups"]:
+        for member in group["members"]:
+            yield Path(group["keeper"]).name, Path(member["path"]).name, member["decision"]
+
+
+def imagededup(folder: Path) -> dict[str, Any]:
+    from imagededup.methods import PHash
+
+    finder = PHash(verbose=False)
+    encodings = finder.encode_images(image_dir=str(folder))
+    pairs = finder.find_duplicates(encoding_map=encodings, max_distance_threshold=10)
+    going = set(finder.find_duplicates_to_remove(encoding_map=encodings, max_distance_threshold=10))
+    return {
+        "pairs": [
+            (one, other, "remove" if other in going and one not in going else "review")
+            for one, others in pairs.items()
+            for other in others
+        ]
+    }
+
+
+def czkawka(folder: Path) -> dict[str, Any]:
+    from czkawka import ImageSimilarity
+
+    finder = ImageSimilarity()
+    finder.set_directories([str(folder)])
+    finder.set_similarity(10)
+    pairs = []
+    for group in finder.find_similar():
+        # Its own default where it deletes: the largest file of a group stays.
+        keeper = max(group, key=lambda path: path.stat().st_size)
+        pairs += [(keeper.name, path.name, "remove") for path in group if path != keeper]
+    return {"pairs": pairs}
+
+
+PEERS = {"imagededup": imagededup, "czkawka": czkawka}
+
+
+# --- the score -------------------------------------------------------------------------------------------------------
+
+
+def report(tool: str, run: dict[str, Any], truth: dict[str, dict[str, str]]) -> str:
+    if "missing" in run:
+        return f"\n## {tool}: not run ({run['missing']})"
+    score = scored(run["pairs"], truth)
+    lines = [
+        f"\n## {tool}",
+        f"{run['seconds']:.1f} s, {run['cpu']:.1f} s of processor time, {run['megabytes']:.0f} MB",
+        f"distinct photographs lost {score['lost']}; false pairs: removed {score['false_removed']}, shown"
+        f" {score['false_shown']} of {score['strangers']:,}",
+        "| alteration | removable % | found % |",
+        "| --- | ---: | ---: |",
+    ]
+    lines += [f"| {what} | {going:.1f} | {found:.1f} |" for what, (going, found) in score["by_alteration"].items()]
+    return "\n".join(lines)
+
+
+def scored(pairs: list[tuple[str, str, str]], truth: dict[str, dict[str, str]]) -> dict[str, Any]:
+    """What share of the copies was found, what was lost, and which pairs are no pairs.
+
+    A copy counts as removable when it goes, or when a file of its family goes in its favour; as found when it is shown
+    together with any file of its family.
+    """
+    going: set[str] = set()
+    removable: set[str] = set()
+    found: set[str] = set()
+    false: dict[str, set[frozenset[str]]] = defaultdict(set)
+    for one, other, decision in pairs:
+        if truth[one]["family"] != truth[other]["family"]:
+            false["remove" if decision == "remove" else "shown"].add(frozenset((one, other)))
+            continue
+        found |= {one, other}
+        if decision == "remove":
+            removable |= {one, other}
+    going = {other for _, other, decision in pairs if decision == "remove"}
+    left = {t["family"] for name, t in truth.items() if name not in going}
+    names = defaultdict(list)
+    for name, entry in truth.items():
+        names[entry["what"]].append(name)
+    families = list(names["original"])
+    per_family = defaultdict(int)
+    for entry in truth.values():
+        per_family[entry["family"]] += 1
+    same = sum(n * (n - 1) // 2 for n in per_family.values())
+    shares = {
+        what: tuple(100 * sum(n in chosen for n in group) / len(group) for chosen in (removable, found))
+        for what, group in ((w, names[w]) for w in HARMLESS + EDITED if names[w])
+    }
+    for label, kinds in (("all harmless", HARMLESS), ("all edited", EDITED)):
+        group = [n for what in kinds for n in names[what]]
+        shares[label] = tuple(
+            100 * sum(n in chosen for n in group) / max(1, len(group)) for chosen in (removable, found)
+        )
+    return {
+        "lost": len({truth[name]["family"] for name in families} - left),
+        "false_removed": len(false["remove"]),
+        "false_shown": len(false["shown"]),
+        "strangers": len(truth) * (len(truth) - 1) // 2 - same,
+        "by_alteration": shares,
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,170 @@
+"""The search: every pair of hashes within the radius, as they are or under a view; only new hashes are searched for."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from lib.db import Database
+from lib.db.near import NearPair, compared_hashes, iter_views, near_pairs, remember_near
+from lib.dedup.pairs import PLAIN, HashCells
+from lib.hashing import dct, views
+from lib.hashing.buffers import Buffers
+from lib.hashing.hamming import cross_join, self_join, to_words
+from lib.progress import BarFactory, no_bar
+
+RADIUS = 64
+VIEWS_VERSION = 1
+# Thirty-six views of each picture against all others: beyond this many pictures only the turns are searched for.
+WINDOWS_UP_TO = 200_000
+BLOCK = 4_096  # pictures whose views are compared at once
+_WIDTH = dct.BITS // 8
+
+
+def plain_cells(hashes: Mapping[str, bytes], radius: int, workers: int, bar: BarFactory = no_bar) -> HashCells:
+    """The pairs of hashes that lie near each other as they are; nothing is remembered. Hashes of any one length."""
+    cells = HashCells(hashes)
+    distinct = sorted(set(hashes.values()))
+    if distinct:
+        width = len(distinct[0])
+        padded = np.zeros((len(distinct), -(-width // 8) * 8), np.uint8)
+        padded[:, :width] = np.frombuffer(b"".join(distinct), np.uint8).reshape(-1, width)
+        for one, other, distance in self_join(to_words(padded), radius, workers):
+            for i, j, bits in zip(one.tolist(), other.tolist(), distance.tolist(), strict=True):
+                cells.add(NearPair(distinct[i], distinct[j], bits, PLAIN, False, False))
+    return cells.ready()
+
+
+def cells_with_views(
+    hashes: Mapping[str, bytes],
+    load: Callable[[Sequence[str]], list[Buffers]],
+    db: Database,
+    algorithm: str,
+    *,
+    remember: bool,
+    workers: int = 1,
+    bar: BarFactory = no_bar,
+) -> HashCells:
+    """The pairs of 256-bit hashes within RADIUS, under views as well, from the database as far as it knows them.
+
+    `load` gives the buffers of contents that are new. With `remember` what was found is written down.
+    """
+    by_hash: dict[bytes, str] = {}
+    for content in sorted(hashes):
+        by_hash.setdefault(hashes[content], content)
+    windows = len(by_hash) <= WINDOWS_UP_TO
+    algorithm = f"{algorithm} views {VIEWS_VERSION} {'windows' if windows else 'turns'} {RADIUS}"
+    old = compared_hashes(db, algorithm)
+    fresh = sorted(value for value in by_hash if value not in old)
+    found: dict[tuple[bytes, bytes], NearPair] = {}
+    if fresh:
+        with tempfile.TemporaryFile() as spool:
+            search = _Search(db, algorithm, sorted(old), fresh, spool, windows, workers)
+            search.measure([by_hash[value] for value in fresh], load)
+            found = search.run(bar)
+            if remember:
+                compared = ((value, search.views[n].tobytes()) for n, value in enumerate(fresh))
+                remember_near(db, algorithm, compared, list(found.values()))
+    cells = HashCells(hashes)
+    for pair in near_pairs(db) if old else ():
+        if pair.one in by_hash and pair.other in by_hash:
+            found.setdefault((pair.one, pair.other), pair)
+    for pair in found.values():
+        if pair.one in by_hash and pair.other in by_hash:
+            cells.add(pair)
+    return cells.ready()
+
+
+class _Search:
+    """New hashes against one another and against those that were compared before."""
+
+    def __init__(
+        self, db: Database, algorithm: str, old: list[bytes], fresh: list[bytes], spool: object, windows: bool, w: int
+    ):
+        self.db, self.algorithm, self.old, self.fresh, self.workers = db, algorithm, old, fresh, w
+        self.used = views.COUNT if windows else views.WITHOUT_WINDOWS
+        shape = (len(fresh), views.COUNT, _WIDTH)
+        # In a file beyond a few thousand pictures: 1.2 KB each is more than the hashes of a million may take.
+        self.views = np.memmap(spool, np.uint8, "w+", shape=shape) if len(fresh) > BLOCK else np.empty(shape, np.uint8)  # type: ignore[call-overload]
+        self.found: dict[tuple[bytes, bytes], NearPair] = {}
+        self.values = fresh + old
+        self.words = to_words(np.frombuffer(b"".join(self.values), np.uint8).reshape(-1, _WIDTH))
+
+    def measure(self, contents: list[str], load: Callable[[Sequence[str]], list[Buffers]]) -> None:
+        """The views of the new pictures."""
+        for start in range(0, len(contents), 256):
+            read = load(contents[start : start + 256])
+            greys = np.stack([buffers.greys[0] for buffers in read])
+            self.views[start : start + len(read)] = views.view_hashes(greys, [buffers.box for buffers in read])
+
+    def run(self, bar: BarFactory) -> dict[tuple[bytes, bytes], NearPair]:
+        new = len(self.fresh)
+        for one, other, distance in self_join(self.words[:new], RADIUS, self.workers):
+            self._note(one, other, distance, None, None)
+        if self.old:
+            for one, other, distance in cross_join(self.words[:new], self.words[new:], RADIUS, self.workers):
+                self._note(one, other + new, distance, None, None)
+        insides = self._insides()
+        with bar(len(self.values), "Comparing", "picture") as progress:
+            for start in range(0, new, BLOCK):
+                self._join_views(self.views[start : start + BLOCK], start, self.values, self.words, insides)
+                progress.update(min(BLOCK, new - start))
+            place = new
+            for hashes, packed in iter_views(self.db, self.algorithm) if self.old else ():
+                seen = np.frombuffer(b"".join(packed), np.uint8).reshape(-1, views.COUNT, _WIDTH)
+                fresh = {owner: value for owner, value in insides.items() if owner < new}
+                self._join_views(seen, place, self.values[:new], self.words[:new], fresh)
+                place += len(hashes)
+                progress.update(len(hashes))
+        return self.found
+
+    def _insides(self) -> dict[int, bytes]:
+        """Number -> hash of what is inside the border, for the pictures that have one."""
+        found = {}
+        for number, value in enumerate(self.fresh):
+            if (inside := self.views[number, views.INSIDE].tobytes()) != value:
+                found[number] = inside
+        place = len(self.fresh)
+        for hashes, packed in iter_views(self.db, self.algorithm) if self.old else ():
+            for value, seen in zip(hashes, packed, strict=True):
+                if seen[:_WIDTH] != value:
+                    found[place] = seen[:_WIDTH]
+                place += 1
+        return found
+
+    def _join_views(
+        self, seen: np.ndarray, start: int, targets: list[bytes], words: np.ndarray, insides: dict[int, bytes]
+    ) -> None:
+        """Views of the pictures numbered from `start` against hashes, and against what is inside borders."""
+        used = np.ascontiguousarray(seen[:, : self.used]).reshape(-1, _WIDTH)
+        queries = to_words(used)
+        owners, numbers = np.divmod(np.arange(len(queries)), self.used)
+        for row, column, distance in cross_join(queries, words, RADIUS, self.workers):
+            self._note(owners[row] + start, column, distance, numbers[row], None)
+        if insides:
+            owner = np.array(list(insides))
+            packed = to_words(np.frombuffer(b"".join(insides.values()), np.uint8).reshape(-1, _WIDTH))
+            for row, column, distance in cross_join(queries, packed, RADIUS, self.workers):
+                self._note(owners[row] + start, owner[column], distance, numbers[row], True)
+
+    def _note(
+        self,
+        one: np.ndarray,
+        other: np.ndarray,
+        distance: np.ndarray,
+        numbers: np.ndarray | None,
+        inside: bool | None,
+    ) -> None:
+        """Keeps the best way in which two pictures are near: as they are, else the view with the smallest distance."""
+        shown = numbers if numbers is not None else np.full(len(one), PLAIN)
+        for i, j, bits, number in zip(one.tolist(), other.tolist(), distance.tolist(), shown.tolist(), strict=True):
+            a, b = self.values[i], self.values[j]
+            if a == b:
+                continue
+            key = (min(a, b), max(a, b))
+            known = self.found.get(key)
+            if known and (known.view == PLAIN or (known.distance, known.view, known.flipped) <= (bits, number, a > b)):
+                continue
+            self.found[key] = NearPair(*key, bits, number, a > b, bool(inside))
