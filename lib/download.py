@@ -129,7 +129,7 @@ def plan(db: Database, options: Options) -> Plan:
         count += table.count_preview(db, where, values, options.scope)
         for row in table.preview(db, where, values, options.scope, PREVIEW_ROWS, wish):
             # What is tried again starts with an empty log.
-            job = make_job(replace(row, log="[]") if options.again.retry is not None else row, options)
+            job = make_job(replace(row, log="[]") if options.again.retry is not None else row, options, utc_now())
             url = job.next_address()
             if url is not None:
                 hosts.add(host_of(url))

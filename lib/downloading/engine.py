@@ -46,6 +46,7 @@ TICK = 0.2  # seconds between two looks at everything that is timed
 LONGEST_WAIT = 30.0  # seconds; a row or host that has to wait longer waits for the next run
 GRACE = 10.0  # seconds that requests under way get after the first Ctrl-C
 NAME_THREADS = 16  # for the system's blocking name service, apart from the writers' threads
+KEPT_HOSTS = 64  # up to so many hosts, connections are kept also where nothing waits for them
 UPLOADS = 8  # at once, to an address that is not this machine's disk
 OFFLINE_AFTER = 30  # requests that nobody answered, and none that anybody did: then it is our own network
 BROKEN_OFF = frozenset({"timeout", "too_slow", "disconnected", "truncated"})  # the rest may still be had
@@ -250,7 +251,9 @@ class Engine:
         body = Body(self.intake, str(job.url), partial)
         try:
             job.attempts += 1
-            answer = await self._ask(session, host, job, body, job.ask(partial))
+            # Thousands of hosts with an idle connection each would use up the files that a process may open.
+            last = not host.waiting and len(self.queues.hosts) > KEPT_HOSTS
+            answer = await self._ask(session, host, job, body, job.ask(partial, last))
             if answer.reason:
                 if answer.resumable and answer.reason in BROKEN_OFF:
                     job.partial = await body.keep_part(answer.etag)

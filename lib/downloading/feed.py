@@ -11,7 +11,7 @@ from lib.db.downloads import claim, release, renew, teach
 from lib.downloading.job import Job, make_job
 from lib.downloading.options import Options
 from lib.downloading.sweep import own_lease
-from lib.times import utc_in
+from lib.times import utc_in, utc_now
 
 LARGEST_BLOCK = 250  # rows of one claim
 LEASE_SECONDS = 900.0
@@ -49,10 +49,11 @@ class Feed:
         elif len(rows) < room:
             self.left.popleft()
             self.after = ("", -1)
+        now = utc_now()
         for row in rows:
             self.after = (row.next_try_at, row.position)
             self.claimed += 1
-            yield make_job(row, self.options)
+            yield make_job(row, self.options, now)
 
     def renew_if_due(self) -> None:
         if time.monotonic() > self.renew_at:

@@ -20,7 +20,7 @@ from lib.net.client import PLAIN, Answer, Ask
 from lib.net.guard import PORT_REFUSED, PRIVATE_ADDRESS
 from lib.net.retry import is_transient
 from lib.net.urls import BAD_URL, BadAddress, parse_address
-from lib.times import utc_in, utc_now
+from lib.times import utc_in
 
 OPTED_OUT = "opted_out"
 NO_ADDRESS = "no_address"
@@ -63,14 +63,14 @@ class Job:
         """Pixels that a picture must exceed to replace what there is."""
         return self.current.pixels if self.wish == UPGRADE and self.current else 0
 
-    def ask(self, partial: Partial | None) -> Ask:
-        """What the next request says, with a part of the body at hand or without."""
+    def ask(self, partial: Partial | None, last: bool = False) -> Ask:
+        """What the next request says, with a part of the body at hand or without; `last` ends the connection."""
         referer = self.rung.referers[self.referer_at]
         if partial:
-            return Ask(referer, offset=partial.size, validator=partial.validator)
+            return Ask(referer, offset=partial.size, validator=partial.validator, last=last)
         if self.wish == REFRESH and self.current:
-            return Ask(referer, self.current.etag, self.current.last_modified)
-        return Ask(referer) if referer else PLAIN
+            return Ask(referer, self.current.etag, self.current.last_modified, last=last)
+        return Ask(referer, last=last) if referer or last else PLAIN
 
     def entry(self) -> dict[str, Any]:
         """The log's entry of the current rung, made when there is none."""
@@ -212,9 +212,9 @@ class Job:
 _compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
-def make_job(row: PendingRow, options: Options) -> Job:
-    """A job from a row; what earlier runs tried is taken over."""
-    rungs = ladder((Variant(*values) for values in row.variants), page_url=row.page_url, kinds=KINDS, now=utc_now())
+def make_job(row: PendingRow, options: Options, now: str = "") -> Job:
+    """A job from a row; what earlier runs tried is taken over. Addresses that have expired by `now` come last."""
+    rungs = ladder((Variant(*values) for values in row.variants), page_url=row.page_url, kinds=KINDS, now=now)
     log = read_log(row.log) if row.log != "[]" else []
     for entry in log:
         if entry.get("reason") == HOST_DOWN and entry.get("down", 0) < MOST_DOWN:

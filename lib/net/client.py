@@ -34,7 +34,7 @@ class Ask:
     """What a request says besides its address.
 
     `etag` and `last_modified` make it conditional. `offset` bytes are here already, of the version that `validator`
-    (a strong entity tag) names.
+    (a strong entity tag) names. With `last` the connection is not kept.
     """
 
     referer: str = ""
@@ -42,6 +42,7 @@ class Ask:
     last_modified: str = ""
     offset: int = 0
     validator: str = ""
+    last: bool = False
 
     def headers(self) -> dict[str, str] | None:
         wanted = {
@@ -50,6 +51,7 @@ class Ask:
             "If-Modified-Since": self.last_modified,
             "Range": f"bytes={self.offset}-" if self.offset else "",
             "If-Range": self.validator if self.offset else "",
+            "Connection": "close" if self.last else "",
         }
         # What is not plain text came from a stranger and would be an error of ours, or worse.
         return {k: v for k, v in wanted.items() if v and v.isascii() and v.isprintable()} or None
