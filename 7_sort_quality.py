@@ -1,4 +1,4 @@
-"""Sorts pictures by orientation, megapixels or quality into folders that load as a dataset.
+"""Sorts pictures by size, quality, prompts or topic into folders that load as a dataset.
 
 Reads   files, scores and labels in the database; pictures in the workspace, or in the folders named after CRITERION
 Writes  sorted/<criterion>/<bucket>/ with metadata.jsonl, scores and labels, the journal, reports/sort_<criterion>.*
@@ -13,6 +13,8 @@ Examples
     python 7_sort_quality.py quality --high 75 --medium 50
     python 7_sort_quality.py quality --metric musiq,clipiqa --combine min --models-dir weights
     python 7_sort_quality.py quality holiday/ --where "orientation = landscape" --dry-run
+    python 7_sort_quality.py filter --keep "an indoor room" --drop "a floor plan" --margin 0.02
+    python 7_sort_quality.py topic --where "quality != low"
     python 7_sort_quality.py --undo last
 
 Next    open reports/index.html, or load a bucket: load_dataset("imagefolder", data_dir="workspace/sorted/quality/high")

@@ -55,6 +55,11 @@ class Measures:
                     parts[sha256][metric] = measure
             yield {sha256: replace(self.criterion.join(found), sha256=sha256) for sha256, found in parts.items()}
 
+    def vectors(self, metric: str, version: str, contents: list[str]) -> dict[str, bytes]:
+        """The embeddings of contents: float16, little-endian."""
+        kept = {sha256: vector for sha256, (_, vector) in self.files.kept(metric, contents).items() if vector}
+        return store.known_vectors(self.db, metric, version, contents) | kept
+
     def __iter__(self) -> Iterator[Measure]:
         for page in self.pages():
             yield from (measure for measure in page.values() if measure.value is not None)

@@ -1,14 +1,16 @@
-"""Step 7's flags for models, which several criteria share: where weights lie, what they run on."""
+"""Step 7's flags for models: where weights lie, what they run on, and what the criteria that need them are asked."""
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lib.models.place import DEFAULT_FOLDER
 
 if TYPE_CHECKING:
+    from lib.criteria import Criterion
     from lib.models.place import Place
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -25,6 +27,133 @@ def add_model_options(to: ArgumentParser) -> None:
     )
     group.add_argument(
         "--device", choices=DEVICES, default="auto", help="what models run on (default: auto, the fastest there is)"
+    )
+
+
+def add_prompt_options(to: ArgumentParser) -> None:
+    """The flags of `filter`, and of `topic`, which runs on the same embeddings."""
+    group = to.add_argument_group("filter")
+    group.add_argument(
+        "--keep", action="append", metavar="PROMPT", help="keep what this describes; may be given several times"
+    )
+    group.add_argument(
+        "--drop", action="append", metavar="PROMPT", help="against what this describes; may be given several times"
+    )
+    group.add_argument("--keep-file", type=Path, metavar="FILE", help="prompts to keep, one a line")
+    group.add_argument("--drop-file", type=Path, metavar="FILE", help="prompts to drop, one a line")
+    group.add_argument(
+        "--labels",
+        type=Path,
+        metavar="FILE",
+        help="a bucket for each line instead: a name, or name: prompt | prompt",
+    )
+    group.add_argument(
+        "--margin",
+        type=number,
+        default=0.0,
+        metavar="DIFFERENCE",
+        help="by how much the better side must be nearer (difference of cosines, default: 0)",
+    )
+    group.add_argument(
+        "--near-query",
+        type=cosine,
+        metavar="MIN",
+        help="drop what is less like the picture that was searched with (cosine, such as 0.6)",
+    )
+    group.add_argument(
+        "--clip-model",
+        default="default",
+        metavar="MODEL",
+        help="for filter and topic: default, multilingual, best, architecture/weights of open_clip, or a folder that "
+        "holds one (default: ViT-B-32-256/datacomp_s34b_b86k)",
+    )
+    _add_topic_options(to.add_argument_group("topic"))
+
+
+def _add_topic_options(group: Any) -> None:
+    group.add_argument(
+        "--eps",
+        type=epsilon,
+        metavar="auto|VALUE",
+        help="how far a neighbour may be (cosine distance; default: auto, by the bend of each query's distances)",
+    )
+    group.add_argument(
+        "--min-samples", type=at_least_two, default=3, metavar="N", help="pictures that make a cluster (default: 3)"
+    )
+    group.add_argument(
+        "--topic-text",
+        action="append",
+        metavar="TEXT",
+        help="further words for the subject; may be given several times",
+    )
+    group.add_argument(
+        "--topic-top", type=at_least_one, metavar="K", help="keep the K best clusters of each query (default: by score)"
+    )
+
+
+def number(text: str) -> float:
+    """A finite number."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise ArgumentTypeError(f"{text!r} is no number") from None
+    if not isfinite(value):
+        raise ArgumentTypeError(f"{text!r} is not finite")
+    return value
+
+
+def cosine(text: str) -> float:
+    """A number from -1 to 1."""
+    value = number(text)
+    if not -1 <= value <= 1:
+        raise ArgumentTypeError(f"{text!r} is not between -1 and 1")
+    return value
+
+
+def epsilon(text: str) -> float | None:
+    """A cosine distance, or None for `auto`."""
+    if text == "auto":
+        return None
+    value = number(text)
+    if not 0 < value < 2:
+        raise ArgumentTypeError(f"{text!r} is neither auto nor between 0 and 2")
+    return value
+
+
+def at_least_one(text: str) -> int:
+    """A whole number from 1 on."""
+    if not text.isdecimal() or int(text) < 1:
+        raise ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+    return int(text)
+
+
+def at_least_two(text: str) -> int:
+    """A whole number from 2 on."""
+    if at_least_one(text) < 2:
+        raise ArgumentTypeError(f"{text!r} is not 2 or more")
+    return int(text)
+
+
+def make_filter(args: Namespace) -> Criterion:
+    """The filter that the flags describe."""
+    from lib.criteria.prompts import make_prompts
+
+    return make_prompts(vars(args), place_of(args))
+
+
+def make_topic(args: Namespace) -> Criterion:
+    """The topic's clusters as the flags describe them."""
+    from lib.criteria.topic import Topic
+
+    return Topic(
+        args.clip_model,
+        place_of(args),
+        args.device,
+        [],
+        args.eps,
+        args.min_samples,
+        args.topic_text or [],
+        args.topic_top,
     )
 
 

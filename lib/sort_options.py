@@ -12,9 +12,9 @@ from lib.criteria.megapixels import DEFAULT_EDGES, STRATEGIES, Megapixels
 from lib.criteria.orientation import SQUARES, Orientation
 from lib.criteria.quality import TECHNICAL_HIGH, TECHNICAL_MEDIUM, Quality, Thresholds
 from lib.errors import UsageError
-from lib.model_options import add_model_options, place_of
+from lib.model_options import add_model_options, add_prompt_options, make_filter, make_topic, place_of
 
-CRITERIA = ("orientation", "megapixels", "quality")
+CRITERIA = ("orientation", "megapixels", "quality", "filter", "topic")
 TECHNICAL = "technical"
 
 
@@ -56,6 +56,7 @@ def add_options(to: ArgumentParser) -> None:
         "--parts", type=parts, default=4, metavar="N", help="how many equal parts, for quantiles (default: 4)"
     )
     _add_quality_options(to.add_argument_group("quality"))
+    add_prompt_options(to)
     add_model_options(to)
 
 
@@ -174,7 +175,8 @@ def make_criterion(args: Namespace) -> Criterion:
         return Orientation(args.square, args.tolerance)
     if args.criterion == "megapixels":
         return Megapixels(args.strategy, args.edges, args.every, args.parts)
-    return _quality(args)
+    makers = {"quality": _quality, "filter": make_filter, "topic": make_topic}
+    return makers[args.criterion](args)
 
 
 def subtitle(args: Namespace) -> str:
@@ -183,6 +185,8 @@ def subtitle(args: Namespace) -> str:
         return f"Squares within {100 * args.tolerance:g} %: {args.square}."
     if args.criterion == "megapixels":
         return f"Strategy {args.strategy}."
+    if args.criterion != "quality":
+        return f"Model {args.clip_model}."
     if args.metric == (TECHNICAL,):
         return "Technical score, 0 to 100, with the worst trait: it finds defects and is no opinion about a picture."
     names = ", ".join(args.metric)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from lib import actions
@@ -30,6 +31,8 @@ def finish(run: Sorting) -> str:
         workers=run.args.workers,
         extra=_extra(run),
     )
+    if clusters := getattr(run.criterion, "clusters", ()):
+        page = _clusters_page(run, clusters)
     refresh_index(run.workspace)
     return f"page: {page}"
 
@@ -60,6 +63,24 @@ def as_result(run: Sorting) -> dict[str, Any]:
         "left_out": [{"path": path, "score": score} for path, _, score in run.files.told("left_out")],
         "summary": run.counts(),
     } | _extra(run)
+
+
+def _clusters_page(run: Sorting, clusters: Any) -> Path:
+    """`reports/sort_topic_clusters.html`: every cluster with the pictures nearest to its middle, best cluster first."""
+    from lib.pages import Bucket, Heading, SheetItem, render_contact_sheet, write_page
+
+    page = run.workspace.reports / f"sort_{run.criterion.name}_clusters.html"
+    places = run.files.places([sha256 for cluster in clusters for sha256 in cluster.faces])
+    buckets, items = [], []
+    for cluster in clusters:
+        mark = "kept" if cluster.kept else "left out"
+        note = f"{mark}, score {cluster.score:+.2f}, {cluster.unique} unique, coherence {cluster.coherence:.2f}"
+        buckets.append(Bucket(cluster.name, cluster.pictures, note))
+        faces = [run.workspace.to_path(places[sha256]) for sha256 in cluster.faces if sha256 in places]
+        items += [SheetItem(path, path.name, cluster.name, reason=note) for path in faces]
+    heading = Heading("Clusters by query", subtitle(run.args), notes=list(run.criterion.said))  # type: ignore[attr-defined]
+    html = render_contact_sheet(page, heading, buckets, items, workers=run.args.workers)
+    return page if page.exists() and page.read_text("utf-8") == html else write_page(page, html)
 
 
 def _told(run: Sorting, state: str) -> list[tuple[str, str, float | None]]:

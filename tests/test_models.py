@@ -6,16 +6,20 @@ import contextlib
 import json
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
-from support import drawing, load_step
+from support import drawing, dump, load_step, snapshot
 
+from lib.db import open_database
+from lib.db.files import FileRow, add_file
 from lib.errors import GleanerError, UsageError
 from lib.models.device import batched
 from lib.models.place import MissingWeights, Place, fingerprint
+from lib.pictures import sha256_of
 
 torch = pytest.importorskip("torch", reason="requirements-core.txt leaves the models out")
 step = load_step("sort")
@@ -256,3 +260,215 @@ def test_pictures_reach_a_model_upright_reduced_and_bounded(tmp_path: Path) -> N
     assert all(outcome.value and outcome.value[1][0] == 200 > outcome.value[1][1] for outcome in outcomes)
     assert model.most <= model.pixels
     assert feed.running > 0 and feed.waiting > 0
+
+
+# --- embeddings, prompts, topics -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CLIP of two layers a side, saved and loaded as `local-dir`, the way people bring their own."""
+    from lib.models.offline import require
+
+    open_clip = require("open_clip")
+    folder = tmp_path_factory.mktemp("clip")
+    config = {
+        "embed_dim": 32,
+        "vision_cfg": {"image_size": 64, "layers": 2, "width": 64, "patch_size": 16, "head_width": 32},
+        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
+    }
+    preprocess = {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25], "interpolation": "bicubic"}
+    torch.manual_seed(3)
+    net = open_clip.CLIP(**config)
+    from safetensors.torch import save_file
+
+    save_file({k: v.contiguous() for k, v in net.state_dict().items()}, folder / "open_clip_model.safetensors")
+    text = json.dumps({"model_cfg": config, "preprocess_cfg": preprocess})
+    (folder / "open_clip_config.json").write_text(text)
+    return folder
+
+
+def test_embeddings_are_open_clips_own(clip_folder: Path, tmp_path: Path) -> None:
+    """The same file through open_clip's own transform, one by one, and through the reduced decode and batches."""
+    import open_clip
+
+    from lib.criteria import Spread
+    from lib.models.clip import load_clip, vector_of
+    from lib.models.feed import Feed
+
+    net, _, transform = open_clip.create_model_and_transforms(f"local-dir:{clip_folder}")
+    paths = []
+    for number, size in enumerate(((640, 480), (300, 700), (128, 128), (90, 60), (900, 300))):
+        paths.append(tmp_path / f"{number}.jpg")
+        drawing(number, *size).save(paths[-1], quality=92)
+    ours = load_clip(f"local-dir:{clip_folder}", Place(tmp_path), "cpu")
+    found = {o.item: vector_of(o.value[1]) for o in Feed(ours, ours.looking(), Spread()).outcomes(paths) if o.value}
+    with torch.inference_mode():
+        for path in paths:
+            theirs = net.eval().encode_image(transform(Image.open(path))[None], normalize=True)[0].numpy()
+            assert float(found[path] @ theirs) > 0.998, path.name
+    text = ours.text(["a cat", "a dog", "a cat"])
+    assert np.allclose(text[0], text[2]) and np.allclose(np.linalg.norm(text, axis=1), 1, atol=1e-5)
+
+
+def test_prompts_filter_and_new_prompts_embed_nothing(
+    clip_folder: Path, pictures: Path, tmp_path: Path, capsys: Any
+) -> None:
+    arguments = ("filter", pictures, "--clip-model", clip_folder, "--json")
+    (tmp_path / "drop.txt").write_text("# what is not wanted\na floor plan\n\na chart\n")
+    assert sort(tmp_path / "ws", *arguments, "--keep", "a room", "--drop-file", tmp_path / "drop.txt") == 0
+    told = result(capsys)
+    assert told["summary"]["measured"] == 7 and sum(told["buckets"].values()) == 6
+    for path in (tmp_path / "ws/sorted/filter").glob("*/metadata.jsonl"):
+        for line in path.read_text().splitlines():
+            record = json.loads(line)
+            assert (record["score"] >= 0) == (record["label"] == "keep")
+            assert record["reason"].startswith("'a room' ") and "margin" in record["reason"]
+    assert sort(tmp_path / "ws", *arguments, "--keep", "a tree", "--margin", "2") == 0
+    told = result(capsys)
+    assert told["summary"]["measured"] == 0 and told["buckets"] == {"drop": 6}
+    (tmp_path / "labels.txt").write_text("indoor: a room | a hall\noutdoor\ndrawing/plan: a plan\n")
+    assert sort(tmp_path / "ws", *arguments, "--labels", tmp_path / "labels.txt") == 0
+    told = result(capsys)
+    assert told["summary"]["measured"] == 0
+    assert set(told["buckets"]) <= {"indoor", "outdoor", "drawing_plan"}
+
+
+def with_queries(root: Path, clusters: int = 3) -> Path:
+    """A workspace whose pictures two searches found: one by words, one by a picture that lies beside it."""
+    (root / "images").mkdir(parents=True)
+    drawing(0, 200, 200).save(root / "query.png")
+    with open_database(root / "gleaner.db") as db:
+        db.execute(
+            "INSERT INTO queries (id, engine, kind, text, image_sha256, image_path, created_at, updated_at) VALUES"
+            " (1, 'yandex', 'keyword', 'озеро', '', '', '', ''), (2, 'yandex', 'image', '', 'q', 'query.png', '', '')"
+        )
+        for number in range(8 * clusters):
+            noisy = np.asarray(drawing(number % clusters, 200, 200), dtype=np.int16)
+            noisy = noisy + np.random.default_rng(number).integers(-12, 13, noisy.shape)
+            path = root / f"images/{number:02}.png"
+            Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(path)
+            sha256 = sha256_of(path)
+            add_file(db, FileRow(sha256, f"images/{number:02}.png", path.stat().st_size, "png", 200, 200))
+            db.execute("INSERT INTO images (id, engine, first_seen_at) VALUES (?, 'yandex', '')", (f"y:{number}",))
+            db.execute(
+                "INSERT INTO downloads (image_id, state, sha256, updated_at) VALUES (?, 'done', ?, '')",
+                (f"y:{number}", sha256),
+            )
+            query = 1 if number < 2 else 2
+            db.execute("INSERT INTO results (query_id, image_id, rank) VALUES (?, ?, 0)", (query, f"y:{number}"))
+    return root
+
+
+def test_likeness_to_the_query_picture(clip_folder: Path, tmp_path: Path, capsys: Any, caplog: Any) -> None:
+    workspace = with_queries(tmp_path / "ws")
+    assert sort(workspace, "filter", "--near-query", "0.999", "--clip-model", clip_folder, "--json") == 0
+    told = result(capsys)
+    kept = {Path(a["source"]).name: a["reason"] for a in told["actions"] if "/keep/" in a["target"]}
+    assert set(kept) <= {f"{number:02}.png" for number in range(0, 24, 3)} and len(kept) >= 6
+    assert all("like the query picture" in reason for reason in kept.values())
+    reasons = {Path(a["source"]).name: a["reason"] for a in told["actions"]}
+    assert reasons["00.png"] == "found by no query picture"
+
+
+def test_topics_are_ranked_by_the_query_and_not_by_size(clip_folder: Path, tmp_path: Path, capsys: Any) -> None:
+    workspace = with_queries(tmp_path / "ws")
+    arguments = ("topic", "--clip-model", clip_folder, "--eps", "0.002", "--topic-top", "1")
+    assert sort(workspace, *arguments, "--json") == 0
+    told = result(capsys)
+    by_picture = [cluster for cluster in told["clusters"] if cluster["query"] == "query 2"]
+    assert len(by_picture) == 3 and [cluster["kept"] for cluster in by_picture] == [True, False, False]
+    assert by_picture[0]["picture"] > by_picture[1]["picture"] and by_picture[0]["words"] is None
+    kept = {Path(a["source"]).name for a in told["actions"] if "/on_topic/" in a["target"]}
+    assert kept == {f"{number:02}.png" for number in range(3, 24, 3)}
+    assert (workspace / "reports/sort_topic_clusters.html").exists()
+    before = dump(workspace / "gleaner.db")
+    assert sort(workspace, *arguments) == 0
+    assert dump(workspace / "gleaner.db") == before
+    said = capsys.readouterr().out
+    assert "eps 0.002 as given, ranked by picture" in said and "keep   query 2 1: 7 pictures" in said
+
+
+def test_a_dry_run_with_models_writes_nothing(clip_folder: Path, tmp_path: Path, capsys: Any) -> None:
+    workspace = with_queries(tmp_path / "ws")
+    before = snapshot(workspace)
+    assert sort(workspace, "topic", "--clip-model", clip_folder, "-n") == 0
+    assert sort(workspace, "filter", "--near-query", "0", "--clip-model", clip_folder, "-n") == 0
+    assert snapshot(workspace) == before
+    assert "would copy  images/03.png -> sorted/" in capsys.readouterr().out
+
+
+def test_a_prompt_of_another_script_suggests_a_multilingual_model(caplog: Any, tmp_path: Path) -> None:
+    from lib.criteria.prompts import Prompts
+
+    criterion = Prompts("default", Place(tmp_path), keep=["озеро"])
+    criterion.loaded.append(SimpleNamespace(multilingual=False))  # type: ignore[arg-type]
+    criterion.preflight()
+    assert "--clip-model multilingual" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["filter"], "say what to filter by"),
+        (["filter", "--keep", "a", "--labels", "x"], "x cannot be read"),
+        (["filter", "--keep", "a"], "put that file from https://huggingface.co/laion/"),
+        (["filter", "--keep", "a", "--clip-model", "ViT-B-32/nothing"], "after ViT-B-32/ come: openai"),
+        (["filter", "--keep", "a", "--clip-model", "local-dir:/nowhere"], "/nowhere holds no open_clip model"),
+        (["topic", "--clip-model", "multilingual"], "ViT-B-32-SigLIP2-256"),
+    ],
+)
+def test_what_a_criterion_lacks_is_said(
+    arguments: list[str], sentence: str, pictures: Path, tmp_path: Path, capsys: Any, monkeypatch: Any
+) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    with _no_network():
+        assert sort(tmp_path / "ws", *arguments[:1], pictures, *arguments[1:], "--models-dir", tmp_path) == 2
+    assert sentence in capsys.readouterr().err
+
+
+# --- clusters: pure --------------------------------------------------------------------------------------------------
+
+
+def blobs(*counts: int, noise: int = 0, spread: float = 0.25, seed: int = 0) -> np.ndarray:
+    """Unit vectors around as many random directions, and some of no direction: float32 (n, 48)."""
+    random = np.random.default_rng(seed)
+    parts = [random.normal(size=48) + random.normal(size=(count, 48)) * spread for count in counts]
+    vectors = np.concatenate([*parts, random.normal(size=(noise, 48))]).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("eps", [0.02, 0.06, 0.12, 0.5])
+@pytest.mark.parametrize("sizes", [(40, 30, 5), (300,), (2, 2, 2)])
+def test_the_blocked_way_is_scikit_learns(sizes: tuple[int, ...], eps: float, monkeypatch: Any) -> None:
+    from lib import clusters
+
+    monkeypatch.setattr(clusters, "BLOCK", 16)
+    vectors = blobs(*sizes, noise=20)
+    theirs, core = clusters._sklearn(vectors, eps, 3)
+    ours, own_core = clusters._blocked(vectors, eps, 3)
+    assert (core == own_core).all()
+    assert (theirs[core] == ours[core]).all() or len(
+        set(zip(theirs[core], ours[core], strict=True))
+    ) == theirs.max() + 1
+    assert ((theirs == -1) == (ours == -1)).all()  # a border may belong to either of two clusters; noise may not
+
+
+def test_large_sets_join_the_clusters_of_a_sample(monkeypatch: Any) -> None:
+    from lib import clusters
+
+    monkeypatch.setattr(clusters, "EXACT", 200)
+    vectors = blobs(400, 300, noise=40, spread=0.15)
+    labels = clusters.dbscan(vectors, 0.15, 3)
+    assert set(labels[:400]) == {0} and set(labels[400:700]) == {1}
+    assert (labels[700:] == -1).mean() > 0.9
+
+
+def test_eps_is_found_between_clusters_and_noise() -> None:
+    from lib.clusters import EPS_RANGE, dbscan, suggested_eps
+
+    vectors = blobs(60, 50, 40, noise=60, spread=0.3)
+    eps = suggested_eps(vectors, 3)
+    assert EPS_RANGE[0] <= eps <= EPS_RANGE[1]
+    assert dbscan(vectors, eps, 3).max() == 2
+    assert suggested_eps(vectors[:2], 3) == EPS_RANGE[1]

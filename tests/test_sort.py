@@ -478,7 +478,7 @@ def test_a_bucket_loads_as_an_imagefolder(workspace: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ([], "say what to sort by: orientation, megapixels, quality."),
+        ([], "say what to sort by: orientation, megapixels, quality"),
         (["quality", "--where", "quality = "], "ends too early"),
         (["quality", "--where", "quality.score >> 3"], "is not understood at '>'"),
         (["quality", "--where", "quality = 1; drop table images"], "is not understood at 'drop'"),

@@ -149,6 +149,50 @@ def provenance(db: Database, contents: Sequence[str]) -> dict[str, dict[str, str
     return found
 
 
+def queries_of(db: Database, contents: Sequence[str]) -> dict[str, list[int]]:
+    """The numbers of the queries that found each content."""
+    found: dict[str, list[int]] = {}
+    for block, marks in _blocks(contents):
+        for row in db.execute(
+            "SELECT DISTINCT downloads.sha256 AS sha256, results.query_id AS query FROM downloads"
+            " JOIN results ON results.image_id = downloads.image_id"
+            f" WHERE downloads.state = 'done' AND downloads.sha256 IN ({marks}) ORDER BY 1, 2",
+            block,
+        ):
+            found.setdefault(row["sha256"], []).append(row["query"])
+    return found
+
+
+def query_pictures(db: Database, queries: Sequence[int]) -> list[tuple[int, str, str]]:
+    """(number, content, path as the workspace writes it) of those queries that were made with a picture."""
+    found = []
+    for number in queries:
+        row = db.row("SELECT id, image_sha256, image_path FROM queries WHERE id = ? AND kind = 'image'", (number,))
+        if row is not None:
+            found.append((row["id"], row["image_sha256"], row["image_path"]))
+    return found
+
+
+def query_texts(db: Database, queries: Sequence[int]) -> dict[int, str]:
+    """What was searched for, of those queries that were made with words."""
+    found = {number: db.value("SELECT text FROM queries WHERE id = ?", (number,)) for number in queries}
+    return {number: str(text) for number, text in found.items() if text}
+
+
+def known_phashes(db: Database, contents: Sequence[str]) -> dict[str, str]:
+    """The perceptual hashes that step 6 keeps, hexadecimal: alike for repeats."""
+    found: dict[str, str] = {}
+    for block, marks in _blocks(contents):
+        sql = f"SELECT sha256, hex(value) AS value FROM hashes WHERE kind = 'phash' AND sha256 IN ({marks})"
+        found |= {row["sha256"]: row["value"] for row in db.execute(sql, block) if row["value"]}
+    return found
+
+
+def is_preview(db: Database) -> bool:
+    """Whether nothing can be written: a dry run."""
+    return db.path is None or bool(db.value("PRAGMA query_only"))
+
+
 def file_actions(db: Database, step: str, below: str) -> Iterator[tuple[int, str, str, str, str]]:
     """(id, kind, source, target, sha256) of a step's done file actions that touch a folder, oldest first, in blocks.
 

@@ -199,6 +199,12 @@ class Worklist:
             yield from ((row["place"], row["reason"], row["score"]) for row in rows)
             last = rows[-1]["place"]
 
+    def places(self, contents: Sequence[str]) -> dict[str, str]:
+        """Where one file of each content lies when the plan has been carried out."""
+        sql = "SELECT iif(target = '', place, target) AS place FROM items WHERE sha256 = ? ORDER BY id LIMIT 1"
+        found = {sha256: self.db.value(sql, (sha256,)) for sha256 in contents}
+        return {sha256: str(place) for sha256, place in found.items() if place}
+
     # --- names that are taken: what `actions.free_target` asks of a set ------------------------------------------
 
     def __contains__(self, name: object) -> bool:
