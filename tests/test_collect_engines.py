@@ -164,6 +164,7 @@ def test_an_engine_that_has_to_wait_does_not_hold_up_the_others(gallery, tmp_pat
         ("", ["--engine", "openverse", "--type", "face"], "openverse cannot filter by type 'face'"),
         ("", ["--engine", "openverse", "bing", "--host", "www.bing.com"], "--host belongs to one engine"),
         ("", ["--engine", "openverse", "--pause-on-captcha"], "--headed"),
+        ("", ["--engine", "openverse", "--pause-on-captcha", "--headed"], "openverse use none"),
         ("", ["--engine", "openverse", "--profile", "p"], "--pause-on-captcha"),
         ("", ["--engine", "openverse", "--yes"], "--expand"),
         ("", ["--engine", "openverse", "--list", "--drift"], "do not go together"),
@@ -596,6 +597,8 @@ HERE = "https://yandex.com/images/search?p=1"
         ("xhr", b'{"captcha":{"captcha-page":"https://elsewhere.example/"}}', ""),
         ("xhr", b'{"captcha":{"captcha-page":"javascript:alert(1)"}}', ""),
         ("xhr", b"[]", ""),
+        ("xhr", b'{"captcha":{"captcha-page":"//["}}', ""),
+        ("xhr", b'{"captcha":{"captcha-page":7}}', ""),
         ("upload", b"<html></html>", ""),  # a form's address shows nothing when it is opened
     ],
 )

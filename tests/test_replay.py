@@ -172,6 +172,25 @@ def test_strict_and_drift_hold_for_a_replay(tmp_path, capsys):
     assert "another shape than before: unknown on most results: entity.aiBadge" in capsys.readouterr().err
 
 
+ODD: list[Any] = [None, 7, "x", [], {}, {"name": 1}, "http://[", -1, "\ud83d"]
+
+
+@pytest.mark.parametrize("place", ["url", "status", "headers", "content", "text", "location", "request", "response"])
+def test_a_damaged_entry_spoils_nothing(tmp_path, place):
+    entries: list[Any] = []
+    for value in ODD:
+        made = entry(asked(1), b"", 302, location="/images/")
+        holder = {
+            "url": made["request"], "text": made["response"]["content"], "location": made["response"]["headers"][0],
+            "request": made, "response": made,
+        }.get(place, made["response"])  # fmt: skip
+        holder["value" if place == "location" else place] = value
+        entries.append(made)
+    saved = har(tmp_path / "a.har", entry(asked(0), first_page(1, 2)), *entries)
+    assert collect(tmp_path / "ws", *BOAT, "--replay", saved) == 0
+    assert stored(tmp_path / "ws")[0] == (0, "page", "ok", 2)
+
+
 def test_a_gap_is_told_and_not_jumped_over(tmp_path, capsys):
     saved = har(tmp_path / "a.har", entry(asked(0), first_page(1)), entry(asked(2), later_page(5)))
     assert collect(tmp_path / "ws", *BOAT, "--replay", saved) == 0
@@ -198,6 +217,7 @@ def test_a_dry_run_says_what_each_page_would_be_taken_for(tmp_path, capsys):
         (["--keywords", "a", "--engine", "yandex", "bing"], "{}", "one --engine"),
         (["--keywords", "a"], '{"log":{"entries":[]}}', "holds no answer of yandex"),
         (["--keywords", "a"], '{"log":{"ent', "no HAR file"),
+        (["--keywords", "a"], "[" * 100_000, "no HAR file"),
         (["--keywords", "a"], '{"log":{"entries":[{"request":1},{"response":{"status":"x"}}]}}', "holds no answer"),
     ],
 )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 import logging
 import re
 import unicodedata
@@ -112,9 +113,14 @@ def address_of(engine: Engine, host: str, ask: Ask, page: int) -> str:
 
 
 def _har_entries(body: bytes) -> list[dict[str, Any]] | None:
+    plain = body.removeprefix(b"\xef\xbb\xbf")
     try:
-        entries = orjson.loads(body.removeprefix(b"\xef\xbb\xbf"))["log"]["entries"]
-    except (orjson.JSONDecodeError, KeyError, TypeError, IndexError):
+        try:
+            value = orjson.loads(plain)
+        except orjson.JSONDecodeError:  # half an emoji, which browsers write, is not for the stricter reader
+            value = json.loads(plain)
+        entries = value["log"]["entries"]
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError):
         return None
     return [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else None
 
@@ -218,8 +224,9 @@ def _har_answer(entry: Mapping[str, Any]) -> Answer | None:
         response, content = entry["response"], entry["response"].get("content") or {}
         text = content.get("text") or ""
         body = base64.b64decode(text) if content.get("encoding") == "base64" else text.encode("utf-8", "replace")
-        headers = {str(h["name"]).lower(): str(h["value"]) for h in response.get("headers") or ()}
-        status, url = int(response["status"]), str(entry["request"]["url"])
+        headers = {_text(h["name"]).lower(): _text(h["value"]) for h in response.get("headers") or ()}
+        status, url = int(response["status"]), _text(entry["request"]["url"])
+        urlsplit(url)
         if not text and status == 200:  # the browser had thrown it away
             return None
         status = 200 if status == 304 and text else status
@@ -234,12 +241,21 @@ def _follow(answer: Answer, later: list[Answer | None]) -> Answer:
     for _ in range(MOST_REDIRECTS):
         if not 300 <= answer.status < 400 or "location" not in answer.headers:
             break
-        target = urldefrag(urljoin(answer.url, answer.headers["location"])).url
+        try:
+            target = urldefrag(urljoin(answer.url, answer.headers["location"])).url
+            urlsplit(target)
+        except ValueError:
+            break
         found = (other for other in later if other and urldefrag(other.url).url == target)
         if (following := next(found, None)) is None:
             return replace(answer, url=target)
         answer = following
     return answer
+
+
+def _text(value: object) -> str:
+    """Text that can be written down: half an emoji cannot."""
+    return str(value).encode("utf-8", "replace").decode()
 
 
 def _posted_page(entry: Mapping[str, Any]) -> int | None:

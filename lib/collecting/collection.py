@@ -58,6 +58,8 @@ class Collection:
         check_pace(args, names)
         if args.host and len(names) > 1 and names_queries(args) and not is_loopback(args.host):
             raise UsageError("--host belongs to one engine; give one --engine with it.")
+        if args.pause_on_captcha and not any(load_engine(name).needs_browser for name in names):
+            raise UsageError(f"--pause-on-captcha needs a browser, and {' and '.join(names)} use none; leave it out.")
         self.jobs = [Job(args, workspace, db, load_engine(name), self.problems) for name in names]
 
     def _names(self) -> tuple[str, ...]:

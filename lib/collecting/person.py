@@ -88,7 +88,7 @@ def captcha_address(answer: Answer) -> str:
         return answer.url
     try:
         named = urljoin(answer.url, json.loads(answer.body)["captcha"]["captcha-page"])
-    except (ValueError, KeyError, TypeError):
+        here, there = urlsplit(answer.url), urlsplit(named)
+    except (ValueError, KeyError, TypeError, AttributeError):
         return ""
-    here, there = urlsplit(answer.url), urlsplit(named)
     return named if (here.scheme, here.netloc) == (there.scheme, there.netloc) else ""
