@@ -18,6 +18,7 @@ from lib.db import Database
 from lib.db import actions as journal
 from lib.db.actions import Action
 from lib.db.runs import latest_run_with_actions, run_step
+from lib.digest import sha256_of
 from lib.errors import GleanerError, UsageError
 from lib.progress import BarFactory, no_bar
 from lib.workspace import Workspace
@@ -90,8 +91,9 @@ def undo(
 ) -> Counter[str]:
     """Takes back the file actions of a run, newest first. Nothing is ever overwritten.
 
-    Outcomes are `undone`, `missing` (what would be put back has gone) and `occupied` (another file now lies at the
-    old place); the last two stay `done`, so that a later undo can try again.
+    Outcomes are `undone`, `missing` (what would be put back has gone), `occupied` (another file now lies at the old
+    place) and `changed` (a copy or link is no longer what the run made, so it is somebody's work and stays); all but
+    the first stay `done`, so that a later undo can try again.
     """
     counts: Counter[str] = Counter()
     with bar(journal.count_actions(db, run_id, "done"), "Undoing", "file") as progress:
@@ -264,8 +266,11 @@ def _undo_one(db: Database, workspace: Workspace, action: Action, dry_run: bool)
             return "occupied"
         if not dry_run:
             _put_back(source, target)
-    elif not dry_run:
-        os.unlink(target)
+    else:
+        if not _is_as_made(source, target, action):
+            return "changed"
+        if not dry_run:
+            os.unlink(target)
     if not dry_run:
         with db.transaction():
             journal.set_state(db, [action.id], "undone")
@@ -275,6 +280,18 @@ def _undo_one(db: Database, workspace: Workspace, action: Action, dry_run: bool)
                 )
         _remove_empty_parents(target.parent, workspace.root)
     return "undone"
+
+
+def _is_as_made(source: Path, target: Path, action: Action) -> bool:
+    """Whether a copy or link still is what the run made of its source."""
+    if action.kind == "symlink":
+        link = os.path.join(target.parent, os.readlink(target)) if target.is_symlink() else ""
+        return bool(link) and os.path.abspath(link) == os.path.abspath(source)
+    if target.is_symlink() or not target.is_file():
+        return False
+    if action.kind == "hardlink" and _same_file(source, target):
+        return True
+    return sha256_of(target) == (action.sha256 or (sha256_of(source) if source.is_file() else ""))
 
 
 def _put_back(source: Path, target: Path) -> None:

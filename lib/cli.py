@@ -7,9 +7,7 @@ A step declares its parser with `parser()` and the `add_*` functions, and hands 
 from __future__ import annotations
 
 import argparse
-import errno
 import json
-import logging
 import os
 import shlex
 import signal
@@ -23,15 +21,38 @@ from pathlib import Path
 from typing import Any
 
 from lib import __version__
+from lib.console import clean, log, speak_any_language, start_logging
+from lib.converters import cpu_count, positive, run_reference, share, whole
 from lib.db import Database, open_database, open_for_preview
 from lib.db.runs import finish_run, start_run
 from lib.errors import EXIT_INTERRUPTED, EXIT_OK, GleanerError, UsageError
 from lib.lock import held
 from lib.progress import BarFactory, no_bar, terminal_bar
+from lib.sentences import explain_os, explain_sqlite
 from lib.settings import apply_settings, read_settings
 from lib.workspace import Workspace
 
-log = logging.getLogger("gleaner")
+__all__ = [
+    "STEP_FILES",
+    "Session",
+    "Summary",
+    "UsageError",
+    "add_dry_run",
+    "add_executor",
+    "add_limit",
+    "add_undo",
+    "add_workers",
+    "clean",
+    "cpu_count",
+    "log",
+    "parse",
+    "parser",
+    "positive",
+    "run",
+    "run_reference",
+    "share",
+    "whole",
+]
 
 STEP_FILES = {
     "collect": "1_collect.py",
@@ -156,51 +177,6 @@ def add_undo(to: argparse.ArgumentParser) -> None:
     )
 
 
-def positive(text: str) -> int:
-    """A whole number of at least 1."""
-    value = whole(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not 1 or more")
-    return value
-
-
-def whole(text: str) -> int:
-    """A whole number of at least 0."""
-    try:
-        value = int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is less than 0")
-    return value
-
-
-def share(text: str) -> float:
-    """A share, written as 0.5 or 50%."""
-    try:
-        value = float(text[:-1]) / 100 if text.endswith("%") else float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no share such as 0.5 or 50%") from None
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not between 0 and 1 (0% and 100%)")
-    return value
-
-
-def run_reference(text: str) -> str:
-    """`last`, or the number of a run."""
-    if text == "last" or text.isdigit():
-        return text
-    raise argparse.ArgumentTypeError(f"{text!r} is neither a run's number nor 'last'")
-
-
-def cpu_count() -> int:
-    """The processors that this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:
-        return os.cpu_count() or 1
-
-
 def run(
     made: argparse.ArgumentParser,
     argv: Sequence[str] | None,
@@ -216,12 +192,12 @@ def run(
     has to run first; without it the workspace is made when missing. `alone` refuses a second run of the step beside
     this one: steps that keep a journal settle what a killed run left, and must not take a living one for that.
     """
-    _speak_any_language()
+    speak_any_language()
     as_json = "--json" in (sys.argv[1:] if argv is None else argv)
     try:
         args = parse(made, argv)
         as_json = args.json
-        _start_logging(args)
+        start_logging(args)
         check(args)
         return _run_in_session(args, work, needs, alone)
     except GleanerError as error:
@@ -232,13 +208,13 @@ def run(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
     except sqlite3.OperationalError as error:
-        return _fail(f"the database could not be used: {_explain_sqlite(error)}", 1, as_json)
+        return _fail(f"the database could not be used: {explain_sqlite(error)}", 1, as_json)
     except sqlite3.DatabaseError as error:
         if type(error) is not sqlite3.DatabaseError:  # a broken constraint is a bug of ours, not a broken file
             raise
         return _fail(f"the database is damaged ({error}); put back a copy from the backups folder.", 1, as_json)
     except OSError as error:
-        if (sentence := _explain_os(error)) is None:
+        if (sentence := explain_os(error)) is None:
             raise
         return _fail(sentence, 1, as_json)
 
@@ -330,7 +306,7 @@ def _report(session: Session, summary: Summary) -> None:
     elapsed = time.monotonic() - session.started
     if session.args.json:
         print(json.dumps(_as_json(session, summary), ensure_ascii=False, default=str))
-    parts = ", ".join(f"{_number(value)} {name.replace('_', ' ')}" for name, value in summary.counts.items())
+    parts = ", ".join(_counted(value, name.replace("_", " ")) for name, value in summary.counts.items())
     mode = " (dry run, nothing written)" if session.dry_run else ""
     if not session.args.quiet:
         if summary.note:
@@ -367,76 +343,17 @@ def _number(value: int | float | str) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:,.2f}"
 
 
+def _counted(value: int | float | str, name: str) -> str:
+    """`3 new pictures`, `1 query`; `run 7` where the number is a name."""
+    if name == "run":
+        return f"run {value}"
+    if value == 1 and name.endswith("s") and not name.endswith("ss"):
+        name = name[:-3] + "y" if name.endswith("ies") else name[: -2 if name.endswith("sses") else -1]
+    return f"{_number(value)} {name}"
+
+
 def _fail(sentence: str, exit_code: int, as_json: bool) -> int:
     if as_json:
         print(json.dumps({"error": sentence, "exit_code": exit_code}, ensure_ascii=False))
     print(clean(f"error: {sentence}" if exit_code != EXIT_INTERRUPTED else sentence), file=sys.stderr)
     return exit_code
-
-
-def _explain_sqlite(error: sqlite3.OperationalError) -> str:
-    text = str(error)
-    if "full" in text:
-        return "the disk is full; make room and run the same command again."
-    if "readonly" in text or "unable to open" in text:
-        return f"{text}; check that the workspace folder can be written."
-    if "locked" in text or "busy" in text:
-        return "another step held it for too long; wait for that step to end and run the same command again."
-    return f"{text}; run the step with -v for more."
-
-
-def _explain_os(error: OSError) -> str | None:
-    where = error.filename or "the disk"
-    known = {
-        errno.ENOSPC: f"no space is left on the device ({where}); make room and run the same command again.",
-        errno.EDQUOT: f"the disk quota is used up ({where}); make room and run the same command again.",
-        errno.EROFS: f"{where} is read-only; choose another --workspace.",
-        errno.EACCES: f"{where} may not be read or written; check its permissions.",
-        errno.EPERM: f"{where} may not be changed; check its permissions.",
-        errno.EMFILE: "too many files are open; lower --workers or raise the limit (ulimit -n).",
-        errno.ENOTDIR: f"{where} is no folder; give another path.",
-        errno.EISDIR: f"{where} is a folder, not a file; give another path.",
-        errno.ENOENT: f"{where} does not exist; check the path.",
-        errno.ENAMETOOLONG: f"{str(where)[:60]}… is too long a name; give a shorter path.",
-    }
-    return known.get(error.errno or 0)
-
-
-def clean(text: str) -> str:
-    """Text without control characters: what a server sent must not steer somebody's terminal."""
-    return "".join(c if c in "\n\t" or c.isprintable() else _escaped(c) for c in text)
-
-
-def _escaped(character: str) -> str:
-    return f"\\x{ord(character):02x}" if ord(character) < 256 else f"\\u{ord(character):04x}"
-
-
-class _Handler(logging.Handler):
-    """Writes beside a progress bar without breaking it."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        try:
-            line = clean(self.format(record))
-            if "tqdm" in sys.modules:
-                sys.modules["tqdm"].tqdm.write(line, file=sys.stderr)
-            else:
-                print(line, file=sys.stderr)
-        except BrokenPipeError:
-            raise
-        except Exception:
-            self.handleError(record)
-
-
-def _start_logging(args: argparse.Namespace) -> None:
-    level = logging.WARNING if args.quiet else logging.DEBUG if args.verbose else logging.INFO
-    root = logging.getLogger()
-    root.handlers[:] = [_Handler()]
-    root.setLevel(logging.DEBUG if args.verbose > 1 else logging.WARNING)
-    log.setLevel(level)
-
-
-def _speak_any_language() -> None:
-    """A page title in Korean must not end a run on a terminal that cannot show it."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from lib.db import Database
 from lib.db.files import KnownContent, iter_present_files, known_contents, remember_contents
+from lib.digest import sha256_of
 from lib.errors import UsageError
 from lib.progress import BarFactory, no_bar
 from lib.workspace import Workspace
@@ -85,7 +85,7 @@ def folder_pictures(
     Raises UsageError for a folder that does not exist.
     """
     found: list[tuple[Path, Path]] = []
-    for path, root in find_files(folders):
+    for path, root in find_files(folders, unreadable):
         if _is_utf8(path):
             found.append((path, root))
         else:  # the database, JSON and pages hold text; such a file is told of and left alone
@@ -107,8 +107,13 @@ def folder_pictures(
         remember_contents(db, fresh)
 
 
-def find_files(folders: Iterable[Path]) -> Iterator[tuple[Path, Path]]:
-    """(file, folder it was found under) for every picture file, each real file once."""
+def find_files(
+    folders: Iterable[Path], unreadable: Callable[[Path, OSError], None] = lambda path, error: None
+) -> Iterator[tuple[Path, Path]]:
+    """(file, folder it was found under) for every picture file, each real file once.
+
+    A folder below that may not be read is handed to `unreadable`. Raises UsageError where a named folder may not.
+    """
     seen: set[str] = set()
     for folder in folders:
         if folder.is_file():
@@ -118,7 +123,7 @@ def find_files(folders: Iterable[Path]) -> Iterator[tuple[Path, Path]]:
             raise UsageError(f"{folder} is no folder; give the path of one that exists.")
         if not os.access(folder, os.R_OK | os.X_OK):
             raise UsageError(f"{folder} may not be read; check its permissions.")
-        for path in _walk(folder):
+        for path in _walk(folder, unreadable):
             # A file reached twice (nested folders on the command line) is one file, not a repeat of itself. Hard
             # links are two names of one content, and step 6 must see both.
             identity = str(path.resolve())
@@ -127,8 +132,11 @@ def find_files(folders: Iterable[Path]) -> Iterator[tuple[Path, Path]]:
                 yield path, folder
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    for current, folders, files in os.walk(folder, followlinks=False):
+def _walk(folder: Path, unreadable: Callable[[Path, OSError], None]) -> Iterator[Path]:
+    def tell(error: OSError) -> None:
+        unreadable(Path(error.filename or folder), error)
+
+    for current, folders, files in os.walk(folder, followlinks=False, onerror=tell):
         folders[:] = sorted(
             name for name in folders if name not in SKIPPED_FOLDERS and not name.lower().startswith(".trash")
         )
@@ -165,12 +173,3 @@ def _picture(path: Path, root: Path, known: KnownContent | None) -> tuple[Pictur
     sha256 = sha256_of(path)
     content = KnownContent(str(path.absolute()), status.st_size, status.st_mtime_ns, status.st_ino, sha256)
     return PictureFile(path, sha256, status.st_size, status.st_mtime_ns, root), content
-
-
-def sha256_of(path: Path) -> str:
-    """The file's SHA-256 as lower-case hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as handle:
-        while block := handle.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -16,7 +16,8 @@ else:
     import tomli as tomllib
 
 PREFIX = "GLEANER_"
-_SECRET_WORDS = ("key", "password", "token", "secret")
+_SECRET_WORDS = ("key", "password", "passwd", "token", "secret")
+STEPS = ("collect", "ingest", "report", "cleanup", "download", "dedup", "sort")
 _NEVER = {"help", "undo", "version"}  # asked for on the spot, never by a settings file
 
 
@@ -42,6 +43,7 @@ def apply_settings(
 
     `settings` may hold options at the top and in a table named after the step; the step's table wins.
     """
+    settings = _with_dashes(settings)
     known = {name: action for action in parser._actions if (name := _long_name(action)) and name not in _NEVER}
     _refuse_unknown(settings, step, known, path)
     chosen: dict[str, Any] = {}
@@ -55,12 +57,30 @@ def apply_settings(
     parser.set_defaults(**chosen)
 
 
+def _with_dashes(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as they are called on the command line: `max_bytes` is `max-bytes`."""
+    return {
+        name.replace("_", "-"): _with_dashes(value) if isinstance(value, dict) else value
+        for name, value in settings.items()
+    }
+
+
 def _refuse_unknown(settings: Mapping[str, Any], step: str, known: Mapping[str, Any], path: Path) -> None:
-    for name in settings.get(step, {}):
-        if any(word in name.split("-") for word in _SECRET_WORDS):
-            raise UsageError(f"{name} in {path} looks like a secret; set it in the environment instead.")
+    for name, value in settings.items():
+        if isinstance(value, dict) and name not in STEPS:
+            raise UsageError(f"{path} has a table [{name}], which is no step; the steps are {', '.join(STEPS)}.")
+        # A plain option at the top may be another step's, which this step's parser cannot know.
+        _refuse_secret(name, value, path)
+    for name, value in settings.get(step, {}).items():
+        _refuse_secret(name, value, path)
         if name not in known:
             raise UsageError(f"{path} sets {name!r} for {step}, which has no such option; remove the line.")
+
+
+def _refuse_secret(name: str, value: Any, path: Path) -> None:
+    in_address = isinstance(value, str) and "://" in value and "@" in value.partition("://")[2].partition("/")[0]
+    if in_address or any(word in name.split("-") for word in _SECRET_WORDS):
+        raise UsageError(f"{name} in {path} looks like a secret; set it in the environment instead.")
 
 
 def _long_name(action: argparse.Action) -> str:
@@ -73,7 +93,8 @@ def _long_name(action: argparse.Action) -> str:
 def _convert(action: argparse.Action, value: Any, where: str) -> Any:
     if action.nargs == 0:
         return _to_switch(action, value, where)
-    if action.nargs in ("*", "+") or isinstance(action.nargs, int):
+    several = action.nargs in ("*", "+") or isinstance(action.nargs, int)
+    if several or isinstance(action, argparse._AppendAction):
         parts = value if isinstance(value, list) else str(value).split(",")
         return [_convert_one(action, part, where) for part in parts]
     return _convert_one(action, value, where)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -22,6 +25,7 @@ from lib.db.files import FileRow, add_file
 from lib.db.migrations import migrate, schema_version, statements
 from lib.db.runs import start_run
 from lib.errors import GleanerError, UsageError
+from lib.pictures import find_files
 from lib.settings import apply_settings
 from lib.workspace import Workspace
 
@@ -58,6 +62,9 @@ BAD_SETTINGS = [
     ("[download]\napi-key = 'x'", {}, "environment"),
     ("mode = 'burn'", {}, "one of copy, move"),
     ("workers = ", {}, "cannot be read"),
+    ("password = 'x'", {}, "looks like a secret"),
+    ("[download]\nproxy = 'http://me:word@proxy.example'", {}, "looks like a secret"),
+    ("[downlod]\nworkers = 2", {}, "which is no step"),
     ("", {"GLEANER_DRY_RUN": "perhaps"}, "true or false"),
 ]
 
@@ -71,6 +78,17 @@ def test_a_bad_setting_is_named_with_its_place(tmp_path, toml, environment, reas
 def test_switches_can_be_set_from_file_and_environment(tmp_path, monkeypatch):
     assert parsed(tmp_path, "dry-run = true", {}, [], monkeypatch).dry_run is True
     assert parsed(tmp_path, "dry-run = true", {"GLEANER_DRY_RUN": "0"}, [], monkeypatch).dry_run is False
+
+
+def test_underscores_and_lists_are_understood(tmp_path, monkeypatch):
+    (tmp_path / "gleaner.toml").write_text("[dedup]\nmax_share = 0.1\nprotect = ['a', 'b']\n", encoding="utf-8")
+    made = cli.parser("Try.", "dedup")
+    made.add_argument("--max-share", type=cli.share, default=0.5)
+    made.add_argument("--protect", type=Path, action="append", default=[])
+    parsed_args = cli.parse(made, ["--workspace", str(tmp_path)])
+    assert (parsed_args.max_share, parsed_args.protect) == (0.1, [Path("a"), Path("b")])
+    monkeypatch.setenv("GLEANER_PROTECT", "c")
+    assert cli.parse(made, ["--workspace", str(tmp_path)]).protect == [Path("c")]
 
 
 def test_the_environment_names_the_workspace(tmp_path, monkeypatch):
@@ -168,6 +186,24 @@ def test_a_preview_can_write_nothing_and_leaves_no_trace(tmp_path):
         with pytest.raises(sqlite3.OperationalError, match="readonly"):
             db.execute("DELETE FROM runs")
     assert snapshot(tmp_path) == before
+
+
+def test_a_preview_after_a_kill_leaves_the_log_as_it_is(tmp_path):
+    script = (
+        "import os, sys; sys.path.insert(0, sys.argv[2])\n"
+        "from pathlib import Path\n"
+        "from lib.db import open_database\n"
+        "from lib.db.runs import start_run\n"
+        "start_run(open_database(Path(sys.argv[1])), 'ingest', {}); os._exit(9)\n"
+    )
+    subprocess.run([sys.executable, "-c", script, str(tmp_path / "gleaner.db"), str(ROOT)], check=False)
+    before = snapshot(tmp_path)
+    assert "gleaner.db-wal" in before
+    with open_for_preview(tmp_path / "gleaner.db") as db:
+        assert db.value("SELECT count(*) FROM runs") == 1
+    after = snapshot(tmp_path)
+    # The third file is the log's index in shared memory, which any reader may build anew.
+    assert {**after, "gleaner.db-shm": ""} == {**before, "gleaner.db-shm": ""}
 
 
 def test_a_preview_without_a_database_works_in_memory(tmp_path):
@@ -270,6 +306,40 @@ def test_settle_reads_the_truth_from_the_disk(moved, name, happen, expected):
     )
 
 
+MADE = ["copy", "hardlink", "symlink"]
+
+
+@pytest.fixture(params=MADE)
+def made(request, tmp_path):
+    """A workspace in which a run made one copy or link of a file."""
+    workspace = Workspace(tmp_path)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.txt").write_text("content", encoding="utf-8")
+    with open_database(workspace.database) as db:
+        run_id = start_run(db, "sort", {})
+        sha256 = hashlib.sha256(b"content").hexdigest()
+        journal.plan(db, run_id, [Action(request.param, "images/a.txt", "sorted/high/a.txt", sha256=sha256)])
+        assert journal.apply(db, workspace, run_id) == {"done": 1}
+        yield workspace, db, run_id
+
+
+def test_undo_takes_away_what_a_run_made(made):
+    workspace, db, run_id = made
+    assert journal.undo(db, workspace, run_id) == {"undone": 1}
+    assert not workspace.sorted.exists() and (workspace.images / "a.txt").read_text(encoding="utf-8") == "content"
+
+
+def test_undo_never_takes_away_what_somebody_changed(made):
+    workspace, db, run_id = made
+    target = workspace.sorted / "high" / "a.txt"
+    target.unlink()
+    target.write_text("somebody's work", encoding="utf-8")
+    assert journal.undo(db, workspace, run_id) == {"changed": 1}
+    assert target.read_text(encoding="utf-8") == "somebody's work"
+    target.unlink()
+    assert journal.undo(db, workspace, run_id) == {"missing": 1}
+
+
 def test_a_kill_between_files_loses_nothing(tmp_path):
     """SIGKILL at many instants of a move of 60 files: the union of both places is always complete."""
     script = (
@@ -345,6 +415,29 @@ def test_free_target_sees_the_disk_and_the_plan_and_ignores_case(tmp_path):
     assert journal.free_target(tmp_path / "other.jpg", taken).name == "other.jpg"
 
 
+def test_a_folder_that_may_not_be_read_is_told_of(monkeypatch):
+    """Every other user is stopped by mode 000; root has to become somebody else for a moment."""
+    root = Path(tempfile.mkdtemp(prefix="gleaner-"))
+    try:
+        (root / "in").mkdir()
+        for name in ("a.jpg", "in/b.jpg"):
+            (root / name).write_bytes(b"x")
+        root.chmod(0o755)
+        (root / "in").chmod(0)
+        told: list[tuple[str, int | None]] = []
+        was = os.geteuid()
+        if was == 0:
+            os.seteuid(65534)
+        try:
+            found = [p.name for p, _ in find_files([root], lambda path, error: told.append((path.name, error.errno)))]
+        finally:
+            os.seteuid(was)
+        assert found == ["a.jpg"] and told == [("in", errno.EACCES)]
+    finally:
+        (root / "in").chmod(0o755)
+        shutil.rmtree(root)
+
+
 def test_moves_work_across_file_systems(tmp_path):
     shm = Path("/dev/shm")
     if not shm.is_dir() or shm.stat().st_dev == tmp_path.stat().st_dev:
@@ -413,6 +506,19 @@ def test_the_summary_is_the_last_line_and_the_run_is_recorded(tmp_path, capsys):
     assert rows == [("report", 0, '{"files": 1234, "new_pictures": 2}', 1)]
 
 
+COUNTS = [
+    ({"queries": 1, "new_pictures": 2}, "1 query, 2 new pictures"),
+    ({"addresses": 1, "files": 0}, "1 address, 0 files"),
+    ({"run": 7, "undone": 3}, "run 7, 3 undone"),
+]
+
+
+@pytest.mark.parametrize(("counts", "shown"), COUNTS)
+def test_counts_read_as_people_say_them(tmp_path, capsys, counts, shown):
+    assert run_work(tmp_path, lambda session: cli.Summary(counts)) == 0
+    assert f"report: {shown} in " in capsys.readouterr().err
+
+
 def test_json_is_one_object_on_stdout_for_success_and_failure(tmp_path, capsys):
     assert run_work(tmp_path, lambda session: cli.Summary({"files": 3}), "--json") == 0
     assert json.loads(capsys.readouterr().out) == {
@@ -465,6 +571,8 @@ NUMBERS = [
     (cli.positive, "0", None),
     (cli.positive, "x", None),
     (cli.whole, "-1", None),
+    (cli.whole, "9" * 30, None),
+    (cli.run_reference, "9" * 30, None),
     (cli.share, "50%", 0.5),
     (cli.share, "0.25", 0.25),
     (cli.share, "120%", None),

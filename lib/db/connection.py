@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from lib.db.migrations import migrate, schema_version
 from lib.errors import GleanerError, UsageError
@@ -95,10 +96,13 @@ def open_for_preview(path: Path) -> Database:
 
 def _connect_for_reading(path: Path) -> sqlite3.Connection:
     try:
-        connection = _connect(str(path), path)
+        # A log that a killed run left, or that a living one writes: reading it must not carry it over into the file.
+        left = path.with_name(path.name + "-wal").exists()
+        target = f"file:{quote(path.resolve().as_posix())}?mode=ro" if left else str(path)
+        connection = _connect(target, path, uri=left)
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except (sqlite3.OperationalError, GleanerError):
-        connection = _connect(f"file:{path.resolve().as_posix()}?immutable=1", path, uri=True)
+        connection = _connect(f"file:{quote(path.resolve().as_posix())}?immutable=1", path, uri=True)
     _check_version(connection, path)
     return connection
 

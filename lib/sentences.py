@@ -1,0 +1,36 @@
+"""Errors of the system and of SQLite as sentences that end with what to do."""
+
+from __future__ import annotations
+
+import errno
+import sqlite3
+
+
+def explain_sqlite(error: sqlite3.OperationalError) -> str:
+    text = str(error)
+    if "full" in text:
+        return "the disk is full; make room and run the same command again."
+    if "disk I/O" in text:
+        return "the disk is full or failing; make room or check it, and run the same command again."
+    if "readonly" in text or "unable to open" in text:
+        return f"{text}; check that the workspace folder can be written."
+    if "locked" in text or "busy" in text:
+        return "another step held it for too long; wait for that step to end and run the same command again."
+    return f"{text}; run the step with -v for more."
+
+
+def explain_os(error: OSError) -> str | None:
+    where = error.filename or "the disk"
+    known = {
+        errno.ENOSPC: f"no space is left on the device ({where}); make room and run the same command again.",
+        errno.EDQUOT: f"the disk quota is used up ({where}); make room and run the same command again.",
+        errno.EROFS: f"{where} is read-only; choose another --workspace.",
+        errno.EACCES: f"{where} may not be read or written; check its permissions.",
+        errno.EPERM: f"{where} may not be changed; check its permissions.",
+        errno.EMFILE: "too many files are open; lower --workers or raise the limit (ulimit -n).",
+        errno.ENOTDIR: f"{where} is no folder; give another path.",
+        errno.EISDIR: f"{where} is a folder, not a file; give another path.",
+        errno.ENOENT: f"{where} does not exist; check the path.",
+        errno.ENAMETOOLONG: f"{str(where)[:60]}… is too long a name; give a shorter path.",
+    }
+    return known.get(error.errno or 0)
