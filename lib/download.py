@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lib import actions
-from lib.db import Database, wishes
+from lib.db import Database, claims, wishes
 from lib.db import downloads as table
+from lib.db.superseded import forget_undone
 from lib.downloading.crew import divide, run_crew
 from lib.downloading.options import Options
 from lib.downloading.retire import retire
@@ -23,6 +24,7 @@ from lib.workspace import Workspace
 PREVIEW_ROWS = 10_000  # rows that a dry run looks at to count hosts
 PREVIEW_LINES = 10
 SHOWN_HOSTS = 5
+JSON_HOSTS = 1000  # those with the most requests
 SLOW_SECONDS = 2.0  # a request, above which a host is told of
 
 
@@ -91,7 +93,7 @@ class Report:
                     "seconds_a_request": round(host.mean, 4),
                     "reasons": dict(host.reasons.most_common()),
                 }
-                for name, host in sorted(tally.hosts.items(), key=lambda item: -item[1].requests)
+                for name, host in sorted(tally.hosts.items(), key=lambda item: -item[1].requests)[:JSON_HOSTS]
             },
         }
 
@@ -120,14 +122,14 @@ def plan(db: Database, options: Options) -> Plan:
     from lib.downloading.job import make_job
     from lib.net.urls import host_of
 
-    table.teach(db)
+    claims.teach(db)
     hosts: set[str] = set()
     lines: list[str] = []
     count = 0
     for wish in options.sources:
         where, values = _preview_where(options, wish)
-        count += table.count_preview(db, where, values, options.scope)
-        for row in table.preview(db, where, values, options.scope, PREVIEW_ROWS, wish):
+        count += claims.count_preview(db, where, values, options.scope)
+        for row in claims.preview(db, where, values, options.scope, PREVIEW_ROWS, wish):
             # What is tried again starts with an empty log.
             job = make_job(replace(row, log="[]") if options.again.retry is not None else row, options, utc_now())
             url = job.next_address()
@@ -139,12 +141,12 @@ def plan(db: Database, options: Options) -> Plan:
                 )
                 lines.append(f"would {wish or 'fetch'}  {row.image_id}  {where_to}")
     rows = min(count, options.limit) if options.limit else count
-    return Plan(rows, table.count_pending(db, options.scope)[1], len(hosts), tuple(lines[:rows]))
+    return Plan(rows, claims.count_pending(db, options.scope)[1], len(hosts), tuple(lines[:rows]))
 
 
 def _preview_where(options: Options, wish: str) -> tuple[str, tuple[Any, ...]]:
     again, kinds = options.again, options.scope.kinds
-    if wish != table.PENDING:
+    if wish != claims.PENDING:
         return wishes.wish_where(again, wish, kinds)
     where, values = wishes.PENDING_NOW, (utc_now(),)
     more = []
@@ -168,11 +170,11 @@ def download(
 ) -> Report:
     """Fetches every row that is due. Raises OSError or GleanerError when the disk ends it, with rows left pending."""
     started = time.monotonic()
-    table.teach(db)
+    claims.teach(db)
     release_dead(db)
     remove_stale_parts(workspace)
     _prepare(db, options)
-    due = sum(table.count_pending(db, options.scope, wish)[0] for wish in options.sources)
+    due = sum(claims.count_pending(db, options.scope, wish)[0] for wish in options.sources)
     report = Report()
     if due:
         workspace.images.mkdir(exist_ok=True)
@@ -192,7 +194,7 @@ def download(
             finally:
                 remove_parts_folder(workspace)
     report.retired = 0 if stopping() else retire(db, workspace, run_id)
-    report.waiting, report.next_due = table.count_pending(db, options.scope)[1], table.next_due(db)
+    report.waiting, report.next_due = claims.count_pending(db, options.scope)[1], claims.next_due(db)
     report.seconds = time.monotonic() - started
     return report
 
@@ -213,4 +215,9 @@ def _prepare(db: Database, options: Options) -> None:
 def undo(db: Database, workspace: Workspace, reference: str, dry_run: bool) -> dict[str, int | float | str]:
     """Brings back what a run moved into the quarantine; the counts are those of `lib.actions.undo`."""
     run_id = actions.run_to_undo(db, "download", reference)
-    return dict(actions.undo(db, workspace, run_id, dry_run=dry_run)) if run_id is not None else {}
+    if run_id is None:
+        return {}
+    counts = actions.undo(db, workspace, run_id, dry_run=dry_run)
+    if not dry_run:
+        forget_undone(db, run_id)
+    return dict(counts)

@@ -71,6 +71,31 @@ def test_a_changed_picture_replaces_the_old_one_which_goes_to_the_quarantine(wor
     assert only(workspace)["etag"] == '"5-1"'
     assert step.main(command(workspace, "--undo", "last", "-q")) == 0
     assert old in files(workspace) and quarantined(workspace) == []
+    assert report(workspace).retired == 0 and old in files(workspace)
+
+
+def test_a_picture_that_comes_back_is_taken_out_of_the_quarantine(workspace: Workspace, site: Site) -> None:
+    fill(workspace, originals(site, "/tagged/5"))
+    run(workspace)
+    first = files(workspace)
+    for version in (1, 0):
+        site.version = version
+        run(workspace, again=REFRESH)
+    assert files(workspace) == first and only(workspace)["etag"] == '"5-0"'
+    consistent(workspace)
+
+
+def test_a_refused_picture_does_not_come_back(workspace: Workspace, site: Site) -> None:
+    """What steps 6 and 7 put into quarantine stays there, also when its address shows it anew."""
+    fill(workspace, originals(site, "/tagged/5"))
+    run(workspace)
+    (name,) = files(workspace)
+    (workspace.root / name).unlink()
+    with open_database(workspace.database) as db:
+        db.execute("UPDATE files SET state = 'quarantined', path = 'quarantine/1/x.jpg'")
+        db.execute("UPDATE downloads SET etag = ''")
+    run(workspace, again=REFRESH)
+    assert files(workspace) == {}
 
 
 @pytest.mark.parametrize("path", ["/missing/1", "/html/1", "/error/1", "/cut/1"])

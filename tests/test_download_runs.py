@@ -21,7 +21,7 @@ from download_support import (  # noqa: F401 (fixtures)
 from hostile_server import Site, jpeg
 
 from lib.db import open_database
-from lib.db.downloads import claim
+from lib.db.claims import claim
 from lib.downloading.options import PictureLimits
 from lib.net.client import Limits
 from lib.times import utc_in

@@ -33,7 +33,7 @@ from hostile_server import Site, animation, jpeg, picture
 from support import as_rows
 
 from lib.db import open_database
-from lib.db.downloads import shard_of
+from lib.db.claims import shard_of
 from lib.downloading.crew import divide
 from lib.downloading.options import Options, VerifyLimits
 from lib.downloading.verify import Verifier

@@ -18,6 +18,25 @@ def supersede(db: Database, image_id: str, sha256: str, by_sha256: str, run_id: 
         )
 
 
+def was_superseded(db: Database, sha256: str) -> bool:
+    """Whether a content went to the quarantine because a better one replaced it, and for no other reason."""
+    return db.value("SELECT 1 FROM superseded WHERE sha256 = ? LIMIT 1", (sha256,)) is not None
+
+
+def forget(db: Database, sha256: str) -> None:
+    """The content is in use again; inside the caller's transaction."""
+    db.execute("DELETE FROM superseded WHERE sha256 = ?", (sha256,))
+
+
+def forget_undone(db: Database, run_id: int) -> None:
+    """What `--undo` has brought back stays: the next run does not take it away again."""
+    with db.transaction():
+        db.execute(
+            "DELETE FROM superseded WHERE sha256 IN (SELECT sha256 FROM actions WHERE run_id = ? AND state = 'undone')",
+            (run_id,),
+        )
+
+
 def unused_contents(db: Database) -> list[tuple[str, str, int, bool]]:
     """(sha256, path, bytes, whether a better one replaced it) of superseded contents that lie where pictures lie."""
     rows = db.rows(

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lib.db.claims import REFRESH, UPGRADE, Scope
 from lib.db.connection import Database
-from lib.db.downloads import REFRESH, UPGRADE, Scope
 from lib.times import utc_now
 
 RETRYABLE = ("failed", "blocked")  # an opt-out is an answer, not a failure

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import threading
 import time
@@ -20,8 +19,9 @@ import aiohttp
 
 from lib.db import Database
 from lib.downloading.body import Body, Intake
+from lib.downloading.course import Course
 from lib.downloading.feed import Feed
-from lib.downloading.job import OPTED_OUT, REFUSED_REFERER, Ending, Job
+from lib.downloading.job import Job
 from lib.downloading.keeper import Keeper
 from lib.downloading.ledger import Ledger
 from lib.downloading.names import safe_id
@@ -29,21 +29,15 @@ from lib.downloading.options import IGNORE, OBEY, Options
 from lib.downloading.robots_gate import ROBOTS_TXT, RobotsGate
 from lib.downloading.tally import Tally
 from lib.downloading.verify import Verifier
-from lib.errors import GleanerError
 from lib.net.client import NOT_MODIFIED, Answer, Ask, fetch, open_session
 from lib.net.hosts import Host, HostQueues
 from lib.net.manners import known_manners
 from lib.net.placeholders import read_placeholders
-from lib.net.retry import backoff, is_transient
-from lib.net.urls import host_of
 from lib.net.watch import Watch
 from lib.progress import Bar
 from lib.workspace import Workspace
 
-log = logging.getLogger("gleaner.download")
-
 TICK = 0.2  # seconds between two looks at everything that is timed
-LONGEST_WAIT = 30.0  # seconds; a row or host that has to wait longer waits for the next run
 GRACE = 10.0  # seconds that requests under way get after the first Ctrl-C
 NAME_THREADS = 16  # for the system's blocking name service, apart from the writers' threads
 KEPT_HOSTS = 64  # up to so many hosts, connections are kept also where nothing waits for them
@@ -77,7 +71,7 @@ class Engine:
         self.ledger = Ledger(db, workspace, run_id, self.keeper.target, self.keeper.committed, options.min_free)
         self.feed = Feed(db, options)
         self.watch = Watch()
-        self.outstanding = self.busy = 0
+        self.busy = 0
         self.failure: BaseException | None = None
 
     def run(self, bar: Bar) -> Tally:
@@ -107,7 +101,7 @@ class Engine:
         loop, options = asyncio.get_running_loop(), self.options
         loop.set_default_executor(ThreadPoolExecutor(NAME_THREADS, thread_name_prefix="names"))
         self.queues: HostQueues[Job] = HostQueues(options.per_host, options.per_domain, known_manners(), options.share)
-        self.wake = asyncio.Event()
+        self.course = Course(options, self.queues, self.ledger, self.orphans, self.bar, self.feed.block)
         async with open_session(
             allow_private=options.allow_private, contact=options.contact, exempt=options.exempt
         ) as session:
@@ -131,8 +125,8 @@ class Engine:
             self.feed.give_back()
         except Exception as error:
             self.failure = self.failure or error
-        if not self.failure and not self.stopping() and self._is_offline(1):
-            self.failure = self._offline()
+        if not self.failure and not self.stopping() and self.course.is_offline(1):
+            self.failure = self.course.offline()
 
     # --- the main task: feeding and watching -----------------------------------------------------------------------
 
@@ -147,11 +141,11 @@ class Engine:
                     return
             else:
                 self._fill()
-                if self.feed.exhausted and not self.outstanding:
+                if self.feed.exhausted and not self.course.outstanding:
                     return
-            self.wake.clear()
+            self.course.wake.clear()
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self.wake.wait(), TICK)
+                await asyncio.wait_for(self.course.wake.wait(), TICK)
 
     def _look_around(self) -> None:
         self.watch.look()
@@ -159,54 +153,14 @@ class Engine:
         self.feed.renew_if_due()
         states = ", ".join(f"{n} {state}" for state, n in self.ledger.tally.states.most_common(4))
         self.bar.set_postfix_str(f"{self.watch.bytes_so_far() / 2**20:.1f} MiB, {states}", refresh=False)
-        if self._is_offline(OFFLINE_AFTER):
-            self.failure = self._offline()
-
-    def _is_offline(self, requests: int) -> bool:
-        return not self.queues.reached and self.queues.unreached >= requests
-
-    def _offline(self) -> GleanerError:
-        return GleanerError(
-            f"none of {self.queues.unreached} requests reached a server; check the network and run the same command"
-            " again (the pictures are still pending)."
-        )
+        if self.course.is_offline(OFFLINE_AFTER):
+            self.failure = self.course.offline()
 
     def _fill(self) -> None:
         """Fills the window, block by block."""
-        while not self.feed.exhausted and self.outstanding <= self.options.window - self.feed.block:
+        while not self.feed.exhausted and self.course.has_room:
             for job in self.feed.jobs():
-                self.outstanding += 1
-                self._schedule(job)
-
-    def _schedule(self, job: Job) -> None:
-        """Puts a job where its next address belongs, or ends it."""
-        if self.orphans and safe_id(job.image_id) in self.orphans:
-            self.queues.put("", job)  # a file that an earlier run had finished: no host is asked
-            return
-        while (url := job.next_address()) is not None:
-            name = host_of(url)
-            host = self.queues.hosts.get(name)
-            if host is None or not self.queues.is_down(host):
-                break
-            job.note_down()
-        if url is None:
-            self._end(job, job.exhausted(offline=self._is_offline(1)))
-            return
-        pause = self.queues.pause_left(host) if host else 0.0
-        if pause > LONGEST_WAIT:
-            self._end(job, job.deferred(pause, "host_paused"))
-        else:
-            self.queues.put(name, job)
-
-    def _end(self, job: Job, outcome: Ending) -> None:
-        """The row has an outcome; nothing else holds on to it."""
-        if job.partial:
-            self._drop_partial(job)
-        self.ledger.add(outcome)
-        self.outstanding -= 1
-        self.bar.update()
-        if self.outstanding <= self.options.window - self.feed.block or not self.outstanding:
-            self.wake.set()
+                self.course.start(job)
 
     # --- the tasks that fetch --------------------------------------------------------------------------------------
 
@@ -228,7 +182,7 @@ class Engine:
             raise
         except BaseException as error:  # a full disk, or a bug: the main task ends the run and raises it
             self.failure = self.failure or error
-            self.wake.set()
+            self.course.wake.set()
 
     async def _may_ask(self, host: Host[Job], job: Job) -> bool:
         """What the origin's robots.txt says; where it says no, the job goes on from here."""
@@ -242,7 +196,7 @@ class Engine:
         else:
             job.attempts += 1
             self.queues.done(host, answer.reason, answer.elapsed_ms / 1000, answer.retry_after, answer.reached)
-        self._after_failure(host, job, answer)
+        self.course.after_failure(host, job, answer)
         return False
 
     async def _try(self, session: aiohttp.ClientSession, host: Host[Job], job: Job) -> None:
@@ -258,7 +212,7 @@ class Engine:
                 if answer.resumable and answer.reason in BROKEN_OFF:
                     job.partial = await body.keep_part(answer.etag)
                 await body.discard()
-                self._after_failure(host, job, answer)
+                self.course.after_failure(host, job, answer)
                 return
             await body.finish()
             kept = await self.queues.loop.run_in_executor(
@@ -268,9 +222,9 @@ class Engine:
             await body.discard()
         if kept.reason:
             answer.reason, answer.detail = kept.reason, kept.detail
-            self._after_failure(host, job, answer)
+            self.course.after_failure(host, job, answer)
         else:
-            self._end(job, job.done(kept, answer))
+            self.course.end(job, job.done(kept, answer))
 
     async def _ask(self, session: aiohttp.ClientSession, host: Host[Job], job: Job, body: Body, ask: Ask) -> Answer:
         """The request itself; the host's slot is free again before the body goes to the disk."""
@@ -284,51 +238,6 @@ class Engine:
             reason = "" if answer.reason == NOT_MODIFIED else answer.reason
             self.queues.done(host, reason, seconds, answer.retry_after, answer.reached)
 
-    def _after_failure(self, host: Host[Job], job: Job, answer: Answer) -> None:
-        reason = answer.reason
-        self._clear_paused(host)
-        if reason == NOT_MODIFIED:
-            self._end(job, job.not_modified())
-            return
-        log.debug("%s %s: %s %s", reason, job.image_id, job.rung.url, answer.detail)
-        if reason in REFUSED_REFERER and job.other_referer():
-            self._schedule(job)
-            return
-        job.note(reason, answer.detail, answer.status)
-        if reason == OPTED_OUT:
-            self._end(job, job.opted_out(answer))
-        elif not is_transient(reason) or job.is_spent():
-            self._drop_partial(job)
-            self._schedule(job)
-        else:
-            self._later(job, answer)
-
-    def _later(self, job: Job, answer: Answer) -> None:
-        """Another try of the same address: soon in this run, or in a later run."""
-        delay = max(backoff(int(job.entry()["tries"]), self.options.backoff), answer.retry_after or 0.0)
-        if delay > LONGEST_WAIT:
-            self._end(job, job.deferred(delay, answer.reason))
-        else:
-            self.queues.loop.call_later(delay, self._schedule, job)
-
-    def _clear_paused(self, host: Host[Job]) -> None:
-        """A host that wants to be left alone for long gives its rows back to the database; one that is down lets
-        them go on to their next address."""
-        if self.queues.is_down(host):
-            for waiting in self.queues.drain(host):
-                self._schedule(waiting)
-            return
-        pause = self.queues.pause_left(host)
-        if pause > LONGEST_WAIT:
-            for waiting in self.queues.drain(host):
-                self._end(waiting, waiting.deferred(pause, "host_paused"))
-
-    def _drop_partial(self, job: Job) -> None:
-        if job.partial is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(job.partial.path)
-            job.partial = None
-
     async def _adopt(self, host: Host[Job], job: Job) -> None:
         """Takes over a whole file that a killed run left without its row."""
         self.queues.release(host)
@@ -341,7 +250,7 @@ class Engine:
             kept = await self.queues.loop.run_in_executor(self.writer, self.keeper.adopt, path, sha8)
             if not kept.reason:
                 size = path.stat().st_size if path.exists() else 0
-                self._end(job, job.done(kept, Answer(bytes=kept.file.bytes if kept.file else size)))
+                self.course.end(job, job.done(kept, Answer(bytes=kept.file.bytes if kept.file else size)))
                 return
         job.at = 0
-        self._schedule(job)
+        self.course.schedule(job)

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterator
 
 from lib.db import Database
-from lib.db.downloads import claim, release, renew, teach
+from lib.db.claims import claim, release, renew, teach
 from lib.downloading.job import Job, make_job
 from lib.downloading.options import Options
 from lib.downloading.sweep import own_lease

@@ -9,7 +9,8 @@ from typing import Any
 
 from yarl import URL
 
-from lib.db.downloads import REFRESH, UPGRADE, Current, Outcome, PendingRow, Unchanged, read_log
+from lib.db.claims import REFRESH, UPGRADE, Current, PendingRow
+from lib.db.downloads import Outcome, Unchanged, read_log
 from lib.downloading.body import Partial
 from lib.downloading.keeper import Kept
 from lib.downloading.options import Options

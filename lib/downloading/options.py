@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lib.db.downloads import PENDING, Scope
+from lib.db.claims import PENDING, Scope
 from lib.db.wishes import Again
 from lib.ladder import KINDS
 from lib.net.limits import Limits

@@ -5,7 +5,7 @@ from __future__ import annotations
 from lib import actions
 from lib.actions import Action
 from lib.db import Database
-from lib.db.downloads import leases
+from lib.db.claims import leases
 from lib.db.superseded import unused_contents
 from lib.downloading.target import local_path
 from lib.workspace import Workspace

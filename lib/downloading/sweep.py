@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 
 from lib.db import Database
-from lib.db.downloads import has_path, leases, release
+from lib.db.claims import leases, release
+from lib.db.downloads import has_path
 from lib.downloading.names import PARTS, part_owner, read_name
 from lib.workspace import Workspace
 

@@ -1,0 +1,203 @@
+"""The `downloads` table as work: which rows are due, who works on them, and for how long."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lib.db.connection import Database
+from lib.times import utc_now
+
+BLOCK = 500  # rows of one statement: below SQLite's oldest limit of 999 parameters
+PENDING, REFRESH, UPGRADE = "", "refresh", "upgrade"  # why a row is asked: it never was, or what is wished of it
+
+
+@dataclass(frozen=True)
+class Current:
+    """What a finished row has that is asked again; `pixels` is 0 where the size is unknown."""
+
+    sha256: str
+    variant_id: int | None
+    etag: str
+    last_modified: str
+    pixels: int
+
+
+@dataclass(frozen=True)
+class PendingRow:
+    """One picture to fetch, with its addresses as (id, kind, url, width, height, bytes, referer, expires_at)."""
+
+    image_id: str
+    page_url: str
+    attempts: int
+    log: str
+    next_try_at: str
+    position: int  # the row's place in the table
+    variants: tuple[tuple[Any, ...], ...]
+    wish: str = PENDING
+    current: Current | None = None
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Which rows a run is about: pictures with an address of one of the kinds (none named: all), and of its shard."""
+
+    kinds: tuple[str, ...] = ()
+    shard: int = 0
+    shards: int = 1
+
+    def where(self) -> tuple[str, tuple[Any, ...]]:
+        """A condition over `downloads` and its values; empty where every row belongs."""
+        text = ""
+        values: tuple[Any, ...] = ()
+        if self.kinds:
+            text += (
+                " AND EXISTS (SELECT 1 FROM image_variants WHERE image_variants.image_id = downloads.image_id"
+                f" AND kind IN ({_marks(self.kinds)}))"
+            )
+            values += self.kinds
+        if self.shards > 1:
+            text += " AND shard_of(downloads.image_id, ?) = ?"
+            values += (self.shards, self.shard)
+        return text, values
+
+
+EVERYTHING = Scope()
+
+
+def shard_of(image_id: str, shards: int) -> int:
+    """The part of a divided job that a picture belongs to, the same on every machine."""
+    return zlib.crc32(image_id.encode("utf-8", "surrogatepass")) % shards
+
+
+def teach(db: Database) -> None:
+    """Makes `shard_of` known to SQL on this connection."""
+    db.connection.create_function("shard_of", 2, shard_of, deterministic=True)
+
+
+def claim(
+    db: Database,
+    lease: str,
+    until: str,
+    after: tuple[str, int],
+    count: int,
+    wish: str = PENDING,
+    scope: Scope = EVERYTHING,
+) -> list[PendingRow]:
+    """Takes up to `count` rows that are due and free, beyond the place `after` = (next_try_at, position).
+
+    The claim is one transaction, so that two processes never work on one row.
+    """
+    now = utc_now()
+    which, values = ("state = 'pending'", ()) if wish == PENDING else ("wish <> '' AND wish = ?", (wish,))
+    where, more = scope.where()
+    with db.transaction():
+        rows = db.rows(
+            f"SELECT image_id, downloads.rowid AS position, attempts, log, next_try_at FROM downloads WHERE {which}"
+            " AND next_try_at <= ? AND (next_try_at, downloads.rowid) > (?, ?)"
+            f" AND (lease = '' OR lease_until < ?){where} ORDER BY next_try_at, downloads.rowid LIMIT ?",
+            (*values, now, *after, now, *more, count),
+        )
+        db.executemany(
+            "UPDATE downloads SET lease = ?, lease_until = ? WHERE rowid = ?",
+            [(lease, until, row["position"]) for row in rows],
+        )
+    return list(_with_variants(db, rows, wish))
+
+
+_PREVIEWED = (
+    " FROM (SELECT images.id AS image_id, images.rowid AS place, coalesce(state, 'pending') AS state, reason,"
+    " coalesce(attempts, 0) AS attempts, coalesce(log, '[]') AS log, coalesce(next_try_at, '') AS next_try_at,"
+    " kind, sha256 FROM images LEFT JOIN downloads ON image_id = images.id) AS downloads"
+)
+
+
+def count_preview(db: Database, where: str, values: Sequence[Any], scope: Scope) -> int:
+    """How many rows match `where`, pictures that have no row yet among them."""
+    also, more = scope.where()
+    return int(db.value(f"SELECT count(*){_PREVIEWED} WHERE {where}{also}", (*values, *more)))
+
+
+def preview(
+    db: Database, where: str, values: Sequence[Any], scope: Scope, count: int, wish: str = PENDING
+) -> Iterator[PendingRow]:
+    """The rows that a run would begin with: those that match `where`, and of pictures that have no row yet."""
+    also, more = scope.where()
+    rows = db.rows(
+        f"SELECT image_id, 0 AS position, attempts, log, next_try_at{_PREVIEWED}"
+        f" WHERE {where}{also} ORDER BY place LIMIT ?",
+        (*values, *more, count),
+    )
+    for start in range(0, len(rows), BLOCK):
+        yield from _with_variants(db, rows[start : start + BLOCK], wish)
+
+
+def _with_variants(db: Database, rows: Sequence[Any], wish: str) -> Iterator[PendingRow]:
+    """Adds the page and the addresses to rows of `downloads`, a block at a time."""
+    for start in range(0, len(rows), BLOCK):
+        block = rows[start : start + BLOCK]
+        ids = [row["image_id"] for row in block]
+        pages = dict(map(tuple, db.rows(f"SELECT id, page_url FROM images WHERE id IN ({_marks(ids)})", ids)))
+        variants: dict[str, list[tuple[Any, ...]]] = {}
+        for image_id, *rest in db.execute(
+            "SELECT image_id, id, kind, url, width, height, bytes, referer, expires_at FROM image_variants"
+            f" WHERE image_id IN ({_marks(ids)})",
+            ids,
+        ):
+            variants.setdefault(image_id, []).append(tuple(rest))
+        held = _current(db, ids) if wish else {}
+        for image_id, position, attempts, log, next_try_at in block:
+            found = tuple(variants.get(image_id, ()))
+            yield PendingRow(
+                image_id, pages.get(image_id, ""), attempts, log, next_try_at, position, found, wish,
+                held.get(image_id),
+            )  # fmt: skip
+
+
+def _current(db: Database, ids: Sequence[str]) -> dict[str, Current]:
+    rows = db.rows(
+        "SELECT image_id, downloads.sha256, variant_id, etag, last_modified, coalesce(width * height, 0)"
+        " FROM downloads JOIN files ON files.sha256 = downloads.sha256"
+        f" WHERE image_id IN ({_marks(ids)})",
+        ids,
+    )
+    return {image_id: Current(*rest) for image_id, *rest in rows}
+
+
+def renew(db: Database, lease: str, until: str) -> None:
+    """Keeps the rows of a lease for longer."""
+    with db.transaction():
+        db.execute("UPDATE downloads SET lease_until = ? WHERE lease = ?", (until, lease))
+
+
+def leases(db: Database) -> list[str]:
+    """Everybody who holds rows."""
+    return [row["lease"] for row in db.rows("SELECT DISTINCT lease FROM downloads WHERE lease <> ''")]
+
+
+def release(db: Database, lease: str) -> int:
+    """Gives the rows of a lease back; writes nothing where there are none."""
+    if db.value("SELECT 1 FROM downloads WHERE lease = ? LIMIT 1", (lease,)) is None:
+        return 0
+    with db.transaction():
+        return db.execute("UPDATE downloads SET lease = '', lease_until = '' WHERE lease = ?", (lease,)).rowcount
+
+
+def count_pending(db: Database, scope: Scope = EVERYTHING, wish: str = PENDING) -> tuple[int, int]:
+    """(due now, waiting for a later time) of the rows that are pending, or that something is wished of."""
+    where, values = scope.where()
+    which, first = ("state = 'pending'", ()) if wish == PENDING else ("wish <> '' AND wish = ?", (wish,))
+    count, now = f"SELECT count(*) FROM downloads WHERE {which}{where} AND next_try_at", utc_now()
+    due, waiting = (db.value(f"{count} {sign} ?", (*first, *values, now)) for sign in ("<=", ">"))
+    return int(due), int(waiting)
+
+
+def next_due(db: Database) -> str:
+    """When the next waiting row is due, as UTC text; empty when none waits."""
+    return str(db.value("SELECT min(next_try_at) FROM downloads WHERE state = 'pending' AND next_try_at <> ''") or "")
+
+
+def _marks(values: Sequence[Any]) -> str:
+    return ", ".join("?" * len(values))
