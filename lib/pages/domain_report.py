@@ -13,6 +13,8 @@ from lib.pages.treemap import Tile, squarify
 BARS = 15  # domains drawn as bars; all of them stand in the table
 TILES = 40  # domains drawn in the treemap; the rest is one tile
 SAMPLES_SHOWN = 12  # domains with a strip of sample pictures
+LARGE = 3  # tiles whose label may be large
+SHORTEST = 5  # letters of a name that still tell something
 TABLE_ROWS = 2_000  # a browser lays out and sorts this many at once without a pause
 SHAPES = {"wide": (1000, 420), "tall": (380, 520)}  # for screens and for phones, so that labels stay legible
 
@@ -72,12 +74,26 @@ def treemap(domains: Sequence[DomainRow], width: int, height: int) -> list[dict[
     return [_labelled(tile, *entries[tile.index], total) for tile in tiles]
 
 
+def _shortened(tile: Tile, name: str) -> tuple[int, str]:
+    """The smallest size with as much of the name as fits; size 0 where too little would be left to tell."""
+    for length in range(min(len(name), 60), SHORTEST - 1, -1):
+        if tile.fits(label := name[:length] + "…", 12):
+            return 12, label
+    return 0, name
+
+
 def _labelled(tile: Tile, name: str, level: int, count: int, total: int) -> dict[str, Any]:
     share = percent(count / total)
-    size = next((size for size in (20, 15, 12, 10) if tile.fits(name, size)), 0)
+    sizes = (
+        (20, 15, 12, 10) if tile.index < LARGE else (14, 12, 10)
+    )  # a small tile never shouts louder than a large one
+    size, label = next(((size, name) for size in sizes if tile.fits(name, size)), (0, name))
+    if not size:
+        size, label = _shortened(tile, name)
     return {
         "tile": tile,
         "name": name,
+        "label": label,
         "count": count,
         "share": share,
         "size": size,
