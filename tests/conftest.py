@@ -5,6 +5,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from hypothesis import settings
+
 for folder in (Path(__file__).parent, Path(__file__).parents[1]):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
+
+# How long an example takes says more about the machine than about the code.
+settings.register_profile("gleaner", deadline=None)
+settings.load_profile("gleaner")
