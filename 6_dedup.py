@@ -7,15 +7,19 @@ MODE is one of
     exact       the same bytes, or the same pixels in other bytes
     similar     exact, and the same picture re-encoded, resized or retoned; edited ones are shown for review
     filename    several files of one picture by the names that step 5 gives (other names never form a group)
+    semantic    similar, and other pictures of the same subject (open_clip), for review
     all         similar and filename (default)
 
 Examples
     python 6_dedup.py --dry-run
     python 6_dedup.py
     python 6_dedup.py exact photos more-photos --protect photos
-    python 6_dedup.py similar photos --interactive
+    python 6_dedup.py similar new-photos --reference my-dataset
+    python 6_dedup.py train test --leak
+    python 6_dedup.py --near-query 40 --far-query 110 --dry-run
     python 6_dedup.py --remove bytes pixels --max-share 20%
     python 6_dedup.py --undo last
+    python 6_dedup.py --purge last
 
 Next    python 7_sort_quality.py quality --dry-run
 """
@@ -28,11 +32,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lib import cli
-
-MODES = ("exact", "similar", "filename", "all")
-KINDS = ("bytes", "pixels", "same", "edited", "filename", "none")
-KEEP = ("best", "largest", "oldest", "newest", "first")
-
+from lib.dedup.options import HASHES, KEEP, KINDS, MODES, REMOVED, check
 
 SHOWN = 10  # groups printed without -v
 
@@ -42,17 +42,36 @@ def build_parser() -> argparse.ArgumentParser:
     add = made.add_argument
     add("what", nargs="*", metavar="MODE|FOLDER", help="a mode, then folders (default: all, on the workspace)")
     add("--mode", choices=MODES, help="the mode, where it is not the first word")
-    add("--threshold", type=bits, default=40, metavar="N", help="bits of 256 that may differ (default: 40)")
-    shown = "what is moved: bytes, pixels, same, edited, filename, or none (default: bytes pixels same)"
-    add("--remove", nargs="+", choices=KINDS, default=["bytes", "pixels", "same"], metavar="KIND", help=shown)
+    # What is a repeat
+    add("--hash", choices=HASHES, default="dct", help="256-bit DCT hash, or one of imagehash's kinds (default: dct)")
+    add("--hash-size", type=cli.positive, metavar="N", help="bits along a side of imagehash's kinds (default: 8)")
+    shown = "bits that may differ for the same picture (default: 40 of 256; of 64: phash 4, dhash 2, ahash, whash 1)"
+    add("--threshold", type=cli.whole, metavar="N", help=shown)
+    add("--reference", type=Path, action="append", default=[], metavar="DIR", help="compare against, never touch DIR")
+    shown = "also remove what is within N bits of a query picture (step 1's, or those of --reference)"
+    add("--near-query", type=cli.whole, metavar="N", help=shown)
+    add("--far-query", type=cli.whole, metavar="N", help="also remove what is beyond N bits of every query picture")
+    shown = "show what of the second folder is in the first, move nothing; exit code 3 where there is any"
+    add("--leak", action="store_true", help=shown)
+    add("--clip-model", default="default", metavar="NAME", help="of mode semantic, as in step 7 (default: default)")
+    add("--models-dir", type=Path, metavar="DIR", help="where the models' files lie (default: as in step 7)")
+    add("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="what a model runs on (default: auto)")
+    add("--least-cosine", type=cli.share, metavar="X", help="of two pictures of one subject (default: 0.93)")
+    # What becomes of it
+    shown = "what is moved: bytes, pixels, same, edited, semantic, filename, or none (default: bytes pixels same)"
+    add("--remove", nargs="+", choices=KINDS, default=list(REMOVED), metavar="KIND", help=shown)
     add("--keep", choices=KEEP, default="best", help="which copy stays (default: best, as docs/dedup.md says)")
     add("--protect", type=Path, action="append", default=[], metavar="DIR", help="move nothing below DIR; repeatable")
     shown = "refuse to move more of the files than this (default: 50%%, but 10 files in any case)"
     add("--max-share", type=cli.share, metavar="SHARE", help=shown)
+    add("--link", choices=("hard", "sym"), help="put a link to the keeper in the place of files with the same bytes")
     add("--interactive", action="store_true", help="ask for each group: yes, no, stop asking, quit")
     add("--plan", type=Path, metavar="FILE", help="write the plan to FILE as JSON and move nothing")
     add("--apply", type=Path, metavar="FILE", help="move only what a plan, perhaps edited, says to remove")
-    add("--decisions", type=Path, metavar="FILE", help="follow the decisions saved from the page")
+    add(
+        "--decisions", type=Path, metavar="FILE", help="follow decisions saved from the page; remember what is kept"
+    )
+    add("--purge", type=cli.run_reference, metavar="RUN|last", help="delete a run's quarantine for good, after asking")
     add("--format", choices=("text", "csv"), default="text", help="how the groups are printed (default: text)")
     cli.add_dry_run(made)
     cli.add_workers(made)
@@ -61,31 +80,8 @@ def build_parser() -> argparse.ArgumentParser:
     return made
 
 
-def bits(text: str) -> int:
-    """A distance of 0 to 64 bits."""
-    value = cli.whole(text)
-    if value > 64:
-        raise argparse.ArgumentTypeError(f"{text!r} is more than 64: distinct pictures begin to match")
-    return value
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     return cli.run(build_parser(), argv, work, check=check, alone=True)
-
-
-def check(args: argparse.Namespace) -> None:
-    leading = args.what[0] if args.what and args.what[0] in MODES else None
-    if leading and args.mode and leading != args.mode:
-        raise cli.UsageError(f"the modes {leading} and --mode {args.mode} contradict each other; give one of them.")
-    args.folders = [Path(word) for word in args.what[1 if leading else 0 :]]
-    args.mode = leading or args.mode or "all"
-    if args.plan and args.dry_run:
-        raise cli.UsageError("--plan writes a file and a dry run writes nothing; leave one of them out.")
-    for folder in (*args.folders, *args.protect):
-        if not folder.exists():
-            raise cli.UsageError(f"{folder} does not exist; modes are {', '.join(MODES)}, the rest are folders.")
-    if not args.folders and not (args.workspace / "gleaner.db").exists():
-        raise cli.UsageError(f"there is no database in {args.workspace}; run 5_download.py first, or name a folder.")
 
 
 def work(session: cli.Session) -> cli.Summary:
@@ -93,10 +89,12 @@ def work(session: cli.Session) -> cli.Summary:
     from lib.dedup.page import as_csv, as_lines, as_result
     from lib.dedup.run import Run
 
-    if session.args.undo:
-        return undo(session)
     if not session.dry_run:
         actions.settle(session.db, session.workspace, "dedup")
+    if session.args.undo:
+        return undo(session)
+    if session.args.purge:
+        return purge(session)
     run = Run(
         session.args, session.db, session.workspace, session.run_id, session.dry_run, session.stopping, session.bar
     )
@@ -104,9 +102,7 @@ def work(session: cli.Session) -> cli.Summary:
     if session.args.interactive and not session.dry_run:
         from lib.dedup.ask import ask
 
-        groups = run.accept(
-            ask(groups, lambda text: print(text, end="", file=sys.stderr, flush=True), sys.stdin.readline)
-        )
+        groups = run.accept(ask(groups, say, sys.stdin.readline))
     if not session.stopping():
         run.apply()
     if not session.args.json:
@@ -114,22 +110,38 @@ def work(session: cli.Session) -> cli.Summary:
         as_table = session.args.format == "csv"
         for line in [as_csv(groups).rstrip()] if as_table else as_lines(groups, session.workspace, most):
             print(line)
-    counts = run.counts()
     about = {"mode": session.args.mode, "run": session.run_id or None, "dry_run": session.dry_run}
+    result = as_result(groups, run.counts() | about)
     following = "python 7_sort_quality.py quality --dry-run"
-    return cli.Summary(counts, note=run.note, next=following, result=as_result(groups, counts | about))
+    return cli.Summary(run.counts(), next=following, exit_code=run.exit_code, note=run.note, result=result)
 
 
 def undo(session: cli.Session) -> cli.Summary:
-    from lib import actions
+    from lib.dedup.undo import undo
 
-    if not session.dry_run:
-        actions.settle(session.db, session.workspace, "dedup")
-    number = actions.run_to_undo(session.db, "dedup", session.args.undo)
-    if number is None:
-        return cli.Summary({"undone": 0}, note="there is nothing to undo")
-    counts = actions.undo(session.db, session.workspace, number, dry_run=session.dry_run, bar=session.bar)
-    return cli.Summary({"run": number, **counts}, next="python 6_dedup.py --dry-run")
+    counts = undo(session.db, session.workspace, session.args.undo, dry_run=session.dry_run, bar=session.bar)
+    note = "" if len(counts) > 1 else "there is nothing to undo"
+    return cli.Summary(counts, note=note, next="python 6_dedup.py --dry-run")
+
+
+def purge(session: cli.Session) -> cli.Summary:
+    from lib import actions
+    from lib.dedup.purge import purge, quarantined
+
+    number = actions.run_to_undo(session.db, "dedup", session.args.purge)
+    held = quarantined(session.db, session.workspace, number) if number else None
+    if held is None or not held.actions:
+        return cli.Summary({"deleted": 0}, note="there is nothing in the quarantine of that run")
+    if session.dry_run:
+        return cli.Summary({"to_delete": len(held.actions), "bytes": held.bytes})
+    say(held.question)
+    if sys.stdin.readline().strip() != str(len(held.actions)):
+        return cli.Summary({"deleted": 0}, note="nothing was deleted")
+    return cli.Summary({"deleted": purge(session.db, session.workspace, held, session.stopping), "bytes": held.bytes})
+
+
+def say(text: str) -> None:
+    print(text, end="", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

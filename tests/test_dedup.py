@@ -747,7 +747,7 @@ def test_two_workers_find_what_one_finds(workspace):
     [
         ([], "there is no database in .*; run 5_download.py first"),
         (["--dry-run"], "there is no database in .*; run 5_download.py first"),
-        (["nowhere"], "nowhere does not exist; modes are exact, similar, filename, all"),
+        (["nowhere"], "nowhere does not exist; modes are exact, similar, filename, semantic, all"),
         (["exact", "--mode", "similar", "."], "the modes exact and --mode similar contradict each other"),
         ([".", "--plan", "plan.json", "--dry-run"], "--plan writes a file and a dry run writes nothing"),
         ([".", "--apply", "missing.json"], "missing.json holds no decisions"),

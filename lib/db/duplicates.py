@@ -72,3 +72,25 @@ def page_urls(db: Database, contents: list[str]) -> dict[str, str]:
         ):
             found[row["sha256"]] = row["url"]
     return found
+
+
+def query_picture_paths(db: Database) -> list[str]:
+    """Where the query pictures of step 1 lie, as the workspace writes it."""
+    rows = db.rows("SELECT DISTINCT image_path FROM queries WHERE kind = 'image' AND image_path <> '' ORDER BY 1")
+    return [row["image_path"] for row in rows]
+
+
+def set_file_state(db: Database, sha256: str, path: str, state: str) -> None:
+    """The state of a content that lies (or lay) at a path."""
+    db.execute("UPDATE files SET state = ? WHERE sha256 = ? AND path = ?", (state, sha256, path))
+
+
+def moved_contents(db: Database, run_id: int, state: str) -> list[tuple[str, str, str]]:
+    """(content, kind of repeat, content that stays) of what a run moved and whose move is now in that state."""
+    rows = db.rows(
+        "SELECT DISTINCT actions.sha256 AS sha256, duplicates.kind AS kind, duplicates.keeper_sha256 AS keeper"
+        " FROM actions JOIN duplicates ON duplicates.run_id = actions.run_id AND duplicates.path = actions.source"
+        " WHERE actions.run_id = ? AND actions.kind = 'move' AND actions.state = ? AND actions.sha256 <> ''",
+        (run_id, state),
+    )
+    return [(row["sha256"], row["kind"], row["keeper"]) for row in rows if row["sha256"] != row["keeper"]]

@@ -114,3 +114,10 @@ def set_apart(db: Database, run_id: int, pairs: Iterable[tuple[str, str]], now: 
             ((min(pair), max(pair), run_id, now) for pair in pairs),
         )
         return int(db.value("SELECT count(*) FROM not_repeats")) - before
+
+
+def forget_apart(db: Database, run_id: int) -> None:
+    """Forgets what a run remembered of pairs that are no repeats."""
+    if db.value("SELECT 1 FROM not_repeats WHERE run_id = ? LIMIT 1", (run_id,)):
+        with db.transaction():
+            db.execute("DELETE FROM not_repeats WHERE run_id = ?", (run_id,))

@@ -14,7 +14,7 @@ import numpy as np
 from lib.hashing.align import WHOLE, correlate, refine, sample
 from lib.hashing.buffers import Buffers
 from lib.hashing.dct import turn
-from lib.hashing.views import View, as_shares
+from lib.hashing.views import View, as_shares, tilted
 
 BLOCK = 8  # the edit map has 8x8 blocks
 
@@ -35,6 +35,7 @@ MEDIAN_FLOOR = 0.5  # grey levels; what rounding alone leaves
 # A part or a turned copy that was met by its hash must also look like it once its edges are fitted. Of 2.7 million
 # pairs of distinct photographs none came so far as to be fitted; true ones reach .95 and more.
 LEAST_UNDER_A_VIEW = 0.9
+LEAST_TILTED = 0.8  # the angle is met to within a degree or two, and the corners differ
 # A picture with fewer pixels on a side has less detail than the buffers can hold; both are then compared at half scale.
 SMALL = 128
 # Colour left over after evening out the saturation, in levels of Cb and Cr: harmless 5.1 in the mean and 26.8 in the
@@ -89,10 +90,17 @@ def look(shown: Buffers, met: Buffers, seen: View, inside: bool) -> str:
     source, target = shown.greys[0], met.greys[0]
     if seen.turn:
         source = turn(source, seen.turn)
+    if seen.tilt:
+        source = tilted(source, seen.tilt)
+    if seen.both:
+        correlation = correlate(sample(source, seen.box), sample(target, seen.box))
+        return f"alike but for a bar, correlation {correlation:.3f}" if correlation >= LEAST_UNDER_A_VIEW else ""
     within = as_shares(met.box) if inside else WHOLE
     box, correlation = refine(source, sample(target, within) if inside else target, seen.box)
-    if correlation < LEAST_UNDER_A_VIEW:
+    if correlation < (LEAST_TILTED if seen.tilt else LEAST_UNDER_A_VIEW):
         return ""
+    if seen.tilt:
+        return f"tilted, correlation {correlation:.3f}"
     kept = (box[2] - box[0]) * (box[3] - box[1])
     words = [seen.turn] if seen.turn else []
     words += [f"a part of {min(1.0, kept):.0%}"] if kept < 0.985 else []

@@ -81,7 +81,8 @@ def keep_key(
         "newest": (-file.mtime_ns,),
         "first": (priority, str(file.path)),
     }
-    return (not protected, *first[keep], *best)
+    # What is only compared against (priority -1) stays in any case, so that it comes before all others.
+    return (priority >= 0, not protected, *first[keep], *best)
 
 
 def sidecar_names(path: Path) -> list[str]:

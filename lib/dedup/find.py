@@ -17,6 +17,7 @@ from lib.dedup.grouping import Items, Verdict, cover
 from lib.dedup.judge import Judge, Looking
 from lib.dedup.neighbours import cells_with_views, plain_cells
 from lib.dedup.pairs import HashCells, content_cell, crowded, flat_cell, name_cell
+from lib.dedup.semantic import Likeness
 from lib.hashing.buffers import Buffers
 from lib.pictures import PictureFile
 from lib.progress import BarFactory, no_bar
@@ -31,6 +32,8 @@ class Policy:
     keep: str = "best"
     protected: tuple[Path, ...] = ()
     roots: tuple[Path, ...] = ()
+    references: frozenset[Path] = frozenset()  # files that are compared against and never touched
+    likeness: Likeness | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,7 @@ class Search:
         self, files: Sequence[PictureFile], prints: Fingerprints, policy: Policy, workers: int, bar: BarFactory
     ):
         self.files, self.prints, self.policy = files, prints, policy
+        self.references = frozenset(n for n, file in enumerate(files) if file.path in policy.references)
         self.hash_cells = self._hash_cells(workers, bar)
         self.flat = self._flat_cells() if policy.looking.pictures else {}
         self.facts: dict[int, Facts] = {}
@@ -121,6 +125,11 @@ class Search:
         return list(dict.fromkeys([*self.cells(number)[:1], *self._beyond(number)]))
 
     def _beyond(self, number: int) -> list[Hashable]:
+        likeness = self.policy.likeness
+        alike = likeness.near.get(self.files[number].sha256, ()) if likeness else ()
+        return [*self._near_hashes(number), *(content_cell(content) for _, content in alike)]
+
+    def _near_hashes(self, number: int) -> list[Hashable]:
         return [*self.hash_cells.near(self.files[number].sha256), *self.cells(number)]
 
     def rivals(self, number: int) -> list[Hashable]:
@@ -146,7 +155,7 @@ class Search:
         for n in busy:
             for cell in self.cells(n):
                 self.sizes[cell].add(self.facts[n].pixels)
-        self.protected = {n: is_below(self.files[n].path, self.policy.protected) for n in busy}
+        self.protected = {n: n in self.references or is_below(self.files[n].path, self.policy.protected) for n in busy}
         if self.policy.looking.pictures:
             self.prints.load_buffers({self.files[n].sha256 for n in busy})
 
@@ -156,7 +165,7 @@ class Search:
             self.facts[number],
             keep=self.policy.keep,
             protected=self.protected[number],
-            priority=self.priority[number],
+            priority=-1 if number in self.references else self.priority[number],
             colourless=self._colourless(number),
             real_share=real_share,
         )
@@ -186,7 +195,8 @@ class Search:
 
     def judge(self) -> Judge:
         """A judge that knows what earlier runs found and what a person said."""
-        made = Judge(self.files, self.prints, self.policy.looking, self.hash_cells)
+        policy = self.policy
+        made = Judge(self.files, self.prints, policy.looking, self.hash_cells, self.references, policy.likeness)
         made.apart = known_apart(self.prints.db)
         made.known = known_relations(self.prints.db, self.policy.looking.algorithm)
         return made

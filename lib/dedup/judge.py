@@ -14,6 +14,7 @@ from lib.dedup.filenames import read_name
 from lib.dedup.fingerprints import ALGORITHM, Fingerprints
 from lib.dedup.grouping import Relation
 from lib.dedup.pairs import HashCells
+from lib.dedup.semantic import Likeness
 from lib.hashing.buffers import LONG_SIDE, Buffers
 from lib.hashing.hamming import distance
 from lib.hashing.kinds import HashChoice
@@ -33,13 +34,14 @@ class Looking:
     exact: bool  # equal bytes, equal pixels
     similar: bool  # the same picture by its hash, and edited ones
     names: bool  # our own file names
+    likeness: bool = False  # the same subject by embedding
     same_bits: int = 40
 
     hash: HashChoice = field(default_factory=HashChoice)
 
     @property
     def pictures(self) -> bool:
-        return self.exact or self.similar
+        return self.exact or self.similar or self.likeness
 
     @property
     def algorithm(self) -> str:
@@ -56,14 +58,25 @@ class Looking:
 class Judge:
     """Compares files by number; what is known of two contents from an earlier run is not computed again."""
 
-    def __init__(self, files: Sequence[PictureFile], prints: Fingerprints, looking: Looking, cells: HashCells):
+    def __init__(
+        self,
+        files: Sequence[PictureFile],
+        prints: Fingerprints,
+        looking: Looking,
+        cells: HashCells,
+        references: frozenset[int] = frozenset(),
+        likeness: Likeness | None = None,
+    ):
         self.files, self.prints, self.looking, self.cells = files, prints, looking, cells
+        self.references, self.likeness = references, likeness
         self.apart: set[frozenset[str]] = set()
         self.known: dict[tuple[str, str], Known] = {}
         self.fresh: dict[tuple[str, str], Known] = {}
 
     def __call__(self, keeper: int, other: int) -> Relation | None:
         one, two = self.files[keeper], self.files[other]
+        if keeper in self.references and other in self.references:
+            return None  # what is only compared against is no concern of ours among itself
         if self.looking.pictures:
             if one.sha256 == two.sha256:
                 return Relation("bytes", 0.0, "same bytes", _one_file(one, two))
@@ -71,6 +84,8 @@ class Judge:
                 return None
             if (relation := self._remembered(one, two)) is not None:
                 return relation
+            if self.likeness and (apart := self.likeness.distance(one.sha256, two.sha256)) is not None:
+                return Relation("semantic", apart, f"the same subject, cosine {1 - apart:.3f}")
         if self.looking.names:
             return _by_name(one, two)
         return None
@@ -80,6 +95,8 @@ class Judge:
         one, two = self.files[keeper].sha256, self.files[other].sha256
         first, second = self.cells.hashes.get(one), self.cells.hashes.get(two)
         if one == two or not first or not second:
+            return True
+        if self.likeness:
             return True
         return self.cells.how(one, two) is None and distance(first, second) <= self.looking.same_bits
 

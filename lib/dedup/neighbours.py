@@ -16,7 +16,7 @@ from lib.hashing.hamming import cross_join, self_join, to_words
 from lib.progress import BarFactory, no_bar
 
 RADIUS = 64
-VIEWS_VERSION = 1
+VIEWS_VERSION = 2
 # Thirty-six views of each picture against all others: beyond this many pictures only the turns are searched for.
 WINDOWS_UP_TO = 200_000
 BLOCK = 4_096  # pictures whose views are compared at once
@@ -106,6 +106,8 @@ class _Search:
         if self.old:
             for one, other, distance in cross_join(self.words[:new], self.words[new:], RADIUS, self.workers):
                 self._note(one, other + new, distance, None, None)
+        if self.used == views.COUNT:
+            self._join_cuts()
         insides = self._insides()
         with bar(len(self.values), "Comparing", "picture") as progress:
             for start in range(0, new, BLOCK):
@@ -119,6 +121,19 @@ class _Search:
                 place += len(hashes)
                 progress.update(len(hashes))
         return self.found
+
+    def _join_cuts(self) -> None:
+        """Pictures without their foot or head against others without it: captions that cover a part."""
+        for number in views.CUT_IN_BOTH:
+            cut = to_words(np.ascontiguousarray(self.views[:, number]))
+            for one, other, distance in self_join(cut, RADIUS, self.workers):
+                self._note(one, other, distance, np.full(len(one), number + views.BOTH), None)
+            place = len(self.fresh)
+            for hashes, packed in iter_views(self.db, self.algorithm) if self.old else ():
+                seen = np.frombuffer(b"".join(packed), np.uint8).reshape(-1, views.COUNT, _WIDTH)[:, number]
+                for one, other, distance in cross_join(cut, to_words(np.ascontiguousarray(seen)), RADIUS, self.workers):
+                    self._note(one, other + place, distance, np.full(len(one), number + views.BOTH), None)
+                place += len(hashes)
 
     def _insides(self) -> dict[int, bytes]:
         """Number -> hash of what is inside the border, for the pictures that have one."""

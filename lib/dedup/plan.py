@@ -22,6 +22,9 @@ MOST_REMOVED = 0.5  # of the files looked at, where --max-share is not given
 FEW = 10  # files; without --max-share so few may go in any case, or three copies of one picture would be refused
 
 
+LINKS = {"hard": "hardlink", "sym": "symlink"}
+
+
 @dataclass(frozen=True)
 class Guard:
     """What must still hold when a file is about to be moved."""
@@ -34,13 +37,14 @@ class Guard:
 class Plan:
     """The moves of a run and the guard of each."""
 
-    def __init__(self, workspace: Workspace, run_id: int, groups: Sequence[Group], *, sidecars: bool):
-        self.workspace = workspace
+    def __init__(self, workspace: Workspace, run_id: int, groups: Sequence[Group], *, sidecars: bool, link: str = ""):
+        self.workspace, self.link = workspace, link
         self.groups = groups
         self.victims = {str(member.file.path) for _, member in removals(groups)}
         self._bases = _bases({group.keeper.root for group in groups} | {m.file.root for _, m in removals(groups)})
         self._listings: dict[Path, dict[str, list[str]]] = {}
         self.guards: dict[str, Guard] = {}
+        self.links: dict[str, Guard] = {}
         self.actions = list(self._plan(run_id, sidecars))
 
     def _plan(self, run_id: int, sidecars: bool) -> Iterator[Action]:
@@ -55,6 +59,14 @@ class Plan:
                 ending = note.name[len(member.file.path.stem) :]
                 yield self._move(guard, note, free_target(target.with_name(target.stem + ending), taken), "", reason)
             yield self._move(guard, member.file.path, target, member.file.sha256, reason)
+            if self.link and guard.same_bytes:
+                yield self._link(guard, reason)
+
+    def _link(self, guard: Guard, reason: str) -> Action:
+        """A link to the keeper in the place of a file with the same bytes."""
+        source, target = self.workspace.to_text(guard.keeper.path), self.workspace.to_text(guard.victim.path)
+        self.links[target] = guard
+        return Action(LINKS[self.link], source, target, guard.keeper.sha256, guard.keeper.bytes, reason=reason)
 
     def _move(self, guard: Guard, source: Path, target: Path, sha256: str, reason: str) -> Action:
         text = self.workspace.to_text(source)
@@ -86,6 +98,8 @@ class Plan:
 
     def check(self, action: Action) -> str:
         """The reason not to carry out a move after all; empty when everything is as planned."""
+        if action.kind in LINKS.values():
+            return self._link_is_due(action)
         guard = self.guards.get(action.source)
         if guard is None:
             return "not_planned"
@@ -94,6 +108,13 @@ class Plan:
         if not os.path.lexists(self.workspace.to_path(action.source)):
             return "missing_file"
         return ""
+
+    def _link_is_due(self, action: Action) -> str:
+        """Only where the file was moved away and its keeper is what it was."""
+        guard = self.links.get(action.target)
+        if guard is None or os.path.lexists(self.workspace.to_path(action.target)):
+            return "not_planned"
+        return "" if _as_planned(guard.keeper) and not guard.keeper.path.is_symlink() else "keeper_changed"
 
     def _changed(self, guard: Guard) -> str:
         victim, keeper = guard.victim, guard.keeper
@@ -117,6 +138,11 @@ def removals(groups: Iterable[Group]) -> Iterator[tuple[Group, Member]]:
         for member in group.members:
             if member.decision == "remove":
                 yield group, member
+
+
+def joined(groups: Sequence[Group], more: Sequence[Group]) -> list[Group]:
+    """Both lists as one, numbered through."""
+    return [dataclasses.replace(group, number=number) for number, group in enumerate([*groups, *more], 1)]
 
 
 def without(groups: Iterable[Group], refused: set[int]) -> list[Group]:

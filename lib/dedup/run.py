@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import json
+import os
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lib import actions
 from lib.db import Database
-from lib.db.duplicates import page_urls, record_duplicates
+from lib.db.duplicates import moved_contents, page_urls, record_duplicates
+from lib.db.near import set_apart
+from lib.db.tombstones import bury
 from lib.dedup.find import Group, Policy, find_groups
 from lib.dedup.fingerprints import Fingerprints, places_of
 from lib.dedup.grouping import STRENGTH
 from lib.dedup.judge import Looking
-from lib.dedup.page import as_result, write_reports
-from lib.dedup.plan import Plan, as_rows, brake, removals, without
+from lib.dedup.options import EXIT_LEAK
+from lib.dedup.page import as_result, full_path, write_reports
+from lib.dedup.plan import Plan, as_rows, brake, joined, removals, without
+from lib.dedup.queries import by_queries, query_places
+from lib.dedup.semantic import LEAST_COSINE, Choice, Likeness, find_likeness
 from lib.dedup.sources import decide, normal_folders, read_decisions, read_files
-from lib.errors import GleanerError
+from lib.errors import EXIT_OK, GleanerError, UsageError
+from lib.hashing.kinds import DEFAULT_SIZE, HashChoice
 from lib.pages import write_page
-from lib.pictures import PictureFile
+from lib.pictures import PictureFile, folder_pictures
 from lib.progress import BarFactory
 from lib.reports_index import refresh_index
+from lib.times import utc_now
 from lib.workspace import Workspace
 
 
@@ -41,6 +49,7 @@ class Run:
     files: list[PictureFile] = field(default_factory=list)
     groups: list[Group] = field(default_factory=list)
     broken: Counter[str] = field(default_factory=Counter)
+    references: list[PictureFile] = field(default_factory=list)
     moved: dict[Path, Path] = field(default_factory=dict)
     decoded: int = 0
     note: str = ""
@@ -53,8 +62,11 @@ class Run:
         folders = normal_folders(self.workspace, self.args.folders)
         remember = not self.dry_run
         self.files, self.broken = read_files(self.db, self.workspace, folders, remember=remember, bar=self.bar)
+        self._read_references(folders, remember)
         policy = self._policy(folders)
-        prints = Fingerprints(self.db, places_of(self.files), remember=remember)
+        prints = Fingerprints(
+            self.db, places_of([*self.files, *self.references]), remember=remember, choice=policy.looking.hash
+        )
         try:
             self.groups = self._find(prints, policy)
             self.decoded = prints.decoded
@@ -63,38 +75,97 @@ class Run:
             prints.close()
         for name, chosen in decisions.items():
             self.groups = decide(self.groups, chosen, others=name == "decisions")
+            if name == "decisions":
+                self._set_apart(chosen)
         return self.groups
+
+    def _read_references(self, folders: list[Path], remember: bool) -> None:
+        """What is only compared against: --reference, the first folder of --leak, and the query pictures."""
+        places = normal_folders(self.workspace, self.args.reference)
+        if self.args.leak:
+            places.append(folders[0])
+        elif not places and self._asks_queries():
+            places = query_places(self.db, self.workspace)
+            if not places:
+                raise UsageError("there is no query picture on disk; name a folder of them with --reference.")
+        if not places:
+            return
+        found = folder_pictures(self.db, places, remember=remember, bar=self.bar)
+        self.references = list(found)
+        there = {os.path.realpath(file.path) for file in self.references}
+        self.files = [file for file in self.files if os.path.realpath(file.path) not in there]
+
+    def _asks_queries(self) -> bool:
+        return self.args.near_query is not None or self.args.far_query is not None
+
+    def _set_apart(self, chosen: dict[str, str]) -> None:
+        """Remembers what a person kept although it looked like a repeat: the two are not shown together again."""
+        pairs = [
+            (group.keeper.sha256, member.file.sha256)
+            for group in self.groups
+            for member in group.members
+            if chosen.get(full_path(member.file)) == "keep" and group.keeper.sha256 != member.file.sha256
+        ]
+        if not self.dry_run:
+            set_apart(self.db, self.run_id, pairs, utc_now())
 
     def _find(self, prints: Fingerprints, policy: Policy) -> list[Group]:
         if policy.looking.pictures and not prints.read(
             workers=self.args.workers, executor=self.args.executor, stopping=self.stopping, bar=self.bar
         ):
             return []
-        groups = find_groups(
-            self.files, prints, policy, workers=self.args.workers, stopping=self.stopping, bar=self.bar
-        )
+        if policy.looking.likeness:
+            policy = replace(policy, likeness=self._likeness(prints))
+        asked: list[Group] = []
+        if self._asks_queries():
+            asked = by_queries(self.files, self.references, prints.hashes, self.args.near_query, self.args.far_query)
+        # What goes for what it shows must not be the reason why another file goes.
+        going = {member.file.path for group in asked for member in group.members}
+        files = [file for file in (*self.references, *self.files) if file.path not in going]
+        groups = find_groups(files, prints, policy, workers=self.args.workers, stopping=self.stopping, bar=self.bar)
         prints.remember_used_buffers()
-        return [] if self.stopping() else groups
+        return [] if self.stopping() else joined(groups, asked)
+
+    def _likeness(self, prints: Fingerprints) -> Likeness:
+        whole = {content: path for content, path in prints.places.items() if content not in prints.broken}
+        least = self.args.least_cosine if self.args.least_cosine is not None else LEAST_COSINE
+        choice = Choice(self.args.clip_model, self.args.models_dir, self.args.device, least)
+        return find_likeness(
+            self.db,
+            whole,
+            choice,
+            remember=not self.dry_run,
+            workers=self.args.workers,
+            stopping=self.stopping,
+            bar=self.bar,
+        )
 
     def _policy(self, folders: list[Path]) -> Policy:
         mode = self.args.mode
+        choice = HashChoice(self.args.hash, self.args.hash_size or DEFAULT_SIZE[self.args.hash])
         looking = Looking(
             exact=mode != "filename",
-            similar=mode in ("similar", "all"),
+            similar=mode in ("similar", "semantic", "all"),
             names=mode in ("filename", "all"),
-            same_bits=self.args.threshold,
+            likeness=mode == "semantic",
+            same_bits=choice.same_bits if self.args.threshold is None else self.args.threshold,
+            hash=choice,
         )
         return Policy(
             looking,
-            frozenset(self.args.remove) - {"none"},
+            frozenset() if self.args.leak else frozenset(self.args.remove) - {"none"},
             self.args.keep,
             tuple(folder.resolve() for folder in self.args.protect),
             tuple(folders),
+            frozenset(file.path for file in self.references),
         )
 
     def accept(self, refused: set[int]) -> list[Group]:
         """Leaves alone the groups that a person refused."""
+        kept = {full_path(m.file): "keep" for g in self.groups if g.number in refused for m in g.members}
         self.groups = without(self.groups, refused)
+        if kept and not self.dry_run:
+            self._set_apart(kept)
         return self.groups
 
     def apply(self) -> None:
@@ -119,11 +190,15 @@ class Run:
         self.note = f"page: {page}"
 
     def _move(self) -> None:
-        plan = Plan(self.workspace, self.run_id, self.groups, sidecars=bool(self.args.folders))
+        folders, link = bool(self.args.folders), self.args.link or ""
+        plan = Plan(self.workspace, self.run_id, self.groups, sidecars=folders, link=link)
         actions.plan(self.db, self.run_id, plan.actions)
         actions.apply(self.db, self.workspace, self.run_id, check=plan.check, stopping=self.stopping, bar=self.bar)
-        places = ((self.workspace.to_path(a.source), self.workspace.to_path(a.target)) for a in plan.actions)
-        self.moved = {source: target for source, target in places if not source.exists() and target.exists()}
+        bury(self.db, self.run_id, moved_contents(self.db, self.run_id, "done"))
+        moves = (a for a in plan.actions if a.kind == "move")
+        places = ((self.workspace.to_path(a.source), self.workspace.to_path(a.target)) for a in moves)
+        linked = {self.workspace.to_path(target) for target in plan.links}
+        self.moved = {s: t for s, t in places if (s in linked or not s.exists()) and t.exists()}
 
     def _report(self) -> None:
         about = f"Mode {self.args.mode}, {len(self.files):,} files"
@@ -149,6 +224,11 @@ class Run:
         write_page(self.args.plan, json.dumps(plan, ensure_ascii=False, indent=1) + "\n")
         self.note = f"plan: {self.args.plan} (apply it with --apply)"
 
+    @property
+    def exit_code(self) -> int:
+        """3 where --leak found anything."""
+        return EXIT_LEAK if self.args.leak and self.groups else EXIT_OK
+
     def counts(self) -> dict[str, int | float | str]:
         """The numbers of the summary line."""
         members = [member for group in self.groups for member in group.members]
@@ -158,6 +238,8 @@ class Run:
         found["to_remove" if only_shown else "removed"] = len(going)
         kinds = Counter(member.kind for member in going)
         found.update((kind, kinds[kind]) for kind in STRENGTH if kinds[kind])
+        if self.references:
+            found["compared_against"] = len(self.references)
         found["for_review"] = sum(member.decision == "review" for member in members)
         found["broken"] = sum(self.broken.values())
         found.update((reason, count) for reason, count in sorted(self.broken.items()))

@@ -23,9 +23,20 @@ WINDOWS: list[tuple[dct.Span, dct.Span]] = [
     *((x, y) for x in _BOTH for y in _BOTH),
     *(window for cut in _CUTS for span in ((cut, 1.0), (0.0, 1 - cut)) for window in ((span, _FULL), (_FULL, span))),
 ]
-INSIDE = 0  # the first view is the picture without its border; then the turns, then the windows
-COUNT = 1 + len(dct.TURNS) + len(WINDOWS)
+# A hash as it is meets tilts of up to two or three degrees; these meet the rest of those up to four and more.
+TILTS = (-3.0, 3.0)  # degrees
+INSIDE = 0  # the first view is the picture without its border; then the turns, the windows and the tilts
 WITHOUT_WINDOWS = 1 + len(dct.TURNS)
+WITHOUT_TILTS = WITHOUT_WINDOWS + len(WINDOWS)
+COUNT = WITHOUT_TILTS + len(TILTS)
+# Where a caption covers a part, neither picture is a part of the other: both are met without their foot, or their head.
+# Such pairs have the number of the view plus BOTH.
+BOTH = 100
+CUT_IN_BOTH = tuple(
+    WITHOUT_WINDOWS + number
+    for number, window in enumerate(WINDOWS)
+    if window in ((_FULL, (0.0, 1 - _CUTS[-1])), (_FULL, (_CUTS[-1], 1.0)))
+)
 
 
 @dataclass(frozen=True)
@@ -33,7 +44,9 @@ class View:
     """How one picture was found in another: a turn, or a part of it."""
 
     turn: str = ""
+    tilt: float = 0.0
     box: Box = (0.0, 0.0, 1.0, 1.0)
+    both: bool = False  # the other picture is looked at through the same box
 
 
 def view_hashes(greys: np.ndarray, boxes: list[tuple[int, int, int, int]]) -> np.ndarray:
@@ -41,7 +54,9 @@ def view_hashes(greys: np.ndarray, boxes: list[tuple[int, int, int, int]]) -> np
     made = np.empty((len(greys), COUNT, dct.BITS // 8), np.uint8)
     plain = dct.low_frequencies(greys)
     made[:, 1:WITHOUT_WINDOWS] = dct.threshold(dct.turned(plain))
-    made[:, WITHOUT_WINDOWS:] = dct.threshold(dct.window_frequencies(greys, WINDOWS))
+    made[:, WITHOUT_WINDOWS:WITHOUT_TILTS] = dct.threshold(dct.window_frequencies(greys, WINDOWS))
+    for place, degrees in enumerate(TILTS, WITHOUT_TILTS):
+        made[:, place] = dct.threshold(dct.low_frequencies(tilted(greys, degrees)))
     made[:, INSIDE] = dct.threshold(plain)
     for place, box in enumerate(boxes):
         if box != WHOLE:
@@ -57,8 +72,25 @@ def view(number: int, box: tuple[int, int, int, int]) -> View:
         return View(box=as_shares(box))
     if number < WITHOUT_WINDOWS:
         return View(turn=dct.TURNS[number - 1])
-    (left, right), (top, bottom) = WINDOWS[number - WITHOUT_WINDOWS]
-    return View(box=(left, top, right, bottom))
+    if WITHOUT_TILTS <= number < COUNT:
+        return View(tilt=TILTS[number - WITHOUT_TILTS])
+    (left, right), (top, bottom) = WINDOWS[number % BOTH - WITHOUT_WINDOWS]
+    return View(box=(left, top, right, bottom), both=number >= BOTH)
+
+
+def tilted(greys: np.ndarray, degrees: float) -> np.ndarray:
+    """uint8 or float of shape (…, 64, 64) -> float32, turned about the middle; beyond the edge its pixels go on."""
+    angle = np.deg2rad(degrees)
+    middle = (dct.SIDE - 1) / 2
+    rows, columns = np.mgrid[: dct.SIDE, : dct.SIDE] - middle
+    across = np.clip(np.cos(angle) * columns - np.sin(angle) * rows + middle, 0, dct.SIDE - 1.001)
+    down = np.clip(np.sin(angle) * columns + np.cos(angle) * rows + middle, 0, dct.SIDE - 1.001)
+    x, y = across.astype(np.int64), down.astype(np.int64)
+    right, low = (across - x).astype(np.float32), (down - y).astype(np.float32)
+    values = greys.astype(np.float32)
+    upper = values[..., y, x] * (1 - right) + values[..., y, x + 1] * right
+    lower = values[..., y + 1, x] * (1 - right) + values[..., y + 1, x + 1] * right
+    return upper * (1 - low) + lower * low
 
 
 def as_shares(box: tuple[int, int, int, int]) -> Box:

@@ -1,0 +1,79 @@
+"""Deleting for good what step 6 moved into the quarantine: its own command, and only after a person said so."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from lib.db import Database
+from lib.db import actions as journal
+from lib.db.actions import Action
+from lib.db.duplicates import set_file_state
+from lib.workspace import Workspace
+
+BATCH = 200  # files whose rows are written at once
+
+
+@dataclass(frozen=True)
+class Purge:
+    """What a run's quarantine still holds."""
+
+    run_id: int
+    actions: list[Action]
+    bytes: int
+
+    @property
+    def question(self) -> str:
+        count = len(self.actions)
+        return (
+            f"Delete {count:,} files ({self.bytes / 1e6:,.1f} MB) of run {self.run_id} for good? They cannot come back."
+            f" Type {count} to do it: "
+        )
+
+
+def quarantined(db: Database, workspace: Workspace, run_id: int) -> Purge:
+    """The files of a run that still lie in the quarantine."""
+    held = [
+        action
+        for action in journal.iter_actions(db, run_id, "done")
+        if action.kind == "move" and _inside(workspace, action)
+    ]
+    return Purge(run_id, held, sum(action.bytes for action in held))
+
+
+def purge(db: Database, workspace: Workspace, what: Purge, stopping: Callable[[], bool] = lambda: False) -> int:
+    """Deletes the files and records it; gives their number. A kill leaves files whose rows the next purge settles."""
+    gone: list[Action] = []
+    for action in what.actions:
+        if stopping():
+            break
+        workspace.to_path(action.target).unlink(missing_ok=True)
+        gone.append(action)
+        if len(gone) % BATCH == 0:
+            _record(db, gone[-BATCH:])
+    _record(db, gone[len(gone) // BATCH * BATCH :])
+    _remove_empty(workspace, what.run_id)
+    return len(gone)
+
+
+def _record(db: Database, gone: list[Action]) -> None:
+    with db.transaction():
+        journal.set_state(db, [action.id for action in gone], "dropped")
+        for action in gone:
+            if action.sha256:
+                set_file_state(db, action.sha256, action.target, "missing")
+
+
+def _inside(workspace: Workspace, action: Action) -> bool:
+    path = workspace.to_path(action.target)
+    return workspace.quarantine.resolve() in path.resolve().parents and not path.is_symlink()
+
+
+def _remove_empty(workspace: Workspace, run_id: int) -> None:
+    base = workspace.quarantine / str(run_id)
+    for folder, _, _ in os.walk(base, topdown=False):
+        try:
+            os.rmdir(folder)
+        except OSError:
+            continue
