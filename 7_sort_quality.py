@@ -15,6 +15,7 @@ Examples
     python 7_sort_quality.py quality holiday/ --where "orientation = landscape" --dry-run
     python 7_sort_quality.py filter --keep "an indoor room" --drop "a floor plan" --margin 0.02
     python 7_sort_quality.py topic --where "quality != low"
+    python 7_sort_quality.py export --as webdataset --where "quality = high and topic = on_topic" --split 90,5,5
     python 7_sort_quality.py --undo last
 
 Next    open reports/index.html, or load a bucket: load_dataset("imagefolder", data_dir="workspace/sorted/quality/high")
@@ -29,12 +30,14 @@ from pathlib import Path
 
 from lib import cli
 from lib.errors import UsageError
-from lib.sort_options import CRITERIA, add_options, make_criterion
+from lib.export_options import check_export, make_export
+from lib.sort_options import CRITERIA, EXPORT, add_options, make_criterion
 
 
 def build_parser() -> argparse.ArgumentParser:
     made = cli.parser(__doc__, "sort")
-    made.add_argument("criterion", nargs="?", choices=CRITERIA, metavar="CRITERION", help=", ".join(CRITERIA))
+    known = (*CRITERIA, EXPORT)
+    made.add_argument("criterion", nargs="?", choices=known, metavar="CRITERION", help=", ".join(known))
     made.add_argument(
         "folders",
         nargs="*",
@@ -75,8 +78,8 @@ def check(args: argparse.Namespace) -> None:
     if args.undo:
         return
     if args.criterion is None:
-        raise UsageError(f"say what to sort by: {', '.join(CRITERIA)}.")
-    make_criterion(args)
+        raise UsageError(f"say what to sort by: {', '.join(CRITERIA)}; or {EXPORT}.")
+    check_export(args) if args.criterion == EXPORT else make_criterion(args)
     if args.where:
         parse_where(args.where)
     for folder in args.folders:
@@ -103,6 +106,10 @@ def work(session: cli.Session) -> cli.Summary:
             session.db, session.workspace, session.args.undo, dry_run=session.dry_run, bar=session.bar
         )
         return cli.Summary(dict(counts))
+    if session.args.criterion == EXPORT:
+        made = make_export(session)
+        note = made.run()
+        return cli.Summary(made.counts(), note=note)
     criterion = make_criterion(session.args)
     if hasattr(criterion, "preflight"):
         criterion.preflight()  # weights are looked for before anything else is done

@@ -12,9 +12,11 @@ from lib.criteria.megapixels import DEFAULT_EDGES, STRATEGIES, Megapixels
 from lib.criteria.orientation import SQUARES, Orientation
 from lib.criteria.quality import TECHNICAL_HIGH, TECHNICAL_MEDIUM, Quality, Thresholds
 from lib.errors import UsageError
+from lib.export_options import add_export_options
 from lib.model_options import add_model_options, add_prompt_options, make_filter, make_topic, place_of
 
 CRITERIA = ("orientation", "megapixels", "quality", "filter", "topic")
+EXPORT = "export"  # no criterion: it makes a dataset of what others kept
 TECHNICAL = "technical"
 
 
@@ -57,6 +59,7 @@ def add_options(to: ArgumentParser) -> None:
     )
     _add_quality_options(to.add_argument_group("quality"))
     add_prompt_options(to)
+    add_export_options(to)
     add_model_options(to)
 
 

@@ -204,7 +204,7 @@ class _Query:
         faces = tuple(self.contents[int(row)] for row in rows[np.argsort(-cosines)][:FACES])
         return {
             "pictures": len(rows),
-            "unique": len({self.phashes.get(self.contents[row], self.contents[row]) for row in rows}),
+            "unique": len({self.phashes.get(self.contents[row], self.contents[row]) for row in map(int, rows)}),
             "coherence": round(float(cosines.mean()), 4),
             "words": None if self.words is None else round(float(np.median(self.words[rows])), 4),
             "picture": None if self.picture is None else round(float(np.median(self.picture[rows])), 4),

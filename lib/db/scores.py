@@ -188,6 +188,35 @@ def known_phashes(db: Database, contents: Sequence[str]) -> dict[str, str]:
     return found
 
 
+def criteria(db: Database) -> list[str]:
+    """The criteria that have labelled anything."""
+    return [row["criterion"] for row in db.rows("SELECT DISTINCT criterion FROM labels ORDER BY 1")]
+
+
+def all_labels(db: Database, criterion: str, version: str) -> Iterator[tuple[str, str]]:
+    """(content, label) of everything that a criterion labelled in this version, oldest first."""
+    sql = "SELECT sha256, label FROM labels WHERE criterion = ? AND version = ? ORDER BY created_at, sha256"
+    for row in db.execute(sql, (criterion, version)):
+        yield row["sha256"], row["label"]
+
+
+def repeats(db: Database) -> Iterator[tuple[str, str]]:
+    """(content, content that it repeats) of all that step 6 found."""
+    for row in db.execute("SELECT DISTINCT sha256, keeper_sha256 FROM duplicates WHERE sha256 <> keeper_sha256"):
+        yield row["sha256"], row["keeper_sha256"]
+
+
+def history(db: Database) -> list[str]:
+    """The finished runs in words, oldest first, alike ones once: step, when it last ended, and its counts."""
+    found = {}
+    for row in db.rows("SELECT step, arguments, finished_at, counts FROM runs WHERE exit_code = 0 ORDER BY id"):
+        given = json.loads(row["arguments"])
+        what = " ".join(str(given[name]) for name in ("engine", "criterion", "method", "metric") if given.get(name))
+        counts = ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in json.loads(row["counts"]).items())
+        found[row["step"], what] = f"{row['finished_at'][:10]} {row['step']} {what}: {counts}".replace(" :", ":")
+    return list(found.values())
+
+
 def is_preview(db: Database) -> bool:
     """Whether nothing can be written: a dry run."""
     return db.path is None or bool(db.value("PRAGMA query_only"))

@@ -186,6 +186,12 @@ class Worklist:
         rows = self.db.rows("SELECT label, count(*) AS n FROM items WHERE state = 'labelled' GROUP BY 1 ORDER BY 1")
         return {row["label"]: row["n"] for row in rows}
 
+    def labels(self, contents: Sequence[str]) -> dict[str, str]:
+        """What was decided of contents."""
+        marks = ", ".join("?" * len(contents))
+        sql = f"SELECT sha256, label FROM items WHERE state = 'labelled' AND sha256 IN ({marks})"
+        return {row["sha256"]: row["label"] for row in self.db.execute(sql, contents)}
+
     def plan_size(self) -> tuple[int, int]:
         """(all planned actions, those of files that are sorted already and change their bucket)."""
         row = self.db.row("SELECT count(*), coalesce(sum(bucket <> ''), 0) FROM items WHERE target <> ''")

@@ -1,0 +1,121 @@
+"""README.md and the attribution file of a dataset: what is in it, where it is from, and under which terms."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+from urllib.parse import urlsplit
+
+SHOWN = 25  # rows of a table; the attribution file has every picture
+COLUMNS = ("file_name", "split", "title", "creator", "license", "license_url", "attribution", "page_url", "image_url")
+SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+
+
+@dataclass
+class Card:
+    """Counts what goes into the dataset, and writes one line of attribution for each picture on the way."""
+
+    folder: Path
+    criteria: Sequence[str]
+    splits: Counter[str] = field(default_factory=Counter)
+    labels: dict[str, Counter[str]] = field(default_factory=dict)
+    engines: Counter[str] = field(default_factory=Counter)
+    hosts: Counter[str] = field(default_factory=Counter)
+    licenses: Counter[str] = field(default_factory=Counter)
+    queries: Counter[str] = field(default_factory=Counter)
+    file: TextIO | None = None
+
+    def add(self, split: str, name: str, record: Mapping[str, Any]) -> None:
+        self.splits[split] += 1
+        for criterion in self.criteria:
+            self.labels.setdefault(criterion, Counter())[record[f"label_{criterion}"] or "none"] += 1
+        self.engines[record["engine"] or "not from a search"] += 1
+        self.hosts[urlsplit(record["page_url"]).hostname or "unknown"] += 1
+        self.licenses[record["license"] or "unknown"] += 1
+        self.queries[record["query"] or "none"] += 1
+        self._writer().writerow([_cell(str({**record, "file_name": name, "split": split}[key])) for key in COLUMNS])
+
+    def write(self, *, title: str, form: str, filters: Sequence[str], history: Sequence[str]) -> None:
+        """Writes README.md and closes the attribution file."""
+        if self.file:
+            self.file.close()
+        parts = [
+            self._front(title, form),
+            f"# {title}\n\n{_count(self.splits.total(), 'picture')}, made with Gleaner. Each file keeps the bytes"
+            " that were downloaded; its SHA-256, real size, labels, scores and origin stand beside it.\n",
+            _table("Splits", "split", self.splits),
+            "The split goes by content: it is the same in every export, and pictures that repeat each other are on one"
+            " side.\n",
+            "## Filters\n\n" + _list(filters or ["none: all downloaded pictures that are not in quarantine"]),
+            "## How it was made\n\n" + _list(history or ["from folders; no search is recorded"]),
+            *(_table(f"Labels: {name}", "label", counts) for name, counts in sorted(self.labels.items())),
+            _table("Searches", "query", self.queries),
+            _table("Engines", "engine", self.engines),
+            _table("Sites", "site", self.hosts),
+            _table("Licences", "licence", self.licenses),
+            "Licences are as the sources state them; unknown means that none was stated, not that there is none. Clear"
+            " the rights before you pass pictures on. `attribution.csv` names title, creator, licence and page of every"
+            " picture.\n",
+        ]
+        (self.folder / "README.md").write_text("\n".join(parts), encoding="utf-8")
+
+    def _writer(self) -> Any:
+        if self.file is None:
+            self.file = (self.folder / "attribution.csv").open("w", encoding="utf-8", newline="")
+            csv.writer(self.file, lineterminator="\n").writerow(COLUMNS)
+        return csv.writer(self.file, lineterminator="\n")
+
+    def _front(self, title: str, form: str) -> str:
+        """The card's head as Hugging Face reads it."""
+        size = next((name for bound, name in SIZES if self.splits.total() < bound), "1M<n<10M")
+        lines = [
+            "---",
+            f"pretty_name: {_quoted(title)}",
+            "license: other",
+            f"size_categories:\n- {size}",
+            "tags:\n- image",
+        ]
+        if form != "imagefolder":
+            suffix = {"webdataset": "tar", "parquet": "parquet"}[form]
+            files = "\n".join(
+                f"  - split: {'validation' if split == 'val' else split}\n    path: {split}-*.{suffix}"
+                for split in self.splits
+            )
+            lines.append(f"configs:\n- config_name: default\n  data_files:\n{files}")
+        return "\n".join([*lines, "---", ""])
+
+
+def _table(title: str, column: str, counts: Counter[str]) -> str:
+    rows = [f"| {_plain(name)} | {count:,} |" for name, count in counts.most_common(SHOWN)]
+    if len(counts) > SHOWN:
+        rows.append(f"| {len(counts) - SHOWN:,} more | {sum(sorted(counts.values())[:-SHOWN]):,} |")
+    return "\n".join([f"## {title}", "", f"| {column} | pictures |", "| --- | ---: |", *rows, ""])
+
+
+def _list(lines: Sequence[str]) -> str:
+    return "\n".join(f"- {_plain(line)}" for line in lines) + "\n"
+
+
+def _plain(text: str) -> str:
+    """Text from the web in a table: no markup, no new lines, no length without end."""
+    flat = " ".join(text.split())[:120]
+    for sign in ("\\", "|", "<", "`", "[", "*", "_"):
+        flat = flat.replace(sign, "\\" + sign)
+    return flat
+
+
+def _quoted(text: str) -> str:
+    return '"' + " ".join(text.split()).replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _cell(text: str) -> str:
+    """A text that a spreadsheet would take for a formula gets an apostrophe in front."""
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t") else text
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number:,} {word}{'' if number == 1 else 's'}"

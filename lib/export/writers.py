@@ -1,0 +1,162 @@
+"""The forms of a dataset. A writer takes pictures one by one, each with its record."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import tarfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from lib.export.records import file_name
+
+FORMS = ("imagefolder", "webdataset", "parquet")
+SHARD_BYTES = 500_000_000  # half a gigabyte a shard, as Hugging Face cuts its own
+ROWS_IN_GROUP = 100  # of Parquet: pictures are large, and a reader takes a row group at once
+
+
+class Writer(Protocol):
+    """`split` is train, val or test."""
+
+    def add(self, split: str, path: Path, record: Mapping[str, Any]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass
+class ImageFolder:
+    """`<split>/<name>` (or `<split>/<label>/<name>`) with a `metadata.jsonl` for each split."""
+
+    folder: Path
+    mode: str = "copy"
+    label: str = ""
+    open_files: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, split: str, path: Path, record: Mapping[str, Any]) -> None:
+        name = file_name(record, path)
+        if self.label:
+            name = f"{record[f'label_{self.label}'] or 'unlabelled'}/{name}"
+        target = self.folder / split / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _put(path, target, self.mode)
+        if split not in self.open_files:
+            self.open_files[split] = (self.folder / split / "metadata.jsonl").open("w", encoding="utf-8", newline="")
+        self.open_files[split].write(json.dumps({"file_name": name, **record}, ensure_ascii=False) + "\n")
+
+    def close(self) -> None:
+        for file in self.open_files.values():
+            file.close()
+
+
+@dataclass
+class TarShards:
+    """`<split>-000000.tar`: each picture as `<key>.<ext>` with `<key>.json` beside it; alike bytes for alike input."""
+
+    folder: Path
+    shard_bytes: int = SHARD_BYTES
+    shards: dict[str, tuple[tarfile.TarFile, int]] = field(default_factory=dict)
+    numbers: dict[str, int] = field(default_factory=dict)
+
+    def add(self, split: str, path: Path, record: Mapping[str, Any]) -> None:
+        content, name = path.read_bytes(), file_name(record, path)
+        key, _, extension = name.rpartition(".")
+        text = json.dumps(record, ensure_ascii=False).encode()
+        shard, size = self._shard(split, len(content) + len(text))
+        for suffix, part in ((extension, content), ("json", text)):
+            entry = tarfile.TarInfo(f"{key}.{suffix}")
+            entry.size, entry.mtime, entry.mode = len(part), 0, 0o644
+            shard.addfile(entry, io.BytesIO(part))
+        self.shards[split] = (shard, size + len(content) + len(text))
+
+    def _shard(self, split: str, coming: int) -> tuple[tarfile.TarFile, int]:
+        shard, size = self.shards.get(split, (None, 0))
+        if shard is not None and size + coming <= self.shard_bytes:
+            return shard, size
+        if shard is not None:
+            shard.close()
+        number = self.numbers[split] = self.numbers.get(split, -1) + 1
+        return tarfile.open(self.folder / f"{split}-{number:06}.tar", "w", format=tarfile.GNU_FORMAT), 0
+
+    def close(self) -> None:
+        for shard, _ in self.shards.values():
+            shard.close()
+
+
+@dataclass
+class Parquet:
+    """`<split>-00000.parquet` with the column `image` as Hugging Face's Image has it, its bytes inside or its path."""
+
+    folder: Path
+    embed: bool = True
+    shard_bytes: int = SHARD_BYTES
+    rows: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    shards: dict[str, tuple[Any, int]] = field(default_factory=dict)
+    numbers: dict[str, int] = field(default_factory=dict)
+
+    def add(self, split: str, path: Path, record: Mapping[str, Any]) -> None:
+        image = {"bytes": path.read_bytes() if self.embed else None, "path": self._path(path, record)}
+        rows = self.rows.setdefault(split, [])
+        rows.append({"image": image, **record})
+        if len(rows) >= ROWS_IN_GROUP:
+            self._flush(split)
+
+    def _path(self, path: Path, record: Mapping[str, Any]) -> str:
+        return file_name(record, path) if self.embed else str(path.absolute())
+
+    def _flush(self, split: str) -> None:
+        import pyarrow
+        import pyarrow.parquet
+
+        rows = self.rows.pop(split, [])
+        if not rows:
+            return
+        table = pyarrow.Table.from_pylist(rows, schema=_schema(rows[0]))
+        writer, size = self.shards.get(split, (None, 0))
+        if writer is not None and size > self.shard_bytes:
+            writer.close()
+            writer, size = None, 0
+        if writer is None:
+            number = self.numbers[split] = self.numbers.get(split, -1) + 1
+            writer = pyarrow.parquet.ParquetWriter(self.folder / f"{split}-{number:05}.parquet", table.schema)
+        writer.write_table(table)
+        self.shards[split] = (writer, size + sum(len(row["image"]["bytes"] or b"") for row in rows))
+
+    def close(self) -> None:
+        for split in list(self.rows):
+            self._flush(split)
+        for writer, _ in self.shards.values():
+            writer.close()
+
+
+def _schema(row: Mapping[str, Any]) -> Any:
+    """Columns by name, so that an empty block has the same types; and the hint that `image` is a picture."""
+    import pyarrow
+
+    types = {"width": pyarrow.int32(), "height": pyarrow.int32()}
+    image = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
+    fields = [("image", image)]
+    for name in row:
+        if name != "image":
+            other = pyarrow.float64() if name.startswith("score_") else pyarrow.string()
+            fields.append((name, types.get(name, other)))
+    features = {"info": {"features": {"image": {"_type": "Image"}} | {n: _feature(str(t)) for n, t in fields[1:]}}}
+    return pyarrow.schema(fields, metadata={"huggingface": json.dumps(features)})
+
+
+def _feature(kind: str) -> dict[str, str]:
+    return {"dtype": {"double": "float64"}.get(kind, kind), "_type": "Value"}
+
+
+def _put(source: Path, target: Path, mode: str) -> None:
+    if target.exists():
+        return  # two contents never share a name; the same one again is the same file
+    if mode == "hardlink":
+        os.link(source.resolve(), target)
+    elif mode == "symlink":
+        os.symlink(source.resolve(), target)
+    else:
+        shutil.copyfile(source, target)

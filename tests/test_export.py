@@ -1,0 +1,236 @@
+"""Step 7's export: the same pictures in three forms, split stably, with a card; repeatable, previewable, undoable."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import tarfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from support import as_rows, drawing, dump, load_step, snapshot
+
+from lib.db import open_database
+from lib.db.files import FileRow, add_file
+from lib.export.split import Groups, Sides, parse_shares
+from lib.pictures import sha256_of
+
+step = load_step("sort")
+COUNT = 40
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    """Forty downloaded pictures; every fourth repeats the one before it by its hash, two by step 6's finding."""
+    root = tmp_path / "ws"
+    (root / "images").mkdir(parents=True)
+    with open_database(root / "gleaner.db") as db:
+        for number in range(COUNT):
+            add_picture(db, root, number)
+        contents = [row["sha256"] for row in db.rows("SELECT sha256 FROM files ORDER BY path")]
+        for number, sha256 in enumerate(contents):
+            value = (number - (number % 4 == 3)).to_bytes(8, "big")
+            db.execute(
+                "INSERT INTO hashes (sha256, kind, bits, value, algorithm) VALUES (?, 'phash', 64, ?, '')",
+                (sha256, value),
+            )
+        db.execute("INSERT INTO runs (id, step, started_at, version) VALUES (90, 'dedup', '', '')")
+        db.execute(
+            "INSERT INTO duplicates (run_id, path, sha256, group_no, keeper_path, keeper_sha256, kind, distance,"
+            " decision) VALUES (90, 'x', ?, 1, 'y', ?, 'same', 0, 'review')",
+            (contents[0], contents[1]),
+        )
+    return root
+
+
+def add_picture(db: Any, root: Path, number: int) -> None:
+    path = root / f"images/{number:02}.{'png' if number % 2 else 'jpg'}"
+    drawing(number, 60 + number, 50).save(path)
+    sha256, license_ = sha256_of(path), ("CC BY 4.0", "")[number % 2]
+    add_file(db, FileRow(sha256, f"images/{path.name}", path.stat().st_size, path.suffix[1:], 60 + number, 50))
+    db.execute(
+        "INSERT INTO images (id, engine, page_url, title, license, creator, first_seen_at)"
+        " VALUES (?, 'bing', ?, ?, ?, 'Ann', '')",
+        (f"b:{number}", f"https://site{number % 3}.example/p|{number}", f"=HYPER|LINK {number}", license_),
+    )
+    db.execute(
+        "INSERT INTO downloads (image_id, state, sha256, final_url, updated_at)"
+        " VALUES (?, 'done', ?, 'https://x/', '')",
+        (f"b:{number}", sha256),
+    )
+
+
+def sort(workspace: Path, *arguments: object) -> int:
+    return step.main([*map(str, arguments), "--workspace", str(workspace), "--workers", "1", "-q"])
+
+
+def split_of(workspace: Path) -> dict[str, str]:
+    return dict(as_rows(workspace / "gleaner.db", "SELECT sha256, label FROM labels WHERE criterion = 'split'"))
+
+
+def metadata(folder: Path) -> list[dict[str, Any]]:
+    return [
+        json.loads(line) for path in folder.rglob("metadata.jsonl") for line in path.read_text("utf-8").splitlines()
+    ]
+
+
+def test_an_imagefolder_holds_the_pictures_with_everything_known(workspace: Path) -> None:
+    assert sort(workspace, "orientation") == 0
+    assert sort(workspace, "export", "--split", "50,25,25") == 0
+    place = workspace / "export"
+    lines = metadata(place)
+    assert len(lines) == COUNT
+    for split in ("train", "val", "test"):
+        for record in metadata(place / split):
+            assert sha256_of(place / split / record["file_name"]) == record["sha256"]
+            assert record["label_orientation"] in ("landscape", "portrait", "square")
+            assert record["creator"] == "Ann" and record["width"] >= 60
+    assert len({tuple(record) for record in lines}) == 1  # the same columns everywhere
+    card = (place / "README.md").read_text("utf-8")
+    assert card.startswith("---\npretty_name: ") and f"{COUNT} pictures" in card
+    assert "| CC BY 4.0 | 20 |" in card and "| unknown | 20 |" in card and "sort orientation" in card
+    rows = list(csv.DictReader((place / "attribution.csv").open(encoding="utf-8")))
+    assert len(rows) == COUNT and all(row["title"].startswith("'=HYPER") for row in rows)
+
+
+def test_tar_shards_pair_each_picture_with_its_record(workspace: Path) -> None:
+    assert sort(workspace, "export", "--as", "webdataset", "--to", workspace / "wds") == 0
+    seen = []
+    for path in sorted((workspace / "wds").glob("*.tar")):
+        with tarfile.open(path) as shard:
+            names = shard.getnames()
+            for picture, text in zip(names[::2], names[1::2], strict=True):
+                assert picture.rpartition(".")[0] == text.removesuffix(".json")
+                content = shard.extractfile(picture)
+                record = json.load(shard.extractfile(text))  # type: ignore[arg-type]
+                assert content and np.asarray(Image.open(io.BytesIO(content.read()))).shape[1] == record["width"]
+                seen.append(record["sha256"])
+    assert len(seen) == len(set(seen)) == COUNT
+
+
+@pytest.mark.parametrize("pictures", ["embed", "reference"])
+def test_parquet_has_pictures_inside_or_by_path(pictures: str, workspace: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    assert sort(workspace, "export", "--as", "parquet", "--parquet-pictures", pictures) == 0
+    tables = [parquet.read_table(path) for path in sorted((workspace / "export").glob("*.parquet"))]
+    assert sum(table.num_rows for table in tables) == COUNT
+    assert all(b'"image": {"_type": "Image"}' in table.schema.metadata[b"huggingface"] for table in tables)
+    for row in tables[0].to_pylist():
+        source = io.BytesIO(row["image"]["bytes"]) if pictures == "embed" else row["image"]["path"]
+        assert Image.open(source).size == (row["width"], row["height"])
+
+
+def test_shards_are_cut_by_size(workspace: Path) -> None:
+    from lib.export.writers import TarShards
+
+    writer = TarShards(workspace, 20_000)
+    for number, path in enumerate(sorted((workspace / "images").iterdir())):
+        writer.add("train", path, {"sha256": f"{number:064}", "format": "jpeg"})
+    writer.close()
+    shards = sorted(workspace.glob("train-*.tar"))
+    assert len(shards) > 3
+    names = []
+    for path in shards:
+        with tarfile.open(path) as shard:
+            names += shard.getnames()
+    assert len(names) == 2 * COUNT
+
+
+def test_repeats_stay_on_one_side_and_sides_stay_when_pictures_come(workspace: Path) -> None:
+    assert sort(workspace, "export", "--split", "40,30,30") == 0
+    before = split_of(workspace)
+    hashes = as_rows(workspace / "gleaner.db", "SELECT hex(value), group_concat(sha256) FROM hashes GROUP BY 1")
+    assert any("," in contents for _, contents in hashes)
+    assert all(len({before[content] for content in contents.split(",")}) == 1 for _, contents in hashes)
+    first, second = (
+        row[0] for row in as_rows(workspace / "gleaner.db", "SELECT sha256 FROM files ORDER BY path LIMIT 2")
+    )
+    assert before[first] == before[second]
+    assert len(Counter(before.values())) == 3
+    with open_database(workspace / "gleaner.db") as db:
+        for number in range(COUNT, COUNT + 10):
+            add_picture(db, workspace, number)
+    assert sort(workspace, "export", "--split", "40,30,30", "--replace") == 0
+    after = split_of(workspace)
+    assert len(after) == COUNT + 10 and {content: after[content] for content in before} == before
+
+
+def test_a_second_export_changes_nothing_and_another_takes_no_others_place(workspace: Path, capsys: Any) -> None:
+    assert sort(workspace, "export") == 0
+    files, rows = without_database(workspace), dump(workspace / "gleaner.db")
+    assert sort(workspace, "export") == 0
+    assert without_database(workspace) == files and dump(workspace / "gleaner.db") == rows
+    assert sort(workspace, "export", "--where", "format = png") == 2
+    assert "holds something else; give another --to, or --replace" in capsys.readouterr().err
+    assert sort(workspace, "export", "--where", "format = png", "--replace") == 0
+    assert len(metadata(workspace / "export")) == COUNT // 2
+    assert sort(workspace, "--undo", "last") == 0
+    back = {name: digest for name, digest in without_database(workspace).items() if name.startswith("export/")}
+    assert {n: d for n, d in back.items() if d} == {n: d for n, d in files.items() if n.startswith("export/") and d}
+
+
+def without_database(workspace: Path) -> dict[str, str]:
+    return {name: digest for name, digest in snapshot(workspace).items() if not name.startswith("gleaner.db")}
+
+
+def test_a_dry_run_writes_nothing_and_undo_takes_all_back(workspace: Path) -> None:
+    before = snapshot(workspace)
+    assert sort(workspace, "export", "-n") == 0
+    assert snapshot(workspace) == before
+    assert sort(workspace, "orientation", "--mode", "symlink") == 0
+    before = snapshot(workspace)
+    assert sort(workspace, "export", "--mode", "hardlink", "--label", "orientation") == 0
+    assert {path.name for path in (workspace / "export/train").iterdir()} >= {"landscape", "metadata.jsonl"}
+    assert sort(workspace, "--undo", "last") == 0
+    assert set(without_database(workspace)) == {name for name in before if not name.startswith("gleaner.db")}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--mode", "move"], "never moves them"),
+        (["--split", "a,b"], "is no list of shares"),
+        (["--label", "quality", "--as", "parquet"], "only --as imagefolder has"),
+        (["--label", "quality"], "nothing is labelled by 'quality' yet"),
+        (["--where", "width > 5000"], "no picture fulfils --where"),
+    ],
+)
+def test_what_cannot_be_exported_is_said(arguments: list[str], sentence: str, workspace: Path, capsys: Any) -> None:
+    assert sort(workspace, "export", *arguments) == 2
+    assert sentence in capsys.readouterr().err
+    assert not (workspace / "export").exists()
+
+
+def test_a_folder_of_ones_own_is_exported(workspace: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for number in range(4):
+        drawing(number + 90, 80, 60).save(folder / f"{number}.png")
+    (folder / "broken.png").write_bytes(b"no picture")
+    assert sort(tmp_path / "other", "export", folder, "--to", tmp_path / "set") == 0
+    assert len(metadata(tmp_path / "set")) == 4
+
+
+# --- sides: pure -----------------------------------------------------------------------------------------------------
+
+
+def test_shares_are_kept_and_a_side_depends_on_its_content_alone() -> None:
+    shares = parse_shares("80,10,10")
+    sides = Counter(shares.side(f"content {number}") for number in range(20_000))
+    assert abs(sides["train"] / 20_000 - 0.8) < 0.01 and abs(sides["val"] / 20_000 - 0.1) < 0.01
+    assert parse_shares("1").side("x") == "train" and parse_shares("0,0,3").side("x") == "test"
+
+
+def test_groups_join_through_chains() -> None:
+    groups = Groups()
+    for one, other in (("d", "c"), ("b", "a"), ("c", "b"), ("x", "y")):
+        groups.join(one, other)
+    assert {groups.of(name) for name in "abcd"} == {"a"} and groups.of("y") == "x" and groups.of("z") == "z"
+    sides = Sides(parse_shares("50,50"), groups)
+    sides.remember([("d", "val")])
+    assert {sides.side(name) for name in "abcd"} == {"val"}
