@@ -6,9 +6,13 @@ Writes  a checked copy in backups/ first; then the rows leave, each archived in 
 Examples
     python 4_db_cleanup.py --dry-run
     python 4_db_cleanup.py
-    python 4_db_cleanup.py --rule broken_url repeated_url
+    python 4_db_cleanup.py --rule dead_host --blocklist blocked.txt
     python 4_db_cleanup.py --list-rules
+    python 4_db_cleanup.py --forget-query 3
     python 4_db_cleanup.py --undo last
+    python 4_db_cleanup.py --restore last
+    python 4_db_cleanup.py --vacuum
+    python 4_db_cleanup.py --reset hashes
 
 A picture that has been downloaded is never taken out. Where there is nothing to do, no backup is made.
 
@@ -20,13 +24,15 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lib import cli
-from lib.cleanup_rules import DEFAULT_RULES, RULE_NAMES, RULES
+from lib.cleanup_rules import RULE_NAMES, RULES
+from lib.errors import UsageError
 
 if TYPE_CHECKING:
-    from lib.cleanup import Change, Plan
+    from lib.cleanup import Plan
 
 
 class _ListRules(argparse.Action):
@@ -40,92 +46,114 @@ class _ListRules(argparse.Action):
 
 def build_parser() -> argparse.ArgumentParser:
     made = cli.parser(__doc__, "cleanup")
-    made.add_argument("--rule", nargs="+", choices=RULE_NAMES, metavar="NAME",
-                      help="apply these rules only (default: all but those to be named)")  # fmt: skip
-    made.add_argument("--list-rules", action=_ListRules, nargs=0, help="show the rules and exit")
-    made.add_argument("--examples", type=cli.whole, default=10, metavar="N",
-                      help="rows shown of each rule (default: 10)")  # fmt: skip
-    made.add_argument("--keep", type=cli.positive, default=5, metavar="N",
-                      help="backups kept, the newest ones (default: 5)")  # fmt: skip
+    add, path, words = made.add_argument, {"type": Path, "metavar": "FILE"}, {"nargs": "+", "metavar": "NAME"}
+    add("--rule", choices=RULE_NAMES, **words, help="apply these rules only (default: all but those to be named)")
+    add("--list-rules", action=_ListRules, nargs=0, help="show the rules and exit")
+    add("--blocklist", **path, help="take out what is on these domains (rule blocked_domain)")
+    add("--allowlist", **path, help="take out pictures that are on no domain of this list (rule blocked_domain)")
+    add("--min-side", type=cli.whole, default=0, metavar="PIXELS", help="the short side for the rule small_claim")
+    add("--languages", **words, help="languages that are wanted, such as en ru, for the rule wrong_language")
+    add("--examples", type=cli.whole, default=10, metavar="N", help="rows shown of each rule (default: 10)")
+    add("--keep", type=cli.positive, default=5, metavar="N", help="backups kept, the newest ones (default: 5)")
+    add("--forget-query", type=cli.positive, metavar="ID", help="take out a search and what it alone has shown")
+    add("--restore", metavar="BACKUP|last", help="put a backup back, after a backup of what is there now")
+    add("--vacuum", action="store_true", help="make the file smaller where a tenth of it or more is unused")
+    add("--reset", choices=("downloads", "hashes", "scores", "everything"), help="start a part anew; files stay")
+    add("--yes", metavar="NAME", default="", help="the workspace's name, for --reset everything in scripts")
     cli.add_dry_run(made)
     cli.add_undo(made)
     return made
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return cli.run(build_parser(), argv, work, needs="1_collect.py", alone=True)
+    return cli.run(build_parser(), argv, work, check=check, needs="1_collect.py", alone=True)
+
+
+def check(args: argparse.Namespace) -> None:
+    jobs = ("forget_query", "restore", "vacuum", "reset", "undo")
+    if len(given := [f"--{name.replace('_', '-')}" for name in jobs if getattr(args, name)]) > 1:
+        raise UsageError(f"{' and '.join(given)} are different jobs; give one of them.")
+    if given and args.rule:
+        raise UsageError(f"--rule and {given[0]} are different jobs; give one of them.")
+    if args.restore and not args.dry_run:
+        from lib.db.backup import choose_backup, set_aside_damaged
+        from lib.workspace import Workspace
+
+        workspace = Workspace(args.workspace)
+        choose_backup(workspace.backups, args.restore)
+        if aside := set_aside_damaged(workspace.database):
+            workspace.database.touch()  # an empty database for the backup to come back to
+            cli.log.warning("the damaged database was set aside as %s", aside)
 
 
 def work(session: cli.Session) -> cli.Summary:
-    if session.args.undo:
-        return undo(session)
-    from lib.cleanup import make_plan
-
-    plan = make_plan(session.db, session.args.rule or DEFAULT_RULES)
-    if not session.args.json:
-        show(plan, session.args.examples, session.dry_run)
-    backup = ""
-    if len(plan) and not session.dry_run and not session.stopping():
-        backup = apply(session, plan)
-    counts: dict[str, int | float | str] = {"rows": len(plan)}
-    for (rule, _), number in plan.counts().items():
-        counts[rule] = int(counts.get(rule, 0)) + number
-    note = f"undo with: python 4_db_cleanup.py --undo {session.run_id}" if backup else ""
-    result = as_json(session, plan, counts, backup) if session.args.json else None
-    return cli.Summary(counts, next="python 5_download.py", note=note, result=result)
+    args = session.args
+    for name, job in (("undo", undo), ("restore", restore), ("vacuum", vacuum), ("reset", reset)):
+        if getattr(args, name):
+            return job(session)
+    return clean(session)
 
 
-def apply(session: cli.Session, plan: Plan) -> str:
-    """Backup first, then everything in one transaction; gives the backup's path."""
+def clean(session: cli.Session) -> cli.Summary:
     from lib.cleanup import apply_plan
+    from lib.cleanup_jobs import choose, plan
+    from lib.cleanup_show import as_json, plan_lines
     from lib.db.backup import make_backup
 
-    backup = make_backup(session.db, session.workspace.backups, session.args.keep)
-    cli.log.info("backup: %s", backup)
-    apply_plan(session.db, session.run_id, plan, bar=session.bar)
-    return session.workspace.to_text(backup)
+    args, db = session.args, session.db
+    choice = choose(args.rule, args.blocklist, args.allowlist, args.min_side, args.languages)
+    found: Plan = plan(db, choice, args.forget_query)
+    if not args.json:
+        print(*map(cli.clean, plan_lines(found, args.examples, session.dry_run)), sep="\n", end="\n" if found else "")
+    backup = ""
+    if len(found) and not session.dry_run and not session.stopping():
+        backup = session.workspace.to_text(make_backup(db, session.workspace.backups, args.keep))
+        cli.log.info("backup: %s", backup)
+        apply_plan(db, session.run_id, found, bar=session.bar)
+    counts = {"rows": len(found), **found.by_rule()}
+    note = f"undo with: python 4_db_cleanup.py --undo {session.run_id}" if backup else ""
+    head = {"step": session.step, "run": session.run_id or None, "dry_run": session.dry_run, "exit_code": 0}
+    result = {**head, **as_json(found, counts, args.examples, backup)} if args.json else None
+    return cli.Summary(dict(counts), next="python 5_download.py", note=note, result=result)
 
 
 def undo(session: cli.Session) -> cli.Summary:
-    from lib.actions import run_to_undo
-    from lib.cleanup import undo as undo_run
+    from lib.cleanup import undo_named
 
-    run_id = run_to_undo(session.db, "cleanup", session.args.undo)
-    if run_id is None:
-        return cli.Summary({"undone": 0}, note="there is nothing to undo")
-    counts = undo_run(session.db, run_id, dry_run=session.dry_run, bar=session.bar)
-    note = "a later run took the pictures of some rows out: undo that run first" if counts["missing_parent"] else ""
-    return cli.Summary({"undone": 0, **{k: v for k, v in counts.items() if v}}, note=note)
+    counts, note = undo_named(session.db, session.args.undo, dry_run=session.dry_run, bar=session.bar)
+    return cli.Summary(dict(counts), note=note)
 
 
-def show(plan: Plan, examples: int, dry_run: bool) -> None:
-    """The plan as a table, then a few rows of every rule."""
-    counts = plan.counts()
-    if not counts:
-        return
-    print(f"{'rule':<16} {'table':<16} {'rows':>10}")
-    for (rule, table), number in counts.items():
-        print(f"{rule:<16} {table:<16} {number:>10,}")
-    for rule in dict.fromkeys(rule for rule, _ in counts):
-        for change in plan.examples(rule, examples):
-            print(cli.clean(sentence(change, dry_run)))
+def restore(session: cli.Session) -> cli.Summary:
+    from lib.cleanup_jobs import restore as put_back
+
+    name, keep = session.args.restore, session.args.keep
+    chosen, saved, session.run_id = put_back(session.db, session.workspace, name, keep, dry_run=session.dry_run)
+    note = f"what was there before: {saved}" if saved else ""
+    return cli.Summary({"restored": chosen.name}, note=note)
 
 
-def sentence(change: Change, dry_run: bool) -> str:
-    verb = "complete" if change.url else "remove"
-    key = " ".join(str(part) for part in change.key)
-    shown = f"  {change.shown[:100]!r}" if change.table == "image_variants" else ""
-    return f"{'would ' if dry_run else ''}{verb}  {change.table} {key}{shown}  ({change.rule}: {change.reason})"
+def vacuum(session: cli.Session) -> cli.Summary:
+    from lib.upkeep import make_smaller
+
+    counts, note = make_smaller(session.db, session.workspace, dry_run=session.dry_run)
+    return cli.Summary(dict(counts), note=note)
 
 
-def as_json(session: cli.Session, plan: Plan, counts: dict[str, Any], backup: str) -> dict[str, Any]:
-    rows = [{"rule": rule, "table": table, "rows": number} for (rule, table), number in plan.counts().items()]
-    shown = [change for rule in RULE_NAMES for change in plan.examples(rule, session.args.examples)]
-    examples = [
-        {"rule": c.rule, "table": c.table, "key": list(c.key), "reason": c.reason, "shown": c.shown} for c in shown
-    ]
-    head = {"step": session.step, "run": session.run_id or None, "dry_run": session.dry_run, "exit_code": 0}
-    return {**head, "counts": counts, "plan": rows, "examples": examples, "backup": backup}
+def reset(session: cli.Session) -> cli.Summary:
+    from lib import upkeep
+    from lib.cleanup_show import reset_lines
+
+    args = session.args
+    found = upkeep.plan_reset(session.db, args.reset, args.examples)
+    if not args.json:
+        print(*map(cli.clean, reset_lines(found)), sep="\n", end="\n" if found.rows else "")
+    if session.dry_run or not found.rows:
+        return cli.Summary({"rows": sum(found.rows.values()), **found.rows})
+    if args.reset == "everything":
+        upkeep.confirm(session.workspace, args.yes, input if sys.stdin.isatty() else None)
+    backup = upkeep.reset(session.db, session.workspace, args.reset, args.keep)
+    return cli.Summary({"rows": sum(found.rows.values()), **found.rows}, note=f"backup: {backup}")
 
 
 if __name__ == "__main__":

@@ -14,10 +14,13 @@ from typing import Any
 
 import orjson
 
-from lib.cleanup_rules import DEFAULT_RULES, RULE_NAMES, is_private, url_fault
+from lib.actions import run_to_undo
+from lib.cleanup_named import NO_OPTIONS, Options, named_addresses, named_pictures
+from lib.cleanup_rules import DEFAULT_RULES, FORGOTTEN, PICTURE_RULES, RULE_NAMES, is_private, url_fault
 from lib.db import Database
 from lib.db import actions as journal
 from lib.db import cleanup as store
+from lib.db import cleanup_named as named
 from lib.db.actions import Action
 from lib.db.cleanup import Key
 from lib.progress import BarFactory, no_bar
@@ -25,7 +28,7 @@ from lib.times import utc_now
 
 BLOCK = 500
 # The journal is written in this order and undone from its end: parents come back first.
-_LEAVING_ORDER = ("downloads", "results", "image_variants", "images")
+_LEAVING_ORDER = ("downloads", "results", "image_variants", "images", "responses", "queries")
 
 
 @dataclass(frozen=True)
@@ -52,8 +55,16 @@ class Plan:
     def counts(self) -> Counter[tuple[str, str]]:
         """Rows by (rule, table), in the order of the rules."""
         found = Counter((change.rule, change.table) for change in self.changes.values())
-        order = sorted(found, key=lambda pair: (RULE_NAMES.index(pair[0]), list(store.KEYS).index(pair[1])))
+        names = (*RULE_NAMES, FORGOTTEN)
+        order = sorted(found, key=lambda pair: (names.index(pair[0]), list(store.KEYS).index(pair[1])))
         return Counter({pair: found[pair] for pair in order})
+
+    def by_rule(self) -> Counter[str]:
+        """Rows by rule, in the order of the rules."""
+        found: Counter[str] = Counter()
+        for (rule, _), number in self.counts().items():
+            found[rule] += number
+        return found
 
     def examples(self, rule: str, most: int) -> list[Change]:
         """The first few changes of a rule."""
@@ -64,19 +75,35 @@ class Plan:
         return len(self.changes)
 
 
-def make_plan(db: Database, rules: Sequence[str] = DEFAULT_RULES) -> Plan:
+def make_plan(db: Database, rules: Sequence[str] = DEFAULT_RULES, options: Options = NO_OPTIONS) -> Plan:
     """What the rules would change now. Nothing is written."""
     plan = Plan()
+    store.prepare_for_plans(db)
     for find in (_doubtful, _repeated, _private, _expired):
         for change in find(db, rules):
             plan.add(change)
+    for rule, number, reason, url in named_addresses(db, rules, options):
+        plan.add(Change("image_variants", (number,), rule, reason, url))
+    for rule, image_ids in named_pictures(db, rules, options):
+        _plan_images(db, plan, rule, image_ids)
+    wrong = store.mismatched_tables(db) if {"orphan", "no_address", "no_result"} & set(rules) else set()
     if "orphan" in rules:
-        for table, key, parent in store.orphans(db):
+        for table, key, parent in store.orphans(db, [table for table in store.CHILDREN if table in wrong]):
             plan.add(Change(table, key, "orphan", f"not_in_{parent}", str(key[-1])))
     if "no_address" in rules:
-        _plan_images(db, plan, "no_address", [*store.images_without_address(db), *_bereft(db, plan)])
-    if "no_result" in rules:
+        without = store.images_without_address(db) if "image_variants" in wrong else []
+        _plan_images(db, plan, "no_address", [*without, *_bereft(db, plan)])
+    if "no_result" in rules and "results" in wrong:
         _plan_images(db, plan, "no_result", store.images_without_result(db))
+    return plan
+
+
+def plan_to_forget(db: Database, query_id: int) -> Plan:
+    """A search with its answers and results, and the pictures that it alone shows and that have no file."""
+    plan = Plan()
+    _plan_images(db, plan, FORGOTTEN, named.images_only_of(db, query_id))
+    for table, key in named.rows_of_query(db, query_id):
+        plan.add(Change(table, key, FORGOTTEN, "of_this_search", str(key[-1])))
     return plan
 
 
@@ -111,6 +138,16 @@ def undo(db: Database, run_id: int, *, dry_run: bool = False, bar: BarFactory = 
     if left := journal.count_actions(db, run_id, "done"):
         counts["missing_parent"] = left
     return counts
+
+
+def undo_named(db: Database, name: str, *, dry_run: bool, bar: BarFactory = no_bar) -> tuple[dict[str, int], str]:
+    """Undoes the run that is meant; gives the counts and what there is to say."""
+    run_id = run_to_undo(db, "cleanup", name)
+    if run_id is None:
+        return {"undone": 0}, "there is nothing to undo"
+    counts = undo(db, run_id, dry_run=dry_run, bar=bar)
+    note = "a later run took the pictures of some rows out: undo that run first" if counts["missing_parent"] else ""
+    return {"undone": 0, **{outcome: count for outcome, count in counts.items() if count}}, note
 
 
 # --- rules ---------------------------------------------------------------------------------------------------------
@@ -199,8 +236,7 @@ def _apply_block(db: Database, run_id: int, table: str, changes: list[Change], s
     present = [
         change
         for change in changes
-        if (row := by_key.get(change.key))
-        and not (change.rule in ("no_address", "no_result") and row.get("image_id", row.get("id")) in staying)
+        if (row := by_key.get(change.key)) and not (change.rule in PICTURE_RULES and _picture_of(table, row) in staying)
     ]
     journal.insert_actions(db, run_id, (_action(change, by_key[change.key]) for change in present), state="done")
     store.delete_rows(db, table, [change.key for change in present if not change.url])
@@ -208,6 +244,10 @@ def _apply_block(db: Database, run_id: int, table: str, changes: list[Change], s
         if change.url:
             store.set_url(db, change.key[0], change.url)
     return len(present)
+
+
+def _picture_of(table: str, row: dict[str, Any]) -> Any:
+    return row["id"] if table == "images" else row.get("image_id")
 
 
 def _action(change: Change, row: dict[str, Any]) -> Action:
@@ -220,6 +260,7 @@ def _action(change: Change, row: dict[str, Any]) -> Action:
 
 
 def _undo_some(db: Database, run_id: int, orphans: bool, counts: Counter[str], update: Callable[[float], Any]) -> None:
+    given_away = named.taken_numbers(db, _archived_queries(db, run_id))
     store.without_foreign_keys(db, orphans)
     try:
         with db.transaction():
@@ -229,12 +270,23 @@ def _undo_some(db: Database, run_id: int, orphans: bool, counts: Counter[str], u
                     continue
                 if not orphans and action.reason == "orphan":
                     continue
+                if _number_of_query(action.table_name, row) in given_away:
+                    continue  # the number is another search's now: these results must not become that one's
                 if outcome := _undo_one(db, action, row):
                     counts[outcome] += 1
                     journal.set_state(db, [action.id], "undone")
                     update(1)
     finally:
         store.without_foreign_keys(db, False)
+
+
+def _archived_queries(db: Database, run_id: int) -> list[dict[str, Any]]:
+    actions = journal.iter_actions(db, run_id, "done")
+    return [orjson.loads(action.payload) for action in actions if action.table_name == "queries"]
+
+
+def _number_of_query(table: str, row: dict[str, Any]) -> Any:
+    return row["id"] if table == "queries" else row.get("query_id")
 
 
 def _undo_one(db: Database, action: Action, row: dict[str, Any]) -> str:

@@ -124,8 +124,23 @@ def test_each_rule_alone_can_be_undone(dirty: Path, rule: str) -> None:
     connection.execute("UPDATE image_variants SET url = 'http://10.0.0.1/' || id WHERE image_id = ?", (picture(9),))
     connection.commit()
     connection.close()
+    connection = sqlite3.connect(dirty)
+    connection.execute(
+        "UPDATE images SET title = 'Старый каменный мост', width = 9, is_shop = 1 WHERE id = ?", (picture(7),)
+    )
+    tried = "SELECT json_group_array(json_object('variant', id, 'reason', 'dns_error')) FROM image_variants"
+    connection.execute(f"UPDATE downloads SET state = 'failed', log = ({tried} WHERE image_id = ?) WHERE image_id = ?",
+                       (picture(7), picture(7)))  # fmt: skip
+    connection.execute(
+        "UPDATE image_variants SET url = 'https://gone.example/' || id WHERE image_id = ?", (picture(7),)
+    )
+    connection.commit()
+    connection.close()
+    (dirty.parent / "blocked.txt").write_text("site1.example.org", encoding="utf-8")
+    options = {"blocked_domain": ["--blocklist", dirty.parent / "blocked.txt"], "small_claim": ["--min-side", 10],
+               "wrong_language": ["--languages", "en"]}  # fmt: skip
     before = dump(dirty, without=CONTENT)
-    assert clean_up(dirty, "--rule", rule) == 0
+    assert clean_up(dirty, "--rule", rule, *options.get(rule, [])) == 0
     assert as_rows(dirty, "SELECT DISTINCT reason FROM actions") == [(rule,)]
     assert clean_up(dirty, "--undo", "last") == 0
     assert dump(dirty, without=CONTENT) == before

@@ -1,4 +1,4 @@
-"""Whole copies of the database, made while others may use it, checked before they count."""
+"""Whole copies of the database, made while others may use it, checked before they count, and how they come back."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import time
 from datetime import datetime, timezone
 from pathlib import Path
 
-from lib.db.connection import Database
-from lib.errors import GleanerError
+from lib.db.connection import BUSY_TIMEOUT_MS, Database
+from lib.db.migrations import migrate, schema_version
+from lib.errors import GleanerError, UsageError
 
 _NAME = re.compile(r"gleaner-\d{8}T\d{6}Z(?:-\d+)?\.db")
 
@@ -42,6 +43,73 @@ def list_backups(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     return sorted((path for path in folder.iterdir() if _NAME.fullmatch(path.name)), key=_age, reverse=True)
+
+
+def choose_backup(folder: Path, name: str) -> Path:
+    """The copy that is meant: `last`, a name in the folder, or a path. Raises UsageError when there is none."""
+    found = list_backups(folder)
+    if name == "last":
+        if found:
+            return found[0]
+        raise UsageError(f"--restore: there is no backup in {folder}.")
+    for path in (Path(name), folder / name):
+        if path.is_file():
+            return path
+    shown = ", ".join(path.name for path in found[:5]) or "none"
+    raise UsageError(f"--restore: there is no {name}; the newest backups are {shown}.")
+
+
+def restore_backup(db: Database, copy: Path) -> None:
+    """Puts a copy in the place of the database's content, in one transaction: after a kill it is as before.
+
+    Raises UsageError for a copy that is damaged or no database of ours.
+    """
+    source = sqlite3.connect(f"{copy.resolve().as_uri()}?immutable=1", uri=True, timeout=BUSY_TIMEOUT_MS / 1000)
+    try:
+        _check_copy(source, copy)
+        source.backup(db.connection)
+    finally:
+        source.close()
+    migrate(db.connection)
+
+
+def set_aside_damaged(database: Path) -> Path | None:
+    """Moves a database that cannot be read out of the way, with its log; None where it is sound or not there."""
+    if not database.exists() or _is_sound(database):
+        return None
+    stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
+    aside = database.with_name(f"{database.name}.damaged-{stamp}")
+    for suffix in ("-wal", "-shm", ""):  # the file itself last: until then a kill leaves it to be found damaged again
+        path = database.with_name(database.name + suffix)
+        if path.exists():
+            os.replace(path, aside.with_name(aside.name + suffix))
+    return aside
+
+
+def _is_sound(database: Path) -> bool:
+    connection = sqlite3.connect(database, timeout=BUSY_TIMEOUT_MS / 1000)
+    try:
+        connection.execute("PRAGMA query_only = ON")
+        return bool(connection.execute("PRAGMA quick_check(1)").fetchone()[0] == "ok")
+    except sqlite3.OperationalError as error:
+        return "not a database" not in str(error) and "malformed" not in str(error)
+    except sqlite3.DatabaseError:
+        return False
+    finally:
+        connection.close()
+
+
+def _check_copy(source: sqlite3.Connection, copy: Path) -> None:
+    try:
+        version = int(source.execute("PRAGMA user_version").fetchone()[0])
+        tables = {row[0] for row in source.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        sound = source.execute("PRAGMA integrity_check(1)").fetchone()[0]
+    except sqlite3.DatabaseError as error:
+        raise UsageError(f"--restore: {copy} is damaged or no database ({error}); choose another.") from None
+    if sound != "ok":
+        raise UsageError(f"--restore: {copy} is damaged ({sound}); choose another.")
+    if not {"images", "responses", "runs"} <= tables or not 0 < version <= schema_version():
+        raise UsageError(f"--restore: {copy} is no backup of this version or an older one; choose another.")
 
 
 def _copy(db: Database, path: Path) -> None:

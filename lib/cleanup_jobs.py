@@ -1,0 +1,69 @@
+"""What step 4 was asked to do, as one plan to show and one to apply: rules, a search to forget, a reset."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lib.cleanup import Plan, make_plan, plan_to_forget
+from lib.cleanup_named import SCRIPTS, Options
+from lib.cleanup_rules import DEFAULT_RULES
+from lib.db import Database
+from lib.db.backup import choose_backup, list_backups, make_backup, restore_backup
+from lib.db.cleanup_named import query_name
+from lib.db.runs import start_run
+from lib.domain_lists import read_lists
+from lib.errors import UsageError
+from lib.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which rules, with what they go by."""
+
+    rules: tuple[str, ...] = DEFAULT_RULES
+    options: Options = field(default_factory=Options)
+
+
+def choose(
+    rules: list[str] | None, blocklist: Path | None, allowlist: Path | None, min_side: int, languages: list[str] | None
+) -> Choice:
+    """The rules that were named, and those that an option implies. Raises UsageError for a rule without its option."""
+    lists = read_lists(blocklist, allowlist)
+    if wrong := [language for language in languages or () if language not in SCRIPTS]:
+        raise UsageError(f"--languages: {wrong[0]!r} is not known; known are {' '.join(SCRIPTS)}.")
+    given = {"blocked_domain": bool(lists), "small_claim": bool(min_side), "wrong_language": bool(languages)}
+    flags = {
+        "blocked_domain": "--blocklist or --allowlist",
+        "small_claim": "--min-side",
+        "wrong_language": "--languages",
+    }
+    for rule, flag in flags.items():
+        if rule in (rules or ()) and not given[rule]:
+            raise UsageError(f"the rule {rule} goes by {flag}; give it.")
+    implied = [rule for rule, is_given in given.items() if is_given and rule not in (rules or DEFAULT_RULES)]
+    return Choice((*(rules or DEFAULT_RULES), *implied), Options(lists, min_side, tuple(languages or ())))
+
+
+def plan(db: Database, choice: Choice, forget: int | None) -> Plan:
+    """What would be changed. Raises UsageError for a search that is not there."""
+    if forget is None:
+        return make_plan(db, choice.rules, choice.options)
+    if query_name(db, forget) is None:
+        raise UsageError(f"--forget-query: there is no search {forget}; `3_domain_report.py --by query` shows them.")
+    return plan_to_forget(db, forget)
+
+
+def restore(
+    db: Database, workspace: Workspace, name: str, keep: int, *, dry_run: bool
+) -> tuple[Path, Path | None, int]:
+    """Puts a backup back, after a backup of what is there now; gives (what came back, the new backup, this run's
+    number in what came back: it knows nothing of this run yet)."""
+    chosen = choose_backup(workspace.backups, name)
+    if dry_run:
+        return chosen, None, 0
+    # One more is kept while the chosen one is among them, or rotation might take it away before it is read.
+    kept = max(keep, len(list_backups(workspace.backups)) + 1)
+    saved = make_backup(db, workspace.backups, kept)
+    restore_backup(db, chosen)
+    return chosen, saved, start_run(db, "cleanup", {"restore": chosen.name})

@@ -1,0 +1,105 @@
+"""The rules of step 4 that are applied only when named, and the options that they go by."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from lib.db import Database
+from lib.db import cleanup as store
+from lib.db import cleanup_named as named
+from lib.domain_lists import DomainLists
+from lib.domains import host_of
+
+UNREACHABLE = {"dns_error", "connect_error", "timeout"}  # step 5's words for a host that did not answer
+DEAD_AFTER = 3  # addresses of a host that step 5 has tried: fewer may be an accident
+LETTERS = 8  # fewer tell no language
+
+# The scripts that languages are written in, as the first word of their letters' Unicode names.
+SCRIPTS = {
+    **dict.fromkeys("en de fr es it pt nl pl cs sv da no fi tr vi id ro hu".split(), ("LATIN",)),
+    **dict.fromkeys("ru uk be bg kk mk".split(), ("CYRILLIC",)),
+    "sr": ("CYRILLIC", "LATIN"),
+    "zh": ("CJK",),
+    "ja": ("CJK", "HIRAGANA", "KATAKANA"),
+    "ko": ("HANGUL", "CJK"),
+    "ar": ("ARABIC",),
+    "fa": ("ARABIC",),
+    "he": ("HEBREW",),
+    "el": ("GREEK",),
+    "hi": ("DEVANAGARI",),
+    "th": ("THAI",),
+    "ka": ("GEORGIAN",),
+    "hy": ("ARMENIAN",),
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What some rules need: lists of domains, the shortest side in pixels, the languages that are wanted."""
+
+    lists: DomainLists = field(default_factory=DomainLists)
+    min_side: int = 0
+    languages: tuple[str, ...] = ()
+
+
+NO_OPTIONS = Options()
+
+
+def named_addresses(db: Database, rules: Sequence[str], options: Options) -> Iterator[tuple[str, int, str, str]]:
+    """(rule, variant, reason, URL) of the addresses that `dead_host` and `blocked_domain` take."""
+    dead = dead_hosts(db) if "dead_host" in rules else frozenset()
+    block = options.lists.block if "blocked_domain" in rules else frozenset()
+    if not dead and not block:
+        return
+    only_block = DomainLists(block)
+    for number, _, url in store.all_addresses(db):
+        host = host_of(url)
+        if host in dead:
+            yield "dead_host", number, "never_answered", url
+        elif block and (reason := only_block.refusal(host)):
+            yield "blocked_domain", number, reason, url
+
+
+def named_pictures(db: Database, rules: Sequence[str], options: Options) -> Iterator[tuple[str, list[str]]]:
+    """(rule, pictures) of the rules that take whole pictures."""
+    if "blocked_domain" in rules and options.lists:
+        hosts = [host for host in named.hosts_of_images(db) if options.lists.refusal(host)]
+        yield "blocked_domain", named.images_of_hosts(db, hosts)
+    if "small_claim" in rules:
+        yield "small_claim", named.small_images(db, options.min_side)
+    if "advert" in rules:
+        yield "advert", named.shop_images(db)
+    if "wrong_language" in rules:
+        wanted = frozenset(script for language in options.languages for script in SCRIPTS[language])
+        yield "wrong_language", [image_id for image_id, text in named.titles(db) if is_foreign(text, wanted)]
+
+
+def dead_hosts(db: Database) -> frozenset[str]:
+    """Hosts of which step 5 has tried several addresses and not one ever answered."""
+    tried: Counter[str] = Counter()
+    alive: set[str] = set()
+    for url, reason, won in named.tried_addresses(db):
+        host = host_of(url)
+        tried[host] += 1
+        if won or reason not in UNREACHABLE:
+            alive.add(host)
+    alive.update(host_of(url) for url in named.won_addresses(db))
+    return frozenset(host for host, count in tried.items() if host and count >= DEAD_AFTER and host not in alive)
+
+
+def is_foreign(text: str, wanted: frozenset[str]) -> bool:
+    """Whether most letters of a text belong to none of the wanted scripts. A text with few letters is not judged."""
+    letters = [c for c in text[:500] if c.isalpha()]
+    if len(letters) < LETTERS:
+        return False
+    return sum(script_of(c) in wanted for c in letters) * 2 < len(letters)
+
+
+@lru_cache(maxsize=4096)
+def script_of(letter: str) -> str:
+    """The first word of a letter's Unicode name: LATIN, CYRILLIC, CJK …; empty where it has none."""
+    return unicodedata.name(letter, "").partition(" ")[0]

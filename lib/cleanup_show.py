@@ -1,0 +1,50 @@
+"""Step 4's plans as a person reads them and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from lib.cleanup import Change, Plan
+from lib.upkeep import Reset
+
+
+def plan_lines(plan: Plan, examples: int, dry_run: bool) -> Iterator[str]:
+    """The plan as a table, then a few rows of every rule."""
+    counts = plan.counts()
+    if not counts:
+        return
+    yield f"{'rule':<16} {'table':<16} {'rows':>10}"
+    for (rule, table), number in counts.items():
+        yield f"{rule:<16} {table:<16} {number:>10,}"
+    for change in _examples(plan, examples):
+        yield _sentence(change, dry_run)
+
+
+def reset_lines(reset: Reset) -> list[str]:
+    """A reset as a table, then a few rows of every table."""
+    verb = "make pending" if reset.what == "downloads" else "remove"
+    lines = [f"{table:<16} {rows:>10,}" for table, rows in reset.rows.items()]
+    return lines + [f"{verb}  {table}  {shown}" for table, found in reset.examples.items() for shown in found]
+
+
+def as_json(plan: Plan, counts: dict[str, Any], examples: int, backup: str) -> dict[str, Any]:
+    """The plan as data: rows by rule and table, and examples."""
+    rows = [{"rule": rule, "table": table, "rows": number} for (rule, table), number in plan.counts().items()]
+    shown = [
+        {"rule": c.rule, "table": c.table, "key": list(c.key), "reason": c.reason, "shown": c.shown}
+        for c in _examples(plan, examples)
+    ]
+    return {"counts": counts, "plan": rows, "examples": shown, "backup": backup}
+
+
+def _examples(plan: Plan, examples: int) -> list[Change]:
+    rules = dict.fromkeys(rule for rule, _ in plan.counts())
+    return [change for rule in rules for change in plan.examples(rule, examples)]
+
+
+def _sentence(change: Change, dry_run: bool) -> str:
+    verb = "complete" if change.url else "remove"
+    key = " ".join(str(part) for part in change.key)
+    shown = f"  {change.shown[:100]!r}" if change.table == "image_variants" else ""
+    return f"{'would ' if dry_run else ''}{verb}  {change.table} {key}{shown}  ({change.rule}: {change.reason})"

@@ -1,0 +1,252 @@
+"""Step 4 beyond the rules: searches forgotten, backups put back, the file made smaller, parts started anew."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import threading
+from pathlib import Path
+
+import pytest
+from support import as_rows, dump, load_step, snapshot
+from yandex_answers import entity, make_workspace, xhr
+
+from lib.cleanup_named import is_foreign
+from lib.db import open_database
+from lib.db.ingest import ensure_query
+
+STEP = load_step("cleanup")
+INGEST = load_step("ingest")
+CONTENT = ("runs", "actions")
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    """Two searches that share a picture."""
+    answers = {("a", 0, "xhr"): xhr([entity(1), entity(2), entity(3)]), ("b", 0, "xhr"): xhr([entity(3), entity(4)])}
+    made = make_workspace(tmp_path / "ws", answers)
+    assert INGEST.main(["--workspace", str(made.parent), "-q"]) == 0
+    return made
+
+
+def run(database: Path, *arguments: object) -> int:
+    return STEP.main(["--workspace", str(database.parent), "-q", *map(str, arguments)])
+
+
+def change(database: Path, sql: str) -> None:
+    with open_database(database) as db:
+        db.execute(sql)
+
+
+# --- a search forgotten --------------------------------------------------------------------------------------------
+
+
+def test_a_forgotten_search_takes_what_it_alone_has_shown(database: Path) -> None:
+    change(database, f"UPDATE downloads SET state = 'done' WHERE image_id = 'yandex:{2:032x}'")
+    before, files = dump(database, without=CONTENT), snapshot(database.parent / "xhr")
+    assert run(database, "--forget-query", 1, "--dry-run") == 0 and dump(database, without=CONTENT) == before
+    assert run(database, "--forget-query", 1) == 0
+    left = [name[-1] for (name,) in as_rows(database, "SELECT id FROM images ORDER BY id")]
+    assert left == ["2", "3", "4"]  # the downloaded one and the shared one stay
+    assert as_rows(database, "SELECT text FROM queries") == [("b",)]
+    assert as_rows(database, "SELECT count(*) FROM responses") == [(1,)]
+    assert as_rows(database, "PRAGMA foreign_key_check") == []
+    assert snapshot(database.parent / "xhr") == files
+    assert run(database, "--undo", "last") == 0
+    assert dump(database, without=CONTENT) == before
+
+
+def test_undo_never_gives_results_to_another_search_of_the_same_number(database: Path) -> None:
+    assert run(database, "--forget-query", 2) == 0
+    with open_database(database) as db, db.transaction():
+        assert ensure_query(db, "yandex", "keyword", "new", run_id=1) == 2
+    assert run(database, "--undo", "last") == 0
+    assert as_rows(database, "SELECT count(*) FROM results WHERE query_id = 2") == [(0,)]
+    assert as_rows(database, "SELECT text FROM queries WHERE id = 2") == [("new",)]
+    change(database, "DELETE FROM queries WHERE id = 2")
+    assert run(database, "--undo", "last") == 0
+    assert as_rows(database, "SELECT count(*) FROM results WHERE query_id = 2") == [(2,)]
+
+
+# --- backups -------------------------------------------------------------------------------------------------------
+
+
+def make_backup(database: Path) -> Path:
+    """A backup as a run of the rules makes it, with nothing changed in the end."""
+    change(
+        database, "INSERT INTO image_variants (image_id, kind, url) SELECT id, 'dup', 'ftp://x/' FROM images LIMIT 1"
+    )
+    assert run(database) == 0
+    return next((database.parent / "backups").iterdir())
+
+
+def test_a_backup_comes_back_whole_and_what_was_there_is_kept(database: Path) -> None:
+    copy = make_backup(database)
+    wanted = dump(copy)
+    change(database, "DELETE FROM image_variants")
+    before = snapshot(database.parent)
+    assert run(database, "--restore", "last", "--dry-run") == 0 and snapshot(database.parent) == before
+    assert run(database, "--restore", copy.name) == 0
+    assert dump(database) == wanted
+    assert as_rows(database, "PRAGMA journal_mode") == [("wal",)]
+    newest = max((database.parent / "backups").iterdir(), key=lambda path: path.stat().st_mtime)
+    assert as_rows(newest, "SELECT count(*) FROM image_variants") == [(0,)]
+    assert run(database) == 0  # and the steps go on
+
+
+def test_a_backup_comes_back_over_a_damaged_database(database: Path) -> None:
+    copy = make_backup(database)
+    body = bytearray(database.read_bytes())
+    body[200:9000] = b"\xff" * 8800
+    database.write_bytes(bytes(body))
+    assert run(database) == 1
+    assert run(database, "--restore", "last") == 0
+    assert dump(database) == dump(copy)
+    aside = [path for path in database.parent.iterdir() if ".damaged-" in path.name]
+    assert sorted(path.name[-4:] for path in aside)[:1] and min(aside).read_bytes() == bytes(body)
+
+
+@pytest.mark.parametrize("kind", ["text", "cut", "foreign"])
+def test_what_is_no_backup_is_refused(database: Path, tmp_path: Path, kind: str, capsys) -> None:
+    bad = tmp_path / "bad.db"
+    if kind == "text":
+        bad.write_text("no database at all, but long enough to be looked at" * 50)
+    elif kind == "cut":
+        bad.write_bytes(make_backup(database).read_bytes()[:20_000])
+    else:
+        connection = sqlite3.connect(bad)
+        connection.execute("CREATE TABLE images (id)")
+        connection.close()
+    before = dump(database)
+    assert run(database, "--restore", bad) == 2
+    said = capsys.readouterr().err
+    assert "choose another" in said and "Traceback" not in said and dump(database) == before
+
+
+def test_a_reader_is_not_disturbed_by_a_restore(database: Path) -> None:
+    make_backup(database)
+    reader = sqlite3.connect(database)
+    reader.execute("BEGIN")
+    before = reader.execute("SELECT count(*) FROM image_variants").fetchone()
+    released = threading.Timer(1.0, lambda: None)
+    released.start()
+    assert run(database, "--restore", "last") == 0
+    assert reader.execute("SELECT count(*) FROM image_variants").fetchone() == before
+    reader.close()
+
+
+# --- the file ------------------------------------------------------------------------------------------------------
+
+
+def test_the_file_is_made_smaller_only_where_that_pays(database: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = dump(database)
+    assert STEP.main(["--workspace", str(database.parent), "--vacuum"]) == 0
+    assert "too little is unused" in capsys.readouterr().err
+    change(database, "CREATE TABLE waste AS WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)"
+                     " SELECT i, hex(randomblob(60)) FROM n")  # fmt: skip
+    change(database, "DROP TABLE waste")
+    size = database.stat().st_size
+    assert run(database, "--vacuum", "--dry-run") == 0 and database.stat().st_size == size
+    assert run(database, "--vacuum") == 0
+    assert database.stat().st_size < size / 2 and dump(database) == rows
+
+
+# --- starting anew -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def used(database: Path) -> Path:
+    with open_database(database) as db:
+        db.execute("INSERT INTO files (sha256, path, bytes, format, added_at) VALUES ('aa', 'images/a', 1, 'png', '')")
+        db.execute("UPDATE downloads SET state = 'done', sha256 = 'aa', attempts = 2")
+        db.execute("INSERT INTO hashes (sha256, kind, bits, algorithm) VALUES ('aa', 'phash', 64, '1')")
+        db.execute("INSERT INTO scores (sha256, metric, version, created_at) VALUES ('aa', 'm', '1', '')")
+    return database
+
+
+RESETS = [
+    ("downloads", "SELECT count(*) FROM downloads WHERE state <> 'pending' OR sha256 IS NOT NULL", "hashes"),
+    ("hashes", "SELECT count(*) FROM hashes", "scores"),
+    ("scores", "SELECT count(*) FROM scores", "hashes"),
+]
+
+
+@pytest.mark.parametrize(("what", "emptied", "kept"), RESETS, ids=[case[0] for case in RESETS])
+def test_a_part_is_started_anew_and_can_come_back(used: Path, what: str, emptied: str, kept: str, capsys) -> None:
+    before = dump(used)
+    assert run(used, "--reset", what, "--dry-run") == 0
+    assert what in capsys.readouterr().out and dump(used) == before
+    assert run(used, "--reset", what) == 0
+    assert as_rows(used, emptied) == [(0,)] and as_rows(used, f"SELECT count(*) FROM {kept}") == [(1,)]
+    assert as_rows(used, "SELECT count(*) FROM files") == [(1,)]
+    now = dump(used)
+    assert run(used, "--reset", what) == 0 and dump(used) == now
+    assert len(list((used.parent / "backups").iterdir())) == 1  # nothing to do makes no backup
+    assert run(used, "--restore", "last") == 0 and dump(used) == before
+
+
+@pytest.mark.parametrize("name", ["", "other"])
+def test_everything_goes_only_by_name(used: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    before = dump(used)
+    assert run(used, "--reset", "everything", *(["--yes", name] if name else [])) == 2
+    assert "ws" in capsys.readouterr().err and dump(used) == before
+    assert run(used, "--reset", "everything", "--yes", "ws") == 0
+    assert {table for table, rows in dump(used).items() if rows} == set()
+    assert (used.parent / "xhr").is_dir()
+    assert INGEST.main(["--workspace", str(used.parent), "--rescan", "-q"]) == 0
+    assert as_rows(used, "SELECT count(*) FROM images") == [(4,)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--vacuum", "--restore", "last"], "different jobs"),
+        (["--rule", "small_claim"], "--min-side"),
+        (["--rule", "blocked_domain"], "--blocklist"),
+        (["--languages", "klingon"], "klingon"),
+        (["--forget-query", "77"], "no search 77"),
+        (["--restore", "last"], "no backup"),
+        (["--restore", "nowhere.db"], "no nowhere.db"),
+    ],
+)
+def test_what_makes_no_sense_is_one_sentence(database: Path, arguments: list[str], words: str, capsys) -> None:
+    before = snapshot(database.parent)
+    assert STEP.main(["--workspace", str(database.parent), *arguments]) == 2
+    said = capsys.readouterr().err
+    assert words in said and "Traceback" not in said
+    changed = {name for name, digest in snapshot(database.parent).items() if before.get(name) != digest}
+    assert changed <= {"gleaner.db", ".cleanup.lock"}
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted", "foreign"),
+    [
+        ("Старый каменный мост", {"LATIN"}, True),
+        ("Старый мост, old bridge of stone", {"LATIN"}, False),
+        ("古い石橋の写真と歴史の話", {"CJK", "HIRAGANA"}, False),
+        ("мост", {"LATIN"}, False),  # too short to tell
+        ("12345 !!!", {"LATIN"}, False),
+    ],
+)
+def test_the_script_of_a_title(text: str, wanted: set[str], foreign: bool) -> None:
+    assert is_foreign(text, frozenset(wanted)) is foreign
+
+
+def test_the_rules_that_need_a_word_find_their_rows(database: Path, tmp_path: Path, capsys) -> None:
+    with open_database(database) as db:
+        db.execute(f"UPDATE images SET domain = 'ads.shop.example', is_shop = 1 WHERE id = 'yandex:{1:032x}'")
+        rows = db.rows("SELECT id, image_id FROM image_variants WHERE kind = 'dup' ORDER BY id")
+        for row in rows[:3]:
+            log = json.dumps([{"variant": row["id"], "reason": "dns_error", "tries": 1}])
+            db.execute("UPDATE image_variants SET url = 'https://gone.example/' || id WHERE id = ?", (row["id"],))
+            db.execute("UPDATE downloads SET state = 'failed', log = ? WHERE image_id = ?", (log, row["image_id"]))
+    (tmp_path / "b.txt").write_text("shop.example\n")
+    run(database, "--rule", "dead_host", "advert", "--blocklist", tmp_path / "b.txt", "--dry-run", "--json")
+    plan = {(row["rule"], row["table"]): row["rows"] for row in json.loads(capsys.readouterr().out)["plan"]}
+    assert plan["dead_host", "image_variants"] == 3 and plan["blocked_domain", "images"] == 1
+    assert ("advert", "images") not in plan  # that one is blocked already
+    shutil.copy(tmp_path / "b.txt", tmp_path / "allow.txt")
+    run(database, "--rule", "blocked_domain", "--allowlist", tmp_path / "allow.txt", "--dry-run", "--json")
+    plan = {(row["rule"], row["table"]): row["rows"] for row in json.loads(capsys.readouterr().out)["plan"]}
+    assert plan["blocked_domain", "images"] == 3
