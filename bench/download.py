@@ -44,6 +44,13 @@ def build_parser() -> argparse.ArgumentParser:
     made.add_argument("--only", choices=("tmpfs", "disk"), help="one of the two")
     made.add_argument("--img2dataset", metavar="PATH", help="its program")
     made.add_argument("--aria2c", metavar="PATH", help="its program")
+    made.add_argument(
+        "--calm",
+        type=float,
+        default=0.0,
+        metavar="S",
+        help="wait at most so many seconds for an idle machine each time",
+    )
     made.add_argument("--memory", action="store_true", help="measure memory with 10^4 and 10^6 pending rows instead")
     return made
 
@@ -125,6 +132,7 @@ def compare(
         urls = [f"{base}/{number * args.files + n}.jpg" for n in range(args.files)]
         order = list(tools) if number % 2 == 0 else list(reversed(tools))
         for name in order:
+            wait_for_calm(args.calm)
             with tempfile.TemporaryDirectory(dir=place) as folder:
                 found[name].append(tools[name](Job(urls, Path(folder), environment)))
         ceilings.append(ceiling(place, int(base.rsplit("/", 1)[1]), args.files))
@@ -141,6 +149,23 @@ def compare(
         shorter = statistics.median(b.wall / a.wall for a, b in zip(ours, runs, strict=True))
         print(f"{name:12} {rate:9.0f} {wall:8.2f} {cpu:8.2f} {files:7.0f} {faster:8.2f} {shorter:7.2f}")
     print(f"{'sha256+write':12} {statistics.median(ceilings):9.0f}   one thread, no network", flush=True)
+
+
+def wait_for_calm(longest: float) -> None:
+    """Waits until most of the processors are idle, as other work on the machine favours whoever has more threads."""
+    end = time.monotonic() + longest
+    while time.monotonic() < end:
+        before = _jiffies()
+        time.sleep(1)
+        idle, total = (now - then for now, then in zip(_jiffies(), before, strict=True))
+        if idle > 0.7 * total:
+            return
+
+
+def _jiffies() -> tuple[int, int]:
+    """(idle, all) ticks of all processors since the machine started."""
+    ticks = [int(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
+    return ticks[3], sum(ticks)
 
 
 def ceiling(place: Path, size: int, files: int) -> float:

@@ -122,7 +122,7 @@ def plan(db: Database, options: Options) -> Plan:
     from lib.downloading.job import make_job
     from lib.net.urls import host_of
 
-    claims.teach(db)
+    claims.prepare(db)
     hosts: set[str] = set()
     lines: list[str] = []
     count = 0
@@ -170,7 +170,7 @@ def download(
 ) -> Report:
     """Fetches every row that is due. Raises OSError or GleanerError when the disk ends it, with rows left pending."""
     started = time.monotonic()
-    claims.teach(db)
+    claims.prepare(db)
     release_dead(db)
     remove_stale_parts(workspace)
     _prepare(db, options)

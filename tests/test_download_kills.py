@@ -52,7 +52,7 @@ def test_a_dry_run_asks_nobody_and_leaves_the_workspace_as_it_is(
     assert step.main(command(workspace, "--dry-run")) == 0
     out, err = capsys.readouterr()
     assert f"would fetch  test:0000  original  {site.address('/good/1')}" in out
-    assert "2 to fetch, 1 hosts" in err
+    assert "2 to fetch, 1 host" in err
     assert snapshot(workspace.root) == before and not site.asked
     assert step.main(command(workspace)) == 0
     before = snapshot(workspace.root)

@@ -41,6 +41,7 @@ TICK = 0.2  # seconds between two looks at everything that is timed
 GRACE = 10.0  # seconds that requests under way get after the first Ctrl-C
 NAME_THREADS = 16  # for the system's blocking name service, apart from the writers' threads
 KEPT_HOSTS = 64  # up to so many hosts, connections are kept also where nothing waits for them
+WRITERS = 2  # a disk makes one wait now and then; the other goes on meanwhile
 UPLOADS = 8  # at once, to an address that is not this machine's disk
 OFFLINE_AFTER = 30  # requests that nobody answered, and none that anybody did: then it is our own network
 BROKEN_OFF = frozenset({"timeout", "too_slow", "disconnected", "truncated"})  # the rest may still be had
@@ -65,7 +66,7 @@ class Engine:
         decoders = max(1, (os.cpu_count() or 1) // options.share)
         self.verifier = Verifier(decoders, options.verify) if options.verify else None
         self.keeper = Keeper(workspace, options, placeholders, self.verifier)
-        self.threads = UPLOADS if options.to else decoders if options.verify else 1
+        self.threads = UPLOADS if options.to else decoders if options.verify else WRITERS
         self.writer = ThreadPoolExecutor(self.threads, thread_name_prefix="writer")
         self.intake = Intake(self.keeper.temporary, self.writer, placeholders)
         self.ledger = Ledger(db, workspace, run_id, self.keeper.target, self.keeper.committed, options.min_free)

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterator
 
 from lib.db import Database
-from lib.db.claims import claim, release, renew, teach
+from lib.db.claims import claim, prepare, release, renew
 from lib.downloading.job import Job, make_job
 from lib.downloading.options import Options
 from lib.downloading.sweep import own_lease
@@ -29,7 +29,7 @@ class Feed:
         self.claimed = 0
         self.block = max(1, min(LARGEST_BLOCK, options.window // 4))
         self.renew_at = time.monotonic() + RENEW_SECONDS
-        teach(db)
+        prepare(db)
 
     @property
     def exhausted(self) -> bool:

@@ -23,6 +23,7 @@ from lib.media import Buffer, Format, boxed_size, check_end, refusal, sniff, tra
 from lib.net.placeholders import PLACEHOLDER, Placeholders
 from lib.workspace import Workspace
 
+LOCKS = 64
 # Formats that the decoder at hand may be unable to open although they are sound.
 _SELDOM_DECODED = frozenset({"avif", "heic", "jxl", "jpeg2000"})
 
@@ -56,6 +57,7 @@ class Keeper:
         self.owner = part_owner()
         # Contents that were written but whose rows are not committed yet: the database cannot know them.
         self.fresh: dict[str, FileRow] = {}
+        self.locks = [threading.Lock() for _ in range(LOCKS)]
         self._readers = threading.local()
 
     def temporary(self) -> str:
@@ -83,12 +85,13 @@ class Keeper:
             reason, detail = self._verify(data, body, found)
             if reason:
                 return Kept(reason, detail)
-            known, restores = self._known(sha256)
-            if known:
-                return Kept("", "", sha256, found, self.fresh.get(sha256), trailing=trailing)
-            size = len(data)
-            name = self._write(image_id, kind, body, data, header, sha256, found)
-        row = self._row(self.target.text(name), sha256, found, header, size)
+            with self.locks[int(sha256[:2], 16) % LOCKS]:  # two threads with one content write it once
+                known, restores = self._known(sha256)
+                if known:
+                    return Kept("", "", sha256, found, self.fresh.get(sha256), trailing=trailing)
+                size = len(data)
+                name = self._write(image_id, kind, body, data, header, sha256, found)
+                row = self._row(self.target.text(name), sha256, found, header, size)
         return Kept("", "", sha256, found, row, restores, trailing)
 
     def adopt(self, path: Path, sha8: str) -> Kept:
