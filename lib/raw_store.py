@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import unicodedata
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 SLUG_LENGTH = 40
 MARK_LENGTH = 8  # hexadecimal digits that tell queries with the same slug apart
 PICTURE_LENGTH = 16  # hexadecimal digits of a picture's SHA-256: 64 bits, no collision in any collection
+NOTE = "query.json"  # what a query asked for, beside its answers
 _PART_SUFFIX = ".part"
 
 
@@ -48,6 +52,15 @@ def write_whole(path: Path, body: bytes) -> str:
         waiting.unlink(missing_ok=True)
         raise
     return hashlib.sha256(body).hexdigest()
+
+
+def write_note(folder: Path, engine: str, kind: str, text: str, image_sha256: str, params: Mapping[str, Any]) -> None:
+    """Writes `query.json` beside a query's answers, from which `2_ingest_db.py --rescan` restores a lost query."""
+    note = {"engine": engine, "kind": kind, "text": text, "image_sha256": image_sha256, "params": dict(params)}
+    body = json.dumps(note, ensure_ascii=True, sort_keys=True, indent=1).encode() + b"\n"
+    path = folder / NOTE
+    if not path.is_file() or path.read_bytes() != body:
+        write_whole(path, body)
 
 
 def remove_unfinished(folder: Path) -> None:

@@ -317,7 +317,7 @@ def test_trouble_has_its_outcome_and_retry_completes(gallery, tmp_path, one, fau
     assert collect(gallery, tmp_path / "ws", "--retry", outcome) == 0
     assert stored(tmp_path / "ws") == THREE
     names = sorted(path.name for path in (tmp_path / "ws" / "xhr").rglob("*.*"))
-    assert names == ["0.html", "1.json", "2.json"]  # a refusal's file went when its page came
+    assert names == ["0.html", "1.json", "2.json", "query.json"]  # a refusal's file went when its page came
 
 
 @pytest.mark.parametrize(

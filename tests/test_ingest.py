@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from support import ROOT, STEPS, as_rows, dump, load_step, run_step, snapshot
-from yandex_answers import entity, make_workspace, put_answer, results_page, xhr
+from yandex_answers import entity, make_workspace, put_answer, results_page, serp_list, xhr
 
 from lib.db import open_database
 
@@ -638,3 +638,41 @@ def test_ctrl_c_ends_in_order_and_the_same_command_continues(
         assert "run the same command to continue" in spoken
     ingest(root, "--workers", 1)
     assert dump(root / "gleaner.db") == undisturbed[1]
+
+
+# --- hostile answers -----------------------------------------------------------------------------------------------
+
+MEGABYTE = 2**20
+HOSTILE = {
+    "nesting": (lambda: b"[" * (100 * MEGABYTE), "too_large"),
+    "deep": (lambda: b'{"a":' * 250_000, "not_json"),
+    "keys": (lambda: b"{" + b",".join(b'"k%d":0' % n for n in range(1_000_000)) + b"}", "parse_error:no_serp_list"),
+    "nuls": (lambda: b"\x00" * MEGABYTE, "not_json"),
+    "surrogates": (lambda: b'{"blocks":["' + b"\\ud800" * 200_000 + b'"]}', "parse_error:no_serp_list"),
+    "number": (lambda: b'{"blocks":' + b"9" * (4 * MEGABYTE) + b"}", ""),
+    "captcha": (lambda: b"<html>" + b"/checkcaptcha" * 100_000, "captcha"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_file_is_a_row_with_a_reason_in_bounded_memory(tmp_path: Path, name: str) -> None:
+    make, reason = HOSTILE[name]
+    hostile = [entity(1, origWidth="9" * MEGABYTE, alt="a\x00b\ud800" if name == "surrogates" else "x")]
+    good = json.dumps({"blocks": [{"params": {"adapterData": {"serpList": serp_list(hostile)}}}]}).encode()
+    database = make_workspace(tmp_path / "ws", {("q", 0, "xhr"): make(), ("q", 1, "xhr"): good})
+    probe = (
+        "import resource, runpy, sys\n"
+        f"sys.argv = ['2_ingest_db.py', '--workers', '1', '--workspace', {str(database.parent)!r}]\n"
+        "try:\n"
+        f"    runpy.run_path({str(ROOT / '2_ingest_db.py')!r}, run_name='__main__')\n"
+        "except SystemExit as end:\n"
+        "    assert not end.code\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, cwd=ROOT, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    states = as_rows(database, "SELECT ingest_state, ingest_reason FROM responses ORDER BY page")
+    assert states[1] == ("done", "")
+    assert states[0][0] == "failed" and (states[0][1] == reason or not reason), states
+    assert as_rows(database, "SELECT width FROM images")[0][0] in (None, 1920)
+    assert int(done.stdout) < 400

@@ -1,4 +1,4 @@
-"""Step 2 and the disk: pictures already there, sidecars, the check both ways and its repairs, watching, reading again."""
+"""Step 2 and the disk: pictures already there, sidecars, the check and its repairs, watching, reading again."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import pytest
 from support import ROOT, as_rows, drawing, dump, load_step, run_step, snapshot
 from yandex_answers import entity, make_workspace, put_answer, xhr
 
+from lib import raw_store
 from lib.db import open_database
 from lib.sidecars import sidecar_record
 
@@ -231,3 +232,24 @@ def _until(true) -> None:
     while not true():
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+# --- a lost database -----------------------------------------------------------------------------------------------
+
+
+def test_the_note_beside_the_answers_gives_the_query_back(tmp_path: Path) -> None:
+    """Step 1 notes what it asked for; with the database lost, the very same query comes back with its answers."""
+    root = tmp_path / "ws"
+    wanted = [("yandex", "image", "", "ab" * 32, '{"host":"yandex.com","site":"a \\"b\\""}')]
+    wanted.append(("yandex", "keyword", "старый мост", "", "{}"))
+    for number, (engine, kind, text, sha256, params) in enumerate(wanted):
+        folder = root / "xhr" / engine / raw_store.folder_name(kind, text, sha256, params)
+        raw_store.write_note(folder, engine, kind, text, sha256, json.loads(params))
+        raw_store.write_whole(folder / "0.json", xhr([entity(number)]))
+    before = snapshot(root)
+    raw_store.write_note(folder, engine, kind, text, sha256, json.loads(params))
+    assert snapshot(root) == before
+    assert run(root, "--rescan") == 0
+    found = as_rows(root / "gleaner.db", "SELECT engine, kind, text, image_sha256, params FROM queries ORDER BY kind")
+    assert found == wanted
+    assert as_rows(root / "gleaner.db", "SELECT count(*) FROM results") == [(2,)]

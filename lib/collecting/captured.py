@@ -23,6 +23,7 @@ import orjson
 
 from lib.engines.base import PAGE, Answer, Ask, Engine
 from lib.errors import UsageError
+from lib.raw_store import NOTE
 from lib.records import OUTCOMES, ParseError
 from lib.times import to_text
 
@@ -47,7 +48,8 @@ class Captured:
 
 def read_captured(path: Path, engine: Engine, host: str, ask: Ask) -> dict[int, Captured]:
     """The answers at `path` that belong to a query, by page. Raises UsageError for what cannot be read."""
-    files = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
+    named = (p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and p.name != NOTE) if path.is_dir() else [path]
+    files = sorted(named)
     found: list[Captured] = []
     plain: list[tuple[Path, bytes]] = []
     for file in files:
