@@ -15,6 +15,8 @@ Examples
     python 7_sort_quality.py quality holiday/ --where "orientation = landscape" --dry-run
     python 7_sort_quality.py filter --keep "an indoor room" --drop "a floor plan" --margin 0.02
     python 7_sort_quality.py topic --where "quality != low"
+    python 7_sort_quality.py objects --classes person,dog --min-objects 2
+    python 7_sort_quality.py vlm --vlm-model qwen2.5vl --subject "mountain lakes" --max-images 200
     python 7_sort_quality.py export --as webdataset --where "quality = high and topic = on_topic" --split 90,5,5
     python 7_sort_quality.py --undo last
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -15,7 +16,8 @@ from lib.db.worklist import Worklist
 from lib.progress import BarFactory
 from lib.workspace import Workspace
 
-SAVE_EVERY = 200  # measures in one transaction; a kill loses at most as many, which are measured again
+# Measures in one transaction; a kill loses at most as many, or those of some seconds, and they are measured again.
+SAVE_EVERY, SAVE_SECONDS = 200, 5.0
 # Reasons that lie in the moment and not in the content: never kept, tried again by the next run.
 PASSING = (
     "missing_file", "unreadable_file", "worker_killed", "MemoryError", "OSError", "PermissionError", "model_failed",
@@ -86,19 +88,23 @@ class Measures:
         fresh: list[tuple[str, Mapping[str, Measure]]] = []
         paths = (Path(path) for path in self.files.todo(",".join(missing)))
         outcomes = self.criterion.measured(paths, missing, spread)
-        with bar(count, "Measuring", "picture") as progress:
-            for outcome in outcomes:
-                found = outcome.value or {metric: Measure(None, outcome.error) for metric in missing}
-                fresh.append((self.files.content_at(str(outcome.item)), found))
-                done += 1
-                progress.update()
-                if len(fresh) >= SAVE_EVERY:
-                    self._save(fresh)
-                if stopping():
-                    break
-        if close := getattr(outcomes, "close", None):
-            close()
-        self._save(fresh)
+        saved = time.monotonic()
+        try:
+            with bar(count, "Measuring", "picture") as progress:
+                for outcome in outcomes:
+                    found = outcome.value or {metric: Measure(None, outcome.error) for metric in missing}
+                    fresh.append((self.files.content_at(str(outcome.item)), found))
+                    done += 1
+                    progress.update()
+                    if len(fresh) >= SAVE_EVERY or time.monotonic() - saved > SAVE_SECONDS:
+                        self._save(fresh)
+                        saved = time.monotonic()
+                    if stopping():
+                        break
+        finally:
+            self._save(fresh)  # also when a server ended the run: what was answered was paid for
+            if close := getattr(outcomes, "close", None):
+                close()
         return done
 
     def _save(self, fresh: list[tuple[str, Mapping[str, Measure]]]) -> None:

@@ -13,9 +13,10 @@ from lib.criteria.orientation import SQUARES, Orientation
 from lib.criteria.quality import TECHNICAL_HIGH, TECHNICAL_MEDIUM, Quality, Thresholds
 from lib.errors import UsageError
 from lib.export_options import add_export_options
+from lib.judge_options import add_judge_options, make_objects, make_vlm
 from lib.model_options import add_model_options, add_prompt_options, make_filter, make_topic, place_of
 
-CRITERIA = ("orientation", "megapixels", "quality", "filter", "topic")
+CRITERIA = ("orientation", "megapixels", "quality", "filter", "topic", "objects", "vlm")
 EXPORT = "export"  # no criterion: it makes a dataset of what others kept
 TECHNICAL = "technical"
 
@@ -59,6 +60,7 @@ def add_options(to: ArgumentParser) -> None:
     )
     _add_quality_options(to.add_argument_group("quality"))
     add_prompt_options(to)
+    add_judge_options(to)
     add_export_options(to)
     add_model_options(to)
 
@@ -178,7 +180,9 @@ def make_criterion(args: Namespace) -> Criterion:
         return Orientation(args.square, args.tolerance)
     if args.criterion == "megapixels":
         return Megapixels(args.strategy, args.edges, args.every, args.parts)
-    makers = {"quality": _quality, "filter": make_filter, "topic": make_topic}
+    makers = {
+        "quality": _quality, "filter": make_filter, "topic": make_topic, "objects": make_objects, "vlm": make_vlm,
+    }  # fmt: skip
     return makers[args.criterion](args)
 
 
@@ -188,8 +192,9 @@ def subtitle(args: Namespace) -> str:
         return f"Squares within {100 * args.tolerance:g} %: {args.square}."
     if args.criterion == "megapixels":
         return f"Strategy {args.strategy}."
-    if args.criterion != "quality":
-        return f"Model {args.clip_model}."
+    models = {"filter": "clip_model", "topic": "clip_model", "objects": "detector", "vlm": "vlm_model"}
+    if args.criterion in models:
+        return f"Model {getattr(args, models[args.criterion])}."
     if args.metric == (TECHNICAL,):
         return "Technical score, 0 to 100, with the worst trait: it finds defects and is no opinion about a picture."
     names = ", ".join(args.metric)

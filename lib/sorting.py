@@ -33,6 +33,7 @@ from lib.sort_output import refresh_metadata
 from lib.workspace import Workspace
 
 STEP = "sort"
+ASIDE = ("not_asked", "no_answer")  # nothing is wrong with the picture; the next run asks again
 
 
 @dataclass
@@ -170,7 +171,9 @@ class Sorting:
         for page in measures.pages():
             decisions: list[tuple[str, str, float | None, str, str]] = []
             for sha256, measure in page.items():
-                if measure.value is None:
+                if measure.value is None and measure.reason.startswith(ASIDE):
+                    decisions.append(("left_out", "", None, measure.reason, sha256))
+                elif measure.value is None:
                     decisions.append(("unreadable", "", None, measure.reason, sha256))
                 elif (label := self.criterion.label(measure)) is None:
                     decisions.append(("left_out", "", measure.value, measure.reason, sha256))

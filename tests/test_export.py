@@ -109,6 +109,7 @@ def test_tar_shards_pair_each_picture_with_its_record(workspace: Path) -> None:
                 content = shard.extractfile(picture)
                 record = json.load(shard.extractfile(text))  # type: ignore[arg-type]
                 assert content and np.asarray(Image.open(io.BytesIO(content.read()))).shape[1] == record["width"]
+                assert picture.endswith(".jpg")  # one extension, as loaders want it; half of these are PNG inside
                 seen.append(record["sha256"])
     assert len(seen) == len(set(seen)) == COUNT
 
@@ -128,7 +129,7 @@ def test_parquet_has_pictures_inside_or_by_path(pictures: str, workspace: Path) 
 def test_shards_are_cut_by_size(workspace: Path) -> None:
     from lib.export.writers import TarShards
 
-    writer = TarShards(workspace, 20_000)
+    writer = TarShards(workspace, "jpg", 20_000)
     for number, path in enumerate(sorted((workspace / "images").iterdir())):
         writer.add("train", path, {"sha256": f"{number:064}", "format": "jpeg"})
     writer.close()

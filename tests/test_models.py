@@ -472,3 +472,41 @@ def test_eps_is_found_between_clusters_and_noise() -> None:
     assert EPS_RANGE[0] <= eps <= EPS_RANGE[1]
     assert dbscan(vectors, eps, 3).max() == 2
     assert suggested_eps(vectors[:2], 3) == EPS_RANGE[1]
+
+
+# --- objects ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def detector_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """torchvision's smallest detector with random weights that lean towards seeing persons, under its published name."""
+    from torchvision.models import detection
+
+    folder = tmp_path_factory.mktemp("detector")
+    torch.manual_seed(5)
+    net = detection.ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=91)
+    with torch.no_grad():
+        for name, parameter in net.head.classification_head.named_parameters():
+            if name.endswith("1.bias"):
+                parameter.view(-1, 91)[:, 1] = 6.0
+    torch.save(net.state_dict(), folder / "ssdlite320_mobilenet_v3_large_coco-a79551df.pth")
+    return folder
+
+
+def test_objects_are_counted_and_new_rules_detect_nothing(
+    detector_folder: Path, pictures: Path, tmp_path: Path, capsys: Any
+) -> None:
+    name = "ssdlite320_mobilenet_v3_large"
+    arguments = ("objects", pictures, "--detector", name, "--models-dir", detector_folder, "--json")
+    assert sort(tmp_path / "ws", *arguments, "--classes", "person") == 0
+    told = result(capsys)
+    assert told["buckets"] == {"keep": 6} and told["summary"]["measured"] == 7
+    assert all(action["reason"].endswith(" person") for action in told["actions"])
+    for extra in (("--classes", "dog"), ("--max-objects", "2"), ("--min-confidence", "1")):
+        assert sort(tmp_path / "ws", *arguments, *extra) == 0
+        told = result(capsys)
+        assert told["buckets"] == {"drop": 6} and told["summary"]["measured"] == 0
+    assert sort(tmp_path / "ws", *arguments, "--classes", "persom") == 2
+    assert "knows no class 'persom'; near are: person" in json.loads(capsys.readouterr().out)["error"]
+    assert sort(tmp_path / "ws", "objects", pictures, "--models-dir", tmp_path) == 2
+    assert "fasterrcnn_mobilenet_v3_large_320_fpn-907ea3f9.pth" in capsys.readouterr().err

@@ -55,6 +55,7 @@ class Export:
     where: Condition | None = None
     files: Worklist = field(default_factory=lambda: Worklist(scratch.temporary()))
     splits: Counter[str] = field(default_factory=Counter)
+    formats: Counter[str] = field(default_factory=Counter)
     left: int = 0
     unreadable: int = 0
 
@@ -132,6 +133,7 @@ class Export:
         options = (self.args.form, self.args.label, self.args.parquet_pictures, self.shares.version, self.args.title)
         digest = hashlib.sha256(json.dumps([*options, self.where.text if self.where else ""]).encode())
         for _, split, record in self._records():
+            self.formats[record["format"]] += 1
             digest.update(json.dumps([split, record], sort_keys=True).encode())
         return digest.hexdigest()
 
@@ -181,7 +183,8 @@ class Export:
 
     def _writer(self, folder: Path) -> Writer:
         if self.args.form == "webdataset":
-            return TarShards(folder, self.args.shard_size)
+            common = max(sorted(self.formats), key=lambda name: self.formats[name])
+            return TarShards(folder, {"jpeg": "jpg", "": "jpg"}.get(common, common), self.args.shard_size)
         if self.args.form == "parquet":
             return Parquet(folder, self.args.parquet_pictures == "embed", self.args.shard_size)
         return ImageFolder(folder, self.args.mode, self.args.label or "")

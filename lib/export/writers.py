@@ -54,19 +54,24 @@ class ImageFolder:
 
 @dataclass
 class TarShards:
-    """`<split>-000000.tar`: each picture as `<key>.<ext>` with `<key>.json` beside it; alike bytes for alike input."""
+    """`<split>-000000.tar`: each picture as `<key>.<ext>` with `<key>.json` beside it; alike bytes for alike input.
+
+    Loaders want the same extensions for every key, so that all pictures get the one of the most common format; they
+    tell formats by the bytes, and the record says which it is.
+    """
 
     folder: Path
+    extension: str = "jpg"
     shard_bytes: int = SHARD_BYTES
     shards: dict[str, tuple[tarfile.TarFile, int]] = field(default_factory=dict)
     numbers: dict[str, int] = field(default_factory=dict)
 
     def add(self, split: str, path: Path, record: Mapping[str, Any]) -> None:
         content, name = path.read_bytes(), file_name(record, path)
-        key, _, extension = name.rpartition(".")
+        key = name.rpartition(".")[0]
         text = json.dumps(record, ensure_ascii=False).encode()
         shard, size = self._shard(split, len(content) + len(text))
-        for suffix, part in ((extension, content), ("json", text)):
+        for suffix, part in ((self.extension, content), ("json", text)):
             entry = tarfile.TarInfo(f"{key}.{suffix}")
             entry.size, entry.mtime, entry.mode = len(part), 0, 0o644
             shard.addfile(entry, io.BytesIO(part))

@@ -1,0 +1,201 @@
+"""One question to a vision model: retries that honour Retry-After, and a ladder of answer formats.
+
+What is wrong with one picture is an `Asked` with a reason; what is wrong with the address, the key or the model ends
+the run with one sentence, since every further picture would meet the same. Redirects are not followed: a picture goes
+to the host that was named and to no other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import time
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from lib.errors import GleanerError
+from lib.vlm.answers import SCHEMA, Verdict, content_of, verdict_of
+
+RETRIED = (408, 409, 425, 429, 500, 502, 503, 504, 529)
+ATTEMPTS = 5
+LONGEST_WAIT = 120.0  # seconds; a server that asks for more is asked again by the next run
+FIRST_WAIT, MOST_WAIT = 1.0, 30.0
+MOST_BYTES = 1_000_000  # of an answer
+MOST_TOKENS = 400
+RUNGS: tuple[dict[str, Any], ...] = (
+    {"response_format": {"type": "json_schema", "json_schema": {"name": "verdict", "schema": SCHEMA, "strict": True}}},
+    {"response_format": {"type": "json_object"}},
+    {},
+)
+AGAIN = "That was not the JSON object asked for. Answer with the JSON object alone."
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What came of one question: a verdict, or a short reason; with the tokens it took."""
+
+    verdict: Verdict | None
+    reason: str = ""
+    tokens: int = 0
+
+
+@dataclass
+class Client:
+    """`url` is the base, such as http://localhost:11434/v1; `key` is sent as a bearer token where it is not empty."""
+
+    url: str
+    model: str
+    key: str = field(default="", repr=False)
+    timeout: float = 120.0
+    rung: int = 0
+    answered: bool = False
+    quiet_until: float = 0.0
+    session: aiohttp.ClientSession | None = None
+
+    @property
+    def host(self) -> str:
+        return urlsplit(self.url).netloc.rpartition("@")[2]
+
+    async def ask(self, prompt: str, image: str) -> Asked:
+        """The verdict on a picture (a data URI). Raises GleanerError where no question can be answered."""
+        messages: list[dict[str, Any]] = [
+            {
+                "role": "user",
+                "content": [{"type": "text", "text": prompt}, {"type": "image_url", "image_url": {"url": image}}],
+            }
+        ]
+        tokens, wrong = 0, ""
+        for _ in range(2):  # asked once more where the answer is no verdict
+            body = await self._complete(messages)
+            if isinstance(body, str):
+                return Asked(None, f"no_answer: {body}", tokens)
+            tokens += _tokens(body)
+            content = content_of(body)
+            if content is None:
+                return Asked(None, "no_answer: the answer has no message", tokens)
+            verdict = verdict_of(content)
+            if isinstance(verdict, Verdict):
+                return Asked(verdict, "", tokens)
+            wrong = verdict
+            messages = [
+                messages[0],
+                {"role": "assistant", "content": content[:2000]},
+                {"role": "user", "content": AGAIN},
+            ]
+        return Asked(None, f"no_answer: invalid, {wrong}", tokens)
+
+    async def close(self) -> None:
+        if self.session:
+            await self.session.close()
+
+    async def _complete(self, messages: list[dict[str, Any]]) -> Any:
+        """The answer's JSON, or why there is none. Steps down the ladder where a server refuses a format."""
+        failure = ""
+        attempt = 0
+        while attempt < ATTEMPTS:
+            await asyncio.sleep(max(0.0, self.quiet_until - time.monotonic()))
+            rung = self.rung
+            status, after, text = await self._post({"messages": messages} | RUNGS[rung])
+            if status == 200:
+                self.answered = True
+                try:
+                    return json.loads(text)
+                except (ValueError, RecursionError):
+                    return "the answer is no JSON"
+            failure = text if status == 0 else f"http_{status} {_said(text)}".strip()
+            if status in (400, 422) and rung < len(RUNGS) - 1:
+                self.rung = max(self.rung, rung + 1)
+                continue
+            self._refuse_for_good(status, failure)
+            if status not in RETRIED and status != 0:
+                return failure
+            attempt += 1
+            wait = after if after is not None else random.uniform(0, min(MOST_WAIT, FIRST_WAIT * 2**attempt))
+            if wait > LONGEST_WAIT:
+                return f"{failure}, asks to wait {wait:.0f} s"
+            if attempt < ATTEMPTS:
+                self.quiet_until = (
+                    max(self.quiet_until, time.monotonic() + wait) if after is not None else self.quiet_until
+                )
+                await asyncio.sleep(wait)
+        if not self.answered and failure.startswith("unreachable"):
+            raise GleanerError(f"{self.host} cannot be reached ({failure}); start the server or correct --vlm-url.")
+        return failure
+
+    async def _post(self, extra: dict[str, Any]) -> tuple[int, float | None, str]:
+        """(status, seconds of Retry-After or None, text); status 0 where the connection failed."""
+        body = {"model": self.model, "temperature": 0, "max_tokens": MOST_TOKENS, **extra}
+        try:
+            session = self._open()
+            async with session.post(
+                f"{self.url.rstrip('/')}/chat/completions", json=body, allow_redirects=False
+            ) as answer:
+                content = await answer.content.read(MOST_BYTES)
+                while len(content) < MOST_BYTES and (more := await answer.content.read(MOST_BYTES - len(content))):
+                    content += more
+                after = _seconds(answer.headers.get("Retry-After"))
+                return answer.status, after, content.decode("utf-8", "replace")
+        except asyncio.TimeoutError:
+            return 0, None, f"timeout after {self.timeout:g} s"
+        except aiohttp.ClientConnectorError as error:
+            return 0, None, f"unreachable, {type(error.os_error).__name__}"
+        except (aiohttp.ClientError, OSError) as error:
+            return 0, None, f"connection failed, {type(error).__name__}"
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self.session is None:
+            headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
+            self.session = aiohttp.ClientSession(
+                headers=headers, timeout=aiohttp.ClientTimeout(total=self.timeout, sock_connect=20)
+            )
+        return self.session
+
+    def _refuse_for_good(self, status: int, failure: str) -> None:
+        if status in (401, 403):
+            raise GleanerError(
+                f"{self.host} refuses the key ({failure}); set it in the environment, see --vlm-key-env."
+            )
+        if status == 404 and not self.answered:
+            raise GleanerError(
+                f"{self.host} knows no such address or model ({failure}); check --vlm-url and --vlm-model."
+            )
+        if 300 <= status < 400:
+            raise GleanerError(
+                f"{self.host} sends pictures elsewhere ({failure}); give the final address as --vlm-url."
+            )
+
+
+def _seconds(text: str | None) -> float | None:
+    """Retry-After as seconds from now: a number, or a date."""
+    if not text:
+        return None
+    try:
+        return max(0.0, float(text))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, (parsedate_to_datetime(text) - datetime.now(timezone.utc)).total_seconds())
+    except (TypeError, ValueError):
+        return None
+
+
+def _said(text: str) -> str:
+    """The error message of an answer, short."""
+    try:
+        found = json.loads(text)
+        message = found["error"]["message"] if isinstance(found["error"], dict) else found["error"]
+    except (ValueError, KeyError, TypeError):
+        message = text
+    return " ".join(str(message).split())[:120]
+
+
+def _tokens(body: Any) -> int:
+    usage = body.get("usage") if isinstance(body, dict) else None
+    total = usage.get("total_tokens") if isinstance(usage, dict) else 0
+    return total if isinstance(total, int) else 0
