@@ -68,6 +68,7 @@ class Kind:
     routes: tuple[str, ...]
     reply: Reply | None = None
     shape: Shape | None = None
+    delays: bool = False  # the reply lets the request pass, and has done its work all the same
 
 
 @dataclass(frozen=True)
@@ -119,11 +120,13 @@ class Switchboard:
             if kind.shape:
                 shapes.append((kind.shape, fault))
             elif kind.reply:
+                spend(fault)  # at once: an answer that hangs takes its time
                 response = await kind.reply(request, fault, ask, self)
-                if response is None:  # The fault let the request pass, for instance to a solved captcha.
-                    continue
-                spend(fault)
-                return Verdict(response)
+                if response is not None:
+                    return Verdict(response)
+                if not kind.delays:  # The fault let the request pass, for instance to a solved captcha.
+                    restore(fault)
+                continue
             spend(fault)
         return Verdict(shapes=tuple(shapes))
 
@@ -173,6 +176,13 @@ def spend(fault: Fault) -> None:
         fault.left -= 1
 
 
+def restore(fault: Fault) -> None:
+    """Takes a count back."""
+    fault.fired -= 1
+    if fault.left is not None:
+        fault.left += 1
+
+
 def parse_fault(spec: str) -> Fault:
     """`KIND[=VALUE][@WHERE][xCOUNT]` as a Fault; raises FaultError."""
     rest, left = spec.strip(), None
@@ -220,7 +230,6 @@ async def _hang(request: web.Request, fault: Fault, ask: Ask, board: Switchboard
 
 async def _slow(request: web.Request, fault: Fault, ask: Ask, board: Switchboard) -> None:
     """Answer honestly, but later (a second, or VALUE)."""
-    spend(fault)
     await _wait(board, seconds(fault, 1.0))
 
 
@@ -264,7 +273,7 @@ async def send_part(
 
 GENERAL: dict[str, Kind] = {
     "hang": Kind(RESULT_ROUTES, reply=_hang),
-    "slow": Kind(RESULT_ROUTES, reply=_slow),
+    "slow": Kind(RESULT_ROUTES, reply=_slow, delays=True),
     "disconnect": Kind(RESULT_ROUTES, reply=_disconnect),
     "truncated": Kind(RESULT_ROUTES, reply=_truncated),
     "not_json": Kind(("xhr", "api"), reply=not_json),

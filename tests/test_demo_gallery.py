@@ -324,6 +324,20 @@ def test_faults_of_the_connection(gallery, fault, error):
         ask(gallery, "/images/search?format=json&text=photo&p=1", seconds=1)
 
 
+def test_a_hanging_answer_is_counted_while_it_hangs(gallery):
+    gallery.set_fault("hang@xhr:1x1")
+    with pytest.raises(asyncio.TimeoutError):
+        ask(gallery, "/images/search?format=json&text=photo&p=1", seconds=0.5)
+    assert gallery.counters["faults"][0]["left"] == 0
+    assert xhr(gallery, 1, {"text": "photo"}).status == 200
+
+
+def test_a_delay_is_counted_once(gallery):
+    gallery.set_fault("slow=0.01@xhrx2")
+    assert [xhr(gallery, 1, {"text": "photo"}).status for _ in range(3)] == [200] * 3
+    assert [(fault["fired"], fault["left"]) for fault in gallery.counters["faults"]] == [(2, 0)]
+
+
 @pytest.mark.parametrize(
     ("fault", "status"), [("upload_rejected", 400), ("upload_rejected=soft", 200), ("500@upload", 500)]
 )

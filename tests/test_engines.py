@@ -83,6 +83,7 @@ def words(xml: str) -> dict[str, str]:
 
 DOC = "<a><response><results><grouping><group><doc><url>u</url></doc></group></grouping></results></response></a>"
 NO_DOC = '<yandexsearch><response><error code="%s">x</error></response></yandexsearch>'
+FOUND = "<a><found>%s</found><results><grouping><page>0</page>%s</grouping></results></a>"
 CLOUD_URL = "https://searchapi.api.cloud.yandex.net/v2/image/search#page=%d"
 COMMONS = "https://commons.wikimedia.org/w/api.php?gsroffset=%d"
 
@@ -142,6 +143,14 @@ VERDICTS: list[tuple[str, Answer, str, str]] = [
         "no_more_results",
     ),
     ("yandex-cloud", answer(API, words("<a><b></a>"), CLOUD_URL % 0), "parse_error", "not_xml"),
+    ("yandex-cloud", answer(API, words(FOUND % ("130", "")), CLOUD_URL % 0), "parse_error", "no_documents"),
+    ("yandex-cloud", answer(API, words(FOUND % ("130", "")), CLOUD_URL % 3), "end", "no_more_results"),
+    ("yandex-cloud", answer(API, words(FOUND % ("0", "")), CLOUD_URL % 0), "empty", ""),
+    ("yandex-cloud", answer(API, words(FOUND % ("130", "<group/>")), CLOUD_URL % 3), "parse_error", "no_documents"),
+    ("yandex-cloud", answer(API, words(FOUND % ("130", "<card/>")), CLOUD_URL % 3), "parse_error", "no_documents"),
+    ("yandex-cloud", answer(API, {"images": [], "id": "1", "feed": {}}, CLOUD_URL % 0), "parse_error", "unknown_keys"),
+    ("yandex-cloud", answer(API, {"images": {"1": {}}, "id": "1"}, CLOUD_URL % 2), "parse_error", "no_images_key"),
+    ("yandex-cloud", answer(API, {"images": [], "id": "1"}, CLOUD_URL % 0), "empty", ""),
     ("yandex-cloud", answer(API, {"page": "0", "id": "1", "feed": {}}, CLOUD_URL % 0), "parse_error", "no_images_key"),
     ("yandex-cloud", answer(API, {"rawData": "***"}, CLOUD_URL % 0), "parse_error", "not_base64"),
     # --- baidu
@@ -207,6 +216,16 @@ VERDICTS: list[tuple[str, Answer, str, str]] = [
     ("bing", answer(PAGE, b'<div class="no_results"></div>', BING % 36), "end", "no_more_results"),
     ("bing", answer(PAGE, b"", BING % 36), "end", "no_more_results"),
     ("bing", answer(PAGE, b"", BING % 1), "parse_error", "no_tiles"),
+    (
+        "bing",
+        answer(PAGE, b' <div class="dgControl"><ul class="dgControl_list"> </ul></div>', BING % 36),
+        "end",
+        "no_more_results",
+    ),
+    ("bing", answer(PAGE, HTML, BING % 36), "parse_error", "no_tiles"),
+    ("bing", answer(PAGE, b'<div class="feed"><div class="card"></div></div>', BING % 36), "parse_error", "no_tiles"),
+    ("bing", answer(PAGE, b"<html><head><title>Searching</title></head></html>", BING % 36), "parse_error", "no_tiles"),
+    ("bing", answer(PAGE, b'<ul class="dgControl_list"><li><div/></li></ul>', BING % 36), "parse_error", "no_tiles"),
     ("bing", answer(PAGE, b'<div class="feed"><div class="card"></div></div>', BING % 1), "parse_error", "no_tiles"),
     ("bing", answer(PAGE, PLAIN_CAPTCHA, BING % 1), "captcha", ""),
     ("bing", answer(PAGE, TILE + b'<p id="captcha-news">', BING % 1), "ok", ""),

@@ -121,7 +121,8 @@ class Search:
         except ParseError as error:
             return Verdict("captcha" if str(error) == "captcha" else "parse_error", str(error)), ParsedPage(())
         ids = {image.engine_id for image in parsed.images}
-        if not ids and page == 0:
+        # What was judged to hold results and gives none has changed its shape; an honest end skips nothing.
+        if not ids and (page == 0 or parsed.skipped):
             return Verdict("parse_error", "no_results_and_no_word_of_it"), parsed
         if not ids - seen:
             return Verdict("end", "no_new_results"), parsed

@@ -20,6 +20,10 @@ _CAPTCHA = re.compile(
     rb'\b(?:id|class)\s*=\s*"[^"]{0,200}captcha|<title>[^<]{0,40}captcha|/turing/captcha', re.IGNORECASE
 )
 _EMPTY = re.compile(rb'\b(?:id|class)\s*=\s*"[^"]{0,200}\b(?:b_no|no_results|noresult|noresults)\b', re.IGNORECASE)
+# A list without a single entry, or not a word: what comes after the last tile.
+_NO_ENTRIES = re.compile(
+    rb"""\s*\Z|(?:\s*<div\b[^>]{0,2000}>)*\s*<ul\b[^>]{0,2000}\bdgControl_list\b[^>]{0,2000}>\s*</ul>"""
+)
 _CONSENT = re.compile(rb'\bid\s*=\s*"bnp_(?:ttc|btn_accept|container)')
 
 
@@ -96,8 +100,9 @@ class Source(Engine):
         if is_consent(answer) or _CONSENT.search(answer.body):
             return Verdict("consent")
         first = asked(answer, "first", 1) == 1
-        # Only in words is "nothing" believed on the first page; later an empty fragment is what the end looks like.
-        return nothing(first) if not first or _EMPTY.search(answer.body) else Verdict("parse_error", "no_tiles")
+        # Only in words is "nothing" believed on the first page; later an empty list is what the end looks like.
+        over = _EMPTY.search(answer.body) or (not first and _NO_ENTRIES.match(answer.body))
+        return nothing(first) if over else Verdict("parse_error", "no_tiles")
 
     def says_end(self, part: str, body: bytes, parsed: ParsedPage) -> bool:
         """Bing never says it: it repeats what it has shown. A page without a new id is the end."""

@@ -25,6 +25,7 @@ PICTURE_PATH = "/v2/image/search_by_image"
 API_KEY, FOLDER = "YANDEX_CLOUD_API_KEY", "YANDEX_CLOUD_FOLDER_ID"
 SEARCH_TYPE = "SEARCH_TYPE_COM"
 SILENT_KEYS = frozenset({"page", "maxPage", "id"})  # what an answer without results consists of
+SILENT_TAGS = frozenset({"page", "found", "found-docs", "found-docs-human"})  # the same of a list without documents
 LONGEST_DATA = 3_145_728  # bytes of the picture in base64, which takes four for three
 
 
@@ -109,11 +110,14 @@ class Source(Engine):
         first = answer.url.rpartition("#page=")[2] in ("", "0")
         if isinstance(found.get("rawData"), str):
             return _judge_words(found["rawData"], first)
+        images = found.get("images", [])
         # An empty list is left out, as all defaults are; then nothing but the page and the id may be there.
-        if "images" not in found and (not found or found.keys() - SILENT_KEYS):
+        if not found or not isinstance(images, list) or ("images" not in found and found.keys() - SILENT_KEYS):
             return Verdict(refused, "no_images_key")
+        if not images and found.keys() - SILENT_KEYS - {"images"}:
+            return Verdict(refused, "unknown_keys")
         # An upload that brought nothing was accepted all the same: its first page says so.
-        return Verdict("ok") if found.get("images") or answer.part == UPLOAD else nothing(first)
+        return Verdict("ok") if images or answer.part == UPLOAD else nothing(first)
 
     def read_upload(self, answer: Answer) -> dict[str, Any]:
         found = json_object(answer) or {}
@@ -139,4 +143,11 @@ def _judge_words(encoded: str, first: bool) -> Verdict:
         return nothing(first) if code == NOTHING_FOUND else Verdict("parse_error", f"error_{code}")
     if root.find(".//results/grouping/group/doc") is not None:
         return Verdict("ok")
-    return Verdict("parse_error", "no_grouping") if root.find(".//results/grouping") is None else nothing(first)
+    grouping = root.find(".//results/grouping")
+    if grouping is None:
+        return Verdict("parse_error", "no_grouping")
+    # Documents that were counted or stand there in another shape are not "nothing".
+    promised = first and text(root.findtext(".//found")).strip() not in ("", "0")
+    if promised or {child.tag for child in grouping} - SILENT_TAGS:
+        return Verdict("parse_error", "no_documents")
+    return nothing(first)
