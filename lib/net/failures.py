@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import socket
+import sys
 
 import aiohttp
 
@@ -48,8 +50,12 @@ def reason_of(error: BaseException, refused: list[str]) -> str:
 
 
 def reached(error: BaseException, reason: str) -> bool | None:
-    """Whether a machine answered at all; None where our own rules kept the request from leaving."""
-    if isinstance(error, aiohttp.ClientConnectorDNSError | aiohttp.ConnectionTimeoutError):
+    """Whether a machine answered at all; None where that cannot be told, or nothing was sent."""
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        # "No such name" is an answer of the name service. (macOS says so without a network as well.)
+        answered = error.os_error.errno == socket.EAI_NONAME and sys.platform == "linux"
+        return None if answered else False
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
         return False
     if reason in ("private_address", "port_refused", BAD_URL):
         return None
