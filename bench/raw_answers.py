@@ -35,7 +35,7 @@ def entity(number: int, rank: int) -> dict[str, Any]:
     chance = random.Random(number)
     digest = hashlib.blake2b(number.to_bytes(8, "big"), digest_size=16).hexdigest()
     site = min(int(chance.paretovariate(0.6)), SITES)
-    host = f"www.site-{site}.example.{('com', 'org', 'co.uk', 'ru')[site % 4]}"
+    host = f"www.site-{site}.example"  # a name that nobody can register
     width, height = 640 + 16 * chance.randrange(240), 480 + 16 * chance.randrange(180)
     words = " ".join(chance.choices(WORDS, k=9))
     photo = f"https://{host}/media/uploads/{2005 + number % 20}/{number % 12 + 1:02d}/{digest[:20]}_{number}.jpg"

@@ -13,6 +13,7 @@ from support import as_rows, dump, load_step, snapshot
 from yandex_answers import entity, make_workspace, xhr
 
 from lib.cleanup_named import is_foreign
+from lib.db import cleanup as cleanup_store
 from lib.db import open_database
 from lib.db.ingest import ensure_query
 
@@ -250,3 +251,22 @@ def test_the_rules_that_need_a_word_find_their_rows(database: Path, tmp_path: Pa
     run(database, "--rule", "blocked_domain", "--allowlist", tmp_path / "allow.txt", "--dry-run", "--json")
     plan = {(row["rule"], row["table"]): row["rows"] for row in json.loads(capsys.readouterr().out)["plan"]}
     assert plan["blocked_domain", "images"] == 3
+
+
+def test_the_indexes_that_a_plan_uses(database: Path) -> None:
+    """A plan walks through indexes in their order: nothing is sorted, and no table is read for a picture's id."""
+    with open_database(database) as db:
+        for sql in (*cleanup_store._DISTINCT_IDS.values(), "SELECT id FROM images ORDER BY id", cleanup_store.REPEATED):
+            plan = " ".join(row["detail"] for row in db.execute(f"EXPLAIN QUERY PLAN {sql}"))
+            assert "USING COVERING INDEX" in plan, (sql, plan)
+            assert "TEMP B-TREE FOR ORDER BY" not in plan and "TEMP B-TREE FOR GROUP BY" not in plan, (sql, plan)
+        lookups = {
+            "image_variants WHERE image_id = 'x'": "sqlite_autoindex_image_variants_1 (image_id=?)",
+            "results WHERE image_id = 'x'": "results_by_image (image_id=?)",
+            "downloads WHERE image_id = 'x'": "sqlite_autoindex_downloads_1 (image_id=?)",
+            "downloads WHERE variant_id = 1": "downloads_by_variant (variant_id=?)",
+            "downloads WHERE sha256 = 'x'": "downloads_by_sha256 (sha256=?)",
+        }
+        for sql, index in lookups.items():
+            plan = " ".join(row["detail"] for row in db.execute(f"EXPLAIN QUERY PLAN SELECT 1 FROM {sql}"))
+            assert index in plan, (sql, plan)
