@@ -115,6 +115,7 @@ def find_files(
     A folder below that may not be read is handed to `unreadable`. Raises UsageError where a named folder may not.
     """
     seen: set[str] = set()
+    real: dict[str, str] = {}  # folder -> without links; the files themselves are no links
     for folder in folders:
         if folder.is_file():
             yield folder, folder.parent
@@ -126,7 +127,10 @@ def find_files(
         for path in _walk(folder, unreadable):
             # A file reached twice (nested folders on the command line) is one file, not a repeat of itself. Hard
             # links are two names of one content, and step 6 must see both.
-            identity = str(path.resolve())
+            parent, name = os.path.split(path)
+            if parent not in real:
+                real[parent] = os.path.realpath(parent)
+            identity = os.path.join(real[parent], name)
             if identity not in seen:
                 seen.add(identity)
                 yield path, folder

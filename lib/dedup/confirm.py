@@ -127,6 +127,8 @@ def toned_difference(one: np.ndarray, other: np.ndarray) -> tuple[float, np.ndar
     for source, target in ((one, other), (other, one)):
         fitted = sharpened(toned(source, target), target)
         fits.append((correlate(fitted, target), block_means(np.abs(fitted - target))))
+        if fits[0][0] >= LEAST_CORRELATION and fits[0][1].max() <= LOCAL_BLOCK:
+            break  # as good as it needs to be
     return min(fits, key=lambda fit: float(fit[1].max()))
 
 

@@ -40,7 +40,8 @@ def read_facts(path: Path) -> Facts:
     sidecar = any(path.with_name(name).exists() for name in sidecar_names(path))
     try:
         with Image.open(path) as image:
-            exif = image.getexif()
+            # A PNG would be decoded whole in search of metadata behind its pixels.
+            exif = image.getexif() if image.format != "PNG" or "exif" in image.info else {}
             width, height = image.size
             if exif.get(0x0112, 1) in (5, 6, 7, 8):
                 width, height = height, width

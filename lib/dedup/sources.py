@@ -37,8 +37,17 @@ def read_files(
         unreadable["name_not_utf8" if error.errno == errno.EILSEQ else "unreadable_file"] += 1
 
     found = folder_pictures(db, folders, remember=remember, unreadable=note, bar=bar)
-    ours = [folder.resolve() for folder in (workspace.quarantine, workspace.sorted)]
-    return [file for file in found if not any(folder in file.path.resolve().parents for folder in ours)], unreadable
+    ours = tuple(folder.resolve() for folder in (workspace.quarantine, workspace.sorted))
+    inside: dict[str, bool] = {}  # asked once a folder: to resolve every path costs more than all else of a second run
+
+    def is_ours(path: Path) -> bool:
+        parent = os.path.dirname(path)
+        if parent not in inside:
+            real = Path(parent).resolve()
+            inside[parent] = any(folder == real or folder in real.parents for folder in ours)
+        return inside[parent]
+
+    return [file for file in found if not is_ours(file.path)], unreadable
 
 
 def normal_folders(workspace: Workspace, folders: Iterable[Path]) -> list[Path]:

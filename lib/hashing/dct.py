@@ -98,8 +98,9 @@ def turn(grey: np.ndarray, name: str) -> np.ndarray:
 def threshold(coefficients: np.ndarray) -> np.ndarray:
     """float of shape (…, 16, 16) -> uint8 of shape (…, 32): a bit is set where a coefficient is above the median."""
     flat = coefficients.reshape(*coefficients.shape[:-2], BITS)
-    middle = np.partition(flat, (BITS // 2 - 1, BITS // 2), axis=-1)[..., BITS // 2 - 1 : BITS // 2 + 1]
-    return np.packbits(flat > middle.mean(axis=-1, keepdims=True), axis=-1)
+    # Above the lower of the two middle values is above their mean: nothing lies between them.
+    lower = BITS // 2 - 1
+    return np.packbits(flat > np.partition(flat, lower, axis=-1)[..., lower : lower + 1], axis=-1)
 
 
 def hash_greys(greys: np.ndarray) -> np.ndarray:
