@@ -282,11 +282,16 @@ def _icon_is_whole(data: Buffer) -> bool:
     return all(offset + size <= len(data) for size, offset in entries)
 
 
-def trailing_bytes(data: Buffer, found: Format) -> int:
+def trailing_bytes(data: Buffer, found: Format, *, exact: bool = False) -> int:
     """How many bytes follow the picture's end: 0 for most, and for formats whose end does not show.
+
+    A JPEG whose last bytes are an end marker is searched for an earlier one only if it has to be `exact`: that takes
+    longer than hashing it, and phones put a second picture there.
 
     Some are meant (a phone's second picture, a film), some hide a script or an archive.
     """
+    if found is JPEG and not exact and data[-2:] == b"\xff\xd9":
+        return 0
     try:
         end = _ENDS[found.extension](data) if found.extension in _ENDS else len(data)
     except (struct.error, IndexError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 from download_support import (  # noqa: F401 (fixtures)
@@ -115,6 +116,17 @@ def test_memory_holds_a_window_of_rows_only(workspace: Workspace, site: Site) ->
     tally = run(workspace, per_host=16)
     assert tally.states == {"done": 2600} and sum(site.asked.values()) == 2600
     assert len(site.peers) <= 16  # kept alive, not opened anew
+    consistent(workspace)
+
+
+def test_large_bodies_in_flight_do_not_fill_the_memory(workspace: Workspace, site: Site) -> None:
+    """Forty bodies of six megabytes at once: what is in memory is bounded, the rest waits on the disk."""
+    fill(workspace, originals(site, *[f"/big/{n}" for n in range(40)]))
+    process = start(workspace, "--per-host", "40", "-q")
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0 and {row["state"] for row in rows(workspace).values()} == {"done"}
+    assert usage.ru_maxrss / 1024 < 250
     consistent(workspace)
 
 

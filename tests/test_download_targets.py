@@ -240,3 +240,4 @@ def test_the_end_of_a_picture(made: bytes) -> None:
     found = sniff(made)
     assert found is not None
     assert trailing_bytes(made, found) == 0 and trailing_bytes(made + b"PK\x03\x04 more", found) == 9
+    assert trailing_bytes(made + made, found, exact=True) == len(made)

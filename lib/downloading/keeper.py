@@ -77,7 +77,7 @@ class Keeper:
                 reason, detail = "not_better", f"{header.width}x{header.height}"
             if reason or found is None:
                 return Kept(reason, detail)
-            if trailing := trailing_bytes(data, found):
+            if trailing := trailing_bytes(data, found, exact=self.options.strip_trailing):
                 data = bytes(data[: len(data) - trailing]) if self.options.strip_trailing else data
             sha256 = hashlib.sha256(data).hexdigest()
             if self.placeholders.sha256 and sha256 in self.placeholders.sha256:
