@@ -48,11 +48,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 def check(args: argparse.Namespace) -> None:
     """The rules across flags."""
-    options.check(args)
-    if args.pace is not None:
-        from lib.collecting.job import check_pace
+    from lib.collecting.preconditions import check_before
 
-        check_pace(args)
+    options.check(args)
+    check_before(args)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -78,14 +77,14 @@ def search(session: cli.Session) -> cli.Summary:
     if session.dry_run:
         lines = everything.preview()
         say(session, lines or ["Would search nothing: the queue is empty"])
-        return cli.Summary({"queries": len(lines)}, result=lines)
+        return cli.Summary({"queries": len(lines)}, result={"plan": lines})
     ended = everything.run(session.run_id, session.stopping, session.bar)
     for problem in ended.warnings:
         cli.log.warning("%s", problem)
     for sentence in ended.sentences:
         cli.log.error("%s", sentence)
     note = "" if ended.counts["queries"] or ended.sentences or session.stopping() else NOTHING
-    following = INGEST if ended.counts["pages"] or not ended.sentences else ""
+    following = INGEST if ended.counts["pages"] or not (ended.sentences or note) else ""
     return cli.Summary(ended.counts, next=following, exit_code=ended.exit_code, note=note)
 
 
@@ -97,10 +96,10 @@ def show(session: cli.Session) -> cli.Summary:
     if session.args.drift:
         rows = drift_rows(session.db, chosen)
         say(session, drift_lines(rows))
-        return cli.Summary({"runs": len(rows)}, result=rows)
+        return cli.Summary({"runs": len(rows)}, result={"runs": rows})
     rows = queue_rows(session.db, chosen)
     say(session, queue_lines(rows))
-    return cli.Summary({"queries": len(rows)}, result=rows)
+    return cli.Summary({"queries": len(rows)}, result={"queries": rows})
 
 
 def replay(session: cli.Session) -> cli.Summary:
@@ -111,7 +110,7 @@ def replay(session: cli.Session) -> cli.Summary:
     if session.dry_run:
         lines = work.preview()
         say(session, lines)
-        return cli.Summary({"pages": len(lines)}, result=lines)
+        return cli.Summary({"pages": len(lines)}, result={"plan": lines})
     ended = work.run(session.run_id, session.stopping)
     for problem in ended.warnings:
         cli.log.warning("%s", problem)
@@ -130,7 +129,9 @@ def expand(session: cli.Session) -> cli.Summary:
     queued = 0 if session.dry_run or not session.args.yes else work.queue(proposed, session.run_id)
     following = "python 1_collect.py" if session.args.yes else work.command()
     counts: dict[str, int | float | str] = {"proposed": len(proposed), "queued": queued}
-    return cli.Summary(counts, next=following if proposed else "", result=work.rows(proposed))
+    return cli.Summary(
+        counts, next=following if proposed else "", result={"proposed": work.rows(proposed), "queued": queued}
+    )
 
 
 def say(session: cli.Session, lines: Sequence[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,12 +36,17 @@ class Upload:
     content: bytes = field(repr=False)
 
 
-def find_pictures(places: Sequence[Path]) -> Iterator[Path]:
-    """Files as given, and the picture files in folders. Raises UsageError for a place that cannot be read."""
+def find_pictures(
+    places: Sequence[Path], unreadable: Callable[[Path, OSError], None] = lambda path, error: None
+) -> Iterator[Path]:
+    """Files as given, and the picture files in folders; a folder below that may not be read goes to `unreadable`.
+
+    Raises UsageError for a place that cannot be read.
+    """
     for place in places:
         if not place.exists():
             raise UsageError(f"{place} does not exist; give a picture or a folder of pictures to --images.")
-        yield from (path for path, _ in find_files([place]))
+        yield from (path for path, _ in find_files([place], unreadable))
 
 
 def read_sha256(path: Path) -> str:

@@ -406,13 +406,54 @@ def test_what_is_no_picture_becomes_a_row_with_its_reason(gallery, tmp_path, cap
     (tmp_path / "notes.txt").write_text("some notes")
     drawing(1).save(folder / "cut.jpg")
     (folder / "cut.jpg").write_bytes((folder / "cut.jpg").read_bytes()[:2000])
-    assert collect(gallery, tmp_path / "ws", "--images", folder, tmp_path / "notes.txt") == 0
+    for _ in range(2):
+        assert collect(gallery, tmp_path / "ws", "--images", folder, tmp_path / "notes.txt") == 1
+        assert "nothing that was asked for can be searched" in capsys.readouterr().err
     assert queries(tmp_path / "ws") == [
         ("failed", "upload_rejected", "truncated"),
         ("failed", "upload_rejected", "not_an_image"),
         ("failed", "upload_rejected", "not_an_image"),
     ]
     assert asked(gallery) == {} and "Traceback" not in capsys.readouterr().err
+
+
+def test_a_picture_that_cannot_be_read_is_told_and_the_others_are_searched(gallery, tmp_path, one, capsys):
+    """A file above the limit stands for all that the system refuses to read."""
+    huge = tmp_path / "huge.jpg"
+    with huge.open("wb") as handle:
+        handle.truncate(513 * 2**20)
+    assert collect(gallery, tmp_path / "ws", "--images", huge, "--dry-run") == 0
+    assert f"Would leave out: {huge} cannot be read" in capsys.readouterr().out
+    assert collect(gallery, tmp_path / "ws", "--images", huge) == 1
+    said = capsys.readouterr().err
+    assert f"{huge} cannot be read" in said and "nothing that was asked for can be searched" in said
+    assert "next:" not in said and "ended before" not in said
+    assert collect(gallery, tmp_path / "ws", "--images", huge, one, "--max-pages", 1) == 0
+    said = capsys.readouterr().err
+    assert f"{huge} cannot be read" in said and "1 unreadable" in said and "next: python 2_ingest_db.py" in said
+    assert queries(tmp_path / "ws") == [("done", "ok", "")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "remedy"),
+    [
+        ([], "give --keywords or --images"),
+        (["--dry-run"], "give --keywords or --images"),
+        (["--engine", "openverse"], "give --keywords or --images"),
+        (["--list"], "check --workspace, or search first"),
+        (["--drift", "--json"], "check --workspace, or search first"),
+        (["--expand", "3"], "check --workspace, or search first"),
+        (["--expand", "3", "--keywords", "boat"], "check --workspace, or search first"),
+        (["--retry", "network"], "check --workspace, or search first"),
+    ],
+)
+def test_where_nothing_was_searched_there_is_nothing_to_go_on_with(tmp_path, capsys, arguments, remedy):
+    assert load_step("collect").main(["--workspace", str(tmp_path / "mistyped"), *arguments]) == 2
+    said = capsys.readouterr()
+    assert remedy in said.err and "mistyped" in said.err and len(said.err.strip().splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+    if "--json" in arguments:
+        assert json.loads(said.out)["exit_code"] == 2
 
 
 def test_wrong_usage_is_one_sentence_before_anything_starts(gallery, tmp_path, one, capsys, monkeypatch):
@@ -439,12 +480,10 @@ def test_wrong_usage_is_one_sentence_before_anything_starts(gallery, tmp_path, o
     monkeypatch.setenv("GLEANER_BROWSER", str(tmp_path / "no-browser"))
     assert collect(gallery, tmp_path / "ws", "--images", one) == 2
     assert "GLEANER_BROWSER" in capsys.readouterr().err
-    assert as_rows(tmp_path / "ws" / "gleaner.db", "SELECT count(*) FROM queries") == [(0,)]
+    assert not (tmp_path / "ws").exists()
 
 
 def test_list_shows_state_and_outcome(gallery, tmp_path, one, capsys):
-    assert collect(gallery, tmp_path / "ws", "--list") == 0
-    assert "no queries yet" in capsys.readouterr().out
     assert collect(gallery, tmp_path / "ws", "--images", one, "--max-pages", 1) == 0
     capsys.readouterr()
     assert collect(gallery, tmp_path / "ws", "--list") == 0
@@ -458,7 +497,7 @@ def test_list_shows_state_and_outcome(gallery, tmp_path, one, capsys):
         str(one),
     ]
     assert collect(gallery, tmp_path / "ws", "--list", "--json") == 0
-    assert json.loads(capsys.readouterr().out)[0]["outcome"] == "ok"
+    assert json.loads(capsys.readouterr().out)["queries"][0]["outcome"] == "ok"
 
 
 def test_two_runs_at_once_do_not_share_an_engine(gallery, tmp_path, one, capsys):
@@ -546,6 +585,11 @@ CLOSED = b"<h1>Yandex Images is under construction</h1>"
             Ending("end", "no_new_results"), [0, 1, 2],
         ),
         ({(COM, 0): first_page(1), (COM, 1): later_page()}, Ending("end", "no_new_results"), [0, 1]),
+        # A later list whose entries cannot be read has changed its shape; it is no end.
+        (
+            {(COM, 0): first_page(1), (COM, 1): xhr([{"id": ""}])},
+            Ending("parse_error", "no_results_and_no_word_of_it"), [0, 1],
+        ),
         # Where one host is closed to this region the other one is asked, and stays.
         (
             {(COM, 0): CLOSED, (RU, 0): first_page(1), (RU, 1): later_page(1)},

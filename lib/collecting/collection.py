@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AsyncExitStack, ExitStack, nullcontext
@@ -13,21 +12,23 @@ from functools import partial
 from typing import Any
 
 from lib.browser import BrowserWeb
-from lib.chromium import BrowserSettings, Chromium, require_browser
+from lib.chromium import Chromium
 from lib.collecting.drift_watch import drift_warning
-from lib.collecting.job import Job, check_pace
+from lib.collecting.job import Job
 from lib.collecting.lock import engine_lock, profile_lock
 from lib.collecting.options import names_queries
-from lib.collecting.pace import is_loopback
+from lib.collecting.preconditions import Settings, check_engine, check_flags, settings_of
 from lib.collecting.run import OpenWeb
 from lib.db import Database
 from lib.db import queries as table
-from lib.direct_web import DirectSettings, DirectWeb, settings_for
+from lib.direct_web import DirectWeb
 from lib.engines import DEFAULT, NAMES, load_engine
-from lib.errors import UsageError
 from lib.progress import Bar, BarFactory
-from lib.proxy import read_proxy
 from lib.workspace import Workspace
+
+NOTHING_SEARCHABLE = (
+    "nothing that was asked for can be searched: no picture among it can be read and decoded (--list shows why)."
+)
 
 
 @dataclass
@@ -40,27 +41,15 @@ class Ended:
     exit_code: int = 0
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How the engines are reached: the browser where one is needed, and the sessions of the others by name."""
-
-    browser: BrowserSettings | None
-    direct: dict[str, DirectSettings]
-
-
 class Collection:
     """The engines of a run. Raises UsageError where the flags do not go with them."""
 
     def __init__(self, args: argparse.Namespace, workspace: Workspace, db: Database):
         self.args, self.workspace, self.db = args, workspace, db
         self.problems: list[str] = []
-        names = self._names()
-        check_pace(args, names)
-        if args.host and len(names) > 1 and names_queries(args) and not is_loopback(args.host):
-            raise UsageError("--host belongs to one engine; give one --engine with it.")
-        if args.pause_on_captcha and not any(load_engine(name).needs_browser for name in names):
-            raise UsageError(f"--pause-on-captcha needs a browser, and {' and '.join(names)} use none; leave it out.")
-        self.jobs = [Job(args, workspace, db, load_engine(name), self.problems) for name in names]
+        engines = [load_engine(name) for name in self._names()]
+        check_flags(args, engines)
+        self.jobs = [Job(args, workspace, db, engine, self.problems) for engine in engines]
 
     def _names(self) -> tuple[str, ...]:
         """The engines asked for; to go on with the queue, those that have one."""
@@ -74,15 +63,16 @@ class Collection:
         return tuple(name for name in NAMES if name in queued) or (DEFAULT,)
 
     def preview(self) -> list[str]:
-        """What would be done, one line a query; writes nothing. Raises UsageError."""
-        return [plan.line for job in self.jobs for plan in job.plan()]
+        """What would be done, one line a query, and what would be left out; writes nothing. Raises UsageError."""
+        lines = [plan.line for job in self.jobs for plan in job.plan()]
+        return lines + [f"Would leave out: {problem}" for problem in dict.fromkeys(self.problems)]
 
     def run(self, run_id: int, stopping: Callable[[], bool], bar: BarFactory) -> Ended:
         """Queues what is new and searches everywhere at once. Raises UsageError before anything is touched."""
         for job in self.jobs:
-            job.check()
+            check_engine(self.args, job.engine)
             job.engine.require_keys()
-        settings = self._settings()
+        settings = settings_of(self.args, [job.engine for job in self.jobs], self.workspace.root)
         with ExitStack() as locks:
             for job in self.jobs:
                 locks.enter_context(engine_lock(self.workspace, job.engine.name))
@@ -94,18 +84,6 @@ class Collection:
             with bar(queued, "Searching", "query") as progress:
                 asyncio.run(self._search(settings, run_id, stopping, progress))
         return self._ended(run_id)
-
-    def _settings(self) -> Settings:
-        """How the engines will be reached. Raises UsageError where the browser or a usable proxy is missing."""
-        args, browser = self.args, None
-        proxy = read_proxy(args.proxy, os.environ)
-        if any(job.engine.needs_browser for job in self.jobs):
-            profile = (args.profile or self.workspace.root / "browser-profile") if args.pause_on_captcha else None
-            choice = require_browser(headed=args.headed)
-            browser = BrowserSettings(choice, args.headed, proxy, args.timeout, profile and profile.absolute())
-        contact = os.environ.get("GLEANER_CONTACT", "")
-        plain = [job.engine for job in self.jobs if not job.engine.needs_browser]
-        return Settings(browser, {e.name: settings_for(e, proxy, args.timeout, contact) for e in plain})
 
     async def _search(self, settings: Settings, run_id: int, stopping: Callable[[], bool], bar: Bar) -> None:
         async with AsyncExitStack() as stack:
@@ -134,9 +112,13 @@ class Collection:
         unreadable = len(dict.fromkeys(self.problems))
         if unreadable and self.args.strict and not codes & {1, 4}:
             codes.add(3)
+        sentences = [sentence for _, sentence in verdicts if sentence]
+        if names_queries(self.args) and not any(job.searchable for job in self.jobs):
+            codes.add(1)
+            sentences.append(NOTHING_SEARCHABLE)
         return Ended(
             self._counts() | ({"unreadable": unreadable} if unreadable else {}),
-            [sentence for _, sentence in verdicts if sentence],
+            sentences,
             [*dict.fromkeys(self.problems), *filter(None, drifted)],
             next((code for code in (4, 1, 3) if code in codes), 0),
         )

@@ -22,6 +22,7 @@ from lib.workspace import Workspace
 
 log = logging.getLogger("gleaner.collect")
 
+NOTHING_GIVEN = "no picture and no keyword was found in what was given; check the paths."
 SEARCH, CONTINUE, WAIT, SKIP = "search", "continue", "wait", "skip"
 
 
@@ -83,11 +84,15 @@ def picture_queries(
 ) -> Iterator[NewQuery]:
     """A query for each distinct picture; what cannot be read is named in `problems`. Raises UsageError."""
     known: set[str] = set()
-    for path in find_pictures(places):
+
+    def leave_out(path: Path, error: OSError) -> None:
+        problems.append(f"{path} cannot be read ({error.strerror or error}); it is left out.")
+
+    for path in find_pictures(places, leave_out):
         try:
             sha256 = read_sha256(path)
         except OSError as error:
-            problems.append(f"{path} cannot be read ({error.strerror or error}); it is left out.")
+            leave_out(path, error)
             continue
         if sha256 not in known:
             known.add(sha256)

@@ -12,14 +12,13 @@ from lib.collecting import intake
 from lib.collecting.filters import filters_in
 from lib.collecting.intake import SKIP, Planned
 from lib.collecting.options import names_queries
-from lib.collecting.pace import is_loopback
+from lib.collecting.preconditions import check_engine
 from lib.collecting.run import Collected, CollectOptions, EngineRun, OpenWeb, Task, stop_sentence
 from lib.collecting.search import LONGEST_WAIT, Limits
 from lib.collecting.store import Store
 from lib.db import Database
 from lib.db import queries as table
-from lib.db.queries import NewQuery
-from lib.engines import DEFAULT, load_engine
+from lib.db.queries import NewQuery, QueryRow
 from lib.engines.base import Engine
 from lib.errors import UsageError
 from lib.progress import Bar
@@ -49,6 +48,7 @@ class Job:
     batches: list[Batch] = field(default_factory=list)
     found: Collected = field(default_factory=Collected)
     held: str = ""
+    searchable: int = 0  # queries that can be searched for, done or not
 
     @property
     def limits(self) -> Limits:
@@ -58,15 +58,6 @@ class Job:
     @property
     def hosts(self) -> tuple[str, ...]:
         return intake.hosts_for(self.engine, self.args.host)
-
-    def check(self) -> None:
-        """Whether the engine can do what is asked for. Raises UsageError."""
-        args, filters = self.args, filters_in(vars(self.args))
-        for kind, wanted in (("image", args.images), ("keyword", args.keywords or args.keywords_file)):
-            if wanted and kind not in self.engine.kinds:
-                raise UsageError(f"{self.engine.name} cannot search by {kind}; choose another --engine.")
-            if wanted:
-                self.engine.filter_params(filters, kind)
 
     def plan(self) -> list[Planned]:
         """What is to be done, in order; writes nothing. Raises UsageError."""
@@ -84,13 +75,13 @@ class Job:
     def given(self) -> list[NewQuery]:
         """The queries named on the command line. Raises UsageError where there is none."""
         args = self.args
-        self.check()
+        check_engine(args, self.engine)
         words = intake.keywords(args.keywords or (), args.keywords_file)
         params = intake.params_for(self.engine, args.host, filters_in(vars(args)))
         found = [NewQuery(self.engine.name, "keyword", word, params=params) for word in words]
         found += intake.picture_queries(self.engine, args.images or (), self.workspace, params, self.problems)
         if not found and not self.problems:
-            raise UsageError("no picture and no keyword was found in what was given; check the paths.")
+            raise UsageError(intake.NOTHING_GIVEN)
         return found
 
     def _limited(self, planned: list[Planned]) -> list[Planned]:
@@ -112,6 +103,7 @@ class Job:
             again = table.requeue(self.db, self.engine.name, self.args.retry)
             log.info("%s: queued again: %d with outcome %s", self.engine.name, again, self.args.retry)
         planned, rejected = intake.queue(self.db, self.plan(), run_id, self.workspace)
+        self.searchable = sum(not (plan.row and is_no_picture(plan.row)) for plan in planned)
         self.found.outcomes["upload_rejected"] += rejected
         self.found.outcomes["skipped"] += sum(plan.action == SKIP for plan in planned) - rejected
         self._sort(planned)
@@ -171,17 +163,9 @@ class Job:
         return 0, ""
 
 
-def check_pace(args: argparse.Namespace, names: tuple[str, ...] = ()) -> None:
-    """A pace below an engine's own is for this machine, or for who says that it is allowed. Raises UsageError."""
-    at_home = args.host is not None and is_loopback(args.host)
-    if args.pace is None or at_home or args.i_am_allowed:
-        return
-    for engine in map(load_engine, names or args.engine or (DEFAULT,)):
-        if args.pace < engine.interval:
-            raise UsageError(
-                f"--pace {args.pace:g} is faster than {engine.name} is asked by default ({engine.interval:g} s); "
-                "give a larger one, or --i-am-allowed if you have the source's permission."
-            )
+def is_no_picture(row: QueryRow) -> bool:
+    """Whether a query picture could not be decoded, so that it was never shown to the engine."""
+    return row.state == "failed" and row.outcome == "upload_rejected" and not row.cursor
 
 
 def minute(moment: str) -> str:
