@@ -99,9 +99,6 @@ def stored(workspace: Path) -> list[tuple[int, str, str, int]]:
 THREE = [(0, "page", "ok", PAGE_SIZE), (1, "xhr", "ok", PAGE_SIZE), (2, "xhr", "ok", PAGE_SIZE)]
 
 
-# --- what is kept ----------------------------------------------------------------------------------------------------
-
-
 def test_two_pictures_of_three_pages_and_a_second_run_that_does_nothing(gallery, tmp_path, photos):
     """Bugs of the reference pipeline: page 0 was missing, and `a.jpg` and `a.jpeg` shared their files."""
     workspace = tmp_path / "ws"
@@ -156,9 +153,6 @@ def test_keywords_from_the_command_line_and_a_file(gallery, tmp_path):
     assert rows == [("keyword", "flower", ""), ("keyword", "город", ""), ("keyword", "city", "")]
     assert {state for state, *_ in queries(tmp_path / "ws")} == {"done"}
     assert asked(gallery, "upload") == {}
-
-
-# --- going on after a kill --------------------------------------------------------------------------------------------
 
 
 def started(gallery: Gallery, workspace: Path, *arguments: object) -> subprocess.Popen[bytes]:
@@ -295,9 +289,6 @@ def test_a_forgotten_upload_is_no_end_of_results(gallery, tmp_path, one):
     assert asked(gallery, "upload") == {"yandex/upload": 2}
 
 
-# --- outcomes ---------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("fault", "code", "state", "outcome", "kept"),
     [
@@ -371,9 +362,6 @@ def test_drift_is_recorded_with_the_page(gallery, tmp_path, one):
     assert collect(gallery, tmp_path / "ws", "--images", one, "--max-pages", 1) == 0
     (drift,) = as_rows(tmp_path / "ws" / "gleaner.db", "SELECT drift FROM responses")[0]
     assert json.loads(drift)["unknown"] == {"entity.aiBadge": PAGE_SIZE}
-
-
-# --- nothing is begun that cannot be done -----------------------------------------------------------------------------
 
 
 def test_a_dry_run_writes_nothing(gallery, tmp_path, photos, capsys):
@@ -507,9 +495,6 @@ def test_two_runs_at_once_do_not_share_an_engine(gallery, tmp_path, one, capsys)
     assert collect(gallery, tmp_path / "ws", "--images", one) == 1
     assert "another run" in capsys.readouterr().err
     assert first.wait(30) == 0
-
-
-# --- a search over answers that the gallery does not give -------------------------------------------------------------
 
 
 Given = bytes | tuple[int, bytes, dict[str, str]] | Exception
@@ -661,9 +646,6 @@ def test_a_page_has_the_number_that_was_asked_for(tmp_path):
     assert [(number, parse_qs(urlsplit(url).query).get("p", ["0"])) for number, url in rows] == [
         (0, ["0"]), (1, ["1"]), (2, ["2"]),
     ]  # fmt: skip
-
-
-# --- the smaller parts ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -96,9 +96,6 @@ def pages(workspace: Path, engine: str) -> list[int]:
     return sorted(page for page, outcome in rows(workspace, sql.format(engine)) if outcome == "ok")
 
 
-# --- several engines --------------------------------------------------------------------------------------------------
-
-
 def test_engines_without_a_browser_start_none_and_run_side_by_side(gallery, tmp_path, monkeypatch):
     monkeypatch.setenv("GLEANER_BROWSER", str(tmp_path / "no-browser"))
     engines = ["openverse", "commons", "bing", "baidu", "naver-api", "yandex-cloud"]
@@ -195,9 +192,6 @@ def test_headed_needs_a_screen(gallery, tmp_path, monkeypatch, capsys):
     assert "--headed needs a screen" in capsys.readouterr().err
 
 
-# --- filters ----------------------------------------------------------------------------------------------------------
-
-
 def test_a_filter_reaches_the_engine_and_sets_the_query_apart(gallery, tmp_path, capsys):
     base = ["--engine", "bing", "openverse", "--keywords", WORDS, "--max-pages", 1]
     narrowed = [*base, "--size", "large", "--orientation", "portrait"]
@@ -232,8 +226,6 @@ def test_every_filter_has_a_flag():
     choices = {action.dest: action.choices for action in made._actions if action.dest in FILTER_VALUES}
     assert choices == dict(FILTER_VALUES)
 
-
-# --- every trouble ends in its outcome, and a rerun completes ---------------------------------------------------------
 
 TROUBLE = [
     # engine, fault, outcome, exit code; the fault strikes for ever until it is cleared
@@ -347,9 +339,6 @@ def test_strict_tells_by_the_exit_code_that_a_query_failed(gallery, tmp_path, ca
     assert collect(gallery, tmp_path / "ws", *arguments, "--strict") == 0  # nothing new failed
 
 
-# --- the proxy --------------------------------------------------------------------------------------------------------
-
-
 @contextmanager
 def running_proxy(user: str, password: str) -> Iterator[tuple[str, list[str]]]:
     """A proxy for plain HTTP that wants a password; gives its address and what was asked through it."""
@@ -411,9 +400,6 @@ def test_browser_and_apis_go_through_the_proxy_and_its_password_is_nowhere(galle
     assert kept and not any(b"s3cret-word" in path.read_bytes() for path in kept)
 
 
-# --- drift ------------------------------------------------------------------------------------------------------------
-
-
 def test_a_jump_in_the_answers_shape_is_told(gallery, tmp_path, capsys):
     arguments = ["--engine", "openverse", "--max-pages", 1, "--keywords"]
     assert collect(gallery, tmp_path / "ws", *arguments, "photo") == 0
@@ -453,9 +439,6 @@ def shape(results: int, empty: float = 0, unknown: int = 0, missing: int = 0) ->
 )
 def test_jumps(before: Shape, now: Shape, words: list[str]) -> None:
     assert jumps(before, now) == words
-
-
-# --- a person at a captcha --------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -619,9 +602,6 @@ def test_ctrl_c_ends_the_wait_for_a_person():
         asyncio.run(person(halted=True).help(Spectator([CAPTCHA]), CAPTCHA, ""))
 
 
-# --- the browser pool -------------------------------------------------------------------------------------------------
-
-
 def test_a_context_is_replaced_after_its_pages_and_a_crashed_browser_is_started_again(gallery, monkeypatch):
     monkeypatch.setattr("lib.browser.PAGES_PER_CONTEXT", 2)
 
@@ -668,9 +648,6 @@ def test_pictures_fonts_and_media_are_not_loaded(gallery):
 
     asyncio.run(look(BrowserSettings(require_browser(headed=False))))
     assert not [name for name in gallery.counters["asked"] if "thumb" in name]
-
-
-# --- kills, and a browser that goes away ------------------------------------------------------------------------------
 
 
 def started(gallery: Gallery, workspace: Path, *arguments: object) -> subprocess.Popen[bytes]:

@@ -124,9 +124,6 @@ def query_picture(gallery: Gallery) -> bytes:
     return encode(disturbed(full_size(scene)), "jpeg", 80)
 
 
-# --- each protocol as a collector speaks it ---------------------------------------------------------------------------
-
-
 def baidu_call(page: int, words: str = WORDS, **more: str) -> Call:
     return Call(
         "/search/acjson",
@@ -280,9 +277,6 @@ def test_thumbnails_are_served(gallery, name):
         assert ask(gallery, Call(link)).body.startswith(b"\xff\xd8"), link
 
 
-# --- the oddities of each --------------------------------------------------------------------------------------------
-
-
 def test_baidu_forbids_those_without_its_cookie(gallery):
     answer = ask(gallery, baidu_call(0))
     assert answer.status == 200
@@ -410,9 +404,6 @@ def test_filters(gallery, name, call, check):
     assert all(check(picture) for picture in found)
 
 
-# --- search by picture -----------------------------------------------------------------------------------------------
-
-
 def test_cloud_pages_by_id_join_and_end(gallery):
     first = ask(gallery, by_image_call(0, data=base64.b64encode(query_picture(gallery)).decode()))
     answers, mark = [first], first.json["id"]
@@ -496,8 +487,6 @@ def test_cloud_may_reject_a_picture(gallery):
     assert (answer.status, answer.json["code"]) == (400, 3)
 
 
-# --- refusals --------------------------------------------------------------------------------------------------------
-
 REFUSALS: list[tuple[str, Call, int, Any]] = [
     ("no key", Call("/v2/image/search", {}, {}, cloud_call(0).payload), 401, {"code": 16}),
     ("wrong key", Call("/v2/image/search", {}, {"Authorization": "Api-Key"}, cloud_call(0).payload), 401, {"code": 16}),
@@ -534,9 +523,6 @@ def test_requests_that_the_real_services_refuse(gallery, call, status, said):
     assert not any(key.split("/")[0] != "baidu" for key in gallery.counters["served"]), "a refusal is not served"
     if status == 200:
         assert answer.json["error"]["code"] == answer.headers["MediaWiki-API-Error"]
-
-
-# --- faults ----------------------------------------------------------------------------------------------------------
 
 
 def refused(parse: Parse, reason: str) -> Callable[[Answer], bool]:

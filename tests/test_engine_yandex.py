@@ -49,7 +49,6 @@ def answer(part: str, body: bytes, status: int = 200, url: str = SEARCH, **heade
 @pytest.mark.parametrize(
     ("given", "outcome", "detail"),
     [
-        # --- the first page
         (answer(PAGE, RESULTS), "ok", ""),
         (answer(PAGE, COOKIE_BAR), "ok", ""),
         (answer(PAGE, TITLED), "ok", ""),
@@ -69,7 +68,6 @@ def answer(part: str, body: bytes, status: int = 200, url: str = SEARCH, **heade
         (answer(PAGE, b"", status=503, retry_after="5"), "blocked", "http_503"),
         (answer(PAGE, b"", status=502), "network", "http_502"),
         (answer(PAGE, b"<h1>400</h1>", status=400), "parse_error", "http_400"),
-        # --- later pages
         (answer(XHR, xhr([entity(1)])), "ok", ""),
         (answer(XHR, ONE_BLOCK), "ok", ""),
         (answer(XHR, ABOUT_CAPTCHAS), "ok", ""),
@@ -81,7 +79,6 @@ def answer(part: str, body: bytes, status: int = 200, url: str = SEARCH, **heade
         (answer(XHR, b'{"blocks":[]}'), "parse_error", "no_serp_list"),
         (answer(XHR, b'{"blocks":[{"params":{"adapterData":null}}]}'), "parse_error", "no_serp_list"),
         (answer(XHR, b'{"error":"bad"}', status=400), "parse_error", "http_400"),
-        # --- uploads
         (answer(UPLOAD, b'{"blocks":[{"params":{"cbirId":"1/a"}}]}'), "ok", ""),
         (answer(UPLOAD, b'{"blocks":[{"params":{}}]}'), "upload_rejected", "no_id_in_the_answer"),
         (answer(UPLOAD, b"[]"), "upload_rejected", "no_id_in_the_answer"),

@@ -36,8 +36,6 @@ def answer(part: str, body: bytes | dict[str, Any], url: str = "https://x.exampl
     return Answer(part, url, status, given, as_json(body) if isinstance(body, dict) else body)
 
 
-# --- what answers mean ---------------------------------------------------------------------------------------------
-
 HTML = b"<html><body>Service is being updated</body></html>"
 CONSENT = b"<html><form><button type=submit> <span>Allow all</span></button></form></html>"
 # In the shape of `baidu/captcha_page_2026-04.html`, which holds the time-out page's marks as well.
@@ -88,7 +86,6 @@ CLOUD_URL = "https://searchapi.api.cloud.yandex.net/v2/image/search#page=%d"
 COMMONS = "https://commons.wikimedia.org/w/api.php?gsroffset=%d"
 
 VERDICTS: list[tuple[str, Answer, str, str]] = [
-    # --- openverse
     ("openverse", answer(API, {"results": [{"id": "1"}], "page": 1}), "ok", ""),
     ("openverse", answer(API, {"results": [], "page": 1}), "empty", ""),
     ("openverse", answer(API, {"results": [], "page": 3}), "end", "no_more_results"),
@@ -100,7 +97,6 @@ VERDICTS: list[tuple[str, Answer, str, str]] = [
     ("openverse", answer(API, HTML), "blocked", "html_instead_of_json"),
     ("openverse", answer(API, b"", status=502), "network", "http_502"),
     ("openverse", answer(API, b"", status=503, retry_after="9"), "blocked", "http_503"),
-    # --- commons
     ("commons", answer(API, {"query": {"pages": [{"pageid": 1}]}}, COMMONS % 0), "ok", ""),
     ("commons", answer(API, {"query": {"pages": {"1": {}}}}, COMMONS % 0), "ok", ""),
     ("commons", answer(API, {"batchcomplete": True}, COMMONS % 0), "empty", ""),
@@ -111,7 +107,6 @@ VERDICTS: list[tuple[str, Answer, str, str]] = [
     ("commons", answer(API, {"error": {"code": "badvalue"}}), "parse_error", "badvalue"),
     ("commons", answer(API, {"feed": {}}, COMMONS % 0), "parse_error", "no_pages"),
     ("commons", answer(API, b"Please set a user agent", status=403), "blocked", "http_403"),
-    # --- naver-api
     ("naver-api", answer(API, {"items": [{"link": "x"}], "start": 1}), "ok", ""),
     ("naver-api", answer(API, {"items": [], "start": 1}), "empty", ""),
     ("naver-api", answer(API, {"items": [], "start": 101}), "end", "no_more_results"),
@@ -121,7 +116,6 @@ VERDICTS: list[tuple[str, Answer, str, str]] = [
     ("naver-api", answer(API, {"error": {"errorCode": "210"}}), "blocked", "key_refused"),
     ("naver-api", answer(API, {"errorCode": "SE03"}, status=400), "parse_error", "SE03"),
     ("naver-api", answer(API, {"total": 4}), "parse_error", "no_items"),
-    # --- yandex-cloud
     ("yandex-cloud", answer(API, {"images": [{"url": "u"}], "page": "0", "id": "1"}, CLOUD_URL % 0), "ok", ""),
     ("yandex-cloud", answer(API, {"page": "0", "id": "1"}, CLOUD_URL % 0), "empty", ""),
     ("yandex-cloud", answer(API, {"page": "2", "id": "1"}, CLOUD_URL % 2), "end", "no_more_results"),
@@ -153,7 +147,6 @@ VERDICTS: list[tuple[str, Answer, str, str]] = [
     ("yandex-cloud", answer(API, {"images": [], "id": "1"}, CLOUD_URL % 0), "empty", ""),
     ("yandex-cloud", answer(API, {"page": "0", "id": "1", "feed": {}}, CLOUD_URL % 0), "parse_error", "no_images_key"),
     ("yandex-cloud", answer(API, {"rawData": "***"}, CLOUD_URL % 0), "parse_error", "not_base64"),
-    # --- baidu
     ("baidu", answer(XHR, {"data": [{"di": "1"}, {}]}, ACJSON % 0), "ok", ""),
     ("baidu", answer(XHR, {"data": [{}]}, ACJSON % 0), "empty", ""),
     ("baidu", answer(XHR, {"data": [{}]}, ACJSON % 60), "end", "no_more_results"),
@@ -174,7 +167,6 @@ VERDICTS: list[tuple[str, Answer, str, str]] = [
     ("baidu", answer(XHR, HTML, ACJSON % 0), "blocked", "html_instead_of_json"),
     ("baidu", answer(XHR, b"no", ACJSON % 0), "parse_error", "not_json"),
     ("baidu", answer(XHR, {"feed": {}}, ACJSON % 0), "parse_error", "no_data"),
-    # --- baidu-graph
     ("baidu-graph", answer(UPLOAD, cards(SAME, SIMILAR), GRAPH), "ok", ""),
     ("baidu-graph", answer(UPLOAD, cards(SIMILAR), GRAPH), "ok", ""),
     ("baidu-graph", answer(UPLOAD, cards(SAME, FOREIGN), GRAPH), "upload_rejected", "address_on_another_host"),
@@ -199,7 +191,6 @@ VERDICTS: list[tuple[str, Answer, str, str]] = [
     ("baidu-graph", answer(API, {"status": 5, "data": {}}), "parse_error", "status_5"),
     ("baidu-graph", answer(API, {"status": 0, "data": {}}), "parse_error", "no_data"),
     ("baidu-graph", answer(API, HTML), "blocked", "html_instead_of_json"),
-    # --- naver
     ("naver", answer(PAGE, NAVER_PAGE, NAVER % 1), "ok", ""),
     ("naver", answer(PAGE, NAVER_NOTHING, NAVER % 1), "empty", ""),
     ("naver", answer(PAGE, NAVER_NOTHING, NAVER % 51), "end", "no_more_results"),
@@ -210,7 +201,6 @@ VERDICTS: list[tuple[str, Answer, str, str]] = [
     ("naver", answer(PAGE, PLAIN_CAPTCHA, NAVER % 1), "captcha", ""),
     ("naver", answer(PAGE, CONSENT, NAVER % 1), "consent", ""),
     ("naver", answer(PAGE, b"", NAVER % 1, status=403), "blocked", "http_403"),
-    # --- bing
     ("bing", answer(PAGE, TILE, BING % 1), "ok", ""),
     ("bing", answer(PAGE, b'<div class="no_results">There are no results</div>', BING % 1), "empty", ""),
     ("bing", answer(PAGE, b'<div class="no_results"></div>', BING % 36), "end", "no_more_results"),
@@ -267,8 +257,6 @@ if SAMPLES.is_dir():
         body = (SAMPLES / file).read_bytes()
         assert load_engine(name, {}).classify(answer(part, body)).outcome == outcome
 
-
-# --- what is asked for ---------------------------------------------------------------------------------------------
 
 GRAPH_CURSOR = {"cards_url": GRAPH, "matches": True, "list_url": "https://g.example/l?a=1"}
 
@@ -362,9 +350,6 @@ def test_naver_goes_as_far_as_its_largest_start(start: int, total: int, ends: bo
     engine = load_engine("naver-api", HUB)
     body = as_json({"items": [{"link": "https://a.example/1.jpg"}], "start": start, "total": total, "display": 1})
     assert engine.says_end(API, body, engine.parse(API, body)) is ends
-
-
-# --- filters, keys, constants --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -225,9 +225,6 @@ def test_baidu_is_refused_without_its_cookies(calm: Gallery) -> None:
     assert asyncio.run(scene()) == Verdict("blocked", "anti_flag")
 
 
-# --- through the steps ---------------------------------------------------------------------------------------------
-
-
 def run_quietly(step: str, workspace: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     """A step with the gallery's keys and no others."""
     quiet = {name: "" for name in os.environ if name.startswith(("NAVER_", "YANDEX_CLOUD_", "OPENVERSE_"))}

@@ -83,9 +83,6 @@ def test_nothing_stands_out_of_too_little(titles: list[str]) -> None:
     assert propose(titles, ["boat"], 5) == []
 
 
-# --- the step ---------------------------------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def workspace(tmp_path: Path) -> Path:
     """Two keywords at two engines with titles, as steps 1 and 2 leave them."""

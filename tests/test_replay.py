@@ -88,9 +88,6 @@ def asked(number: int, words: str = "boat") -> str:
     return xhr_address(COM, Ask("keyword", words), {}, number)
 
 
-# --- HAR --------------------------------------------------------------------------------------------------------------
-
-
 def test_a_har_is_taken_as_if_it_had_been_fetched(tmp_path):
     saved = har(
         tmp_path / "saved.har",
@@ -281,9 +278,6 @@ def test_a_har_of_a_search_by_picture(tmp_path, capsys):
     assert "several pictures" in capsys.readouterr().err
 
 
-# --- files ------------------------------------------------------------------------------------------------------------
-
-
 def test_our_own_raw_answers_give_the_same_rows(tmp_path):
     """The XHR's list is not in `blocks[0]` here, which is where the reference pipeline looked."""
     saved = har(tmp_path / "a.har", entry(asked(0), first_page(1, 2)), entry(asked(1), later_page(3, 4)))
@@ -328,9 +322,6 @@ def test_unexpected_bodies_end_in_an_outcome_and_no_traceback(tmp_path, capsys, 
     outcomes = {outcome for (outcome,) in rows(tmp_path / "ws", "SELECT outcome FROM queries")}
     assert len(rows(tmp_path / "ws", "SELECT id FROM queries")) == len(BODIES)
     assert outcomes and not outcomes & {"", "ok"}
-
-
-# --- which page an address asks for -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["yandex", "baidu", "naver", "naver-api", "bing", "openverse", "commons"])

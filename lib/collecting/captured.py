@@ -84,9 +84,6 @@ def _read(file: Path) -> bytes:
         raise UsageError(f"{file} cannot be read ({error.strerror}); give another --replay.") from error
 
 
-# --- files -----------------------------------------------------------------------------------------------------------
-
-
 def _from_files(files: list[tuple[Path, bytes]], engine: Engine, host: str, ask: Ask) -> Iterator[Captured]:
     """Pages by the number in the file's name; without one, in the order of the names."""
     numbers = [int(match["page"]) if (match := _NUMBERED.fullmatch(file.name)) else None for file, _ in files]
@@ -109,9 +106,6 @@ def _part(engine: Engine, page: int, body: bytes) -> str:
 def address_of(engine: Engine, host: str, ask: Ask, page: int) -> str:
     """The address that the engine would ask for, as far as it is known without an upload."""
     return engine.address(host, ask, defaultdict(str), page)
-
-
-# --- HAR -------------------------------------------------------------------------------------------------------------
 
 
 def _har_entries(body: bytes) -> list[dict[str, Any]] | None:

@@ -143,8 +143,6 @@ class Search:
             wait = asked if asked is not None else wait if self.patient else 0.0
         return Ending(verdict.outcome, verdict.detail, wait)
 
-    # --- getting a page --------------------------------------------------------------------------------------------
-
     async def _result_page(self, page: int) -> tuple[Answer | None, Verdict]:
         """A page of results, or what stood in its way after everything that may be tried was tried."""
         answer, verdict = await self._once(page)
@@ -208,8 +206,6 @@ class Search:
         self._drop_upload()
         return True
 
-    # --- being known to the engine ---------------------------------------------------------------------------------
-
     def _plain_ask(self) -> Ask:
         """The question without the picture's bytes, which only an upload needs."""
         return Ask(self.query.kind, self.query.text, filters=filters_in(self.query.params))
@@ -263,8 +259,6 @@ class Search:
         if answer is not None and verdict.outcome == "ok":
             self.cursor |= self.engine.read_upload(answer)
         return answer, verdict
-
-    # --- patience --------------------------------------------------------------------------------------------------
 
     async def _patiently(self, request: Callable[[], Awaitable[Answer]]) -> tuple[Answer | None, Verdict]:
         """One request, again after a failure of the network or a short wait that the engine asked for."""

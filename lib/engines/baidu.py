@@ -63,8 +63,6 @@ class Source(Engine):
     def part(self, page: int) -> str:
         return XHR
 
-    # --- asking ----------------------------------------------------------------------------------------------------
-
     async def enter(self, web: Web, host: str) -> None:
         await web.open(host + "/")
 
@@ -84,8 +82,6 @@ class Source(Engine):
         place = {"pn": str(offset), "rn": str(self.page_size), "gsm": f"{offset:x}"}
         words = {"word": ask.text, "queryWord": ask.text}
         return query_url(host, PATH, PARAMS | words | place | self.filter_params(ask.filters))
-
-    # --- judging ---------------------------------------------------------------------------------------------------
 
     def classify(self, answer: Answer) -> Verdict:
         if is_captcha(answer):

@@ -59,8 +59,6 @@ class Source(Engine):
     def part(self, page: int) -> str:
         return PAGE if page == 0 else API
 
-    # --- asking ----------------------------------------------------------------------------------------------------
-
     async def enter(self, web: Web, host: str) -> None:
         await web.open(f"{host}{INDEX_PATH}?tpl_from=pc")
 
@@ -89,8 +87,6 @@ class Source(Engine):
         if page == 0 and cursor["matches"]:
             return str(cursor["cards_url"])
         return list_address(cursor["list_url"], page - 1 if cursor["matches"] else page)
-
-    # --- judging ---------------------------------------------------------------------------------------------------
 
     def classify(self, answer: Answer) -> Verdict:
         if is_captcha(answer):

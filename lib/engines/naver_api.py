@@ -44,8 +44,6 @@ class Source(Engine):
     def knows_host(self, host: str) -> bool:
         return host in (HUB_HOST, OLD_HOST)
 
-    # --- asking ----------------------------------------------------------------------------------------------------
-
     async def fetch(self, web: Web, host: str, ask: Ask, cursor: Mapping[str, Any], page: int) -> Answer:
         names = HUB_HEADERS if self._has_hub_keys() else OLD_HEADERS
         headers = JSON_ONLY | {header: self.key(name) for header, name in names.items()}
@@ -63,8 +61,6 @@ class Source(Engine):
 
     def _has_hub_keys(self) -> bool:
         return all(map(self.key, self.keys))
-
-    # --- judging ---------------------------------------------------------------------------------------------------
 
     def classify(self, answer: Answer) -> Verdict:
         if (verdict := judge_status(answer)) is not None:

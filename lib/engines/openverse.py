@@ -59,8 +59,6 @@ class Source(Engine):
         super().__init__(environ)
         self._token, self._token_ends = "", 0.0
 
-    # --- asking ----------------------------------------------------------------------------------------------------
-
     async def fetch(self, web: Web, host: str, ask: Ask, cursor: Mapping[str, Any], page: int) -> Answer:
         if self._wants_token():
             answer = await self._sign_in(web, host)
@@ -88,8 +86,6 @@ class Source(Engine):
         self._token = token if answer.status == 200 and isinstance(token, str) else ""
         self._token_ends = time.monotonic() + max(0.0, float(whole(found.get("expires_in")) or 0) - TOKEN_MARGIN)
         return answer
-
-    # --- judging ---------------------------------------------------------------------------------------------------
 
     def classify(self, answer: Answer) -> Verdict:
         if (verdict := judge_status(answer)) is not None:

@@ -105,8 +105,6 @@ class Source(Engine):
     def part(self, page: int) -> str:
         return PAGE if page == 0 else XHR
 
-    # --- asking ----------------------------------------------------------------------------------------------------
-
     async def upload(self, web: Web, host: str, ask: Ask, way: int) -> Answer:
         """Way 0 is the multipart form of the touch site, way 1 the plain body of the app host."""
         if way == 0:
@@ -131,8 +129,6 @@ class Source(Engine):
         if page == 0:
             return await web.open(self.address(host, ask, cursor, page))
         return await web.get(self.address(host, ask, cursor, page), part=XHR, headers=XHR_HEADERS)
-
-    # --- judging ---------------------------------------------------------------------------------------------------
 
     def classify(self, answer: Answer) -> Verdict:
         path = urlsplit(answer.url).path

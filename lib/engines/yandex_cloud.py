@@ -63,8 +63,6 @@ class Source(Engine):
         super().__init__(environ)
         self._first: WeakKeyDictionary[Ask, Answer] = WeakKeyDictionary()
 
-    # --- asking ----------------------------------------------------------------------------------------------------
-
     async def upload(self, web: Web, host: str, ask: Ask, way: int) -> Answer:
         """The answer to an upload is the first page as well; it is kept, because a second one would cost again."""
         data = base64.b64encode(ask.picture).decode()
@@ -95,8 +93,6 @@ class Source(Engine):
         bare, _, fragment = url.partition("#")
         answer = await web.post(bare, headers=headers, body=body)
         return replace(answer, url=f"{answer.url}#{fragment}")
-
-    # --- judging ---------------------------------------------------------------------------------------------------
 
     def classify(self, answer: Answer) -> Verdict:
         if (verdict := judge_status(answer)) is not None:

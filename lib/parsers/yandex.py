@@ -78,9 +78,6 @@ def looks_like_captcha(body: bytes) -> bool:
     return any(mark in body for mark in _CAPTCHA_MARKS)
 
 
-# --- finding the list ----------------------------------------------------------------------------------------------
-
-
 def _page_states(html: bytes, drift: Drift) -> Iterator[Mapping[str, Any]]:
     if html.lstrip()[:1] == b"{":
         value, drift.repaired = load_json(html)
@@ -133,9 +130,6 @@ def _is_captcha_answer(value: Any) -> bool:
     answer = mapping(value)
     kind = text(answer.get("type")).lower()
     return "captcha" in kind or any("captcha" in str(key).lower() for key in list(answer)[:50])
-
-
-# --- reading the list ----------------------------------------------------------------------------------------------
 
 
 def _parse_lists(lists: list[Mapping[str, Any]], drift: Drift) -> ParsedPage:
@@ -219,9 +213,6 @@ def _note_drift(drift: Drift, entity: Mapping[str, Any], snippet: Mapping[str, A
     # An object that is not there at all is told by the entity; its keys are not counted once more.
     drift.see("snippet", snippet, SNIPPET_KEYS, EXPECTED_IN_SNIPPET if snippet else MISSING_OBJECT)
     drift.see("viewerData", viewer, VIEWER_KEYS, EXPECTED_IN_VIEWER if viewer else MISSING_OBJECT)
-
-
-# --- addresses -----------------------------------------------------------------------------------------------------
 
 
 def _read_variants(entity: Mapping[str, Any], viewer: Mapping[str, Any], referer: str) -> list[VariantRecord]:
