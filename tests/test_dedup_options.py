@@ -433,3 +433,32 @@ def test_memory_of_comparisons_changes_no_answer(folder, capsys):
     assert rows["relations"] and rows["near_pairs"]
     again = result(folder, capsys, folder, "--remove", "none")
     assert again["groups"] == first["groups"] and dump(folder.parent / "ws" / "gleaner.db") == rows
+
+
+def test_pictures_of_one_subject_are_shown_and_their_embeddings_kept(folder, capsys):
+    """With a random model of two layers: the real loading and the real search, not the real likeness."""
+    open_clip = pytest.importorskip("open_clip", reason="mode semantic needs requirements.txt")
+    import torch
+    from safetensors.torch import save_file
+
+    config = {
+        "embed_dim": 32,
+        "vision_cfg": {"image_size": 64, "layers": 2, "width": 64, "patch_size": 16, "head_width": 32},
+        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
+    }
+    model = folder.parent / "model"
+    model.mkdir()
+    torch.manual_seed(3)
+    net = open_clip.CLIP(**config)
+    save_file({k: v.contiguous() for k, v in net.state_dict().items()}, model / "open_clip_model.safetensors")
+    text = json.dumps({"model_cfg": config, "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.25] * 3}})
+    (model / "open_clip_config.json").write_text(text)
+    pair(folder)
+    how = ("semantic", folder, "--clip-model", f"local-dir:{model}", "--least-cosine", 0, "--remove", "none")
+    found = verdicts(result(folder, capsys, *how))
+    assert "semantic" in {kind for _, kind, _ in found.values()}
+    assert {decision for *_, decision in found.values()} == {"review"}
+    assert as_rows(folder.parent / "ws" / "gleaner.db", "SELECT count(*) FROM embeddings") == [(4,)]
+    rows = dump(folder.parent / "ws" / "gleaner.db")
+    assert verdicts(result(folder, capsys, *how)) == found
+    assert dump(folder.parent / "ws" / "gleaner.db") == rows
