@@ -138,16 +138,18 @@ def compare(
         ceilings.append(ceiling(place, int(base.rsplit("/", 1)[1]), args.files))
     scheme = "https" if args.https else "http"
     print(f"\n{title}, {scheme}, {args.files} files, medians of {args.rounds} rounds, load {os.getloadavg()[0]:.1f}")
-    print(f"{'':12} {'files/s':>9} {'job s':>8} {'CPU ms':>8} {'files':>7} {'rate x':>8} {'job x':>7}")
+    print(
+        f"{'':12} {'files/s':>9} {'job s':>8} {'CPU ms':>8} {'job CPU s':>10} {'files':>7} {'rate x':>8} {'job x':>7}"
+    )
     for name, runs in found.items():
-        rate, wall, cpu, files = (
+        rate, wall, cpu, whole, files = (
             statistics.median(values)
-            for values in zip(*((m.rate, m.wall, m.cpu_ms, m.files) for m in runs), strict=True)
+            for values in zip(*((m.rate, m.wall, m.cpu_ms, m.cpu, m.files) for m in runs), strict=True)
         )
         ours = found["gleaner"]
         faster = statistics.median(a.rate / b.rate for a, b in zip(ours, runs, strict=True))
         shorter = statistics.median(b.wall / a.wall for a, b in zip(ours, runs, strict=True))
-        print(f"{name:12} {rate:9.0f} {wall:8.2f} {cpu:8.2f} {files:7.0f} {faster:8.2f} {shorter:7.2f}")
+        print(f"{name:12} {rate:9.0f} {wall:8.2f} {cpu:8.2f} {whole:10.1f} {files:7.0f} {faster:8.2f} {shorter:7.2f}")
     print(f"{'sha256+write':12} {statistics.median(ceilings):9.0f}   one thread, no network", flush=True)
 
 
