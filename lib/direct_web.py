@@ -52,8 +52,6 @@ class DirectSettings:
 
 def settings_for(engine: Engine, proxy: Proxy | None, timeout: float, contact: str) -> DirectSettings:
     """The settings for one engine. Raises UsageError for a proxy that cannot be used."""
-    if engine.wants_contact and not contact.strip():
-        log.warning("%s asks every client who it is; set GLEANER_CONTACT to a mail address or a page", engine.name)
     return DirectSettings(proxy, timeout, contact, engine.keeps_cookies)
 
 

@@ -444,6 +444,13 @@ def test_where_nothing_was_searched_there_is_nothing_to_go_on_with(tmp_path, cap
         assert json.loads(said.out)["exit_code"] == 2
 
 
+def test_a_workspace_without_searches_has_no_queue(tmp_path, capsys):
+    with open_database(tmp_path / "gleaner.db"):
+        pass
+    assert load_step("collect").main(["--workspace", str(tmp_path)]) == 2
+    assert "give --keywords or --images" in capsys.readouterr().err
+
+
 def test_wrong_usage_is_one_sentence_before_anything_starts(gallery, tmp_path, one, capsys, monkeypatch):
     empty = tmp_path / "empty"
     empty.mkdir()

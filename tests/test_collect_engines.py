@@ -110,6 +110,7 @@ def test_engines_without_a_browser_start_none_and_run_side_by_side(gallery, tmp_
     assert collect(gallery, tmp_path / "ws", *arguments) == 0
     assert (snapshot(tmp_path / "ws" / "xhr"), dump(tmp_path / "ws" / "gleaner.db")) == (before, stored)
     assert not gallery.counters["asked"]
+    assert collect(gallery, tmp_path / "ws") == 0  # where nothing is queued, no browser is missed
 
 
 def test_a_captcha_at_one_engine_stops_that_one_only(gallery, tmp_path, capsys):
@@ -125,6 +126,33 @@ def test_a_captcha_at_one_engine_stops_that_one_only(gallery, tmp_path, capsys):
     assert collect(gallery, tmp_path / "ws", "--retry", "captcha") == 0  # finds out by itself where
     assert {state for state, _ in ended(tmp_path / "ws").values()} == {"done"}
     assert set(served(gallery, "bing").values()) == {1} and not served(gallery, "openverse")
+
+
+def test_a_lost_database_comes_back_with_its_queries_and_no_page_is_asked_for_again(gallery, tmp_path):
+    workspace = tmp_path / "ws"
+    base = ["--engine", "bing", "openverse", "--keywords", WORDS, "--type", "photo", "--max-pages"]
+    asked_for = "SELECT engine, kind, text, params FROM queries ORDER BY engine"
+    assert collect(gallery, workspace, *base, 2) == 0
+    before, kept = rows(workspace, asked_for), {name: pages(workspace, name) for name in ("bing", "openverse")}
+    assert kept == {"bing": [0, 1], "openverse": [0, 1]}
+    for path in workspace.glob("gleaner.db*"):
+        path.unlink()
+    assert load_step("ingest").main(["--workspace", str(workspace), "--rescan", "-q"]) == 0
+    assert rows(workspace, asked_for) == before
+    gallery.site.board.asked.clear()
+    assert collect(gallery, workspace, *base, 2) == 0
+    assert not gallery.counters["asked"]
+    assert collect(gallery, workspace, *base, 3) == 0
+    assert {name.rpartition("p=")[2] for name in gallery.counters["asked"]} == {"2"}
+
+
+def test_an_open_source_without_a_contact_is_warned_of_once(gallery, tmp_path, monkeypatch, capsys):
+    arguments = ["--engine", "commons", "--keywords", WORDS, "--max-pages", 1]
+    assert collect(gallery, tmp_path / "ws", *arguments) == 0
+    assert "GLEANER_CONTACT" not in capsys.readouterr().err
+    monkeypatch.setenv("GLEANER_CONTACT", " ")
+    assert collect(gallery, tmp_path / "ws", *arguments) == 0
+    assert capsys.readouterr().err.count("GLEANER_CONTACT") == 1
 
 
 def test_a_last_page_that_repeats_is_not_counted_twice(gallery, tmp_path, capsys):

@@ -155,13 +155,6 @@ def test_a_proxy_is_used_with_credentials_that_nothing_shows() -> None:
     asyncio.run(scene())
 
 
-def test_an_open_source_without_a_contact_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
-    settings_for(load_engine("commons", {}), None, 10.0, CONTACT)
-    assert not caplog.records
-    settings_for(load_engine("commons", {}), None, 10.0, " ")
-    assert "GLEANER_CONTACT" in caplog.text
-
-
 def test_a_proxy_that_only_a_browser_can_use_is_refused() -> None:
     with pytest.raises(UsageError, match="http://HOST:PORT"):
         DirectSettings(proxy=Proxy("socks5://127.0.0.1:9"))

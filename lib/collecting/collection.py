@@ -17,12 +17,13 @@ from lib.collecting.drift_watch import drift_warning
 from lib.collecting.job import Job
 from lib.collecting.lock import engine_lock, profile_lock
 from lib.collecting.options import names_queries
-from lib.collecting.preconditions import Settings, check_engine, check_flags, settings_of
+from lib.collecting.preconditions import Settings, check_engine, check_flags, settings_of, without_searches
 from lib.collecting.run import OpenWeb
 from lib.db import Database
 from lib.db import queries as table
 from lib.direct_web import DirectWeb
 from lib.engines import DEFAULT, NAMES, load_engine
+from lib.errors import UsageError
 from lib.progress import Bar, BarFactory
 from lib.workspace import Workspace
 
@@ -60,7 +61,9 @@ class Collection:
         queued = table.engines_pending(self.db)
         if self.args.retry:
             queued += table.engines_with_outcome(self.db, self.args.retry)
-        return tuple(name for name in NAMES if name in queued) or (DEFAULT,)
+        if not table.engines_known(self.db):
+            raise UsageError(without_searches(self.workspace))
+        return tuple(name for name in NAMES if name in queued)
 
     def preview(self) -> list[str]:
         """What would be done, one line a query, and what would be left out; writes nothing. Raises UsageError."""
@@ -73,6 +76,8 @@ class Collection:
             check_engine(self.args, job.engine)
             job.engine.require_keys()
         settings = settings_of(self.args, [job.engine for job in self.jobs], self.workspace.root)
+        for job in self.jobs:
+            job.tell_contact()
         with ExitStack() as locks:
             for job in self.jobs:
                 locks.enter_context(engine_lock(self.workspace, job.engine.name))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -19,6 +20,7 @@ from lib.collecting.store import Store
 from lib.db import Database
 from lib.db import queries as table
 from lib.db.queries import NewQuery, QueryRow
+from lib.db.restored import count_restored_pages
 from lib.engines.base import Engine
 from lib.errors import UsageError
 from lib.progress import Bar
@@ -59,6 +61,11 @@ class Job:
     def hosts(self) -> tuple[str, ...]:
         return intake.hosts_for(self.engine, self.args.host)
 
+    def tell_contact(self) -> None:
+        if self.engine.wants_contact and not os.environ.get("GLEANER_CONTACT", "").strip():
+            name = self.engine.name
+            log.warning("%s asks every client who it is; set GLEANER_CONTACT to a mail address or a page", name)
+
     def plan(self) -> list[Planned]:
         """What is to be done, in order; writes nothing. Raises UsageError."""
         args = self.args
@@ -97,6 +104,7 @@ class Job:
 
     def prepare(self, run_id: int) -> None:
         """Queues what is new and sorts what is to be done. Only for who holds the engine's lock."""
+        count_restored_pages(self.db, self.engine.name)
         if table.release_running(self.db, self.engine.name):
             log.info("going on where an earlier run was stopped")
         if self.args.retry:

@@ -52,12 +52,20 @@ def check_before(args: argparse.Namespace) -> None:
 
 def _check_without_searches(args: argparse.Namespace, workspace: Workspace) -> None:
     """Nothing but a new search makes sense where there never was one."""
-    where = f"no search was ever made in {workspace.root}"
     for mode in ("list", "drift", "expand", "retry"):
         if getattr(args, mode):
-            raise UsageError(f"{where}, so --{mode} has nothing to go by; check --workspace, or search first.")
+            raise UsageError(
+                f"no search was ever made in {workspace.root}, so --{mode} has nothing to go by; check --workspace, or "
+                "search first."
+            )
     if not names_queries(args):
-        raise UsageError(f"{where}, so there is no queue to go on with; give --keywords or --images.")
+        raise UsageError(without_searches(workspace))
+
+
+def without_searches(workspace: Workspace) -> str:
+    return (
+        f"no search was ever made in {workspace.root}, so there is no queue to go on with; give --keywords or --images."
+    )
 
 
 def check_flags(args: argparse.Namespace, engines: Sequence[Engine]) -> None:
@@ -65,7 +73,7 @@ def check_flags(args: argparse.Namespace, engines: Sequence[Engine]) -> None:
     check_pace(args, engines)
     if args.host and len(engines) > 1 and names_queries(args) and not is_loopback(args.host):
         raise UsageError("--host belongs to one engine; give one --engine with it.")
-    if args.pause_on_captcha and not any(engine.needs_browser for engine in engines):
+    if engines and args.pause_on_captcha and not any(engine.needs_browser for engine in engines):
         names = " and ".join(engine.name for engine in engines)
         raise UsageError(f"--pause-on-captcha needs a browser, and {names} use none; leave it out.")
 
