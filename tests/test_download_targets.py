@@ -7,7 +7,9 @@ import json
 import os
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import fsspec
 import pytest
@@ -36,6 +38,7 @@ from lib.db import open_database
 from lib.db.claims import shard_of
 from lib.downloading.crew import divide
 from lib.downloading.options import Options, VerifyLimits
+from lib.downloading.target import LocalTarget
 from lib.downloading.verify import Verifier
 from lib.media import sniff, trailing_bytes
 from lib.net.limits import Limits
@@ -178,6 +181,22 @@ def test_a_process_that_is_killed_ends_the_run_with_a_sentence(workspace: Worksp
     assert step.main(command(workspace, "-q", "--per-host", "16")) == 0
     assert {row["state"] for row in rows(workspace).values()} == {"done"}
     consistent(workspace)
+
+
+def test_two_that_need_the_same_folder_at_once(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    for round_ in range(30):
+        workspace = Workspace(tmp_path / str(round_))
+        workspace.images.mkdir(parents=True)
+        target, together = LocalTarget(workspace), Barrier(4)
+
+        def write(n: int, target: LocalTarget = target, together: Barrier = together) -> None:
+            together.wait(10)
+            target.write(None, b"x", f"ab/{n}.jpg", f"{target.root}/.part/{n}.part")
+
+        with ThreadPoolExecutor(4) as threads:
+            list(threads.map(write, range(4)))
+        assert len(list((workspace.images / "ab").iterdir())) == 4
 
 
 # --- full decodes --------------------------------------------------------------------------------------------------

@@ -65,7 +65,7 @@ class LocalTarget:
             try:
                 os.replace(temporary or aside, path)
             except FileNotFoundError:  # the shelf's first file
-                os.mkdir(os.path.dirname(path))
+                _make_folder(os.path.dirname(path))
                 os.replace(temporary or aside, path)
         except BaseException:
             with contextlib.suppress(OSError):
@@ -83,7 +83,7 @@ class LocalTarget:
         try:
             write_new(aside, data)
         except FileNotFoundError:  # another process that came to its end took the empty folder away
-            os.mkdir(os.path.dirname(aside))
+            _make_folder(os.path.dirname(aside))
             write_new(aside, data)
 
 
@@ -143,6 +143,12 @@ class RemoteTarget:
             self.files.pipe_file(there, bytes(data))
         if there != path:
             self.files.mv(there, path)
+
+
+def _make_folder(path: str) -> None:
+    """Makes one folder; another thread or process may be quicker."""
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path)
 
 
 def write_new(path: str, data: Buffer) -> None:
