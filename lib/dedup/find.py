@@ -156,10 +156,14 @@ class Search:
             for cell in self.cells(n):
                 self.sizes[cell].add(self.facts[n].pixels)
         self.protected = {n: n in self.references or is_below(self.files[n].path, self.policy.protected) for n in busy}
+        measured = self.policy.keep == "best" and self.policy.looking.similar
+        self.shares = self.prints.known_shares({self.files[n].sha256 for n in busy}) if measured else {}
         if self.policy.looking.pictures:
             self.prints.load_buffers({self.files[n].sha256 for n in busy})
 
-    def key(self, number: int, real_share: float = 1.0) -> tuple[Any, ...]:
+    def key(self, number: int, real_share: float | None = None) -> tuple[Any, ...]:
+        if real_share is None:  # as good as it may be, unless it was measured before: then a later run ranks alike
+            real_share = self.shares.get(self.files[number].sha256, 1.0)
         return keep_key(
             self.files[number],
             self.facts[number],

@@ -174,6 +174,11 @@ class Fingerprints:
         self._write([HashRow(content, pixels.KIND, 256, digest, PIXELS_ALGORITHM)])
         return digest
 
+    def known_shares(self, contents: Iterable[str]) -> dict[str, float]:
+        """The shares of real pixels that an earlier run measured."""
+        known = known_hashes(self.db, sorted(contents), "detail", 16, DETAIL_ALGORITHM)
+        return {content: int.from_bytes(value or b"", "big") / 10_000 for content, value in known.items()}
+
     def real_share(self, content: str) -> float:
         """Share of a content's pixels that carry detail; 1 when it cannot be told."""
         if content not in self._shares:
