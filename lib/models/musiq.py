@@ -59,7 +59,7 @@ class PackedMusiq:
         return [float(mark) for mark in marks[:, 0]]
 
     def _scales(self, rgb: np.ndarray) -> list[torch.Tensor]:
-        image = torch.from_numpy(np.ascontiguousarray(rgb)).to(self.device).permute(2, 0, 1)[None].float() / 255
+        image = torch.tensor(rgb).to(self.device).permute(2, 0, 1)[None].float() / 255
         image = (image - 0.5) * 2
         height, width = image.shape[2:]
         found = []

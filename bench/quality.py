@@ -1,0 +1,367 @@
+"""Measures step 7: the technical score, learned metrics, embeddings, clusters, and the memory of large sets.
+
+Each part runs in a process of its own, so that its peak memory is its own. Networks have random weights: the same
+arithmetic, no accuracy. Times are processor seconds where that is said; shared machines blur anything else.
+
+    python bench/quality.py --photos PHOTOS               all parts
+    python bench/quality.py technical steps --photos PHOTOS
+    python bench/quality.py dbscan files --files 100000
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+TWO_MEGAPIXELS = (1632, 1224)
+MIXED = ((320, 240), (512, 384), (384, 512), (640, 427), (768, 512), (1024, 683), (500, 500), (250, 330))
+
+
+def photos(args: argparse.Namespace) -> list[Path]:
+    """The photographs of the folder; without one, the two that come with scikit-learn."""
+    if args.photos:
+        found = sorted(path for path in args.photos.rglob("*") if path.suffix.lower() in (".png", ".jpg", ".jpeg"))
+        return found[: args.limit]
+    from sklearn.datasets import load_sample_images
+
+    folder = Path(tempfile.mkdtemp())
+    from PIL import Image
+
+    for number, rgb in enumerate(load_sample_images().images):
+        Image.fromarray(rgb).save(folder / f"{number}.png")
+    return sorted(folder.iterdir())
+
+
+def technical(args: argparse.Namespace) -> dict[str, Any]:
+    """Pictures a processor second on JPEGs of 2 megapixels, decode included; cleanvision's where that is installed."""
+    from PIL import Image
+
+    from lib.criteria.quality import measure_technical
+
+    folder = Path(tempfile.mkdtemp())
+    for number, path in enumerate(photos(args)[:24]):
+        with Image.open(path) as image:
+            image.convert("RGB").resize(TWO_MEGAPIXELS, Image.Resampling.LANCZOS).save(
+                folder / f"{number}.jpg", quality=90
+            )
+    paths = sorted(folder.iterdir())
+    measure_technical(paths[0])
+    ours = _rate(lambda: [measure_technical(path) for path in paths], len(paths))
+    result: dict[str, Any] = {"pictures": len(paths), "ours, a processor second": round(ours, 1)}
+    if theirs := _cleanvision(paths):
+        result |= {"cleanvision, a processor second": round(theirs, 1), "ratio": round(ours / theirs, 2)}
+    return result
+
+
+def _rate(work: Callable[[], Any], count: int, times: int = 3) -> float:
+    best = 1e9
+    for _ in range(times):
+        started = time.process_time()
+        work()
+        best = min(best, time.process_time() - started)
+    return count / best
+
+
+def _cleanvision(paths: list[Path]) -> float | None:
+    """Its five comparable checks, in this process and without its progress bars."""
+    try:
+        from cleanvision import Imagelab
+    except ImportError:
+        return None
+    checks = ("dark", "light", "odd_aspect_ratio", "low_information", "blurry")
+
+    def run() -> None:
+        lab = Imagelab(filepaths=[str(path) for path in paths])
+        lab.find_issues({check: {} for check in checks}, n_jobs=1, verbose=False)
+
+    return _rate(run, len(paths), times=1)
+
+
+def steps(args: argparse.Namespace) -> dict[str, Any]:
+    """Whether each stronger step of a distortion scores strictly less on each photograph, and is the named reason."""
+    import numpy as np
+    from PIL import Image
+
+    from lib.quality.jpeg_tables import quality_of_file
+    from lib.quality.score import judge
+    from lib.quality.signals import measure_signals
+
+    result: dict[str, Any] = {}
+    chosen = photos(args)
+    for name, (strengths, distort, reason) in _distortions().items():
+        worse, named = 0, Counter()
+        for path in chosen:
+            with Image.open(path) as opened:
+                image = opened.convert("RGB")
+            last, falls = judge(measure_signals(np.asarray(image))).score, True
+            for strength in strengths:
+                buffer = io.BytesIO()
+                changed = distort(image, strength, buffer)
+                jpeg = quality_of_file(buffer) if buffer.tell() else None
+                verdict = judge(measure_signals(np.asarray(changed)), jpeg)
+                falls, last = falls and verdict.score < last, verdict.score
+                named[strength] += verdict.reason == reason
+            worse += falls
+        shares = {str(strength): f"{named[strength]}/{len(chosen)}" for strength in strengths}
+        result[name] = {"strictly worse": f"{worse}/{len(chosen)}", "named": shares}
+    return result
+
+
+def _distortions() -> dict[str, tuple[tuple[Any, ...], Callable[..., Any], str]]:
+    import numpy as np
+    from PIL import Image, ImageFilter
+
+    random = np.random.default_rng(1)
+
+    def noise(image: Any, sigma: float, _: Any) -> Any:
+        values = np.asarray(image, dtype=np.float32)
+        return Image.fromarray((values + random.normal(0, sigma, values.shape)).clip(0, 255).astype(np.uint8))
+
+    def jpeg(image: Any, quality: int, buffer: Any) -> Any:
+        image.save(buffer, "JPEG", quality=quality)
+        return Image.open(buffer).convert("RGB")
+
+    def upscale(image: Any, factor: float, _: Any) -> Any:
+        small = image.resize((round(image.width / factor), round(image.height / factor)), Image.Resampling.LANCZOS)
+        return small.resize(image.size, Image.Resampling.BICUBIC)
+
+    return {
+        "blur": ((1, 2, 3, 5), lambda i, s, b: i.filter(ImageFilter.GaussianBlur(s)), "blurry"),
+        "noise": ((8, 16, 32), noise, "noisy"),
+        "jpeg": ((75, 50, 25, 10), jpeg, "blocky"),
+        "darkening": ((0.6, 0.4, 0.25), lambda i, s, b: i.point(lambda v: v * s), "dark"),
+        "enlarging": ((2, 3, 4), upscale, "upscaled"),
+    }
+
+
+def learned(args: argparse.Namespace) -> dict[str, Any]:
+    """MUSIQ and CLIPIQA over a folder of mixed sizes, and CLIPIQA over small pictures, against pyiqa one by one."""
+    import numpy as np
+    import torch
+    from PIL import Image
+
+    from lib.models.clipiqa import CachedClipiqa
+    from lib.models.musiq import PackedMusiq
+
+    torch.set_num_threads(args.threads)
+    chosen = photos(args)
+    rgbs = []
+    for number, size in enumerate(MIXED):
+        with Image.open(chosen[number % len(chosen)]) as image:
+            rgbs.append(np.array(image.convert("RGB").resize(size)))
+    small = [np.array(Image.fromarray(rgb).resize((224, 224))) for rgb in rgbs]
+    result = {}
+    for name, ours, pictures in (
+        ("musiq", PackedMusiq, rgbs), ("clipiqa", CachedClipiqa, rgbs), ("clipiqa at 224", CachedClipiqa, small),
+    ):  # fmt: skip
+        metric = _untrained(name.split()[0])
+
+        def theirs(rgb: Any, metric: Any = metric) -> float:
+            return float(metric(torch.from_numpy(rgb).permute(2, 0, 1)[None].float() / 255))
+
+        theirs(pictures[0])
+        wall, started = time.perf_counter(), time.process_time()
+        expected = [theirs(rgb) for rgb in pictures]
+        slow, slow_wall = time.process_time() - started, time.perf_counter() - wall
+        model = ours(metric.net)
+        model(pictures[:1])
+        wall, started = time.perf_counter(), time.process_time()
+        same = len({rgb.shape for rgb in pictures}) == 1 or ours is PackedMusiq
+        found = list(model(pictures)) if same else [score for rgb in pictures for score in model([rgb])]
+        fast, fast_wall = time.process_time() - started, time.perf_counter() - wall
+        result[name] = {
+            "largest difference": max(abs(a - b) for a, b in zip(found, expected, strict=True)),
+            "processor s": [round(slow, 2), round(fast, 2)],
+            "ratio, processor": round(slow / fast, 2),
+            "ratio, wall": round(slow_wall / fast_wall, 2),
+        }
+    return result
+
+
+def _untrained(name: str) -> Any:
+    """pyiqa's metric at its full size with random weights."""
+    from lib.models.offline import require
+
+    pyiqa = require("pyiqa")
+    if name.startswith("musiq"):
+        return pyiqa.create_metric(name, device="cpu", pretrained=False)
+    from pyiqa.archs import clip_model, clipiqa_arch
+
+    clipiqa_arch.load = lambda *_, **__: (
+        clip_model.CLIP(1024, 224, (3, 4, 6, 3), 64, None, 77, 49408, 512, 8, 12).eval().float()
+    )
+    return pyiqa.create_metric(name, device="cpu", pretrained=False)
+
+
+def large(args: argparse.Namespace) -> dict[str, Any]:
+    """Peak memory of scoring a picture of 12 megapixels by both metrics, through the step's own decode."""
+    import torch
+    from PIL import Image
+
+    from lib.models.clipiqa import CachedClipiqa
+    from lib.models.feed import look
+    from lib.models.musiq import PackedMusiq
+
+    torch.set_num_threads(args.threads)
+    path = Path(tempfile.mkdtemp()) / "large.jpg"
+    with Image.open(photos(args)[0]) as image:
+        image.convert("RGB").resize((4000, 3000)).save(path, quality=90)
+    rgb = look(path, 1024, False).rgb
+    PackedMusiq(_untrained("musiq").net)([rgb])
+    musiq = _peak()
+    CachedClipiqa(_untrained("clipiqa").net)([rgb])
+    return {"seen": list(rgb.shape), "peak MB, musiq": musiq, "peak MB, both": _peak()}
+
+
+def embedding(args: argparse.Namespace) -> dict[str, Any]:
+    """CLIP ViT-B/32 with random weights: files to vectors by our feed, against open_clip's own transform one by one."""
+    import open_clip
+    import torch
+    from PIL import Image
+
+    from lib.criteria import Spread
+    from lib.models.clip import Clip
+    from lib.models.feed import Feed
+
+    torch.set_num_threads(args.threads)
+    folder = Path(tempfile.mkdtemp())
+    chosen = photos(args)
+    for number in range(24):
+        with Image.open(chosen[number % len(chosen)]) as image:
+            image.convert("RGB").resize((2048, 1536)).save(folder / f"{number:02}.jpg", quality=90)
+    paths = sorted(folder.iterdir())
+    net, _, transform = open_clip.create_model_and_transforms("ViT-B-32")
+    net.eval()
+    config = net.visual.preprocess_cfg
+    mean, std = (torch.tensor(config[part]).view(1, 3, 1, 1) for part in ("mean", "std"))
+    ours = Clip("ViT-B-32", "bench", net, None, "cpu", (224, 224), "shortest", mean, std)
+    with torch.inference_mode():
+        net.encode_image(transform(Image.open(paths[0]))[None])
+        wall, started = time.perf_counter(), time.process_time()
+        for path in paths[:6]:
+            net.encode_image(transform(Image.open(path).convert("RGB"))[None], normalize=True)
+        loop, loop_cpu = (time.perf_counter() - wall) / 6, (time.process_time() - started) / 6
+    feed = Feed(ours, ours.looking(), Spread(workers=1))
+    wall, started = time.perf_counter(), time.process_time()
+    assert sum(1 for outcome in feed.outcomes(paths) if outcome.ok) == len(paths)
+    batch, batch_cpu = (time.perf_counter() - wall) / len(paths), (time.process_time() - started) / len(paths)
+    return {
+        "pictures a second": [round(1 / loop, 2), round(1 / batch, 2)],
+        "ratio, wall": round(loop / batch, 2),
+        "ratio, processor": round(loop_cpu / batch_cpu, 2),
+        "share of time waiting for decode": round(feed.waiting / (feed.waiting + feed.running), 2),
+    }
+
+
+def dbscan(args: argparse.Namespace) -> dict[str, Any]:
+    """DBSCAN of 20,000 unit vectors of 512 dimensions, many small topics and one that is four fifths of the set."""
+    import numpy as np
+
+    from lib.clusters import dbscan as run
+
+    random = np.random.default_rng(0)
+    result = {}
+    for name, sizes in (("many topics", [400] * 40), ("one topic", [16_000])):
+        parts = [random.normal(size=512) + random.normal(size=(size, 512)) * 0.35 for size in sizes]
+        vectors = np.concatenate([*parts, random.normal(size=(20_000 - sum(sizes), 512))]).astype(np.float32)
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        before, started = _peak(), time.process_time()
+        labels = run(vectors, 0.18, 3)
+        result[name] = {
+            "clusters": int(labels.max()) + 1,
+            "noise": int((labels < 0).sum()),
+            "processor s": round(time.process_time() - started, 1),
+            "peak MB before and after": [before, _peak()],
+        }
+    return result
+
+
+def files(args: argparse.Namespace) -> dict[str, Any]:
+    """Peak memory of a dry run over many pictures whose measures are known: hard links to one file, made-up digests."""
+    import hashlib
+
+    from PIL import Image
+
+    from lib.db import open_database
+    from lib.db.files import FileRow, add_file
+
+    result = {}
+    for count in (args.files // 10, args.files):
+        root = Path(tempfile.mkdtemp()) / "ws"
+        (root / "images").mkdir(parents=True)
+        Image.new("RGB", (40, 30)).save(root / "images/first.jpg")
+        with open_database(root / "gleaner.db") as db, db.transaction():
+            for number in range(count):
+                folder = root / f"images/{number % 256:02x}"
+                folder.mkdir(exist_ok=True)
+                path = folder / f"{number:07}.jpg"
+                os.link(root / "images/first.jpg", path) if number % 30_000 else _fresh(root / "images/first.jpg", path)
+                digest = hashlib.sha256(str(number).encode()).hexdigest()
+                add_file(db, FileRow(digest, path.relative_to(root).as_posix(), 700, "jpeg", 40, 30))
+                db.execute(
+                    "INSERT INTO scores (sha256, metric, version, value, detail, created_at) VALUES"
+                    " (?, 'header', 'header-1', 1.2, ?, '')",
+                    (digest, '{"width": 40, "height": 30, "format": "jpeg"}'),
+                )
+        command = [sys.executable, str(ROOT / "7_sort_quality.py"), "orientation", "-n", "--workspace", str(root)]
+        started = time.perf_counter()
+        with open(os.devnull, "w") as nowhere:
+            done = subprocess.run(command, stdout=nowhere, stderr=subprocess.PIPE, text=True)
+        assert done.returncode == 0, done.stderr
+        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024
+        result[f"{count:,}"] = {"peak MB": peak, "s": round(time.perf_counter() - started, 1)}
+    return result
+
+
+def _fresh(source: Path, path: Path) -> None:
+    """A file system has a bound on links to one file."""
+    path.write_bytes(source.read_bytes())
+    os.replace(path, source)
+    os.link(source, path)
+
+
+def _peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+
+PARTS = {
+    "technical": technical, "steps": steps, "learned": learned, "large": large, "embedding": embedding,
+    "dbscan": dbscan, "files": files,
+}  # fmt: skip
+
+
+def main() -> int:
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("parts", nargs="*", choices=[*PARTS, []], metavar="PART", help=", ".join(PARTS))
+    made.add_argument("--photos", type=Path, metavar="DIR", help="photographs without visible damage")
+    made.add_argument("--limit", type=int, default=67, metavar="N", help="photographs used (default: 67)")
+    made.add_argument("--threads", type=int, default=os.cpu_count() or 1, metavar="N", help="threads of torch")
+    made.add_argument("--files", type=int, default=100_000, metavar="N", help="pictures of the part `files`")
+    made.add_argument("--here", action="store_true", help="run the one part in this process")
+    args = made.parse_args()
+    if args.here:
+        print(json.dumps(PARTS[args.parts[0]](args), indent=1))
+        return 0
+    for part in args.parts or PARTS:
+        print(f"{part}: {(PARTS[part].__doc__ or '').strip()}", flush=True)
+        rest = [word for word in sys.argv[1:] if word not in PARTS]
+        subprocess.run([sys.executable, __file__, part, "--here", *rest], check=False)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
