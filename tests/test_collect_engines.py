@@ -255,106 +255,109 @@ def test_every_filter_has_a_flag():
     assert choices == dict(FILTER_VALUES)
 
 
+# Outcome, exit code, and what goes wrong until it is cleared: a fault an engine. The engines are searched at once, so
+# that those with a browser share it.
 TROUBLE = [
-    # engine, fault, outcome, exit code; the fault strikes for ever until it is cleared
-    ("yandex", "captcha@1", "captcha", 4),
-    ("yandex", "blocked@1", "blocked", 4),
-    ("yandex", "429=4000@xhr:1", "blocked", 4),
-    ("yandex", "region@0", "region", 0),
-    ("yandex", "changed_shape@1", "parse_error", 0),
-    ("yandex", "hang@xhr:1", "network", 0),
-    ("yandex", "crash@0", "network", 1),
-    ("openverse", "429=4000@openverse/:2", "blocked", 4),
-    ("openverse", "blocked@openverse/", "blocked", 4),
-    ("openverse", "changed_shape@openverse/:2", "parse_error", 0),
-    ("openverse", "hang@openverse/:2", "network", 0),
-    ("openverse", "not_json@openverse/:2", "blocked", 4),
-    ("commons", "429=4000@commons/:1", "blocked", 4),
-    ("commons", "lagged=4000@commons/:1", "blocked", 4),
-    ("commons", "changed_shape@commons/:1", "parse_error", 0),
-    ("yandex-cloud", "blocked@yandex-cloud/:1", "blocked", 4),
-    ("yandex-cloud", "429=4000@yandex-cloud/:1", "blocked", 4),
-    ("yandex-cloud", "changed_shape@yandex-cloud/:1", "parse_error", 0),
-    ("naver-api", "blocked@naver-api/:1", "blocked", 4),
-    ("naver-api", "429=4000@naver-api/:1", "blocked", 4),
-    ("naver-api", "changed_shape@naver-api/:1", "parse_error", 0),
-    ("baidu", "captcha@baidu/:1", "captcha", 4),
-    ("baidu", "captcha_page@baidu/:1", "captcha", 4),
-    ("baidu", "blocked@baidu/:1", "blocked", 4),
-    ("baidu", "not_json@baidu/:1", "blocked", 4),
-    ("baidu", "changed_shape@baidu/:1", "parse_error", 0),
-    ("baidu", "truncated@baidu/xhr:1", "network", 0),
-    ("naver", "captcha@naver/:1", "captcha", 4),
-    ("naver", "blocked@naver/:1", "blocked", 4),
-    ("naver", "not_json@naver/:1", "parse_error", 0),
-    ("naver", "crash@naver/:1", "network", 0),
-    ("bing", "captcha@bing/:1", "captcha", 4),
-    ("bing", "blocked@bing/:1", "blocked", 4),
-    ("bing", "consent@bing/:1", "consent", 0),
-    ("bing", "hang@bing/:1", "network", 0),
-]
+    ("captcha", 4, ["captcha@yandex/:1", "captcha@naver/:1", "captcha@baidu/:1", "captcha@bing/:1"]),
+    ("captcha", 4, ["captcha_page@baidu/:1"]),
+    (
+        "blocked", 4,
+        [
+            "blocked@yandex/:1", "blocked@naver/:1", "blocked@openverse/", "blocked@yandex-cloud/:1",
+            "blocked@naver-api/:1", "blocked@baidu/:1", "blocked@bing/:1", "429=4000@commons/:1",
+        ],
+    ),
+    (
+        "blocked", 4,
+        [
+            "429=4000@yandex/xhr:1", "429=4000@openverse/:2", "lagged=4000@commons/:1", "429=4000@yandex-cloud/:1",
+            "429=4000@naver-api/:1", "not_json@baidu/:1",
+        ],
+    ),
+    ("blocked", 4, ["not_json@openverse/:2"]),
+    (
+        "parse_error", 0,
+        [
+            "changed_shape@yandex/:1", "not_json@naver/:1", "changed_shape@openverse/:2", "changed_shape@commons/:1",
+            "changed_shape@yandex-cloud/:1", "changed_shape@naver-api/:1", "changed_shape@baidu/:1", "not_json@bing/:1",
+        ],
+    ),
+    ("parse_error", 0, ["changed_shape@bing/:1"]),
+    ("network", 0, ["hang@yandex/xhr:1", "hang@openverse/:2", "hang@bing/:1"]),
+    ("network", 1, ["crash@yandex/:0", "crash@naver/:1", "truncated@baidu/xhr:1"]),
+    ("region", 0, ["region@yandex/:0"]),
+    ("consent", 0, ["consent@bing/:1"]),
+]  # fmt: skip
+TROUBLE_WITH_PICTURES = [
+    (
+        "upload_rejected", 0,
+        ["upload_rejected@yandex/upload", "upload_rejected@yandex-cloud/", "upload_rejected@baidu-graph/upload"],
+    ),
+    ("upload_rejected", 0, ["upload_rejected=soft@yandex/upload"]),
+    ("wrong_tab", 0, ["wrong_tab@yandex/"]),
+    ("captcha", 4, ["captcha@baidu-graph/api:1"]),
+    ("blocked", 4, ["blocked@baidu-graph/api:1"]),
+    ("parse_error", 0, ["expired@baidu-graph/api:1"]),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(("engine", "fault", "outcome", "code"), TROUBLE, ids=lambda value: str(value))
-def test_trouble_ends_in_its_outcome_and_a_rerun_completes(gallery, tmp_path, capsys, engine, fault, outcome, code):
-    workspace = tmp_path / "ws"
-    arguments = ["--engine", engine, "--keywords", WORDS, "--max-pages", 3, "--timeout", 2 if "hang" in fault else 20]
-    gallery.set_fault(fault)
+def engine_of(fault: str) -> str:
+    return fault.partition("@")[2].partition("/")[0]
+
+
+def switch_on(gallery: Gallery, faults: list[str]) -> list[str]:
+    """The engines that meet the faults."""
+    for fault in faults:
+        gallery.set_fault(fault)
+    return [engine_of(fault) for fault in faults]
+
+
+@pytest.mark.parametrize(("outcome", "code", "faults"), TROUBLE, ids=[f[0] for _, _, f in TROUBLE])
+def test_trouble_ends_in_its_outcome_and_a_rerun_completes(gallery, tmp_path, capsys, outcome, code, faults):
+    workspace, engines = tmp_path / "ws", switch_on(gallery, faults)
+    patience = 3 if "hang" in faults[0] else 20
+    arguments = ["--engine", *engines, "--keywords", WORDS, "--max-pages", 3, "--timeout", patience]
     assert collect(gallery, workspace, *arguments) == code, capsys.readouterr().err
-    assert ended(workspace)[engine][1] == outcome
+    assert {name: how for name, (_, how) in ended(workspace).items()} == dict.fromkeys(engines, outcome)
     gallery.clear_faults()
     assert collect(gallery, workspace, "--retry", outcome) == 0
-    assert ended(workspace)[engine] == ("done", "ok")
-    assert pages(workspace, engine) == [0, 1, 2]
-    counted = served(gallery, engine)
-    # The gallery counts an answer in another shape as an honest one; it had to be asked for again.
-    again = 1 if "changed_shape" in fault else 0
-    assert len(counted) == 3 and sum(counted.values()) == 3 + again, "nothing twice, nothing missing"
+    assert ended(workspace) == dict.fromkeys(engines, ("done", "ok"))
+    for engine, fault in zip(engines, faults, strict=True):
+        assert pages(workspace, engine) == [0, 1, 2]
+        counted = served(gallery, engine)
+        # The gallery counts an answer in another shape as an honest one; it had to be asked for again.
+        again = 1 if "changed_shape" in fault else 0
+        assert (len(counted), sum(counted.values())) == (3, 3 + again), f"{engine}: nothing twice, nothing missing"
 
 
 @pytest.mark.parametrize(
-    ("engine", "fault", "outcome"),
-    [
-        ("yandex", "upload_rejected@upload", "upload_rejected"),
-        ("yandex", "upload_rejected=soft@upload", "upload_rejected"),
-        ("yandex", "wrong_tab", "wrong_tab"),
-        ("yandex-cloud", "upload_rejected@yandex-cloud/", "upload_rejected"),
-        ("baidu-graph", "upload_rejected@baidu-graph/upload", "upload_rejected"),
-        ("baidu-graph", "captcha@baidu-graph/api:1", "captcha"),
-        ("baidu-graph", "blocked@baidu-graph/api:1", "blocked"),
-        ("baidu-graph", "expired@baidu-graph/api:1", "parse_error"),
-    ],
+    ("outcome", "code", "faults"), TROUBLE_WITH_PICTURES, ids=[f[0] for _, _, f in TROUBLE_WITH_PICTURES]
 )
-def test_trouble_with_pictures_ends_in_its_outcome_and_a_rerun_completes(
-    gallery, tmp_path, one, engine, fault, outcome
-):
-    workspace = tmp_path / "ws"
-    gallery.set_fault(fault)
-    code = collect(gallery, workspace, "--engine", engine, "--images", one, "--max-pages", 3)
-    assert (code, ended(workspace)[engine][1]) == (4 if outcome in ("captcha", "blocked") else 0, outcome)
+def test_trouble_with_pictures_ends_in_its_outcome_and_a_rerun_completes(gallery, tmp_path, one, outcome, code, faults):
+    workspace, engines = tmp_path / "ws", switch_on(gallery, faults)
+    assert collect(gallery, workspace, "--engine", *engines, "--images", one, "--max-pages", 3) == code
+    assert {name: how for name, (_, how) in ended(workspace).items()} == dict.fromkeys(engines, outcome)
     gallery.clear_faults()
     assert collect(gallery, workspace, "--retry", outcome) == 0
-    assert pages(workspace, engine) == [0, 1, 2]
+    assert [pages(workspace, engine) for engine in engines] == [[0, 1, 2]] * len(engines)
 
 
 @pytest.mark.parametrize(
-    ("engine", "fault"),
+    "faults",
     [
-        ("yandex", "consent"),
-        ("yandex", "crash@0x1"),
-        ("naver", "consent@naver/"),
-        ("naver", "crash@naver/:1x1"),
-        ("openverse", "429=1@openverse/:2x1"),
-        ("commons", "lagged=1@commons/:1x1"),
-        ("bing", "disconnect@bing/:1x1"),
-        ("baidu", "500@baidu/xhr:1x1"),
+        [
+            "consent@yandex/", "consent@naver/", "429=1@openverse/:2x1", "lagged=1@commons/:1x1",
+            "disconnect@bing/:1x1", "500@baidu/xhr:1x1",
+        ],
+        ["crash@yandex/:0x1", "crash@naver/:1x1"],
     ],
-)
-def test_passing_trouble_is_got_over_in_the_same_run(gallery, tmp_path, engine, fault):
-    gallery.set_fault(fault)
-    assert collect(gallery, tmp_path / "ws", "--engine", engine, "--keywords", WORDS, "--max-pages", 3) == 0
-    assert ended(tmp_path / "ws")[engine] == ("done", "ok")
-    assert pages(tmp_path / "ws", engine) == [0, 1, 2]
+    ids=["answers", "crashes"],
+)  # fmt: skip
+def test_passing_trouble_is_got_over_in_the_same_run(gallery, tmp_path, faults):
+    engines = switch_on(gallery, faults)
+    assert collect(gallery, tmp_path / "ws", "--engine", *engines, "--keywords", WORDS, "--max-pages", 3) == 0
+    assert ended(tmp_path / "ws") == dict.fromkeys(engines, ("done", "ok"))
+    assert [pages(tmp_path / "ws", engine) for engine in engines] == [[0, 1, 2]] * len(engines)
 
 
 def test_strict_tells_by_the_exit_code_that_a_query_failed(gallery, tmp_path, capsys):
