@@ -103,6 +103,7 @@ def work(session: cli.Session) -> cli.Summary:
 
 
 def take_in(session: cli.Session) -> Totals:
+    from lib.db.overview import has_rows
     from lib.imports import recognise
 
     args, db, workspace = session.args, session.db, session.workspace
@@ -112,6 +113,8 @@ def take_in(session: cli.Session) -> Totals:
 
         return import_folder(db, workspace, args.folder, session.run_id, **shared)
     source = recognise(args.source) if args.source else None
+    if not source and not args.rescan and args.watch is None and not has_rows(db, "responses"):
+        raise UsageError("the database holds no raw answer yet; run 1_collect.py first.")
     if source:
         cli.log.info("took %s for %s", source.path, source.description)
     if source and source.records:

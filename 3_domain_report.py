@@ -74,19 +74,18 @@ def work(session: cli.Session) -> cli.Summary:
         return extract(session)
     from lib.report import FORMATS, make_report, write_files
 
+    cli.require_pictures(session)
     report = make_report(session.db, args.by, args.top)
-    if not report.rows:
-        raise UsageError("the database holds no picture yet; run 2_ingest_db.py first.")
     listed = write_lists(session, [row.key for row in report.rows])
     written = [] if session.dry_run else write_files(session.db, session.workspace, report)
-    if args.format == "html":
+    if args.format == "html" and not args.json:
         print(*(path for path in written if path.suffix == ".html"), sep="\n")
     elif not args.json:
         print(FORMATS[args.format](report).rstrip("\n"))
     totals = report.totals
     return cli.Summary(
         {"pictures": totals.pictures, "domains": totals.domains, "families": len(report.families), **listed},
-        note=f"page: {written[0]}" if written else "",
+        note=f"page: {written[0]}" if written and args.format != "html" else "",
         next="python 4_db_cleanup.py --dry-run",
         result=report.as_dict(),
     )

@@ -87,11 +87,9 @@ def check(args: argparse.Namespace) -> None:
 
 
 def work(session: cli.Session) -> cli.Summary:
-    args = session.args
-    for name, job in (("undo", undo), ("restore", restore), ("vacuum", vacuum), ("reset", reset)):
-        if getattr(args, name):
-            return job(session)
-    return clean(session)
+    jobs = (("undo", undo), ("restore", restore), ("vacuum", vacuum), ("reset", reset))
+    chosen = next((job for name, job in jobs if getattr(session.args, name)), clean)
+    return chosen(session)
 
 
 def clean(session: cli.Session) -> cli.Summary:
@@ -100,6 +98,7 @@ def clean(session: cli.Session) -> cli.Summary:
     from lib.cleanup_show import as_json, plan_lines
     from lib.db.backup import make_backup
 
+    cli.require_pictures(session)
     args, db = session.args, session.db
     choice = choose(args.rule, args.blocklist, args.allowlist, args.min_side, args.languages)
     found: Plan = plan(db, choice, args.forget_query)

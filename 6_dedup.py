@@ -68,9 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--interactive", action="store_true", help="ask for each group: yes, no, stop asking, quit")
     add("--plan", type=Path, metavar="FILE", help="write the plan to FILE as JSON and move nothing")
     add("--apply", type=Path, metavar="FILE", help="move only what a plan, perhaps edited, says to remove")
-    add(
-        "--decisions", type=Path, metavar="FILE", help="follow decisions saved from the page; remember what is kept"
-    )
+    add("--decisions", type=Path, metavar="FILE", help="follow decisions saved from the page; remember what is kept")
     add("--purge", type=cli.run_reference, metavar="RUN|last", help="delete a run's quarantine for good, after asking")
     add("--format", choices=("text", "csv"), default="text", help="how the groups are printed (default: text)")
     cli.add_dry_run(made)

@@ -56,9 +56,6 @@ def main() -> int:
     return 0
 
 
-# --- ground truth ----------------------------------------------------------------------------------------------------
-
-
 def build(photos: list[Path], folder: Path, left_out: set[str], bases: int, seed: int) -> dict[str, dict[str, str]]:
     """Copies the photographs and writes their altered copies; gives file name -> family and alteration."""
     manifest = folder.parent / f"{folder.name}.json"
@@ -233,9 +230,6 @@ def montage(picture: Any, other: Any, luck: random.Random) -> Any:
     return made
 
 
-# --- the tools -------------------------------------------------------------------------------------------------------
-
-
 def measured(tool: str, folder: Path, peers: str) -> dict[str, Any]:
     """What a tool found, with seconds on the clock, seconds of processor time, and the largest process in MB."""
     with tempfile.TemporaryDirectory() as workspace:
@@ -295,9 +289,6 @@ def czkawka(folder: Path) -> dict[str, Any]:
 
 
 PEERS = {"imagededup": imagededup, "czkawka": czkawka}
-
-
-# --- the score -------------------------------------------------------------------------------------------------------
 
 
 def report(tool: str, run: dict[str, Any], truth: dict[str, dict[str, str]]) -> str:

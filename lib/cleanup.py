@@ -150,9 +150,6 @@ def undo_named(db: Database, name: str, *, dry_run: bool, bar: BarFactory = no_b
     return {"undone": 0, **{outcome: count for outcome, count in counts.items() if count}}, note
 
 
-# --- rules ---------------------------------------------------------------------------------------------------------
-
-
 def _doubtful(db: Database, rules: Sequence[str]) -> Iterator[Change]:
     """What `broken_url`, `not_http` and `schemeless_url` take, found in one pass over the addresses."""
     completed: set[tuple[str, str]] = set()
@@ -215,9 +212,6 @@ def _plan_images(db: Database, plan: Plan, rule: str, image_ids: Iterable[str]) 
         if (planned := plan.changes.get((table, key))) and planned.url:
             del plan.changes[table, key]
         plan.add(Change(table, key, rule, "with_its_picture", str(key[-1])))
-
-
-# --- applying and undoing ------------------------------------------------------------------------------------------
 
 
 def _staying(db: Database, plan: Plan) -> set[str]:

@@ -24,6 +24,7 @@ from lib import __version__
 from lib.console import clean, log, speak_any_language, start_logging
 from lib.converters import cpu_count, positive, run_reference, share, whole
 from lib.db import Database, open_database, open_for_preview
+from lib.db.overview import has_rows
 from lib.db.runs import finish_run, start_run
 from lib.errors import EXIT_INTERRUPTED, EXIT_OK, GleanerError, UsageError
 from lib.lock import held
@@ -48,6 +49,7 @@ __all__ = [
     "parse",
     "parser",
     "positive",
+    "require_pictures",
     "run",
     "run_reference",
     "share",
@@ -230,11 +232,19 @@ def parse(made: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse
     return made.parse_intermixed_args(argv)
 
 
+def require_pictures(session: Session) -> None:
+    """Raises UsageError where step 2 has left nothing to work on."""
+    if not has_rows(session.db, "images"):
+        raise UsageError("the database holds no picture yet; run 2_ingest_db.py first.")
+
+
 def _run_in_session(args: argparse.Namespace, work: Callable[[Session], Summary], needs: str, alone: bool) -> int:
     workspace = Workspace(args.workspace)
     dry_run = bool(getattr(args, "dry_run", False))
     if needs and not workspace.database.exists():
         raise UsageError(f"there is no database in {workspace.root}; run {needs} first.")
+    if getattr(args, "undo", None) and not workspace.database.exists():
+        raise UsageError(f"there is no database in {workspace.root}, so there is nothing to undo; check --workspace.")
     with (
         _alone(workspace, args.step) if alone and not dry_run else nullcontext(),
         (open_for_preview if dry_run else open_database)(workspace.database) as db,

@@ -102,9 +102,6 @@ class Totals:
         self.saved.results += saved.results
 
 
-# --- one answer, in a worker process -------------------------------------------------------------------------------
-
-
 def read_answer(job: Job) -> Reading:
     """Reads, checks and parses one answer. Every failure is a verdict."""
     answer = job.answer
@@ -177,9 +174,6 @@ def _image_row(image_id: str, engine: str, record: ImageRecord, now: str) -> Row
         record.creator, record.creator_url, record.license, record.license_url, record.attribution,
         orjson.dumps(record.extra).decode(), now,
     )  # fmt: skip
-
-
-# --- many answers --------------------------------------------------------------------------------------------------
 
 
 def ingest(

@@ -136,9 +136,6 @@ def mime_mismatch(content_type: str, found: Format) -> bool:
     return claimed.startswith("image/") and claimed not in found.mime and claimed != "image/*"
 
 
-# --- the end of a picture ------------------------------------------------------------------------------------------
-
-
 def check_end(data: Buffer, found: Format) -> str:
     """`truncated` when the structure shows that bytes are missing at the end, else an empty string.
 

@@ -146,9 +146,6 @@ def adopt_strays(db: Database, workspace: Workspace, strays: list[Found], run_id
     return outcome
 
 
-# --- telling files apart -------------------------------------------------------------------------------------------
-
-
 def _files(folder: Path) -> Iterator[Path]:
     for parent, folders, names in os.walk(folder):
         folders.sort()
@@ -179,9 +176,6 @@ def _single(file: Path, query: str) -> Iterator[Found]:
     if b"serpList" in head:
         part = "page" if head.lstrip()[:1] == b"<" else "xhr"
         yield Found("yandex", query, 0, part, file, "single")
-
-
-# --- taking files in -----------------------------------------------------------------------------------------------
 
 
 def _place(db: Database, workspace: Workspace, query_id: int, entries: list[Found]) -> Iterator[NewAnswer]:

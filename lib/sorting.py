@@ -111,8 +111,6 @@ class Sorting:
         found["measured"] = self.measured
         return found
 
-    # --- what there is -----------------------------------------------------------------------------------------
-
     def _gather(self) -> None:
         placements = read_placements(self.db, self.workspace, self.criterion.name, self.files.db)
         for path, sha256, size in self._pictures():
@@ -163,8 +161,6 @@ class Sorting:
             contents = [sha256 for sha256, _ in page]
             matching = self.where.matching(self.db, contents)
             self.not_selected += self.files.drop([sha256 for sha256 in contents if sha256 not in matching])
-
-    # --- what it is and what to do -----------------------------------------------------------------------------
 
     def _label(self, measures: Measures) -> None:
         self.criterion = self.criterion.fitted(measures)

@@ -92,9 +92,6 @@ def _record(number: int, row: Mapping[str, Any]) -> ImageRecord | None:
     )
 
 
-# --- reading -------------------------------------------------------------------------------------------------------
-
-
 def _read_text(path: Path) -> Rows:
     """One address a line, whatever it contains: commas belong to it."""
     with _open(path) as lines:

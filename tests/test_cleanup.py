@@ -262,9 +262,6 @@ def test_undo_of_another_steps_run_is_refused(dirty: Path, wrong: str, capsys: p
     assert "is no run of this step" in capsys.readouterr().err
 
 
-# --- backups -------------------------------------------------------------------------------------------------------
-
-
 def test_the_backup_is_the_database_before(dirty: Path) -> None:
     before = dump(dirty, without=CONTENT)
     clean_up(dirty)
@@ -282,9 +279,6 @@ def test_old_backups_make_room_for_new_ones(clean: Path) -> None:
         made = [make_backup(db, folder, keep=3) for _ in range(5)]
     assert list_backups(folder) == list(reversed(made[2:]))
     assert (folder / "notes.txt").exists()
-
-
-# --- troubles ------------------------------------------------------------------------------------------------------
 
 
 def test_too_early_names_the_step_to_run_first(tmp_path: Path) -> None:
@@ -370,9 +364,6 @@ def test_killed_it_leaves_all_or_nothing(tmp_path: Path, moment: str) -> None:
     assert as_rows(database, "SELECT count(*) FROM image_variants WHERE url LIKE 'ftp%'") == [(0,)]
     assert clean_up(database, "--undo", "last", "-q") == 0
     assert dump(database, without=CONTENT) == before
-
-
-# --- rules ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

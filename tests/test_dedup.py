@@ -100,9 +100,6 @@ FAMILY = {
 }
 
 
-# --- what is found ---------------------------------------------------------------------------------------------------
-
-
 def test_every_kind_is_told_apart(folder, capsys):
     family(folder)
     drawing(2, 640, 480).save(folder / "other.png")
@@ -185,9 +182,6 @@ def test_a_bar_of_the_same_caption_is_no_repeat(folder, capsys):
     assert all(decision != "remove" for *_, decision in verdicts(result(folder, capsys, folder)).values())
 
 
-# --- a dry run, a second run, undo -----------------------------------------------------------------------------------
-
-
 def test_a_dry_run_writes_nothing_and_shows_the_same_plan(folder, capsys):
     family(folder)
     before = snapshot(folder.parent)
@@ -238,9 +232,6 @@ def test_undo_never_overwrites(folder):
     dedup(folder, "--undo", "last")
     assert (folder / "a-same.jpg").read_bytes() == b"something new"
     assert len(quarantined(folder)) == 1
-
-
-# --- data that other tools lose --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("mode", ["exact", "similar", "filename", "all"])
@@ -380,9 +371,6 @@ def test_the_quarantine_and_sorted_copies_are_no_repeats(folder, capsys):
     assert found["summary"]["removed"] == 0 and sorted_copy.exists()
 
 
-# --- who stays -------------------------------------------------------------------------------------------------------
-
-
 def two_folders(folder: Path) -> tuple[Path, Path]:
     first, second = folder / "first", folder / "second"
     first.mkdir()
@@ -473,9 +461,6 @@ def test_rungs_of_one_picture_are_found_by_name(folder, capsys):
     }
     dedup(folder, "filename", folder, "--remove", "filename")
     assert names(folder) == {keeper, "e-2_thumb_100x100_00000003.png"}
-
-
-# --- acting ----------------------------------------------------------------------------------------------------------
 
 
 def file_of(path: Path) -> PictureFile:
@@ -683,9 +668,6 @@ def test_the_quarantine_may_lie_on_another_file_system(folder, tmp_path_factory)
         assert len(names(folder)) == 2 and contents(folder, ws / "quarantine") == everything
         assert step.main(["--undo", "last", "--workspace", str(ws)]) == 0
         assert snapshot(folder) == before
-
-
-# --- the workspace ---------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture

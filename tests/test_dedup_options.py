@@ -56,9 +56,6 @@ def names(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
-# --- what a picture may have become ----------------------------------------------------------------------------------
-
-
 def cropped(picture: Image.Image, left: float, top: float, right: float, bottom: float) -> Image.Image:
     width, height = picture.size
     return picture.crop((width * left, height * top, width * (1 - right), height * (1 - bottom)))
@@ -212,9 +209,6 @@ def test_new_pictures_are_compared_with_those_known_already(tmp_path: Path):
     assert found[0] and found[0].keys() == found[1].keys() == found[2].keys()
 
 
-# --- other hashes ----------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("kind", KINDS[1:])
 @pytest.mark.parametrize("size", [8, 16])
 def test_hashes_of_imagehash_find_plain_copies_and_no_strangers(folder, capsys, kind, size):
@@ -233,9 +227,6 @@ def test_every_kind_of_hash_is_stricter_to_remove_than_to_show():
     for kind in KINDS:
         choice = HashChoice(kind, 16 if kind == "dct" else 8)
         assert 0 < choice.same_bits < choice.review_bits <= choice.bits // 4
-
-
-# --- reference folders, queries, leaks -------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -305,9 +296,6 @@ def test_query_pictures_of_the_workspace_are_asked(folder, capsys):
     assert names(folder) == {"other.png"} and query.exists()
 
 
-# --- what is remembered ----------------------------------------------------------------------------------------------
-
-
 def pair(folder: Path) -> None:
     drawing(1, 400, 300).save(folder / "a.png")
     drawing(1, 400, 300).save(folder / "a-same.jpg", quality=80)
@@ -364,9 +352,6 @@ def test_removed_pictures_leave_a_tombstone_until_they_are_back(folder):
         assert buried_images(db, ["e:1", "e:2", "e:3"]) == {"e:1": content, "e:2": content}
     dedup(folder, "--undo", "last")
     assert as_rows(database, "SELECT count(*) FROM tombstones") == [(0,)]
-
-
-# --- links and purging -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("link", ["hard", "sym"])

@@ -45,9 +45,6 @@ def thumbs_and_originals(site: Site, count: int, original: str = "/large/") -> R
     }
 
 
-# --- refresh -------------------------------------------------------------------------------------------------------
-
-
 def test_a_refresh_asks_with_the_entity_tag_and_changes_nothing(workspace: Workspace, site: Site) -> None:
     fill(workspace, originals(site, "/tagged/5"))
     run(workspace)
@@ -132,9 +129,6 @@ def test_an_interrupted_refresh_goes_on_where_it_was(workspace: Workspace, site:
     assert set(site.asked.values()) == {1} and len(site.asked) == 6
 
 
-# --- upgrade -------------------------------------------------------------------------------------------------------
-
-
 def test_an_upgrade_tries_the_better_address_again(workspace: Workspace, site: Site) -> None:
     fill(workspace, thumbs_and_originals(site, 3, "/missing/"))
     run(workspace)
@@ -160,9 +154,6 @@ def test_a_better_address_with_a_smaller_picture_replaces_nothing(workspace: Wor
     assert tally.states == {"kept": 1} and tally.reasons == {"not_better": 1}
     assert only(workspace)["kind"] == "thumb" and len(files(workspace)) == 1
     consistent(workspace)
-
-
-# --- thumbnails first ----------------------------------------------------------------------------------------------
 
 
 def test_thumbs_then_the_originals_of_what_was_kept(workspace: Workspace, site: Site) -> None:
@@ -205,9 +196,6 @@ def test_an_original_that_fails_leaves_the_thumb_and_is_not_asked_twice(workspac
     assert run(workspace, stage="originals", again=ORIGINALS).states == {"kept": 1}
     assert run(workspace, stage="originals", again=ORIGINALS).states == {}
     assert site.asked["/missing/0"] == 1 and files(workspace) == before
-
-
-# --- the command ---------------------------------------------------------------------------------------------------
 
 
 def test_the_command_and_its_dry_run(workspace: Workspace, site: Site, capsys: pytest.CaptureFixture[str]) -> None:

@@ -34,8 +34,6 @@ from lib.net.placeholders import read_placeholders
 from lib.net.robots import parse_robots
 from lib.workspace import Workspace
 
-# --- the queues ----------------------------------------------------------------------------------------------------
-
 
 async def take_all(queues: HostQueues[str]) -> list[str]:
     """What may be started right now, one after the other."""
@@ -96,9 +94,6 @@ def test_the_table_of_known_hosts() -> None:
     assert known.of("example.com") == Manner()
 
 
-# --- hosts that are down, and no network at all --------------------------------------------------------------------
-
-
 def test_a_host_that_is_down_is_left_alone_and_the_next_address_is_asked(workspace: Workspace, site: Site) -> None:
     dead = "http://127.0.0.1:1"
     fill(workspace, {f"t:{n:02d}": [("original", f"{dead}/{n}")] for n in range(30)})
@@ -126,8 +121,6 @@ def test_without_a_network_rows_stay_pending(workspace: Workspace) -> None:
     consistent_leases = {row["lease"] for row in rows(workspace).values()}
     assert consistent_leases == {""}
 
-
-# --- robots.txt ----------------------------------------------------------------------------------------------------
 
 ROBOTS = "User-agent: *\nDisallow: /good/2\nAllow: /good/22\n\nUser-agent: otherbot\nDisallow: /\n"
 
@@ -198,9 +191,6 @@ def test_reading_robots_txt(text: str, path: str, allowed: bool) -> None:
     assert parse_robots(text).allows(path) is allowed
 
 
-# --- placeholders --------------------------------------------------------------------------------------------------
-
-
 def test_a_placeholder_is_no_picture(workspace: Workspace, site: Site, tmp_path: Path) -> None:
     """A redirect to `removed.png` is told by its address, another by its content."""
     import hashlib
@@ -243,8 +233,6 @@ def test_a_list_of_placeholders_that_makes_no_sense(
     assert step.main(command(workspace, "--placeholders", str(own))) == 2
     assert "is no list of placeholders" in capsys.readouterr().err
 
-
-# --- going on with a large file ------------------------------------------------------------------------------------
 
 LARGE = Limits(timeout=2, max_bytes=20 << 20)
 WHOLE = len(jpeg(1)) + (6 << 20)

@@ -44,8 +44,6 @@ from lib.media import sniff, trailing_bytes
 from lib.net.limits import Limits
 from lib.workspace import Workspace
 
-# --- addresses -----------------------------------------------------------------------------------------------------
-
 
 @pytest.mark.parametrize("kind", ["memory", "file"])
 def test_pictures_go_to_any_address(workspace: Workspace, site: Site, tmp_path: Path, kind: str) -> None:
@@ -83,9 +81,6 @@ def test_an_address_that_nobody_knows(
     assert "--to" in capsys.readouterr().err and only(workspace)["state"] == "pending"
 
 
-# --- sidecars ------------------------------------------------------------------------------------------------------
-
-
 def test_a_sidecar_stands_beside_every_picture(workspace: Workspace, site: Site) -> None:
     fill(workspace, originals(site, "/good/1"), page_url="https://page.example/a")
     with open_database(workspace.database) as db:
@@ -98,9 +93,6 @@ def test_a_sidecar_stands_beside_every_picture(workspace: Workspace, site: Site)
     assert found["image_url"] == site.address("/good/1") and found["page_url"] == "https://page.example/a"
     assert (found["width"], found["height"], found["sha256"]) == (48, 32, only(workspace)["sha256"])
     assert "attribution" not in found
-
-
-# --- shards --------------------------------------------------------------------------------------------------------
 
 
 def test_shards_share_one_job_without_talking(workspace: Workspace, site: Site, tmp_path: Path) -> None:
@@ -121,9 +113,6 @@ def test_the_parts_of_a_job(capsys: pytest.CaptureFixture[str]) -> None:
     for text in ("0/2", "3/2", "x/2", "2", "1/0", "-1/2"):
         with pytest.raises(SystemExit):
             step.build_parser().parse_args(["--shard", text])
-
-
-# --- processes -----------------------------------------------------------------------------------------------------
 
 
 def test_several_processes_end_as_one_does(workspace: Workspace, site: Site, tmp_path: Path) -> None:
@@ -199,9 +188,6 @@ def test_two_that_need_the_same_folder_at_once(tmp_path: Path) -> None:
         assert len(list((workspace.images / "ab").iterdir())) == 4
 
 
-# --- full decodes --------------------------------------------------------------------------------------------------
-
-
 def test_a_picture_is_decoded_to_its_end(workspace: Workspace, site: Site) -> None:
     """The half picture has a sound header and an end marker: only decoding shows that it is broken."""
     fill(workspace, originals(site, "/good/1", "/half/1", "/big/2", "/frames/1"))
@@ -236,9 +222,6 @@ def animation_of_many(frames: int = 500) -> bytes:
     one = made.getvalue()
     start = 13 + (3 << ((one[10] & 7) + 1))
     return one[:start] + one[start:-1] * frames + b";"
-
-
-# --- what follows the end ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("strip", [False, True])

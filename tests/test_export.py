@@ -217,9 +217,6 @@ def test_a_folder_of_ones_own_is_exported(workspace: Path, tmp_path: Path) -> No
     assert len(metadata(tmp_path / "set")) == 4
 
 
-# --- sides: pure -----------------------------------------------------------------------------------------------------
-
-
 def test_shares_are_kept_and_a_side_depends_on_its_content_alone() -> None:
     shares = parse_shares("80,10,10")
     sides = Counter(shares.side(f"content {number}") for number in range(20_000))

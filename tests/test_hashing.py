@@ -41,9 +41,6 @@ def hash_of(path: Path) -> bytes:
     return dct.hash_greys(buffers_of(path).greys[:1])[0].tobytes()
 
 
-# --- the hash ------------------------------------------------------------------------------------------------------
-
-
 def test_bits_equal_those_of_scipy_on_random_blocks():
     greys = blocks(500)
     exact = scipy.fft.dctn(greys.astype(np.float64), type=2, axes=(1, 2))[:, :16, :16].reshape(500, -1)
@@ -149,9 +146,6 @@ def test_an_edit_is_not_the_same_picture(name: str, tmp_path: Path):
     assert not finding.same and finding.reason.startswith(reason), finding
 
 
-# --- search --------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("count", "radius", "width"), [(0, 5, 4), (1, 5, 4), (17, 128, 4), (700, 110, 4), (COLUMNS + 40, 20, 1)]
 )
@@ -181,9 +175,6 @@ def test_distance_counts_bits():
     assert int(np.bitwise_count(to_words(one[None]) ^ to_words(other[None])).sum()) == distance(
         one.tobytes(), other.tobytes()
     )
-
-
-# --- buffers, pixels, detail -----------------------------------------------------------------------------------------
 
 
 def test_buffers_survive_packing(tmp_path: Path):

@@ -218,9 +218,6 @@ def test_limit_takes_the_first_ones(tmp_path: Path) -> None:
     assert [state[0] for state in states(database)] == ["done", "done", "pending"]
 
 
-# --- files without rows --------------------------------------------------------------------------------------------
-
-
 def test_a_lost_database_is_rebuilt_from_the_files(tmp_path: Path) -> None:
     database = make_workspace(tmp_path, TWO_QUERIES)
     ingest(tmp_path)
@@ -404,9 +401,6 @@ def test_a_gleaner_database_is_not_imported_into_another(tmp_path: Path, capsys:
     assert "is a Gleaner database already" in capsys.readouterr().err
 
 
-# --- troubles ------------------------------------------------------------------------------------------------------
-
-
 def test_too_early_names_the_step_to_run_first(tmp_path: Path) -> None:
     done = run_step("ingest", "--workspace", tmp_path / "none")
     assert (done.returncode, done.stderr.strip()) == (
@@ -509,8 +503,6 @@ def test_ingest_goes_on_while_answers_arrive(tmp_path: Path) -> None:
         put_answer(db, tmp_path, "cats", 2, xhr([entity(90)]))
         assert ingest(tmp_path)["new_pictures"] == 1
 
-
-# --- lists of URLs -------------------------------------------------------------------------------------------------
 
 LINKS = ["https://a.example/1,2.jpg", "https://b.example/x.png?a=1,2&b=3", "//c.example/no-scheme.webp"]
 
@@ -615,7 +607,9 @@ def test_two_at_once_do_not_disturb_each_other(tmp_path: Path, undisturbed: tupl
         for step, *more in commands
     ]
     spoken = [process.communicate()[1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0, 0], spoken
+    first, second, preview = (process.returncode for process in processes)
+    # The preview may look before the first batch is written: then it says that step 2 has to run first.
+    assert (first, second) == (0, 0) and (preview == 0 or "run 2_ingest_db.py first" in spoken[2]), spoken
     assert dump(root / "gleaner.db") == undisturbed[1]
 
 
@@ -639,8 +633,6 @@ def test_ctrl_c_ends_in_order_and_the_same_command_continues(
     ingest(root, "--workers", 1)
     assert dump(root / "gleaner.db") == undisturbed[1]
 
-
-# --- hostile answers -----------------------------------------------------------------------------------------------
 
 MEGABYTE = 2**20
 HOSTILE = {

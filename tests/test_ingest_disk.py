@@ -100,9 +100,6 @@ def test_what_a_sidecar_says(facts: dict, expected: tuple) -> None:
     assert (record.title, record.creator, tuple(v.url for v in record.variants)) == expected
 
 
-# --- check ---------------------------------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def checked(tmp_path: Path, photos: Path) -> Path:
     """A workspace with every problem that a check can find."""
@@ -177,9 +174,6 @@ def test_what_makes_no_sense_is_one_sentence(tmp_path: Path, arguments: list[str
     assert words in capsys.readouterr().err
 
 
-# --- reading again, and reading on ---------------------------------------------------------------------------------
-
-
 def test_reading_again_replaces_what_an_older_parser_read(tmp_path: Path) -> None:
     answers = {("q", 0, "xhr"): xhr([entity(1), entity(2)]), ("r", 0, "xhr"): xhr([entity(1, alt="other")])}
     root = make_workspace(tmp_path / "ws", answers).parent
@@ -232,9 +226,6 @@ def _until(true) -> None:
     while not true():
         assert time.monotonic() < deadline
         time.sleep(0.1)
-
-
-# --- a lost database -----------------------------------------------------------------------------------------------
 
 
 def test_the_note_beside_the_answers_gives_the_query_back(tmp_path: Path) -> None:

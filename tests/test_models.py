@@ -78,9 +78,6 @@ def result(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
     return json.loads(capsys.readouterr().out)
 
 
-# --- scores ----------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("name", ["musiq", "clipiqa"])
 def test_our_way_gives_pyiqas_own_scores(name: str, models: Path) -> None:
     """The same pixels through pyiqa's call, one by one, and through ours, all sizes at once."""
@@ -193,9 +190,6 @@ def test_every_range_is_put_on_100(low: float, high: float, lower_better: bool, 
     assert Scale(low, high, lower_better).on_100(value) == expected
 
 
-# --- what models share -----------------------------------------------------------------------------------------------
-
-
 def test_half_a_batch_is_tried_when_memory_runs_out() -> None:
     sizes = []
 
@@ -260,9 +254,6 @@ def test_pictures_reach_a_model_upright_reduced_and_bounded(tmp_path: Path) -> N
     assert all(outcome.value and outcome.value[1][0] == 200 > outcome.value[1][1] for outcome in outcomes)
     assert model.most <= model.pixels
     assert feed.running > 0 and feed.waiting > 0
-
-
-# --- embeddings, prompts, topics -------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="session")
@@ -427,9 +418,6 @@ def test_what_a_criterion_lacks_is_said(
     assert sentence in capsys.readouterr().err
 
 
-# --- clusters: pure --------------------------------------------------------------------------------------------------
-
-
 def blobs(*counts: int, noise: int = 0, spread: float = 0.25, seed: int = 0) -> np.ndarray:
     """Unit vectors around as many random directions, and some of no direction: float32 (n, 48)."""
     random = np.random.default_rng(seed)
@@ -472,9 +460,6 @@ def test_eps_is_found_between_clusters_and_noise() -> None:
     assert EPS_RANGE[0] <= eps <= EPS_RANGE[1]
     assert dbscan(vectors, eps, 3).max() == 2
     assert suggested_eps(vectors[:2], 3) == EPS_RANGE[1]
-
-
-# --- objects ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="session")

@@ -143,9 +143,6 @@ def test_enlargements_are_told_from_blur(factor: int, kernel: Image.Resampling) 
     assert verdict(blurred(factor)(image)).worst == "blurry"
 
 
-# --- formulas on arrays that can be computed by hand -----------------------------------------------------------------
-
-
 def columns(values: list[float], side: int = 32) -> np.ndarray:
     """One tile whose rows are all the same."""
     return np.tile(np.array(values, np.float32), (1, side, 1))

@@ -94,9 +94,6 @@ def placed(workspace: Path, criterion: str) -> dict[str, list[str]]:
     return found
 
 
-# --- labels: pure ----------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("size", "options", "bucket"),
     [
@@ -142,9 +139,6 @@ def test_quantiles_never_split_a_size() -> None:
     measures = [Measure(1.0, "", 1000, 1000)] * 9 + [Measure(5.0, "", 1000, 5000)]
     criterion = Megapixels("quantiles", parts=4).fitted(measures)
     assert len({criterion.label(measure).bucket for measure in measures[:9]}) == 1
-
-
-# --- files -----------------------------------------------------------------------------------------------------------
 
 
 def test_metadata_tells_everything_that_is_known(workspace: Path) -> None:
@@ -296,9 +290,6 @@ def test_a_copy_that_somebody_deleted_comes_back(workspace: Path) -> None:
     assert placed(workspace, "orientation")["square"] == ["even.jpg"]
 
 
-# --- earlier labels --------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("condition", "names"),
     [
@@ -326,9 +317,6 @@ def test_earlier_labels_choose_the_pictures(condition: str, names: set[str], wor
     assert sort(workspace, "megapixels", "--where", condition) == 0
     found = placed(workspace, "megapixels") if names else {}
     assert {Path(name).stem for bucket in found.values() for name in bucket} == names
-
-
-# --- folders ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_folder_is_sorted_by_content_and_left_as_it_was(
@@ -448,9 +436,6 @@ def test_a_name_that_is_no_text_is_reported_and_left(tmp_path: Path, capsys: pyt
     assert [n for names in placed(tmp_path / "ws", "quality").values() for n in names] == ["Ünïcøde 图 name.jpg"]
 
 
-# --- reports and edges -----------------------------------------------------------------------------------------------
-
-
 def test_the_report_shows_the_pictures_where_they_lie(workspace: Path, folder: Path) -> None:
     assert sort(workspace, "quality", folder) == 0
     data = json.loads((workspace / "reports/sort_quality.json").read_text())
@@ -529,9 +514,6 @@ def test_csv_and_json_list_the_pictures(workspace: Path, capsys: pytest.CaptureF
     assert capsys.readouterr().out.splitlines()[0].startswith("path,label,score")
     assert sort(workspace, "orientation", "--format", "json") == 0
     assert {row["label"] for row in json.loads(capsys.readouterr().out)} == {"landscape", "portrait", "square"}
-
-
-# --- killed ----------------------------------------------------------------------------------------------------------
 
 
 # Kills itself for good at the n-th time that it opens a picture or changes a name on disk.

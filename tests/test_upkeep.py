@@ -40,9 +40,6 @@ def change(database: Path, sql: str) -> None:
         db.execute(sql)
 
 
-# --- a search forgotten --------------------------------------------------------------------------------------------
-
-
 def test_a_forgotten_search_takes_what_it_alone_has_shown(database: Path) -> None:
     change(database, f"UPDATE downloads SET state = 'done' WHERE image_id = 'yandex:{2:032x}'")
     before, files = dump(database, without=CONTENT), snapshot(database.parent / "xhr")
@@ -68,9 +65,6 @@ def test_undo_never_gives_results_to_another_search_of_the_same_number(database:
     change(database, "DELETE FROM queries WHERE id = 2")
     assert run(database, "--undo", "last") == 0
     assert as_rows(database, "SELECT count(*) FROM results WHERE query_id = 2") == [(2,)]
-
-
-# --- backups -------------------------------------------------------------------------------------------------------
 
 
 def make_backup(database: Path) -> Path:
@@ -137,9 +131,6 @@ def test_a_reader_is_not_disturbed_by_a_restore(database: Path) -> None:
     reader.close()
 
 
-# --- the file ------------------------------------------------------------------------------------------------------
-
-
 def test_the_file_is_made_smaller_only_where_that_pays(database: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = dump(database)
     assert STEP.main(["--workspace", str(database.parent), "--vacuum"]) == 0
@@ -151,9 +142,6 @@ def test_the_file_is_made_smaller_only_where_that_pays(database: Path, capsys: p
     assert run(database, "--vacuum", "--dry-run") == 0 and database.stat().st_size == size
     assert run(database, "--vacuum") == 0
     assert database.stat().st_size < size / 2 and dump(database) == rows
-
-
-# --- starting anew -------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -75,8 +75,6 @@ class Worklist:
     def __init__(self, db: Database):
         self.db = db
 
-    # --- files -------------------------------------------------------------------------------------------------
-
     def add(self, path: str, sha256: str, size: int, place: str = "", bucket: str = "") -> None:
         self.db.execute(
             "INSERT INTO items (path, sha256, bytes, place, bucket) VALUES (?, ?, ?, ?, ?)",
@@ -132,8 +130,6 @@ class Worklist:
             yield from rows
             last = rows[-1]["id"]
 
-    # --- measures ----------------------------------------------------------------------------------------------
-
     def add_todo(self, rows: Iterable[tuple[str, str, str]]) -> None:
         """(path on disk, sha256, names of the missing metrics joined by commas)."""
         self.db.executemany("INSERT OR IGNORE INTO todo (path, sha256, missing) VALUES (?, ?, ?)", rows)
@@ -170,8 +166,6 @@ class Worklist:
             score = ScoreRow(row["sha256"], row["value"], row["reason"], json.loads(row["detail"]))
             found[row["sha256"]] = (score, row["vector"])
         return found
-
-    # --- decisions ---------------------------------------------------------------------------------------------
 
     def decide(self, rows: Iterable[tuple[str, str, float | None, str, str]]) -> None:
         """(state, label, score, reason, sha256) for contents."""
@@ -211,16 +205,11 @@ class Worklist:
         found = {sha256: self.db.value(sql, (sha256,)) for sha256 in contents}
         return {sha256: str(place) for sha256, place in found.items() if place}
 
-    # --- names that are taken: what `actions.free_target` asks of a set ------------------------------------------
-
     def __contains__(self, name: object) -> bool:
         return self.db.row("SELECT 1 FROM names WHERE name = ?", (name,)) is not None
 
     def add_name(self, name: str) -> None:
         self.db.execute("INSERT OR IGNORE INTO names (name) VALUES (?)", (name,))
-
-
-# --- what lies in sorted/, replayed from the journal ---------------------------------------------------------------
 
 
 def place(db: Database, target: str, origin: str, sha256: str, kind: str) -> None:

@@ -129,8 +129,6 @@ class Engine:
         if not self.failure and not self.stopping() and self.course.is_offline(1):
             self.failure = self.course.offline()
 
-    # --- the main task: feeding and watching -----------------------------------------------------------------------
-
     async def _until_finished(self) -> None:
         stop_at = None
         while self.failure is None:
@@ -162,8 +160,6 @@ class Engine:
         while not self.feed.exhausted and self.course.has_room:
             for job in self.feed.jobs():
                 self.course.start(job)
-
-    # --- the tasks that fetch --------------------------------------------------------------------------------------
 
     async def _serve(self, session: aiohttp.ClientSession) -> None:
         try:

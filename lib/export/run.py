@@ -90,8 +90,6 @@ class Export:
             found["unreadable"] = self.unreadable
         return found
 
-    # --- what goes in ------------------------------------------------------------------------------------------
-
     def _gather(self) -> None:
         if self.args.label and self.args.label not in self._criteria():
             raise UsageError(f"nothing is labelled by {self.args.label!r} yet; sort by it first.")
@@ -146,8 +144,6 @@ class Export:
 
     def _criteria(self) -> list[str]:
         return [name for name in store.criteria(self.db) if name != SPLIT]
-
-    # --- how it is written -------------------------------------------------------------------------------------
 
     def _is_there(self, digest: str) -> bool:
         try:
