@@ -80,7 +80,7 @@ def test_the_summary_counts_states_and_reasons(
 def test_wrong_use_is_one_sentence(
     workspace: Workspace, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, sentence: str
 ) -> None:
-    fill(workspace, {})
+    fill(workspace, {"test:1": []})
     assert step.main(command(workspace, *arguments)) == code
     assert sentence in capsys.readouterr().err
 

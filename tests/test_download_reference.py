@@ -127,9 +127,10 @@ def test_the_original_is_what_is_fetched(workspace: Workspace, site: Site) -> No
 
 
 def test_nothing_to_do_is_no_error_and_nobody_is_asked_to_type(
-    workspace: Workspace, capsys: pytest.CaptureFixture[str]
+    workspace: Workspace, site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The report divided by the number of downloads, and the end waited for a key."""
-    fill(workspace, {})
+    fill(workspace, originals(site, "/good/1"))
+    run(workspace)
     assert step.main(command(workspace, "--json")) == 0
     assert json.loads(capsys.readouterr().out)["counts"]["done"] == 0
