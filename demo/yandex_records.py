@@ -73,7 +73,7 @@ def viewer_data(site: Site, picture: Picture, viewer: str) -> dict[str, Any]:
     size = {"size": {"width": w, "height": h}} if "old-thumb" in picture.quirks else {"w": w, "h": h}
     data: dict[str, Any] = {
         "preview": [_preview(site, picture)],
-        "dups": [variant(site, dup) for dup in picture.dups],
+        "dups": [variant(site, dup) for dup in picture.dups] + _useless(picture),
         "thumb": {"url": "http:" + thumb_url(site, picture), **size},
         "img_href": site.link(picture.original),
         "detail_url": viewer,
@@ -82,6 +82,16 @@ def viewer_data(site: Site, picture: Picture, viewer: str) -> dict[str, Any]:
     if "bare" in picture.quirks:
         return {"thumb": data["thumb"], "dups": []}
     return data
+
+
+def _useless(picture: Picture) -> list[dict[str, Any]]:
+    """Addresses that lead nowhere, as pages hand them to engines now and then: work for step 4."""
+    number = int(picture.id[:4], 16)
+    if number % 17 == 0:
+        return [{"url": "data:image/gif;base64,R0lGODlhAQABAAAAACw=", "fileSizeInBytes": 35, "w": 1, "h": 1}]
+    if number % 23 == 0:
+        return [{"url": "http:///lost host/picture.jpg", "fileSizeInBytes": 0, "w": 640, "h": 480}]
+    return []
 
 
 def _preview(site: Site, picture: Picture) -> dict[str, Any]:
