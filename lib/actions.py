@@ -116,6 +116,11 @@ def run_to_undo(db: Database, step: str, reference: str) -> int | None:
     return int(reference)
 
 
+def left(db: Database, run_id: int) -> int:
+    """How many of a run's actions are still in force."""
+    return journal.count_actions(db, run_id, "done")
+
+
 def describe(workspace: Workspace, actions: Iterable[Action], *, dry_run: bool) -> Iterator[str]:
     """One line an action, as a person reads it."""
     for action in actions:

@@ -24,9 +24,9 @@ def thumbnail_data_uri(path: str | Path, size: int = 192) -> str:
 
         with Image.open(path) as picture:
             picture.draft("RGB", (2 * size, 2 * size))  # JPEG: decode at a fraction of the size, a cheap first step
-            small = _upright(picture, size)
-        buffer = io.BytesIO()
-        _opaque(small).save(buffer, "JPEG", quality=JPEG_QUALITY, optimize=True)
+            # Within the block: what needs no shrinking is decoded only when it is converted or written.
+            buffer = io.BytesIO()
+            _opaque(_upright(picture, size)).save(buffer, "JPEG", quality=JPEG_QUALITY, optimize=True)
     except Exception:  # the codec boundary: Pillow's plugins raise whatever their formats make them raise
         return ""
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

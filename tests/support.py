@@ -53,6 +53,31 @@ def run_step(
     )
 
 
+MEASURED = """
+import runpy, sys
+sys.path.insert(0, {tests!r})
+from support import peak_megabytes
+sys.argv = {argv!r}
+try:
+    runpy.run_path({path!r}, run_name="__main__")
+except SystemExit as end:
+    assert not end.code, end.code
+print(peak_megabytes())
+"""
+
+
+def peak_of_step(name: str, *arguments: object, timeout: float = 240) -> int:
+    """Runs a step in its own process and gives the most memory that this process held, in MiB."""
+    path = ROOT / STEPS[name]
+    argv = [path.name, *map(str, arguments)]
+    probe = MEASURED.format(tests=str(ROOT / "tests"), argv=argv, path=str(path))
+    done = subprocess.run(
+        [sys.executable, "-c", probe], capture_output=True, text=True, cwd=ROOT, timeout=timeout, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return int(done.stdout.split()[-1])
+
+
 def snapshot(folder: Path) -> dict[str, str]:
     """Every file and folder below `folder` with the digest of its bytes, so that two states can be compared."""
     found: dict[str, str] = {}

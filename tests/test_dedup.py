@@ -225,6 +225,16 @@ def test_undo_restores_every_byte(folder):
     assert len(names(folder)) == 2
 
 
+def test_an_undone_run_leaves_no_report_of_itself(folder):
+    family(folder)
+    dedup(folder, folder)
+    reports = folder.parent / "ws" / "reports"
+    assert "In quarantine" in (reports / "dedup.html").read_text(encoding="utf-8")
+    dedup(folder, "--undo", "last")
+    assert not list(reports.glob("dedup.*"))
+    assert "dedup.html" not in (reports / "index.html").read_text(encoding="utf-8")
+
+
 def test_undo_never_overwrites(folder):
     family(folder)
     dedup(folder, folder)
@@ -734,7 +744,7 @@ def test_two_workers_find_what_one_finds(workspace):
         ([".", "--plan", "plan.json", "--dry-run"], "--plan writes a file and a dry run writes nothing"),
         ([".", "--apply", "missing.json"], "missing.json holds no decisions"),
         ([".", "--protect", "nowhere"], "nowhere does not exist"),
-        ([".", "--undo", "77"], "run 77 is no run of this step"),
+        ([".", "--undo", "77"], "so there is nothing to undo"),
     ],
 )
 def test_wrong_usage_is_one_sentence(tmp_path, monkeypatch, capsys, arguments, sentence):

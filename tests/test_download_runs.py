@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import time
 
 from download_support import (  # noqa: F401 (fixtures)
+    command,
     consistent,
     files,
     fill,
@@ -20,6 +20,7 @@ from download_support import (  # noqa: F401 (fixtures)
     workspace_fixture,
 )
 from hostile_server import Site, jpeg
+from support import peak_of_step
 
 from lib.db import open_database
 from lib.db.claims import claim
@@ -122,11 +123,9 @@ def test_memory_holds_a_window_of_rows_only(workspace: Workspace, site: Site) ->
 def test_large_bodies_in_flight_do_not_fill_the_memory(workspace: Workspace, site: Site) -> None:
     """Forty bodies of six megabytes at once: what is in memory is bounded, the rest waits on the disk."""
     fill(workspace, originals(site, *[f"/big/{n}" for n in range(40)]))
-    process = start(workspace, "--per-host", "40", "-q")
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == 0 and {row["state"] for row in rows(workspace).values()} == {"done"}
-    assert usage.ru_maxrss / 1024 < 250
+    peak = peak_of_step("download", *command(workspace, "--per-host", "40", "-q"))
+    assert {row["state"] for row in rows(workspace).values()} == {"done"}
+    assert peak < 250
     consistent(workspace)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import ROOT, STEPS, as_rows, dump, load_step, run_step, snapshot
+from support import ROOT, STEPS, as_rows, dump, load_step, peak_of_step, run_step, snapshot
 from yandex_answers import entity, make_workspace, put_answer, results_page, serp_list, xhr
 
 from lib.db import open_database
@@ -652,19 +652,9 @@ def test_a_hostile_file_is_a_row_with_a_reason_in_bounded_memory(tmp_path: Path,
     hostile = [entity(1, origWidth="9" * MEGABYTE, alt="a\x00b\ud800" if name == "surrogates" else "x")]
     good = json.dumps({"blocks": [{"params": {"adapterData": {"serpList": serp_list(hostile)}}}]}).encode()
     database = make_workspace(tmp_path / "ws", {("q", 0, "xhr"): make(), ("q", 1, "xhr"): good})
-    probe = (
-        "import resource, runpy, sys\n"
-        f"sys.argv = ['2_ingest_db.py', '--workers', '1', '--workspace', {str(database.parent)!r}]\n"
-        "try:\n"
-        f"    runpy.run_path({str(ROOT / '2_ingest_db.py')!r}, run_name='__main__')\n"
-        "except SystemExit as end:\n"
-        "    assert not end.code\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, cwd=ROOT, timeout=120)
-    assert done.returncode == 0, done.stderr[-2000:]
+    peak = peak_of_step("ingest", "--workers", "1", "--workspace", database.parent)
     states = as_rows(database, "SELECT ingest_state, ingest_reason FROM responses ORDER BY page")
     assert states[1] == ("done", "")
     assert states[0][0] == "failed" and (states[0][1] == reason or not reason), states
     assert as_rows(database, "SELECT width FROM images")[0][0] in (None, 1920)
-    assert int(done.stdout) < 400
+    assert peak < 400

@@ -509,3 +509,11 @@ def test_thousands_of_groups_answer_at_once(tmp_path: Path, visit: Visit) -> Non
     for _ in range(5):
         tab.keyboard.press("j")
     assert tab.inner_text("#shown") == "3000 groups"
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "gif"])
+@pytest.mark.parametrize("size", [(40, 30), (192, 192), (130, 192), (300, 10)])
+def test_a_picture_that_needs_no_shrinking_has_a_thumbnail(tmp_path: Path, size: tuple[int, int], suffix: str) -> None:
+    path = tmp_path / f"small.{suffix}"
+    Image.new("RGB", size, (200, 80, 40)).save(path)
+    assert thumbnail_data_uri(path, 192).startswith("data:image/jpeg;base64,")

@@ -471,7 +471,7 @@ def test_a_bucket_loads_as_an_imagefolder(workspace: Path) -> None:
         (["quality", "--strategy", "step"], "quality knows no --strategy step"),
         (["orientation", "/nowhere/at/all"], "/nowhere/at/all does not exist"),
         (["quality"], "run 5_download.py first."),
-        (["--undo", "7"], "run 7 is no run of this step"),
+        (["--undo", "7"], "so there is nothing to undo"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_a_sentence(

@@ -94,3 +94,15 @@ def moved_contents(db: Database, run_id: int, state: str) -> list[tuple[str, str
         (run_id, state),
     )
     return [(row["sha256"], row["kind"], row["keeper"]) for row in rows if row["sha256"] != row["keeper"]]
+
+
+def forget_duplicates(db: Database, run_id: int) -> None:
+    """Takes out the groups of a run that was undone; its journal stays."""
+    with db.transaction():
+        db.execute("DELETE FROM duplicates WHERE run_id = ?", (run_id,))
+
+
+def reported_run(db: Database) -> int | None:
+    """The newest run that found repeats which no run before it had found."""
+    found = db.value("SELECT max(run_id) FROM duplicates")
+    return None if found is None else int(found)

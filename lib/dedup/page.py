@@ -95,7 +95,7 @@ def write_reports(
     write_page(folder / "dedup.json", text)
     write_page(folder / "dedup.csv", as_csv(groups))
     views = [_group_view(group, urls, moved) for group in sorted(groups, key=_weakest, reverse=True)]
-    write_page(page, render_dedup_report(page, _heading(groups, summary, about), views, run=str(run)))
+    write_page(page, render_dedup_report(page, _heading(groups, summary, about, done=bool(moved)), views, run=str(run)))
     return page
 
 
@@ -103,16 +103,21 @@ def _weakest(group: Group) -> tuple[float, int]:
     return max(m.distance for m in group.members), -group.number
 
 
-def _heading(groups: Sequence[Group], summary: Mapping[str, Any], about: str) -> Heading:
+def _heading(groups: Sequence[Group], summary: Mapping[str, Any], about: str, *, done: bool) -> Heading:
     members = [member for group in groups for member in group.members]
     going = [member for member in members if member.decision == "remove"]
     cards = [
         Card("Files", int(summary.get("files", 0)), "looked at"),
         Card("Groups", len(groups)),
-        Card("To quarantine", len(going), f"{sum(m.file.bytes for m in going) / 1e6:,.1f} MB"),
+        Card(
+            "In quarantine" if done else "To quarantine",
+            len(going),
+            f"{sum(m.file.bytes for m in going) / 1e6:,.1f} MB",
+        ),
         Card("For review", sum(m.decision == "review" for m in members), "stay until you decide"),
     ]
-    notes = ["Removed pictures go to the quarantine folder and come back with --undo."] if going else []
+    where = "lie in the quarantine folder" if done else "go to the quarantine folder"
+    notes = [f"Removed pictures {where} and come back with --undo."] if going else []
     if broken := int(summary.get("broken", 0)):
         notes.append(f"{broken:,} pictures could not be decoded and are in no group.")
     return Heading("Repeated pictures", about, utc_now(), cards, notes)
