@@ -201,7 +201,7 @@ def run(
         as_json = args.json
         start_logging(args)
         check(args)
-        return _run_in_session(args, work, needs, alone)
+        return _run_in_session(args, work, needs, alone, last=argv is None)
     except GleanerError as error:
         return _fail(str(error), error.exit_code, as_json)
     except KeyboardInterrupt:
@@ -238,7 +238,9 @@ def require_pictures(session: Session) -> None:
         raise UsageError("the database holds no picture yet; run 2_ingest_db.py first.")
 
 
-def _run_in_session(args: argparse.Namespace, work: Callable[[Session], Summary], needs: str, alone: bool) -> int:
+def _run_in_session(
+    args: argparse.Namespace, work: Callable[[Session], Summary], needs: str, alone: bool, *, last: bool
+) -> int:
     workspace = Workspace(args.workspace)
     dry_run = bool(getattr(args, "dry_run", False))
     if needs and not workspace.database.exists():
@@ -251,7 +253,7 @@ def _run_in_session(args: argparse.Namespace, work: Callable[[Session], Summary]
     ):
         run_id = 0 if dry_run else start_run(db, args.step, _recorded(args))
         session = Session(args.step, args, workspace, db, run_id, bar=no_bar if args.quiet else terminal_bar)
-        with _interruptible(session):
+        with _interruptible(session, last=last):
             summary = _work_recorded(session, work)
         _report(session, summary)
     return summary.exit_code
@@ -290,8 +292,11 @@ def _record_end(session: Session, exit_code: int, counts: dict[str, Any]) -> Non
 
 
 @contextmanager
-def _interruptible(session: Session) -> Iterator[None]:
-    """First Ctrl-C (or SIGTERM): ask the step to come to an end. Second: stop now."""
+def _interruptible(session: Session, *, last: bool) -> Iterator[None]:
+    """First Ctrl-C (or SIGTERM): ask the step to come to an end. Second: stop now.
+
+    With `last` the process ends after this: a signal that comes too late must not turn a finished run into a killed one.
+    """
 
     def handle(number: int, frame: object) -> None:
         session.interrupts += 1
@@ -304,7 +309,7 @@ def _interruptible(session: Session) -> Iterator[None]:
         yield
     finally:
         for number, handler in previous.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if last else handler)
 
 
 def _recorded(args: argparse.Namespace) -> dict[str, Any]:

@@ -566,6 +566,18 @@ def test_ctrl_c_once_ends_in_order_and_twice_at_once(tmp_path, presses, capsys):
     assert as_rows(tmp_path / "ws" / "gleaner.db", "SELECT exit_code FROM runs") == [(130,)]
 
 
+def test_a_signal_that_comes_too_late_kills_nothing(tmp_path, monkeypatch):
+    """The work is done and recorded; only the interpreter's end is left."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    monkeypatch.setattr(sys, "argv", ["3_domain_report.py", "--workspace", str(tmp_path)])
+    try:
+        assert cli.run(cli.parser("Try.", "report"), None, lambda session: cli.Summary({"files": 1})) == 0
+        assert {signal.getsignal(number) for number in before} == {signal.SIG_IGN}
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 NUMBERS = [
     (cli.positive, "3", 3),
     (cli.positive, "0", None),
