@@ -295,7 +295,7 @@ def _record_end(session: Session, exit_code: int, counts: dict[str, Any]) -> Non
 def _interruptible(session: Session, *, last: bool) -> Iterator[None]:
     """First Ctrl-C (or SIGTERM): ask the step to come to an end. Second: stop now.
 
-    With `last` the process ends after this: a signal that comes too late must not turn a finished run into a killed one.
+    With `last` the process ends after this: a signal that comes too late must not make a finished run a killed one.
     """
 
     def handle(number: int, frame: object) -> None:
