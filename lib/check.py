@@ -18,7 +18,7 @@ from lib.db import check as table
 from lib.db.files import FileRow
 from lib.db.on_disk import add_or_restore_files
 from lib.decode import DecodeError, read_header
-from lib.pictures import sha256_of
+from lib.digest import sha256_of
 from lib.progress import BarFactory, no_bar
 from lib.raw_files import adopt_strays, find_strays
 from lib.workspace import Workspace

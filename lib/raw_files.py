@@ -30,8 +30,8 @@ from lib.db.ingest import (
     known_paths,
     query_of_folder,
 )
+from lib.digest import sha256_of
 from lib.parsers import engines, part_of
-from lib.pictures import sha256_of
 from lib.progress import BarFactory, no_bar
 from lib.times import to_text
 from lib.workspace import Workspace

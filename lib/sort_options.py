@@ -7,6 +7,7 @@ from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from math import isfinite
 from typing import Any
 
+from lib.converters import share
 from lib.criteria import Criterion
 from lib.criteria.megapixels import DEFAULT_EDGES, STRATEGIES, Megapixels
 from lib.criteria.orientation import SQUARES, Orientation
@@ -14,7 +15,14 @@ from lib.criteria.quality import TECHNICAL_HIGH, TECHNICAL_MEDIUM, Quality, Thre
 from lib.errors import UsageError
 from lib.export_options import add_export_options
 from lib.judge_options import add_judge_options, make_objects, make_vlm
-from lib.model_options import add_model_options, add_prompt_options, make_filter, make_topic, place_of
+from lib.model_options import (
+    add_model_options,
+    add_prompt_options,
+    at_least_two,
+    make_filter,
+    make_topic,
+    place_of,
+)
 
 CRITERIA = ("orientation", "megapixels", "quality", "filter", "topic", "objects", "vlm")
 EXPORT = "export"  # no criterion: it makes a dataset of what others kept
@@ -27,7 +35,7 @@ def add_options(to: ArgumentParser) -> None:
     shape.add_argument("--square", choices=SQUARES, default="separate", help="where squares go (default: separate)")
     shape.add_argument(
         "--tolerance",
-        type=tolerance,
+        type=share,
         default=0.02,
         metavar="SHARE",
         help="how much longer a square's longer side may be (default: 2%%)",
@@ -56,7 +64,7 @@ def add_options(to: ArgumentParser) -> None:
         help="width of a bucket, for step (default: 1)",
     )
     size.add_argument(
-        "--parts", type=parts, default=4, metavar="N", help="how many equal parts, for quantiles (default: 4)"
+        "--parts", type=at_least_two, default=4, metavar="N", help="how many equal parts, for quantiles (default: 4)"
     )
     _add_quality_options(to.add_argument_group("quality"))
     add_prompt_options(to)
@@ -139,21 +147,6 @@ def above_zero(text: str) -> float:
     if value < 0.01:
         raise ArgumentTypeError(f"{text!r} is not 0.01 or more")
     return value
-
-
-def tolerance(text: str) -> float:
-    """A share from 0 to 1, written as 0.02 or 2%."""
-    value = _number(text[:-1], text) / 100 if text.endswith("%") else _number(text, text)
-    if not 0 <= value <= 1:
-        raise ArgumentTypeError(f"{text!r} is not between 0 and 1 (0% and 100%)")
-    return value
-
-
-def parts(text: str) -> int:
-    """A number of parts, at least 2."""
-    if not text.isdecimal() or int(text) < 2:
-        raise ArgumentTypeError(f"{text!r} is no whole number of at least 2")
-    return int(text)
 
 
 def score(text: str) -> float:

@@ -113,11 +113,3 @@ def fail_answers(db: Database, found: Iterable[tuple[int, str]]) -> None:
     db.executemany(
         "UPDATE responses SET ingest_reason = ? WHERE id = ?", [(reason, number) for number, reason in found]
     )
-
-
-def pictures_of_names(db: Database, engine: str) -> Iterator[str]:
-    """The ids of an engine's pictures that are not downloaded."""
-    rows = db.execute(
-        "SELECT id FROM images JOIN downloads ON image_id = id WHERE engine = ? AND state <> 'done'", (engine,)
-    )
-    yield from (row[0] for row in rows)

@@ -52,9 +52,3 @@ def run_step(db: Database, run_id: int) -> str | None:
     """Which step a run was of; None where there is no such run."""
     found = db.value("SELECT step FROM runs WHERE id = ?", (run_id,))
     return None if found is None else str(found)
-
-
-def unfinished_runs(db: Database, step: str) -> list[int]:
-    """Runs of a step that were killed before they could say how they ended, oldest first."""
-    rows = db.rows("SELECT id FROM runs WHERE step = ? AND finished_at IS NULL ORDER BY id", (step,))
-    return [int(row["id"]) for row in rows]

@@ -12,7 +12,6 @@ from PIL import Image
 from lib.pictures import PictureFile
 
 SIDECARS = (".json", ".txt", ".xmp", ".caption")
-KEEP_CHOICES = ("best", "largest", "oldest", "newest", "first")
 LOSSLESS = frozenset({"png", "bmp", "tiff", "ppm", "tga", "pcx", "dib"})
 # Formats whose files do not tell their quality stand between a good and a fair JPEG; GIF has 256 colours.
 QUALITY_UNKNOWN, QUALITY_GIF, QUALITY_LOSSLESS = 80, 60, 100
