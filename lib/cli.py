@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shlex
 import signal
 import sqlite3
 import sys
@@ -20,13 +19,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lib import __version__
+from lib.closing import tell
 from lib.console import clean, log, speak_any_language, start_logging
 from lib.converters import cpu_count, positive, run_reference, share, whole
 from lib.db import Database, open_database, open_for_preview
 from lib.db.overview import has_rows
 from lib.db.runs import finish_run, start_run
 from lib.errors import EXIT_INTERRUPTED, EXIT_OK, GleanerError, UsageError
+from lib.flags import (
+    STEP_FILES,
+    add_dry_run,
+    add_executor,
+    add_limit,
+    add_undo,
+    add_workers,
+    parser,
+)
 from lib.lock import held
 from lib.progress import BarFactory, no_bar, terminal_bar
 from lib.sentences import explain_os, explain_sqlite
@@ -55,16 +63,6 @@ __all__ = [
     "share",
     "whole",
 ]
-
-STEP_FILES = {
-    "collect": "1_collect.py",
-    "ingest": "2_ingest_db.py",
-    "report": "3_domain_report.py",
-    "cleanup": "4_db_cleanup.py",
-    "download": "5_download.py",
-    "dedup": "6_dedup.py",
-    "sort": "7_sort_quality.py",
-}
 
 
 @dataclass
@@ -98,85 +96,6 @@ class Session:
     def stopping(self) -> bool:
         """True after the first Ctrl-C: finish what is in flight, commit, and return."""
         return self.interrupts > 0
-
-
-class _Help(argparse.RawDescriptionHelpFormatter):
-    def __init__(self, prog: str):
-        super().__init__(prog, max_help_position=32, width=min(110, _terminal_width()))
-
-
-def _terminal_width() -> int:
-    try:
-        return os.get_terminal_size(sys.stdout.fileno()).columns
-    except (OSError, ValueError, AttributeError):
-        return 100
-
-
-def parser(doc: str | None, step: str) -> argparse.ArgumentParser:
-    """A parser whose help is the step's docstring, with the flags that every step has."""
-    first, _, rest = (doc or "").strip().partition("\n")
-    made = argparse.ArgumentParser(
-        prog=STEP_FILES.get(step, step),
-        description=first,
-        epilog=rest.strip("\n"),
-        formatter_class=_Help,
-        allow_abbrev=False,
-        add_help=False,
-    )
-    group = made.add_argument_group("common")
-    group.add_argument("-h", "--help", action="help", help="show this page and exit")
-    group.add_argument(
-        "--version", action="version", version=f"Gleaner {__version__}", help="show the version and exit"
-    )
-    group.add_argument(
-        "--workspace",
-        type=Path,
-        default=Path("workspace"),
-        metavar="DIR",
-        help="the folder that the steps share (default: workspace)",
-    )
-    group.add_argument("--json", action="store_true", help="print the summary as one JSON object on stdout")
-    group.add_argument("-v", "--verbose", action="count", default=0, help="say more; twice for everything")
-    group.add_argument("-q", "--quiet", action="store_true", help="say only what went wrong")
-    made.set_defaults(step=step)
-    return made
-
-
-def add_dry_run(to: argparse.ArgumentParser) -> None:
-    to.add_argument("-n", "--dry-run", action="store_true", help="show what would be done and write nothing at all")
-
-
-def add_limit(to: argparse.ArgumentParser, what: str) -> None:
-    to.add_argument("--limit", type=positive, metavar="N", help=f"handle at most N {what} (default: all)")
-
-
-def add_workers(to: argparse.ArgumentParser, default: int | None = None, what: str = "worker processes") -> None:
-    shown = "one a processor" if default is None else str(default)
-    to.add_argument(
-        "--workers",
-        type=positive,
-        default=default or cpu_count(),
-        metavar="N",
-        help=f"{what} (default: {shown})",
-    )
-
-
-def add_executor(to: argparse.ArgumentParser) -> None:
-    to.add_argument(
-        "--executor",
-        choices=("local", "ray"),
-        default="local",
-        help="where the work is done: this machine or a Ray cluster (default: local)",
-    )
-
-
-def add_undo(to: argparse.ArgumentParser) -> None:
-    to.add_argument(
-        "--undo",
-        type=run_reference,
-        metavar="RUN|last",
-        help="take back what a run of this step did, then exit",
-    )
 
 
 def run(
@@ -255,7 +174,7 @@ def _run_in_session(
         session = Session(args.step, args, workspace, db, run_id, bar=no_bar if args.quiet else terminal_bar)
         with _interruptible(session, last=last):
             summary = _work_recorded(session, work)
-        _report(session, summary)
+        tell(session, summary)
     return summary.exit_code
 
 
@@ -315,56 +234,6 @@ def _interruptible(session: Session, *, last: bool) -> Iterator[None]:
 def _recorded(args: argparse.Namespace) -> dict[str, Any]:
     # A proxy's address may carry a password.
     return {name: "set" if name == "proxy" and value else value for name, value in vars(args).items()}
-
-
-def _report(session: Session, summary: Summary) -> None:
-    elapsed = time.monotonic() - session.started
-    if session.args.json:
-        print(json.dumps(_as_json(session, summary), ensure_ascii=False, default=str))
-    parts = ", ".join(_counted(value, name.replace("_", " ")) for name, value in summary.counts.items())
-    mode = " (dry run, nothing written)" if session.dry_run else ""
-    if not session.args.quiet:
-        if summary.note:
-            log.info("%s", summary.note)
-        log.info("%s%s: %s in %.1f s", session.step, mode, parts or "nothing to do", elapsed)
-        if session.stopping():
-            log.info("interrupted; the state is safe: run the same command to continue")
-        elif summary.next:
-            log.info("next: %s", _with_workspace(summary.next, session.args.workspace))
-
-
-def _as_json(session: Session, summary: Summary) -> Any:
-    if summary.result is not None:
-        return summary.result
-    return {
-        "step": session.step,
-        "run": session.run_id or None,
-        "dry_run": session.dry_run,
-        "exit_code": summary.exit_code,
-        "counts": summary.counts,
-    }
-
-
-def _with_workspace(command: str, workspace: Path) -> str:
-    """The next command as it has to be typed here."""
-    if str(workspace) == "workspace" or os.environ.get("GLEANER_WORKSPACE") == str(workspace):
-        return command
-    return f"{command} --workspace {shlex.quote(str(workspace))}"
-
-
-def _number(value: int | float | str) -> str:
-    if isinstance(value, bool | str):
-        return str(value)
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.2f}"
-
-
-def _counted(value: int | float | str, name: str) -> str:
-    """`3 new pictures`, `1 query`; `run 7` where the number is a name."""
-    if name == "run":
-        return f"run {value}"
-    if value == 1 and name.endswith("s") and not name.endswith("ss"):
-        name = name[:-3] + "y" if name.endswith("ies") else name[: -2 if name.endswith("sses") else -1]
-    return f"{_number(value)} {name}"
 
 
 def _fail(sentence: str, exit_code: int, as_json: bool) -> int:

@@ -1,0 +1,66 @@
+"""What a step says at its end: the summary line, the next command, and `--json`."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lib.console import log
+
+if TYPE_CHECKING:
+    from lib.cli import Session, Summary
+
+
+def tell(session: Session, summary: Summary) -> None:
+    """Prints the summary of a run, as a line for a person or as one JSON object."""
+    elapsed = time.monotonic() - session.started
+    if session.args.json:
+        print(json.dumps(_as_json(session, summary), ensure_ascii=False, default=str))
+    parts = ", ".join(_counted(value, name.replace("_", " ")) for name, value in summary.counts.items())
+    mode = " (dry run, nothing written)" if session.dry_run else ""
+    if not session.args.quiet:
+        if summary.note:
+            log.info("%s", summary.note)
+        log.info("%s%s: %s in %.1f s", session.step, mode, parts or "nothing to do", elapsed)
+        if session.stopping():
+            log.info("interrupted; the state is safe: run the same command to continue")
+        elif summary.next:
+            log.info("next: %s", _with_workspace(summary.next, session.args.workspace))
+
+
+def _as_json(session: Session, summary: Summary) -> Any:
+    if summary.result is not None:
+        return summary.result
+    return {
+        "step": session.step,
+        "run": session.run_id or None,
+        "dry_run": session.dry_run,
+        "exit_code": summary.exit_code,
+        "counts": summary.counts,
+    }
+
+
+def _with_workspace(command: str, workspace: Path) -> str:
+    """The next command as it has to be typed here."""
+    if str(workspace) == "workspace" or os.environ.get("GLEANER_WORKSPACE") == str(workspace):
+        return command
+    return f"{command} --workspace {shlex.quote(str(workspace))}"
+
+
+def _number(value: int | float | str) -> str:
+    if isinstance(value, bool | str):
+        return str(value)
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.2f}"
+
+
+def _counted(value: int | float | str, name: str) -> str:
+    """`3 new pictures`, `1 query`; `run 7` where the number is a name."""
+    if name == "run":
+        return f"run {value}"
+    if value == 1 and name.endswith("s") and not name.endswith("ss"):
+        name = name[:-3] + "y" if name.endswith("ies") else name[: -2 if name.endswith("sses") else -1]
+    return f"{_number(value)} {name}"
