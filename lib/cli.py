@@ -12,17 +12,15 @@ import os
 import signal
 import sqlite3
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lib.closing import tell
 from lib.console import clean, log, speak_any_language, start_logging
 from lib.converters import cpu_count, positive, run_reference, share, whole
-from lib.db import Database, open_database, open_for_preview
+from lib.db import open_database, open_for_preview
 from lib.db.overview import has_rows
 from lib.db.runs import finish_run, start_run
 from lib.errors import EXIT_INTERRUPTED, EXIT_OK, GleanerError, UsageError
@@ -36,8 +34,9 @@ from lib.flags import (
     parser,
 )
 from lib.lock import held
-from lib.progress import BarFactory, no_bar, terminal_bar
+from lib.progress import no_bar, terminal_bar
 from lib.sentences import explain_os, explain_sqlite
+from lib.session import Session, Summary
 from lib.settings import apply_settings, read_settings
 from lib.workspace import Workspace
 
@@ -63,39 +62,6 @@ __all__ = [
     "share",
     "whole",
 ]
-
-
-@dataclass
-class Summary:
-    """What a step did. `counts` become the summary line, the run's row and `--json`; `result` replaces the latter."""
-
-    counts: dict[str, int | float | str]
-    next: str = ""
-    exit_code: int = EXIT_OK
-    note: str = ""
-    result: Any = None
-
-
-@dataclass
-class Session:
-    """What a step works with: its arguments, the workspace, the database, and whether it should come to an end."""
-
-    step: str
-    args: argparse.Namespace
-    workspace: Workspace
-    db: Database
-    run_id: int
-    interrupts: int = 0
-    bar: BarFactory = no_bar
-    started: float = field(default_factory=time.monotonic)
-
-    @property
-    def dry_run(self) -> bool:
-        return bool(getattr(self.args, "dry_run", False))
-
-    def stopping(self) -> bool:
-        """True after the first Ctrl-C: finish what is in flight, commit, and return."""
-        return self.interrupts > 0
 
 
 def run(

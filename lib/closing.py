@@ -7,12 +7,10 @@ import os
 import shlex
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lib.console import log
-
-if TYPE_CHECKING:
-    from lib.cli import Session, Summary
+from lib.session import Session, Summary
 
 
 def tell(session: Session, summary: Summary) -> None:

@@ -1,0 +1,46 @@
+"""What a step works with, and what it gives back."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from lib.db import Database
+from lib.errors import EXIT_OK
+from lib.progress import BarFactory, no_bar
+from lib.workspace import Workspace
+
+
+@dataclass
+class Summary:
+    """What a step did. `counts` become the summary line, the run's row and `--json`; `result` replaces the latter."""
+
+    counts: dict[str, int | float | str]
+    next: str = ""
+    exit_code: int = EXIT_OK
+    note: str = ""
+    result: Any = None
+
+
+@dataclass
+class Session:
+    """What a step works with: its arguments, the workspace, the database, and whether it should come to an end."""
+
+    step: str
+    args: argparse.Namespace
+    workspace: Workspace
+    db: Database
+    run_id: int
+    interrupts: int = 0
+    bar: BarFactory = no_bar
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def dry_run(self) -> bool:
+        return bool(getattr(self.args, "dry_run", False))
+
+    def stopping(self) -> bool:
+        """True after the first Ctrl-C: finish what is in flight, commit, and return."""
+        return self.interrupts > 0
