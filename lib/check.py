@@ -7,8 +7,10 @@ gets one.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -19,12 +21,14 @@ from lib.db.files import FileRow
 from lib.db.on_disk import add_or_restore_files
 from lib.decode import DecodeError, read_header
 from lib.digest import sha256_of
+from lib.plain_files import plain_files, text_name
 from lib.progress import BarFactory, no_bar
 from lib.raw_files import adopt_strays, find_strays
 from lib.workspace import Workspace
 
 EXAMPLES = 10  # kept of every kind of problem
 BATCH = 500
+GONE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)  # any other error says nothing of the file
 
 # What each problem is called, and what a repair does about it.
 PROBLEMS = {
@@ -33,6 +37,7 @@ PROBLEMS = {
     "came_back": "a missing file lies in its place again: marked as present",
     "unknown_file": "a picture without a row: gets one",
     "not_a_picture": "a file among the pictures that is none: left alone",
+    "unreadable": "a file or folder that may not be read: nothing is known of it, check its permissions",
     "done_without_file": "counts as downloaded and has no file: pending again, for step 5",
     "no_download": "a picture without a row in downloads: gets a pending one",
     "missing_answer": "a raw answer is gone: its pictures stay, the reason is noted",
@@ -59,12 +64,19 @@ class Findings:
     answers: int = 0
     problems: dict[str, Problem] = field(default_factory=dict)
     repaired: int = 0
+    unread: set[str] = field(default_factory=set)
 
     def add(self, kind: str, where: str) -> None:
         found = self.problems.setdefault(kind, Problem())
         found.count += 1
         if len(found.examples) < EXAMPLES:
             found.examples.append(where)
+
+    def add_unread(self, where: str) -> None:
+        """Notes what may not be read, once: the same folder stands in the way of many files."""
+        if where not in self.unread:
+            self.unread.add(where)
+            self.add("unreadable", where)
 
     def counts(self) -> dict[str, int]:
         return {kind: self.problems[kind].count for kind in PROBLEMS if kind in self.problems}
@@ -93,6 +105,11 @@ class Checker:
             part()
         return self.findings
 
+    def unread(self, path: Path, error: OSError) -> None:
+        """A file that may not be read, or the folder in which it lies."""
+        locked = error.errno == errno.EACCES and not os.access(path.parent, os.X_OK, effective_ids=True)
+        self.findings.add_unread(self.workspace.to_text(path.parent if locked else path))
+
     def files(self) -> None:
         """Every row of `files` against its file."""
         with self.bar(None, "Checking", "file") as progress:
@@ -101,12 +118,13 @@ class Checker:
                 changed: list[FileRow] = []
                 for claim in claims:
                     path = self.workspace.to_path(claim.path)
-                    found = _judge(path, claim)
+                    found = self._judge(path, claim)
                     if found:
                         self.findings.add(found, claim.path)
                         states[claim.sha256] = "present" if found == "came_back" else "missing"
-                    if found == "changed_file" and (row := _file_row(self.workspace, path)):
-                        changed.append(row)
+                    if found == "changed_file":
+                        with suppress(DecodeError):
+                            changed += filter(None, [self._file_row(path)])
                 self.findings.files += len(claims)
                 progress.update(len(claims))
                 if self.repair and states:
@@ -123,15 +141,20 @@ class Checker:
 
     def strange_files(self) -> None:
         """Every file below images/ that no row tells of."""
-        for paths in _blocks(_files_below(self.workspace.images)):
+        for paths in _blocks(plain_files(self.workspace.images, self.unread, _is_finished, hidden=False)):
             texts = {self.workspace.to_text(path): path for path in paths}
             unknown = [texts[text] for text in texts.keys() - table.known_paths(self.db, list(texts))]
             rows = []
             for path in sorted(unknown):
-                row = _file_row(self.workspace, path)
                 # A changed file was told of already; without a repair its new content has no row yet.
-                self.findings.add("unknown_file" if row else "not_a_picture", self.workspace.to_text(path))
-                rows += [row] if row else []
+                try:
+                    row = self._file_row(path)
+                except DecodeError:
+                    self.findings.add("not_a_picture", self.workspace.to_text(path))
+                    continue
+                if row:
+                    self.findings.add("unknown_file", row.path)
+                    rows.append(row)
             if self.repair and rows:
                 with self.db.transaction():
                     add_or_restore_files(self.db, rows)
@@ -160,7 +183,7 @@ class Checker:
             for claims in _blocks(table.iter_answers(self.db)):
                 notes = []
                 for claim in claims:
-                    if found := _judge_answer(self.workspace.to_path(claim.path), claim.sha256):
+                    if found := self._judge_answer(self.workspace.to_path(claim.path), claim.sha256):
                         self.findings.add(found, claim.path)
                         notes.append((claim.id, found.replace("answer", "file")))
                 self.findings.answers += len(claims)
@@ -174,51 +197,50 @@ class Checker:
 
     def strange_answers(self, run_id: int) -> None:
         """Raw answers that no row tells of."""
-        strays = find_strays(self.db, self.workspace)
+        strays = find_strays(self.db, self.workspace, self.unread)
         for stray in strays:
             self.findings.add("unknown_answer", self.workspace.to_text(stray.file))
         if self.repair and strays:
-            self.findings.repaired += adopt_strays(self.db, self.workspace, strays, run_id).new
+            self.findings.repaired += adopt_strays(self.db, self.workspace, strays, run_id, self.unread).new
+
+    def _judge(self, path: Path, claim: table.FileClaim) -> str:
+        """What is wrong with a file; empty when nothing is, or nothing can be known."""
+        try:
+            size = path.stat().st_size
+            same = size == claim.bytes and sha256_of(path) == claim.sha256
+        except GONE:
+            return "" if claim.state == "missing" else "missing_file"
+        except OSError as error:
+            self.unread(path, error)
+            return ""
+        if claim.state == "missing":
+            return "came_back" if same else ""
+        return "" if same else "changed_file"
+
+    def _judge_answer(self, path: Path, sha256: str) -> str:
+        try:
+            return "changed_answer" if sha256_of(path) != sha256 and sha256 else ""
+        except GONE:
+            return "missing_answer"
+        except OSError as error:
+            self.unread(path, error)
+            return ""
+
+    def _file_row(self, path: Path) -> FileRow | None:
+        """The row that a picture file should have; None where it may not be read. Raises DecodeError for another."""
+        try:
+            size, digest, where = path.stat().st_size, sha256_of(path), text_name(path, self.workspace)
+        except OSError as error:
+            self.unread(path, error)
+            return None
+        header = read_header(path)
+        sides = (header.width, header.height)
+        return FileRow(digest, where, size, header.format, *sides, header.frames, header.orientation)
 
 
-def _judge(path: Path, claim: table.FileClaim) -> str:
-    """What is wrong with a file; empty when nothing is."""
-    try:
-        size = path.stat().st_size
-        same = size == claim.bytes and sha256_of(path) == claim.sha256
-    except OSError:
-        return "" if claim.state == "missing" else "missing_file"
-    if claim.state == "missing":
-        return "came_back" if same else ""
-    return "" if same else "changed_file"
-
-
-def _judge_answer(path: Path, sha256: str) -> str:
-    try:
-        return "changed_answer" if sha256_of(path) != sha256 and sha256 else ""
-    except OSError:
-        return "missing_answer"
-
-
-def _file_row(workspace: Workspace, path: Path) -> FileRow | None:
-    """The row that a picture file should have; None for what is no picture."""
-    try:
-        header, size, digest = read_header(path), path.stat().st_size, sha256_of(path)
-    except (DecodeError, OSError):
-        return None
-    where = workspace.to_text(path)
-    return FileRow(digest, where, size, header.format, header.width, header.height, header.frames, header.orientation)
-
-
-def _files_below(folder: Path) -> Iterator[Path]:
-    """The finished files below a folder: names that begin with a dot belong to work in progress."""
-    for parent, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (
-            Path(parent, name)
-            for name in sorted(names)
-            if not name.startswith(".") and not name.endswith((".json", ".part"))
-        )
+def _is_finished(name: str) -> bool:
+    """Whether a file is a picture's own: names that begin with a dot belong to work in progress."""
+    return not name.startswith(".") and not name.endswith((".json", ".part"))
 
 
 def _blocks(items: Iterator) -> Iterator[list]:

@@ -25,6 +25,7 @@ from lib.downloading.names import file_name, shelf
 from lib.ingest import Totals, picture_rows
 from lib.media import sniff
 from lib.pictures import PictureFile, folder_pictures
+from lib.plain_files import Unread
 from lib.progress import BarFactory, no_bar
 from lib.records import ParsedPage
 from lib.sidecars import Sidecars, sidecar_record
@@ -52,12 +53,7 @@ def import_folder(
 ) -> Totals:
     """Takes the pictures of a folder in; with `preview`, only counts. Raises UsageError for what is no folder."""
     totals, sidecars, seen = Totals(), Sidecars(), set[str]()
-
-    def unreadable(path: Path, error: OSError) -> None:
-        log.warning("%s cannot be read (%s); it is left out", path, error.strerror or error)
-        totals.reasons["unreadable_file"] += 1
-
-    found = folder_pictures(db, [folder], remember=not preview, unreadable=unreadable, bar=bar)
+    found = folder_pictures(db, [folder], remember=not preview, unreadable=Unread(totals.reasons), bar=bar)
     number = 0
     for pictures in _batches(enumerate(islice(found, limit))):
         totals.answers += len(pictures)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from lib.db.reference import MAGIC
 from lib.errors import UsageError
+from lib.plain_files import Unread
 from lib.raw_files import Found, find_answers
 from lib.records import ImageRecord
 from lib.reference_import import reference_records
+from lib.sentences import counted
 from lib.url_lists import LIST_ENGINE, list_format, list_records
 
 LAYOUTS = {
@@ -22,13 +24,17 @@ LAYOUTS = {
 
 @dataclass(frozen=True)
 class Source:
-    """What a path holds: raw answers, which become rows of their own, or records of an `engine` as they are."""
+    """What a path holds: raw answers, which become rows of their own, or records of an `engine` as they are.
+
+    `unread` tells what could not be looked at.
+    """
 
     path: Path
     description: str
     answers: tuple[Found, ...] = ()
     engine: str = ""
     records: Callable[[], Iterator[ImageRecord]] | None = None
+    unread: Unread = field(default_factory=Unread)
 
 
 def recognise(path: Path) -> Source:
@@ -37,15 +43,15 @@ def recognise(path: Path) -> Source:
         raise UsageError(f"--import: {path} does not exist; check the path.")
     if path.is_file() and (source := _recognise_file(path)):
         return source
-    answers = tuple(find_answers(path))
+    unread = Unread()
+    answers = tuple(find_answers(path, unread))
     if not answers:
         raise UsageError(
             f"--import: {path} holds neither raw answers nor a list of URLs nor a reference pipeline's database;"
             " give one of those."
         )
     layouts = dict.fromkeys(LAYOUTS[entry.layout] for entry in answers)
-    count = f"{len(answers):,} file{'s' if len(answers) != 1 else ''}"
-    return Source(path, f"{' and '.join(layouts)} ({count})", answers)
+    return Source(path, f"{' and '.join(layouts)} ({counted(len(answers), 'file')})", answers, unread=unread)
 
 
 def _recognise_file(path: Path) -> Source | None:

@@ -13,8 +13,10 @@ from lib.db import ingest as table
 from lib.db.ingest import Answer
 from lib.imports import Source
 from lib.ingest import Totals, ingest
+from lib.plain_files import Unread
 from lib.progress import BarFactory, no_bar
-from lib.raw_files import adopt, adopt_strays, find_strays, would_adopt
+from lib.raw_files import Adopted, adopt, adopt_strays, find_strays, would_adopt
+from lib.sentences import counted
 from lib.workspace import Workspace
 
 log = logging.getLogger("gleaner")
@@ -41,14 +43,17 @@ class Wanted:
 
 def ingest_answers(db: Database, workspace: Workspace, wanted: Wanted) -> Totals:
     """Reads all that is asked for, once."""
-    answers, total = (_preview if wanted.preview else _take_in)(db, workspace, wanted)
+    unread = wanted.source.unread if wanted.source else Unread()
+    answers, total = (_preview if wanted.preview else _take_in)(db, workspace, wanted, unread)
     if wanted.limit:
         answers, total = islice(answers, wanted.limit), min(wanted.limit, total)
-    return ingest(
+    totals = ingest(
         db, workspace, answers, total,
         workers=wanted.workers, preview=wanted.preview, replace=wanted.reparse,
         stopping=wanted.stopping, bar=wanted.bar,
     )  # fmt: skip
+    totals.reasons.update(unread.reasons)
+    return totals
 
 
 def watch(db: Database, workspace: Workspace, wanted: Wanted, idle: float) -> Totals:
@@ -59,7 +64,7 @@ def watch(db: Database, workspace: Workspace, wanted: Wanted, idle: float) -> To
         if table.count_pending(db):
             totals.include(ingest(db, workspace, table.iter_pending(db), 0, stopping=wanted.stopping))
             last = time.monotonic()
-            log.info("%s answers, %s results so far", f"{totals.answers:,}", f"{totals.results:,}")
+            log.info("%s, %s so far", counted(totals.answers, "answer"), counted(totals.results, "result"))
         _rest(wanted.stopping)
     return totals
 
@@ -70,15 +75,15 @@ def _rest(stopping: Callable[[], bool]) -> None:
         time.sleep(LOOKS_AGAIN)
 
 
-def _take_in(db: Database, workspace: Workspace, wanted: Wanted) -> tuple[Iterator[Answer], int]:
+def _take_in(db: Database, workspace: Workspace, wanted: Wanted, unread: Unread) -> tuple[Iterator[Answer], int]:
     """Gives rows to what has none yet; then everything that is pending."""
     if wanted.source:
         found = wanted.source.answers
-        taken = adopt(db, workspace, found, len(found), wanted.run_id, stopping=wanted.stopping, bar=wanted.bar)
-        log.info("%s new raw answers, %s known or unreadable", taken.new, taken.left_out)
+        taken = adopt(db, workspace, found, len(found), wanted.run_id, unread, stopping=wanted.stopping, bar=wanted.bar)
+        log.info("%s", _told(taken))
     if wanted.rescan:
-        taken = adopt_strays(db, workspace, find_strays(db, workspace), wanted.run_id)
-        log.info("%s raw answers had no row", taken.new)
+        taken = adopt_strays(db, workspace, find_strays(db, workspace, unread), wanted.run_id, unread)
+        log.info("%s without a row until now", counted(taken.new, "raw answer"))
     if wanted.retry_failed:
         table.retry_failed(db)
     if wanted.reparse:
@@ -86,14 +91,19 @@ def _take_in(db: Database, workspace: Workspace, wanted: Wanted) -> tuple[Iterat
     return table.iter_pending(db), table.count_pending(db)
 
 
-def _preview(db: Database, workspace: Workspace, wanted: Wanted) -> tuple[Iterator[Answer], int]:
+def _told(taken: Adopted) -> str:
+    known = f", {taken.known:,} known already" if taken.known else ""
+    return f"{counted(taken.new, 'new raw answer')}{known}"
+
+
+def _preview(db: Database, workspace: Workspace, wanted: Wanted, unread: Unread) -> tuple[Iterator[Answer], int]:
     """The same answers, without giving a row to anything."""
     found = list(wanted.source.answers if wanted.source else ())
     if wanted.rescan:
-        found += find_strays(db, workspace)
+        found += find_strays(db, workspace, unread)
     if wanted.reparse:
-        return chain(table.iter_all(db), would_adopt(db, found)), table.count_all(db) + len(found)
-    parts = [table.iter_pending(db), would_adopt(db, found)]
+        return chain(table.iter_all(db), would_adopt(db, found, unread)), table.count_all(db) + len(found)
+    parts = [table.iter_pending(db), would_adopt(db, found, unread)]
     total = table.count_pending(db) + len(found)
     if wanted.retry_failed:
         parts.append(table.iter_failed(db))

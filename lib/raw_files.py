@@ -7,7 +7,6 @@ and single files whose content shows what they are.
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 import re
 import uuid
@@ -32,11 +31,10 @@ from lib.db.ingest import (
 )
 from lib.digest import sha256_of
 from lib.parsers import engines, part_of
+from lib.plain_files import Unreadable, plain_files, text_name
 from lib.progress import BarFactory, no_bar
 from lib.times import to_text
 from lib.workspace import Workspace
-
-log = logging.getLogger("gleaner")
 
 _REFERENCE = re.compile(r"(?P<name>.+)_xhr_(?P<page>\d{1,6})\.json", re.IGNORECASE)
 _OURS = re.compile(r"(?P<page>\d{1,6})\.(?:json|html?)", re.IGNORECASE)
@@ -60,18 +58,19 @@ class Found:
 
 @dataclass
 class Adopted:
-    """What became of the files: how many got a row; the others were known already or could not be read."""
+    """What became of the files that could be read: how many got a row; the others have one already."""
 
     new: int = 0
-    left_out: int = 0
+    known: int = 0
 
 
-def find_answers(folder: Path) -> Iterator[Found]:
+def find_answers(folder: Path, unread: Unreadable) -> Iterator[Found]:
     """The raw answers below a folder (or the one file), in the order of their queries and pages."""
     if folder.is_file():
-        yield from _single(folder, folder.stem)
+        yield from _single(folder, folder.stem, unread)
         return
-    found = [entry for file in _files(folder) for entry in _recognise(folder, file)]
+    files = plain_files(folder, unread, lambda name: Path(name).suffix.lower() in _SUFFIXES)
+    found = [entry for file in files for entry in _recognise(folder, file, unread)]
     yield from sorted(found, key=lambda entry: (entry.engine, entry.query, entry.page, entry.part, str(entry.file)))
 
 
@@ -81,6 +80,7 @@ def adopt(
     found: Iterable[Found],
     total: int,
     run_id: int,
+    unread: Unreadable,
     *,
     stopping: Callable[[], bool] = lambda: False,
     bar: BarFactory = no_bar,
@@ -94,39 +94,45 @@ def adopt(
             for part in _blocks(group, FILES_A_COMMIT):
                 if stopping():
                     return outcome
-                answers = list(_place(db, workspace, query_id, part))
+                readable = [(entry, digest) for entry in part if (digest := _digest(entry.file, unread))]
+                answers = list(_place(db, workspace, query_id, readable))
                 with db.transaction():
                     new = add_answers(db, query_id, answers, run_id)
                 outcome.new += new
-                outcome.left_out += len(part) - new
+                outcome.known += len(readable) - new
                 progress.update(len(part))
     return outcome
 
 
-def would_adopt(db: Database, found: Iterable[Found]) -> Iterator[Answer]:
+def would_adopt(db: Database, found: Iterable[Found], unread: Unreadable) -> Iterator[Answer]:
     """The answers that `adopt` would make rows of, to be read where they lie."""
     for (engine, query), group in groupby(found, key=lambda entry: (entry.engine, entry.query)):
         query_id = find_query_id(db, engine, "import", query)
         contents = answers_of(db, query_id)[1] if query_id else set()
         for entry in group:
-            digest = _digest(entry.file)
+            digest = _digest(entry.file, unread)
             if digest and digest not in contents:
                 contents.add(digest)
                 path = str(entry.file.absolute())
                 yield Answer(0, query_id or 0, engine, entry.page, entry.part, path, digest)
 
 
-def find_strays(db: Database, workspace: Workspace) -> list[Found]:
+def find_strays(db: Database, workspace: Workspace, unread: Unreadable) -> list[Found]:
     """The raw answers in the workspace that have no row, as after the loss of a database."""
-    known = known_paths(db, workspace.to_text(workspace.xhr)) if workspace.xhr.is_dir() else set()
-    return [
-        entry
-        for entry in (find_answers(workspace.xhr) if workspace.xhr.is_dir() else ())
-        if entry.layout == "ours" and workspace.to_text(entry.file) not in known
-    ]
+    if not workspace.xhr.is_dir():
+        return []
+    known = known_paths(db, workspace.to_text(workspace.xhr))
+    strays = []
+    for entry in find_answers(workspace.xhr, unread):
+        try:
+            if entry.layout == "ours" and text_name(entry.file, workspace) not in known:
+                strays.append(entry)
+        except OSError as error:
+            unread(entry.file, error)
+    return strays
 
 
-def adopt_strays(db: Database, workspace: Workspace, strays: list[Found], run_id: int) -> Adopted:
+def adopt_strays(db: Database, workspace: Workspace, strays: list[Found], run_id: int, unread: Unreadable) -> Adopted:
     """Gives rows to files of the workspace where they lie, under the query of their folder."""
     outcome = Adopted()
     for folder, group in groupby(strays, key=lambda entry: entry.file.parent):
@@ -134,7 +140,7 @@ def adopt_strays(db: Database, workspace: Workspace, strays: list[Found], run_id
         answers = [
             _new_answer(e.page, e.part, workspace.to_text(e.file), e.file, digest)
             for e in entries
-            if (digest := _digest(e.file))
+            if (digest := _digest(e.file, unread))
         ]
         with db.transaction():
             query_id = query_of_folder(db, workspace.to_text(folder))
@@ -142,19 +148,15 @@ def adopt_strays(db: Database, workspace: Workspace, strays: list[Found], run_id
                 query_id = _query_from_note(db, folder, entries[0], run_id)
             new = add_answers(db, query_id, answers, run_id)
         outcome.new += new
-        outcome.left_out += len(entries) - new
+        outcome.known += len(answers) - new
     return outcome
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    for parent, folders, names in os.walk(folder):
-        folders.sort()
-        yield from (Path(parent, name) for name in sorted(names) if Path(name).suffix.lower() in _SUFFIXES)
-
-
-def _recognise(folder: Path, file: Path) -> Iterator[Found]:
-    parts = (folder.absolute().name, *file.relative_to(folder).parts)
-    if match := _REFERENCE.fullmatch(file.name):
+def _recognise(folder: Path, file: Path, unread: Unreadable) -> Iterator[Found]:
+    # What a query is called is text, whatever bytes the system allows in names.
+    whole = Path(os.fsencode(Path(folder.absolute().name) / file.relative_to(folder)).decode(errors="backslashreplace"))
+    parts = whole.parts
+    if match := _REFERENCE.fullmatch(parts[-1]):
         query = "/".join((*parts[:-1], match["name"]))
         yield Found("yandex", query, int(match["page"]), "xhr", file, "reference")
     elif (match := _OURS.fullmatch(file.name)) and len(parts) >= 2:
@@ -162,28 +164,27 @@ def _recognise(folder: Path, file: Path) -> Iterator[Found]:
         suffix = file.suffix.lower()
         yield Found(engine, "/".join(parts[:-1]), int(match["page"]), part_of(engine, suffix), file, "ours")
     else:
-        yield from _single(file, "/".join((*parts[:-1], file.stem)))
+        yield from _single(file, "/".join((*parts[:-1], whole.stem)), unread)
 
 
-def _single(file: Path, query: str) -> Iterator[Found]:
+def _single(file: Path, query: str, unread: Unreadable) -> Iterator[Found]:
     """A file under any name, if its content is an answer's."""
     try:
         with file.open("rb") as handle:
             head = handle.read(_SNIFFED)
     except OSError as error:
-        log.warning("%s cannot be read (%s); it is left out", file, error.strerror)
+        unread(file, error)
         return
     if b"serpList" in head:
         part = "page" if head.lstrip()[:1] == b"<" else "xhr"
         yield Found("yandex", query, 0, part, file, "single")
 
 
-def _place(db: Database, workspace: Workspace, query_id: int, entries: list[Found]) -> Iterator[NewAnswer]:
+def _place(db: Database, workspace: Workspace, query_id: int, entries: list[tuple[Found, str]]) -> Iterator[NewAnswer]:
     """Copies what the query lacks into its folder; where a page's number is taken the next free one is used."""
     taken, contents = answers_of(db, query_id)
-    for entry in entries:
-        digest = _digest(entry.file)
-        if not digest or digest in contents:
+    for entry, digest in entries:
+        if digest in contents:
             continue
         page = entry.page
         while (page, entry.part) in taken:
@@ -196,12 +197,12 @@ def _place(db: Database, workspace: Workspace, query_id: int, entries: list[Foun
         yield _new_answer(page, entry.part, workspace.to_text(target), entry.file, digest)
 
 
-def _digest(file: Path) -> str:
-    """The digest of a file; empty, with a word to the reader, where it cannot be read."""
+def _digest(file: Path, unread: Unreadable) -> str:
+    """The digest of a file; empty where it cannot be read."""
     try:
         return sha256_of(file)
     except OSError as error:
-        log.warning("%s cannot be read (%s); it is left out", file, error.strerror)
+        unread(file, error)
         return ""
 
 

@@ -1,9 +1,14 @@
-"""Errors of the system and of SQLite as sentences that end with what to do."""
+"""Errors of the system and of SQLite as sentences that end with what to do; things with their number."""
 
 from __future__ import annotations
 
 import errno
 import sqlite3
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 file`, `2,000 files`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def explain_sqlite(error: sqlite3.OperationalError) -> str:
