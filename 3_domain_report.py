@@ -72,7 +72,8 @@ def work(session: cli.Session) -> cli.Summary:
         return compare(session)
     if args.extract:
         return extract(session)
-    from lib.report import FORMATS, make_report, write_files
+    from lib.report import make_report, write_files
+    from lib.report_formats import FORMATS
 
     cli.require_pictures(session)
     report = make_report(session.db, args.by, args.top)

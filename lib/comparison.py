@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -12,6 +10,7 @@ from typing import Any
 from lib.db import Database
 from lib.db.compare import Shared, compare, side
 from lib.db.report import prepare_for_reports
+from lib.report_formats import cell, csv_text, markdown_table, readable, shortened
 
 COLUMNS = ("key", "only_a", "both", "only_b")
 UNKNOWN = "(unknown)"
@@ -56,21 +55,16 @@ def make_comparison(db: Database, names: Sequence[str], by: str, top: int | None
 
 def as_text(found: Comparison) -> str:
     lines = [f"A  {found.a}", f"B  {found.b}", f"{found.overlap:.1%} of their pictures were found by both", ""]
-    width = max((len(row.key[:40]) for row in (*found.rows, found.total)), default=6)
+    named = [(shortened(readable(row.key)), row) for row in (found.total, *found.rows)]
+    width = max(len(found.by), *(len(name) for name, _ in named))
     lines.append(f"{found.by:<{width}}  {'only A':>9}  {'both':>9}  {'only B':>9}")
-    for row in (found.total, *found.rows):
-        lines.append(f"{row.key[:40]:<{width}}  {row.only_a:>9,}  {row.both:>9,}  {row.only_b:>9,}")
+    for name, row in named:
+        lines.append(f"{name:<{width}}  {row.only_a:>9,}  {row.both:>9,}  {row.only_b:>9,}")
     return "\n".join(lines)
 
 
 def as_csv(found: Comparison) -> str:
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for row in found.rows:
-        key = f"'{row.key}" if row.key[:1] in ("=", "+", "-", "@") else row.key
-        writer.writerow([key, row.only_a, row.both, row.only_b])
-    return out.getvalue()
+    return csv_text([COLUMNS, *([row.key, row.only_a, row.both, row.only_b] for row in found.rows)])
 
 
 def as_json(found: Comparison) -> str:
@@ -78,11 +72,11 @@ def as_json(found: Comparison) -> str:
 
 
 def as_markdown(found: Comparison) -> str:
-    lines = [f"| {found.by} | only {found.a} | both | only {found.b} |", "| --- | ---: | ---: | ---: |"]
-    for row in (*found.rows, found.total):
-        key = row.key.replace("|", "\\|")
-        lines.append(f"| {key} | {row.only_a:,} | {row.both:,} | {row.only_b:,} |")
-    return "\n".join(lines) + "\n"
+    rows = [
+        [cell(readable(row.key)), f"{row.only_a:,}", f"{row.both:,}", f"{row.only_b:,}"]
+        for row in (*found.rows, found.total)
+    ]
+    return markdown_table([found.by, f"only {cell(found.a)}", "both", f"only {cell(found.b)}"], rows, left={found.by})
 
 
 FORMATS = {"text": as_text, "csv": as_csv, "json": as_json, "markdown": as_markdown}

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import logging
 from collections import Counter
 from collections.abc import Sequence
@@ -16,26 +13,14 @@ from lib.db import Database
 from lib.db import report as counts
 from lib.families import family_of
 from lib.pages.model import Card, DomainRow, FamilyRow, Heading
+from lib.report_formats import as_csv, as_json, readable
+from lib.sentences import counted
 from lib.workspace import Workspace
 
 log = logging.getLogger("gleaner.report")
 
-BARS = 24  # width of the longest bar in the text table, characters
 SAMPLES = 4  # thumbnails beside a domain on the page
-COLUMNS = (
-    "key",
-    "family",
-    "pictures",
-    "share",
-    "cumulative",
-    "unique",
-    "files",
-    "done",
-    "failed",
-    "success",
-    "median_size",
-)
-UNKNOWN = "(unknown)"
+UNKNOWN, NO_FAMILY = "(unknown)", "(no family)"
 PLURALS = {
     "domain": "domains",
     "family": "families",
@@ -71,17 +56,29 @@ class Row:
 
 @dataclass(frozen=True)
 class Report:
-    """The whole report: totals, the rows by `by` (most pictures first) and the service families."""
+    """The whole report: totals, the rows by `by` (most pictures first) and the service families.
+
+    `named` is how many domains (licences, searches …) there are, and `nameless` how many pictures have none.
+    """
 
     by: str
     totals: counts.Totals
     rows: tuple[Row, ...]
     families: tuple[FamilyRow, ...]
+    named: int
+    nameless: int
+
+    @property
+    def families_shown(self) -> tuple[FamilyRow, ...]:
+        """The families, where they say more than the rows and are about the same thing."""
+        return self.families if self.by in ("domain", "host") else ()
 
     def as_dict(self) -> dict[str, Any]:
         return {
             "by": self.by,
             "totals": asdict(self.totals),
+            "named": self.named,
+            "nameless": self.nameless,
             "rows": [asdict(row) for row in self.rows],
             "families": [asdict(family) for family in self.families],
         }
@@ -92,19 +89,22 @@ def make_report(db: Database, by: str, top: int | None) -> Report:
     counts.prepare_for_reports(db)
     groups, sizes = counts.groups(db, by), counts.median_sizes(db, by)
     whole = sum(group.pictures for group in groups) or 1
+    nothing = NO_FAMILY if by == "family" else UNKNOWN
     rows, seen = [], 0
     for group in groups[: top or len(groups)]:
         seen += group.pictures
         family = family_of(group.key) if by == "domain" else ""
-        rows.append(_row(group, group.key or UNKNOWN, family, whole, seen / whole, sizes.get(group.key, "")))
+        rows.append(_row(group, group.key or nothing, family, whole, seen / whole, sizes.get(group.key, "")))
     if rest := groups[len(rows) :]:
         rows.append(_sum_up(rest, whole))
-    return Report(by, counts.totals(db), tuple(rows), tuple(_families(db)))
+    nameless = sum(group.pictures for group in groups if not group.key)
+    named = sum(1 for group in groups if group.key)
+    return Report(by, counts.totals(db), tuple(rows), tuple(_families(db)), named, nameless)
 
 
 def _sum_up(rest: Sequence[counts.Group], whole: int) -> Row:
     sums = (sum(getattr(group, name) for group in rest) for name in ("pictures", "done", "failed", "files"))
-    return _row(counts.Group("", *sums), f"({len(rest):,} others)", "", whole, 1.0, "")
+    return _row(counts.Group("", *sums), f"({counted(len(rest), 'other')})", "", whole, 1.0, "")
 
 
 def _row(group: counts.Group, key: str, family: str, whole: int, cumulative: float, size: str) -> Row:
@@ -128,72 +128,6 @@ def _families(db: Database) -> list[FamilyRow]:
     return [FamilyRow(name, count, count / whole, len(domains[name])) for name, count in ranked]
 
 
-def as_text(report: Report) -> str:
-    """The table for a terminal, with bars."""
-    keys = [readable(row.key) for row in report.rows]
-    names = [key if len(key) <= 40 else key[:39] + "…" for key in keys]
-    width = max((len(name) for name in names), default=8)
-    most = max((row.pictures for row in report.rows), default=1) or 1
-    lines = [f"{report.totals.pictures:,} pictures, {report.totals.addresses:,} addresses, by {report.by}", ""]
-    head = f"{'pictures':>9}  {'share':>6}  {'sum':>6}  {'unique':>9}  {'files':>7}  {'failed':>7}  {'success':>7}"
-    lines.append(f"{report.by:<{width}}  {head}")
-    for name, row in zip(names, report.rows, strict=True):
-        bar = "█" * max(1 if row.pictures else 0, round(BARS * row.pictures / most))
-        numbers = f"{row.pictures:>9,}  {row.share:>6.1%}  {row.cumulative:>6.1%}  {row.unique:>9,}"
-        numbers += f"  {row.files:>7,}  {row.failed:>7,}  {percent(row.success):>7}"
-        lines.append(f"{name:<{width}}  {numbers}  {bar}")
-    if report.families:
-        lines += ["", f"{'family':<{width}}  {'pictures':>9}  {'share':>6}"]
-        lines += [f"{f.family:<{width}}  {f.count:>9,}  {f.share:>6.1%}" for f in report.families]
-    return "\n".join(lines)
-
-
-def percent(share: float | None) -> str:
-    return "" if share is None else f"{share:.1%}"
-
-
-def readable(host: str) -> str:
-    """An internationalised host name as people write it (`xn--…` decoded); any other text as it is."""
-    if "xn--" not in host:
-        return host
-    try:
-        return host.encode("ascii").decode("idna")
-    except UnicodeError:
-        return host
-
-
-def as_csv(report: Report) -> str:
-    """The rows as CSV with a header line; a key that a spreadsheet would run as a formula gets an apostrophe."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for row in report.rows:
-        values = [getattr(row, column) for column in COLUMNS]
-        writer.writerow([f"'{v}" if isinstance(v, str) and v[:1] in "=+-@" and v else v for v in values])
-    return out.getvalue()
-
-
-def as_json(report: Report) -> str:
-    return json.dumps(report.as_dict(), ensure_ascii=False, indent=2) + "\n"
-
-
-def as_markdown(report: Report) -> str:
-    """The rows as a Markdown table."""
-    lines = [
-        f"| {report.by} | family | pictures | share | sum | unique | files | failed | success | median size |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
-    ]
-    for row in report.rows:
-        key = row.key.replace("|", "\\|")
-        numbers = f"{row.pictures:,} | {row.share:.1%} | {row.cumulative:.1%} | {row.unique:,} | {row.files:,}"
-        rest = f"{row.failed:,} | {percent(row.success)} | {row.median_size}"
-        lines.append(f"| {key} | {row.family} | {numbers} | {rest} |")
-    return "\n".join(lines) + "\n"
-
-
-FORMATS = {"text": as_text, "csv": as_csv, "json": as_json, "markdown": as_markdown}
-
-
 def write_files(db: Database, workspace: Workspace, report: Report) -> list[Path]:
     """Writes the page, the CSV and the JSON into `reports/` and gives their paths. Same data, same bytes."""
     from lib.pages import render_domain_report, write_page
@@ -204,8 +138,9 @@ def write_files(db: Database, workspace: Workspace, report: Report) -> list[Path
     rows = [_page_row(workspace, row, samples, downloaded=report.totals.done > 0) for row in report.rows]
     page = stem.with_suffix(".html")
     html = render_domain_report(
-        page, _heading(report), rows, list(report.families), noun=report.by, plural=PLURALS[report.by]
-    )
+        page, _heading(report), rows, report.families_shown,
+        noun=report.by, plural=PLURALS[report.by], named=report.named,
+    )  # fmt: skip
     written = [page, stem.with_suffix(".csv"), stem.with_suffix(".json")]
     for path, text in zip(written, (html, as_csv(report), as_json(report)), strict=True):
         write_page(path, text)
@@ -215,15 +150,20 @@ def write_files(db: Database, workspace: Workspace, report: Report) -> list[Path
 
 def _heading(report: Report) -> Heading:
     totals = report.totals
-    cards = [Card("Pictures", totals.pictures), Card("Addresses", totals.addresses), Card("Domains", totals.domains)]
-    cards += [Card("Searches", totals.queries), Card("Downloaded", totals.done)]
+    note = f"{counted(report.nameless, 'picture')} without one" if report.nameless else ""
+    cards = [Card("Pictures", totals.pictures), Card("Addresses", totals.addresses)]
+    cards.append(Card(PLURALS[report.by].capitalize(), report.named, note))
+    cards += [] if report.by == "query" else [Card("Searches", totals.queries)]
+    cards.append(Card("Downloaded", totals.done))
     return Heading("Where the pictures come from", f"Pictures by {report.by}", generated=totals.as_of, cards=cards)
 
 
 def _page_row(workspace: Workspace, row: Row, samples: dict[str, list[str]], *, downloaded: bool) -> DomainRow:
-    paths = [workspace.to_path(text) for text in samples.get("" if row.key == UNKNOWN else row.key, [])]
+    nameless = row.key in (UNKNOWN, NO_FAMILY)
+    paths = [workspace.to_path(text) for text in samples.get("" if nameless else row.key, [])]
     return DomainRow(
         domain=readable(row.key),
+        named=not row.key.startswith("("),
         count=row.pictures,
         share=row.share,
         cumulative=row.cumulative,

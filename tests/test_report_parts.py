@@ -52,7 +52,7 @@ def test_by_family_joins_the_domains_of_a_service(root: Path, capsys: pytest.Cap
     run(root, "--by", "family", "--json", "--dry-run")
     rows = json.loads(capsys.readouterr().out)["rows"]
     assert [(row["key"], row["pictures"], row["done"], row["failed"]) for row in rows] == [
-        ("(unknown)", 4, 2, 1),
+        ("(no family)", 4, 2, 1),
         ("VK", 2, 0, 0),
     ]
 

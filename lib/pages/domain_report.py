@@ -27,12 +27,14 @@ def render_domain_report(
     *,
     noun: str = "domain",
     plural: str = "domains",
+    named: int | None = None,
     embed_limit: int = EMBED_LIMIT,
     workers: int = 1,
 ) -> str:
     """The page as HTML. `domains` come in descending order of count; `page` is where the page will lie.
 
-    `noun` and `plural` say what a row is where it is no domain: a licence, an engine, a search.
+    `noun` and `plural` say what a row is where it is no domain: a licence, an engine, a search. `named` is how many of
+    those there are, where not all of them have a row.
     """
     sampled = [row for row in domains if row.samples][:SAMPLES_SHOWN]
     thumbs = thumbnails((f for row in sampled for f in row.samples), page, limit=embed_limit, workers=workers)
@@ -48,10 +50,12 @@ def render_domain_report(
         bars=domains[:BARS],
         most=max((row.count for row in domains), default=1) or 1,
         rows=domains[:TABLE_ROWS],
+        named=sum(row.named for row in domains) if named is None else named,
+        named_rows=sum(row.named for row in domains),
         total_rows=len(domains),
         families=families,
         family_most=max((row.count for row in families), default=1) or 1,
-        treemaps={name: treemap(domains, *size) for name, size in SHAPES.items()},
+        treemaps={name: treemap(domains, *size, plural) for name, size in SHAPES.items()},
         shapes=SHAPES,
         samples=samples,
         has_unique=any(row.unique is not None for row in domains),
@@ -60,14 +64,15 @@ def render_domain_report(
     )
 
 
-def treemap(domains: Sequence[DomainRow], width: int, height: int) -> list[dict[str, Any]]:
+def treemap(domains: Sequence[DomainRow], width: int, height: int, plural: str = "domains") -> list[dict[str, Any]]:
     """Tiles with what to write on them, for the template; labels only where they fit."""
     # Rank decides the tint: the first three strong, the next seven lighter, the rest lightest.
     first = [row for row in domains[:TILES] if row.count > 0]
-    entries = [(row.domain, 1 if rank < 3 else 2 if rank < 10 else 3, row.count) for rank, row in enumerate(first)]
+    levels = [(1 if rank < 3 else 2 if rank < 10 else 3) if row.named else 4 for rank, row in enumerate(first)]
+    entries = [(row.domain, level, row.count) for row, level in zip(first, levels, strict=True)]
     rest = [row.count for row in domains[TILES:]]
     if sum(rest):
-        entries.append((f"{len(rest)} more domains", 4, sum(rest)))
+        entries.append((f"{len(rest)} more {plural}", 4, sum(rest)))
     total = sum(count for _, _, count in entries) or 1
     entries.sort(key=lambda entry: -entry[2])
     tiles = squarify([count for _, _, count in entries], width, height)

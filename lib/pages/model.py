@@ -48,6 +48,7 @@ class DomainRow:
     failed: int | None = None
     median_size: str = ""  # e.g. "1280 × 853"
     samples: Sequence[Path] = ()  # a few picture files from this domain
+    named: bool = True  # False for pictures without a domain, and for the sum of all others
 
 
 @dataclass(frozen=True)
