@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lib import cli
+from lib.downloading.amounts import seconds, shard, size
 from lib.errors import UsageError
 
 if TYPE_CHECKING:
@@ -48,37 +49,13 @@ def build_parser() -> argparse.ArgumentParser:
     return made
 
 
-def seconds(text: str) -> float:
-    """A positive number of seconds."""
-    try:
-        value = float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds") from None
-    if not 0 < value < 1e6:
-        raise argparse.ArgumentTypeError(f"{text!r} is not more than 0 and less than a million")
-    return value
-
-
-def size(text: str) -> int:
-    """Bytes, written as 800, 20K, 50M or 2G."""
-    units = {"K": 2**10, "M": 2**20, "G": 2**30}
-    digits, unit = (text[:-1], units[text[-1:].upper()]) if text[-1:].upper() in units else (text, 1)
-    return cli.whole(digits) * unit
-
-
-def shard(text: str) -> tuple[int, int]:
-    """`i/n`: part i of n, counted from 1."""
-    part, _, parts = text.partition("/")
-    if not (part.isdigit() and parts.isdigit() and 1 <= int(part) <= int(parts)):
-        raise argparse.ArgumentTypeError(f"{text!r} is no part such as 1/4")
-    return int(part) - 1, int(parts)
-
-
 ON: dict[str, Any] = {"action": "store_true"}
 RETRY = "try failed pictures again: all, or those that failed with a REASON such as timeout"
 UPGRADE = "ask the better addresses of finished pictures again; a larger picture replaces the smaller one"
 STAGE = "which addresses: all, best first; thumbs only; originals, also in place of thumbs (default: all)"
 ROBOTS = "robots.txt: obey it, only report it, or ignore it (default: obey)"
+BLOCK = "ask nobody on the domains of this list, which step 3 writes; redirects to them are not followed either"
+ALLOW = "ask nobody but the domains of this list; redirects to others are not followed either"
 PRIVATE = "fetch from loopback and private addresses and from any port too"
 CHOICES: tuple[tuple[str, str, dict[str, Any], str], ...] = (
     ("what", "--retry-failed", {"nargs": "*", "metavar": "REASON"}, RETRY),
@@ -88,6 +65,8 @@ CHOICES: tuple[tuple[str, str, dict[str, Any], str], ...] = (
     ("what", "--only", {"choices": ("kept",)}, "with the three above: what steps 6 and 7 have not put into quarantine"),
     ("what", "--shard", {"type": shard, "default": (0, 1), "metavar": "I/N"}, "part I of N of the pictures"),
     ("what", "--robots", {"choices": ("obey", "report", "ignore"), "default": "obey"}, ROBOTS),
+    ("what", "--blocklist", {"type": Path, "metavar": "FILE"}, BLOCK),
+    ("what", "--allowlist", {"type": Path, "metavar": "FILE"}, ALLOW),
     ("limits", "--verify", {"choices": ("decode",)}, "decode every picture, in processes of their own"),
     ("limits", "--strip-trailing", ON, "cut off what follows the end of a picture"),
     ("limits", "--placeholders", {"type": Path, "metavar": "FILE"}, "more pictures that stand for a removed one"),

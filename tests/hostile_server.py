@@ -149,6 +149,9 @@ def handlers(site: Site) -> dict[str, Handler]:
 
         return answer
 
+    async def hop(request: web.Request) -> web.StreamResponse:
+        return web.Response(status=302, headers={"Location": request.query["to"]})
+
     def at_first(failure: Handler, times: int = 1) -> Handler:
         async def answer(request: web.Request) -> web.StreamResponse:
             if site.asked[request.path] <= times:
@@ -286,6 +289,7 @@ def handlers(site: Site) -> dict[str, Handler]:
         "manyframes": body(many_frames(), "image/gif"),
         "disposition": body(jpeg(2), Content_Disposition='attachment; filename="../../evil.php"'),
         "escape": body(b"<html><title>\x1b]0;owned\x07\x1b[31mred</title>" + b" " * 600),
+        "hop": hop,
         "moved": redirect("SITE/good/77"),
         "metadata": redirect("http://127.0.0.2:9/latest"),
         "nowhere": status(302),

@@ -26,6 +26,7 @@ from download_support import (  # noqa: F401 (fixtures)
 from hostile_server import Site, jpeg
 
 from lib.db import open_database
+from lib.domain_lists import write_list
 from lib.errors import GleanerError, UsageError
 from lib.net.hosts import DOWN_AFTER, HostQueues
 from lib.net.limits import Limits
@@ -143,6 +144,48 @@ def test_another_address_of_a_disallowed_picture_is_tried(workspace: Workspace, 
     run(workspace, robots="obey")
     assert (only(workspace)["state"], only(workspace)["kind"]) == ("done", "thumb")
     assert json.loads(only(workspace)["log"])[0]["reason"] == "robots_txt"
+
+
+@pytest.mark.parametrize(("mode", "states"), [("obey", ["opted_out", "done"]), ("report", ["done", "done"])])
+def test_robots_txt_holds_for_where_a_redirect_leads(
+    workspace: Workspace, site: Site, mode: str, states: list[str]
+) -> None:
+    """Another origin has rules of its own, read once, before its pictures are asked for."""
+    site.robots = ROBOTS
+    fill(workspace, originals(site, f"/hop/1?to={elsewhere(site)}/good/2", f"/hop/2?to={elsewhere(site)}/good/22"))
+    tally = run(workspace, robots=mode)
+    found = rows(workspace)
+    assert [row["state"] for row in found.values()] == states and tally.notes["robots_disallowed"] == 1
+    assert ("/good/2" in site.asked) == (mode == "report") and sorted(site.robots_asked.values()) == [1, 1]
+    assert found["test:0000"]["reason"] == ("robots_txt" if mode == "obey" else "")
+
+
+def elsewhere(site: Site) -> str:
+    """The same server as another origin."""
+    return site.url.replace("127.0.0.1", "localhost")
+
+
+def test_domains_on_the_users_lists(workspace: Workspace, site: Site, tmp_path: Path) -> None:
+    listed = tmp_path / "listed.txt"
+    write_list(listed, ["localhost"], "blocklist")
+    other = elsewhere(site)
+    made = {
+        "t:1": [("original", f"{other}/good/1"), ("thumb", site.address("/good/2"))],
+        "t:2": [("original", f"{other}/good/3")],
+        "t:3": [("original", site.address(f"/hop/1?to={other}/good/4"))],
+    }
+    fill(workspace, made)
+    assert step.main(command(workspace, "-q", "--blocklist", str(listed))) == 0
+    found = {name: (row["state"], row["reason"]) for name, row in rows(workspace).items()}
+    assert found == {
+        "t:1": ("done", ""), "t:2": ("blocked", "blocked_domain"), "t:3": ("blocked", "blocked_domain"),
+    }  # fmt: skip
+    assert set(site.asked) == {"/good/2", "/hop/1"}
+    assert step.main(command(workspace, "-q", "--retry-failed", "blocked_domain", "--allowlist", str(listed))) == 0
+    found = {name: (row["state"], row["reason"]) for name, row in rows(workspace).items()}
+    assert found["t:2"] == ("done", "") and found["t:3"] == ("blocked", "not_allowed_domain")
+    assert site.asked["/hop/1"] == 1 and "/good/4" not in site.asked
+    assert step.main(command(workspace, "--blocklist", str(tmp_path / "none.txt"))) == 2
 
 
 @pytest.mark.parametrize(("mode", "asked", "noted"), [("report", 1, 1), ("ignore", 0, 0)])

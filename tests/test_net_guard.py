@@ -9,7 +9,8 @@ import pytest
 from hostile_server import Site, hostile_server
 
 from lib.media import refusal
-from lib.net.client import Answer, Limits, fetch, open_session, user_agent
+from lib.net.client import Limits, fetch, open_session, user_agent
+from lib.net.exchange import Answer
 from lib.net.guard import RefusedAddress, is_private, socket_factory
 from lib.net.optout import opt_out
 from lib.net.retry import LONGEST_RETRY_AFTER, backoff, is_transient, retry_after

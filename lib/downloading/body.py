@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lib.media import refusal
-from lib.net.client import Answer
+from lib.net.exchange import Answer
 from lib.net.placeholders import PLACEHOLDER, Placeholders
 
 # Most pictures are smaller than this; what is larger is written as it comes, so that memory stays flat.

@@ -13,7 +13,8 @@ from lib.downloading.ledger import Ledger
 from lib.downloading.names import safe_id
 from lib.downloading.options import Options
 from lib.errors import GleanerError
-from lib.net.client import NOT_MODIFIED, Answer
+from lib.net.client import NOT_MODIFIED
+from lib.net.exchange import Answer
 from lib.net.hosts import Host, HostQueues
 from lib.net.retry import backoff, is_transient
 from lib.net.urls import host_of

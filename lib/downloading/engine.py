@@ -13,9 +13,11 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import aiohttp
+from yarl import URL
 
 from lib.db import Database
 from lib.downloading.body import Body, Intake
@@ -29,7 +31,8 @@ from lib.downloading.options import IGNORE, OBEY, Options
 from lib.downloading.robots_gate import ROBOTS_TXT, RobotsGate
 from lib.downloading.tally import Tally
 from lib.downloading.verify import Verifier
-from lib.net.client import NOT_MODIFIED, Answer, Ask, fetch, open_session
+from lib.net.client import NOT_MODIFIED, fetch, open_session
+from lib.net.exchange import Answer, Ask
 from lib.net.hosts import Host, HostQueues
 from lib.net.manners import known_manners
 from lib.net.placeholders import read_placeholders
@@ -183,10 +186,8 @@ class Engine:
 
     async def _may_ask(self, host: Host[Job], job: Job) -> bool:
         """What the origin's robots.txt says; where it says no, the job goes on from here."""
-        answer = await self.robots.ask(job.url)
-        if answer.reason == ROBOTS_TXT:
-            job.notes.add("robots_disallowed")
-        if not answer.reason or self.options.robots != OBEY:
+        answer = await self._ask_robots(job, job.url)
+        if not answer.reason:
             return True
         if answer.reason == ROBOTS_TXT:
             self.queues.release(host)
@@ -196,15 +197,29 @@ class Engine:
         self.course.after_failure(host, job, answer)
         return False
 
+    async def _ask_robots(self, job: Job, url: URL) -> Answer:
+        if self.options.robots == IGNORE:
+            return Answer()
+        answer = await self.robots.ask(url)
+        if answer.reason == ROBOTS_TXT:
+            job.notes.add("robots_disallowed")
+        return answer if self.options.robots == OBEY else Answer()
+
+    async def _may_follow(self, job: Job, url: URL) -> Answer:
+        """Whether a redirect of this job may lead there: what holds for its first address holds for every other."""
+        host = url.raw_host or ""
+        refusal = self.options.lists.refusal(host)
+        return Answer(refusal, host) if refusal else await self._ask_robots(job, url)
+
     async def _try(self, session: aiohttp.ClientSession, host: Host[Job], job: Job) -> None:
         """One request, and what follows from its answer."""
-        partial, job.partial = job.partial, None
-        body = Body(self.intake, str(job.url), partial)
+        begun, job.partial = job.partial, None
+        body = Body(self.intake, str(job.url), begun)
         try:
             job.attempts += 1
             # Thousands of hosts with an idle connection each would use up the files that a process may open.
             last = not host.waiting and len(self.queues.hosts) > KEPT_HOSTS
-            answer = await self._ask(session, host, job, body, job.ask(partial, last))
+            answer = await self._ask(session, host, job, body, job.ask(begun, last))
             if answer.reason:
                 if answer.resumable and answer.reason in BROKEN_OFF:
                     job.partial = await body.keep_part(answer.etag)
@@ -228,7 +243,9 @@ class Engine:
         answer = Answer("timeout")
         started = self.queues.loop.time()
         try:
-            answer = await fetch(session, job.url, body, self.options.limits, self.watch, ask)
+            answer = await fetch(
+                session, job.url, body, self.options.limits, self.watch, ask, partial(self._may_follow, job)
+            )
             return answer
         finally:
             seconds = self.queues.loop.time() - started

@@ -11,13 +11,15 @@ from yarl import URL
 
 from lib.db.claims import REFRESH, UPGRADE, Current, PendingRow
 from lib.db.downloads import Outcome, Unchanged, read_log
+from lib.domain_lists import BLOCKED as BLOCKED_DOMAIN
+from lib.domain_lists import NOT_ALLOWED, DomainLists
 from lib.downloading.body import Partial
 from lib.downloading.keeper import Kept
 from lib.downloading.options import Options
 from lib.downloading.robots_gate import ROBOTS_TXT
 from lib.ladder import KINDS, Rung, Variant, ladder
 from lib.media import mime_mismatch
-from lib.net.client import PLAIN, Answer, Ask
+from lib.net.exchange import PLAIN, Answer, Ask
 from lib.net.guard import PORT_REFUSED, PRIVATE_ADDRESS
 from lib.net.retry import is_transient
 from lib.net.urls import BAD_URL, BadAddress, parse_address
@@ -27,7 +29,8 @@ OPTED_OUT = "opted_out"
 NO_ADDRESS = "no_address"
 HOST_DOWN = "host_down"
 OFFLINE = "offline"
-BLOCKED = frozenset({PRIVATE_ADDRESS, PORT_REFUSED})
+UNLISTED = frozenset({BLOCKED_DOMAIN, NOT_ALLOWED})  # what the user's own lists say, which may change between runs
+BLOCKED = UNLISTED | {PRIVATE_ADDRESS, PORT_REFUSED}
 REFUSED_REFERER = frozenset({"http_401", "http_403"})
 UNREACHED = frozenset({"dns_error", "connect_error", "timeout", HOST_DOWN})
 DOWN_SECONDS = 900.0  # until a row whose host is down is tried again
@@ -54,6 +57,7 @@ class Job:
     current: Current | None = None
     partial: Partial | None = None
     notes: set[str] = field(default_factory=set)
+    lists: DomainLists = field(default_factory=DomainLists)
 
     @property
     def rung(self) -> Rung:
@@ -118,7 +122,10 @@ class Job:
             if not self.is_spent():
                 try:
                     self.url = parse_address(self.rung.url)
-                    return self.url
+                    host = self.url.raw_host or ""
+                    if not (refusal := self.lists.refusal(host)):
+                        return self.url
+                    self.note(refusal, host)
                 except BadAddress as error:
                     self.note(BAD_URL, str(error))
             self.at, self.referer_at = self.at + 1, 0
@@ -220,6 +227,8 @@ def make_job(row: PendingRow, options: Options, now: str = "") -> Job:
     for entry in log:
         if entry.get("reason") == HOST_DOWN and entry.get("down", 0) < MOST_DOWN:
             entry["reason"] = ""
+        elif entry.get("reason") in UNLISTED:
+            entry.update(reason="", tries=0)
     if options.stage == "thumbs":  # what is small first
         rungs = tuple(sorted((r for r in rungs if r.kind in options.kinds), key=lambda r: options.kinds.index(r.kind)))
     elif options.stage != "all":
@@ -230,6 +239,7 @@ def make_job(row: PendingRow, options: Options, now: str = "") -> Job:
             _reopen(log, rungs)
     return Job(
         row.image_id, rungs, options.retries, row.attempts, log, wish=row.wish, current=row.current,
+        lists=options.lists,
     )  # fmt: skip
 
 

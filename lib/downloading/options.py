@@ -9,6 +9,7 @@ from typing import Any
 
 from lib.db.claims import PENDING, Scope
 from lib.db.wishes import Again
+from lib.domain_lists import DomainLists, read_lists
 from lib.ladder import KINDS
 from lib.net.limits import Limits
 
@@ -57,6 +58,7 @@ class Options:
     contact: str = ""
     min_free: int = 0
     robots: str = IGNORE
+    lists: DomainLists = field(default_factory=DomainLists)  # of domains that may not, or alone may, be asked
     stage: str = "all"
     again: Again = field(default_factory=Again)
     verify: VerifyLimits | None = None
@@ -85,7 +87,7 @@ class Options:
 
 
 def from_arguments(args: Mapping[str, Any], contact: str) -> Options:
-    """The options that a command line asks for."""
+    """The options that a command line asks for. Raises UsageError for a list of domains that cannot be read."""
     shard, shards = args["shard"]
     retry = args["retry_failed"]
     again = Again(
@@ -100,6 +102,7 @@ def from_arguments(args: Mapping[str, Any], contact: str) -> Options:
         pictures=PictureLimits(args["max_megapixels"] * 1_000_000),
         contact=contact,
         again=again,
+        lists=read_lists(args["blocklist"], args["allowlist"]),
         verify=VerifyLimits() if args["verify"] else None,
         sidecar=args["sidecar"] == "json",
         shard=shard,

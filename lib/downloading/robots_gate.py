@@ -11,7 +11,8 @@ from yarl import URL
 
 from lib.db import Database
 from lib.db.robots import known_robots, remember_robots
-from lib.net.client import Answer, fetch
+from lib.net.client import fetch
+from lib.net.exchange import Answer
 from lib.net.limits import Limits
 from lib.net.robots import MOST_BYTES, Robots, parse_robots, robots_url
 from lib.net.watch import Watch

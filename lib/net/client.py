@@ -6,96 +6,29 @@ import asyncio
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import aiohttp
 from yarl import URL
 
 from lib import __version__
 from lib.net.decoding import decoder
+from lib.net.exchange import PLAIN, Answer, Ask, Gate, Sink
 from lib.net.failures import SinkError, Stop, raise_our_own, reached, reason_of
 from lib.net.guard import PORTS, refusals, socket_factory
 from lib.net.limits import Limits
 from lib.net.optout import opt_out
 from lib.net.retry import retry_after
+from lib.net.urls import BadAddress, redirected
 from lib.net.watch import TransferEnded, Watch
 
 MOST_REDIRECTS = 5
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
 KEEP_ALIVE = 15.0  # seconds an idle connection is kept
 DNS_SECONDS = 300
 DETAIL_LENGTH = 200  # characters of an error's text that are kept
 NOT_MODIFIED = "not_modified"
 BAD_RANGE = "bad_range"
-
-
-@dataclass(frozen=True)
-class Ask:
-    """What a request says besides its address.
-
-    `etag` and `last_modified` make it conditional. `offset` bytes are here already, of the version that `validator`
-    (a strong entity tag) names. With `last` the connection is not kept.
-    """
-
-    referer: str = ""
-    etag: str = ""
-    last_modified: str = ""
-    offset: int = 0
-    validator: str = ""
-    last: bool = False
-
-    def headers(self) -> dict[str, str] | None:
-        wanted = {
-            "Referer": self.referer,
-            "If-None-Match": self.etag,
-            "If-Modified-Since": self.last_modified,
-            "Range": f"bytes={self.offset}-" if self.offset else "",
-            "If-Range": self.validator if self.offset else "",
-            "Connection": "close" if self.last else "",
-        }
-        # What is not plain text came from a stranger and would be an error of ours, or worse.
-        return {k: v for k, v in wanted.items() if v and v.isascii() and v.isprintable()} or None
-
-
-PLAIN = Ask()
-
-
-@dataclass
-class Answer:
-    """What became of one address: the body lies in the sink when `reason` is empty.
-
-    `retry_after` is in seconds, `elapsed_ms` from the request to the last byte; `reached` tells whether any machine
-    answered (None: nothing was sent); `resumable` whether the rest may be asked for alone.
-    """
-
-    reason: str = ""
-    detail: str = ""
-    status: int | None = None
-    final_url: str = ""
-    content_type: str = ""
-    etag: str = ""
-    last_modified: str = ""
-    bytes: int = 0
-    elapsed_ms: int = 0
-    retry_after: float | None = None
-    reached: bool | None = True
-    resumable: bool = False
-
-
-class Sink(Protocol):
-    """Where a body goes.
-
-    `meet` sees the answer before the body and `judge` the first bytes; both may give a (reason, detail) to stop at
-    once. `restart` is told when the server sends everything although the rest was asked for.
-    """
-
-    def meet(self, answer: Answer) -> tuple[str, str]: ...
-
-    def judge(self, head: bytes) -> tuple[str, str]: ...
-
-    def write(self, block: bytes) -> Any: ...
-
-    def restart(self) -> None: ...
 
 
 def user_agent(contact: str = "") -> str:
@@ -128,18 +61,24 @@ def open_session(
 
 
 async def fetch(
-    session: aiohttp.ClientSession, url: URL, sink: Sink, limits: Limits, watch: Watch, ask: Ask = PLAIN
+    session: aiohttp.ClientSession,
+    url: URL,
+    sink: Sink,
+    limits: Limits,
+    watch: Watch,
+    ask: Ask = PLAIN,
+    gate: Gate | None = None,
 ) -> Answer:
-    """Fetches one address, as `parse_address` made it, into the sink.
+    """Fetches one address, as `parse_address` made it, into the sink; `gate` has a say in where redirects may lead.
 
     Raises OSError only for what is wrong with this machine.
     """
     answer, started = Answer(bytes=ask.offset), time.monotonic()
     refused: list[str] = []
-    refusals.set(refused)
+    before = refusals.set(refused)  # a gate may fetch something within this request
     try:
         with watch.over(limits) as transfer:
-            await _get(session, url, ask, sink, limits, transfer.progress, answer)
+            await _follow(session, url, ask, sink, limits, transfer.progress, answer, gate)
     except Stop as stop:
         answer.reason, answer.detail = stop.reason, stop.detail
     except SinkError as fault:
@@ -151,10 +90,34 @@ async def fetch(
         raise_our_own(error)
         answer.reason, answer.detail = reason_of(error, refused), f"{type(error).__name__}: {error}"
         answer.reached = reached(error, answer.reason)
+    finally:
+        refusals.reset(before)
     if answer.detail:
         answer.detail = " ".join(answer.detail.split())[:DETAIL_LENGTH]
     answer.elapsed_ms = round((time.monotonic() - started) * 1000)
     return answer
+
+
+async def _follow(
+    session: aiohttp.ClientSession,
+    url: URL,
+    ask: Ask,
+    sink: Sink,
+    limits: Limits,
+    progress: Callable[[int], None],
+    answer: Answer,
+    gate: Gate | None,
+) -> None:
+    """Asks the address and those that it redirects to, until one gives a body."""
+    # Followed here and not by aiohttp, so that every hop is looked at before it is asked.
+    for _ in range(MOST_REDIRECTS + 1):
+        target = await _get(session, url, ask, sink, limits, progress, answer)
+        if target is None:
+            return
+        url = target
+        if gate is not None and (verdict := await gate(url)).reason:
+            raise Stop(verdict.reason, f"redirected to {url}: {verdict.detail}")
+    raise Stop("too_many_redirects", f"more than {MOST_REDIRECTS}")
 
 
 async def _get(
@@ -165,15 +128,21 @@ async def _get(
     limits: Limits,
     progress: Callable[[int], None],
     answer: Answer,
-) -> None:
+) -> URL | None:
+    """One request; gives where it redirects to, or None when the body is in the sink."""
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=limits.timeout, sock_read=limits.timeout)
-    headers = ask.headers()
-    # aiohttp counts the first request as well.
-    async with session.get(url, headers=headers, timeout=timeout, max_redirects=MOST_REDIRECTS + 1) as response:
+    async with session.get(url, headers=ask.headers(), timeout=timeout, allow_redirects=False) as response:
         _note(answer, response)
+        if response.status in REDIRECTS and (target := response.headers.get("Location")):
+            _judge_opt_out(response)
+            try:
+                return redirected(url, target)
+            except BadAddress as error:
+                raise Stop("bad_redirect", str(error)) from error
         _judge_status(answer, response, ask, sink)
         _judge_headers(answer, response, sink, limits)
         await _read(response, sink, limits, progress, answer)
+    return None
 
 
 def _note(answer: Answer, response: aiohttp.ClientResponse) -> None:
@@ -217,15 +186,19 @@ def _continues(headers: Mapping[str, str], ask: Ask) -> bool:
 
 
 def _judge_headers(answer: Answer, response: aiohttp.ClientResponse, sink: Sink, limits: Limits) -> None:
-    for each in (*response.history, response):
-        if signal := opt_out(each.headers.getall("X-Robots-Tag", ()), each.headers.get("tdm-reservation", "")):
-            raise Stop("opted_out", signal)
+    _judge_opt_out(response)
     size = answer.bytes + (response.content_length or 0)
     if size > limits.max_bytes:
         raise Stop("too_large", f"{size} bytes announced")
     reason, detail = sink.meet(answer)
     if reason:
         raise Stop(reason, detail)
+
+
+def _judge_opt_out(response: aiohttp.ClientResponse) -> None:
+    headers = response.headers
+    if signal := opt_out(headers.getall("X-Robots-Tag", ()), headers.get("tdm-reservation", "")):
+        raise Stop("opted_out", signal)
 
 
 async def _read(

@@ -40,6 +40,20 @@ def parse_address(text: str) -> URL:
         raise BadAddress(str(error)[:200]) from error
 
 
+def redirected(url: URL, location: str) -> URL:
+    """Where a redirect from `url` leads, under the rules of `parse_address`. Raises BadAddress."""
+    location = location.strip(" ")
+    if len(location) > LONGEST or _FORBIDDEN.search(location):
+        raise BadAddress("a redirect that is no address")
+    try:
+        target = URL(location, encoded=_PLAIN.fullmatch(location) is not None)
+        return parse_address(str(target if target.scheme else url.join(target)))
+    except BadAddress:
+        raise
+    except ValueError as error:
+        raise BadAddress(str(error)[:200]) from error
+
+
 def host_of(url: URL) -> str:
     """`host:port` in lower case: the key under which requests are counted and paced."""
     return f"{(url.raw_host or '').lower().rstrip('.')}:{url.port}"
