@@ -21,7 +21,7 @@ from lib.hashing.kinds import HashChoice
 from lib.hashing.views import view
 from lib.pictures import PictureFile
 
-VERSION = 2  # of the judgement: what an earlier one said is not used
+VERSION = 3  # of the judgement: what an earlier one said is not used
 Known = tuple[str, float, str, str]
 PIXEL_LEVELS = 0.5  # mean difference of their grey buffers, in grey levels
 REDUCED_FROM = 4 * LONG_SIDE  # pixels on the long side; below, the decoder finds no scale to reduce to

@@ -1,0 +1,112 @@
+"""What is taken for the same picture, on photographs: small moves and marks are edits, what encoders do is not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
+
+from lib.dedup.confirm import compare
+from lib.dedup.leftover import RANKS, left_over
+from lib.hashing.buffers import Buffers, read_buffers
+
+# Photographs that come with a core requirement; the package itself takes a second to import and is not needed.
+PHOTOGRAPHS = Path(str(find_spec("sklearn").submodule_search_locations[0])) / "datasets" / "images"
+NAMES = ("china.jpg", "flower.jpg")
+
+
+def photograph(name: str) -> Image.Image:
+    with Image.open(PHOTOGRAPHS / name) as opened:
+        return opened.convert("RGB")
+
+
+def buffers_of(picture: Image.Image, folder: Path, **options: object) -> Buffers:
+    path = folder / "picture"
+    picture.save(path, **{"format": "JPEG", "quality": 90, **options})
+    return Buffers.from_bytes(read_buffers(path))
+
+
+def marked(picture: Image.Image, size: float, opacity: int) -> Image.Image:
+    """With half-transparent words on it, `size` in shares of the width."""
+    layer = Image.new("RGBA", picture.size, (0, 0, 0, 0))
+    place = (picture.width * 0.2, picture.height * 0.72)
+    ImageDraw.Draw(layer).text(place, "WATERMARK", fill=(255, 255, 255, opacity), font_size=picture.width * size)
+    return Image.alpha_composite(picture.convert("RGBA"), layer).convert("RGB")
+
+
+def cut(picture: Image.Image, share: float) -> Image.Image:
+    across, down = round(picture.width * share), round(picture.height * share)
+    return picture.crop((across, down, picture.width, picture.height))
+
+
+def dotted(picture: Image.Image) -> Image.Image:
+    side = round(min(picture.size) * 0.03)
+    x, y = round(picture.width * 0.8), round(picture.height * 0.9)
+    made = picture.copy()
+    ImageDraw.Draw(made).ellipse([x, y, x + side, y + side], fill=(220, 30, 30))
+    return made
+
+
+EDITS: dict[str, Callable[[Image.Image], Image.Image]] = {
+    "tilted by half a degree": lambda p: p.rotate(0.5, resample=Image.Resampling.BICUBIC),
+    "tilted by -1.5 degrees": lambda p: p.rotate(-1.5, resample=Image.Resampling.BICUBIC),
+    "cropped by 0.6 % at two sides": lambda p: cut(p, 0.006),
+    "cropped by 2 % at two sides": lambda p: cut(p, 0.02),
+    "faint watermark": lambda p: marked(p, 0.1, 130),
+    "faint words in small print": lambda p: marked(p, 0.035, 60),
+    "a dot of 3 % of the short side": dotted,
+}
+HARMLESS: dict[str, tuple[Callable[[Image.Image], Image.Image], dict[str, object]]] = {
+    "JPEG of quality 12": (lambda p: p, {"quality": 12}),
+    "WebP": (lambda p: p, {"format": "WEBP", "quality": 40}),
+    "quarter size": (lambda p: p.resize((p.width // 4, p.height // 4), Image.Resampling.LANCZOS), {}),
+    "odd size": (lambda p: p.resize((p.width * 71 // 100, p.height * 71 // 100), Image.Resampling.LANCZOS), {}),
+    "enlarged": (lambda p: p.resize((p.width * 5 // 3, p.height * 5 // 3), Image.Resampling.BICUBIC), {}),
+    "brighter": (lambda p: ImageEnhance.Brightness(p).enhance(1.3), {}),
+    "more contrast": (lambda p: ImageEnhance.Contrast(p).enhance(1.4), {}),
+    "grey": (lambda p: p.convert("L"), {}),
+    "stronger colours": (lambda p: ImageEnhance.Color(p).enhance(1.6), {}),
+    "blurred": (lambda p: p.filter(ImageFilter.GaussianBlur(1.5)), {}),
+    "sharpened": (lambda p: p.filter(ImageFilter.UnsharpMask(2, 150, 2)), {}),
+    "blurred, then a bad JPEG": (lambda p: p.filter(ImageFilter.GaussianBlur(1)), {"quality": 20}),
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("edit", EDITS)
+def test_small_moves_and_marks_are_edits(tmp_path: Path, name: str, edit: str):
+    picture = photograph(name)
+    finding = compare(buffers_of(picture, tmp_path), buffers_of(EDITS[edit](picture), tmp_path))
+    assert not finding.same, finding
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("alteration", HARMLESS)
+def test_what_encoders_and_sliders_do_is_the_same_picture(tmp_path: Path, name: str, alteration: str):
+    picture = photograph(name)
+    alter, options = HARMLESS[alteration]
+    finding = compare(buffers_of(picture, tmp_path), buffers_of(alter(picture), tmp_path, **options))
+    assert finding.same, finding
+
+
+def test_nothing_is_left_over_of_equal_pictures_and_flat_ones():
+    grey = np.asarray(photograph("china.jpg").convert("L").resize((64, 64)), np.float32)
+    chromas = np.full((4, 16, 16), 128, np.uint8)
+    for values in (grey, np.full((64, 64), 90, np.float32), np.zeros((32, 32), np.float32)):
+        found = left_over(values, values, chromas)
+        assert found.moved < 1e-3 and max(found.standing_out) < 0.1 and len(found.standing_out) == len(RANKS)
+
+
+@pytest.mark.parametrize("shift", [0.25, 0.5])
+def test_a_shift_is_measured_in_shares_of_the_side(shift: float):
+    """A shift of a smooth picture by part of a pixel, made in the frequencies: exact but for the edges."""
+    soft = photograph("flower.jpg").convert("L").filter(ImageFilter.GaussianBlur(12))
+    grey = np.asarray(soft.resize((64, 64)), np.float32)
+    turns = np.exp(-2j * np.pi * np.fft.fftfreq(64) * shift)[None, :]
+    moved = np.fft.ifft2(np.fft.fft2(grey) * turns).real.astype(np.float32)
+    found = left_over(grey, moved, np.full((2, 16, 16), 128, np.uint8))
+    assert found.moved == pytest.approx(shift / 64, rel=0.25)
