@@ -86,16 +86,17 @@ def work(session: cli.Session) -> cli.Summary:
         return check_disk(session)
     totals = take_in(session)
     failed = {f"failed_{reason}": count for reason, count in sorted(totals.reasons.items())}
+    read = (
+        {"files" if session.args.folder else "answers": totals.answers} if totals.answers or not totals.results else {}
+    )
     counts: dict[str, int | float | str] = {
-        "answers": totals.answers,
+        **read,
         "failed": totals.failed,
         **failed,
         "results": totals.results,
         "new_pictures": totals.saved.new,
         "known_pictures": totals.saved.known,
     }
-    if session.args.folder:
-        counts["files"] = counts.pop("answers")
     if not session.dry_run:
         counts |= {"new_addresses": totals.saved.variants, "new_results": totals.saved.results}
     exit_code = 3 if session.args.strict and totals.failed else 0

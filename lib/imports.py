@@ -48,7 +48,7 @@ def recognise(path: Path) -> Source:
     if not answers:
         raise UsageError(
             f"--import: {path} holds neither raw answers nor a list of URLs nor a reference pipeline's database;"
-            " give one of those."
+            " give one of those. A folder of pictures is for --import-folder."
         )
     layouts = dict.fromkeys(LAYOUTS[entry.layout] for entry in answers)
     return Source(path, f"{' and '.join(layouts)} ({counted(len(answers), 'file')})", answers, unread=unread)
@@ -62,5 +62,9 @@ def _recognise_file(path: Path) -> Source | None:
             path, "the reference pipeline's database", engine="yandex", records=lambda: reference_records(path)
         )
     if kind := list_format(path):
-        return Source(path, f"a list of URLs ({kind})", engine=LIST_ENGINE, records=lambda: list_records(path, kind))
+        unread = Unread()
+        return Source(
+            path, f"a list of URLs ({kind})", engine=LIST_ENGINE, unread=unread,
+            records=lambda: list_records(path, kind, unread.reasons),
+        )  # fmt: skip
     return None

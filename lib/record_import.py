@@ -44,6 +44,7 @@ def save_records(
             progress.update(len(records))
             if stopping():
                 break
+    totals.reasons.update(source.unread.reasons)
     return totals
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -37,11 +39,13 @@ _COLUMNS = {
     "height": ("height", "original_height", "h"),
     "id": ("id", "uid", "key", "image_id"),
 }
-Rows = Iterator[Mapping[str, Any]]
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:")
+_SEPARATORS = {"tsv": "\t", "csv": ",", "csv with semicolons": ";"}
+Rows = Iterator[Mapping[str, Any] | None]  # None for a line that is no row
 
 
 def list_format(path: Path) -> str:
-    """parquet, jsonl, csv, tsv or text, told by the content; empty where it is no list of addresses."""
+    """What kind of list this is (parquet, jsonl, text or a table), told by the content; empty where it is none."""
     with path.open("rb") as handle:
         head = handle.read(_HEAD)
     if head.startswith(b"PAR1"):
@@ -51,26 +55,32 @@ def list_format(path: Path) -> str:
         return ""
     if lines[0].lstrip().startswith("{"):
         return "jsonl" if _json_url(lines[0]) else ""
-    for name, separator in (("tsv", "\t"), ("csv", ",")):
+    for name, separator in _SEPARATORS.items():
         if separator in lines[0] and _url_column(next(csv.reader([lines[0]], delimiter=separator))):
             return name
     if _url_column([lines[0]]):
         return "text"
     shown = [line for line in lines[:50] if not line.startswith("#")]
-    return "text" if shown and all(_is_link(line.strip()) for line in shown) else ""
+    links = sum(_is_link(line.strip()) for line in shown)
+    return "text" if links and links * 2 >= len(shown) else ""  # lists made by hand have a stray line here and there
 
 
-def list_records(path: Path, kind: str) -> Iterator[ImageRecord]:
-    """The pictures of a list in its order; a row without an address is left out."""
+def list_records(path: Path, kind: str, reasons: Counter[str]) -> Iterator[ImageRecord]:
+    """The pictures of a list in its order; a row without an address, or no row at all, is counted by its reason."""
     for number, row in enumerate(_READERS[kind](path)):
+        if row is None:
+            reasons["broken_line"] += 1
+            continue
         named = {str(name).strip().lower(): value for name, value in row.items() if name is not None}
         if record := _record(number, named):
             yield record
+        else:
+            reasons["no_address"] += 1
 
 
 def _record(number: int, row: Mapping[str, Any]) -> ImageRecord | None:
     link = address(next((row[name] for name in _URL_NAMES if row.get(name)), None))
-    if not link:
+    if not _SCHEME.match(link):
         return None
     found = {name: next((row[c] for c in columns if row.get(c)), None) for name, columns in _COLUMNS.items()}
     page, width, height = address(found["page_url"]), whole(found["width"]), whole(found["height"])
@@ -105,23 +115,26 @@ def _read_text(path: Path) -> Rows:
 def _read_table(separator: str) -> Callable[[Path], Rows]:
     def read(path: Path) -> Rows:
         with _open(path) as lines:
-            try:
-                yield from csv.DictReader(lines, delimiter=separator)
-            except csv.Error as error:
-                raise GleanerError(f"{path} cannot be read as a table ({error}); correct it.") from error
+            table = csv.DictReader(lines, delimiter=separator)
+            while True:
+                try:
+                    yield next(table)
+                except StopIteration:
+                    return
+                except csv.Error:  # such as a field without end; the table goes on behind it
+                    yield None
 
     return read
 
 
 def _read_jsonl(path: Path) -> Rows:
     with path.open("rb") as lines:
-        for line in lines:
+        for line in filter(bytes.strip, lines):
             try:
                 row = orjson.loads(line)
             except orjson.JSONDecodeError:
-                continue
-            if isinstance(row, dict):
-                yield row
+                row = None
+            yield row if isinstance(row, dict) else None
 
 
 def _read_parquet(path: Path) -> Rows:
@@ -140,8 +153,7 @@ def _read_parquet(path: Path) -> Rows:
 
 _READERS: dict[str, Callable[[Path], Rows]] = {
     "text": _read_text,
-    "csv": _read_table(","),
-    "tsv": _read_table("\t"),
+    **{name: _read_table(separator) for name, separator in _SEPARATORS.items()},
     "jsonl": _read_jsonl,
     "parquet": _read_parquet,
 }

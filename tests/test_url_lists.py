@@ -1,0 +1,55 @@
+"""Lists of addresses as people have them: with stray lines, other separators, fields without end; nothing vanishes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from support import as_rows, load_step
+
+step = load_step("ingest")
+
+GOOD = ["https://a.example/1.jpg", "https://b.example/2.jpg"]
+LISTS = {
+    "stray.txt": (f"{GOOD[0]}\n# a comment\n\nhere comes another\n{GOOD[1]}\n", {"failed_no_address": 1}),
+    "semicolons.csv": (f"url;caption\n{GOOD[0]};A cat\n{GOOD[1]};\n", {}),
+    "empty.csv": (f"url,caption\n{GOOD[0]},A cat\n,none\nnowhere,none\n{GOOD[1]},\n", {"failed_no_address": 2}),
+    "endless.csv": (f"url,caption\n{GOOD[0]},A cat\n{'x' * 2**21},y\n{GOOD[1]},z\n", {"failed_broken_line": 1}),
+    "broken.jsonl": (
+        f'{{"url": "{GOOD[0]}"}}\n{{"url": \n\n[1]\n{{"caption": "x"}}\n{{"url": "{GOOD[1]}"}}\n',
+        {"failed_broken_line": 2, "failed_no_address": 1},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_what_is_no_address_is_counted_and_the_others_come_in(tmp_path: Path, name: str, capsys) -> None:
+    text, reasons = LISTS[name]
+    (tmp_path / name).write_text(text)
+    assert step.main(["--import", str(tmp_path / name), "--workspace", str(tmp_path / "w"), "--json"]) == 0
+    counts = json.loads(capsys.readouterr().out)["counts"]
+    assert {key: value for key, value in counts.items() if key.startswith("failed_")} == reasons
+    assert counts["new_pictures"] == 2 and counts["failed"] == sum(reasons.values()) and "answers" not in counts
+    urls = as_rows(tmp_path / "w/gleaner.db", "SELECT url FROM image_variants ORDER BY id")
+    assert [url for (url,) in urls] == GOOD
+
+
+def test_a_list_with_rows_left_out_is_no_success_where_strictness_was_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "urls.txt").write_text(LISTS["stray.txt"][0])
+    arguments = ["--import", str(tmp_path / "urls.txt"), "--workspace", str(tmp_path / "w"), "-q"]
+    assert step.main([*arguments, "--strict"]) == 3 and step.main(arguments) == 0
+
+
+@pytest.mark.parametrize("text", ["just some\nlines of text\nhttps://a.example/1.jpg\n", "a;b\n1;2\n"])
+def test_what_is_no_list_is_not_taken_for_one(tmp_path: Path, text: str, capsys) -> None:
+    (tmp_path / "it").write_text(text)
+    assert step.main(["--import", str(tmp_path / "it"), "--workspace", str(tmp_path / "w")]) == 2
+    assert "holds neither" in capsys.readouterr().err
+
+
+def test_a_folder_of_pictures_is_shown_the_way(tmp_path: Path, capsys) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").write_bytes(b"x")
+    assert step.main(["--import", str(tmp_path / "photos"), "--workspace", str(tmp_path / "w")]) == 2
+    assert "--import-folder" in capsys.readouterr().err
