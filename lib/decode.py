@@ -86,6 +86,23 @@ def decode(
             return Picture(_reduced(upright, long_side), header)
 
 
+def decode_grey(source: Path | bytes, *, long_side: int | None = None) -> tuple[np.ndarray, Header]:
+    """The first frame's brightness as uint8 of shape (height, width), upright, transparent parts on white; its header.
+
+    A JPEG gives its brightness without its colours being decoded, at a quarter of the cost. Raises DecodeError only.
+    """
+    with opened(source) as image:
+        header = header_of(image)
+        with codec_boundary():
+            if image.format in ("JPEG", "MPO") and isinstance(image, ImageFile.ImageFile):
+                size = _draft_size(header, long_side) if long_side else None
+                image.draft("L", size or image.size)
+            grey = image if image.mode == "L" and "transparency" not in image.info else flattened(image, BACKGROUND)
+            reduced = _reduced(_upright(grey, header.orientation), long_side)
+            # Reduced before it is made grey, so that it is the grey of `decode`'s colours to the last bit.
+            return np.asarray(Image.fromarray(reduced).convert("L")), header
+
+
 @contextmanager
 def codec_boundary() -> Iterator[None]:
     """Turns whatever a codec raises inside the block into DecodeError."""
@@ -158,10 +175,14 @@ def header_of(image: Image.Image) -> Header:
 
 def _draft(image: Image.Image, header: Header, long_side: int) -> None:
     """Lets the JPEG decoder scale down by 2, 4 or 8, never below twice the wanted long side."""
+    size = _draft_size(header, long_side)
+    if image.format in ("JPEG", "MPO") and isinstance(image, ImageFile.ImageFile) and size:
+        image.draft("L" if image.mode == "L" else "RGB", size)
+
+
+def _draft_size(header: Header, long_side: int) -> tuple[int, int] | None:
     scale = 2 * long_side / max(header.width, header.height)
-    if image.format in ("JPEG", "MPO") and isinstance(image, ImageFile.ImageFile) and scale < 1:
-        mode = "L" if image.mode == "L" else "RGB"
-        image.draft(mode, (max(1, int(header.width * scale)), max(1, int(header.height * scale))))
+    return (max(1, int(header.width * scale)), max(1, int(header.height * scale))) if scale < 1 else None
 
 
 def flattened(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:

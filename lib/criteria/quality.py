@@ -12,7 +12,9 @@ from lib.criteria import Label, Measure, OneMeasure
 from lib.quality import TECHNICAL_VERSION
 
 if TYPE_CHECKING:
-    from lib.decode import Picture
+    import numpy as np
+
+    from lib.decode import Header, Picture
 
 # Above this size a picture is judged on a decode of at most LONG_SIDE: 24 megapixels as RGB take 72 MB in each worker.
 WHOLE_PIXELS = 24_000_000
@@ -82,26 +84,49 @@ class Quality(OneMeasure):
 
 def measure_technical(path: Path) -> Measure:
     """The weight-free score of one picture, from one decode of its original pixels (of its first frame)."""
-    from lib.decode import DecodeError
+    from lib.decode import DecodeError, decode_grey
 
     try:
-        return technical_of(path)[1]
+        return _judged(path, *decode_grey(path, long_side=_bound(path)))
     except DecodeError as error:
         return Measure(None, error.reason)
 
 
 def technical_of(path: Path) -> tuple[Picture, Measure]:
-    """The decoded picture and its technical score. Raises DecodeError."""
-    from lib.decode import decode, read_header
+    """The decoded picture in colour with its technical score, for what needs both. Raises DecodeError.
+
+    The score is the very one of `measure_technical`: a JPEG's brightness comes from the file, as its colours differ by
+    rounding; of other formats it is made of the decoded colours.
+    """
+    import numpy as np
+    from PIL import Image
+
+    from lib.decode import decode, decode_grey
+
+    long_side = _bound(path)
+    picture = decode(path, long_side=long_side)
+    if picture.header.format == "jpeg":
+        grey = decode_grey(path, long_side=long_side)[0]
+    else:
+        grey = np.asarray(Image.fromarray(picture.rgb).convert("L"))
+    return picture, _judged(path, grey, picture.header)
+
+
+def _bound(path: Path) -> int | None:
+    from lib.decode import read_header
+
+    header = read_header(path)
+    return LONG_SIDE if header.width * header.height > WHOLE_PIXELS else None
+
+
+def _judged(path: Path, grey: np.ndarray, header: Header) -> Measure:
+    """The score of a picture's brightness, uint8 (height, width)."""
     from lib.quality.jpeg_tables import quality_of_file
     from lib.quality.score import judge
     from lib.quality.signals import measure_signals
 
-    header = read_header(path)
-    long_side = LONG_SIDE if header.width * header.height > WHOLE_PIXELS else None
-    picture = decode(path, long_side=long_side)
     jpeg = quality_of_file(path) if header.format == "jpeg" else None
-    signals = measure_signals(picture.rgb)
+    signals = measure_signals(grey)
     verdict = judge(signals, jpeg)
     width, height = header.upright_size
     detail = {
@@ -110,7 +135,7 @@ def technical_of(path: Path) -> tuple[Picture, Measure]:
         "jpeg_quality": None if jpeg is None else round(jpeg, 1),
         "signals": {name: _short(value) for name, value in asdict(signals).items()},
     }
-    return picture, Measure(verdict.score, verdict.reason, width, height, header.format, detail)
+    return Measure(verdict.score, verdict.reason, width, height, header.format, detail)
 
 
 def _short(value: float | Sequence[float]) -> float | list[float]:

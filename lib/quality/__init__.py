@@ -3,4 +3,4 @@
 from __future__ import annotations
 
 # Part of the cache's key: raise it whenever a signal, an anchor or a weight changes.
-TECHNICAL_VERSION = "technical-1"
+TECHNICAL_VERSION = "technical-2"

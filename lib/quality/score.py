@@ -7,6 +7,9 @@ learned metrics 0.87 and more). Each trait is put on 0..100 by straight lines be
     worst trait ^ 0.5  x  product of every trait ^ its weight
 
 so that one bad trait cannot be made good by the others, and yet every trait that worsens lowers the score.
+
+The reason is the trait that is the least usual, which need not be the lowest: photographs differ much in contrast and
+hardly in their JPEG tables, so that 85 is nothing in the one and a defect in the other. See `USUAL`.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from dataclasses import dataclass
 from lib.quality.signals import Signals
 
 WORST_SHARE = 0.5
-DEFECT_BELOW = 85.0  # a trait at or above it is no defect worth naming
+DEFECT_BELOW = 85.0  # a trait at or above it, measured by what is usual, is no defect worth naming
 FLOOR = 0.5  # a trait never counts as less, so that the others still tell two hopeless pictures apart
 
 Anchors = tuple[tuple[float, float], ...]
@@ -54,18 +57,36 @@ WEIGHTS = {
     "low_contrast": 0.15, "near_blank": 0.05, "tiny": 0.1, "odd_shape": 0.05,
 }  # fmt: skip
 
-# Resampling evidence: undamaged photographs stay below 2.2, enlargements lie above 2.5 (median 9).
-RESAMPLED_FROM, RESAMPLED_SURE = 2.1, 3.0
+# Where a trait begins to be unusual. For what varies among undamaged photographs: the value that 19 of 20 stay above,
+# of every other one of those named above, rounded. For what those never show: JPEG quality 82, noise of 3 grey levels.
+USUAL = {
+    "blurry": 78.0, "noisy": 88.0, "blocky": 86.0, "dark": 85.0, "overexposed": 85.0, "crushed_blacks": 85.0,
+    "low_contrast": 86.0, "near_blank": 90.0, "tiny": 85.0, "odd_shape": 85.0,
+}  # fmt: skip
+# What the fall of the spectrum says of sharpness, on the scale on which DEFECT_BELOW cuts. 19 of 20 undamaged
+# photographs lie above -2; a blur of 1 pixel puts 19 of 20 below -2.6.
+FALL: Anchors = ((-4.5, 45), (-3.5, 65), (-2.7, 75), (-2.15, 85), (-1.6, 95), (-0.8, 100))
+# Per cent of the sharpness trait that is left at such a fall, so that the slightest blur costs something; and the fall
+# that a softness index stands for, since noise and rounding fill up the end of the spectrum that a strong blur empties.
+FALL_LEAVES: Anchors = ((-3.5, 94), (-2.15, 98), (-0.8, 100))
+FALL_AT: Anchors = ((0.4, -0.8), (0.62, -3.5))
+LARGE = 4_000_000  # pixels from which the finest detail is looked for at half the size: nobody sees what is finer
+
+# Resampling evidence: undamaged photographs stay below 2.2 and blurred JPEGs mostly below 2.6; enlargements by 2 to
+# 4 lie above 2.8 (median 9).
+RESAMPLED_FROM, RESAMPLED_SURE = 2.4, 3.3
 NAME_FROM = 0.3  # certainty from which soft pixels are called upscaled rather than blurry
 # Parts of the sharpness trait taken off where an enlargement is certain. The score loses little by it, so that missing
 # the evidence at one enlargement does not put it above a lesser one; the name is worth more.
 SCORE_PENALTY, NAME_PENALTY = 0.12, 0.25
-SHARP_ENOUGH = 0.26  # no enlargement is sharper than this; repeating textures may be
+# An enlargement has no detail at its end, at full or (by 5 and more) at half the size; a texture that repeats has.
+FALLS_FROM, HALF_FALLS_FROM = -1.65, -2.0
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """`score` 0..100; `worst` is the lowest trait's name; `reason` says it in words; `traits` are all on 0..100."""
+    """`score` 0..100; `worst` is the least usual trait's name; `reason` says it in words, or that nothing is unusual;
+    `traits` are all on 0..100."""
 
     score: float
     worst: str
@@ -77,23 +98,46 @@ def judge(signals: Signals, jpeg_quality: float | None = None) -> Verdict:
     """The verdict on one picture. `jpeg_quality` is 1..100 by the file's tables, None for other formats."""
     traits = {name: max(FLOOR, value) for name, value in _traits(signals, jpeg_quality).items()}
     sure = _enlarged(signals)
+    seen = {name: _against_usual(name, value) for name, value in traits.items()}
+    seen["blurry"] = min(seen["blurry"], _end_of_spectrum(signals))
     if sure >= NAME_FROM:
         # It is the same sharpness; the evidence decides which of the two names it goes by.
         traits["upscaled"] = traits.pop("blurry") * (1 - SCORE_PENALTY * sure)
-    shown = {**traits}
-    if "upscaled" in shown:
-        shown["upscaled"] *= 1 - NAME_PENALTY * sure
-    worst = min(shown, key=lambda name: shown[name])
+        seen["upscaled"] = seen.pop("blurry") * (1 - NAME_PENALTY * sure)
+    worst = min(seen, key=lambda name: seen[name])
     parts = sum(_weight(name) * math.log(value / 100) for name, value in traits.items())
     score = 100 * math.exp(WORST_SHARE * math.log(min(traits.values()) / 100) + parts)
-    reason = worst.replace("_", " ") if shown[worst] < DEFECT_BELOW else "no defect found"
-    return Verdict(round(score, 3), worst, reason, {name: round(value, 1) for name, value in shown.items()})
+    reason = worst.replace("_", " ") if seen[worst] < DEFECT_BELOW else "no defect found"
+    return Verdict(round(score, 3), worst, reason, {name: round(value, 1) for name, value in traits.items()})
 
 
 def softness_index(signals: Signals) -> float:
     """One number of the three octaves. Nature looks alike at every scale: what is softest at the finest was blurred."""
     fine, middle, coarse = signals.softness
     return 0.5 * fine + 0.3 * middle + 0.2 * coarse + 0.3 * max(0.0, fine - coarse)
+
+
+def _against_usual(trait: str, value: float) -> float:
+    """A trait's value stretched so that where it begins to be unusual is at DEFECT_BELOW, for all traits alike."""
+    usual = USUAL[trait]
+    if value < usual:
+        return DEFECT_BELOW * value / usual
+    return DEFECT_BELOW + (100 - DEFECT_BELOW) * (value - usual) / (100 - usual)
+
+
+def _end_of_spectrum(signals: Signals) -> float:
+    """Sharpness by the end of the spectrum, on the scale of `_against_usual`."""
+    return between(FALL, _fall(signals))
+
+
+def _fall(signals: Signals) -> float:
+    return signals.fall[signals.width * signals.height > LARGE]
+
+
+def _sharpness(signals: Signals) -> float:
+    softness = softness_index(signals)
+    leaves = between(FALL_LEAVES, min(_fall(signals), between(FALL_AT, softness)))
+    return between(ANCHORS["blurry"], softness) * leaves / 100
 
 
 def between(anchors: Anchors, value: float) -> float:
@@ -115,7 +159,7 @@ def _traits(signals: Signals, jpeg_quality: float | None) -> dict[str, float]:
     short, long = sorted((signals.width, signals.height))
     return {
         "near_blank": between(ANCHORS["near_blank"], signals.entropy),
-        "blurry": between(ANCHORS["blurry"], softness_index(signals)),
+        "blurry": _sharpness(signals),
         "noisy": between(ANCHORS["noisy"], signals.noise),
         "blocky": blocky,
         "dark": between(ANCHORS["dark"], signals.white),
@@ -129,7 +173,7 @@ def _traits(signals: Signals, jpeg_quality: float | None) -> dict[str, float]:
 
 def _enlarged(signals: Signals) -> float:
     """How sure it is that the picture was enlarged, 0..1."""
-    if signals.softness[0] < SHARP_ENOUGH:
+    if signals.fall[0] > FALLS_FROM and signals.fall[1] > HALF_FALLS_FROM:
         return 0.0
     return min(1.0, max(0.0, (signals.resampled - RESAMPLED_FROM) / (RESAMPLED_SURE - RESAMPLED_FROM)))
 
