@@ -83,10 +83,11 @@ def work(session: cli.Session) -> cli.Summary:
         print(*(path for path in written if path.suffix == ".html"), sep="\n")
     elif not args.json:
         print(FORMATS[args.format](report).rstrip("\n"))
-    totals = report.totals
+    totals, page = report.totals, written[0] if written and args.format != "html" else None
+    shown = {"page": page, "blocklist": args.blocklist, "allowlist": args.allowlist}
     return cli.Summary(
         {"pictures": totals.pictures, "domains": totals.domains, "families": len(report.families), **listed},
-        note=f"page: {written[0]}" if written and args.format != "html" else "",
+        note=", ".join(f"{what}: {path}" for what, path in shown.items() if path and not session.dry_run),
         next="python 4_db_cleanup.py --dry-run",
         result=report.as_dict(),
     )
@@ -108,8 +109,12 @@ def extract(session: cli.Session) -> cli.Summary:
     from lib.selection import chosen_domains
 
     chosen = chosen_domains(session.args.extract)
-    found = count_pictures(session.db, chosen) if session.dry_run else write(session.db, chosen, session.args.to)
-    return cli.Summary({"pictures": found}, note=f"database: {session.args.to}")
+    found = count_pictures(session.db, chosen)
+    if not found:
+        return cli.Summary({"pictures": 0}, note=f"no picture comes from {' or '.join(session.args.extract)}")
+    if session.dry_run:
+        return cli.Summary({"pictures": found}, note=f"would be written: {session.args.to}")
+    return cli.Summary({"pictures": write(session.db, chosen, session.args.to)}, note=f"written: {session.args.to}")
 
 
 def write_lists(session: cli.Session, shown: list[str]) -> dict[str, int]:
@@ -124,7 +129,7 @@ def write_lists(session: cli.Session, shown: list[str]) -> dict[str, int]:
     for flag, path in (("blocklist", args.blocklist), ("allowlist", args.allowlist)):
         if path:
             about = f"{flag}: {'leave these domains out' if flag == 'blocklist' else 'keep to these domains'}"
-            counts[flag] = len(set(names)) if session.dry_run else write_list(path, names, about)
+            counts[f"{flag}_names"] = len(set(names)) if session.dry_run else write_list(path, names, about)
     return counts
 
 

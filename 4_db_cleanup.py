@@ -75,15 +75,11 @@ def check(args: argparse.Namespace) -> None:
         raise UsageError(f"{' and '.join(given)} are different jobs; give one of them.")
     if given and args.rule:
         raise UsageError(f"--rule and {given[0]} are different jobs; give one of them.")
-    if args.restore and not args.dry_run:
-        from lib.db.backup import choose_backup, set_aside_damaged
+    if not args.dry_run:
+        from lib.cleanup_jobs import make_sure
         from lib.workspace import Workspace
 
-        workspace = Workspace(args.workspace)
-        choose_backup(workspace.backups, args.restore)
-        if aside := set_aside_damaged(workspace.database):
-            workspace.database.touch()  # an empty database for the backup to come back to
-            cli.log.warning("the damaged database was set aside as %s", aside)
+        make_sure(Workspace(args.workspace), args.restore, args.reset, args.yes, can_ask=sys.stdin.isatty())
 
 
 def work(session: cli.Session) -> cli.Summary:
@@ -94,7 +90,7 @@ def work(session: cli.Session) -> cli.Summary:
 
 def clean(session: cli.Session) -> cli.Summary:
     from lib.cleanup import apply_plan
-    from lib.cleanup_jobs import choose, plan
+    from lib.cleanup_jobs import choose, nothing_found, plan
     from lib.cleanup_show import as_json, plan_lines
     from lib.db.backup import make_backup
 
@@ -110,7 +106,7 @@ def clean(session: cli.Session) -> cli.Summary:
         cli.log.info("backup: %s", backup)
         apply_plan(db, session.run_id, found, bar=session.bar)
     counts = {"rows": len(found), **found.by_rule()}
-    note = f"undo with: python 4_db_cleanup.py --undo {session.run_id}" if backup else ""
+    note = f"undo with: python 4_db_cleanup.py --undo {session.run_id}" if backup else nothing_found(found, choice)
     head = {"step": session.step, "run": session.run_id or None, "dry_run": session.dry_run, "exit_code": 0}
     result = {**head, **as_json(found, counts, args.examples, backup)} if args.json else None
     return cli.Summary(dict(counts), next="python 5_download.py", note=note, result=result)
@@ -149,8 +145,8 @@ def reset(session: cli.Session) -> cli.Summary:
         print(*map(cli.clean, reset_lines(found)), sep="\n", end="\n" if found.rows else "")
     if session.dry_run or not found.rows:
         return cli.Summary({"rows": sum(found.rows.values()), **found.rows})
-    if args.reset == "everything":
-        upkeep.confirm(session.workspace, args.yes, input if sys.stdin.isatty() else None)
+    if args.reset == "everything" and not args.yes:
+        upkeep.confirm(session.workspace, input(upkeep.question(session.workspace)))
     backup = upkeep.reset(session.db, session.workspace, args.reset, args.keep)
     return cli.Summary({"rows": sum(found.rows.values()), **found.rows}, note=f"backup: {backup}")
 

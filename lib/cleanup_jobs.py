@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,12 +10,15 @@ from lib.cleanup import Plan, make_plan, plan_to_forget
 from lib.cleanup_named import SCRIPTS, Options
 from lib.cleanup_rules import DEFAULT_RULES
 from lib.db import Database
-from lib.db.backup import choose_backup, list_backups, make_backup, restore_backup
+from lib.db.backup import choose_backup, list_backups, make_backup, restore_backup, set_aside_damaged
 from lib.db.cleanup_named import query_name
 from lib.db.runs import start_run
 from lib.domain_lists import read_lists
 from lib.errors import UsageError
+from lib.upkeep import confirm
 from lib.workspace import Workspace
+
+log = logging.getLogger("gleaner")
 
 
 @dataclass(frozen=True)
@@ -50,8 +54,27 @@ def plan(db: Database, choice: Choice, forget: int | None) -> Plan:
     if forget is None:
         return make_plan(db, choice.rules, choice.options)
     if query_name(db, forget) is None:
-        raise UsageError(f"--forget-query: there is no search {forget}; `3_domain_report.py --by query` shows them.")
+        raise UsageError(f"--forget-query: there is no search {forget}; `1_collect.py --list` shows them.")
     return plan_to_forget(db, forget)
+
+
+def make_sure(workspace: Workspace, restore: str | None, reset: str | None, yes: str, *, can_ask: bool) -> None:
+    """What has to be right before anything is touched: the backup is there, the workspace's name was given.
+
+    A damaged database is set aside here, since it could not even be opened. Raises UsageError.
+    """
+    if reset == "everything" and (yes or not can_ask):
+        confirm(workspace, yes)
+    if restore:
+        choose_backup(workspace.backups, restore)
+        if aside := set_aside_damaged(workspace.database):
+            workspace.database.touch()  # an empty database for the backup to come back to
+            log.warning("the damaged database was set aside as %s", aside)
+
+
+def nothing_found(found: Plan, choice: Choice) -> str:
+    """A word where there is nothing to do, so that nobody takes it for nothing done."""
+    return "" if found else f"no row is found by {' '.join(choice.rules)}"
 
 
 def restore(

@@ -25,7 +25,8 @@ def reset_lines(reset: Reset) -> list[str]:
     """A reset as a table, then a few rows of every table."""
     verb = "make pending" if reset.what == "downloads" else "remove"
     lines = [f"{table:<16} {rows:>10,}" for table, rows in reset.rows.items()]
-    return lines + [f"{verb}  {table}  {shown}" for table, found in reset.examples.items() for shown in found]
+    rows = ((table, " ".join(shown.split())) for table, found in reset.examples.items() for shown in found)
+    return lines + [f"{verb}  {table}  {shown}" for table, shown in rows]
 
 
 def as_json(plan: Plan, counts: dict[str, Any], examples: int, backup: str) -> dict[str, Any]:

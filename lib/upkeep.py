@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from lib.db import Database
@@ -30,14 +29,18 @@ def plan_reset(db: Database, what: str, examples: int) -> Reset:
     return Reset(what, rows, {name: table.examples(db, what, name, examples) for name in rows})
 
 
-def confirm(workspace: Workspace, given: str, ask: Callable[[str], str] | None) -> None:
-    """Asks for the workspace's name before everything goes. Raises UsageError for another name."""
+def question(workspace: Workspace) -> str:
+    """What is asked before everything goes."""
+    return f"type the workspace's name ({workspace.root.resolve().name}) to empty its database: "
+
+
+def confirm(workspace: Workspace, given: str) -> None:
+    """Everything goes only by the workspace's name. Raises UsageError for another or none."""
     name = workspace.root.resolve().name
-    if not given and ask is None:
+    if not given:
         raise UsageError(f"--reset everything needs --yes {name} where nobody can be asked.")
-    answer = given or (ask(f"type the workspace's name ({name}) to empty its database: ") if ask else "")
-    if answer.strip() != name:
-        raise UsageError(f"{answer.strip()!r} is not the workspace's name ({name}); nothing was changed.")
+    if given.strip() != name:
+        raise UsageError(f"{given.strip()!r} is not the workspace's name ({name}); nothing was changed.")
 
 
 def make_smaller(db: Database, workspace: Workspace, *, dry_run: bool) -> tuple[dict[str, int], str]:

@@ -105,6 +105,20 @@ def test_a_dry_extract_and_dry_lists_write_nothing(root: Path, tmp_path: Path) -
     assert list(tmp_path.iterdir()) == [] and snapshot(root) == before
 
 
+def test_what_was_written_is_named(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def said(*arguments: object) -> str:
+        assert step.main([*map(str, arguments), "--workspace", str(root)]) == 0
+        return capsys.readouterr().err
+
+    listed, part = tmp_path / "block.txt", tmp_path / "part.db"
+    told = said("--of", "example.org", "--blocklist", listed)
+    assert f"blocklist: {listed}" in told and "1 blocklist name" in told
+    assert f"would be written: {part}" in said("--extract", "example.org", "--to", part, "--dry-run")
+    assert "no picture comes from nowhere.example" in said("--extract", "nowhere.example", "--to", part)
+    assert not part.exists()
+    assert f"written: {part}" in said("--extract", "example.org", "--to", part) and part.exists()
+
+
 def test_lists_are_written_and_read(root: Path, tmp_path: Path) -> None:
     run(root, "--of", "VK", "Example.org", "--blocklist", tmp_path / "b.txt", "--allowlist", tmp_path / "a.txt")
     assert {"vk.com", "userapi.com", "example.org"} <= read_list(tmp_path / "b.txt")

@@ -176,6 +176,28 @@ def test_a_part_is_started_anew_and_can_come_back(used: Path, what: str, emptied
 
 
 @pytest.mark.parametrize("name", ["", "other"])
+def test_a_wrong_name_is_told_before_anything_else(used: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Ninety lines of a plan that is not going to be carried out would hide the one sentence that matters."""
+    assert run(used, "--reset", "everything", *(["--yes", name] if name else [])) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and len(said.err.strip().splitlines()) == 1
+    assert as_rows(used, "SELECT count(*) FROM runs WHERE step = 'cleanup'") == [(0,)]
+
+
+def test_a_reset_shows_each_row_on_a_line(used: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    change(used, "INSERT INTO robots (origin, status, body, fetched_at) VALUES ('o', 200, 'a' || char(10) || 'b', '')")
+    assert run(used, "--reset", "everything", "--dry-run", "--examples", "1") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("remove  robots  o 200 a b") for line in lines)
+    assert all(line.split()[0] == "remove" or line.split()[-1].isdigit() for line in lines)
+
+
+def test_nothing_to_clean_is_said(database: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert STEP.main(["--workspace", str(database.parent), "--rule", "dead_host"]) == 0
+    assert "no row is found by dead_host" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["", "other"])
 def test_everything_goes_only_by_name(used: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     before = dump(used)
     assert run(used, "--reset", "everything", *(["--yes", name] if name else [])) == 2
@@ -194,7 +216,7 @@ def test_everything_goes_only_by_name(used: Path, name: str, capsys: pytest.Capt
         (["--rule", "small_claim"], "--min-side"),
         (["--rule", "blocked_domain"], "--blocklist"),
         (["--languages", "klingon"], "klingon"),
-        (["--forget-query", "77"], "no search 77"),
+        (["--forget-query", "77"], "there is no search 77; `1_collect.py --list` shows them"),
         (["--restore", "last"], "no backup"),
         (["--restore", "nowhere.db"], "no nowhere.db"),
     ],
