@@ -70,6 +70,11 @@ class Placements:
                     return placement
         return None
 
+    def at(self, target: str) -> Placement | None:
+        """What lies at a path below the criterion's folder."""
+        row = worklist.placement_at(self.scratch, target)
+        return Placement(**dict(row)) if row else None
+
     def take(self, placement: Placement) -> None:
         worklist.take(self.scratch, placement.target)
 

@@ -25,11 +25,12 @@ from lib.db.scores import LabelRow
 from lib.db.where import Condition
 from lib.db.worklist import Worklist
 from lib.errors import UsageError
-from lib.measures import Measures
+from lib.measures import PASSING, Measures
 from lib.pictures import folder_pictures, workspace_pictures
-from lib.placements import Placements, read_placements
+from lib.placements import Placement, Placements, read_placements
 from lib.progress import BarFactory
 from lib.sort_output import refresh_metadata
+from lib.sort_withdraw import Withdrawals
 from lib.workspace import Workspace
 
 STEP = "sort"
@@ -52,8 +53,13 @@ class Sorting:
     files: Worklist = field(default_factory=lambda: Worklist(scratch.temporary()))
     measured: int = 0
     not_selected: int = 0
+    changed: int = 0
     complete: bool = False
     outcome: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self.placements = read_placements(self.db, self.workspace, self.criterion.name, self.files.db)
+        self.withdrawals = Withdrawals(self.db, self.workspace, self.run_id, self.files, self.placements)
 
     def prepare(self) -> None:
         """Gathers, measures and labels the pictures and makes the plan; `complete` stays False when stopped."""
@@ -66,10 +72,13 @@ class Sorting:
         if not self.stopping():
             self._label(measures)
             self._aim()
+            self._withdraw()
             self.complete = True
 
     def plan(self) -> Iterator[Action]:
-        """What is to be done, in the order in which the pictures were found."""
+        """What is to be done: first what leaves `sorted/`, then what goes there, as the pictures were found."""
+        for gone in self.files.withdrawn():
+            yield Action("move", gone["place"], gone["target"], gone["sha256"], gone["bytes"], reason=gone["reason"])
         for item in self.files.planned():
             yield Action(
                 kind=item.kind,
@@ -96,13 +105,18 @@ class Sorting:
     def counts(self) -> dict[str, int | float | str]:
         """The numbers of the summary line."""
         planned, again = self.files.plan_size()
+        withdrawn = self.files.count_withdrawn()
         found: dict[str, int | float | str] = {"pictures": self.files.count()}
         found |= self.buckets()
         # An interrupted run did less than its plan.
-        done = planned if self.dry_run else self.outcome["done"]
+        done = planned if self.dry_run else self.outcome["done"] - withdrawn
         found["to_sort" if self.dry_run else "sorted"] = max(0, done - again)
         if again:
             found["to_rebucket" if self.dry_run else "rebucketed"] = again
+        if withdrawn:
+            found["to_withdraw" if self.dry_run else "withdrawn"] = withdrawn
+        if self.changed:
+            found["changed_copies_left"] = self.changed
         if left := self.files.count("left_out"):
             found["below_min_score" if self.criterion.name == "quality" else "left_out"] = left
         if self.where:
@@ -112,10 +126,11 @@ class Sorting:
         return found
 
     def _gather(self) -> None:
-        placements = read_placements(self.db, self.workspace, self.criterion.name, self.files.db)
+        placements = self.placements
         for path, sha256, size in self._pictures():
             placed = placements.claim(path, sha256)
             self.files.add(path, sha256, size, placed.target if placed else "", placed.bucket if placed else "")
+        self.withdrawals.of_lost_originals(self._is_asked)
         self._add_moved_away(placements)
         if not self.files.count() and not self.args.folders:
             raise UsageError("there is no downloaded picture in the workspace; run 5_download.py first.")
@@ -136,16 +151,24 @@ class Sorting:
             yield self.workspace.to_text(picture.path), picture.sha256, picture.bytes
 
     def _add_moved_away(self, placements: Placements) -> None:
-        """What an earlier run moved out of the given folders: it lies in `sorted/` now and may need another bucket."""
-        folders = [Path(os.path.abspath(folder)) for folder in self.args.folders]
+        """What an earlier run moved out of the given folders: it lies in `sorted/` now and may need another bucket.
+
+        A copy whose original somebody deleted is the last of its picture and stays likewise.
+        """
         for placement in placements.unclaimed():
             origin, target = (self.workspace.to_path(text) for text in (placement.origin, placement.target))
             if os.path.lexists(origin) or not target.exists():
                 continue
-            asked = any(_is_below(origin, folder) for folder in folders)
-            if asked or (not folders and not Path(placement.origin).is_absolute()):
+            if self._is_asked(placement):
                 size = target.stat().st_size
                 self.files.add(placement.origin, placement.sha256, size, placement.target, placement.bucket)
+
+    def _is_asked(self, placement: Placement) -> bool:
+        """Whether what was sorted came from where this run looks."""
+        if not self.args.folders:
+            return not Path(placement.origin).is_absolute()
+        origin = self.workspace.to_path(placement.origin)
+        return any(_is_below(origin, folder) for folder in self.args.folders)
 
     def _cannot_read(self, path: Path, error: OSError) -> None:
         reason = "name_not_utf8" if error.errno == errno.EILSEQ else "unreadable_file"
@@ -184,6 +207,14 @@ class Sorting:
             target = actions.free_target(folder / Path(item.place).name, names)  # type: ignore[arg-type]
             self.files.aim(item.id, "move" if item.bucket else self.args.mode, self.workspace.to_text(target))
 
+    def _withdraw(self) -> None:
+        """Plans to take out what is sorted already and was left out by the criterion, or cannot be read any more."""
+        self.withdrawals.of_left_out("left_out", lambda score, _: "" if score is None else f"left out at {score:g}")
+        self.withdrawals.of_left_out(
+            "unreadable", lambda _, why: "" if why.startswith(PASSING) else f"unreadable: {why}"
+        )
+        self.changed = self.withdrawals.changed
+
     def _label_rows(self) -> Iterator[LabelRow]:
         version = " ".join(version for _, version in self.criterion.keys)
         seen = ""
@@ -194,8 +225,10 @@ class Sorting:
 
     def _changed(self, action: Action) -> str:
         """Why an action must not be carried out any more."""
+        path = self.workspace.to_path(action.source)
         try:
-            status = os.stat(self.workspace.to_path(action.source))
+            # A link that is taken out may lead nowhere.
+            status = os.stat(path) if action.target.startswith(self.workspace.sorted.name + "/") else os.lstat(path)
         except OSError:
             return "gone"
         return "" if status.st_size == action.bytes else "changed"

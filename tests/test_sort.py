@@ -546,7 +546,7 @@ def test_a_killed_run_is_finished_by_the_next(mode: str, tmp_path: Path) -> None
     for instant in (6, 16, 20, 20, 25, 3, 9, 5, 24):
         command = [sys.executable, "-c", KILLED, str(instant), *arguments]
         modules = os.pathsep.join((str(ROOT), str(ROOT / "tests")))
-        process = subprocess.run(command, env={**os.environ, "PYTHONPATH": modules}, capture_output=True, timeout=60)
+        process = subprocess.run(command, env={**os.environ, "PYTHONPATH": modules}, capture_output=True)
         assert process.returncode in (-signal.SIGKILL, 0), process.stderr
         kills += process.returncode == -signal.SIGKILL
         for path in workspace.glob("sorted/quality/*/*.jpg"):
@@ -574,3 +574,84 @@ def test_what_a_killed_run_left_half_done_is_settled(workspace: Path) -> None:
     assert sort(workspace, "orientation", "-q") == 0
     assert placed(workspace, "orientation")["square"] == ["even.jpg"]
     assert utc_now() > as_rows(workspace / "gleaner.db", "SELECT max(finished_at) FROM actions")[0][0]
+
+
+def with_a_repeat(workspace: Path) -> None:
+    """A smaller copy of the wide picture, which step 6 will find."""
+    with open_database(workspace / "gleaner.db") as db:
+        image = Image.open(workspace / "images/wi/wide.jpg")
+        add_picture(db, workspace, "zwide", image.resize((image.width // 2, image.height // 2)))
+
+
+@pytest.mark.parametrize("mode", ["copy", "hardlink", "symlink"])
+def test_copies_of_what_went_to_quarantine_leave_and_come_back(mode: str, workspace: Path) -> None:
+    with_a_repeat(workspace)
+    assert sort(workspace, "orientation", "--mode", mode) == 0
+    sorted_first = placed(workspace, "orientation")
+    assert sorted_first["landscape"] == ["wide.jpg", "zwide.jpg"]
+    assert load_step("dedup").main(["--workspace", str(workspace)]) == 0
+    kept, gone = sorted(
+        ("wide.jpg", "zwide.jpg"), key=lambda name: not (workspace / "images" / name[:2] / name).exists()
+    )
+    assert not (workspace / "images" / gone[:2] / gone).exists()
+    before = snapshot(workspace)
+    assert sort(workspace, "orientation", "--dry-run") == 0
+    assert snapshot(workspace) == before
+    assert sort(workspace, "orientation", "--mode", mode) == 0
+    assert placed(workspace, "orientation") == {**sorted_first, "landscape": [kept]}
+    assert next(workspace.glob(f"quarantine/*/sorted/orientation/landscape/{gone}")).is_symlink() == (mode == "symlink")
+    files = snapshot_without_database(workspace)
+    assert sort(workspace, "orientation", "--mode", mode) == 0
+    assert snapshot_without_database(workspace) == files
+    assert sort(workspace, "--undo", "last") == 0
+    assert placed(workspace, "orientation") == sorted_first
+
+
+def test_a_lowest_score_takes_out_what_is_sorted_already(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sort(workspace, "quality") == 0
+    before = placed(workspace, "quality")
+    assert sum(map(len, before.values())) == 3
+    capsys.readouterr()
+    assert sort(workspace, "quality", "--min-score", 100, "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["summary"]["withdrawn"] == 3
+    assert not (workspace / "sorted").exists()
+    page = json.loads((workspace / "reports/sort_quality.json").read_text("utf-8"))
+    assert page["pictures"] == [] and len(page["left_out"]) == 3
+    assert sort(workspace, "--undo", "last") == 0
+    assert placed(workspace, "quality") == before
+
+
+def test_what_was_moved_goes_back_to_its_place_below_the_lowest_score(workspace: Path) -> None:
+    files = {path: path.read_bytes() for path in (workspace / "images").rglob("*.jpg")}
+    assert sort(workspace, "quality", "--mode", "move") == 0
+    assert not list((workspace / "images").rglob("*.jpg"))
+    assert sort(workspace, "quality", "--mode", "move", "--min-score", 100) == 0
+    assert {path: path.read_bytes() for path in (workspace / "images").rglob("*.jpg")} == files
+    assert not (workspace / "sorted").exists()
+    assert as_rows(workspace / "gleaner.db", "SELECT count(*) FROM files WHERE path LIKE 'images/%'") == [(3,)]
+
+
+def test_a_changed_copy_is_somebodys_work_and_stays(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sort(workspace, "quality") == 0
+    changed = next(workspace.glob("sorted/quality/*/wide.jpg"))
+    drawing(9, 64, 64).save(changed)
+    capsys.readouterr()
+    assert sort(workspace, "quality", "--min-score", 100, "--json") == 0
+    told = json.loads(capsys.readouterr().out)["summary"]
+    assert (told["withdrawn"], told["changed_copies_left"]) == (2, 1)
+    assert changed.exists() and not list(workspace.glob("sorted/quality/*/even.jpg"))
+
+
+def test_a_copy_of_what_a_file_held_before_leaves_and_one_whose_original_was_deleted_stays(
+    folder: Path, workspace: Path
+) -> None:
+    assert sort(workspace, "orientation", folder) == 0
+    first = placed(workspace, "orientation")["landscape"]
+    drawing(77, 320, 200).save(folder / "a/same.jpg", quality=92)
+    (folder / "b/deep/er/x_resized.jpg").unlink()
+    assert sort(workspace, "orientation", folder) == 0
+    assert len(placed(workspace, "orientation")["landscape"]) == len(first)
+    assert len(list(workspace.glob("quarantine/*/sorted/orientation/landscape/*.jpg"))) == 1
+    sizes = {Image.open(path).size for path in (workspace / "sorted/orientation/landscape").glob("same*.jpg")}
+    assert sizes == {(320, 200), (300, 200)}

@@ -86,6 +86,21 @@ def runs_with_planned_actions(db: Database, step: str) -> list[int]:
     return [int(row["id"]) for row in rows]
 
 
+def quarantined_sources(db: Database, quarantine: str) -> Iterator[str]:
+    """Where the files lay that any step moved into the quarantine (its name with a closing slash)."""
+    last = 0
+    while True:
+        rows = db.rows(
+            "SELECT id, source FROM actions WHERE id > ? AND kind = 'move' AND state = 'done'"
+            " AND substr(target, 1, ?) = ? ORDER BY id LIMIT ?",
+            (last, len(quarantine), quarantine, BATCH * 4),
+        )
+        yield from (row["source"] for row in rows)
+        if len(rows) < BATCH * 4:
+            return
+        last = int(rows[-1]["id"])
+
+
 def follow_file(db: Database, sha256: str, old: str, new: str, state: str) -> None:
     """The row of a moved file follows it to its new place."""
     db.execute(

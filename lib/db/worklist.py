@@ -24,6 +24,7 @@ CREATE TABLE items (
     label TEXT NOT NULL DEFAULT '', score REAL, reason TEXT NOT NULL DEFAULT '',
     kind TEXT NOT NULL DEFAULT '', target TEXT NOT NULL DEFAULT '');
 CREATE INDEX items_by_sha256 ON items (sha256);
+CREATE INDEX items_by_path ON items (path);
 CREATE INDEX items_by_state ON items (state, place);
 CREATE TABLE todo (
     id INTEGER PRIMARY KEY, path TEXT NOT NULL UNIQUE, sha256 TEXT NOT NULL, missing TEXT NOT NULL);
@@ -35,6 +36,10 @@ CREATE TABLE placements (
     target TEXT PRIMARY KEY, origin TEXT NOT NULL, sha256 TEXT NOT NULL, kind TEXT NOT NULL,
     taken INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
 CREATE INDEX placements_by_sha256 ON placements (sha256);
+CREATE TABLE away (path TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE withdrawn (
+    place TEXT PRIMARY KEY, target TEXT NOT NULL, sha256 TEXT NOT NULL, bytes INTEGER NOT NULL,
+    reason TEXT NOT NULL) WITHOUT ROWID;
 """
 
 
@@ -199,6 +204,21 @@ class Worklist:
             yield from ((row["place"], row["reason"], row["score"]) for row in rows)
             last = rows[-1]["place"]
 
+    def withdrawn(self) -> Iterator[sqlite3.Row]:
+        """(place, target, sha256, bytes, reason) of files that are taken out again, by place."""
+        last = ""
+        sql = "SELECT place, target, sha256, bytes, reason FROM withdrawn WHERE place > ? ORDER BY place LIMIT ?"
+        while rows := self.db.rows(sql, (last, PAGE)):
+            yield from rows
+            last = rows[-1]["place"]
+
+    def count_withdrawn(self) -> int:
+        return int(self.db.value("SELECT count(*) FROM withdrawn"))
+
+    def has_path(self, path: str) -> bool:
+        """Whether this run found a file there."""
+        return self.db.row("SELECT 1 FROM items WHERE path = ? LIMIT 1", (path,)) is not None
+
     def places(self, contents: Sequence[str]) -> dict[str, str]:
         """Where one file of each content lies when the plan has been carried out."""
         sql = "SELECT iif(target = '', place, target) AS place FROM items WHERE sha256 = ? ORDER BY id LIMIT 1"
@@ -225,6 +245,27 @@ def lift(db: Database, target: str) -> sqlite3.Row | None:
     if row is not None:
         db.execute("DELETE FROM placements WHERE target = ?", (target,))
     return row
+
+
+def withdraw(db: Database, place: str, target: str, sha256: str, size: int, reason: str) -> None:
+    """Plans that a sorted file goes to `target`."""
+    db.execute(
+        "INSERT OR REPLACE INTO withdrawn (place, target, sha256, bytes, reason) VALUES (?, ?, ?, ?, ?)",
+        (place, target, sha256, size, reason),
+    )
+
+
+def note_away(db: Database, paths: Iterable[str]) -> None:
+    """Remembers which paths' files are in the quarantine."""
+    db.executemany("INSERT OR IGNORE INTO away (path) VALUES (?)", ((path,) for path in paths))
+
+
+def is_away(db: Database, path: str) -> bool:
+    return db.row("SELECT 1 FROM away WHERE path = ?", (path,)) is not None
+
+
+def placement_at(db: Database, target: str) -> sqlite3.Row | None:
+    return db.row("SELECT target, origin, sha256, kind FROM placements WHERE target = ?", (target,))
 
 
 def take(db: Database, target: str) -> None:
