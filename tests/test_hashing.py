@@ -14,9 +14,10 @@ from support import drawing
 
 from lib.dedup.confirm import compare
 from lib.hashing import dct
+from lib.hashing.blocked import COLUMNS, gathered
 from lib.hashing.buffers import Buffers, read_buffers
 from lib.hashing.detail import real_share
-from lib.hashing.hamming import COLUMNS, collapse, distance, self_join, to_words
+from lib.hashing.hamming import GATHER_FROM, collapse, cross_join, distance, self_join, to_words
 from lib.hashing.kinds import HashChoice
 from lib.hashing.pixels import pixel_digest
 
@@ -161,6 +162,49 @@ def test_the_join_equals_brute_force(count: int, radius: int, width: int):
     assert count < 17 or expected, "the case compares nothing"
 
 
+def brute_force(rows: np.ndarray, others: np.ndarray, radius: int) -> set[tuple[int, int, int]]:
+    apart = np.stack([np.bitwise_count(others ^ row).sum(axis=1) for row in rows])
+    return {(int(i), int(j), int(apart[i, j])) for i, j in zip(*np.nonzero(apart <= radius), strict=True)}
+
+
+def copies(families: int, each: int, width: int, bits: int) -> np.ndarray:
+    """Hashes in families: every member differs from the first in at most `bits` bits."""
+    luck = np.random.default_rng(7)
+    heads = luck.integers(0, 2**63, (families, width), dtype=np.uint64)
+    made = np.repeat(heads, each, axis=0)
+    for row in made:
+        for place in luck.integers(0, 64 * width, luck.integers(0, bits + 1)).tolist():
+            row[place // 64] ^= np.uint64(1 << (place % 64))
+    return luck.permutation(made)
+
+
+@pytest.mark.parametrize(
+    ("families", "each", "width", "bits", "radius"),
+    [
+        (40, 12, 4, 40, 64),
+        (40, 12, 4, 90, 64),
+        (480, 1, 4, 40, 64),
+        (3, 90, 1, 9, 8),
+        (20, 20, 16, 60, 128),
+        (1, 300, 4, 1, 0),
+    ],
+)
+def test_copies_that_lie_together_are_met_like_any_others(families: int, each: int, width: int, bits: int, radius: int):
+    others = copies(families, each, width, bits)
+    rows = np.concatenate([copies(families, each, width, radius), others, others[:5] ^ np.uint64(2**64 - 1)] * 2)
+    assert len(rows) >= GATHER_FROM * len(others), "the copies are not gathered"
+    blocks = [tuple(part.tolist() for part in block) for block in cross_join(rows, others, radius)]
+    found = [pair for block in blocks for pair in zip(*block, strict=True)]
+    assert len(found) == len(set(found)), "a pair came twice"
+    assert set(found) == brute_force(rows, others, radius) and found
+
+
+def test_a_head_stands_for_all_its_copies():
+    heads = gathered(np.ascontiguousarray(copies(10, 30, 4, 20).T))
+    assert heads is not None and len(heads.heads) == 10 and sorted(heads.members.tolist()) == list(range(300))
+    assert gathered(np.ascontiguousarray(copies(300, 1, 4, 20).T)) is None, "strangers have nothing to gather round"
+
+
 def test_equal_hashes_become_one():
     hashes = np.random.default_rng(4).integers(0, 256, (5, 32), dtype=np.uint8)
     rows = hashes[[0, 1, 0, 2, 0, 1]]
@@ -215,6 +259,22 @@ def test_an_opaque_alpha_channel_changes_nothing(tmp_path: Path):
     one = saved(drawing(3), tmp_path / "a.png")
     other = saved(drawing(3).convert("RGBA"), tmp_path / "b.png")
     assert read_buffers(one) == read_buffers(other)
+
+
+def test_a_palette_has_a_ground_only_where_one_of_its_colours_is_clear(tmp_path: Path):
+    plain = drawing(3).quantize(64)
+    shown = saved(plain, tmp_path / "a.png")
+    clear = saved(plain, tmp_path / "b.png", transparency=int(np.asarray(plain)[0, 0]))
+    assert [len(buffers_of(path).greys) for path in (shown, clear)] == [1, 2]
+
+
+def test_a_grey_picture_has_the_grey_of_its_coloured_twin(tmp_path: Path):
+    for ending in ("png", "jpg"):
+        grey = saved(drawing(3).convert("L"), tmp_path / f"a.{ending}")
+        coloured = saved(drawing(3).convert("L").convert("RGB"), tmp_path / f"b.{ending}")
+        one, other = buffers_of(grey), buffers_of(coloured)
+        assert np.abs(one.greys.astype(int) - other.greys).max() <= 2
+        assert (one.chroma == 128).all() and np.abs(other.chroma.astype(int) - 128).max() <= 1
 
 
 def test_animations_are_told_apart_by_a_later_frame(tmp_path: Path):

@@ -20,6 +20,7 @@ VIEWS_VERSION = 2
 # Thirty-six views of each picture against all others: beyond this many pictures only the turns are searched for.
 WINDOWS_UP_TO = 200_000
 BLOCK = 4_096  # pictures whose views are compared at once
+AT_ONCE = 64  # pictures whose views are computed together: what is in between stays in the processor's cache
 _WIDTH = dct.BITS // 8
 
 
@@ -94,8 +95,8 @@ class _Search:
 
     def measure(self, contents: list[str], load: Callable[[Sequence[str]], list[Buffers]]) -> None:
         """The views of the new pictures."""
-        for start in range(0, len(contents), 256):
-            read = load(contents[start : start + 256])
+        for start in range(0, len(contents), AT_ONCE):
+            read = load(contents[start : start + AT_ONCE])
             greys = np.stack([buffers.greys[0] for buffers in read])
             self.views[start : start + len(read)] = views.view_hashes(greys, [buffers.box for buffers in read])
 

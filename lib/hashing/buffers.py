@@ -19,10 +19,12 @@ _CHROMA_BYTES = 2 * CHROMA_SIDE * CHROMA_SIDE
 _HEAD_BYTES = 8 + 4  # width, height; the box inside the borders
 _BLACK = (0, 0, 0)
 _WHITE = (255, 255, 255)
-TRANSPARENT_MODES = frozenset({"RGBA", "LA", "PA", "RGBa", "La", "P"})
+ALPHA_MODES = frozenset({"RGBA", "LA", "PA", "RGBa", "La"})
+OPAQUE = 255
+NO_COLOUR = 128  # of Cb and Cr
 
 # Another decoder gives slightly other pixels, so a cache made with it must not be mixed with a new one.
-VERSION = f"2 pillow {'.'.join(pillow_version.split('.')[:2])} jpeg {features.version('jpg')}"
+VERSION = f"3 pillow {'.'.join(pillow_version.split('.')[:2])} jpeg {features.version('jpg')}"
 
 
 @dataclass(frozen=True)
@@ -59,25 +61,25 @@ class Buffers:
 def read_buffers(path: Path | str) -> bytes:
     """The buffers of a picture file, packed; a module-level function so that workers can run it.
 
-    Raises lib.decode.DecodeError.
+    The file is opened and decoded once, whatever it is looked at for. Raises lib.decode.DecodeError.
     """
-    path = Path(path)
-    with opened(path) as image:
+    with opened(Path(path)) as image:
         header = header_of(image)
         with codec_boundary():
             grey, chroma, box = _measured(_reduced(image, header, _WHITE), header.orientation)
-    views = [grey]
-    if header.mode in TRANSPARENT_MODES:
-        on_black = _view(path, _BLACK, 0)
-        views += [] if np.array_equal(on_black, grey) else [on_black]
-    if header.frames > 1:
-        views.append(_view(path, _WHITE, header.frames // 2))
+            views = [grey]
+            if _shows_the_ground(image):
+                on_black = _measured(_reduced(image, header, _BLACK), header.orientation)[0]
+                views += [] if np.array_equal(on_black, grey) else [on_black]
+            if header.frames > 1:
+                image.seek(header.frames // 2)
+                views.append(_measured(_reduced(image, header, _WHITE), header.orientation)[0])
     width, height = header.upright_size
     return Buffers(np.stack(views), chroma, width, height, box).to_bytes()
 
 
 def _reduced(image: Image.Image, header: Header, background: tuple[int, int, int]) -> Image.Image:
-    """The picture in YCbCr as stored (not yet upright), its long side 256 to 511 pixels where it has so many.
+    """The picture in YCbCr or L as stored (not yet upright), its long side 256 to 511 pixels where it has so many.
 
     A JPEG is decoded at the smallest scale that leaves these, without the way to RGB and back.
     """
@@ -87,22 +89,33 @@ def _reduced(image: Image.Image, header: Header, background: tuple[int, int, int
         mode = {"RGB": "YCbCr", "YCbCr": "YCbCr", "L": "L"}.get(image.mode)
         if mode:
             image.draft(mode, (max(1, int(header.width * scale)), max(1, int(header.height * scale))))
-    ready = image if image.mode in ("YCbCr", "L") and "transparency" not in image.info else flattened(image, background)
+    plain = image.mode in ("YCbCr", "L", "RGB") and "transparency" not in image.info
+    ready = image if plain else flattened(image, background)
     factor = max(ready.size) // LONG_SIDE
     if factor > 1:
         ready = ready.reduce(min(factor, *ready.size))
-    return ready if ready.mode == "YCbCr" else ready.convert("RGB").convert("YCbCr")
+    return ready if ready.mode in ("YCbCr", "L") else ready.convert("YCbCr")
+
+
+def _shows_the_ground(image: Image.Image) -> bool:
+    """Whether a loaded picture has places through which its background is seen."""
+    if "transparency" in image.info:
+        return True
+    return image.mode in ALPHA_MODES and image.getchannel(image.getbands()[-1]).getextrema()[0] != OPAQUE
 
 
 def _measured(small: Image.Image, orientation: int) -> tuple[np.ndarray, np.ndarray, tuple[int, int, int, int]]:
-    """(grey, chroma, box) of a reduced YCbCr picture, turned upright."""
-    box = trimmed_box(np.asarray(small.getchannel(0)))
-    square = np.asarray(small.resize((SIDE, SIDE), Image.Resampling.LANCZOS, reducing_gap=1.5))
-    square = upright(square, orientation)
-    step = SIDE // CHROMA_SIDE
-    coarse = square[:, :, 1:].reshape(CHROMA_SIDE, step, CHROMA_SIDE, step, 2).mean(axis=(1, 3))
-    chroma = np.ascontiguousarray((coarse + 0.5).astype(np.uint8).transpose(2, 0, 1))
-    return np.ascontiguousarray(square[:, :, 0]), chroma, _upright_box(box, orientation)
+    """(grey, chroma, box) of a reduced picture, turned upright."""
+    plain = small.mode == "L"
+    box = trimmed_box(np.asarray(small if plain else small.getchannel(0)))
+    square = small.resize((SIDE, SIDE), Image.Resampling.LANCZOS, reducing_gap=1.5)
+    grey = np.asarray(square if plain else square.getchannel(0))
+    if plain:
+        chroma = np.full((2, CHROMA_SIDE, CHROMA_SIDE), NO_COLOUR, np.uint8)
+    else:
+        coarse = np.asarray(square.reduce(SIDE // CHROMA_SIDE))
+        chroma = np.ascontiguousarray(upright(coarse, orientation)[:, :, 1:].transpose(2, 0, 1))
+    return np.ascontiguousarray(upright(grey, orientation)), chroma, _upright_box(box, orientation)
 
 
 def upright(stored: np.ndarray, orientation: int) -> np.ndarray:
@@ -123,13 +136,3 @@ def _upright_box(box: tuple[int, int, int, int], orientation: int) -> tuple[int,
     mask[top : bottom + 1, left : right + 1] = True
     rows, columns = (np.nonzero(upright(mask, orientation).any(axis=axis))[0] for axis in (1, 0))
     return int(columns[0]), int(rows[0]), int(columns[-1]), int(rows[-1])
-
-
-def _view(path: Path, background: tuple[int, int, int], frame: int) -> np.ndarray:
-    """The grey buffer on another background, or of another frame."""
-    with opened(path) as image:
-        header = header_of(image)
-        with codec_boundary():
-            if frame:
-                image.seek(frame)
-            return _measured(_reduced(image, header, background), header.orientation)[0]

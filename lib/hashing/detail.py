@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -39,10 +40,8 @@ def spectrum_edge(grey: np.ndarray) -> float:
     side = min(grey.shape)
     if side < 48:  # too few frequencies to tell
         return 1.0
-    power = _power(grey[:side, :side])
-    steps = np.minimum(np.arange(side), side - np.arange(side))[:, None] * 2.0 / side
-    radius = np.maximum(steps, np.arange(side // 2 + 1)[None, :] * 2.0 / side)
-    levels = np.array([power[(radius >= r) & (radius < r + 0.1)].mean() for r in _RINGS])
+    power = _power(grey[:side, :side]).ravel()
+    levels = np.array([power[ring].mean() for ring in _rings(side)])
     levels = levels - NOISE * levels[-2:].min()
     fall = np.log10(np.maximum(levels, 1e-12)) - np.log10(max(float(levels[0]), 1e-12))
     below = np.nonzero(fall < EMPTY_BELOW)[0]
@@ -52,11 +51,25 @@ def spectrum_edge(grey: np.ndarray) -> float:
     return float(np.interp(-EMPTY_BELOW, [-fall[k - 1], -fall[k]], [_RINGS[k - 1], _RINGS[k]]))
 
 
+@lru_cache(maxsize=8)
+def _rings(side: int) -> list[np.ndarray]:
+    """The places in a flattened half spectrum of `side` rows where each ring's frequencies are: int64 each."""
+    steps = np.minimum(np.arange(side), side - np.arange(side))[:, None] * 2.0 / side
+    radius = np.maximum(steps, np.arange(side // 2 + 1)[None, :] * 2.0 / side).ravel()
+    return [np.nonzero((radius >= r) & (radius < r + 0.1))[0] for r in _RINGS]
+
+
 def _power(grey: np.ndarray) -> np.ndarray:
-    window = np.hanning(len(grey)).astype(np.float32)
+    window = _window(len(grey))
     values = grey.astype(np.float32)
-    values = (values - values.mean()) * window[:, None] * window[None, :]
+    values = (values - values.mean()) * window
     return np.abs(np.fft.rfft2(values)) ** 2
+
+
+@lru_cache(maxsize=8)
+def _window(side: int) -> np.ndarray:
+    window = np.hanning(side).astype(np.float32)
+    return window[:, None] * window[None, :]
 
 
 def _middle(path: Path) -> np.ndarray:

@@ -15,16 +15,13 @@ from typing import Any
 
 import numpy as np
 
-# Blocks of 16 by 4096 distances stay in the processor's second-level cache; that is worth a factor of three over
-# whole rows.
-ROWS = 16
-COLUMNS = 4096
-LARGE = 400_000_000  # pairs; NumPy takes 1.5 s for these, which is what loading the compiled kernel costs
+from lib.hashing.blocked import COLUMNS, Pairs, gathered, numpy_kernel
+
+LARGE = 300_000_000  # pairs; NumPy takes a second for these, which is what loading the compiled kernel costs
 STRIP = 1 << 16  # rows of one task of a thread
+GATHER_FROM = 4  # rows a column: from then on it is worth knowing which columns lie together
 
 log = logging.getLogger("gleaner.dedup")
-
-Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def to_words(hashes: np.ndarray) -> np.ndarray:
@@ -63,12 +60,16 @@ def cross_join(rows: np.ndarray, others: np.ndarray, radius: int, workers: int =
     """Pairs of a row of one uint64 array and a row of the other, both of shape (…, w), within `radius` bits."""
     kernel = _kernel(len(rows) * len(others))
     columns = np.ascontiguousarray(others.T)
-    strips = ((top, bottom, *span) for top, bottom in _spans(len(rows), STRIP) for span in _spans(len(others), COLUMNS))
+    parts = [(left, np.ascontiguousarray(columns[:, left:right])) for left, right in _spans(len(others), COLUMNS)]
+    gather = kernel is numpy_kernel and len(rows) >= GATHER_FROM * len(others)
+    heads = [gathered(part) if gather else None for _, part in parts]
 
-    def one(top: int, bottom: int, left: int, right: int) -> list[Pairs]:
-        i, j, apart = kernel(rows[top:bottom], columns[:, left:right], radius)
+    def one(top: int, bottom: int, number: int) -> list[Pairs]:
+        (left, part), head, strip = parts[number], heads[number], rows[top:bottom]
+        i, j, apart = head.join(strip, radius) if head else kernel(strip, part, radius)
         return [(i + top, j + left, apart)] if len(i) else []
 
+    strips = ((*strip, number) for strip in _spans(len(rows), STRIP) for number in range(len(parts)))
     yield from _spread(one, strips, workers)
 
 
@@ -113,32 +114,3 @@ def _kernel(pairs: int) -> Callable[[np.ndarray, np.ndarray, int], Pairs]:
         log.warning("numba cannot be used (%s): the search takes some twenty times as long", error)
         return numpy_kernel
     return compiled_kernel
-
-
-def numpy_kernel(rows: np.ndarray, columns: np.ndarray, radius: int) -> Pairs:
-    """uint64 of shapes (n, w) and (w, m) -> (i, j, distance) of the pairs within the radius."""
-    width = columns.shape[1]
-    mixed = np.empty((ROWS, width), np.uint64)
-    ones = np.empty((ROWS, width), np.uint8)
-    total = np.empty((ROWS, width), np.uint16)
-    found: list[Pairs] = []
-    for top in range(0, len(rows), ROWS):
-        height = min(ROWS, len(rows) - top)
-        _count_bits(rows[top : top + height], columns, mixed[:height], ones[:height], total[:height])
-        near = total[:height] <= radius
-        if near.any():
-            row, column = np.nonzero(near)
-            found.append((row + top, column, total[row, column]))
-    if not found:
-        return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.uint16)
-    return tuple(np.concatenate(part) for part in zip(*found, strict=True))  # type: ignore[return-value]
-
-
-def _count_bits(rows: np.ndarray, columns: np.ndarray, mixed: np.ndarray, ones: np.ndarray, total: np.ndarray) -> None:
-    for word, column in enumerate(columns):
-        np.bitwise_xor(rows[:, word, None], column[None, :], out=mixed)
-        np.bitwise_count(mixed, out=ones)
-        if word == 0:
-            np.copyto(total, ones)
-        else:
-            np.add(total, ones, out=total)

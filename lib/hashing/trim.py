@@ -44,5 +44,5 @@ def _run(lines: np.ndarray) -> int:
     if high - low > TOLERANCE:
         return 0  # where most pictures end
     level = (low + high) / 2
-    apart = np.abs(lines - level).max(axis=1) > TOLERANCE
+    apart = (lines.max(axis=1) > level + TOLERANCE) | (lines.min(axis=1) < level - TOLERANCE)
     return int(apart.argmax()) if apart.any() else len(lines)

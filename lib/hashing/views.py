@@ -7,6 +7,7 @@ where it has a border), so that the search stays a plain comparison of hashes.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -80,17 +81,29 @@ def view(number: int, box: tuple[int, int, int, int]) -> View:
 
 def tilted(greys: np.ndarray, degrees: float) -> np.ndarray:
     """uint8 or float of shape (…, 64, 64) -> float32, turned about the middle; beyond the edge its pixels go on."""
+    corner, right, low = _turned_places(degrees)
+    # Pictures along the last axis: a pixel of all of them is then one piece of memory.
+    values = np.ascontiguousarray(greys.reshape(-1, dct.SIDE**2).T, np.float32)
+    upper = values[corner] * (1 - right) + values[corner + 1] * right
+    lower = values[corner + dct.SIDE] * (1 - right) + values[corner + dct.SIDE + 1] * right
+    return np.ascontiguousarray((upper * (1 - low) + lower * low).T).reshape(greys.shape)
+
+
+@lru_cache(maxsize=len(TILTS))
+def _turned_places(degrees: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where each pixel of a turned picture comes from: the number of the pixel above and left of it, int64 of shape
+    (4096,), and how far right and below of that one it lies, float32 of shape (4096, 1)."""
     angle = np.deg2rad(degrees)
     middle = (dct.SIDE - 1) / 2
     rows, columns = np.mgrid[: dct.SIDE, : dct.SIDE] - middle
     across = np.clip(np.cos(angle) * columns - np.sin(angle) * rows + middle, 0, dct.SIDE - 1.001)
     down = np.clip(np.sin(angle) * columns + np.cos(angle) * rows + middle, 0, dct.SIDE - 1.001)
     x, y = across.astype(np.int64), down.astype(np.int64)
-    right, low = (across - x).astype(np.float32), (down - y).astype(np.float32)
-    values = greys.astype(np.float32)
-    upper = values[..., y, x] * (1 - right) + values[..., y, x + 1] * right
-    lower = values[..., y + 1, x] * (1 - right) + values[..., y + 1, x + 1] * right
-    return upper * (1 - low) + lower * low
+    return (y * dct.SIDE + x).ravel(), _as_column(across - x), _as_column(down - y)
+
+
+def _as_column(values: np.ndarray) -> np.ndarray:
+    return values.astype(np.float32).reshape(-1, 1)
 
 
 def as_shares(box: tuple[int, int, int, int]) -> Box:
