@@ -28,6 +28,7 @@ from lib.pictures import PictureFile, folder_pictures
 from lib.plain_files import Unread
 from lib.progress import BarFactory, no_bar
 from lib.records import ParsedPage
+from lib.sentences import counted
 from lib.sidecars import Sidecars, sidecar_record
 from lib.times import utc_now
 from lib.workspace import Workspace
@@ -69,6 +70,8 @@ def import_folder(
             totals.add(_save(db, workspace, number, batch, sidecars))
         if stopping():
             break
+    if sidecars.broken:
+        log.warning("%s could not be read", counted(sidecars.broken, "sidecar"))
     return totals
 
 

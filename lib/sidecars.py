@@ -47,20 +47,57 @@ _NAMES_OF_PEOPLE = ("name", "nick", "username", "title", "id")
 
 
 class Sidecars:
-    """Finds what is written beside pictures; a folder's `metadata.jsonl` is read once and kept while it is needed."""
+    """Finds what is written beside pictures; a folder's `metadata.jsonl` is read once and kept while it is needed.
+
+    `broken` counts the files that could not be read or are no JSON.
+    """
 
     def __init__(self) -> None:
         self.folder: Path | None = None
         self.listed: dict[str, Mapping[str, Any]] = {}
+        self.broken = 0
 
     def of(self, picture: Path) -> Mapping[str, Any]:
         """The facts of a picture under the keys of the sidecar; empty where there is none or it cannot be read."""
         if picture.parent != self.folder:
-            self.folder, self.listed = picture.parent, _read_metadata(picture.parent / METADATA)
+            self.folder, self.listed = picture.parent, self._read_metadata(picture.parent / METADATA)
         for path in (picture.with_name(picture.name + ".json"), picture.with_suffix(".json")):
-            if found := _read(path):
+            if found := self._read(path):
                 return found
         return self.listed.get(picture.name, {})
+
+    def _read(self, path: Path) -> Mapping[str, Any]:
+        try:
+            if not path.is_file() or path.stat().st_size > LARGEST:
+                return {}
+            value = orjson.loads(path.read_bytes())
+        except (OSError, orjson.JSONDecodeError):
+            self.broken += 1
+            return {}
+        if isinstance(value, list):  # gallery-dl's --dump-json: the facts stand last
+            value = next((entry for entry in reversed(value) if isinstance(entry, dict)), None)
+        return mapping(value)
+
+    def _read_metadata(self, path: Path) -> dict[str, Mapping[str, Any]]:
+        found: dict[str, Mapping[str, Any]] = {}
+        if not path.is_file():
+            return found
+        try:
+            with path.open("rb") as lines:
+                for line in filter(bytes.strip, lines):
+                    row = self._row(line)
+                    if name := text(row.get("file_name")):
+                        found[name] = row
+        except OSError:
+            self.broken += 1
+        return found
+
+    def _row(self, line: bytes) -> Mapping[str, Any]:
+        try:
+            return mapping(orjson.loads(line))
+        except orjson.JSONDecodeError:
+            self.broken += 1
+            return {}
 
 
 def sidecar_record(engine_id: str, rank: int, facts: Mapping[str, Any], name: str = "") -> ImageRecord:
@@ -110,30 +147,3 @@ def _link(value: Any) -> str:
     """A web address; a name of a site or a path is none."""
     found = address(value)
     return found if found.startswith(("http://", "https://")) else ""
-
-
-def _read(path: Path) -> Mapping[str, Any]:
-    try:
-        if not path.is_file() or path.stat().st_size > LARGEST:
-            return {}
-        value = orjson.loads(path.read_bytes())
-    except (OSError, orjson.JSONDecodeError):
-        return {}
-    if isinstance(value, list):  # gallery-dl's --dump-json: the facts stand last
-        value = next((entry for entry in reversed(value) if isinstance(entry, dict)), None)
-    return mapping(value)
-
-
-def _read_metadata(path: Path) -> dict[str, Mapping[str, Any]]:
-    found: dict[str, Mapping[str, Any]] = {}
-    if not path.is_file():
-        return found
-    with path.open("rb") as lines:
-        for line in lines:
-            try:
-                row = mapping(orjson.loads(line))
-            except orjson.JSONDecodeError:
-                continue
-            if name := text(row.get("file_name")):
-                found[name] = row
-    return found

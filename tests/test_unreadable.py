@@ -147,3 +147,33 @@ def test_what_is_no_plain_file_stops_nothing(tmp_path: Path, kind: str, capsys: 
     assert found["failed"] == (0 if kind == "name" else 1)
     found = counts(capsys, root, "--check", "--repair")
     assert found.get("not_a_picture", 0) + found.get("unreadable", 0) == 1
+
+
+def test_a_folder_whose_name_is_no_text_is_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photos = tmp_path / os.fsdecode(b"ph\xe9tos")
+    photos.mkdir()
+    drawing(1).save(photos / "a.png")
+    found = counts(capsys, tmp_path / "ws", "--import-folder", photos)
+    assert found["failed_unreadable_file"] == 1 and found["new_pictures"] == 0
+
+
+def test_sidecars_that_hold_nothing_usable_stop_no_picture(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Facts that may not be read, and facts that are none: the picture comes in with what is known."""
+    photos = place / "photos"
+    photos.mkdir()
+    for number, name in enumerate("abc"):
+        drawing(number).save(photos / f"{name}.png")
+    (photos / "a.png.json").write_bytes(b"[" * 100_000)
+    (photos / "b.json").write_bytes(b'{"title": "\\ud800", "url": 7, "tags": [[[]]], "width": 1e999}')
+    (photos / "c.json").write_text('{"title": "C"}')
+    (photos / "metadata.jsonl").write_text('{"file_name": "a.png", "title": "A"}\n')
+    for name in ("metadata.jsonl", "c.json"):
+        (photos / name).chmod(0)
+    photos.chmod(0o755)
+    with somebody():
+        assert ingest.main(["--import-folder", str(photos), "--workspace", str(place / "ws"), "--json"]) == 0
+    said = capsys.readouterr()
+    found = json.loads(said.out)["counts"]
+    assert (found["files"], found["failed"], found["new_pictures"]) == (3, 0, 3)
+    assert "4 sidecars could not be read" in said.err  # two that are no JSON, two that may not be read
+    assert as_rows(place / "ws/gleaner.db", "SELECT title FROM images ORDER BY title") == [("a",), ("b",), ("c",)]
