@@ -11,10 +11,12 @@ from lib import actions
 from lib.db import Database, claims, wishes
 from lib.db import downloads as table
 from lib.db.superseded import forget_undone
+from lib.downloading import parts
 from lib.downloading.crew import divide, run_crew
+from lib.downloading.names import PARTS
 from lib.downloading.options import Options
 from lib.downloading.retire import retire
-from lib.downloading.sweep import find_orphans, release_dead, remove_parts_folder, remove_stale_parts
+from lib.downloading.sweep import find_orphans, release_dead, remove_parts_folder
 from lib.downloading.tally import Tally
 from lib.errors import UsageError
 from lib.progress import BarFactory, no_bar
@@ -172,7 +174,8 @@ def download(
     started = time.monotonic()
     claims.prepare(db)
     release_dead(db)
-    remove_stale_parts(workspace)
+    parts.settle(workspace.images / PARTS)
+    remove_parts_folder(workspace)
     _prepare(db, options)
     due = sum(claims.count_pending(db, options.scope, wish)[0] for wish in options.sources)
     report = Report()
@@ -182,9 +185,9 @@ def download(
         orphans = {} if table.last_run_was_clean(db, run_id) else find_orphans(db, workspace)
         with bar(min(due, options.limit or due), "Downloading", "file") as progress:
             try:
-                parts = divide(options, due)
-                if len(parts) > 1:
-                    report.tally = run_crew(workspace, run_id, parts, orphans, stopping, progress)
+                shares = divide(options, due)
+                if len(shares) > 1:
+                    report.tally = run_crew(workspace, run_id, shares, orphans, stopping, progress)
                 else:
                     # Late: a crew's parent has no use for what an engine loads.
                     from lib.downloading.engine import Engine

@@ -16,6 +16,7 @@ from email.utils import formatdate
 
 from aiohttp import web
 from PIL import Image
+from support import PATIENCE
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -83,15 +84,17 @@ class Site:
     def __init__(self) -> None:
         self.asked: Counter[str] = Counter()
         self.headers: dict[str, dict[str, str]] = {}
-        self.first_asked: dict[str, float] = {}
         self.peers: set[tuple[str, int]] = set()
         self.at_once = self.most_at_once = 0
         self.url = self.raw_url = ""
         self.slow = 0.0
+        self.held = False  # good pictures are asked for and not served
         self.version = 0  # of what `tagged` and `broken` serve
         self.changes = 0  # how much newer `broken` is after each cut
         self.part = 3 << 20
         self.lie = False
+        self.hold = 0.0  # seconds that `broken` waits before it ends
+        self.undated = True  # `broken` has an entity tag and no date
         self.ranges: list[int] = []
         self.robots: str | int | None = None  # the text of robots.txt, or a status
         self.robots_asked: Counter[str] = Counter()
@@ -164,6 +167,8 @@ def handlers(site: Site) -> dict[str, Handler]:
         site.at_once += 1
         site.most_at_once = max(site.most_at_once, site.at_once)
         await asyncio.sleep(site.slow)
+        while site.held:
+            await asyncio.sleep(0.01)
         site.at_once -= 1
         number = _number(request)
         return web.Response(body=jpeg(number), content_type="image/jpeg", headers={"ETag": f'"{number}"'})
@@ -185,6 +190,11 @@ def handlers(site: Site) -> dict[str, Handler]:
     async def silent(request: web.Request) -> web.StreamResponse:
         await asyncio.sleep(30)
         return web.Response()
+
+    async def after(request: web.Request) -> web.StreamResponse:
+        while sum(path.startswith("/good/") for path in site.asked) < 6:
+            await asyncio.sleep(0.01)
+        return await good(request)
 
     async def referer(request: web.Request) -> web.StreamResponse:
         if request.headers.get("Referer", "") != request.query.get("want", ""):
@@ -213,7 +223,7 @@ def handlers(site: Site) -> dict[str, Handler]:
     async def broken(request: web.Request) -> web.StreamResponse:
         """Six megabytes whose transfer ends after `site.part` bytes; a range is served as far again."""
         whole = jpeg(_number(request)) + bytes(6 << 20)
-        tag = f'"{len(whole)}-{site.version}"'
+        tag = f'"{len(whole)}-{site.version}"' if site.undated else formatdate(1e9 + site.version, usegmt=True)
         start = 0
         wanted = request.headers.get("Range", "")
         if wanted and request.headers.get("If-Range") == tag:
@@ -221,7 +231,8 @@ def handlers(site: Site) -> dict[str, Handler]:
         site.ranges.append(start)
         status = 206 if start else 200
         shown = start + 1 if site.lie and start else start
-        headers = {"Content-Type": "image/jpeg", "ETag": tag, "Accept-Ranges": "bytes"}
+        version = {"ETag": tag} if site.undated else {"Last-Modified": tag}
+        headers = {"Content-Type": "image/jpeg", "Accept-Ranges": "bytes", **version}
         headers["Content-Length"] = str(len(whole) - start)
         if start:
             headers["Content-Range"] = f"bytes {shown}-{len(whole) - 1}/{len(whole)}"
@@ -229,6 +240,7 @@ def handlers(site: Site) -> dict[str, Handler]:
         await response.prepare(request)
         await response.write(whole[start : start + site.part])
         if start + site.part < len(whole):
+            await asyncio.sleep(site.hold)
             site.version += site.changes
             request.transport.close()
         return response
@@ -261,6 +273,7 @@ def handlers(site: Site) -> dict[str, Handler]:
         "huge": huge,
         "loris": loris,
         "silent": silent,
+        "after": after,  # six good pictures have been asked for
         "referer": referer,
         "big": big,
         "missing": status(404),
@@ -338,12 +351,12 @@ def hostile_server() -> Iterator[Site]:
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
-    assert ready.wait(10)
+    assert ready.wait(PATIENCE)
     try:
         yield site
     finally:
         loop.call_soon_threadsafe(end.set)
-        thread.join(10)
+        thread.join(PATIENCE)
 
 
 def _app(site: Site) -> web.Application:
@@ -357,7 +370,6 @@ def _app(site: Site) -> web.Application:
             return web.Response(status=site.robots or 404)
         site.asked[request.path] += 1
         site.headers[request.path] = dict(request.headers)
-        site.first_asked.setdefault(request.path, time.monotonic())
         site.peers.add(request.transport.get_extra_info("peername"))
         handler = table.get(request.path.split("/")[1])
         return await handler(request) if handler else web.Response(status=404)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import mmap
 import os
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
-from dataclasses import dataclass
 from typing import Any
 
+from lib.downloading import parts
+from lib.downloading.parts import Partial
 from lib.media import refusal
 from lib.net.exchange import Answer
 from lib.net.placeholders import PLACEHOLDER, Placeholders
@@ -19,15 +19,6 @@ SPOOL_AT = 4 * 1024 * 1024
 SPOOL_BLOCK = 1024 * 1024  # every hand-over to a thread costs, so it is worth some bytes
 ROOM = 48 * 1024 * 1024  # bytes of all bodies in memory above which the larger ones go to the disk early
 EARLY_AT = 256 * 1024
-
-
-@dataclass(frozen=True)
-class Partial:
-    """The beginning of a large body whose transfer broke: the rest may be asked for alone."""
-
-    path: str
-    size: int
-    validator: str  # the strong entity tag of this version
 
 
 class Intake:
@@ -48,10 +39,16 @@ class Body:
         self.size = partial.size if partial else 0
         self.path: str | None = partial.path if partial else None
         self.begun = partial is not None  # whether the file at `path` holds what came before
+        self.validator, self.total = (
+            "",
+            partial.total if partial else 0,
+        )  # of the version that comes in, where its rest could be asked for alone
+        self.noted = self.path or ""  # the part that has a note
         self.handle: Any = None
 
     def meet(self, answer: Answer) -> tuple[str, str]:
         """A picture that stands for a removed one is not read."""
+        self.validator, self.total = answer.validator, answer.total
         found = self.intake.placeholders.by_answer(self.asked, answer.final_url, answer.etag)
         return (PLACEHOLDER, found) if found else ("", "")
 
@@ -62,6 +59,8 @@ class Body:
     def restart(self) -> None:
         """Everything comes anew: what was there of another version is dropped when the first block is written."""
         self.size, self.begun = 0, False
+        if self.path is not None:
+            parts.forget_note(self.path)
 
     def write(self, block: bytes) -> Coroutine[Any, Any, None] | None:
         """Takes a block; gives something to wait for when it is time to write to the disk."""
@@ -85,9 +84,18 @@ class Body:
         if self.path is None:
             return None
         await self.finish()
-        partial = Partial(self.path, self.size, validator)
-        self.path = None
+        partial = Partial(self.path, self.size, validator, self.total)
+        self.path, self.noted = None, ""
         return partial
+
+    async def leave(self) -> None:
+        """The run ends in the middle: what is on the disk stays for the next one, if that can go on with it."""
+        self._let_go()
+        if self.path is not None:
+            # At once: whoever is cancelled may be cancelled again while it waits.
+            parts.leave(self.path)
+            self.path, self.noted = None, ""
+            await self._close()
 
     async def _spool(self) -> None:
         import aiofiles
@@ -99,6 +107,9 @@ class Body:
             self.handle = await aiofiles.open(self.path, mode, buffering=0, executor=self.intake.executor)
             if self.begun:
                 await self.handle.seek(0, os.SEEK_END)
+            elif self.validator:
+                parts.write_note(self.path, self.asked, self.validator, self.total)
+                self.noted = self.path
         block = b"".join(self.blocks)
         self._let_go()
         view = memoryview(block)
@@ -120,9 +131,11 @@ class Body:
         self._let_go()
         if self.path is not None:
             await self._close()
-            with contextlib.suppress(OSError):
-                os.unlink(self.path)
+            parts.drop(self.path)
             self.path = None
+        if self.noted:
+            parts.forget_note(self.noted)
+            self.noted = ""
 
 
 class Contents:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import os
 from pathlib import Path
 
+from lib.downloading import parts
 from lib.downloading.job import OPTED_OUT, REFUSED_REFERER, Ending, Job
 from lib.downloading.ledger import Ledger
 from lib.downloading.names import safe_id
@@ -73,7 +72,9 @@ class Course:
 
     def end(self, job: Job, outcome: Ending) -> None:
         """The row has an outcome; nothing else holds on to it."""
-        if job.partial:
+        if job.partial and outcome.next_try_at:  # a later run goes on with it
+            parts.leave(job.partial.path)
+        else:
             self._drop_partial(job)
         self.ledger.add(outcome)
         self.outstanding -= 1
@@ -122,8 +123,7 @@ class Course:
 
     def _drop_partial(self, job: Job) -> None:
         if job.partial is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(job.partial.path)
+            parts.drop(job.partial.path)
             job.partial = None
 
     def is_offline(self, requests: int) -> bool:

@@ -20,6 +20,7 @@ import aiohttp
 from yarl import URL
 
 from lib.db import Database
+from lib.downloading import parts
 from lib.downloading.body import Body, Intake
 from lib.downloading.course import Course
 from lib.downloading.feed import Feed
@@ -28,10 +29,11 @@ from lib.downloading.keeper import Keeper
 from lib.downloading.ledger import Ledger
 from lib.downloading.names import safe_id
 from lib.downloading.options import IGNORE, OBEY, Options
+from lib.downloading.parts import Partial
 from lib.downloading.robots_gate import ROBOTS_TXT, RobotsGate
 from lib.downloading.tally import Tally
 from lib.downloading.verify import Verifier
-from lib.net.client import NOT_MODIFIED, fetch, open_session
+from lib.net.client import BAD_RANGE, NOT_MODIFIED, fetch, open_session
 from lib.net.exchange import Answer, Ask
 from lib.net.hosts import Host, HostQueues
 from lib.net.manners import known_manners
@@ -84,6 +86,7 @@ class Engine:
         tally = self.ledger.tally
         tally.began, tally.cpu = time.monotonic(), -time.process_time()
         self.keeper.parts.mkdir(exist_ok=True)
+        self.left = parts.kept_parts(self.keeper.parts)
         self.ledger.check_space()
         try:
             asyncio.run(self._main())
@@ -95,7 +98,7 @@ class Engine:
             if self.verifier is not None:
                 self.verifier.close()
             for left in self.keeper.parts.glob(f"{self.keeper.owner}-*.part"):
-                left.unlink(missing_ok=True)
+                parts.leave(str(left))
         tally.received = self.watch.received
         tally.add_hosts(self.queues.hosts.values())
         tally.ended, tally.cpu = time.monotonic(), tally.cpu + time.process_time()
@@ -213,23 +216,31 @@ class Engine:
 
     async def _try(self, session: aiohttp.ClientSession, host: Host[Job], job: Job) -> None:
         """One request, and what follows from its answer."""
-        begun, job.partial = job.partial, None
+        begun, job.partial = job.partial or self._left_before(job), None
         body = Body(self.intake, str(job.url), begun)
+        fetching = True
         try:
             job.attempts += 1
             # Thousands of hosts with an idle connection each would use up the files that a process may open.
             last = not host.waiting and len(self.queues.hosts) > KEPT_HOSTS
             answer = await self._ask(session, host, job, body, job.ask(begun, last))
             if answer.reason:
-                if answer.resumable and answer.reason in BROKEN_OFF:
-                    job.partial = await body.keep_part(answer.etag)
+                if answer.validator and answer.reason in BROKEN_OFF:
+                    job.partial = await body.keep_part(answer.validator)
+                elif begun and body.begun and answer.reason != BAD_RANGE:  # what was there is as good as before
+                    job.partial = await body.keep_part(begun.validator)
                 await body.discard()
                 self.course.after_failure(host, job, answer)
                 return
             await body.finish()
+            fetching = False
             kept = await self.queues.loop.run_in_executor(
                 self.writer, self.keeper.keep, job.image_id, job.rung.kind, body, job.more_than
             )
+        except asyncio.CancelledError:
+            if fetching:
+                await body.leave()
+            raise
         finally:
             await body.discard()
         if kept.reason:
@@ -237,6 +248,14 @@ class Engine:
             self.course.after_failure(host, job, answer)
         else:
             self.course.end(job, job.done(kept, answer))
+
+    def _left_before(self, job: Job) -> Partial | None:
+        """The beginning of this address's body that an earlier run has left."""
+        url = str(job.url)
+        if not self.left or (name := parts.kept_name(url)) not in self.left:
+            return None
+        self.left.discard(name)
+        return parts.take(self.keeper.parts, url, self.keeper.temporary)
 
     async def _ask(self, session: aiohttp.ClientSession, host: Host[Job], job: Job, body: Body, ask: Ask) -> Answer:
         """The request itself; the host's slot is free again before the body goes to the disk."""

@@ -13,9 +13,9 @@ from lib.db.claims import REFRESH, UPGRADE, Current, PendingRow
 from lib.db.downloads import Outcome, Unchanged, read_log
 from lib.domain_lists import BLOCKED as BLOCKED_DOMAIN
 from lib.domain_lists import NOT_ALLOWED, DomainLists
-from lib.downloading.body import Partial
 from lib.downloading.keeper import Kept
 from lib.downloading.options import Options
+from lib.downloading.parts import Partial
 from lib.downloading.robots_gate import ROBOTS_TXT
 from lib.ladder import KINDS, Rung, Variant, ladder
 from lib.media import mime_mismatch
@@ -72,7 +72,7 @@ class Job:
         """What the next request says, with a part of the body at hand or without; `last` ends the connection."""
         referer = self.rung.referers[self.referer_at]
         if partial:
-            return Ask(referer, offset=partial.size, validator=partial.validator, last=last)
+            return Ask(referer, offset=partial.size, validator=partial.validator, total=partial.total, last=last)
         if self.wish == REFRESH and self.current:
             return Ask(referer, self.current.etag, self.current.last_modified, last=last)
         return Ask(referer, last=last) if referer or last else PLAIN

@@ -7,7 +7,8 @@ import os
 import re
 import socket
 
-PARTS = ".part"  # the folder of temporary files: on the same file system as the final names, empty between two runs
+KEPT = "kept-"  # begins the name of an unfinished file that a later run may go on with
+PARTS = ".part"  # the folder of temporary files: on the same file system as the final names
 LONGEST_ID = 80  # characters; leaves room under the 255 bytes that file systems allow
 
 _PLAIN_ID = re.compile(r"[a-z0-9]+:[a-z0-9-]+")

@@ -1,19 +1,16 @@
-"""What a killed run left behind: rows it held, files it had not finished, files that it finished but did not record."""
+"""What a killed run left behind: rows that it held, and files that it finished but did not record."""
 
 from __future__ import annotations
 
 import os
 import socket
-import time
 from pathlib import Path
 
 from lib.db import Database
 from lib.db.claims import leases, release
 from lib.db.downloads import has_path
-from lib.downloading.names import PARTS, part_owner, read_name
+from lib.downloading.names import PARTS, read_name
 from lib.workspace import Workspace
-
-STALE_SECONDS = 24 * 3600  # after which an unfinished file of another machine is given up
 
 
 def own_lease() -> str:
@@ -28,10 +25,11 @@ def release_dead(db: Database) -> int:
 
 def _is_dead(lease: str) -> bool:
     machine, _, number = lease.rpartition(":")
-    return machine == socket.gethostname() and number.isdigit() and not _other_process_lives(int(number))
+    return machine == socket.gethostname() and number.isdigit() and not process_lives(int(number))
 
 
-def _other_process_lives(number: int) -> bool:
+def process_lives(number: int) -> bool:
+    """Whether another process has this number."""
     if number == os.getpid():  # a number that came round again: this run has claimed nothing yet
         return False
     try:
@@ -41,30 +39,6 @@ def _other_process_lives(number: int) -> bool:
     except (PermissionError, OverflowError):
         return True
     return True
-
-
-def remove_stale_parts(workspace: Workspace) -> int:
-    """Removes unfinished files of processes that are no more; gives their number."""
-    folder, removed = workspace.images / PARTS, 0
-    if not folder.is_dir():
-        return 0
-    for path in folder.glob("*.part"):
-        if _is_stale(path):
-            path.unlink(missing_ok=True)
-            removed += 1
-    remove_parts_folder(workspace)
-    return removed
-
-
-def _is_stale(path: Path) -> bool:
-    machine, _, rest = path.name.partition("-")
-    number = rest.partition("-")[0]
-    if machine == part_owner().partition("-")[0] and number.isdigit():
-        return not _other_process_lives(int(number))
-    try:
-        return time.time() - path.stat().st_mtime > STALE_SECONDS
-    except OSError:
-        return False
 
 
 def remove_parts_folder(workspace: Workspace) -> None:

@@ -15,6 +15,8 @@ from lib.downloading.options import VerifyLimits
 
 DECODE_TIMEOUT, DECODE_CRASHED, UNDECODABLE = "decode_timeout", "decode_crashed", "undecodable"
 MOST_FRAMES = 500  # of an animation that are decoded
+# Seconds more on the clock than of processor time, for a worker that has just been started on a busy machine.
+GRACE = 30
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "ICO", "MPO")
 
 
@@ -35,8 +37,7 @@ class Verifier:
             worker = worker or self._hire()
             process, channel = worker
             channel.send(picture)
-            # The first picture pays for the worker's start as well.
-            if not channel.poll(self.limits.seconds + 5):
+            if not channel.poll(self.limits.seconds + GRACE):
                 self._dismiss(process)
                 worker = None
                 return DECODE_TIMEOUT, f"more than {self.limits.seconds:g} s"

@@ -20,6 +20,7 @@ from lib.net.limits import Limits
 from lib.net.optout import opt_out
 from lib.net.retry import retry_after
 from lib.net.urls import BadAddress, redirected
+from lib.net.versions import validator_of
 from lib.net.watch import TransferEnded, Watch
 
 MOST_REDIRECTS = 5
@@ -152,11 +153,10 @@ def _note(answer: Answer, response: aiohttp.ClientResponse) -> None:
     answer.content_type = headers.get("Content-Type", "")[:DETAIL_LENGTH]
     answer.etag = headers.get("ETag", "")[:DETAIL_LENGTH]
     answer.last_modified = headers.get("Last-Modified", "")[:DETAIL_LENGTH]
-    answer.resumable = (
-        headers.get("Accept-Ranges", "").strip().lower() == "bytes"
-        and answer.etag.startswith('"')  # a weak tag does not promise the same bytes
-        and "Content-Encoding" not in headers
-    )
+    if headers.get("Accept-Ranges", "").strip().lower() == "bytes" and "Content-Encoding" not in headers:
+        answer.validator, answer.total = validator_of(headers), response.content_length or 0
+    else:
+        answer.validator, answer.total = "", 0
 
 
 def _judge_status(answer: Answer, response: aiohttp.ClientResponse, ask: Ask, sink: Sink) -> None:
@@ -168,7 +168,7 @@ def _judge_status(answer: Answer, response: aiohttp.ClientResponse, ask: Ask, si
     elif status == 206 and ask.offset:
         if not _continues(response.headers, ask):
             raise Stop(BAD_RANGE, f"asked from {ask.offset}, got {response.headers.get('Content-Range', 'no range')}")
-        answer.resumable = True
+        answer.validator, answer.total = ask.validator, ask.total or answer.bytes + (response.content_length or 0)
     elif status == 304 and (ask.etag or ask.last_modified):
         raise Stop(NOT_MODIFIED)
     elif status == 416 and ask.offset:
@@ -181,8 +181,11 @@ def _judge_status(answer: Answer, response: aiohttp.ClientResponse, ask: Ask, si
 def _continues(headers: Mapping[str, str], ask: Ask) -> bool:
     """Whether a partial answer begins where we stopped and is of the same version."""
     found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", headers.get("Content-Range", "").strip())
-    same = headers.get("ETag", ask.validator) == ask.validator
-    return found is not None and int(found[1][:18]) == ask.offset and same and "Content-Encoding" not in headers
+    if found is None or int(found[1][:18]) != ask.offset or "Content-Encoding" in headers:
+        return False
+    name = "ETag" if ask.validator.startswith('"') else "Last-Modified"
+    same_length = not ask.total or found[2] in ("*", str(ask.total))
+    return same_length and headers.get(name, ask.validator) == ask.validator
 
 
 def _judge_headers(answer: Answer, response: aiohttp.ClientResponse, sink: Sink, limits: Limits) -> None:

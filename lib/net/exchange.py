@@ -14,7 +14,8 @@ class Ask:
     """What a request says besides its address.
 
     `etag` and `last_modified` make it conditional. `offset` bytes are here already, of the version that `validator`
-    (a strong entity tag) names. With `last` the connection is not kept.
+    (a strong entity tag, or a date of change) names, out of `total` where that is known. With `last` the connection is
+    not kept.
     """
 
     referer: str = ""
@@ -22,6 +23,7 @@ class Ask:
     last_modified: str = ""
     offset: int = 0
     validator: str = ""
+    total: int = 0
     last: bool = False
 
     def headers(self) -> dict[str, str] | None:
@@ -45,7 +47,8 @@ class Answer:
     """What became of one address: the body lies in the sink when `reason` is empty.
 
     `retry_after` is in seconds, `elapsed_ms` from the request to the last byte; `reached` tells whether any machine
-    answered (None: nothing was sent); `resumable` whether the rest may be asked for alone.
+    answered (None: nothing was sent). With a `validator` the rest of the `total` bytes (0: unknown) may be asked for
+    alone.
     """
 
     reason: str = ""
@@ -59,7 +62,8 @@ class Answer:
     elapsed_ms: int = 0
     retry_after: float | None = None
     reached: bool | None = True
-    resumable: bool = False
+    validator: str = ""
+    total: int = 0
 
 
 # Asked before a redirect is followed; an answer with a reason ends the address there.
