@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Callable
+from math import isfinite
 
 LARGEST = 2**63 - 1  # what the database can hold
 
 
 def positive(text: str) -> int:
     """A whole number of at least 1."""
-    value = whole(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not 1 or more")
-    return value
+    return at_least(1)(text)
 
 
 def whole(text: str) -> int:
@@ -29,11 +28,46 @@ def whole(text: str) -> int:
     return value
 
 
+def at_least(least: int) -> Callable[[str], int]:
+    """A converter to whole numbers from `least` on."""
+
+    def convert(text: str) -> int:
+        value = whole(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is not {least} or more")
+        return value
+
+    return convert
+
+
+def number(text: str) -> float:
+    """A finite number."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+    if not isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not finite")
+    return value
+
+
+def between(low: float, high: float) -> Callable[[str], float]:
+    """A converter to numbers from `low` to `high`, both included."""
+
+    def convert(text: str) -> float:
+        value = number(text)
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text!r} is not between {low:g} and {high:g}")
+        return value
+
+    return convert
+
+
 def share(text: str) -> float:
     """A share, written as 0.5 or 50%."""
     try:
-        value = float(text[:-1]) / 100 if text.endswith("%") else float(text)
-    except ValueError:
+        value = number(text[:-1]) / 100 if text.endswith("%") else number(text)
+    except argparse.ArgumentTypeError:
         raise argparse.ArgumentTypeError(f"{text!r} is no share such as 0.5 or 50%") from None
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not between 0 and 1 (0% and 100%)")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
+from lib.converters import positive
 from lib.errors import UsageError
 from lib.export.split import parse_shares
 
@@ -70,6 +71,4 @@ def make_export(session: Any) -> Any:
 
 def megabytes(text: str) -> int:
     """A size in megabytes, as bytes."""
-    if not text.isdecimal() or int(text) < 1:
-        raise ArgumentTypeError(f"{text!r} is no whole number of megabytes")
-    return int(text) * 1_000_000
+    return positive(text) * 1_000_000

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lib.converters import between, positive, share, whole
 from lib.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,8 +22,8 @@ def add_judge_options(to: ArgumentParser) -> None:
     group.add_argument(
         "--classes", type=names, default=(), metavar="NAME,NAME", help="what to count (default: anything)"
     )
-    group.add_argument("--min-objects", type=count, default=1, metavar="N", help="keep from so many on (default: 1)")
-    group.add_argument("--max-objects", type=count, metavar="N", help="keep up to so many (default: any number)")
+    group.add_argument("--min-objects", type=whole, default=1, metavar="N", help="keep from so many on (default: 1)")
+    group.add_argument("--max-objects", type=whole, metavar="N", help="keep up to so many (default: any number)")
     group.add_argument(
         "--min-confidence",
         type=share,
@@ -57,10 +58,10 @@ def _add_vlm_options(group: Any) -> None:
     group.add_argument(
         "--vlm-min-score", type=share, default=0.6, metavar="SHARE", help="keep from this score on (default: 0.6)"
     )
-    group.add_argument("--max-images", type=count, metavar="N", help="ask about at most N pictures (default: all)")
+    group.add_argument("--max-images", type=whole, metavar="N", help="ask about at most N pictures (default: all)")
     group.add_argument("--vlm-workers", type=positive, default=4, metavar="N", help="questions at once (default: 4)")
     group.add_argument(
-        "--vlm-timeout", type=seconds, default=120.0, metavar="SECONDS", help="for one answer (default: 120)"
+        "--vlm-timeout", type=between(0.1, 3600), default=120.0, metavar="SECONDS", help="for one answer (default: 120)"
     )
 
 
@@ -92,39 +93,3 @@ def make_vlm(args: Namespace) -> Criterion:
 def names(text: str) -> tuple[str, ...]:
     """Names separated by commas."""
     return tuple(part.strip() for part in text.split(",") if part.strip())
-
-
-def count(text: str) -> int:
-    """A whole number of at least 0."""
-    if not text.isdecimal():
-        raise ArgumentTypeError(f"{text!r} is no whole number")
-    return int(text)
-
-
-def positive(text: str) -> int:
-    """A whole number of at least 1."""
-    if count(text) < 1:
-        raise ArgumentTypeError(f"{text!r} is not 1 or more")
-    return int(text)
-
-
-def share(text: str) -> float:
-    """A number from 0 to 1."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise ArgumentTypeError(f"{text!r} is not between 0 and 1")
-    return value
-
-
-def seconds(text: str) -> float:
-    """A time from a tenth of a second to an hour."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0.1 <= value <= 3600:
-        raise ArgumentTypeError(f"{text!r} is no number of seconds from 0.1 to 3600")
-    return value

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lib.converters import at_least, between, number, positive
 from lib.models.place import DEFAULT_FOLDER
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def add_prompt_options(to: ArgumentParser) -> None:
     )
     group.add_argument(
         "--near-query",
-        type=cosine,
+        type=between(-1, 1),
         metavar="MIN",
         help="drop what is less like the picture that was searched with (cosine, such as 0.6)",
     )
@@ -78,7 +78,7 @@ def _add_topic_options(group: Any) -> None:
         help="how far a neighbour may be (cosine distance; default: auto, by the bend of each query's distances)",
     )
     group.add_argument(
-        "--min-samples", type=at_least_two, default=3, metavar="N", help="pictures that make a cluster (default: 3)"
+        "--min-samples", type=at_least(2), default=3, metavar="N", help="pictures that make a cluster (default: 3)"
     )
     group.add_argument(
         "--topic-text",
@@ -87,27 +87,8 @@ def _add_topic_options(group: Any) -> None:
         help="further words for the subject; may be given several times",
     )
     group.add_argument(
-        "--topic-top", type=at_least_one, metavar="K", help="keep the K best clusters of each query (default: by score)"
+        "--topic-top", type=positive, metavar="K", help="keep the K best clusters of each query (default: by score)"
     )
-
-
-def number(text: str) -> float:
-    """A finite number."""
-    try:
-        value = float(text)
-    except ValueError:
-        raise ArgumentTypeError(f"{text!r} is no number") from None
-    if not isfinite(value):
-        raise ArgumentTypeError(f"{text!r} is not finite")
-    return value
-
-
-def cosine(text: str) -> float:
-    """A number from -1 to 1."""
-    value = number(text)
-    if not -1 <= value <= 1:
-        raise ArgumentTypeError(f"{text!r} is not between -1 and 1")
-    return value
 
 
 def epsilon(text: str) -> float | None:
@@ -118,20 +99,6 @@ def epsilon(text: str) -> float | None:
     if not 0 < value < 2:
         raise ArgumentTypeError(f"{text!r} is neither auto nor between 0 and 2")
     return value
-
-
-def at_least_one(text: str) -> int:
-    """A whole number from 1 on."""
-    if not text.isdecimal() or int(text) < 1:
-        raise ArgumentTypeError(f"{text!r} is no whole number of at least 1")
-    return int(text)
-
-
-def at_least_two(text: str) -> int:
-    """A whole number from 2 on."""
-    if at_least_one(text) < 2:
-        raise ArgumentTypeError(f"{text!r} is not 2 or more")
-    return int(text)
 
 
 def make_filter(args: Namespace) -> Criterion:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from math import isfinite
 from typing import Any
 
-from lib.converters import share
+from lib.converters import at_least, between, number, share, whole
 from lib.criteria import Criterion
 from lib.criteria.megapixels import DEFAULT_EDGES, STRATEGIES, Megapixels
 from lib.criteria.orientation import SQUARES, Orientation
@@ -18,7 +17,6 @@ from lib.judge_options import add_judge_options, make_objects, make_vlm
 from lib.model_options import (
     add_model_options,
     add_prompt_options,
-    at_least_two,
     make_filter,
     make_topic,
     place_of,
@@ -64,7 +62,7 @@ def add_options(to: ArgumentParser) -> None:
         help="width of a bucket, for step (default: 1)",
     )
     size.add_argument(
-        "--parts", type=at_least_two, default=4, metavar="N", help="how many equal parts, for quantiles (default: 4)"
+        "--parts", type=at_least(2), default=4, metavar="N", help="how many equal parts, for quantiles (default: 4)"
     )
     _add_quality_options(to.add_argument_group("quality"))
     add_prompt_options(to)
@@ -98,19 +96,19 @@ def _add_quality_options(quality: Any) -> None:
     )
     quality.add_argument(
         "--high",
-        type=score,
+        type=between(0, 100),
         metavar="SCORE",
         help=f"high from this score on (default: technical {TECHNICAL_HIGH:g}, learned 65)",
     )
     quality.add_argument(
         "--medium",
-        type=score,
+        type=between(0, 100),
         metavar="SCORE",
         help=f"medium from this score on (default: technical {TECHNICAL_MEDIUM:g}, learned 50)",
     )
     quality.add_argument(
         "--min-score",
-        type=score,
+        type=between(0, 100),
         metavar="SCORE",
         help="sort only pictures of at least this score (default: all)",
     )
@@ -128,14 +126,15 @@ def metrics(text: str) -> tuple[str, ...]:
 
 def long_side(text: str) -> int:
     """A size that a metric can judge."""
-    if not text.isdecimal() or not 224 <= int(text) <= 8192:
+    value = whole(text)
+    if not 224 <= value <= 8192:
         raise ArgumentTypeError(f"{text!r} is no number of pixels from 224 to 8192")
-    return int(text)
+    return value
 
 
 def edges(text: str) -> tuple[float, ...]:
     """Ascending sizes in megapixels, separated by commas."""
-    values = tuple(_number(part, text) for part in text.split(","))
+    values = tuple(number(part) for part in text.split(","))
     if values[0] <= 0 or list(values) != sorted(set(values)):
         raise ArgumentTypeError(f"{text!r} does not ascend from above 0")
     return values
@@ -143,27 +142,9 @@ def edges(text: str) -> tuple[float, ...]:
 
 def above_zero(text: str) -> float:
     """A number of megapixels that is not lost in rounding."""
-    value = _number(text, text)
+    value = number(text)
     if value < 0.01:
         raise ArgumentTypeError(f"{text!r} is not 0.01 or more")
-    return value
-
-
-def score(text: str) -> float:
-    """A score of 0 to 100."""
-    value = _number(text, text)
-    if not 0 <= value <= 100:
-        raise ArgumentTypeError(f"{text!r} is not between 0 and 100")
-    return value
-
-
-def _number(part: str, whole: str) -> float:
-    try:
-        value = float(part)
-    except ValueError:
-        raise ArgumentTypeError(f"{whole!r} is no number, or list of numbers, such as 0.5,2,8") from None
-    if not isfinite(value):
-        raise ArgumentTypeError(f"{whole!r} is not finite")
     return value
 
 
