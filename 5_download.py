@@ -131,8 +131,12 @@ def _summary(report: Report) -> cli.Summary:
     for line in report.lines():
         log.info("%s", line)
     waits = f"{report.waiting} pictures wait until {report.next_due} or later; run the same command then."
-    note = waits if report.waiting else ""
-    return cli.Summary(report.counts(), next=NEXT, note=note, result=report.as_json())
+    away = (
+        f"The files are at {report.elsewhere}; copy them to a folder for 6_dedup.py and 7_sort_quality.py, and name it."
+    )
+    notes = [note for note, holds in ((waits, report.waiting), (away, report.elsewhere)) if holds]
+    following = "" if report.elsewhere else NEXT
+    return cli.Summary(report.counts(), next=following, note=" ".join(notes), result=report.as_json())
 
 
 if __name__ == "__main__":

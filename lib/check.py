@@ -117,6 +117,8 @@ class Checker:
                 states: dict[str, str] = {}
                 changed: list[FileRow] = []
                 for claim in claims:
+                    if "://" in claim.path:  # what lies at another place than this machine's disks is not asked for
+                        continue
                     path = self.workspace.to_path(claim.path)
                     found = self._judge(path, claim)
                     if found:

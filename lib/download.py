@@ -18,6 +18,7 @@ from lib.downloading.options import Options
 from lib.downloading.retire import retire
 from lib.downloading.sweep import find_orphans, release_dead, remove_parts_folder
 from lib.downloading.tally import Tally
+from lib.downloading.target import is_elsewhere
 from lib.errors import UsageError
 from lib.progress import BarFactory, no_bar
 from lib.times import utc_now
@@ -42,6 +43,7 @@ class Report:
     retired: int = 0
     waiting: int = 0
     next_due: str = ""
+    elsewhere: str = ""  # the address where the files are, if it is none on this machine
 
     def counts(self) -> dict[str, int | float | str]:
         """The numbers of the summary line."""
@@ -178,7 +180,7 @@ def download(
     remove_parts_folder(workspace)
     _prepare(db, options)
     due = sum(claims.count_pending(db, options.scope, wish)[0] for wish in options.sources)
-    report = Report()
+    report = Report(elsewhere=options.to if is_elsewhere(options.to) else "")
     if due:
         workspace.images.mkdir(exist_ok=True)
         # A clean end leaves no orphans, and looking at every file of a large workspace takes a while.

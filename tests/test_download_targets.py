@@ -32,7 +32,7 @@ from download_support import (  # noqa: F401 (fixtures)
     workspace_fixture,
 )
 from hostile_server import Site, animation, jpeg, picture
-from support import as_rows
+from support import PATIENCE, as_rows, load_step
 
 from lib.db import open_database
 from lib.db.claims import shard_of
@@ -53,12 +53,49 @@ def test_pictures_go_to_any_address(workspace: Workspace, site: Site, tmp_path: 
     assert tally.states == {"done": 11} and tally.files == 8
     store, root = fsspec.core.url_to_fs(address)
     paths = [row[0] for row in as_rows(workspace.database, "SELECT path FROM files ORDER BY path")]
+    address = address.removeprefix("file://")
     assert all(path.startswith(address + "/") for path in paths)
     there = sorted(path for path in store.find(root) if path.endswith(".jpg"))
     assert [path.removeprefix(root) for path in there] == [path.removeprefix(address) for path in paths]
     assert store.cat_file(there[0]).startswith(b"\xff\xd8")
     assert files(workspace) == {} and len(store.find(root)) == 8
     assert run(workspace, to=address).states == {}
+
+
+@pytest.mark.parametrize("address", ["there", "{}/there", "file://{}/there", "{}/ws/images"])
+def test_files_in_another_folder_are_found_by_the_steps_that_follow(
+    workspace: Workspace,
+    site: Site,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    address: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    fill(workspace, originals(site, *[f"/good/{n}" for n in range(4)]))
+    root = ["--workspace", str(workspace.root)]
+    assert step.main(command(workspace, "--to", address.format(tmp_path))) == 0
+    assert "6_dedup.py" in capsys.readouterr().err
+    monkeypatch.chdir("/")
+    for name, words, told in (
+        ("ingest", ["--check"], "4 files, 0 answers, 0 repaired"),
+        ("dedup", ["exact", "-n"], "4 files, 0 groups"),
+        ("sort", ["orientation", "-n"], "4 pictures, 4 landscape"),
+    ):
+        assert load_step(name).main([*root, *words]) == 0
+        assert told in capsys.readouterr().err
+    assert step.main(command(workspace, "-q")) == 0 and sum(site.asked.values()) == 4
+
+
+def test_files_at_an_address_are_told_of_and_never_taken_for_lost(
+    workspace: Workspace, site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(workspace, originals(site, "/good/1"))
+    assert step.main(command(workspace, "--to", "memory://elsewhere")) == 0
+    err = capsys.readouterr().err
+    assert "The files are at memory://elsewhere" in err and "next:" not in err
+    assert load_step("ingest").main(["--workspace", str(workspace.root), "--check", "--repair", "-q"]) == 0
+    assert only(workspace)["state"] == "done"
 
 
 def test_content_that_lies_at_the_address_is_not_sent_again(workspace: Workspace, site: Site) -> None:
@@ -142,13 +179,13 @@ def test_work_is_divided(workers: int, per_host: int, limit: int | None, due: in
 
 
 def test_ctrl_c_reaches_the_processes(workspace: Workspace, site: Site) -> None:
-    site.slow = 0.02
+    site.slow = 0.1
     fill(workspace, originals(site, *[f"/good/{n}" for n in range(600)]))
     process = start(workspace, "--workers", "2", "--per-host", "4", start_new_session=True)
     while sum(site.asked.values()) < 20 and process.poll() is None:
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130 and b"Traceback" not in err, err
     done = [row for row in rows(workspace).values() if row["state"] == "done"]
     assert 0 < len(done) < 600 and len(done) == sum(site.asked.values())
@@ -156,7 +193,7 @@ def test_ctrl_c_reaches_the_processes(workspace: Workspace, site: Site) -> None:
 
 
 def test_a_process_that_is_killed_ends_the_run_with_a_sentence(workspace: Workspace, site: Site) -> None:
-    site.slow = 0.02
+    site.slow = 0.1
     fill(workspace, originals(site, *[f"/good/{n}" for n in range(400)]))
     process = start(workspace, "--workers", "2", "--per-host", "4")
     while sum(site.asked.values()) < 20 and process.poll() is None:
@@ -164,7 +201,7 @@ def test_a_process_that_is_killed_ends_the_run_with_a_sentence(workspace: Worksp
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     workers = [pid for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
     os.kill(int(workers[0]), signal.SIGKILL)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1 and b"a worker process was killed" in err and b"Traceback" not in err, err
     site.slow = 0.0
     assert step.main(command(workspace, "-q", "--per-host", "16")) == 0
@@ -180,7 +217,7 @@ def test_two_that_need_the_same_folder_at_once(tmp_path: Path) -> None:
         target, together = LocalTarget(workspace), Barrier(4)
 
         def write(n: int, target: LocalTarget = target, together: Barrier = together) -> None:
-            together.wait(10)
+            together.wait(PATIENCE)
             target.write(None, b"x", f"ab/{n}.jpg", f"{target.root}/.part/{n}.part")
 
         with ThreadPoolExecutor(4) as threads:
@@ -214,11 +251,11 @@ def test_a_decode_has_limits_on_memory_and_time() -> None:
 
 
 def animation_of_many(frames: int = 500) -> bytes:
-    """One large frame, many times over."""
+    """One large and empty frame, many times over: little to send, and much to decode."""
     from PIL import Image
 
     made = io.BytesIO()
-    Image.effect_noise((1200, 1200), 90).save(made, "GIF")
+    Image.new("L", (3000, 3000)).save(made, "GIF")
     one = made.getvalue()
     start = 13 + (3 << ((one[10] & 7) + 1))
     return one[:start] + one[start:-1] * frames + b";"

@@ -31,7 +31,12 @@ class Target(Protocol):
 
 def make_target(workspace: Workspace, address: str) -> Target:
     """The workspace's `images/` for an empty address. Raises UsageError for one that cannot be used."""
-    return RemoteTarget(address) if address else LocalTarget(workspace)
+    return RemoteTarget(workspace, address) if address else LocalTarget(workspace)
+
+
+def is_elsewhere(address: str) -> bool:
+    """Whether what lies at an address is no file of this machine, so that the steps after this one do not find it."""
+    return "://" in address and not address.startswith(("file://", "local://"))
 
 
 class LocalTarget:
@@ -88,11 +93,11 @@ class LocalTarget:
 
 
 class RemoteTarget:
-    """A folder at any address that fsspec knows. The files' rows hold whole addresses."""
+    """A folder at any address that fsspec knows. The files' rows hold whole addresses, or paths on this machine."""
 
     local = False
 
-    def __init__(self, address: str):
+    def __init__(self, workspace: Workspace, address: str):
         try:
             import fsspec
 
@@ -101,6 +106,7 @@ class RemoteTarget:
             raise UsageError(f"--to {address} needs a package that is not installed ({error}).") from error
         except (ValueError, OSError) as error:
             raise UsageError(f"--to {address} cannot be used ({error}).") from error
+        self.workspace, self.elsewhere = workspace, is_elsewhere(address)
         self.address, self.path = address.rstrip("/"), str(path).rstrip("/")
         names = self.files.protocol
         self.protocols = {names} if isinstance(names, str) else set(names)
@@ -108,9 +114,11 @@ class RemoteTarget:
         self.shelves: set[str] = set()
 
     def text(self, name: str) -> str:
-        return f"{self.address}/{name}"
+        return f"{self.address}/{name}" if self.elsewhere else self.workspace.to_text(Path(self.path, name))
 
     def _at(self, text: str) -> str:
+        if not self.elsewhere:
+            return str(self.workspace.to_path(text))
         return f"{self.path}/{text.removeprefix(self.address).lstrip('/')}"
 
     def exists(self, text: str) -> bool:
