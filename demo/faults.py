@@ -28,6 +28,7 @@ from aiohttp import web
 
 RESULT_ROUTES = ("page", "xhr", "api")  # where a fault strikes when its kind and WHERE say nothing else
 LONG = 3600.0  # seconds a hanging answer takes unless the client or the site gives up first
+LOOK = 0.05  # seconds between two looks at whether the fault that holds an answer back is still on
 
 
 class FaultError(ValueError):
@@ -136,13 +137,14 @@ class Switchboard:
 
     def report(self) -> dict[str, Any]:
         """Counters and faults as plain values for JSON."""
+        asked, served = dict(self.asked), dict(self.served)  # copied first: another thread may look while we count
         routes: Counter[str] = Counter()
-        for name, count in self.asked.items():
+        for name, count in asked.items():
             routes[name.split(" ")[0]] += count
         return {
             "routes": dict(sorted(routes.items())),
-            "asked": dict(sorted(self.asked.items())),
-            "served": dict(sorted(self.served.items())),
+            "asked": dict(sorted(asked.items())),
+            "served": dict(sorted(served.items())),
             "faults": [asdict(fault) for fault in self.faults],
         }
 
@@ -229,8 +231,11 @@ async def _hang(request: web.Request, fault: Fault, ask: Ask, board: Switchboard
 
 
 async def _slow(request: web.Request, fault: Fault, ask: Ask, board: Switchboard) -> None:
-    """Answer honestly, but later (a second, or VALUE)."""
-    await _wait(board, seconds(fault, 1.0))
+    """Answer honestly, but later (a second, or VALUE), or as soon as the fault is cleared."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + seconds(fault, 1.0)
+    while not board.closing.is_set() and any(fault is one for one in board.faults) and (left := end - loop.time()) > 0:
+        await _wait(board, min(LOOK, left))
 
 
 async def _wait(board: Switchboard, limit: float) -> None:

@@ -6,7 +6,7 @@ import signal
 import sys
 from pathlib import Path
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 for folder in (Path(__file__).parent, Path(__file__).parents[1]):
     if str(folder) not in sys.path:
@@ -16,5 +16,5 @@ for folder in (Path(__file__).parent, Path(__file__).parents[1]):
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long an example takes says more about the machine than about the code.
-settings.register_profile("gleaner", deadline=None)
+settings.register_profile("gleaner", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("gleaner")

@@ -9,6 +9,8 @@ import os
 import sqlite3
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -28,6 +30,11 @@ STEPS = {
 }
 
 
+# Seconds for what takes a moment: a machine may be many times slower than the one that a test was written on, and
+# pytest's own limit for a test is 300.
+PATIENCE = 240.0
+
+
 def load_step(name: str) -> ModuleType:
     """A step as a module: its file name begins with a digit, so `import` cannot name it."""
     path = ROOT / STEPS[name]
@@ -40,7 +47,7 @@ def load_step(name: str) -> ModuleType:
 
 
 def run_step(
-    name: str, *arguments: object, timeout: float = 240, **environment: str
+    name: str, *arguments: object, timeout: float = PATIENCE, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Runs a step as a user does, in its own process."""
     return subprocess.run(
@@ -66,7 +73,7 @@ print(peak_megabytes())
 """
 
 
-def peak_of_step(name: str, *arguments: object, timeout: float = 240) -> int:
+def peak_of_step(name: str, *arguments: object, timeout: float = PATIENCE) -> int:
     """Runs a step in its own process and gives the most memory that this process held, in MiB."""
     path = ROOT / STEPS[name]
     argv = [path.name, *map(str, arguments)]
@@ -76,6 +83,14 @@ def peak_of_step(name: str, *arguments: object, timeout: float = 240) -> int:
     )
     assert done.returncode == 0, done.stderr[-2000:]
     return int(done.stdout.split()[-1])
+
+
+def wait_until(true: Callable[[], object], what: str) -> None:
+    """Returns once `true()` is, and fails with `what` was waited for when it never is."""
+    end = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < end, f"waited in vain until {what}"
+        time.sleep(0.02)
 
 
 def snapshot(folder: Path) -> dict[str, str]:
@@ -96,7 +111,7 @@ def dump(database: Path, *, without: tuple[str, ...] = ("runs",)) -> dict[str, l
     """The rows of every table as sorted JSON, times and run numbers left out: two runs differ in those alone."""
     ignored = {"run_id", "started_at", "finished_at", "updated_at", "created_at", "added_at", "first_seen_at"}
     ignored |= {"elapsed_ms", "fetched_at", "lease", "lease_until", "next_try_at"}
-    connection = sqlite3.connect(database)
+    connection = sqlite3.connect(database, timeout=PATIENCE)
     connection.row_factory = sqlite3.Row
     try:
         tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
@@ -125,7 +140,7 @@ def drawing(seed: int, width: int = 320, height: int = 240) -> Image.Image:
 
 def as_rows(database: Path, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
     """The rows of a query as plain tuples, through a connection of its own."""
-    connection = sqlite3.connect(database)
+    connection = sqlite3.connect(database, timeout=PATIENCE)
     try:
         return connection.execute(sql, parameters).fetchall()
     finally:

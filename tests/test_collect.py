@@ -10,7 +10,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from PIL import Image
-from support import ROOT, as_rows, drawing, dump, load_step, snapshot
+from support import PATIENCE, ROOT, as_rows, drawing, dump, load_step, snapshot, wait_until
 from yandex_answers import entity, page, serp_list, xhr
 
 from demo import Gallery, running_gallery
@@ -155,16 +154,15 @@ def test_keywords_from_the_command_line_and_a_file(gallery, tmp_path):
     assert asked(gallery, "upload") == {}
 
 
-def started(gallery: Gallery, workspace: Path, *arguments: object) -> subprocess.Popen[bytes]:
+def started(
+    gallery: Gallery, workspace: Path, *arguments: object, stderr: int = subprocess.DEVNULL
+) -> subprocess.Popen[bytes]:
     command = [sys.executable, str(ROOT / "1_collect.py"), "--workspace", str(workspace), "--host", gallery.url]
-    return subprocess.Popen([*command, *map(str, arguments)], cwd=ROOT, stderr=subprocess.DEVNULL)
+    return subprocess.Popen([*command, *map(str, arguments)], cwd=ROOT, stderr=stderr)
 
 
 def wait_until_asked(gallery: Gallery, text: str) -> None:
-    end = time.monotonic() + 60
-    while not any(text in name for name in gallery.counters["asked"]):
-        assert time.monotonic() < end, f"{text} was never asked for"
-        time.sleep(0.05)
+    wait_until(lambda: any(text in name for name in gallery.counters["asked"]), f"{text} is asked for")
 
 
 def descendants(pid: int) -> set[int]:
@@ -192,10 +190,7 @@ def is_running(pid: int) -> bool:
 
 
 def wait_until_gone(pids: set[int]) -> None:
-    end = time.monotonic() + 30
-    while left := [pid for pid in pids if is_running(pid)]:
-        assert time.monotonic() < end, f"still running: {left}"
-        time.sleep(0.05)
+    wait_until(lambda: not any(map(is_running, pids)), f"{pids} are gone")
 
 
 def test_after_sigkill_the_same_command_fetches_what_is_missing_and_nothing_twice(gallery, tmp_path, photos):
@@ -230,16 +225,20 @@ def contents(database: Path) -> dict[str, list[str]]:
 
 
 def test_ctrl_c_finishes_the_page_in_flight_and_closes_the_browser(gallery, tmp_path, one):
-    gallery.set_fault("slow=1.5@xhr:1")
-    process = started(gallery, tmp_path / "ws", "--images", one, "--max-pages", 3)
+    gallery.set_fault(f"slow={PATIENCE}@xhr:1")
+    arguments = ["--images", one, "--max-pages", 3, "--timeout", PATIENCE]
+    process = started(gallery, tmp_path / "ws", *arguments, stderr=subprocess.PIPE)
     wait_until_asked(gallery, "p=1")
     below = descendants(process.pid)
     process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 130
+    assert process.stderr is not None
+    assert any(b"finishing what is in flight" in line for line in process.stderr)  # the signal has arrived
+    gallery.clear_faults()  # and now the page may
+    process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130
     wait_until_gone(below)
     assert stored(tmp_path / "ws") == THREE[:2]
     assert queries(tmp_path / "ws")[0][0] == "pending"
-    gallery.clear_faults()
     assert collect(gallery, tmp_path / "ws") == 0  # without arguments: the queue, as far as it was meant to go
     assert stored(tmp_path / "ws") == THREE
     assert set(asked(gallery, "xhr").values()) == {1}
@@ -496,12 +495,13 @@ def test_list_shows_state_and_outcome(gallery, tmp_path, one, capsys):
 
 
 def test_two_runs_at_once_do_not_share_an_engine(gallery, tmp_path, one, capsys):
-    gallery.set_fault("slow=2@page")
-    first = started(gallery, tmp_path / "ws", "--images", one, "--max-pages", 1)
+    gallery.set_fault(f"slow={PATIENCE}@page")
+    first = started(gallery, tmp_path / "ws", "--images", one, "--max-pages", 1, "--timeout", PATIENCE)
     wait_until_asked(gallery, "yandex/page")
     assert collect(gallery, tmp_path / "ws", "--images", one) == 1
     assert "another run" in capsys.readouterr().err
-    assert first.wait(30) == 0
+    gallery.clear_faults()
+    assert first.wait(PATIENCE) == 0
 
 
 Given = bytes | tuple[int, bytes, dict[str, str]] | Exception

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
-from support import ROOT, as_rows, drawing, dump, load_step, run_step, snapshot
+from support import PATIENCE, ROOT, as_rows, drawing, dump, load_step, run_step, snapshot
 
 from lib.db import open_database
 from lib.db.actions import Action
@@ -623,7 +623,7 @@ def killed(folder: Path, call: str, where: str, after: bool, nth: int, *argument
     words = [*map(str, arguments), "--workspace", str(folder.parent / "ws"), "--workers", "1"]
     step = str(ROOT / "6_dedup.py")
     script = KILLER.format(root=str(ROOT), call=call, where=where, after=after, nth=nth, step=step, arguments=words)
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == -signal.SIGKILL, done.stderr
 
 

@@ -22,6 +22,7 @@ from urllib.parse import urljoin
 import aiohttp
 import pytest
 from PIL import Image, ImageOps
+from support import PATIENCE, wait_until
 
 from demo import FaultError, running_gallery
 from demo.alterations import encode
@@ -81,7 +82,7 @@ class Answer:
 
 def ask(gallery: Gallery, path: str, method: str = "GET", **options: Any) -> Answer:
     async def one() -> Answer:
-        timeout = aiohttp.ClientTimeout(total=options.pop("seconds", 20))
+        timeout = aiohttp.ClientTimeout(total=options.pop("seconds", PATIENCE))
         async with (
             aiohttp.ClientSession(timeout=timeout) as session,
             session.request(method, urljoin(gallery.url, path), **options) as response,
@@ -311,25 +312,46 @@ def test_faults_show_and_then_pass(gallery, fault, route, check):
 
 
 @pytest.mark.parametrize(
-    ("fault", "error"),
+    ("fault", "seconds", "error"),
     [
-        ("hang", asyncio.TimeoutError),
-        ("disconnect", aiohttp.ServerDisconnectedError),
-        ("truncated", aiohttp.ClientPayloadError),
+        ("hang", 1, asyncio.TimeoutError),
+        ("disconnect", PATIENCE, aiohttp.ServerDisconnectedError),
+        ("truncated", PATIENCE, aiohttp.ClientPayloadError),
     ],
 )
-def test_faults_of_the_connection(gallery, fault, error):
+def test_faults_of_the_connection(gallery, fault, seconds, error):
     gallery.set_fault(f"{fault}@xhr:1")  # for ever: the client asks a second time after a lost connection
     with pytest.raises(error):
-        ask(gallery, "/images/search?format=json&text=photo&p=1", seconds=1)
+        ask(gallery, "/images/search?format=json&text=photo&p=1", seconds=seconds)
+
+
+def asking_for_a_page(url: str) -> socket.socket:
+    """A connection over which page 1 of a search is asked for."""
+    connection = socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])))
+    connection.sendall(b"GET /images/search?format=json&text=photo&p=1 HTTP/1.1\r\nHost: x\r\n\r\n")
+    return connection
 
 
 def test_a_hanging_answer_is_counted_while_it_hangs(gallery):
     gallery.set_fault("hang@xhr:1x1")
-    with pytest.raises(asyncio.TimeoutError):
-        ask(gallery, "/images/search?format=json&text=photo&p=1", seconds=0.5)
-    assert gallery.counters["faults"][0]["left"] == 0
-    assert xhr(gallery, 1, {"text": "photo"}).status == 200
+    with asking_for_a_page(gallery.url) as waiting:
+        wait_until(lambda: gallery.counters["faults"][0]["left"] == 0, "the fault is counted")
+        assert xhr(gallery, 1, {"text": "photo"}).status == 200
+        waiting.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            waiting.recv(1)
+
+
+def test_a_slow_answer_comes_when_its_fault_is_cleared(gallery):
+    gallery.set_fault(f"slow={PATIENCE}@xhr:1")
+    with asking_for_a_page(gallery.url) as waiting:
+        wait_until(lambda: gallery.counters["faults"][0]["fired"] == 1, "the fault is met")
+        waiting.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            waiting.recv(1)
+        gallery.clear_faults()
+        waiting.settimeout(PATIENCE)
+        assert waiting.recv(8) == b"HTTP/1.1"
 
 
 def test_a_delay_is_counted_once(gallery):
@@ -510,12 +532,11 @@ def test_the_command_tells_where_it_is_and_ends_on_a_signal(tmp_path):
         assert process.stdout is not None
         ready = json.loads(process.stdout.readline())
         assert (ready["pictures"], len(ready["hosts"]), len(ready["queries"])) == (12, 2, 3)
-        with socket.create_connection(("127.0.0.1", int(ready["url"].rpartition(":")[2]))) as waiting:
-            waiting.sendall(b"GET /images/search?format=json&text=photo&p=1 HTTP/1.1\r\nHost: x\r\n\r\n")
+        with asking_for_a_page(ready["url"]):
             while "yandex/xhr" not in urllib.request.urlopen(ready["url"] + "/_control").read().decode():
                 time.sleep(0.02)
             process.send_signal(signal.SIGTERM)
-            _, errors = process.communicate(timeout=15)
+            _, errors = process.communicate(timeout=PATIENCE)
     assert (process.returncode, errors) == (0, b"")
 
 
@@ -528,7 +549,7 @@ def test_bad_arguments_are_one_sentence():
         ]
         for flag, value, sentence in cases:
             done = subprocess.run(
-                command(flag, value), cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+                command(flag, value), cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False
             )
             assert (done.returncode, done.stdout) == (2, "")
             assert sentence in done.stderr

@@ -19,6 +19,7 @@ from xml.etree import ElementTree
 import aiohttp
 import pytest
 from PIL import Image
+from support import PATIENCE
 
 from demo import running_gallery
 from demo.alterations import encode
@@ -93,7 +94,7 @@ class Call:
     form: bytes = b""
 
 
-def ask(gallery: Gallery, *calls: Call, seconds: float = 20) -> Answer:
+def ask(gallery: Gallery, *calls: Call, seconds: float = PATIENCE) -> Answer:
     """The answer to the last of the calls, all made with one jar of cookies."""
 
     async def talk() -> Answer:
@@ -661,18 +662,18 @@ def test_faults_of_graph(gallery, fault, route, shows):
 
 @pytest.mark.parametrize("name", ["baidu", "naver", "naver-api, old", "bing", "openverse", "commons", "yandex-cloud"])
 @pytest.mark.parametrize(
-    ("fault", "error"),
+    ("fault", "seconds", "error"),
     [
-        ("hang", asyncio.TimeoutError),
-        ("disconnect", aiohttp.ServerDisconnectedError),
-        ("truncated", aiohttp.ClientPayloadError),
+        ("hang", 0.7, asyncio.TimeoutError),
+        ("disconnect", PATIENCE, aiohttp.ServerDisconnectedError),
+        ("truncated", PATIENCE, aiohttp.ClientPayloadError),
     ],
 )
-def test_faults_of_the_connection(gallery, name, fault, error):
+def test_faults_of_the_connection(gallery, name, fault, seconds, error):
     route, make, _, _ = KEYWORD[name]
     gallery.set_fault(f"{fault}@{route}:1")
     with pytest.raises(error):
-        ask(gallery, WARM, make(1), seconds=0.7)
+        ask(gallery, WARM, make(1), seconds=seconds)
 
 
 def test_a_slow_answer_is_honest(gallery):
@@ -713,7 +714,9 @@ def chromium():
     assert choice, "0_setup.py finds or installs a browser"
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=choice.executable_path, args=launch_arguments())
-        yield browser
+        context = browser.new_context()
+        context.set_default_timeout(PATIENCE * 1000)
+        yield context
         browser.close()
 
 
@@ -747,5 +750,5 @@ def test_a_page_can_bring_the_renderer_down_but_not_the_browser(gallery, chromiu
     page.close()
     other = chromium.new_page()
     assert other.goto(gallery.url + path).status == 200
-    assert chromium.is_connected()
+    assert chromium.browser.is_connected()
     other.close()

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import pytest
 from aiohttp import web
+from support import PATIENCE
 
 from lib.direct_web import DirectSettings, DirectWeb, settings_for
 from lib.engines import load_engine
@@ -88,7 +89,7 @@ def test_cookies_are_kept_only_where_an_engine_needs_them(cookies: bool, expecte
 
 
 async def _slow(request: web.Request) -> web.Response:
-    await asyncio.sleep(30)
+    await asyncio.sleep(PATIENCE)
     return web.Response()
 
 
@@ -131,7 +132,7 @@ def test_failures_have_short_reasons(path: str, reason: str) -> None:
     async def scene() -> None:
         handlers = {"/slow": _slow, "/huge": _huge, "/round": _round, "/file": _file, "/cut": _cut}
         async with serving(*(web.get(at, handler) for at, handler in handlers.items())) as url:
-            seconds = 0.5 if path == "/slow" else 20.0
+            seconds = 0.5 if path == "/slow" else PATIENCE
             async with DirectWeb(DirectSettings(timeout=seconds)) as direct:
                 with pytest.raises(FetchError) as caught:
                     await direct.get(path if path.startswith("http") else url + path, part=API, headers={})
@@ -144,7 +145,7 @@ def test_a_proxy_is_used_with_credentials_that_nothing_shows() -> None:
     async def scene() -> None:
         echo = Echo()
         async with serving(web.get("/{any:.*}", echo.reply)) as url:
-            settings = settings_for(load_engine("commons", {}), Proxy(url, "user", "s3cret"), 10.0, CONTACT)
+            settings = settings_for(load_engine("commons", {}), Proxy(url, "user", "s3cret"), PATIENCE, CONTACT)
             assert "s3cret" not in repr(settings)
             async with DirectWeb(settings) as direct:
                 found = await direct.get("http://commons.example/w/api.php", part=API, headers={})

@@ -36,7 +36,7 @@ from download_support import (  # noqa: F401 (fixtures)
     workspace_fixture,
 )
 from hostile_server import Site, jpeg, picture
-from support import ROOT, snapshot
+from support import PATIENCE, ROOT, snapshot
 
 from lib.db import open_database
 from lib.downloading.names import file_name
@@ -115,7 +115,7 @@ def test_killed_at_fifty_moments_and_run_again_it_ends_the_same(
         fill(one, mixed(site, 1600))
     run(undisturbed, limits=Limits(), per_host=16)
     site.asked.clear()
-    site.slow = 0.01
+    site.slow = 0.02  # so that all the kills together take no longer than the work
     kills = kill_again_and_again(workspace, KILLS)
     site.slow = 0.0
     assert step.main(command(workspace, "-q", "--per-host", "16")) == 0
@@ -155,7 +155,7 @@ def test_two_runs_at_once_share_the_work(workspace: Workspace, site: Site) -> No
     site.slow = 0.004
     fill(workspace, originals(site, *[f"/good/{n // 2}" for n in range(1200)]))  # every content twice
     both = [start(workspace, "--per-host", "8") for _ in range(2)]
-    messages = [process.communicate(timeout=60)[1] for process in both]
+    messages = [process.communicate(timeout=PATIENCE)[1] for process in both]
     assert [process.returncode for process in both] == [0, 0], messages
     assert {row["state"] for row in rows(workspace).values()} == {"done"}
     assert set(site.asked.values()) == {2} and len(files(workspace)) == 600
@@ -163,13 +163,13 @@ def test_two_runs_at_once_share_the_work(workspace: Workspace, site: Site) -> No
 
 
 def test_ctrl_c_finishes_what_is_in_flight(workspace: Workspace, site: Site) -> None:
-    site.slow = 0.02
+    site.slow = 0.1
     fill(workspace, originals(site, *[f"/good/{n}" for n in range(400)]))
     process = start(workspace, "--per-host", "2")
     while sum(site.asked.values()) < 20 and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130 and b"Traceback" not in err
     done = [row for row in rows(workspace).values() if row["state"] == "done"]
     assert 0 < len(done) < 400 and len(done) == sum(site.asked.values())
@@ -197,7 +197,7 @@ def test_a_full_disk_stops_the_run_and_leaves_rows_pending(workspace: Workspace,
     if small_disk(workspace.images, 15_000):
         try:
             process = start(workspace, *more)
-            _, err = process.communicate(timeout=60)
+            _, err = process.communicate(timeout=PATIENCE)
             whole_files_only(workspace)
             saved = workspace.root.parent / "saved"
             shutil.copytree(workspace.images, saved)
@@ -208,7 +208,7 @@ def test_a_full_disk_stops_the_run_and_leaves_rows_pending(workspace: Workspace,
         assert b"no space is left" in err
     else:  # without the right to mount, a limit on the size of a file fails the write in the same place
         process = start(workspace, *more, preexec_fn=lambda: limit_file_size(1 << 22))
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1 and b"Traceback" not in err, err
     states = [row["state"] for row in rows(workspace).values()]
     assert "pending" in states and "failed" not in states
@@ -232,13 +232,13 @@ def test_too_little_room_is_seen_before_it_is_used_up(
 
 
 def test_a_folder_that_vanishes_stops_the_run(workspace: Workspace, site: Site) -> None:
-    site.slow = 0.01
+    site.slow = 0.1
     fill(workspace, originals(site, *[f"/good/{n}" for n in range(600)]))
     process = start(workspace, "--per-host", "2")
     while sum(site.asked.values()) < 30 and process.poll() is None:
         time.sleep(0.01)
     workspace.images.rename(workspace.root / "unplugged")
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1 and b"Traceback" not in err, err
     assert "pending" in {row["state"] for row in rows(workspace).values()}
 

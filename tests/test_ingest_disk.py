@@ -7,11 +7,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
-from support import ROOT, as_rows, drawing, dump, load_step, run_step, snapshot
+from support import PATIENCE, ROOT, as_rows, drawing, dump, load_step, run_step, snapshot, wait_until
 from yandex_answers import entity, make_workspace, put_answer, xhr
 
 from lib import raw_store
@@ -198,6 +197,9 @@ def test_reading_again_replaces_what_an_older_parser_read(tmp_path: Path) -> Non
     assert dump(root / "gleaner.db") == now
 
 
+COUNT = "SELECT count(*) FROM images"
+
+
 def test_watching_reads_what_still_comes(tmp_path: Path) -> None:
     root = make_workspace(tmp_path / "ws", {("q", 0, "xhr"): xhr([entity(0)])}).parent
     command = [sys.executable, str(ROOT / "2_ingest_db.py"), "--watch", "--workspace", str(root)]
@@ -206,26 +208,19 @@ def test_watching_reads_what_still_comes(tmp_path: Path) -> None:
         for page in range(1, 4):
             with open_database(root / "gleaner.db") as db:
                 put_answer(db, root, "q", page, xhr([entity(page)]))
-            _until(lambda: as_rows(root / "gleaner.db", "SELECT count(*) FROM images") == [(page + 1,)])  # noqa: B023
+            wait_until(lambda: as_rows(root / "gleaner.db", COUNT) == [(page + 1,)], "it is read")  # noqa: B023
     finally:
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130 and "4 answers" in said and "Traceback" not in said
     assert as_rows(root / "gleaner.db", "SELECT exit_code FROM runs WHERE step = 'ingest'") == [(130,)]
 
 
 def test_watching_ends_by_itself_when_nothing_comes(tmp_path: Path) -> None:
     root = make_workspace(tmp_path / "ws", {("q", 0, "xhr"): xhr([entity(0)])}).parent
-    done = run_step("ingest", "--watch", 1, "--workspace", root, timeout=60)
+    done = run_step("ingest", "--watch", 1, "--workspace", root)
     assert done.returncode == 0, done.stderr
     assert as_rows(root / "gleaner.db", "SELECT count(*) FROM images") == [(1,)]
-
-
-def _until(true) -> None:
-    deadline = time.monotonic() + 60
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def test_the_note_beside_the_answers_gives_the_query_back(tmp_path: Path) -> None:

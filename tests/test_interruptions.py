@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from support import ROOT, STEPS, as_rows, dump, load_step, run_step
+from support import PATIENCE, ROOT, STEPS, as_rows, dump, load_step, run_step
 from yandex_answers import entity, make_workspace, xhr
 
 INSTANTS = 5  # of each job; spread over its whole length
@@ -128,4 +128,4 @@ def test_several_steps_at_once_never_find_the_database_locked(tmp_path: Path, ra
 
 
 def _wait(process: subprocess.Popen[bytes]) -> None:
-    process.wait(timeout=120)
+    process.wait(timeout=PATIENCE)

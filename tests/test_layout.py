@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from support import ROOT, STEPS, load_step
+from support import PATIENCE, ROOT, STEPS, load_step
 
 from lib.db.schema_doc import DOCUMENT, describe_schema
 
@@ -122,7 +122,7 @@ def test_help_is_instant_and_imports_nothing_heavy(name: str) -> None:
         "    assert not end.code, end.code\n"
         f"print(sorted(set(sys.modules) & set({HEAVY!r})), file=sys.stderr)\n"
     )
-    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, cwd=ROOT, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     assert done.stderr.strip() == "[]"
     assert "usage:" in done.stdout and "Examples" in done.stdout

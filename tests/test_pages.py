@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
+from support import PATIENCE, wait_until
 
 from lib.browser_path import find_browser, launch_arguments
 from lib.pages import (
@@ -311,7 +312,7 @@ class Visit:
         self.tab.on("pageerror", lambda error: self.trouble.append(f"error: {error}"))
         self.tab.on("dialog", lambda dialog: (self.trouble.append(f"dialog: {dialog.message}"), dialog.dismiss()))
         self.tab.on("request", self._request)
-        self.tab.set_default_timeout(20_000)
+        self.tab.set_default_timeout(PATIENCE * 1000)
 
     def _request(self, request: Any) -> None:
         if not request.url.startswith(("file:", "data:", "blob:")):
@@ -320,6 +321,18 @@ class Visit:
     def open(self, page: Path) -> Any:
         self.tab.goto(page.as_uri())
         return self.tab
+
+    def reload_until(self, true: str) -> None:
+        """Opens the page again until it has what it stored before.
+
+        The browser may load it in another process, to which it hands stored values over in its own time.
+        """
+
+        def holds() -> bool:
+            self.tab.reload()
+            return bool(self.tab.evaluate(true))
+
+        wait_until(holds, true)
 
 
 @pytest.fixture
@@ -371,12 +384,7 @@ def test_the_chosen_theme_is_remembered(tmp_path: Path, visit: Visit) -> None:
     tab.click("#theme")
     after = tab.evaluate(ground)
     assert before != after
-    for _ in range(20):  # the browser hands what a page stores over to its next process in its own time
-        tab.reload()
-        if tab.evaluate(ground) == after:
-            break
-        tab.wait_for_timeout(250)
-    assert tab.evaluate(ground) == after
+    visit.reload_until(f"{ground} === {json.dumps(after)}")
 
 
 def test_domains_sort_by_keyboard_and_filter(tmp_path: Path, visit: Visit) -> None:
@@ -416,8 +424,7 @@ def test_repeats_are_filtered_ordered_and_decided_by_keyboard(tmp_path: Path, vi
     tab.keyboard.press("k")
     tab.focus(".group.current .member:nth-child(3) .thumb")
     tab.keyboard.press("v")  # only the picture in focus
-    tab.reload()  # a closed tab loses no choice
-    assert tab.inner_text("#save") == "Save 3 choices"
+    visit.reload_until("document.getElementById('save').textContent === 'Save 3 choices'")  # a closed tab loses none
     with tab.expect_download() as download:
         tab.click("#save")
     saved = json.loads(Path(download.value.path()).read_text())
@@ -445,8 +452,8 @@ def test_repeats_are_compared_large(tmp_path: Path, visit: Visit) -> None:
     tab.keyboard.press("ArrowRight")
     assert tab.inner_text("#compare-title") == "Group 2, 2 of 2"
     tab.keyboard.press("Escape")
-    assert not tab.is_visible("#compare")
-    assert tab.evaluate("document.activeElement.className") == "thumb", "focus is back where it was"
+    tab.wait_for_selector("#compare", state="hidden")
+    tab.wait_for_function("document.activeElement.className === 'thumb'")  # focus is back where it was
 
 
 def test_a_difference_is_black_where_pictures_agree(tmp_path: Path, visit: Visit) -> None:
@@ -458,7 +465,7 @@ def test_a_difference_is_black_where_pictures_agree(tmp_path: Path, visit: Visit
     tab.click(".member .thumb")
     tab.click("[data-mode=difference]")
     tab.click("#amplify")
-    tab.wait_for_function("document.getElementById('right').complete")
+    tab.evaluate("Promise.all(['left', 'right'].map(id => document.getElementById(id).decode()))")
     seen = Image.open(io.BytesIO(tab.locator("#stage").screenshot())).convert("L")
     assert seen.getpixel((seen.width // 2 + 60, seen.height // 2)) <= 3
 

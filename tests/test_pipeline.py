@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from support import as_rows, dump, run_step, snapshot
+from support import PATIENCE, as_rows, dump, run_step, snapshot
 
 from demo import running_gallery
 from demo.queries import write_queries
@@ -118,6 +118,7 @@ def test_the_pages_open_without_a_network(finished, page):
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=choice.executable_path, args=launch_arguments())
         tab = browser.new_page()
+        tab.set_default_timeout(PATIENCE * 1000)
         tab.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
         tab.on("pageerror", lambda error: problems.append(str(error)))
         tab.on("request", lambda r: problems.append(r.url) if r.url.startswith(("http:", "https:")) else None)

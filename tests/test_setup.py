@@ -11,12 +11,11 @@ import signal
 import stat
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import ModuleType
 
 import pytest
-from support import ROOT, STEPS, load_step
+from support import PATIENCE, ROOT, STEPS, load_step, wait_until
 
 from lib.browser_path import find_browser, launch_arguments, own_browser
 from lib.errors import GleanerError, UsageError
@@ -424,7 +423,7 @@ def project(tmp_path: Path) -> Environment:
     (tmp_path / "demo" / "__main__.py").write_text(GALLERY)
     (tmp_path / "1_good.py").write_text("import sys; open('asked', 'a').write(' '.join(sys.argv[1:]) + '\\n')\n")
     (tmp_path / "2_bad.py").write_text("raise SystemExit(4)\n")
-    (tmp_path / "3_slow.py").write_text("import time; open('slow', 'w').close(); time.sleep(60)\n")
+    (tmp_path / "3_slow.py").write_text("import time; open('slow', 'w').close(); time.sleep(600)\n")
     return environment
 
 
@@ -494,10 +493,8 @@ def test_an_interrupted_demo_leaves_nothing_running(project: Environment, sign: 
         "with running_gallery(project, project.root / 'w'): run_steps(project, ['3_slow.py'], {})\n"
     )
     demo = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.DEVNULL, start_new_session=True)
-    deadline = time.monotonic() + 60
-    while not (project.root / "slow").exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
+    wait_until((project.root / "slow").exists, "the step is at work")
     # A terminal sends Ctrl-C to the whole group; a service manager sends SIGTERM to the one process.
     os.killpg(demo.pid, sign) if sign == signal.SIGINT else demo.send_signal(sign)
-    assert demo.wait(60) != 0
+    assert demo.wait(PATIENCE) != 0
     assert gallery_is_gone(project.root)

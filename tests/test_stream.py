@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
+from support import PATIENCE, wait_until
 
 from lib.errors import GleanerError, UsageError
 from lib.stream import WORKER_KILLED, Outcome, stream
@@ -95,14 +96,6 @@ def alive(pid: int) -> bool:
         return False
     stat = Path(f"/proc/{pid}/stat")
     return not (stat.exists() and stat.read_text().rpartition(")")[2].split()[0] == "Z")
-
-
-def wait_until(condition, what: str) -> None:
-    for _ in range(600):
-        if condition():
-            return
-        time.sleep(0.05)
-    pytest.fail(f"waited in vain until {what}")
 
 
 EVERYWHERE = [("local", 1), ("local", 2), ("threads", 2)]
@@ -255,7 +248,7 @@ def test_no_worker_outlives_its_parent(tmp_path: Path, sign: signal.Signals) -> 
         wait_until(lambda: len(list(noted.iterdir())) == 2, "both workers are busy")
         # A terminal sends Ctrl-C to the whole group; the parent alone may react.
         (os.killpg if sign == signal.SIGINT else os.kill)(parent.pid, sign)
-        assert parent.communicate(timeout=60)[1] == ""
+        assert parent.communicate(timeout=PATIENCE)[1] == ""
         assert parent.returncode == (130 if sign == signal.SIGINT else -sign)
         wait_until(lambda: not any(alive(int(p.name)) for p in noted.iterdir()), "the workers are gone")
     finally:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from PIL import Image
-from support import as_rows, drawing, load_step, snapshot
+from support import PATIENCE, as_rows, drawing, load_step, snapshot
 
 from lib.vlm import client as client_module
 from lib.vlm.answers import Verdict, content_of, verdict_of
@@ -39,12 +39,12 @@ class Server:
 
     def __enter__(self) -> Server:
         self.thread.start()
-        assert self.ready.wait(10)
+        assert self.ready.wait(PATIENCE)
         return self
 
     def __exit__(self, *_: object) -> None:
         self.loop.call_soon_threadsafe(self.loop.stop)
-        self.thread.join(10)
+        self.thread.join(PATIENCE)
 
     @property
     def url(self) -> str:
@@ -54,7 +54,7 @@ class Server:
         self.loop = asyncio.new_event_loop()
         app = web.Application(client_max_size=1 << 26)
         app.router.add_post("/v1/chat/completions", self._handle)
-        runner = web.AppRunner(app)
+        runner = web.AppRunner(app, shutdown_timeout=0.1)
         self.loop.run_until_complete(runner.setup())
         site = web.TCPSite(runner, "127.0.0.1", 0)
         self.loop.run_until_complete(site.start())
@@ -146,7 +146,7 @@ def error(status: int, text: str = "no", **headers: str) -> Callable[[], web.Res
 
 
 async def slow() -> web.Response:
-    await asyncio.sleep(1.5)
+    await asyncio.sleep(PATIENCE)
     return told(GOOD)
 
 
@@ -185,7 +185,8 @@ def test_what_a_server_does_wrong_is_borne(
         path.unlink()
     with Server(answer) as server:
         started = time.monotonic()
-        assert sort(tmp_path / "ws", pictures, server.url, "--vlm-timeout", "0.8") == 0
+        patience = 3 if name == "slow once" else PATIENCE
+        assert sort(tmp_path / "ws", pictures, server.url, "--vlm-timeout", patience) == 0
         if name == "rate limited":
             assert time.monotonic() - started > 0.2
         assert result(capsys)["buckets"] == {"keep": 1}
