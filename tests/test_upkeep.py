@@ -15,6 +15,7 @@ from yandex_answers import entity, make_workspace, xhr
 from lib.cleanup_named import is_foreign
 from lib.db import cleanup as cleanup_store
 from lib.db import open_database
+from lib.db.backup import list_backups
 from lib.db.ingest import ensure_query
 
 STEP = load_step("cleanup")
@@ -85,7 +86,7 @@ def test_a_backup_comes_back_whole_and_what_was_there_is_kept(database: Path) ->
     assert run(database, "--restore", copy.name) == 0
     assert dump(database) == wanted
     assert as_rows(database, "PRAGMA journal_mode") == [("wal",)]
-    newest = max((database.parent / "backups").iterdir(), key=lambda path: path.stat().st_mtime)
+    newest = list_backups(database.parent / "backups")[0]
     assert as_rows(newest, "SELECT count(*) FROM image_variants") == [(0,)]
     assert run(database) == 0  # and the steps go on
 

@@ -275,3 +275,4 @@ def test_verdicts_are_cut_to_size_and_deep_nesting_is_no_crash() -> None:
     assert isinstance(verdict, Verdict)
     assert len(verdict.reason) <= 300 and len(verdict.tags) == 16 and len(verdict.tags[0]) == 60
     assert verdict_of('{"a":' * 100_000) == "no JSON object"
+    assert isinstance(verdict_of("{" * 150 + json.dumps(GOOD)), Verdict)

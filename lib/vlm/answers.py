@@ -21,6 +21,7 @@ SCHEMA: dict[str, Any] = {
     "additionalProperties": False,
 }
 REASON_LENGTH, TAGS, TAG_LENGTH = 300, 16, 60
+MOST_STARTS = 200  # braces that are tried; a model that repeats itself writes a hundred thousand
 _THINKING = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL | re.IGNORECASE)
 
 
@@ -58,7 +59,9 @@ def verdict_of(text: str) -> Verdict | str:
 
 def _objects(text: str) -> Iterator[dict[str, Any]]:
     decoder, start = json.JSONDecoder(), text.find("{")
-    while start >= 0:
+    for _ in range(MOST_STARTS):
+        if start < 0:
+            return
         try:
             found, end = decoder.raw_decode(text, start)
         except (ValueError, RecursionError):
