@@ -5,7 +5,7 @@ arithmetic, no accuracy. Times are processor seconds where that is said; shared 
 
     python bench/quality.py --photos PHOTOS               all parts
     python bench/quality.py technical steps --photos PHOTOS
-    python bench/quality.py dbscan files --files 100000
+    python bench/quality.py dbscan labels --files 100000
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 TWO_MEGAPIXELS = (1632, 1224)
+LARGER = ((1280, 960), (1600, 1200), (1920, 1280), (2560, 1707))
 MIXED = ((320, 240), (512, 384), (384, 512), (640, 427), (768, 512), (1024, 683), (500, 500), (250, 330))
 
 
@@ -158,47 +159,98 @@ def _distortions() -> dict[str, tuple[tuple[Any, ...], Callable[..., Any], str]]
 
 
 def learned(args: argparse.Namespace) -> dict[str, Any]:
-    """MUSIQ and CLIPIQA over a folder of mixed sizes, and CLIPIQA over small pictures, against pyiqa one by one."""
+    """MUSIQ and CLIPIQA on the same pixels of mixed sizes, and CLIPIQA over small ones, against pyiqa one by one."""
     import numpy as np
     import torch
     from PIL import Image
 
     from lib.models.clipiqa import CachedClipiqa
+    from lib.models.device import keep_memory
     from lib.models.musiq import PackedMusiq
 
     torch.set_num_threads(args.threads)
     chosen = photos(args)
     rgbs = []
-    for number, size in enumerate(MIXED):
+    for number, size in enumerate(MIXED[: args.pictures]):
         with Image.open(chosen[number % len(chosen)]) as image:
             rgbs.append(np.array(image.convert("RGB").resize(size)))
     small = [np.array(Image.fromarray(rgb).resize((224, 224))) for rgb in rgbs]
+    parts = {"musiq": (PackedMusiq, rgbs), "clipiqa": (CachedClipiqa, rgbs), "clipiqa at 224": (CachedClipiqa, small)}
+    metrics = {name: _untrained(name.split()[0]) for name in parts}
+    expected, slow = {}, {}
+    for name, (_, pictures) in parts.items():
+        batches = [torch.from_numpy(rgb).permute(2, 0, 1)[None].float() / 255 for rgb in pictures]
+        metrics[name](batches[0])
+        expected[name], slow[name] = _clocked(lambda: [float(metrics[name](batch)) for batch in batches])  # noqa: B023
+    keep_memory("cpu")  # after theirs, since pyiqa's own call does without
     result = {}
-    for name, ours, pictures in (
-        ("musiq", PackedMusiq, rgbs), ("clipiqa", CachedClipiqa, rgbs), ("clipiqa at 224", CachedClipiqa, small),
-    ):  # fmt: skip
-        metric = _untrained(name.split()[0])
-
-        def theirs(rgb: Any, metric: Any = metric) -> float:
-            return float(metric(torch.from_numpy(rgb).permute(2, 0, 1)[None].float() / 255))
-
-        theirs(pictures[0])
-        wall, started = time.perf_counter(), time.process_time()
-        expected = [theirs(rgb) for rgb in pictures]
-        slow, slow_wall = time.process_time() - started, time.perf_counter() - wall
-        model = ours(metric.net)
+    for name, (ours, pictures) in parts.items():
+        model = ours(metrics[name].net)
         model(pictures[:1])
-        wall, started = time.perf_counter(), time.process_time()
-        same = len({rgb.shape for rgb in pictures}) == 1 or ours is PackedMusiq
-        found = list(model(pictures)) if same else [score for rgb in pictures for score in model([rgb])]
-        fast, fast_wall = time.process_time() - started, time.perf_counter() - wall
-        result[name] = {
-            "largest difference": max(abs(a - b) for a, b in zip(found, expected, strict=True)),
-            "processor s": [round(slow, 2), round(fast, 2)],
-            "ratio, processor": round(slow / fast, 2),
-            "ratio, wall": round(slow_wall / fast_wall, 2),
-        }
+        together = len({rgb.shape for rgb in pictures}) == 1 or ours is PackedMusiq
+        found, fast = _clocked(
+            lambda: list(model(pictures)) if together else [score for rgb in pictures for score in model([rgb])]  # noqa: B023
+        )
+        difference = max(abs(a - b) for a, b in zip(found, expected[name], strict=True))
+        result[name] = {"largest difference": difference} | _compared(slow[name], fast)
     return result
+
+
+def folder(args: argparse.Namespace) -> dict[str, Any]:
+    """The same metrics over files of mixed sizes as a download leaves them: pyiqa's call on each path, and our feed."""
+    import torch
+
+    from lib.criteria import Spread
+    from lib.models.clipiqa import CachedClipiqa
+    from lib.models.device import keep_memory, pixels_in_batch
+    from lib.models.feed import Feed, looking
+    from lib.models.iqa import Learned, Scale
+    from lib.models.musiq import PackedMusiq
+
+    torch.set_num_threads(args.threads)
+    paths = _files(args, (*MIXED[::2], *LARGER)[: args.pictures])
+    metrics = {name: _untrained(name) for name in ("musiq", "clipiqa")}
+    slow = {}
+    for name, metric in metrics.items():
+        metric(str(paths[0]))
+        _, slow[name] = _clocked(lambda: [float(metric(str(path))) for path in paths])  # noqa: B023
+    keep_memory("cpu")
+    result: dict[str, Any] = {"files": len(paths)}
+    for name, metric in metrics.items():
+        run = (PackedMusiq if name == "musiq" else CachedClipiqa)(metric.net)
+        model = Learned(name, "bench", Scale(0, 1, False), pixels_in_batch("cpu"), run, same_size=name != "musiq")
+        run([looking(1024)(paths[0]).rgb])
+        feed = Feed(model, looking(1024), Spread())
+        outcomes, fast = _clocked(lambda: list(feed.outcomes(paths)))  # noqa: B023
+        assert all(outcome.ok for outcome in outcomes)
+        result[name] = _compared(slow[name], fast)
+    return result
+
+
+def _clocked(work: Callable[[], Any]) -> tuple[Any, tuple[float, float]]:
+    """What the work gives, and the processor and wall seconds that it took in this process."""
+    wall, started = time.perf_counter(), time.process_time()
+    found = work()
+    return found, (time.process_time() - started, time.perf_counter() - wall)
+
+
+def _compared(slow: tuple[float, float], fast: tuple[float, float]) -> dict[str, Any]:
+    return {
+        "processor s": [round(slow[0], 2), round(fast[0], 2)],
+        "ratio, processor": round(slow[0] / fast[0], 2),
+        "ratio, wall": round(slow[1] / fast[1], 2),
+    }
+
+
+def _files(args: argparse.Namespace, sizes: Sequence[tuple[int, int]]) -> list[Path]:
+    """The photographs as JPEGs of these sizes, in a temporary folder."""
+    from PIL import Image
+
+    into, chosen = Path(tempfile.mkdtemp()), photos(args)
+    for number, size in enumerate(sizes):
+        with Image.open(chosen[number % len(chosen)]) as image:
+            image.convert("RGB").resize(size).save(into / f"{number:03}.jpg", quality=90)
+    return sorted(into.iterdir())
 
 
 def _untrained(name: str) -> Any:
@@ -237,43 +289,50 @@ def large(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def embedding(args: argparse.Namespace) -> dict[str, Any]:
-    """CLIP ViT-B/32 with random weights: files to vectors by our feed, against open_clip's own transform one by one."""
+    """CLIP with random weights: files to vectors by our feed, against the usual loop, which takes one at a time.
+
+    The loop is the tutorials': Pillow's full decode, open_clip's own transform, one picture a call, without gradients.
+    """
     import open_clip
     import torch
     from PIL import Image
 
     from lib.criteria import Spread
-    from lib.models.clip import Clip
+    from lib.models.clip import Clip, shortened, vector_of
+    from lib.models.device import keep_memory
     from lib.models.feed import Feed
 
     torch.set_num_threads(args.threads)
-    folder = Path(tempfile.mkdtemp())
-    chosen = photos(args)
-    for number in range(24):
-        with Image.open(chosen[number % len(chosen)]) as image:
-            image.convert("RGB").resize((2048, 1536)).save(folder / f"{number:02}.jpg", quality=90)
-    paths = sorted(folder.iterdir())
-    net, _, transform = open_clip.create_model_and_transforms("ViT-B-32")
+    net, _, transform = open_clip.create_model_and_transforms(args.model)
     net.eval()
     config = net.visual.preprocess_cfg
     mean, std = (torch.tensor(config[part]).view(1, 3, 1, 1) for part in ("mean", "std"))
-    ours = Clip("ViT-B-32", "bench", net, None, "cpu", (224, 224), "shortest", mean, std)
-    with torch.inference_mode():
-        net.encode_image(transform(Image.open(paths[0]))[None])
-        wall, started = time.perf_counter(), time.process_time()
-        for path in paths[:6]:
-            net.encode_image(transform(Image.open(path).convert("RGB"))[None], normalize=True)
-        loop, loop_cpu = (time.perf_counter() - wall) / 6, (time.process_time() - started) / 6
-    feed = Feed(ours, ours.looking(), Spread(workers=1))
-    wall, started = time.perf_counter(), time.process_time()
-    assert sum(1 for outcome in feed.outcomes(paths) if outcome.ok) == len(paths)
-    batch, batch_cpu = (time.perf_counter() - wall) / len(paths), (time.process_time() - started) / len(paths)
-    return {
-        "pictures a second": [round(1 / loop, 2), round(1 / batch, 2)],
-        "ratio, wall": round(loop / batch, 2),
-        "ratio, processor": round(loop_cpu / batch_cpu, 2),
-        "share of time waiting for decode": round(feed.waiting / (feed.waiting + feed.running), 2),
-    }
+    side = config["size"] if isinstance(config["size"], int) else config["size"][0]
+    chosen = {size: _files(args, [size] * args.pictures) for size in ((1024, 768), (2048, 1536), (4000, 3000))}
+
+    def alone(path: Path) -> Any:
+        with torch.no_grad():
+            return net.encode_image(transform(Image.open(path).convert("RGB"))[None], normalize=True)[0]
+
+    slow: dict[Any, Any] = {}
+    for size, paths in chosen.items():
+        alone(paths[0])
+        slow[size] = _clocked(lambda: {path: alone(path).numpy() for path in paths})  # noqa: B023
+    keep_memory("cpu")
+    ours = Clip(args.model, "bench", net, None, "cpu", (side, side), "shortest", mean, std, shortened(net, "cpu"))
+    ours.run([ours.looking()(chosen[1024, 768][0]).rgb] * args.pictures)
+    result: dict[str, Any] = {"arithmetic": str(ours.precision), "pictures of each size": args.pictures}
+    for size, paths in chosen.items():
+        feed = Feed(ours, ours.looking(), Spread())
+        outcomes, fast = _clocked(lambda: list(feed.outcomes(paths)))  # noqa: B023
+        alike = min(float(vector_of(one.value[1]) @ slow[size][0][one.item]) for one in outcomes)
+        waited = feed.waiting / (feed.waiting + feed.running)
+        result[f"{size[0]} x {size[1]}"] = _compared(slow[size][1], fast) | {
+            "pictures a second": [round(len(paths) / seconds, 2) for seconds in (slow[size][1][1], fast[1])],
+            "least cosine to the loop's": round(alike, 5),
+            "share of time waiting for decode": round(waited, 2),
+        }
+    return result
 
 
 def dbscan(args: argparse.Namespace) -> dict[str, Any]:
@@ -299,41 +358,74 @@ def dbscan(args: argparse.Namespace) -> dict[str, Any]:
     return result
 
 
-def files(args: argparse.Namespace) -> dict[str, Any]:
-    """Peak memory of a dry run over many pictures whose measures are known: hard links to one file, made-up digests."""
+def labels(args: argparse.Namespace) -> dict[str, Any]:
+    """Peak memory and processor seconds of labels, plan, output, links and page over pictures whose scores are known.
+
+    Hard links to a few files, with made-up digests and scores in the database: no pixel is decoded but for the page.
+    """
+    result = {}
+    for count in (args.files // 10, args.files):
+        with tempfile.TemporaryDirectory() as folder:
+            root = Path(folder) / "ws"
+            _fill(root, count)
+            found = {
+                name: _step(root, *words)
+                for name, words in {
+                    "plan, dry run": ("--dry-run",),
+                    "the same, --json": ("--dry-run", "--json"),
+                    "the same, --format json": ("--dry-run", "--format", "json"),
+                    "labels, links, page": ("--mode", "hardlink"),
+                    "other thresholds": ("--mode", "hardlink", "--high", "80"),
+                    "nothing new, --json": ("--mode", "hardlink", "--high", "80", "--json"),
+                }.items()
+            }
+            page = root / "reports/sort_quality.html"
+            found["page"] = {"MB": round(page.stat().st_size / 1e6, 1), "tiles": page.read_text().count('"tile"')}
+            result[f"{count:,}"] = found
+    return result
+
+
+def _fill(root: Path, count: int) -> None:
+    """A workspace of so many contents with technical scores."""
     import hashlib
 
     from PIL import Image
 
     from lib.db import open_database
-    from lib.db.files import FileRow, add_file
+    from lib.quality import TECHNICAL_VERSION
 
-    result = {}
-    for count in (args.files // 10, args.files):
-        root = Path(tempfile.mkdtemp()) / "ws"
-        (root / "images").mkdir(parents=True)
-        Image.new("RGB", (40, 30)).save(root / "images/first.jpg")
-        with open_database(root / "gleaner.db") as db, db.transaction():
-            for number in range(count):
-                folder = root / f"images/{number % 256:02x}"
-                folder.mkdir(exist_ok=True)
-                path = folder / f"{number:07}.jpg"
-                os.link(root / "images/first.jpg", path) if number % 30_000 else _fresh(root / "images/first.jpg", path)
-                digest = hashlib.sha256(str(number).encode()).hexdigest()
-                add_file(db, FileRow(digest, path.relative_to(root).as_posix(), 700, "jpeg", 40, 30))
-                db.execute(
-                    "INSERT INTO scores (sha256, metric, version, value, detail, created_at) VALUES"
-                    " (?, 'header', 'header-1', 1.2, ?, '')",
-                    (digest, '{"width": 40, "height": 30, "format": "jpeg"}'),
-                )
-        command = [sys.executable, str(ROOT / "7_sort_quality.py"), "orientation", "-n", "--workspace", str(root)]
-        started = time.perf_counter()
-        with open(os.devnull, "w") as nowhere:
-            done = subprocess.run(command, stdout=nowhere, stderr=subprocess.PIPE, text=True)
-        assert done.returncode == 0, done.stderr
-        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024
-        result[f"{count:,}"] = {"peak MB": peak, "s": round(time.perf_counter() - started, 1)}
-    return result
+    first = root / "images/first.jpg"
+    for number in range(256):
+        (root / f"images/{number:02x}").mkdir(parents=True, exist_ok=True)
+    Image.radial_gradient("L").resize((80, 60)).save(first)
+    size = first.stat().st_size
+    detail = json.dumps({"width": 80, "height": 60, "format": "jpeg", "worst": "tiny", "traits": {"tiny": 20.0}})
+    with open_database(root / "gleaner.db") as db, db.transaction():
+        for number in range(count):
+            text = f"images/{number % 256:02x}/{number:07}.jpg"
+            os.link(first, root / text) if number % 30_000 else _fresh(first, root / text)
+            digest = hashlib.sha256(str(number).encode()).hexdigest()
+            db.execute(
+                "INSERT INTO files (sha256, path, bytes, format, width, height, added_at) VALUES (?, ?, ?, 'jpeg',"
+                " 80, 60, '')",
+                (digest, text, size),
+            )
+            db.execute(
+                "INSERT INTO scores (sha256, metric, version, value, reason, detail, created_at)"
+                " VALUES (?, 'technical', ?, ?, 'tiny', ?, '')",
+                (digest, TECHNICAL_VERSION, number % 1000 / 10, detail),
+            )
+
+
+def _step(root: Path, *words: str) -> dict[str, Any]:
+    """Runs step 7 by itself and asks the system what that one process took."""
+    command = [sys.executable, str(ROOT / "7_sort_quality.py"), "quality", *words, "--workspace", str(root)]
+    with open(os.devnull, "w") as nowhere, tempfile.TemporaryFile() as said:
+        process = subprocess.Popen([*command, "--workers", "1"], stdout=nowhere, stderr=said)
+        _, status, usage = os.wait4(process.pid, 0)
+        said.seek(0)
+        assert status == 0, said.read().decode()
+    return {"peak MB": usage.ru_maxrss // 1024, "processor s": round(usage.ru_utime + usage.ru_stime, 1)}
 
 
 def _fresh(source: Path, path: Path) -> None:
@@ -348,8 +440,8 @@ def _peak() -> int:
 
 
 PARTS = {
-    "technical": technical, "steps": steps, "learned": learned, "large": large, "embedding": embedding,
-    "dbscan": dbscan, "files": files,
+    "technical": technical, "steps": steps, "learned": learned, "folder": folder, "large": large,
+    "embedding": embedding, "dbscan": dbscan, "labels": labels,
 }  # fmt: skip
 
 
@@ -359,7 +451,9 @@ def main() -> int:
     made.add_argument("--photos", type=Path, metavar="DIR", help="photographs without visible damage")
     made.add_argument("--limit", type=int, default=67, metavar="N", help="photographs used (default: 67)")
     made.add_argument("--threads", type=int, default=os.cpu_count() or 1, metavar="N", help="threads of torch")
-    made.add_argument("--files", type=int, default=100_000, metavar="N", help="pictures of the part `files`")
+    made.add_argument("--pictures", type=int, default=8, metavar="N", help="pictures of learned, folder and embedding")
+    made.add_argument("--model", default="ViT-B-32", metavar="NAME", help="architecture of the part `embedding`")
+    made.add_argument("--files", type=int, default=100_000, metavar="N", help="pictures of the part `labels`")
     made.add_argument("--here", action="store_true", help="run the one part in this process")
     args = made.parse_args()
     if args.here:

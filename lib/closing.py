@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,8 @@ def tell(session: Session, summary: Summary) -> None:
     """Prints the summary of a run, as a line for a person or as one JSON object."""
     elapsed = time.monotonic() - session.started
     if session.args.json:
-        print(json.dumps(_as_json(session, summary), ensure_ascii=False, default=str))
+        sys.stdout.writelines(json_parts(_as_json(session, summary)))
+        print()
     parts = ", ".join(_counted(value, name.replace("_", " ")) for name, value in summary.counts.items())
     mode = " (dry run, nothing written)" if session.dry_run else ""
     if not session.args.quiet:
@@ -28,6 +31,34 @@ def tell(session: Session, summary: Summary) -> None:
             log.info("interrupted; the state is safe: run the same command to continue")
         elif summary.next:
             log.info("next: %s", _with_workspace(summary.next, session.args.workspace))
+
+
+def json_parts(value: Any) -> Iterator[str]:
+    """A value as JSON, in parts. An iterator in a dict is an array that is written entry by entry, never held whole."""
+    if not isinstance(value, dict):
+        yield _dumped(value)
+        return
+    before = "{"
+    for name, entry in value.items():
+        yield f"{before}{_dumped(str(name))}: "
+        if isinstance(entry, Iterator):
+            yield from _array_parts(entry)
+        else:
+            yield _dumped(entry)
+        before = ", "
+    yield "}" if value else "{}"
+
+
+def _array_parts(entries: Iterator[Any]) -> Iterator[str]:
+    before = "["
+    for entry in entries:
+        yield before + _dumped(entry)
+        before = ", "
+    yield "[]" if before == "[" else "]"
+
+
+def _dumped(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _as_json(session: Session, summary: Summary) -> Any:

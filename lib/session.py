@@ -15,7 +15,10 @@ from lib.workspace import Workspace
 
 @dataclass
 class Summary:
-    """What a step did. `counts` become the summary line, the run's row and `--json`; `result` replaces the latter."""
+    """What a step did. `counts` become the summary line, the run's row and `--json`; `result` replaces the latter.
+
+    Iterators in a `result` that is a dict are written entry by entry, so that a long list needs no memory.
+    """
 
     counts: dict[str, int | float | str]
     next: str = ""

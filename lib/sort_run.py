@@ -42,7 +42,7 @@ def shown(run: Sorting, form: str) -> Iterator[str]:
     if form == "csv":
         yield from (part.rstrip("\n") for part in csv_lines(_pictures(run)))
     elif form == "json":
-        yield json.dumps(list(_pictures(run)), ensure_ascii=False, indent=1)
+        yield from _json_list(_pictures(run))
     else:
         if run.dry_run:
             yield from actions.describe(run.workspace, run.plan(), dry_run=True)
@@ -52,15 +52,15 @@ def shown(run: Sorting, form: str) -> Iterator[str]:
 
 
 def as_result(run: Sorting) -> dict[str, Any]:
-    """What `--json` prints."""
+    """What `--json` prints; the lists are iterators, since there may be a million entries."""
     return {
         "criterion": run.criterion.name,
         "dry_run": run.dry_run,
         "run": run.run_id or None,
         "buckets": dict(sorted(run.buckets().items())),
-        "actions": [{"kind": a.kind, "source": a.source, "target": a.target, "reason": a.reason} for a in run.plan()],
-        "unreadable": [{"path": path, "reason": reason} for path, reason, _ in run.files.told("unreadable")],
-        "left_out": [{"path": path, "score": score} for path, _, score in run.files.told("left_out")],
+        "actions": ({"kind": a.kind, "source": a.source, "target": a.target, "reason": a.reason} for a in run.plan()),
+        "unreadable": ({"path": path, "reason": reason} for path, reason, _ in run.files.told("unreadable")),
+        "left_out": ({"path": path, "score": score} for path, _, score in run.files.told("left_out")),
         "summary": run.counts(),
     } | _extra(run)
 
@@ -91,6 +91,16 @@ def _extra(run: Sorting) -> dict[str, Any]:
     """What a criterion has to say besides its labels (the topic's clusters)."""
     report = getattr(run.criterion, "report", None)
     return report() if report else {}
+
+
+def _json_list(entries: Iterator[Any]) -> Iterator[str]:
+    """The lines of a JSON array, an entry a line; each is known to be the last one only when there is no next."""
+    waiting = next(entries, None)
+    yield "["
+    while waiting is not None:
+        entry, waiting = waiting, next(entries, None)
+        yield f" {json.dumps(entry, ensure_ascii=False)}{',' if waiting is not None else ''}"
+    yield "]"
 
 
 def _pictures(run: Sorting) -> Iterator[dict[str, Any]]:
