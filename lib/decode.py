@@ -67,19 +67,22 @@ def decode(
     source: Path | bytes,
     *,
     long_side: int | None = None,
+    at_least: int | None = None,
     frame: int = 0,
     background: tuple[int, int, int] = BACKGROUND,
 ) -> Picture:
     """Decodes one frame to upright RGB, reduced so that the long side is at most `long_side` pixels.
 
     A JPEG is decoded at a reduced scale of at least twice the wanted size, which costs a fraction of the full decode
-    and differs from it by well under one grey level. Raises DecodeError; never anything else for a bad file.
+    and differs from it by well under one grey level. With `at_least` instead, a JPEG comes at the smallest of its scales
+    whose long side is no less, anything else as it is: for a caller that resizes by itself. Raises DecodeError; never
+    anything else for a bad file.
     """
     with opened(source) as image:
         header = header_of(image)
         with codec_boundary():
-            if long_side and header.frames == 1:
-                _draft(image, header, long_side)
+            if (long_side or at_least) and header.frames == 1:
+                _draft(image, header, long_side or (at_least or 0) / 2)
             if frame:
                 image.seek(min(frame, header.frames - 1))
             upright = _upright(flattened(image, background), header.orientation)
@@ -117,21 +120,24 @@ def codec_boundary() -> Iterator[None]:
 
 
 class opened:
-    """Opens a picture lazily, refuses bombs by their header, and closes it."""
+    """Opens a picture lazily, refuses bombs by their header, and closes it.
 
-    def __init__(self, source: Path | bytes):
-        self.source = source
+    With `formats` (Pillow's names) no other codec is so much as asked.
+    """
+
+    def __init__(self, source: Path | bytes, formats: tuple[str, ...] | None = None):
+        self.source, self.formats = source, formats
 
     def __enter__(self) -> Image.Image:
         # The size is checked here against our own limit, so Pillow's warning would only be noise.
         Image.MAX_IMAGE_PIXELS = None
         source: Any = io.BytesIO(self.source) if isinstance(self.source, bytes) else self.source
-        if isinstance(source, Path) and source.suffix.lower() in (".heic", ".heif", ".hif"):
+        if not self.formats and isinstance(source, Path) and source.suffix.lower() in (".heic", ".heif", ".hif"):
             _learn_heif()
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                self.image = Image.open(source)
+                self.image = Image.open(source, formats=self.formats)
         except UnidentifiedImageError as error:
             raise DecodeError("not_an_image") from error
         except FileNotFoundError as error:
@@ -173,14 +179,14 @@ def header_of(image: Image.Image) -> Header:
     return Header(name, image.width, image.height, frames, orientation if 1 <= orientation <= 8 else 1, image.mode)
 
 
-def _draft(image: Image.Image, header: Header, long_side: int) -> None:
+def _draft(image: Image.Image, header: Header, long_side: float) -> None:
     """Lets the JPEG decoder scale down by 2, 4 or 8, never below twice the wanted long side."""
     size = _draft_size(header, long_side)
     if image.format in ("JPEG", "MPO") and isinstance(image, ImageFile.ImageFile) and size:
         image.draft("L" if image.mode == "L" else "RGB", size)
 
 
-def _draft_size(header: Header, long_side: int) -> tuple[int, int] | None:
+def _draft_size(header: Header, long_side: float) -> tuple[int, int] | None:
     scale = 2 * long_side / max(header.width, header.height)
     return (max(1, int(header.width * scale)), max(1, int(header.height * scale))) if scale < 1 else None
 

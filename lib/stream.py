@@ -24,7 +24,7 @@ from lib.errors import UsageError
 T = TypeVar("T")
 R = TypeVar("R")
 
-EXECUTORS = ("local", "threads", "ray")
+EXECUTORS = ("local", "threads", "processes", "ray")
 WORKER_KILLED = "worker_killed"
 ERROR_LENGTH = 300  # characters of an exception's text that are kept: enough to read, small enough for a row
 
@@ -75,6 +75,7 @@ def stream(
     work        module-level function of lib (worker processes find it by name); item and value must pickle
     items       read lazily; at most `in_flight` chunks are read ahead of what has been yielded
     executor    `local`: in this process for `workers` <= 1, else worker processes;
+                `processes`: worker processes, even for one worker: for work that may bring its process down;
                 `threads`: for work that releases the interpreter lock (decoding, hashing of large buffers);
                 `ray`: actors on a private cluster, or on the one at `ray_address`
     chunk       items sent at once: large for cheap work, 1 for work of seconds or a source that trickles

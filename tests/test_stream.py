@@ -98,7 +98,7 @@ def alive(pid: int) -> bool:
     return not (stat.exists() and stat.read_text().rpartition(")")[2].split()[0] == "Z")
 
 
-EVERYWHERE = [("local", 1), ("local", 2), ("threads", 2)]
+EVERYWHERE = [("local", 1), ("local", 2), ("threads", 2), ("processes", 1)]
 
 
 @pytest.mark.parametrize(("executor", "workers"), EVERYWHERE)
@@ -195,7 +195,7 @@ def test_workers_that_cannot_start_are_one_sentence(init, sentence: str) -> None
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"executor": "spark"}, "choose one of local, threads, ray"),
+        ({"executor": "spark"}, "choose one of local, threads, processes, ray"),
         ({"chunk": 0}, "at least 1"),
         ({"in_flight": 0}, "at least 1"),
     ],

@@ -4,43 +4,53 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from lib.db import Database
 from lib.db.hashes import HashRow, known_hashes, remember_hashes
 from lib.decode import DecodeError
+from lib.dedup.suspects import Suspects
 from lib.hashing import buffers, dct, detail, pixels
 from lib.hashing.buffers import Buffers, read_buffers
 from lib.hashing.kinds import HashChoice, imagehash_of
 from lib.hashing.kinds import is_flat as is_empty
 from lib.pictures import PictureFile
 from lib.progress import BarFactory, no_bar
-from lib.stream import stream
+from lib.stream import WORKER_KILLED, Outcome, stream
 
 BATCH = 256  # pictures hashed at once and written in one transaction; a kill costs at most one batch
 SPOOL = 64 << 20  # bytes of buffers held in memory before they go to a temporary file
 # What may be another time: the picture is tried again in the next run.
-PASSING = frozenset({"missing_file", "unreadable_file", "too_large", "worker_killed"})
+PASSING = frozenset({"missing_file", "unreadable_file", "too_large"})
+# What is decoded in this process: formats whose codecs are used everywhere and attacked every day. A file in any other
+# is left to worker processes, which may die of it.
+TRUSTED = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP")
+ELSEWHERE = "not_trusted"
+PROCESSES_FROM = 5_000  # pictures: from then on what the start of worker processes costs makes no difference
 OURS = HashChoice()
 ALGORITHM = f"dct {buffers.VERSION}"
 DETAIL_ALGORITHM = f"detail {detail.VERSION} {buffers.VERSION}"
 PIXELS_ALGORITHM = f"pixels 1 {buffers.VERSION}"
 
 
-def fingerprint(path: str, choice: HashChoice = OURS) -> tuple[bytes, bytes, str]:
+def fingerprint(
+    path: str, choice: HashChoice = OURS, formats: tuple[str, ...] | None = None
+) -> tuple[bytes, bytes, str]:
     """(packed buffers, hash where it is another one than ours, "") or (b"", b"", reason).
 
-    An undecodable picture is a value here, not an error.
+    An undecodable picture is a value here, not an error. With `formats` any other one is ELSEWHERE.
     """
     try:
-        other = b"" if choice.is_ours else imagehash_of(path, choice.kind, choice.size)
-        return read_buffers(path), other, ""
+        data = read_buffers(path, formats)
+        return data, b"" if choice.is_ours else imagehash_of(path, choice.kind, choice.size), ""
     except DecodeError as error:
-        return b"", b"", error.reason
+        return b"", b"", ELSEWHERE if formats and error.reason == "not_an_image" else error.reason
 
 
 class Fingerprints:
@@ -50,8 +60,17 @@ class Fingerprints:
     broken   content -> reason
     """
 
-    def __init__(self, db: Database, places: dict[str, Path], *, remember: bool, choice: HashChoice = OURS):
+    def __init__(
+        self,
+        db: Database,
+        places: dict[str, Path],
+        *,
+        remember: bool,
+        choice: HashChoice = OURS,
+        suspects: Suspects | None = None,
+    ):
         self.db, self.places, self.remember, self.choice = db, places, remember, choice
+        self.suspects = suspects or Suspects(None)
         # Another kind of hash has rows of its own beside ours.
         self.kind = dct.KIND if choice.is_ours else f"imagehash {choice.kind}"
         self.hashes: dict[str, bytes | None] = {}
@@ -72,17 +91,16 @@ class Fingerprints:
         contents = sorted(self.places)
         self.hashes = known_hashes(self.db, contents, self.kind, self.choice.bits, ALGORITHM)
         known_broken = known_hashes(self.db, contents, "broken", 0, ALGORITHM)
-        self.broken = {c: (reason or b"").decode() for c, reason in known_broken.items()}
-        missing = [c for c in contents if c not in self.hashes and c not in self.broken]
+        self.broken = {c: reason.decode() for c, reason in known_broken.items() if reason}
+        killers = {c for c, reason in self.broken.items() if reason == WORKER_KILLED}
+        self.suspects.paths |= {str(self.places.get(c)) for c in killers}
+        missing = [c for c in contents if c not in self.hashes and (c not in self.broken or c in killers)]
         if not missing:
             return True  # without starting workers for nothing
         by_path = {str(self.places[c]): c for c in missing}
         batch: list[tuple[str, bytes, bytes]] = []
-        with bar(len(missing), "Hashing", "picture") as progress:
-            # Decoders let go of the interpreter's lock, so that threads do what processes would, without their start.
-            how = "threads" if executor == "local" and workers > 1 else executor
-            task = partial(fingerprint, choice=self.choice)
-            work = stream(task, by_path, executor=how, workers=workers, chunk=8)
+        work = self._outcomes(list(by_path), workers, executor)
+        with bar(len(missing), "Hashing", "picture") as progress, closing(work):
             for outcome in work:
                 progress.update()
                 data, other, reason = outcome.value or (b"", b"", outcome.error.split(":")[0])
@@ -90,11 +108,34 @@ class Fingerprints:
                 if len(batch) >= BATCH:
                     self._finish(batch)
                 if stopping():
-                    work.close()
                     self._finish(batch)
                     return False
         self._finish(batch)
         return True
+
+    def _outcomes(self, paths: list[str], workers: int, executor: str) -> Generator[Outcome[str, Any], None, None]:
+        """What became of each picture: here, or apart where a codec might end the process."""
+        task = partial(fingerprint, choice=self.choice)
+        if executor == "local" and workers > 1 and len(paths) >= PROCESSES_FROM:
+            executor = "processes"
+        if executor != "local":
+            yield from stream(task, paths, executor=executor, workers=workers, chunk=8)
+            return
+        apart = [path for path in paths if path in self.suspects.paths]
+        here = (path for path in paths if path not in self.suspects.paths)
+        noted = self.suspects.noting(partial(task, formats=TRUSTED))
+        # Decoders let go of the interpreter's lock, so that threads do what processes would, without their start.
+        with closing(
+            stream(noted, here, executor="threads" if workers > 1 else "local", workers=workers, chunk=8)
+        ) as work:
+            for outcome in work:
+                if outcome.value and outcome.value[2] == ELSEWHERE:
+                    apart.append(outcome.item)
+                else:
+                    yield outcome
+        for outcome in stream(task, apart, executor="processes", workers=workers, chunk=4) if apart else ():
+            self.suspects.learn(outcome.item, outcome.error)
+            yield outcome
 
     def _take(
         self, content: str, data: bytes, other: bytes, reason: str, batch: list[tuple[str, bytes, bytes]]
@@ -136,7 +177,8 @@ class Fingerprints:
         """The packed buffers of a content, decoded again only where no run has kept them."""
         self._used.add(content)
         if content not in self._offsets:
-            data, _, reason = fingerprint(str(self.places[content]))
+            done, error = self.suspects.run(fingerprint, str(self.places[content]))
+            data, _, reason = done or (b"", b"", error)
             self.decoded += 1
             if reason:
                 self.broken[content] = reason
@@ -168,7 +210,7 @@ class Fingerprints:
     def _compute_digest(self, content: str) -> bytes:
         self.decoded += 1
         try:
-            digest = pixels.pixel_digest(self.places[content])
+            digest = self.suspects.run(pixels.pixel_digest, str(self.places[content]))[0] or b""
         except DecodeError:
             digest = b""
         self._write([HashRow(content, pixels.KIND, 256, digest, PIXELS_ALGORITHM)])
@@ -192,7 +234,7 @@ class Fingerprints:
     def _compute_share(self, content: str) -> float:
         self.decoded += 1
         try:
-            share = round(detail.real_share(self.places[content]), 4)
+            share = round(self.suspects.run(detail.real_share, str(self.places[content]))[0] or 1.0, 4)
         except DecodeError:
             share = 1.0
         value = round(share * 10_000).to_bytes(2, "big")
@@ -211,6 +253,7 @@ class Fingerprints:
 
     def close(self) -> None:
         self._spool.close()
+        self.suspects.close()
 
     def broken_counts(self) -> Counter[str]:
         return Counter(self.broken.values())

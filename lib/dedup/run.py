@@ -25,6 +25,7 @@ from lib.dedup.plan import Plan, as_rows, brake, joined, removals, without
 from lib.dedup.queries import by_queries, query_places
 from lib.dedup.semantic import LEAST_COSINE, Choice, Likeness, find_likeness
 from lib.dedup.sources import decide, normal_folders, read_decisions, read_files
+from lib.dedup.suspects import Suspects
 from lib.errors import EXIT_OK, GleanerError, UsageError
 from lib.hashing.kinds import DEFAULT_SIZE, HashChoice
 from lib.pages import write_page
@@ -65,7 +66,11 @@ class Run:
         self._read_references(folders, remember)
         policy = self._policy(folders)
         prints = Fingerprints(
-            self.db, places_of([*self.files, *self.references]), remember=remember, choice=policy.looking.hash
+            self.db,
+            places_of([*self.files, *self.references]),
+            remember=remember,
+            choice=policy.looking.hash,
+            suspects=Suspects(self.workspace.root),
         )
         try:
             self.groups = self._find(prints, policy)

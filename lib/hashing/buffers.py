@@ -58,12 +58,13 @@ class Buffers:
         return Buffers(greys, chroma, width, height, (left, top, right, bottom))
 
 
-def read_buffers(path: Path | str) -> bytes:
+def read_buffers(path: Path | str, formats: tuple[str, ...] | None = None) -> bytes:
     """The buffers of a picture file, packed; a module-level function so that workers can run it.
 
-    The file is opened and decoded once, whatever it is looked at for. Raises lib.decode.DecodeError.
+    The file is opened and decoded once, whatever it is looked at for. With `formats` any other is `not_an_image`.
+    Raises lib.decode.DecodeError.
     """
-    with opened(Path(path)) as image:
+    with opened(Path(path), formats) as image:
         header = header_of(image)
         with codec_boundary():
             grey, chroma, box = _measured(_reduced(image, header, _WHITE), header.orientation)

@@ -1,0 +1,109 @@
+"""Step 6 and pictures under which a codec crashes: the process dies for real, by a codec that the test brings along."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+from support import PATIENCE, ROOT, as_rows, drawing
+
+from lib.dedup.suspects import SLOT, Suspects
+
+# Python reads this when it starts, in workers as well. Pictures that carry the word crash when they are decoded.
+CRASHING_CODEC = """
+import os, resource, signal
+from PIL import Image, ImageFile
+
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+load = ImageFile.ImageFile.load
+
+def crash(self):
+    if self.info.get("comment") == b"crash":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return load(self)
+
+ImageFile.ImageFile.load = crash
+
+class Strange(ImageFile.ImageFile):
+    format = "STRANGE"
+
+    def _open(self):
+        self._mode, self._size = "RGB", (320, 240)
+        self.info["comment"] = self.fp.read()[7:]
+
+Image.register_open(Strange.format, Strange, lambda start: start.startswith(b"STRANGE"))
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three drawings, a copy of the first."""
+    made = tmp_path / "photos"
+    made.mkdir()
+    for seed in range(3):
+        drawing(seed).save(made / f"{seed}.png")
+    drawing(0).save(made / "copy.jpg", quality=70)
+    (tmp_path / "hook").mkdir()
+    (tmp_path / "hook" / "sitecustomize.py").write_text(CRASHING_CODEC)
+    return made
+
+
+def run(folder: Path, *arguments: str) -> tuple[int, dict]:
+    """(exit code, answer) of the step in a process of its own, with the crashing codec."""
+    step = [sys.executable, str(ROOT / "6_dedup.py"), "similar", str(folder), "--json", "--remove", "none", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(folder.parent / "hook"), "TMPDIR": str(folder.parent)}
+    done = subprocess.run(
+        [*step, "--workspace", str(folder.parent / "ws"), "--workers", "2"],
+        env=environment, capture_output=True, text=True, timeout=PATIENCE,
+    )  # fmt: skip
+    return done.returncode, json.loads(done.stdout) if done.returncode == 0 else {}
+
+
+def judged(found: dict) -> set[str]:
+    return {Path(member["path"]).name for group in found["groups"] for member in group["members"]}
+
+
+@pytest.mark.parametrize("dry_run", [(), ("--dry-run",)])
+def test_an_odd_format_that_crashes_its_codec_takes_nothing_with_it(folder: Path, dry_run: tuple[str, ...]):
+    (folder / "odd.tif").write_bytes(b"STRANGEcrash")
+    for _ in range(2):
+        code, found = run(folder, *dry_run)
+        assert code == 0
+        assert found["summary"]["worker_killed"] == found["summary"]["broken"] == 1
+        assert judged(found) == {"copy.jpg"}
+
+
+@pytest.mark.parametrize("dry_run", [(), ("--dry-run",)])
+def test_a_common_format_that_crashes_its_codec_is_decoded_apart_in_the_next_run(
+    folder: Path, dry_run: tuple[str, ...]
+):
+    drawing(7).save(folder / "odd.gif", comment=b"crash")
+    assert run(folder, *dry_run)[0] == -signal.SIGSEGV
+    for _ in range(2):
+        code, found = run(folder, *dry_run)
+        assert code == 0
+        assert found["summary"]["worker_killed"] == found["summary"]["broken"] == 1
+        assert judged(found) == {"copy.jpg"}
+    if not dry_run:
+        reasons = as_rows(folder.parent / "ws" / "gleaner.db", "SELECT value FROM hashes WHERE kind = 'broken'")
+        assert reasons == [(b"worker_killed",)]
+
+
+def test_no_note_is_left_when_all_went_well(folder: Path):
+    assert run(folder)[0] == 0
+    assert not list(folder.parent.glob("*.decoding"))
+
+
+def test_notes_name_what_was_under_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    first = Suspects(tmp_path / "ws")
+    with first.noted("/photos/ä \udcff.jpg"), first.noted("/photos/" + "x" * SLOT):
+        assert Suspects(tmp_path / "other").paths == set()
+        assert Suspects(tmp_path / "ws").paths == {"/photos/ä \udcff.jpg"}
+    assert Suspects(tmp_path / "ws").paths == set()
