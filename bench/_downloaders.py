@@ -96,6 +96,30 @@ def gleaner(job: Job, workers: int = WORKERS) -> Measured:
     return Measured(found["states"].get("done", 0), wall, cpu, found["steady_seconds"], found["cpu_seconds"])
 
 
+def bare(job: Job) -> Measured:
+    """What the machine allows: four processes that receive, hash and write the same bodies, and do nothing else."""
+    folder, processes = job.folder / "bare", 4
+    folder.mkdir()
+    _, _, address, size, name = job.urls[0].split("/")
+    first, share = int(name.partition(".")[0]), -(-len(job.urls) // processes)
+    started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    running = [
+        subprocess.Popen(
+            [
+                *(sys.executable, str(ROOT / "bench" / "_bare.py"), address.rpartition(":")[2], size),
+                *(str(first + at), str(min(share, len(job.urls) - at)), str(folder)),
+            ],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for at in range(0, len(job.urls), share)
+    ]
+    found = [tuple(map(float, process.communicate()[0].split())) for process in running]
+    wall, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+    return Measured(len(job.urls), wall, cpu, max(seconds for seconds, _ in found), sum(used for _, used in found))
+
+
 def img2dataset(program: str, startup_cpu: float) -> Callable[[Job], Measured]:
     """img2dataset on raw bytes: no resize, nothing decoded, sha256, two processes of 32 threads."""
 

@@ -5,6 +5,15 @@
     python bench/download.py --memory
 
 Peers are found on the PATH or by --img2dataset and --aria2c, and left out with a sentence when they are not there.
+`bare` is what the machine allows: processes that receive, hash and write the same bodies from the same server.
+
+Give --disk a file system on which nothing was deleted in the last minutes, such as a new one in a file:
+
+    truncate -s 12G /var/tmp/disk && mkfs.ext4 -qF /var/tmp/disk && mount -o loop /var/tmp/disk /mnt
+
+ext4 passes over the inodes of deleted files for up to five minutes, one by one, for every file that it creates: after
+the removal of some thousand files a new one costs a millisecond instead of thirty microseconds, whoever makes it.
+
 Rates are files a second without start-up; `job` is the whole command. The machine's other work shows in every figure:
 compare the columns of one run, not two runs.
 """
@@ -13,7 +22,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import hashlib
 import os
 import resource
 import shutil
@@ -27,8 +35,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from bench._downloaders import ROOT, WORKERS, Job, Measured, aria2c, fill, find, gleaner, img2dataset, timed
-from bench._server import numbered
+from bench._downloaders import ROOT, WORKERS, Job, Measured, aria2c, bare, fill, find, gleaner, img2dataset, timed
 
 Tool = Callable[[Job], Measured]
 
@@ -107,6 +114,8 @@ def certificate(scratch: Path) -> list[str]:
 
 def find_tools(args: argparse.Namespace, base: str, scratch: Path, environment: dict[str, str]) -> dict[str, Tool]:
     tools: dict[str, Tool] = {"gleaner": gleaner}
+    if not args.https:
+        tools["bare"] = bare
     if program := find("img2dataset", args.img2dataset):
         with tempfile.TemporaryDirectory(dir=scratch) as folder:  # what it costs to start, so that it can be left out
             one = img2dataset(program, 0.0)(
@@ -127,15 +136,17 @@ def compare(
 ) -> None:
     """Runs every tool once a round, in turn, and prints medians and the ratios to the first tool."""
     found: dict[str, list[Measured]] = {name: [] for name in tools}
-    ceilings = []
-    for number in range(args.rounds):
-        urls = [f"{base}/{number * args.files + n}.jpg" for n in range(args.files)]
-        order = list(tools) if number % 2 == 0 else list(reversed(tools))
-        for name in order:
-            wait_for_calm(args.calm)
-            with tempfile.TemporaryDirectory(dir=place) as folder:
-                found[name].append(tools[name](Job(urls, Path(folder), environment)))
-        ceilings.append(ceiling(place, int(base.rsplit("/", 1)[1]), args.files))
+    with tempfile.TemporaryDirectory(dir=place) as kept:
+        for number in range(args.rounds):
+            urls = [f"{base}/{number * args.files + n}.jpg" for n in range(args.files)]
+            for name in list(tools) if number % 2 == 0 else list(reversed(tools)):
+                wait_for_calm(args.calm)
+                os.sync()  # nobody writes out what another has left
+                folder = Path(kept, f"{number}-{name}")
+                folder.mkdir()
+                found[name].append(tools[name](Job(urls, folder, environment)))
+                if place == args.tmpfs:  # a disk keeps everything to the end, for the reason that stands above
+                    shutil.rmtree(folder)
     scheme = "https" if args.https else "http"
     print(f"\n{title}, {scheme}, {args.files} files, medians of {args.rounds} rounds, load {os.getloadavg()[0]:.1f}")
     print(
@@ -150,7 +161,7 @@ def compare(
         faster = statistics.median(a.rate / b.rate for a, b in zip(ours, runs, strict=True))
         shorter = statistics.median(b.wall / a.wall for a, b in zip(ours, runs, strict=True))
         print(f"{name:12} {rate:9.0f} {wall:8.2f} {cpu:8.2f} {whole:10.1f} {files:7.0f} {faster:8.2f} {shorter:7.2f}")
-    print(f"{'sha256+write':12} {statistics.median(ceilings):9.0f}   one thread, no network", flush=True)
+    sys.stdout.flush()
 
 
 def wait_for_calm(longest: float) -> None:
@@ -168,20 +179,6 @@ def _jiffies() -> tuple[int, int]:
     """(idle, all) ticks of all processors since the machine started."""
     ticks = [int(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
     return ticks[3], sum(ticks)
-
-
-def ceiling(place: Path, size: int, files: int) -> float:
-    """Files a second that one thread can hash, write and rename there."""
-    bodies = [numbered(size, n) for n in range(min(files, 500))]
-    with tempfile.TemporaryDirectory(dir=place) as folder:
-        started = time.perf_counter()
-        for number, body in enumerate(bodies):
-            hashlib.sha256(body).hexdigest()
-            path = f"{folder}/{number}"
-            with open(f"{path}.part", "wb", buffering=0) as handle:
-                handle.write(body)
-            os.replace(f"{path}.part", path)
-        return len(bodies) / (time.perf_counter() - started)
 
 
 def memory(scratch: Path, base: str) -> None:
