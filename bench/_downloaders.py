@@ -66,18 +66,16 @@ def fill(workspace: Path, urls: Sequence[str]) -> None:
     workspace.mkdir(parents=True)
     now = utc_now()
     with open_database(workspace / "gleaner.db") as db, db.transaction():
-        numbered = range(len(urls))
+        numbered = range(1, len(urls) + 1)
         db.executemany(
-            "INSERT INTO images (id, engine, first_seen_at) VALUES (?, 'bench', ?)",
-            ((f"bench:{n:08d}", now) for n in numbered),
+            "INSERT INTO images (id, key, engine, first_seen_at) VALUES (?, ?, 'bench', ?)",
+            ((n, f"bench:{n:08d}", now) for n in numbered),
         )
         db.executemany(
             "INSERT INTO image_variants (image_id, kind, url) VALUES (?, 'original', ?)",
-            ((f"bench:{n:08d}", url) for n, url in enumerate(urls)),
+            enumerate(urls, 1),
         )
-        db.executemany(
-            "INSERT INTO downloads (image_id, updated_at) VALUES (?, ?)", ((f"bench:{n:08d}", now) for n in numbered)
-        )
+        db.executemany("INSERT INTO downloads (image_id, updated_at) VALUES (?, ?)", ((n, now) for n in numbered))
 
 
 def gleaner(job: Job, workers: int = WORKERS) -> Measured:

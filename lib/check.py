@@ -166,16 +166,16 @@ class Checker:
 
     def rows(self) -> None:
         """Rows that contradict each other."""
-        for kind, image_ids, mend in (
+        for kind, pictures, mend in (
             ("done_without_file", table.without_file(self.db), table.ask_again),
             ("no_download", table.without_download(self.db), table.add_downloads),
         ):
-            for image_id in image_ids:
-                self.findings.add(kind, image_id)
-            if self.repair and image_ids:
+            for _, key in pictures:
+                self.findings.add(kind, key)
+            if self.repair and pictures:
                 with self.db.transaction():
-                    mend(self.db, image_ids)
-                self.findings.repaired += len(image_ids)
+                    mend(self.db, [number for number, _ in pictures])
+                self.findings.repaired += len(pictures)
         for where in table.broken_references(self.db):
             self.findings.add("broken_reference", where)
 

@@ -102,8 +102,10 @@ def plan_to_forget(db: Database, query_id: int) -> Plan:
     """A search with its answers and results, and the pictures that it alone shows and that have no file."""
     plan = Plan()
     _plan_images(db, plan, FORGOTTEN, named.images_only_of(db, query_id))
-    for table, key in named.rows_of_query(db, query_id):
-        plan.add(Change(table, key, FORGOTTEN, "of_this_search", str(key[-1])))
+    rows = list(named.rows_of_query(db, query_id))
+    names = store.picture_keys(db, [key[-1] for table, key in rows if table == "results"])
+    for table, key in rows:
+        plan.add(Change(table, key, FORGOTTEN, "of_this_search", store.name_of(table, key, names)))
     return plan
 
 
@@ -152,7 +154,7 @@ def undo_named(db: Database, name: str, *, dry_run: bool, bar: BarFactory = no_b
 
 def _doubtful(db: Database, rules: Sequence[str]) -> Iterator[Change]:
     """What `broken_url`, `not_http` and `schemeless_url` take, found in one pass over the addresses."""
-    completed: set[tuple[str, str]] = set()
+    completed: set[tuple[int, str]] = set()
     if not {"broken_url", "not_http", "schemeless_url"} & set(rules):
         return
     for number, image_id, url in store.doubtful_addresses(db):
@@ -191,10 +193,10 @@ def _expired(db: Database, rules: Sequence[str]) -> Iterator[Change]:
             yield Change("image_variants", (number,), "expired_url", "expired", url)
 
 
-def _bereft(db: Database, plan: Plan) -> list[str]:
+def _bereft(db: Database, plan: Plan) -> list[int]:
     """Pictures that lose their last address by this very plan."""
     leaving = [change.key for change in plan.changes.values() if change.table == "image_variants" and not change.url]
-    losses: Counter[str] = Counter()
+    losses: Counter[int] = Counter()
     for start in range(0, len(leaving), BLOCK):
         rows = store.read_rows(db, "image_variants", leaving[start : start + BLOCK])
         losses.update(row["image_id"] for row in rows)
@@ -202,19 +204,20 @@ def _bereft(db: Database, plan: Plan) -> list[str]:
     return sorted(image_id for image_id, count in held.items() if count == losses[image_id])
 
 
-def _plan_images(db: Database, plan: Plan, rule: str, image_ids: Iterable[str]) -> None:
+def _plan_images(db: Database, plan: Plan, rule: str, image_ids: Iterable[int]) -> None:
     """Pictures leave together with what belongs to them, each row in the plan by name."""
     ids = [image_id for image_id in dict.fromkeys(image_ids) if ("images", (image_id,)) not in plan.changes]
+    names = store.picture_keys(db, ids)
     for image_id in ids:
-        plan.add(Change("images", (image_id,), rule, rule, image_id))
+        plan.add(Change("images", (image_id,), rule, rule, names[image_id]))
     for table, key in store.children_of(db, ids):
         # An address that was to be completed leaves instead.
         if (planned := plan.changes.get((table, key))) and planned.url:
             del plan.changes[table, key]
-        plan.add(Change(table, key, rule, "with_its_picture", str(key[-1])))
+        plan.add(Change(table, key, rule, "with_its_picture", store.name_of(table, key, names)))
 
 
-def _staying(db: Database, plan: Plan) -> set[str]:
+def _staying(db: Database, plan: Plan) -> set[int]:
     """Pictures of the plan that another step has downloaded, or found again, since the plan was made."""
     ids = [change.key[0] for change in plan.changes.values() if change.table == "images"]
     staying = store.downloaded(db, ids)
@@ -224,7 +227,7 @@ def _staying(db: Database, plan: Plan) -> set[str]:
     return staying
 
 
-def _apply_block(db: Database, run_id: int, table: str, changes: list[Change], staying: set[str]) -> int:
+def _apply_block(db: Database, run_id: int, table: str, changes: list[Change], staying: set[int]) -> int:
     rows = store.read_rows(db, table, [change.key for change in changes])
     by_key = {tuple(row[column] for column in store.KEYS[table]): row for row in rows}
     present = [
@@ -232,7 +235,8 @@ def _apply_block(db: Database, run_id: int, table: str, changes: list[Change], s
         for change in changes
         if (row := by_key.get(change.key)) and not (change.rule in PICTURE_RULES and _picture_of(table, row) in staying)
     ]
-    journal.insert_actions(db, run_id, (_action(change, by_key[change.key]) for change in present), state="done")
+    archived = store.as_archived(db, [by_key[change.key] for change in present])
+    journal.insert_actions(db, run_id, map(_action, present, archived), state="done")
     store.delete_rows(db, table, [change.key for change in present if not change.url])
     for change in present:
         if change.url:

@@ -64,7 +64,7 @@ def named_addresses(db: Database, rules: Sequence[str], options: Options) -> Ite
             yield "blocked_domain", number, reason, url
 
 
-def named_pictures(db: Database, rules: Sequence[str], options: Options) -> Iterator[tuple[str, list[str]]]:
+def named_pictures(db: Database, rules: Sequence[str], options: Options) -> Iterator[tuple[str, list[int]]]:
     """(rule, pictures) of the rules that take whole pictures."""
     if "blocked_domain" in rules and options.lists:
         hosts = [host for host in named.hosts_of_images(db) if options.lists.refusal(host)]

@@ -47,5 +47,5 @@ def _examples(plan: Plan, examples: int) -> list[Change]:
 def _sentence(change: Change, dry_run: bool) -> str:
     verb = "complete" if change.url else "remove"
     key = " ".join(str(part) for part in change.key)
-    shown = f"  {change.shown[:100]!r}" if change.table == "image_variants" else ""
+    shown = f"  {change.shown[:100]!r}" if change.shown != str(change.key[-1]) else ""
     return f"{'would ' if dry_run else ''}{verb}  {change.table} {key}{shown}  ({change.rule}: {change.reason})"

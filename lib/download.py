@@ -143,7 +143,7 @@ def plan(db: Database, options: Options) -> Plan:
                 where_to = (
                     f"{job.rung.kind}  {job.rung.url}" if url is not None else "nothing: it has no usable address"
                 )
-                lines.append(f"would {wish or 'fetch'}  {row.image_id}  {where_to}")
+                lines.append(f"would {wish or 'fetch'}  {row.key}  {where_to}")
     rows = min(count, options.limit) if options.limit else count
     return Plan(rows, claims.count_pending(db, options.scope)[1], len(hosts), tuple(lines[:rows]))
 

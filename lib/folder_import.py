@@ -126,10 +126,10 @@ def _save(
 
 def _place(workspace: Workspace, picture: PictureFile, header: Header) -> FileRow:
     """Brings a file under its final name in the workspace, whole or not at all."""
-    image_id = f"{FOLDER_ENGINE}:{picture.sha256[:ID_LENGTH]}"
+    key = f"{FOLDER_ENGINE}:{picture.sha256[:ID_LENGTH]}"
     size = (header.width, header.height)
     extension = _extension(picture.path, header)
-    target = workspace.images / shelf(image_id) / file_name(image_id, "original", *size, picture.sha256, extension)
+    target = workspace.images / shelf(key) / file_name(key, "original", *size, picture.sha256, extension)
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f".{uuid.uuid4().hex}.part")

@@ -64,8 +64,9 @@ class Reading:
     verdict: Verdict
     packed: bytes = b""
 
-    def rows(self) -> PictureRows:
-        return PictureRows(*marshal.loads(self.packed)) if self.packed else PictureRows()
+    def add_to(self, rows: PictureRows) -> None:
+        if self.packed:
+            rows.add(*marshal.loads(self.packed))
 
 
 @dataclass
@@ -155,19 +156,18 @@ def picture_rows(answer: Answer, page: ParsedPage, now: str) -> PictureRows:
     """The rows of an answer, in the order of the columns of `lib.db.images`."""
     rows = PictureRows()
     first_rank = answer.page * page.page_size
-    for record in page.images:
-        image_id = f"{answer.engine}:{record.engine_id}"
-        rows.images.append(_image_row(image_id, answer.engine, record, now))
+    for place, record in enumerate(page.images):
+        rows.images.append(_image_row(answer.engine, record, now))
         rows.variants += [
-            (image_id, v.kind, v.url, v.width, v.height, v.bytes, v.referer, v.expires_at) for v in record.variants
+            (place, v.kind, v.url, v.width, v.height, v.bytes, v.referer, v.expires_at) for v in record.variants
         ]
-        rows.results.append((answer.query_id, image_id, answer.id or None, first_rank + record.rank))
+        rows.results.append((answer.query_id, place, answer.id or None, first_rank + record.rank))
     return rows
 
 
-def _image_row(image_id: str, engine: str, record: ImageRecord, now: str) -> Row:
+def _image_row(engine: str, record: ImageRecord, now: str) -> Row:
     return (
-        image_id, engine, record.page_url, record.title, record.snippet,
+        f"{engine}:{record.engine_id}", engine, record.page_url, record.title, record.snippet,
         record.domain, registrable_domain(record.domain),
         record.width, record.height, record.bytes, record.format, record.published_at,
         int(record.is_gif), int(record.is_censored), int(record.is_shop),
@@ -238,16 +238,16 @@ def save_batch(db: Database, batch: list[Reading], replaced: set[int] | None = N
 
 def preview_rows(db: Database, rows: PictureRows, seen: set[str]) -> Saved:
     """What saving would count; `seen` remembers the new pictures of this preview."""
-    ids = [row[0] for row in rows.images]
-    new = set(ids) - known_images(db, ids) - seen
+    keys = [row[0] for row in rows.images]
+    new = set(keys) - known_images(db, keys).keys() - seen
     seen |= new
-    return Saved(new=len(new), known=len(ids) - len(new))
+    return Saved(new=len(new), known=len(keys) - len(new))
 
 
 def _rows_of(batch: list[Reading]) -> PictureRows:
     rows = PictureRows()
     for reading in batch:
-        rows.add(reading.rows())
+        reading.add_to(rows)
     return rows
 
 

@@ -60,11 +60,11 @@ def fill(workspace: Workspace, rows: Rows, page_url: str = "") -> None:
     """Writes pictures and their addresses, as step 2 would."""
     workspace.root.mkdir(exist_ok=True)
     with open_database(workspace.database) as db, db.transaction():
-        for image_id, variants in rows.items():
-            db.execute(
-                "INSERT INTO images (id, engine, page_url, first_seen_at) VALUES (?, 'test', ?, ?)",
-                (image_id, page_url, utc_now()),
-            )
+        for key, variants in rows.items():
+            image_id = db.execute(
+                "INSERT INTO images (key, engine, page_url, first_seen_at) VALUES (?, 'test', ?, ?)",
+                (key, page_url, utc_now()),
+            ).lastrowid
             for kind, url, *rest in variants:
                 width, height, referer = (*rest, *(None, None, "")[len(rest) :])
                 db.execute(
@@ -112,7 +112,8 @@ def report(workspace: Workspace, retry: list[str] | None = None, **changes: Any)
 
 def rows(workspace: Workspace) -> dict[str, dict[str, Any]]:
     with open_database(workspace.database) as db:
-        return {row["image_id"]: dict(row) for row in db.rows("SELECT * FROM downloads ORDER BY image_id")}
+        found = db.rows("SELECT key, downloads.* FROM downloads JOIN images ON images.id = image_id ORDER BY key")
+        return {row["key"]: dict(row) for row in found}
 
 
 def only(workspace: Workspace) -> dict[str, Any]:

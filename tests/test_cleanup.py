@@ -23,11 +23,17 @@ from lib.db.runs import start_run
 
 STEP = load_step("cleanup")
 INGEST = load_step("ingest")
+GONE = 999  # a picture that is not there
 CONTENT = ("runs", "actions")  # what a cleanup and its undo may add to
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="signals and limits are POSIX here")
 
 
-def picture(number: int) -> str:
+def picture(number: int) -> int:
+    """The number that the database gave to the entity `number`."""
+    return number + 1
+
+
+def key(number: int) -> str:
     return f"yandex:{number:032x}"
 
 
@@ -54,8 +60,8 @@ def dirty(clean: Path) -> Path:
     connection.execute("UPDATE image_variants SET url = 'no url ' || id WHERE image_id = ?", (picture(5),))
     connection.execute("DELETE FROM results WHERE image_id = ?", (picture(6),))
     connection.execute("UPDATE results SET query_id = 999 WHERE image_id = ?", (picture(7),))
-    connection.execute(add, ("yandex:gone", "dup", "https://ok.example/"))
-    connection.execute("INSERT INTO downloads (image_id, updated_at) VALUES ('yandex:gone', '')")
+    connection.execute(add, (GONE, "dup", "https://ok.example/"))
+    connection.execute("INSERT INTO downloads (image_id, updated_at) VALUES (?, '')", (GONE,))
     connection.commit()
     connection.close()
     return clean
@@ -226,19 +232,20 @@ def test_undo_where_the_row_has_come_back_by_itself(dirty: Path) -> None:
     clean_up(dirty, "--rule", "no_result")
     connection = sqlite3.connect(dirty)
     connection.execute(
-        "INSERT INTO images (id, engine, title, first_seen_at) VALUES (?, 'yandex', 'found again', '')", (picture(6),)
+        "INSERT INTO images (id, key, engine, title, first_seen_at) VALUES (500, ?, 'yandex', 'found again', '')",
+        (key(6),),
     )
     top = connection.execute("SELECT max(id) FROM image_variants").fetchone()[0]
     connection.execute(
-        "INSERT INTO image_variants (id, image_id, kind, url) VALUES (?, ?, 'dup', 'https://n/')", (top + 1, picture(6))
+        "INSERT INTO image_variants (id, image_id, kind, url) VALUES (?, 500, 'dup', 'https://n/')", (top + 1,)
     )
     connection.commit()
     connection.close()
     with open_database(dirty) as db:
         run_id = as_rows(dirty, "SELECT max(run_id) FROM actions")[0][0]
         assert undo(db, run_id)["there_again"] == 1
-    assert as_rows(dirty, "SELECT title FROM images WHERE id = ?", picture(6)) == [("found again",)]
-    assert as_rows(dirty, "SELECT count(*) FROM image_variants WHERE image_id = ?", picture(6)) == [(4,)]
+    assert as_rows(dirty, "SELECT id, title FROM images WHERE key = ?", key(6)) == [(500, "found again")]
+    assert as_rows(dirty, "SELECT count(*) FROM image_variants WHERE image_id = 500") == [(4,)]
 
 
 def test_the_number_of_a_row_may_have_been_given_away(dirty: Path) -> None:

@@ -693,12 +693,13 @@ def workspace(tmp_path: Path) -> Path:
             sha256 = sha256_of(path)
             add_file(db, FileRow(sha256, ws.to_text(path), path.stat().st_size, path.suffix[1:], 640, 480))
             db.execute(
-                "INSERT INTO images (id, engine, page_url, first_seen_at) VALUES (?, 'yandex', ?, '2026')",
+                "INSERT INTO images (key, engine, page_url, first_seen_at) VALUES (?, 'yandex', ?, '2026')",
                 (path.stem, f"https://example.org/{path.stem}"),
             )
             db.execute(
-                "INSERT INTO downloads (image_id, state, sha256, updated_at) VALUES (?, 'done', ?, '2026')",
-                (path.stem, sha256),
+                "INSERT INTO downloads (image_id, state, sha256, updated_at)"
+                " VALUES (last_insert_rowid(), 'done', ?, '2026')",
+                (sha256,),
             )
     return ws.root
 

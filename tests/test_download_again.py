@@ -163,13 +163,13 @@ def test_thumbs_then_the_originals_of_what_was_kept(workspace: Workspace, site: 
     with open_database(workspace.database) as db:  # as steps 6 and 7 do with what they refuse
         db.execute(
             "UPDATE files SET state = 'quarantined' WHERE sha256 IN"
-            " (SELECT sha256 FROM downloads WHERE image_id IN ('test:0001', 'test:0003'))"
+            " (SELECT sha256 FROM downloads JOIN images ON id = image_id WHERE key IN ('test:0001', 'test:0003'))"
         )
     site.asked.clear()
     chosen = Again(untried=True, kept=True)
     made = report(workspace, stage="originals", again=chosen)
     assert made.tally.states == {"replaced": 2} and sorted(site.asked) == ["/large/0", "/large/2"]
-    assert {row["image_id"] for row in rows(workspace).values() if row["kind"] == "original"} == {
+    assert {row["key"] for row in rows(workspace).values() if row["kind"] == "original"} == {
         "test:0000",
         "test:0002",
     }

@@ -140,9 +140,9 @@ def test_shards_share_one_job_without_talking(workspace: Workspace, site: Site, 
     fill(elsewhere, dict(reversed(everything.items())))
     run(workspace, shard=0, shards=2)
     run(elsewhere, shard=1, shards=2)
-    done = [{r["image_id"] for r in rows(one).values() if r["state"] == "done"} for one in (workspace, elsewhere)]
+    done = [{r["key"] for r in rows(one).values() if r["state"] == "done"} for one in (workspace, elsewhere)]
     assert done[0] | done[1] == set(everything) and not done[0] & done[1] and set(site.asked.values()) == {1}
-    assert all(shard_of(image_id, 2) == 0 for image_id in done[0])
+    assert all(shard_of(key, 2) == 0 for key in done[0])
 
 
 def test_the_parts_of_a_job(capsys: pytest.CaptureFixture[str]) -> None:

@@ -93,11 +93,11 @@ def workspace(tmp_path: Path) -> Path:
                 db.execute("UPDATE queries SET state = 'done', outcome = 'ok'")
                 for rank, title in enumerate(titles):
                     name = f"{engine}:{text}{rank}"
-                    db.execute(
-                        "INSERT INTO images (id, engine, title, first_seen_at) VALUES (?, ?, ?, '')",
+                    image = db.execute(
+                        "INSERT INTO images (key, engine, title, first_seen_at) VALUES (?, ?, ?, '')",
                         (name, engine, title),
-                    )
-                    db.execute("INSERT INTO results (query_id, image_id, rank) VALUES (?, ?, ?)", (number, name, rank))
+                    ).lastrowid
+                    db.execute("INSERT INTO results (query_id, image_id, rank) VALUES (?, ?, ?)", (number, image, rank))
     return tmp_path
 
 

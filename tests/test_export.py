@@ -54,14 +54,14 @@ def add_picture(db: Any, root: Path, number: int) -> None:
     sha256, license_ = sha256_of(path), ("CC BY 4.0", "")[number % 2]
     add_file(db, FileRow(sha256, f"images/{path.name}", path.stat().st_size, path.suffix[1:], 60 + number, 50))
     db.execute(
-        "INSERT INTO images (id, engine, page_url, title, license, creator, first_seen_at)"
+        "INSERT INTO images (key, engine, page_url, title, license, creator, first_seen_at)"
         " VALUES (?, 'bing', ?, ?, ?, 'Ann', '')",
         (f"b:{number}", f"https://site{number % 3}.example/p|{number}", f"=HYPER|LINK {number}", license_),
     )
     db.execute(
         "INSERT INTO downloads (image_id, state, sha256, final_url, updated_at)"
-        " VALUES (?, 'done', ?, 'https://x/', '')",
-        (f"b:{number}", sha256),
+        " VALUES (last_insert_rowid(), 'done', ?, 'https://x/', '')",
+        (sha256,),
     )
 
 

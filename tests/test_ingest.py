@@ -54,7 +54,7 @@ def test_pictures_addresses_and_results_are_written(tmp_path: Path) -> None:
     assert states(database) == [("done", "", 20), ("done", "", 25), ("done", "", 20)]
     row = as_rows(
         database,
-        "SELECT engine, page_url, title, domain, registrable_domain, width, bytes FROM images WHERE id = ?",
+        "SELECT engine, page_url, title, domain, registrable_domain, width, bytes FROM images WHERE key = ?",
         f"yandex:{3:032x}",
     )
     assert row == [
@@ -73,7 +73,7 @@ def test_the_same_picture_keeps_every_query_and_rank(tmp_path: Path) -> None:
     found = as_rows(
         database,
         "SELECT queries.text, rank, response_id FROM results JOIN queries ON queries.id = query_id"
-        " WHERE image_id = ? ORDER BY 1",
+        " WHERE image_id = (SELECT id FROM images WHERE key = ?) ORDER BY 1",
         f"yandex:{35:032x}",
     )
     assert found == [("cats", 35, 2), ("dogs", 5, 3)]
@@ -347,12 +347,13 @@ def test_the_reference_database_is_taken_in(tmp_path: Path, wide: bool, capsys: 
     assert (counts["new_pictures"], counts["new_addresses"], counts["new_results"]) == (30, 90, 30)
     assert snapshot(tmp_path).items() >= before.items()
     row = as_rows(
-        root / "gleaner.db", "SELECT title, width, is_gif, page_url FROM images WHERE id = ?", f"yandex:{7:032x}"
+        root / "gleaner.db", "SELECT title, width, is_gif, page_url FROM images WHERE key = ?", f"yandex:{7:032x}"
     )
     assert row == [("Title 7", 800, 1, "https://pages.example/7") if wide else ("alt", 800, 0, "")]
     variants = as_rows(
         root / "gleaner.db",
-        "SELECT kind, url, bytes FROM image_variants WHERE image_id = ? ORDER BY id",
+        "SELECT kind, url, bytes FROM image_variants"
+        " WHERE image_id = (SELECT id FROM images WHERE key = ?) ORDER BY id",
         f"yandex:{7:032x}",
     )
     assert variants == [
@@ -544,7 +545,7 @@ def test_lists_of_urls(tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[
     assert urls == [(LINKS[0],), (LINKS[1],), ("https:" + LINKS[2],)]
     if "txt" not in kind:
         assert as_rows(
-            root / "gleaner.db", "SELECT title, width FROM images JOIN results ON image_id = id ORDER BY rank"
+            root / "gleaner.db", "SELECT title, width FROM images JOIN results ON image_id = images.id ORDER BY rank"
         ) == [
             ("first, with a comma", 100),
             ("", 100),

@@ -115,7 +115,9 @@ def checked(tmp_path: Path, photos: Path) -> Path:
     (root / "xhr/yandex/q/0001.json").write_bytes(b"{}")
     (root / "xhr/yandex/q/0007.json").write_bytes(xhr([entity(77)]))
     with open_database(root / "gleaner.db") as db:
-        db.execute("DELETE FROM downloads WHERE image_id = ?", (f"yandex:{2:032x}",))
+        db.execute(
+            "DELETE FROM downloads WHERE image_id = (SELECT id FROM images WHERE key = ?)", (f"yandex:{2:032x}",)
+        )
     return root
 
 
@@ -131,12 +133,16 @@ def test_the_check_finds_and_mends_both_ways(checked: Path, capsys: pytest.Captu
     assert run(checked, "--check", "--repair") == 0
     database = checked / "gleaner.db"
     assert sorted(as_rows(database, "SELECT state, count(*) FROM files GROUP BY 1")) == [("missing", 2), ("present", 3)]
-    pending = as_rows(database, "SELECT count(*) FROM downloads WHERE state = 'pending' AND image_id LIKE 'folder:%'")
+    pending = as_rows(
+        database,
+        "SELECT count(*) FROM downloads WHERE state = 'pending' AND image_id IN"
+        " (SELECT id FROM images WHERE key LIKE 'folder:%')",
+    )
     assert pending == [(2,)]
     reasons = as_rows(database, "SELECT ingest_reason FROM responses WHERE ingest_reason <> '' ORDER BY 1")
     assert reasons == [("changed_file",), ("missing_file",)]
     run(checked)
-    assert as_rows(database, "SELECT count(*) FROM images WHERE id = ?", f"yandex:{77:032x}") == [(1,)]
+    assert as_rows(database, "SELECT count(*) FROM images WHERE key = ?", f"yandex:{77:032x}") == [(1,)]
     capsys.readouterr()
     ingest.main(["--check", "--workspace", str(checked), "-q", "--json"])
     again = json.loads(capsys.readouterr().out)["counts"]
@@ -180,7 +186,7 @@ def test_reading_again_replaces_what_an_older_parser_read(tmp_path: Path) -> Non
     good = dump(root / "gleaner.db")
     with open_database(root / "gleaner.db") as db:
         db.execute(
-            "UPDATE images SET title = 'wrong', extra = '{\"old\": 1}', is_gif = 1 WHERE id = ?", (f"yandex:{1:032x}",)
+            "UPDATE images SET title = 'wrong', extra = '{\"old\": 1}', is_gif = 1 WHERE key = ?", (f"yandex:{1:032x}",)
         )
         db.execute("DELETE FROM image_variants WHERE kind = 'thumb'")
         db.execute("UPDATE downloads SET state = 'failed', reason = 'http_404'")

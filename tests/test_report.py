@@ -48,18 +48,18 @@ def workspace(tmp_path: Path) -> Path:
                 (name, f"images/{name}.png", now),
             )
         for rank, (key, domain, host, licence, width, height, state) in enumerate(PICTURES):
-            db.execute(
-                "INSERT INTO images (id, engine, registrable_domain, domain, license, width, height, first_seen_at)"
+            image = db.execute(
+                "INSERT INTO images (key, engine, registrable_domain, domain, license, width, height, first_seen_at)"
                 " VALUES (?, 'yandex', ?, ?, ?, ?, ?, ?)",
                 (key, domain, host, licence, width, height, now),
-            )
+            ).lastrowid
             sha256 = {"a": "x", "d": "x", "c": "y"}.get(key)
             db.execute(
                 "INSERT INTO downloads (image_id, state, sha256, updated_at) VALUES (?, ?, ?, ?)",
-                (key, state, sha256, now),
+                (image, state, sha256, now),
             )
             for query in (1, 2) if key == "a" else (1,):
-                db.execute("INSERT INTO results (query_id, image_id, rank) VALUES (?, ?, ?)", (query, key, rank))
+                db.execute("INSERT INTO results (query_id, image_id, rank) VALUES (?, ?, ?)", (query, image, rank))
     return tmp_path
 
 
@@ -115,7 +115,7 @@ def test_every_format_tells_the_same_numbers(workspace, capsys):
 
 def test_a_formula_is_no_formula_in_the_csv(workspace, capsys):
     with open_database(workspace / "gleaner.db") as db:
-        db.execute("UPDATE images SET registrable_domain = '=cmd()' WHERE id = 'g'")
+        db.execute("UPDATE images SET registrable_domain = '=cmd()' WHERE key = 'g'")
     assert "'=cmd()" in report(workspace, capsys, "--format", "csv")
 
 

@@ -45,7 +45,9 @@ def workspace(tmp_path: Path) -> Path:
             "INSERT INTO queries (engine, kind, text, created_at, updated_at)"
             " VALUES ('yandex', 'keyword', 'lake', '', '')"
         )
-        db.execute("INSERT INTO results (query_id, image_id, rank) VALUES (1, 'yandex:wide', 0)")
+        db.execute(
+            "INSERT INTO results (query_id, image_id, rank) SELECT 1, id, 0 FROM images WHERE key = 'yandex:wide'"
+        )
     return root
 
 
@@ -57,13 +59,14 @@ def add_picture(db: Database, root: Path, name: str, image: Image.Image) -> None
     text = path.relative_to(root).as_posix()
     add_file(db, FileRow(sha256, text, path.stat().st_size, "jpeg", *image.size))
     db.execute(
-        "INSERT INTO images (id, engine, page_url, title, license, creator, first_seen_at)"
+        "INSERT INTO images (key, engine, page_url, title, license, creator, first_seen_at)"
         " VALUES (?, 'yandex', ?, ?, 'CC BY 4.0', 'Ann', '')",
         (f"yandex:{name}", f"https://pages.example/{name}", f"A {name} one"),
     )
     db.execute(
-        "INSERT INTO downloads (image_id, state, sha256, final_url, updated_at) VALUES (?, 'done', ?, ?, '')",
-        (f"yandex:{name}", sha256, f"https://files.example/{name}.jpg"),
+        "INSERT INTO downloads (image_id, state, sha256, final_url, updated_at)"
+        " VALUES (last_insert_rowid(), 'done', ?, ?, '')",
+        (sha256, f"https://files.example/{name}.jpg"),
     )
 
 

@@ -42,11 +42,12 @@ def change(database: Path, sql: str) -> None:
 
 
 def test_a_forgotten_search_takes_what_it_alone_has_shown(database: Path) -> None:
-    change(database, f"UPDATE downloads SET state = 'done' WHERE image_id = 'yandex:{2:032x}'")
+    met = f"(SELECT id FROM images WHERE key = 'yandex:{2:032x}')"
+    change(database, f"UPDATE downloads SET state = 'done' WHERE image_id = {met}")
     before, files = dump(database, without=CONTENT), snapshot(database.parent / "xhr")
     assert run(database, "--forget-query", 1, "--dry-run") == 0 and dump(database, without=CONTENT) == before
     assert run(database, "--forget-query", 1) == 0
-    left = [name[-1] for (name,) in as_rows(database, "SELECT id FROM images ORDER BY id")]
+    left = [name[-1] for (name,) in as_rows(database, "SELECT key FROM images ORDER BY key")]
     assert left == ["2", "3", "4"]  # the downloaded one and the shared one stay
     assert as_rows(database, "SELECT text FROM queries") == [("b",)]
     assert as_rows(database, "SELECT count(*) FROM responses") == [(1,)]
@@ -134,6 +135,7 @@ def test_a_reader_is_not_disturbed_by_a_restore(database: Path) -> None:
 
 def test_the_file_is_made_smaller_only_where_that_pays(database: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = dump(database)
+    run(database, "--vacuum")  # so small a file shows what the migrations left
     assert STEP.main(["--workspace", str(database.parent), "--vacuum"]) == 0
     assert "too little is unused" in capsys.readouterr().err
     change(database, "CREATE TABLE waste AS WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)"
@@ -247,7 +249,7 @@ def test_the_script_of_a_title(text: str, wanted: set[str], foreign: bool) -> No
 
 def test_the_rules_that_need_a_word_find_their_rows(database: Path, tmp_path: Path, capsys) -> None:
     with open_database(database) as db:
-        db.execute(f"UPDATE images SET domain = 'ads.shop.example', is_shop = 1 WHERE id = 'yandex:{1:032x}'")
+        db.execute(f"UPDATE images SET domain = 'ads.shop.example', is_shop = 1 WHERE key = 'yandex:{1:032x}'")
         rows = db.rows("SELECT id, image_id FROM image_variants WHERE kind = 'dup' ORDER BY id")
         for row in rows[:3]:
             log = json.dumps([{"variant": row["id"], "reason": "dns_error", "tries": 1}])
@@ -269,12 +271,12 @@ def test_the_indexes_that_a_plan_uses(database: Path) -> None:
     with open_database(database) as db:
         for sql in (*cleanup_store._DISTINCT_IDS.values(), "SELECT id FROM images ORDER BY id", cleanup_store.REPEATED):
             plan = " ".join(row["detail"] for row in db.execute(f"EXPLAIN QUERY PLAN {sql}"))
-            assert "USING COVERING INDEX" in plan, (sql, plan)
+            assert "USING COVERING INDEX" in plan or plan in ("SCAN images", "SCAN downloads"), (sql, plan)
             assert "TEMP B-TREE FOR ORDER BY" not in plan and "TEMP B-TREE FOR GROUP BY" not in plan, (sql, plan)
         lookups = {
-            "image_variants WHERE image_id = 'x'": "sqlite_autoindex_image_variants_1 (image_id=?)",
-            "results WHERE image_id = 'x'": "results_by_image (image_id=?)",
-            "downloads WHERE image_id = 'x'": "sqlite_autoindex_downloads_1 (image_id=?)",
+            "image_variants WHERE image_id = 1": "sqlite_autoindex_image_variants_1 (image_id=?)",
+            "results WHERE image_id = 1": "results_by_image (image_id=?)",
+            "downloads WHERE image_id = 1": "INTEGER PRIMARY KEY (rowid=?)",
             "downloads WHERE variant_id = 1": "downloads_by_variant (variant_id=?)",
             "downloads WHERE sha256 = 'x'": "downloads_by_sha256 (sha256=?)",
         }

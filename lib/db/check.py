@@ -60,19 +60,20 @@ def known_paths(db: Database, paths: Sequence[str]) -> set[str]:
     return {row[0] for row in rows}
 
 
-def without_file(db: Database) -> list[str]:
-    """Pictures that count as downloaded although their content is missing or has no row."""
+def without_file(db: Database) -> list[tuple[int, str]]:
+    """(number, key) of pictures that count as downloaded although their content is missing or has no row."""
     rows = db.execute(
-        "SELECT image_id FROM downloads LEFT JOIN files ON files.sha256 = downloads.sha256"
+        "SELECT image_id, ifnull(key, image_id) FROM downloads LEFT JOIN images ON images.id = image_id"
+        " LEFT JOIN files ON files.sha256 = downloads.sha256"
         " WHERE downloads.state = 'done' AND (files.sha256 IS NULL OR files.state = 'missing')"
     )
-    return [row[0] for row in rows]
+    return [(row[0], str(row[1])) for row in rows]
 
 
-def without_download(db: Database) -> list[str]:
-    """Pictures that lack the row by which they would be fetched."""
-    rows = db.execute("SELECT id FROM images WHERE NOT EXISTS (SELECT 1 FROM downloads WHERE image_id = images.id)")
-    return [row[0] for row in rows]
+def without_download(db: Database) -> list[tuple[int, str]]:
+    """(number, key) of pictures that lack the row by which they would be fetched."""
+    lacking = "NOT EXISTS (SELECT 1 FROM downloads WHERE image_id = images.id)"
+    return [(row[0], row[1]) for row in db.execute(f"SELECT id, key FROM images WHERE {lacking}")]
 
 
 def broken_references(db: Database) -> list[str]:
@@ -90,7 +91,7 @@ def set_file_state(db: Database, hashes: Iterable[str], state: str) -> None:
     db.executemany("UPDATE files SET state = ? WHERE sha256 = ?", [(state, sha256) for sha256 in hashes])
 
 
-def ask_again(db: Database, image_ids: Iterable[str]) -> None:
+def ask_again(db: Database, image_ids: Iterable[int]) -> None:
     """Makes pictures pending again whose file is gone, so that step 5 fetches it anew."""
     now = utc_now()
     db.executemany(
@@ -100,7 +101,7 @@ def ask_again(db: Database, image_ids: Iterable[str]) -> None:
     )
 
 
-def add_downloads(db: Database, image_ids: Iterable[str]) -> None:
+def add_downloads(db: Database, image_ids: Iterable[int]) -> None:
     now = utc_now()
     db.executemany(
         "INSERT INTO downloads (image_id, updated_at) VALUES (?, ?) ON CONFLICT DO NOTHING",

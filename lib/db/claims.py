@@ -29,12 +29,12 @@ class Current:
 class PendingRow:
     """One picture to fetch, with its addresses as (id, kind, url, width, height, bytes, referer, expires_at)."""
 
-    image_id: str
+    image_id: int
+    key: str  # <engine>:<the engine's id>
     page_url: str
     attempts: int
     log: str
     next_try_at: str
-    position: int  # the row's place in the table
     variants: tuple[tuple[Any, ...], ...]
     wish: str = PENDING
     current: Current | None = None
@@ -59,7 +59,7 @@ class Scope:
             )
             values += self.kinds
         if self.shards > 1:
-            text += " AND shard_of(downloads.image_id, ?) = ?"
+            text += " AND shard_of((SELECT key FROM images WHERE images.id = downloads.image_id), ?) = ?"
             values += (self.shards, self.shard)
         return text, values
 
@@ -67,9 +67,9 @@ class Scope:
 EVERYTHING = Scope()
 
 
-def shard_of(image_id: str, shards: int) -> int:
-    """The part of a divided job that a picture belongs to, the same on every machine."""
-    return zlib.crc32(image_id.encode("utf-8", "surrogatepass")) % shards
+def shard_of(key: str, shards: int) -> int:
+    """The part of a divided job that a picture belongs to, the same on every machine: numbers differ between them."""
+    return zlib.crc32(key.encode("utf-8", "surrogatepass")) % shards
 
 
 def prepare(db: Database) -> None:
@@ -90,7 +90,7 @@ def claim(
     wish: str = PENDING,
     scope: Scope = EVERYTHING,
 ) -> list[PendingRow]:
-    """Takes up to `count` rows that are due and free, beyond the place `after` = (next_try_at, position).
+    """Takes up to `count` rows that are due and free, beyond the place `after` = (next_try_at, image_id).
 
     The claim is one transaction, so that two processes never work on one row.
     """
@@ -99,20 +99,20 @@ def claim(
     where, more = scope.where()
     with db.transaction():
         rows = db.rows(
-            f"SELECT image_id, downloads.rowid AS position, attempts, log, next_try_at FROM downloads WHERE {which}"
-            " AND next_try_at <= ? AND (next_try_at, downloads.rowid) > (?, ?)"
-            f" AND (lease = '' OR lease_until < ?){where} ORDER BY next_try_at, downloads.rowid LIMIT ?",
+            f"SELECT image_id, attempts, log, next_try_at FROM downloads WHERE {which}"
+            " AND next_try_at <= ? AND (next_try_at, image_id) > (?, ?)"
+            f" AND (lease = '' OR lease_until < ?){where} ORDER BY next_try_at, image_id LIMIT ?",
             (*values, now, *after, now, *more, count),
         )
         db.executemany(
-            "UPDATE downloads SET lease = ?, lease_until = ? WHERE rowid = ?",
-            [(lease, until, row["position"]) for row in rows],
+            "UPDATE downloads SET lease = ?, lease_until = ? WHERE image_id = ?",
+            [(lease, until, row["image_id"]) for row in rows],
         )
     return list(_with_variants(db, rows, wish))
 
 
 _PREVIEWED = (
-    " FROM (SELECT images.id AS image_id, images.rowid AS place, coalesce(state, 'pending') AS state, reason,"
+    " FROM (SELECT images.id AS image_id, coalesce(state, 'pending') AS state, reason,"
     " coalesce(attempts, 0) AS attempts, coalesce(log, '[]') AS log, coalesce(next_try_at, '') AS next_try_at,"
     " kind, sha256 FROM images LEFT JOIN downloads ON image_id = images.id) AS downloads"
 )
@@ -130,8 +130,7 @@ def preview(
     """The rows that a run would begin with: those that match `where`, and of pictures that have no row yet."""
     also, more = scope.where()
     rows = db.rows(
-        f"SELECT image_id, 0 AS position, attempts, log, next_try_at{_PREVIEWED}"
-        f" WHERE {where}{also} ORDER BY place LIMIT ?",
+        f"SELECT image_id, attempts, log, next_try_at{_PREVIEWED} WHERE {where}{also} ORDER BY image_id LIMIT ?",
         (*values, *more, count),
     )
     for start in range(0, len(rows), BLOCK):
@@ -143,8 +142,8 @@ def _with_variants(db: Database, rows: Sequence[Any], wish: str) -> Iterator[Pen
     for start in range(0, len(rows), BLOCK):
         block = rows[start : start + BLOCK]
         ids = [row["image_id"] for row in block]
-        pages = dict(map(tuple, db.rows(f"SELECT id, page_url FROM images WHERE id IN ({_marks(ids)})", ids)))
-        variants: dict[str, list[tuple[Any, ...]]] = {}
+        named = {row[0]: row[1:] for row in db.execute(_NAMED.format(marks=_marks(ids)), ids)}
+        variants: dict[int, list[tuple[Any, ...]]] = {}
         for image_id, *rest in db.execute(
             "SELECT image_id, id, kind, url, width, height, bytes, referer, expires_at FROM image_variants"
             f" WHERE image_id IN ({_marks(ids)})",
@@ -152,15 +151,18 @@ def _with_variants(db: Database, rows: Sequence[Any], wish: str) -> Iterator[Pen
         ):
             variants.setdefault(image_id, []).append(tuple(rest))
         held = _current(db, ids) if wish else {}
-        for image_id, position, attempts, log, next_try_at in block:
+        for image_id, attempts, log, next_try_at in block:
+            key, page_url = named.get(image_id, (str(image_id), ""))
             found = tuple(variants.get(image_id, ()))
             yield PendingRow(
-                image_id, pages.get(image_id, ""), attempts, log, next_try_at, position, found, wish,
-                held.get(image_id),
+                image_id, key, page_url, attempts, log, next_try_at, found, wish, held.get(image_id),
             )  # fmt: skip
 
 
-def _current(db: Database, ids: Sequence[str]) -> dict[str, Current]:
+_NAMED = "SELECT id, key, page_url FROM images WHERE id IN ({marks})"
+
+
+def _current(db: Database, ids: Sequence[int]) -> dict[int, Current]:
     rows = db.rows(
         "SELECT image_id, downloads.sha256, variant_id, etag, last_modified, coalesce(width * height, 0)"
         " FROM downloads JOIN files ON files.sha256 = downloads.sha256"

@@ -5,6 +5,7 @@ The searches give keys only. A row leaves by `archive_and_delete`, which gives i
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -45,7 +46,7 @@ _DISTINCT_IDS = {
 }
 
 
-def doubtful_addresses(db: Database) -> Iterator[tuple[int, str, str]]:
+def doubtful_addresses(db: Database) -> Iterator[tuple[int, int, str]]:
     """(variant, image, URL) of every address that is not plainly right and that no download was won with."""
     cursor = db.execute(
         f"SELECT id, image_id, url FROM image_variants WHERE (NOT {_ORDINARY} OR {_BLANKS}) AND NOT {_WON} ORDER BY id"
@@ -53,13 +54,13 @@ def doubtful_addresses(db: Database) -> Iterator[tuple[int, str, str]]:
     yield from (tuple(row) for row in cursor)
 
 
-def all_addresses(db: Database) -> Iterator[tuple[int, str, str]]:
+def all_addresses(db: Database) -> Iterator[tuple[int, int, str]]:
     """(variant, image, URL) of every address that no download was won with."""
     cursor = db.execute(f"SELECT id, image_id, url FROM image_variants WHERE NOT {_WON} ORDER BY id")
     yield from (tuple(row) for row in cursor)
 
 
-def has_address(db: Database, image_id: str, url: str) -> bool:
+def has_address(db: Database, image_id: int, url: str) -> bool:
     return bool(db.value("SELECT 1 FROM image_variants WHERE url = ? AND image_id = ?", (url, image_id)))
 
 
@@ -96,7 +97,7 @@ def _names_lost_query(db: Database) -> bool:
     )
 
 
-def repeated_addresses(db: Database) -> Iterator[tuple[int, str, str]]:
+def repeated_addresses(db: Database) -> Iterator[tuple[int, int, str]]:
     """(variant, image, URL) of the mentions beyond the best of every address that a picture has several times."""
     cursor = db.execute(
         f"WITH repeated AS ({REPEATED}),"
@@ -108,7 +109,7 @@ def repeated_addresses(db: Database) -> Iterator[tuple[int, str, str]]:
     yield from (tuple(row) for row in cursor)
 
 
-def expired_addresses(db: Database, now: str) -> Iterator[tuple[int, str, str]]:
+def expired_addresses(db: Database, now: str) -> Iterator[tuple[int, int, str]]:
     cursor = db.execute(
         "SELECT id, image_id, url FROM image_variants"
         f" WHERE expires_at <> '' AND expires_at < ? AND NOT {_WON} ORDER BY id",
@@ -117,20 +118,20 @@ def expired_addresses(db: Database, now: str) -> Iterator[tuple[int, str, str]]:
     yield from (tuple(row) for row in cursor)
 
 
-def images_without_address(db: Database) -> list[str]:
+def images_without_address(db: Database) -> list[int]:
     """Pictures that have no address and no file."""
     return ids_where(db, f"NOT EXISTS (SELECT 1 FROM image_variants WHERE image_id = images.id) AND {NO_FILE}")
 
 
-def images_without_result(db: Database) -> list[str]:
+def images_without_result(db: Database) -> list[int]:
     """Pictures that no search shows, and that have no file. A search that has gone shows nothing."""
     shown = "SELECT 1 FROM results JOIN queries ON queries.id = query_id WHERE image_id = images.id"
     return ids_where(db, f"NOT EXISTS ({shown}) AND {NO_FILE}")
 
 
-def address_counts(db: Database, image_ids: Sequence[str]) -> dict[str, int]:
+def address_counts(db: Database, image_ids: Sequence[int]) -> dict[int, int]:
     """How many addresses each of the pictures has, of those that have no file."""
-    found: dict[str, int] = {}
+    found: dict[int, int] = {}
     for start in range(0, len(image_ids), BLOCK):
         rows = db.execute(
             "SELECT images.id, count(*) FROM images JOIN image_variants ON image_id = images.id"
@@ -141,9 +142,9 @@ def address_counts(db: Database, image_ids: Sequence[str]) -> dict[str, int]:
     return found
 
 
-def downloaded(db: Database, image_ids: Sequence[str]) -> set[str]:
+def downloaded(db: Database, image_ids: Sequence[int]) -> set[int]:
     """Those of the pictures that have a file."""
-    found: set[str] = set()
+    found: set[int] = set()
     for start in range(0, len(image_ids), BLOCK):
         rows = db.execute(
             "SELECT image_id FROM downloads WHERE state = 'done' AND image_id IN (SELECT value FROM json_each(?))",
@@ -153,7 +154,7 @@ def downloaded(db: Database, image_ids: Sequence[str]) -> set[str]:
     return found
 
 
-def children_of(db: Database, image_ids: Sequence[str]) -> Iterator[tuple[str, Key]]:
+def children_of(db: Database, image_ids: Sequence[int]) -> Iterator[tuple[str, Key]]:
     """(table, key) of every row that would go with the pictures."""
     for start in range(0, len(image_ids), BLOCK):
         block = _json(image_ids[start : start + BLOCK])
@@ -193,15 +194,51 @@ def set_url(db: Database, variant_id: int, url: str) -> None:
     db.execute("UPDATE image_variants SET url = ? WHERE id = ?", (url, variant_id))
 
 
+def picture_keys(db: Database, image_ids: Iterable[int]) -> dict[int, str]:
+    """{number: key} of those of the pictures that are there."""
+    ids = orjson.dumps(list(image_ids)).decode()
+    rows = db.execute("SELECT id, key FROM images WHERE id IN (SELECT value FROM json_each(?))", (ids,))
+    return {row[0]: row[1] for row in rows}
+
+
+def name_of(table: str, key: Key, keys: dict[int, str]) -> str:
+    """What a person reads of a row: its picture where its key names one, else its own number."""
+    return keys.get(key[-1], str(key[-1])) if KEYS[table][-1] == "image_id" else str(key[-1])
+
+
+def as_archived(db: Database, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows as the journal keeps them: a picture's key in place of its number, which a later one may be given."""
+    keys = picture_keys(db, {row["image_id"] for row in rows if "image_id" in row})
+    return [
+        {**row, "image_id": keys.get(row["image_id"], row["image_id"])} if "image_id" in row else row for row in rows
+    ]
+
+
 def put_back(db: Database, table: str, row: dict[str, Any]) -> bool:
     """Inserts an archived row; False where it is there again. Raises sqlite3.IntegrityError without its parent."""
+    row = _with_number(db, table, row)
     columns = [column for column in row if column in _columns(db, table)]
     if _insert(db, table, columns, row):
         return True
-    if table != "image_variants" or _same_variant(db, row):
+    if table not in ("image_variants", "images") or _is_there(db, table, row):
         return False
-    # Another address was given this number in the meantime; numbers mean nothing outside.
+    # Another row was given this number in the meantime; numbers mean nothing outside.
     return _insert(db, table, [column for column in columns if column != "id"], row)
+
+
+def _with_number(db: Database, table: str, row: dict[str, Any]) -> dict[str, Any]:
+    """An archived row as its table has it. Journals of schema 4 have a picture's key where the number is now."""
+    if table == "images":
+        return row if "key" in row else {"key": row["id"]} | {name: row[name] for name in row if name != "id"}
+    named = row.get("image_id")
+    if isinstance(named, str):
+        number = db.value("SELECT id FROM images WHERE key = ?", (named,))
+        if number is None:
+            raise sqlite3.IntegrityError(f"there is no picture {named}")
+        return row | {"image_id": number}
+    if named is not None and db.value("SELECT 1 FROM images WHERE id = ?", (named,)):
+        raise sqlite3.IntegrityError(f"another picture has been given the number {named}")
+    return row
 
 
 def restore_url(db: Database, row: dict[str, Any]) -> bool:
@@ -215,7 +252,7 @@ def lacks_only_its_query(db: Database, table: str, row: dict[str, Any]) -> bool:
         return False
     return bool(
         db.value(
-            "SELECT EXISTS (SELECT 1 FROM images WHERE id = ?) AND NOT EXISTS (SELECT 1 FROM queries WHERE id = ?)",
+            "SELECT EXISTS (SELECT 1 FROM images WHERE key = ?) AND NOT EXISTS (SELECT 1 FROM queries WHERE id = ?)",
             (row["image_id"], row["query_id"]),
         )
     )
@@ -232,7 +269,9 @@ def _insert(db: Database, table: str, columns: Sequence[str], row: dict[str, Any
     return db.execute(sql, [row[column] for column in columns]).rowcount > 0
 
 
-def _same_variant(db: Database, row: dict[str, Any]) -> bool:
+def _is_there(db: Database, table: str, row: dict[str, Any]) -> bool:
+    if table == "images":
+        return bool(db.value("SELECT 1 FROM images WHERE key = ?", (row["key"],)))
     key = (row["image_id"], row["kind"], row["url"])
     return bool(db.value("SELECT 1 FROM image_variants WHERE image_id = ? AND kind = ? AND url = ?", key))
 
@@ -241,9 +280,9 @@ def _columns(db: Database, table: str) -> set[str]:
     return {row["name"] for row in db.rows(f"PRAGMA table_info({table})")}
 
 
-def ids_where(db: Database, where: str) -> list[str]:
+def ids_where(db: Database, where: str) -> list[int]:
     return [row[0] for row in db.execute(f"SELECT id FROM images WHERE {where} ORDER BY id")]
 
 
-def _json(values: Sequence[str]) -> str:
+def _json(values: Sequence[int]) -> str:
     return orjson.dumps(list(values)).decode()

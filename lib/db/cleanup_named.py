@@ -31,7 +31,7 @@ def hosts_of_images(db: Database) -> list[str]:
     return [row[0] for row in db.execute("SELECT DISTINCT domain FROM images WHERE domain <> ''")]
 
 
-def images_of_hosts(db: Database, hosts: Sequence[str]) -> list[str]:
+def images_of_hosts(db: Database, hosts: Sequence[str]) -> list[int]:
     """Pictures without a file whose page is on one of the hosts."""
     return [
         row[0]
@@ -42,16 +42,16 @@ def images_of_hosts(db: Database, hosts: Sequence[str]) -> list[str]:
     ]
 
 
-def small_images(db: Database, side: int) -> list[str]:
+def small_images(db: Database, side: int) -> list[int]:
     """Pictures without a file whose claimed short side is known and below `side` pixels."""
     return ids_where(db, f"min(width, height) < {int(side)} AND {NO_FILE}")
 
 
-def shop_images(db: Database) -> list[str]:
+def shop_images(db: Database) -> list[int]:
     return ids_where(db, f"is_shop = 1 AND {NO_FILE}")
 
 
-def titles(db: Database) -> Iterator[tuple[str, str]]:
+def titles(db: Database) -> Iterator[tuple[int, str]]:
     """(picture, title and snippet) of every picture without a file."""
     rows = db.execute(f"SELECT id, title || ' ' || snippet FROM images WHERE title <> '' AND {NO_FILE}")
     yield from ((row[0], row[1]) for row in rows)
@@ -71,7 +71,7 @@ def rows_of_query(db: Database, query_id: int) -> Iterator[tuple[str, Key]]:
         yield from ((table, tuple(row)) for row in rows)
 
 
-def images_only_of(db: Database, query_id: int) -> list[str]:
+def images_only_of(db: Database, query_id: int) -> list[int]:
     """Pictures without a file that only this search shows."""
     rows = db.execute(
         "SELECT r.image_id FROM results r JOIN images ON images.id = r.image_id WHERE r.query_id = ? AND NOT EXISTS"

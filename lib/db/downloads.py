@@ -24,7 +24,7 @@ class Outcome:
     `notes` are further things to be counted.
     """
 
-    image_id: str
+    image_id: int
     state: str
     reason: str = ""
     attempts: int = 0
@@ -51,7 +51,7 @@ class Outcome:
 class Unchanged:
     """A finished row that was asked again and stays as it is; `wish` is left where it has to wait."""
 
-    image_id: str
+    image_id: int
     attempts: int
     log: str
     wish: str = ""
@@ -68,7 +68,7 @@ def enqueue(db: Database) -> int:
         return 0
     with db.transaction():
         return db.execute(
-            f"INSERT INTO downloads (image_id, updated_at) SELECT images.id, ? {missing} ORDER BY images.rowid",
+            f"INSERT INTO downloads (image_id, updated_at) SELECT images.id, ? {missing} ORDER BY images.id",
             (utc_now(),),
         ).rowcount
 
@@ -146,14 +146,17 @@ def known_file(db: Database, sha256: str) -> tuple[str, str] | None:
     return None if row is None else (row["path"], row["state"])
 
 
-def describe_picture(db: Database, image_id: str, kind: str) -> dict[str, Any]:
+def describe_picture(db: Database, key: str, kind: str) -> dict[str, Any]:
     """What the database knows of a picture, under the names that `metadata.jsonl` uses, for a sidecar."""
     row = db.row(
-        "SELECT engine, page_url, title, license, license_url, creator, attribution FROM images WHERE id = ?",
-        (image_id,),
+        "SELECT engine, page_url, title, license, license_url, creator, attribution FROM images WHERE key = ?", (key,)
     )
-    urls = db.rows("SELECT url FROM image_variants WHERE image_id = ? AND kind = ? ORDER BY id", (image_id, kind))
-    return {**(dict(row) if row else {}), "image_url": urls[0]["url"] if urls else ""}
+    url = db.value(
+        "SELECT url FROM image_variants WHERE image_id = (SELECT id FROM images WHERE key = ?) AND kind = ?"
+        " ORDER BY id LIMIT 1",
+        (key, kind),
+    )
+    return {**(dict(row) if row else {}), "image_url": url or ""}
 
 
 def has_path(db: Database, path: str) -> bool:

@@ -60,7 +60,7 @@ _CHOOSES = "registrable_domain = ? AND (? = '' OR domain = ? OR domain LIKE '%.'
 
 def _fill(made: Database, source: Path, names: list[tuple[str, str]]) -> int:
     made.execute("ATTACH ? AS src", (source.resolve().as_posix(),))
-    made.execute("CREATE TEMP TABLE chosen (id TEXT PRIMARY KEY) WITHOUT ROWID")
+    made.execute("CREATE TEMP TABLE chosen (id INTEGER PRIMARY KEY)")
     with made.transaction():
         for domain, host in names:
             made.execute(

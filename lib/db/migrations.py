@@ -20,9 +20,21 @@ def schema_version() -> int:
 
 
 def migrate(connection: sqlite3.Connection) -> None:
-    """Applies what is missing. Two processes may try at once: the second one finds nothing left to do."""
+    """Applies what is missing. Two processes may try at once: the second one finds nothing left to do.
+
+    Parents are not checked meanwhile: taking away a table that is made anew would take its children's rows with it.
+    """
     if connection.execute("PRAGMA user_version").fetchone()[0] >= schema_version():
         return
+    checked = connection.execute("PRAGMA foreign_keys").fetchone()[0]
+    connection.execute("PRAGMA foreign_keys = OFF")  # has no effect within a transaction
+    try:
+        _migrate(connection)
+    finally:
+        connection.execute(f"PRAGMA foreign_keys = {checked}")
+
+
+def _migrate(connection: sqlite3.Connection) -> None:
     connection.execute("BEGIN EXCLUSIVE")
     try:
         current = connection.execute("PRAGMA user_version").fetchone()[0]

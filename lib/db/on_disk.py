@@ -10,13 +10,13 @@ from lib.db.files import FileRow
 from lib.times import utc_now
 
 
-def known_contents(db: Database, image_ids: Sequence[str]) -> set[str]:
+def known_contents(db: Database, keys: Sequence[str]) -> set[str]:
     """The contents of those of the pictures that are done and whose file is not missing."""
     rows = db.execute(
         "SELECT downloads.sha256 FROM downloads JOIN files ON files.sha256 = downloads.sha256"
         " WHERE downloads.state = 'done' AND files.state <> 'missing'"
-        " AND image_id IN (SELECT value FROM json_each(?))",
-        (dumps(list(image_ids)),),
+        " AND image_id IN (SELECT id FROM images WHERE key IN (SELECT value FROM json_each(?)))",
+        (dumps(list(keys)),),
     )
     return {row[0] for row in rows}
 
@@ -41,9 +41,9 @@ def add_or_restore_files(db: Database, files: Iterable[FileRow]) -> None:
 
 
 def mark_done(db: Database, done: Iterable[tuple[str, int, str]], now: str) -> None:
-    """(content, bytes, picture) of pictures that need no fetching; inside the caller's transaction."""
+    """(content, bytes, picture's key) of pictures that need no fetching; inside the caller's transaction."""
     db.executemany(
         "UPDATE downloads SET state = 'done', reason = '', kind = 'original', sha256 = ?, bytes = ?, updated_at = ?"
-        " WHERE image_id = ? AND state <> 'done'",
-        [(sha256, size, now, image_id) for sha256, size, image_id in done],
+        " WHERE image_id = (SELECT id FROM images WHERE key = ?) AND state <> 'done'",
+        [(sha256, size, now, key) for sha256, size, key in done],
     )

@@ -65,7 +65,7 @@ def totals(db: Database) -> Totals:
         " (SELECT count(*) FROM queries) AS queries,"
         " (SELECT count(DISTINCT registrable_domain) FROM images WHERE registrable_domain <> '') AS domains,"
         " (SELECT count(*) FROM downloads WHERE state = 'done') AS done,"
-        " max(ifnull((SELECT first_seen_at FROM images ORDER BY rowid DESC LIMIT 1), ''),"
+        " max(ifnull((SELECT first_seen_at FROM images ORDER BY id DESC LIMIT 1), ''),"
         f"     ifnull((SELECT max(updated_at) FROM downloads WHERE {_TRIED}), '')) AS as_of"
     )
     assert row is not None

@@ -255,7 +255,7 @@ _PROVENANCE = """
         LEFT JOIN results ON results.image_id = images.id
         LEFT JOIN queries ON queries.id = results.query_id
     WHERE downloads.state = 'done' AND downloads.sha256 IN ({marks})
-    ORDER BY downloads.sha256, images.id, results.query_id
+    ORDER BY downloads.sha256, images.key, results.query_id
 """
 
 

@@ -8,7 +8,7 @@ from lib.db.connection import Database
 _UNUSED = "state = 'present' AND NOT EXISTS (SELECT 1 FROM downloads WHERE downloads.sha256 = files.sha256)"
 
 
-def supersede(db: Database, image_id: str, sha256: str, by_sha256: str, run_id: int) -> None:
+def supersede(db: Database, image_id: int, sha256: str, by_sha256: str, run_id: int) -> None:
     """Remembers what a picture had; inside the caller's transaction."""
     if sha256 != by_sha256:
         db.execute(

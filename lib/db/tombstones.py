@@ -33,12 +33,12 @@ def is_buried(db: Database, sha256: str) -> bool:
     return db.value("SELECT 1 FROM tombstones WHERE sha256 = ?", (sha256,)) is not None
 
 
-def buried_images(db: Database, image_ids: Sequence[str]) -> dict[str, str]:
+def buried_images(db: Database, image_ids: Sequence[int]) -> dict[int, str]:
     """Of the given pictures those that need no fetching: one of their addresses brought a content that was taken away.
 
     Gives image id -> that content. For step 5 before it fetches a row; what is buried has a better copy that stays.
     """
-    found: dict[str, str] = {}
+    found: dict[int, str] = {}
     for start in range(0, len(image_ids), BLOCK):
         block = image_ids[start : start + BLOCK]
         marks = ", ".join("?" * len(block))

@@ -52,7 +52,7 @@ class Course:
 
     def schedule(self, job: Job) -> None:
         """Puts a job where its next address belongs, or ends it."""
-        if self.orphans and safe_id(job.image_id) in self.orphans:
+        if self.orphans and safe_id(job.key) in self.orphans:
             self.queues.put("", job)  # a file that an earlier run had finished: no host is asked
             return
         while (url := job.next_address()) is not None:
@@ -88,7 +88,7 @@ class Course:
         if reason == NOT_MODIFIED:
             self.end(job, job.not_modified())
             return
-        log.debug("%s %s: %s %s", reason, job.image_id, job.rung.url, answer.detail)
+        log.debug("%s %s: %s %s", reason, job.key, job.rung.url, answer.detail)
         if reason in REFUSED_REFERER and job.other_referer():
             self.schedule(job)
             return

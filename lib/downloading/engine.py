@@ -235,7 +235,7 @@ class Engine:
             await body.finish()
             fetching = False
             kept = await self.queues.loop.run_in_executor(
-                self.writer, self.keeper.keep, job.image_id, job.rung.kind, body, job.more_than
+                self.writer, self.keeper.keep, job.key, job.rung.kind, body, job.more_than
             )
         except asyncio.CancelledError:
             if fetching:
@@ -274,7 +274,7 @@ class Engine:
     async def _adopt(self, host: Host[Job], job: Job) -> None:
         """Takes over a whole file that a killed run left without its row."""
         self.queues.release(host)
-        for path in self.orphans.pop(safe_id(job.image_id)):
+        for path in self.orphans.pop(safe_id(job.key)):
             parts = path.name.split("_")
             kind, sha8 = parts[-3], parts[-1][:8]
             job.at = next((n for n, rung in enumerate(job.rungs) if rung.kind == kind), len(job.rungs))

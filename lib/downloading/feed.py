@@ -16,6 +16,7 @@ from lib.times import utc_in, utc_now
 LARGEST_BLOCK = 250  # rows of one claim
 LEASE_SECONDS = 900.0
 RENEW_SECONDS = 300.0
+START = ("", -(2**62))  # before every (next_try_at, number of a picture)
 
 
 class Feed:
@@ -25,7 +26,7 @@ class Feed:
         self.db, self.options = db, options
         self.lease = own_lease()
         self.left = deque(options.sources)
-        self.after = ("", -1)
+        self.after = START
         self.claimed = 0
         self.block = max(1, min(LARGEST_BLOCK, options.window // 4))
         self.renew_at = time.monotonic() + RENEW_SECONDS
@@ -48,10 +49,10 @@ class Feed:
             self.left.clear()
         elif len(rows) < room:
             self.left.popleft()
-            self.after = ("", -1)
+            self.after = START
         now = utc_now()
         for row in rows:
-            self.after = (row.next_try_at, row.position)
+            self.after = (row.next_try_at, row.image_id)
             self.claimed += 1
             yield make_job(row, self.options, now)
 

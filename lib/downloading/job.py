@@ -45,7 +45,8 @@ Ending = Outcome | Unchanged
 class Job:
     """A row, its rungs, and the log of what was tried: one entry an address, with its tries and last reason."""
 
-    image_id: str
+    image_id: int
+    key: str
     rungs: tuple[Rung, ...]
     retries: int
     attempts: int = 0
@@ -238,7 +239,7 @@ def make_job(row: PendingRow, options: Options, now: str = "") -> Job:
         if row.wish == REFRESH or options.again.upgrade:
             _reopen(log, rungs)
     return Job(
-        row.image_id, rungs, options.retries, row.attempts, log, wish=row.wish, current=row.current,
+        row.image_id, row.key, rungs, options.retries, row.attempts, log, wish=row.wish, current=row.current,
         lists=options.lists,
     )  # fmt: skip
 

@@ -64,7 +64,7 @@ class Keeper:
         """A new name for a file that is not finished; it tells the next run whose it was."""
         return f"{self.parts_text}/{self.owner}-{next(self.numbers)}.part"
 
-    def keep(self, image_id: str, kind: str, body: Body, more_than: int = 0) -> Kept:
+    def keep(self, key: str, kind: str, body: Body, more_than: int = 0) -> Kept:
         """Checks a body and brings it under its final name, unless its content is there already.
 
         `more_than` refuses a picture that has no more pixels than the one that it would replace. Raises OSError or
@@ -90,7 +90,7 @@ class Keeper:
                 if known:
                     return Kept("", "", sha256, found, self.fresh.get(sha256), trailing=trailing)
                 size = len(data)
-                name = self._write(image_id, kind, body, data, header, sha256, found)
+                name = self._write(key, kind, body, data, header, sha256, found)
                 row = self._row(self.target.text(name), sha256, found, header, size)
         return Kept("", "", sha256, found, row, restores, trailing)
 
@@ -177,14 +177,12 @@ class Keeper:
         path = local_path(self.workspace, text)
         return self.target.exists(text) if path is None and not self.target.local else path is None or path.exists()
 
-    def _write(
-        self, image_id: str, kind: str, body: Body, data: Buffer, header: Header, sha256: str, found: Format
-    ) -> str:
-        name = file_name(image_id, kind, header.width, header.height, sha256, found.extension)
-        name = f"{shelf(image_id)}/{name}"
+    def _write(self, key: str, kind: str, body: Body, data: Buffer, header: Header, sha256: str, found: Format) -> str:
+        name = file_name(key, kind, header.width, header.height, sha256, found.extension)
+        name = f"{shelf(key)}/{name}"
         whole = body.path if len(data) == body.size else None  # a stripped one is written anew
         if self.options.sidecar:
-            write_sidecar(self.reader(), self.target, name, image_id, kind, sha256, header, self.temporary())
+            write_sidecar(self.reader(), self.target, name, key, kind, sha256, header, self.temporary())
         self.target.write(whole, data, name, self.temporary())
         if whole is not None:
             body.path = None

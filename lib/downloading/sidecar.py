@@ -11,18 +11,18 @@ from lib.downloading.target import Target
 
 
 def write_sidecar(
-    reader: Database, target: Target, name: str, image_id: str, kind: str, sha256: str, header: Header, aside: str
+    reader: Database, target: Target, name: str, key: str, kind: str, sha256: str, header: Header, aside: str
 ) -> None:
     """Writes `<picture>.json` before the picture itself, so that no picture lacks it. Raises OSError."""
     known = {
         "file_name": name.rpartition("/")[2],
-        "id": image_id,
+        "id": key,
         "sha256": sha256,
         "kind": kind,
         "format": header.format,
         "width": header.width,
         "height": header.height,
-        **describe_picture(reader, image_id, kind),
+        **describe_picture(reader, key, kind),
     }
-    text = json.dumps({key: value for key, value in known.items() if value not in ("", None)}, ensure_ascii=False)
+    text = json.dumps({column: value for column, value in known.items() if value not in ("", None)}, ensure_ascii=False)
     target.write(None, text.encode("utf-8", "replace"), f"{name}.json", aside)
