@@ -74,9 +74,9 @@ def decode(
     """Decodes one frame to upright RGB, reduced so that the long side is at most `long_side` pixels.
 
     A JPEG is decoded at a reduced scale of at least twice the wanted size, which costs a fraction of the full decode
-    and differs from it by well under one grey level. With `at_least` instead, a JPEG comes at the smallest of its scales
-    whose long side is no less, anything else as it is: for a caller that resizes by itself. Raises DecodeError; never
-    anything else for a bad file.
+    and differs from it by well under one grey level. With `at_least` instead, a JPEG comes at the smallest of its
+    scales whose long side is no less, anything else as it is: for a caller that resizes by itself. Raises DecodeError;
+    never anything else for a bad file.
     """
     with opened(source) as image:
         header = header_of(image)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from support import drawing, dump, load_step, snapshot
+from support import PATIENCE, ROOT, drawing, dump, load_step, snapshot
 
 from lib.db import open_database
 from lib.db.files import FileRow, add_file
@@ -98,6 +101,30 @@ def test_our_way_gives_pyiqas_own_scores(name: str, models: Path) -> None:
         found = list(ours.run(rgbs))
     assert found == pytest.approx(expected, abs=1e-5)
     assert max(expected) - min(expected) > 1e-5  # the agreement means something
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "side", "stride"), [(3, 8, 3, 2), (16, 24, 3, 1), (16, 24, 1, 1), (128, 132, 3, 1)]
+)
+@pytest.mark.parametrize("shape", [(2, 30, 41), (1, 5, 3), (1, 1, 1)])
+def test_our_convolutions_give_torchs_values(
+    inputs: int, outputs: int, side: int, stride: int, shape: tuple[int, int, int]
+) -> None:
+    from lib.models.convolution import Direct, Winograd, fastest
+
+    torch.manual_seed(1)
+    theirs = torch.nn.Conv2d(inputs, outputs, side, stride=stride, padding=side // 2)
+    x = torch.randn(shape[0], inputs, *shape[1:]).contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        plain, ours = theirs(x), fastest(theirs)
+        assert isinstance(ours, Winograd) == (inputs >= 128)
+        assert torch.allclose(ours(x), plain.relu(), atol=5e-5)
+        direct, other = Direct(theirs), torch.randn_like(plain)
+        assert torch.allclose(direct(x, relu=False), plain, atol=1e-5)
+        expected = (plain + other).relu()
+        assert torch.allclose(direct.onto(other, x), expected, atol=1e-5)
+        direct.fused, direct.weight = False, theirs.weight.detach()  # a torch without oneDNN
+        assert torch.allclose(direct(x), plain.relu(), atol=1e-5)
 
 
 def test_quality_by_several_metrics_from_one_decode(
@@ -211,6 +238,43 @@ def test_a_file_without_the_digest_in_its_name_is_told_of(tmp_path: Path, caplog
     with caplog.at_level(logging.WARNING):
         assert fingerprint([tmp_path / MUSIQ]) != fingerprint([])
     assert "has not the digest in its name" in caplog.text
+
+
+# Python reads this when it starts, in workers as well: pictures that carry the word kill the process that decodes them.
+KILLING_CODEC = """
+import os, resource, signal
+from PIL import ImageFile
+
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+load = ImageFile.ImageFile.load
+
+def crash(self):
+    if self.info.get("comment") == b"crash":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return load(self)
+
+ImageFile.ImageFile.load = crash
+"""
+
+
+@pytest.mark.parametrize("criterion", ["quality", "filter"])
+def test_a_file_that_kills_its_decoder_is_named_and_all_others_are_judged(
+    criterion: str, clip_folder: Path, pictures: Path, tmp_path: Path
+) -> None:
+    drawing(9).save(pictures / "poison.gif", comment=b"crash")
+    (tmp_path / "hook").mkdir()
+    (tmp_path / "hook/sitecustomize.py").write_text(KILLING_CODEC)
+    how = ["--metric", "piqe,technical"] if criterion == "quality" else ["--keep", "a", "--clip-model", clip_folder]
+    step = [sys.executable, ROOT / "7_sort_quality.py", criterion, *how, pictures]
+    done = subprocess.run(
+        [*step, "--workspace", tmp_path / "ws", "--json"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "hook")}, capture_output=True, text=True, timeout=PATIENCE,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    found = {Path(entry["path"]).name: entry["reason"] for entry in told["unreadable"]}
+    assert found == {"poison.gif": "worker_killed", "broken.jpg": "not_an_image"}
+    assert sum(told["buckets"].values()) == len(SIZES)
 
 
 def test_a_place_knows_our_folder_and_torchs(tmp_path: Path, monkeypatch: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import unicodedata
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,19 +90,23 @@ class Embedded:
         They are kept like any other; a query picture that is gone or broken has none.
         """
         from lib.models.clip import vector_of
-        from lib.models.feed import Seen
+        from lib.models.feed import Feed
 
         found: dict[int, np.ndarray] = {}
+        fresh: dict[Path, list[tuple[int, str]]] = defaultdict(list)
         for number, sha256, text in store.query_pictures(db, list(queries)):
-            known = store.known_vectors(db, self.metric, self.clip.version, [sha256])
-            if not known:
-                seen = self.clip.looking()(workspace.to_path(text))
-                if not isinstance(seen, Seen):
-                    log.warning("the query picture %s cannot be read: %s", text, seen.reason)
-                    continue
-                known = {sha256: self.clip.run([seen.rgb])[0]}
-                self._keep(db, sha256, seen, known[sha256])
-            found[number] = vector_of(known[sha256])
+            if known := store.known_vectors(db, self.metric, self.clip.version, [sha256]):
+                found[number] = vector_of(known[sha256])
+            else:
+                fresh[workspace.to_path(text)].append((number, sha256))
+        for outcome in Feed(self.clip, self.clip.looking()).outcomes(fresh) if fresh else ():
+            if outcome.value is None:
+                log.warning("the query picture %s cannot be read: %s", outcome.item, outcome.error)
+                continue
+            seen, vector = outcome.value
+            for number, sha256 in fresh[outcome.item]:
+                self._keep(db, sha256, seen, vector)
+                found[number] = vector_of(vector)
         return found
 
     def _keep(self, db: Database, sha256: str, seen: Any, vector: bytes) -> None:

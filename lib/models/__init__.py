@@ -5,6 +5,7 @@ offline    building a model of another package from local files only: no downloa
 device     the processor a model runs on, batches that fit it, half the batch when memory runs out
 feed       pictures are decoded in workers while the model runs, with a bounded queue between
 iqa        learned quality metrics of pyiqa, by name; musiq and clipiqa hold the two faster ways to run them
+convolution  the convolutions of clipiqa with less arithmetic, on a CPU
 clip       embeddings and prompts by open_clip
 detector   object detection by torchvision
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -43,6 +44,7 @@ class Clip:
     resize: str
     mean: Any
     std: Any
+    precision: Any = None
     texts: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
@@ -69,7 +71,8 @@ class Clip:
         # Bytes go to the device and are normalised there: a quarter of the transfer.
         batch = torch.from_numpy(np.stack(pictures)).to(self.device).permute(0, 3, 1, 2).float() / 255
         with torch.inference_mode(), half(self.device):
-            found = self.net.encode_image((batch - self.mean) / self.std, normalize=True).float().cpu().numpy()
+            seen = self.net.encode_image(((batch - self.mean) / self.std).to(self.precision)).float()
+            found = torch.nn.functional.normalize(seen, dim=-1).cpu().numpy()
         if not np.isfinite(found).all():
             raise ValueError("the embedding is not a number")
         return [row.astype("<f2").tobytes() for row in found]
@@ -95,7 +98,10 @@ def vector_of(data: bytes) -> np.ndarray:
 def load_clip(name: str, place: Place, device: str) -> Clip:
     """The model by `<architecture>/<weights>`, by one of the names in NAMED, or from a folder (`local-dir:PATH`) that
     holds open_clip_config.json and the weights. Raises MissingWeights, UsageError, GleanerError."""
+    from lib.models.device import keep_memory
+
     name = NAMED.get(name, name)
+    keep_memory(device)
     open_clip = require("open_clip")
     with local_only(place, "another --clip-model"):
         try:
@@ -113,8 +119,25 @@ def load_clip(name: str, place: Place, device: str) -> Clip:
     resize = config.get("resize_mode") or "shortest"
     mean, std = (torch.tensor(config[part]).view(1, 3, 1, 1).to(device) for part in ("mean", "std"))
     # What else than the files decides an embedding: the arithmetic here, the size, and the reduced decode.
-    version = f"1-{fingerprint(files)}-{height}x{width}-{resize}"
-    return Clip(name, version, made.to(device).eval(), tokenizer, device, (height, width), resize, mean, std)
+    version = f"2-{fingerprint(files)}-{height}x{width}-{resize}"
+    made = made.to(device).eval()
+    return Clip(name, version, made, tokenizer, device, (height, width), resize, mean, std, shortened(made, device))
+
+
+def shortened(net: Any, device: str) -> Any:
+    """The number type that pictures are embedded with; the picture's half of the network is put into it.
+
+    A processor that multiplies bfloat16 natively takes half the time with it, and an embedding is alike to a cosine of
+    0.9999; words stay in single precision.
+    """
+    import torch
+
+    from lib.models.device import has_bfloat16
+
+    if device != "cpu" or not has_bfloat16():
+        return torch.float32
+    net.visual.to(torch.bfloat16)
+    return torch.bfloat16
 
 
 def _is_local(name: str) -> bool:
@@ -175,17 +198,21 @@ def look(path: Path, size: tuple[int, int], squash: bool) -> Seen | Measure:
         width, height = header.upright_size
         # Twice the size that is needed, for the last, exact step to start from.
         share = 2 * max(size[0] / height, size[1] / width)
-        picture = decode(path, long_side=max(1, round(max(width, height) * share)) if share < 1 else None)
+        picture = decode(path, at_least=math.ceil(max(width, height) * share) if share < 1 else None)
     except DecodeError as error:
         return Measure(None, error.reason)
-    image = Image.fromarray(picture.rgb if squash else _middle(picture.rgb, size))
-    exact = image.resize((size[1], size[0]), Image.Resampling.BICUBIC)
+    image = Image.fromarray(picture.rgb)
+    box = (0, 0, *image.size) if squash else _middle(image.size, size)
+    exact = image.resize((size[1], size[0]), Image.Resampling.BICUBIC, box=box)
     return Seen(np.asarray(exact, dtype=np.uint8), width, height, header.format)
 
 
-def _middle(rgb: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    height, width = rgb.shape[:2]
-    scale = min(height / size[0], width / size[1])
-    rows, columns = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
-    top, left = (height - rows) // 2, (width - columns) // 2
-    return np.ascontiguousarray(rgb[top : top + rows, left : left + columns])
+def _middle(whole: tuple[int, int], size: tuple[int, int]) -> tuple[float, float, float, float]:
+    """The part of a picture (width, height) that is left where its short side is made `size` (height, width) and the
+    rest cut off on both sides, to the very fractions of a pixel that come of torchvision's rounding."""
+    width, height = whole
+    scale = max(size[1] / width, size[0] / height)
+    columns, rows = max(size[1], int(width * scale + 1e-6)), max(size[0], int(height * scale + 1e-6))
+    left, top = round((columns - size[1]) / 2), round((rows - size[0]) / 2)
+    across, down = width / columns, height / rows
+    return left * across, top * down, (left + size[1]) * across, (top + size[0]) * down

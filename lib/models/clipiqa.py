@@ -1,21 +1,22 @@
 """CLIPIQA with its prompts encoded once, and without the work whose result is thrown away.
 
 pyiqa encodes the same ten sentences at every call, which costs five times the picture at 224 pixels. Besides, batch
-normalisation is folded into the convolutions before it, and attention pooling asks only for the one token that is kept
-(pyiqa asks for each of them). All of it is the same arithmetic up to rounding.
+normalisation is folded into the convolutions, these take fewer steps (`lib.models.convolution`), and attention pooling
+asks only for the one token that is kept (pyiqa asks for each of them). All of it gives the same score up to rounding.
 
 Wang, Chan and Loy, "Exploring CLIP for assessing the look and feel of images", AAAI 2023.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from lib.models.convolution import Direct, fastest
 
 
 class CachedClipiqa:
@@ -32,10 +33,8 @@ class CachedClipiqa:
             self.scale = self.clip.logit_scale.exp()
         self.mean, self.std = net.default_mean.to(device), net.default_std.to(device)
         # A vision transformer, and CLIPIQA+ with its position embedding, go through CLIP's own forward.
-        self.folded = hasattr(self.clip.visual, "attnpool") and not net.pos_embedding
-        if self.folded:
-            _fold(self.clip.visual)
-            self.clip.visual.to(memory_format=torch.channels_last)
+        plain = hasattr(self.clip.visual, "attnpool") and not net.pos_embedding
+        self.folded = _Folded(self.clip.visual, device == "cpu") if plain else None
 
     @torch.inference_mode()
     def __call__(self, pictures: Sequence[np.ndarray]) -> list[float]:
@@ -47,26 +46,67 @@ class CachedClipiqa:
         return [float(score) for score in pairs.softmax(dim=-1)[..., 0].mean(dim=1)]
 
     def _seen(self, batch: torch.Tensor) -> torch.Tensor:
-        visual = self.clip.visual
-        if not self.folded:
+        if self.folded is None:
             return self.clip.encode_image(batch, self.net.pos_embedding)
+        return self.folded(batch)
+
+
+class _Folded:
+    """CLIP's residual network and its attention pooling, for pictures of any size: (n, 3, h, w) to (n, dimensions)."""
+
+    def __init__(self, visual: Any, fast: bool):
+        _fold(visual)
+        visual.to(memory_format=torch.channels_last)
+        made = fastest if fast else Direct
+        self.visual = visual
+        self.stem = [made(convolution) for convolution in (visual.conv1, visual.conv2, visual.conv3)]
+        layers = (visual.layer1, visual.layer2, visual.layer3, visual.layer4)
+        self.blocks = [_Block(block, made) for layer in layers for block in layer]
+
+    def __call__(self, batch: torch.Tensor) -> torch.Tensor:
         x = batch.contiguous(memory_format=torch.channels_last)
-        for convolution in (visual.conv1, visual.conv2, visual.conv3):
-            x = F.relu(convolution(x), inplace=True)
-        x = visual.avgpool(x)
-        for layer in (visual.layer1, visual.layer2, visual.layer3, visual.layer4):
-            x = layer(x)
-        return _pooled(visual.attnpool, x)
+        for convolution in self.stem:
+            x = convolution(x)
+        x = self.visual.avgpool(x)
+        for block in self.blocks:
+            x = block(x)
+        return _pooled(self.visual.attnpool, x)
+
+
+class _Block:
+    """One bottleneck of three convolutions; `made` makes them."""
+
+    def __init__(self, block: Any, made: Callable[[torch.nn.Conv2d], Any]):
+        self.reduce, self.spread, self.widen = Direct(block.conv1), made(block.conv2), Direct(block.conv3)
+        self.pool = block.avgpool
+        beside = block.downsample  # average pooling, convolution, normalisation
+        self.beside = None if beside is None else (beside[0], Direct(beside[1]))
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.pool(self.spread(self.reduce(x)))
+        if self.beside is not None:
+            pool, convolution = self.beside
+            x = convolution(pool(x), relu=False)
+        return self.widen.onto(x, y)
 
 
 def _pooled(pool: Any, x: torch.Tensor) -> torch.Tensor:
-    """What attention pooling says of the mean token: (n, dimensions) of features (n, channels, h, w)."""
+    """What attention pooling says of the mean token: (n, dimensions) of features (n, channels, h, w).
+
+    Only one query is asked, so that keys and values of the tokens need not be computed: query and key weights are
+    multiplied first, and the values' weights act on the tokens' weighted mean. A key's bias moves all of a head's
+    weights alike, which the softmax does not see.
+    """
     tokens = x.flatten(2).transpose(1, 2)
-    tokens = torch.cat([tokens.mean(dim=1, keepdim=True), tokens], dim=1)
-    query, key, value = pool.q_proj(tokens[:, :1]), pool.k_proj(tokens), pool.v_proj(tokens)
-    by_head = [part.unflatten(-1, (pool.num_heads, -1)).transpose(1, 2) for part in (query, key, value)]
-    answer = F.scaled_dot_product_attention(*by_head).transpose(1, 2).flatten(2)
-    return pool.c_proj(answer)[:, 0]
+    mean = tokens.mean(dim=1, keepdim=True)
+    tokens = torch.cat([mean, tokens], dim=1)
+    query = pool.q_proj(mean[:, 0]).unflatten(-1, (pool.num_heads, -1))  # n, heads, width
+    keys = pool.k_proj.weight.unflatten(0, (pool.num_heads, -1))  # heads, width, channels
+    asked = torch.einsum("nhd,hdc->nhc", query, keys) / query.shape[-1] ** 0.5
+    seen = (asked @ tokens.transpose(1, 2)).softmax(dim=-1) @ tokens  # n, heads, channels
+    values = pool.v_proj.weight.unflatten(0, (pool.num_heads, -1))
+    answer = torch.einsum("nhc,hdc->nhd", seen, values).flatten(1) + pool.v_proj.bias
+    return pool.c_proj(answer)
 
 
 def _fold(module: Any) -> None:

@@ -56,8 +56,9 @@ class Detector:
 
 def load_detector(name: str, place: Place, device: str) -> Detector:
     """The model by torchvision's name. Raises UsageError, MissingWeights, GleanerError."""
-    from lib.models.device import pixels_in_batch
+    from lib.models.device import keep_memory, pixels_in_batch
 
+    keep_memory(device)
     torchvision = require("torchvision")
     detection = torchvision.models
     names = detection.list_models(module=detection.detection)

@@ -22,6 +22,7 @@ from lib.stream import Outcome, stream
 
 CHUNK = 4  # pictures sent to a decoding worker at once: a megapixel picture is 3 MB on the way back
 MOST_IN_BATCH = 256
+LEAST_WORKERS = 2  # with one the stream would decode in this process
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,10 @@ class Feed:
         return len(group) >= MOST_IN_BATCH or sum(_pixels(seen) for _, seen in group) >= self.model.pixels
 
     def _decoded(self, paths: Iterable[Path]) -> Any:
-        outcomes = stream(self.look, paths, executor=self.spread.executor, workers=self.spread.workers, chunk=CHUNK)
+        # Never in this process: decoding overlaps with the model, and a file that kills its decoder must not take the
+        # model and what it has judged along.
+        workers = max(LEAST_WORKERS, self.spread.workers)
+        outcomes = stream(self.look, paths, executor=self.spread.executor, workers=workers, chunk=CHUNK)
         try:
             while True:
                 started = time.perf_counter()

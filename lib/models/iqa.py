@@ -78,8 +78,9 @@ def version_of(name: str, files: Sequence[Path], long_side: int) -> str:
 
 def load(name: str, place: Place, device: str, long_side: int) -> Learned:
     """The metric, ready to run. Raises MissingWeights, UsageError for an unknown name, GleanerError for bad weights."""
-    from lib.models.device import pixels_in_batch
+    from lib.models.device import keep_memory, pixels_in_batch
 
+    keep_memory(device)
     scale = scale_of(name)
     with local_only(place, INSTEAD) as asked:
         net = _built(name, place)

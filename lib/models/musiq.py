@@ -20,6 +20,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+SLICE = 128  # patches
+
 
 class PackedMusiq:
     """`net` is pyiqa's MUSIQ, weights loaded, in evaluation mode; it is not changed."""
@@ -33,6 +35,9 @@ class PackedMusiq:
         self.root = _standardised(net.conv_root)
         self.bottleneck = {name: _standardised(getattr(net.block1, name)) for name in ("conv1", "conv2", "conv3")}
         self.projection = _standardised(net.block1.conv_proj)
+        # Its columns in the order in which the planes lie, instead of turning the planes of every patch round.
+        columns = net.embedding.weight.detach().unflatten(1, (-1, self.root.shape[0] * 4))
+        self.embedding = columns.transpose(1, 2).flatten(1).contiguous()
 
     @torch.inference_mode()
     def __call__(self, pictures: Sequence[np.ndarray]) -> list[float]:
@@ -80,18 +85,22 @@ class PackedMusiq:
         return blocks.permute(1, 3, 0, 2, 4).reshape(rows * columns, 3, side, side)
 
     def _embedded(self, patches: torch.Tensor) -> torch.Tensor:
-        """Tokens of all patches: (n, 384). In slices, since the first convolution makes 64 planes of each patch."""
-        return torch.cat([self._embedded_slice(part) for part in patches.split(512)])
+        """Tokens of all patches: (n, 384); of some at a time, whose planes stay in the processor's cache."""
+        slices = patches.split(SLICE)
+        return torch.cat([F.linear(self._planes(part), self.embedding, self.net.embedding.bias) for part in slices])
 
-    def _embedded_slice(self, x: torch.Tensor) -> torch.Tensor:
+    def _planes(self, x: torch.Tensor) -> torch.Tensor:
+        """What the convolutions make of patches: (n, 256 * 8 * 8)."""
         net, block = self.net, self.net.block1
-        x = _same(x, 7, 2)
-        x = net.root_pool(net.gn_root(F.conv2d(x, self.root, stride=2)))
+        x = net.gn_root(F.conv2d(_same(x, 7, 2), self.root, stride=2)).relu_()
+        # After a ReLU nothing is below the zeros that pyiqa pads with, so that windows may as well end at the edge.
+        # With channels last this is ten times faster.
+        x = F.max_pool2d(x.contiguous(memory_format=torch.channels_last), 3, 2, ceil_mode=True).contiguous()
         identity = block.gn_proj(F.conv2d(x, self.projection))
-        x = F.relu(block.gn1(F.conv2d(x, self.bottleneck["conv1"])))
-        x = F.relu(block.gn2(F.conv2d(x, self.bottleneck["conv2"], padding=1)))
-        x = F.relu(block.gn3(F.conv2d(x, self.bottleneck["conv3"])) + identity)
-        return net.embedding(x.permute(0, 2, 3, 1).reshape(len(x), -1))
+        x = block.gn1(F.conv2d(x, self.bottleneck["conv1"])).relu_()
+        x = block.gn2(F.conv2d(x, self.bottleneck["conv2"], padding=1)).relu_()
+        x = block.gn3(F.conv2d(x, self.bottleneck["conv3"])).add_(identity).relu_()
+        return x.flatten(1)
 
     def _encoded(self, tokens: torch.Tensor, counts: list[int]) -> torch.Tensor:
         """What the encoder makes of each picture's own token: (pictures, 384)."""
