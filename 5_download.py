@@ -10,7 +10,7 @@ Examples
     python 5_download.py --stage thumbs
     python 5_download.py --stage originals --only kept
 
-Next    python 6_dedup.py exact
+Next    python 6_dedup.py all --dry-run
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from lib.downloading.options import Options
 
 log = logging.getLogger("gleaner.download")
-NEXT = "python 6_dedup.py exact"
+NEXT = "python 6_dedup.py all --dry-run"
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def work(session: cli.Session) -> cli.Summary:
-    from lib import actions
+    from lib.dedup.aftermath import settle
     from lib.dedup.page import as_csv, as_lines, as_result
     from lib.dedup.run import Run
 

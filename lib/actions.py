@@ -68,9 +68,12 @@ def apply(
     return counts
 
 
-def settle(db: Database, workspace: Workspace, step: str) -> int:
+def settle(
+    db: Database, workspace: Workspace, step: str, is_due: Callable[[Action], bool] = lambda action: False
+) -> int:
     """Brings the journal in line with the disk after a kill; gives the number of entries that it settled.
 
+    `is_due` is asked about an action that has not happened: whether it is made up for, since what it belongs to has.
     To be called by a step that is `alone` (see `lib.cli.run`): a living run's plan would be dropped.
     """
     settled = 0
@@ -79,6 +82,9 @@ def settle(db: Database, workspace: Workspace, step: str) -> int:
             _temporary(workspace.to_path(action.target)).unlink(missing_ok=True)
             if _has_happened(workspace, action):
                 _finish_half_move(workspace, action)
+                _mark_done(db, workspace, [action])
+            elif is_due(action):
+                _carry_out(workspace, action)
                 _mark_done(db, workspace, [action])
             else:
                 journal.set_state(db, [action.id], "dropped")
@@ -283,7 +289,7 @@ def _undo_one(db: Database, workspace: Workspace, action: Action, dry_run: bool)
                 journal.follow_file(
                     db, action.sha256, action.target, action.source, _state_at(workspace, action.source)
                 )
-        _remove_empty_parents(target.parent, workspace.root)
+        remove_empty_parents(target.parent, workspace.root)
     return "undone"
 
 
@@ -313,7 +319,8 @@ def _same_file(one: Path, other: Path) -> bool:
         return False
 
 
-def _remove_empty_parents(folder: Path, stop: Path) -> None:
+def remove_empty_parents(folder: Path, stop: Path) -> None:
+    """Removes a folder and those above it as long as they are empty; `stop` and what is not below it stay."""
     while folder != stop and stop in folder.parents:
         try:
             folder.rmdir()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
-from support import as_rows, drawing, dump, load_step, snapshot
+from support import ROOT, as_rows, drawing, dump, load_step, snapshot
 
 from lib.db import open_database
 from lib.db.tombstones import buried_images, is_buried
@@ -368,6 +370,61 @@ def test_links_take_the_place_of_equal_bytes_only(folder, capsys, link):
     assert snapshot(folder) == linked
     dedup(folder, "--undo", "last")
     assert snapshot(folder) == before and not os.path.samefile(folder / "a.png", folder / "a-bytes.png")
+
+
+LINKLESS = """
+import os, runpy, signal, sys
+def die(*arguments, **more):
+    os.kill(os.getpid(), signal.SIGKILL)
+real = os.link
+def link(source, target, **more):
+    # The first link of a run moves the file into the quarantine, the second takes its place.
+    return die() if "quarantine" not in str(target) else real(source, target, **more)
+os.link, os.symlink = link, die
+sys.argv = [{step!r}, *{arguments!r}]
+runpy.run_path({step!r}, run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("link", ["hard", "sym"])
+@pytest.mark.parametrize("keeper", ["unchanged", "changed"])
+def test_a_link_that_a_kill_prevented_is_made_by_the_next_run(folder, link, keeper):
+    pair(folder)
+    (folder / "a-bytes.png").write_bytes((folder / "a.png").read_bytes())
+    before = snapshot(folder)
+    step = str(ROOT / "6_dedup.py")
+    words = ["exact", str(folder), "--link", link, "--workspace", str(folder.parent / "ws"), "--workers", "1"]
+    script = LINKLESS.format(step=step, arguments=words)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, cwd=ROOT)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert not (folder / "a-bytes.png").exists(), "killed between the move and the link"
+    if keeper == "changed":
+        (folder / "a.png").write_bytes((folder / "a-same.jpg").read_bytes())
+    dedup(folder, "exact", folder, "--link", link)
+    assert (folder / "a-bytes.png").exists() == (keeper == "unchanged")
+    if keeper == "unchanged":
+        assert os.path.samefile(folder / "a.png", folder / "a-bytes.png")
+        dedup(folder, "--undo", "1")
+        assert snapshot(folder) == before and not os.path.samefile(folder / "a.png", folder / "a-bytes.png")
+
+
+def test_folders_of_images_that_were_emptied_are_gone_until_undo(folder):
+    """Of the workspace alone: a folder that a person named is theirs, empty or not."""
+    images = folder.parent / "ws" / "images"
+    for place in (images / "ab", images / "cd", images / "ef" / "gh", folder / "sub"):
+        place.mkdir(parents=True)
+        drawing(1).save(place / f"{place.name}.png")
+    (images / "empty").mkdir()
+    before = snapshot(folder.parent)
+    dedup(folder, "exact", images, folder, "--max-share", "100%")
+    left = {path.relative_to(folder.parent).as_posix() for path in folder.parent.rglob("*") if path.is_dir()}
+    assert {name for name in left if "quarantine" not in name} == {
+        *("photos", "photos/sub", "ws", "ws/images", "ws/images/ab", "ws/images/empty", "ws/reports")
+    }
+    dedup(folder, "--undo", "last")
+    after = snapshot(folder.parent)
+    assert {k: v for k, v in after.items() if k in before} == before
+    assert (images / "ef" / "gh" / "gh.png").is_file() and (images / "cd").is_dir()
 
 
 @pytest.mark.parametrize(("answer", "left"), [("1\n", 0), ("y\n", 1), ("", 1), ("2\n", 1)])

@@ -15,6 +15,7 @@ from lib.db import Database
 from lib.db.duplicates import moved_contents, page_urls, record_duplicates
 from lib.db.near import set_apart
 from lib.db.tombstones import bury
+from lib.dedup.aftermath import remove_emptied
 from lib.dedup.find import Group, Policy, find_groups
 from lib.dedup.fingerprints import Fingerprints, places_of
 from lib.dedup.grouping import STRENGTH
@@ -204,6 +205,7 @@ class Run:
         places = ((self.workspace.to_path(a.source), self.workspace.to_path(a.target)) for a in moves)
         linked = {self.workspace.to_path(target) for target in plan.links}
         self.moved = {s: t for s, t in places if (s in linked or not s.exists()) and t.exists()}
+        remove_emptied(self.workspace, (a for a in plan.actions if self.workspace.to_path(a.source) in self.moved))
 
     def _report(self) -> None:
         about = f"Mode {self.args.mode}, {len(self.files):,} files"
