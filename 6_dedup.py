@@ -72,6 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--purge", type=cli.run_reference, metavar="RUN|last", help="delete a run's quarantine for good, after asking")
     add("--format", choices=("text", "csv"), default="text", help="how the groups are printed (default: text)")
     cli.add_dry_run(made)
+    cli.add_limit(made, "pictures")
     cli.add_workers(made)
     cli.add_executor(made)
     cli.add_undo(made)
@@ -88,7 +89,7 @@ def work(session: cli.Session) -> cli.Summary:
     from lib.dedup.run import Run
 
     if not session.dry_run:
-        actions.settle(session.db, session.workspace, "dedup")
+        settle(session.db, session.workspace)
     if session.args.undo:
         return undo(session)
     if session.args.purge:

@@ -48,6 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="sort the pictures below these folders, named right after CRITERION (default: the workspace's)",
     )
     cli.add_dry_run(made)
+    cli.add_limit(made, "pictures")
     cli.add_workers(made)
     cli.add_executor(made)
     cli.add_undo(made)

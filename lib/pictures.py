@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from lib.db import Database
@@ -59,9 +60,9 @@ class PictureFile:
     root: Path  # the folder it was found under; quarantine keeps the path relative to it
 
 
-def workspace_pictures(db: Database, workspace: Workspace) -> Iterator[PictureFile]:
-    """Every file that the database holds as present and that lies on disk."""
-    for sha256, text in iter_present_files(db):
+def workspace_pictures(db: Database, workspace: Workspace, limit: int | None = None) -> Iterator[PictureFile]:
+    """Every file that the database holds as present and that lies on disk, or the first `limit` of those it holds."""
+    for sha256, text in islice(iter_present_files(db), limit):
         path = workspace.to_path(text)
         try:
             status = path.stat()
@@ -77,15 +78,18 @@ def folder_pictures(
     remember: bool,
     unreadable: Callable[[Path, OSError], None] = lambda path, error: None,
     bar: BarFactory = no_bar,
+    limit: int | None = None,
 ) -> Iterator[PictureFile]:
     """Every picture file below the folders, by suffix, sorted by path; each file once, links and trash left out.
+
+    With `limit` only the first of them; what lies behind is not read.
 
     A file whose size, time and inode are as the database knows them is not read again. With `remember` new contents
     are written to that cache (a dry run passes False). A file that cannot be read is handed to `unreadable`.
     Raises UsageError for a folder that does not exist.
     """
     found: list[tuple[Path, Path]] = []
-    for path, root in find_files(folders, unreadable):
+    for path, root in islice(find_files(folders, unreadable), limit):
         if _is_utf8(path):
             found.append((path, root))
         else:  # the database, JSON and pages hold text; such a file is told of and left alone

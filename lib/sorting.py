@@ -131,20 +131,26 @@ class Sorting:
             placed = placements.claim(path, sha256)
             self.files.add(path, sha256, size, placed.target if placed else "", placed.bucket if placed else "")
         self.withdrawals.of_lost_originals(self._is_asked)
-        self._add_moved_away(placements)
+        if self.args.limit is None:
+            self._add_moved_away(placements)
         if not self.files.count() and not self.args.folders:
             raise UsageError("there is no downloaded picture in the workspace; run 5_download.py first.")
 
     def _pictures(self) -> Iterator[tuple[str, str, int]]:
         if not self.args.folders:
-            for picture in workspace_pictures(self.db, self.workspace):
+            for picture in workspace_pictures(self.db, self.workspace, self.args.limit):
                 yield self.workspace.to_text(picture.path), picture.sha256, picture.bytes
             return
         own = self.workspace.root.resolve()
         # What lies in the workspace is sorted only when it is asked for, never because it lies below a given folder.
         folders = [Path(os.path.abspath(folder)) for folder in self.args.folders]
         for picture in folder_pictures(
-            self.db, folders, remember=not self.dry_run, unreadable=self._cannot_read, bar=self.bar
+            self.db,
+            folders,
+            remember=not self.dry_run,
+            unreadable=self._cannot_read,
+            bar=self.bar,
+            limit=self.args.limit,
         ):
             if _is_below(picture.path, own) and not _is_below(picture.root, own):
                 continue

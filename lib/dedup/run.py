@@ -63,7 +63,9 @@ class Run:
         }
         folders = normal_folders(self.workspace, self.args.folders)
         remember = not self.dry_run
-        self.files, self.broken = read_files(self.db, self.workspace, folders, remember=remember, bar=self.bar)
+        self.files, self.broken = read_files(
+            self.db, self.workspace, folders, remember=remember, bar=self.bar, limit=self.args.limit
+        )
         self._read_references(folders, remember)
         policy = self._policy(folders)
         prints = Fingerprints(

@@ -21,22 +21,28 @@ from lib.workspace import Workspace
 
 
 def read_files(
-    db: Database, workspace: Workspace, folders: Sequence[Path], *, remember: bool, bar: BarFactory = no_bar
+    db: Database,
+    workspace: Workspace,
+    folders: Sequence[Path],
+    *,
+    remember: bool,
+    bar: BarFactory = no_bar,
+    limit: int | None = None,
 ) -> tuple[list[PictureFile], Counter[str]]:
-    """The files to look at and the reasons why others could not be read.
+    """The files to look at, at most `limit`, and the reasons why others could not be read.
 
     Raises UsageError for a folder that is none, and for a workspace without pictures.
     """
     if not folders:
         if not present_file_count(db):
             raise UsageError("the workspace holds no picture yet; run 5_download.py first, or name a folder.")
-        return list(workspace_pictures(db, workspace)), Counter()
+        return list(workspace_pictures(db, workspace, limit)), Counter()
     unreadable: Counter[str] = Counter()
 
     def note(path: Path, error: OSError) -> None:
         unreadable["name_not_utf8" if error.errno == errno.EILSEQ else "unreadable_file"] += 1
 
-    found = folder_pictures(db, folders, remember=remember, unreadable=note, bar=bar)
+    found = folder_pictures(db, folders, remember=remember, unreadable=note, bar=bar, limit=limit)
     ours = tuple(folder.resolve() for folder in (workspace.quarantine, workspace.sorted))
     inside: dict[str, bool] = {}  # asked once a folder: to resolve every path costs more than all else of a second run
 

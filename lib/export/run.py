@@ -95,9 +95,9 @@ class Export:
             raise UsageError(f"nothing is labelled by {self.args.label!r} yet; sort by it first.")
         folders = [Path(os.path.abspath(folder)) for folder in self.args.folders]
         found = (
-            folder_pictures(self.db, folders, remember=not self.args.dry_run, bar=self.bar)
+            folder_pictures(self.db, folders, remember=not self.args.dry_run, bar=self.bar, limit=self.args.limit)
             if folders
-            else workspace_pictures(self.db, self.workspace)
+            else workspace_pictures(self.db, self.workspace, self.args.limit)
         )
         for picture in found:
             self.files.add(self.workspace.to_text(picture.path), picture.sha256, picture.bytes)
