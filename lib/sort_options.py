@@ -170,7 +170,7 @@ def subtitle(args: Namespace) -> str:
     if args.criterion in models:
         return f"Model {getattr(args, models[args.criterion])}."
     if args.metric == (TECHNICAL,):
-        return "Technical score, 0 to 100, with the worst trait: it finds defects and is no opinion about a picture."
+        return "Technical score, 0 to 100: it finds defects and is no opinion about a picture."
     names = ", ".join(args.metric)
     return f"{names}, 0 to 100{f', {args.combine} of them' if len(args.metric) > 1 else ''}; a prediction by a model."
 

@@ -659,3 +659,12 @@ def test_a_copy_of_what_a_file_held_before_leaves_and_one_whose_original_was_del
     assert len(list(workspace.glob("quarantine/*/sorted/orientation/landscape/*.jpg"))) == 1
     sizes = {Image.open(path).size for path in (workspace / "sorted/orientation/landscape").glob("same*.jpg")}
     assert sizes == {(320, 200), (300, 200)}
+
+
+def test_the_page_says_what_is_usual_and_shows_no_empty_bucket(workspace: Path) -> None:
+    assert sort(workspace, "quality", "--high", 1, "--medium", 0) == 0
+    page = (workspace / "reports/sort_quality.html").read_text("utf-8")
+    for label in ("Pictures", "Median size", "Median score", "Named most"):
+        assert f"<dt>{label}</dt>" in page
+    assert page.count('class="bucket-head"') == 1
+    assert page.count(" disabled>") == 2  # the buttons of the two empty buckets

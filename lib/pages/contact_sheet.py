@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,7 +56,16 @@ def render_contact_sheet(
         shown=sum(map(len, chosen)),
         total=sum(counts),
         has_scores=any(item.score is not None for item in items),
+        score=_score_text([item.score for part in chosen for item in part if item.score is not None]),
     )
+
+
+def _score_text(scores: Sequence[float]) -> Callable[[float], str]:
+    """How scores are written on this page: counts as they are, others with as many digits as the largest needs."""
+    if all(score == int(score) for score in scores):
+        return lambda score: f"{score:,.0f}"
+    digits = 1 if max(map(abs, scores), default=0.0) >= 10 else 2
+    return lambda score: f"{score:,.{digits}f}"
 
 
 def _share_out(buckets: Sequence[Bucket], items: Sequence[SheetItem], limit: int) -> list[list[SheetItem]]:

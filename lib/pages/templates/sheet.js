@@ -48,7 +48,7 @@
     button.addEventListener("click", () => {
       const pressed = button.getAttribute("aria-pressed") !== "true";
       button.setAttribute("aria-pressed", String(pressed));
-      sections[button.dataset.bucket - 1].element.hidden = !pressed;
+      sections.find(({ element }) => element.dataset.bucket === button.dataset.bucket).element.hidden = !pressed;
       refresh();
     });
   }
