@@ -337,9 +337,9 @@ def test_removed_pictures_leave_a_tombstone_until_they_are_back(folder):
     with open_database(database) as db:
         assert is_buried(db, content) and not is_buried(db, "0" * 64)
         with db.transaction():
-            for image in ("e:1", "e:2", "e:3"):
-                db.execute("INSERT INTO images (id, engine, first_seen_at) VALUES (?, 'e', '2026')", (image,))
-                url = "https://example.org/a" if image != "e:3" else "https://example.org/b"
+            for image in (1, 2, 3):
+                db.execute("INSERT INTO images (key, engine, first_seen_at) VALUES (?, 'e', '2026')", (f"e:{image}",))
+                url = "https://example.org/a" if image != 3 else "https://example.org/b"
                 db.execute("INSERT INTO image_variants (image_id, kind, url) VALUES (?, 'original', ?)", (image, url))
             db.execute(
                 "INSERT INTO files (sha256, path, bytes, format, state, added_at)"
@@ -348,10 +348,10 @@ def test_removed_pictures_leave_a_tombstone_until_they_are_back(folder):
             )
             db.execute(
                 "INSERT INTO downloads (image_id, state, sha256, variant_id, updated_at)"
-                " SELECT 'e:1', 'done', ?, id, '2026' FROM image_variants WHERE image_id = 'e:1'",
+                " SELECT 1, 'done', ?, id, '2026' FROM image_variants WHERE image_id = 1",
                 (content,),
             )
-        assert buried_images(db, ["e:1", "e:2", "e:3"]) == {"e:1": content, "e:2": content}
+        assert buried_images(db, [1, 2, 3]) == {1: content, 2: content}
     dedup(folder, "--undo", "last")
     assert as_rows(database, "SELECT count(*) FROM tombstones") == [(0,)]
 

@@ -405,13 +405,13 @@ def with_queries(root: Path, clusters: int = 3) -> Path:
             Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(path)
             sha256 = sha256_of(path)
             add_file(db, FileRow(sha256, f"images/{number:02}.png", path.stat().st_size, "png", 200, 200))
-            db.execute("INSERT INTO images (id, engine, first_seen_at) VALUES (?, 'yandex', '')", (f"y:{number}",))
+            db.execute("INSERT INTO images (key, engine, first_seen_at) VALUES (?, 'yandex', '')", (f"y:{number}",))
             db.execute(
                 "INSERT INTO downloads (image_id, state, sha256, updated_at) VALUES (?, 'done', ?, '')",
-                (f"y:{number}", sha256),
+                (number + 1, sha256),
             )
             query = 1 if number < 2 else 2
-            db.execute("INSERT INTO results (query_id, image_id, rank) VALUES (?, ?, 0)", (query, f"y:{number}"))
+            db.execute("INSERT INTO results (query_id, image_id, rank) VALUES (?, ?, 0)", (query, number + 1))
     return root
 
 
