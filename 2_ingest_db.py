@@ -14,8 +14,8 @@ Examples
     python 2_ingest_db.py --import old/yandex_images.db
     python 2_ingest_db.py --import urls.parquet
     python 2_ingest_db.py --import-folder photos
-    python 2_ingest_db.py --check
     python 2_ingest_db.py --check --repair
+    python 2_ingest_db.py --undo last
 
 An answer that cannot be read is marked as failed with a reason, and the others go on. Running it again reads only
 what is new.
@@ -50,7 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
                       help="also take in files below xhr/ that the database does not know")  # fmt: skip
     made.add_argument("--retry-failed", action="store_true", help="read the answers again that could not be read")
     made.add_argument("--reparse", action="store_true",
-                      help="read all answers again with a better parser; downloads stay")  # fmt: skip
+                      help="read all answers again with a better parser; what is read no more leaves")  # fmt: skip
     made.add_argument("--watch", nargs="?", type=cli.positive, const=0, metavar="SECONDS",
                       help="go on as step 1 writes, until Ctrl-C or until nothing came for SECONDS")  # fmt: skip
     made.add_argument("--check", action="store_true", help="compare the database with the disk, both ways, and exit")
@@ -60,6 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
     cli.add_limit(made, "answers (or pictures of an imported list)")
     cli.add_workers(made)
     cli.add_dry_run(made)
+    cli.add_undo(made)
     return made
 
 
@@ -74,7 +75,8 @@ def check(args: argparse.Namespace) -> None:
     if args.watch is not None and args.dry_run:
         raise UsageError("--watch would wait for what a dry run does not write; give one of them.")
     chosen = [name for name, given in (("--import", args.source), ("--import-folder", args.folder),
-                                       ("--check", args.check), ("--reparse", args.reparse)) if given]  # fmt: skip
+                                       ("--check", args.check), ("--reparse", args.reparse),
+                                       ("--undo", args.undo)) if given]  # fmt: skip
     if len(chosen) > 1:
         raise UsageError(f"{' and '.join(chosen)} are different jobs; give one of them.")
     if not workspace.database.exists() and not args.source and not args.folder and not args.rescan:
@@ -82,25 +84,26 @@ def check(args: argparse.Namespace) -> None:
 
 
 def work(session: cli.Session) -> cli.Summary:
-    if session.args.check:
+    from lib.ingest_run import counts_of
+
+    args = session.args
+    if args.undo:
+        return undo(session)
+    if args.check:
         return check_disk(session)
     totals = take_in(session)
-    failed = {f"failed_{reason}": count for reason, count in sorted(totals.reasons.items())}
-    read = (
-        {"files" if session.args.folder else "answers": totals.answers} if totals.answers or not totals.results else {}
-    )
-    counts: dict[str, int | float | str] = {
-        **read,
-        "failed": totals.failed,
-        **failed,
-        "results": totals.results,
-        "new_pictures": totals.saved.new,
-        "known_pictures": totals.saved.known,
-    }
-    if not session.dry_run:
-        counts |= {"new_addresses": totals.saved.variants, "new_results": totals.saved.results}
-    exit_code = 3 if session.args.strict and totals.failed else 0
-    return cli.Summary(counts, next="python 3_domain_report.py", exit_code=exit_code)
+    counts = counts_of(totals, files=bool(args.folder), preview=session.dry_run)
+    taken_out = totals.withdrawn and not session.dry_run
+    note = f"what is read no more comes back with: python 2_ingest_db.py --undo {session.run_id}" if taken_out else ""
+    exit_code = 3 if args.strict and totals.failed else 0
+    return cli.Summary(counts, next="python 3_domain_report.py", note=note, exit_code=exit_code)
+
+
+def undo(session: cli.Session) -> cli.Summary:
+    from lib.cleanup import undo_named
+
+    counts, note = undo_named(session.db, session.step, session.args.undo, dry_run=session.dry_run, bar=session.bar)
+    return cli.Summary(dict(counts), note=note)
 
 
 def take_in(session: cli.Session) -> Totals:
@@ -138,12 +141,10 @@ def check_disk(session: cli.Session) -> cli.Summary:
     found = checker.run(session.run_id)
     if not session.args.json:
         show(found)
-    counts: dict[str, int | float | str] = {"files": found.files, "answers": found.answers, **found.counts()}
     left = sum(found.counts().values()) - found.repaired
     note = "put right what can be: python 2_ingest_db.py --check --repair" if left and not session.args.repair else ""
-    return cli.Summary(
-        {**counts, "repaired": found.repaired}, note=note, exit_code=3 if session.args.strict and left > 0 else 0
-    )
+    counts = {"files": found.files, "answers": found.answers, **found.counts(), "repaired": found.repaired}
+    return cli.Summary(dict(counts), note=note, exit_code=3 if session.args.strict and left > 0 else 0)
 
 
 def show(found: Findings) -> None:

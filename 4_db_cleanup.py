@@ -115,7 +115,7 @@ def clean(session: cli.Session) -> cli.Summary:
 def undo(session: cli.Session) -> cli.Summary:
     from lib.cleanup import undo_named
 
-    counts, note = undo_named(session.db, session.args.undo, dry_run=session.dry_run, bar=session.bar)
+    counts, note = undo_named(session.db, session.step, session.args.undo, dry_run=session.dry_run, bar=session.bar)
     return cli.Summary(dict(counts), note=note)
 
 

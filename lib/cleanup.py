@@ -16,7 +16,7 @@ import orjson
 
 from lib.actions import run_to_undo
 from lib.cleanup_named import NO_OPTIONS, Options, named_addresses, named_pictures
-from lib.cleanup_rules import DEFAULT_RULES, FORGOTTEN, PICTURE_RULES, RULE_NAMES, is_private, url_fault
+from lib.cleanup_rules import DEFAULT_RULES, FORGOTTEN, MISREAD, PICTURE_RULES, RULE_NAMES, is_private, url_fault
 from lib.db import Database
 from lib.db import actions as journal
 from lib.db import cleanup as store
@@ -27,6 +27,7 @@ from lib.progress import BarFactory, no_bar
 from lib.times import utc_now
 
 BLOCK = 500
+PROTECTED = (*PICTURE_RULES, MISREAD)  # rules whose pictures stay when another step has fetched or found them meanwhile
 # The journal is written in this order and undone from its end: parents come back first.
 _LEAVING_ORDER = ("downloads", "results", "image_variants", "images", "responses", "queries")
 
@@ -55,7 +56,7 @@ class Plan:
     def counts(self) -> Counter[tuple[str, str]]:
         """Rows by (rule, table), in the order of the rules."""
         found = Counter((change.rule, change.table) for change in self.changes.values())
-        names = (*RULE_NAMES, FORGOTTEN)
+        names = (*RULE_NAMES, FORGOTTEN, MISREAD)
         order = sorted(found, key=lambda pair: (names.index(pair[0]), list(store.KEYS).index(pair[1])))
         return Counter({pair: found[pair] for pair in order})
 
@@ -85,23 +86,23 @@ def make_plan(db: Database, rules: Sequence[str] = DEFAULT_RULES, options: Optio
     for rule, number, reason, url in named_addresses(db, rules, options):
         plan.add(Change("image_variants", (number,), rule, reason, url))
     for rule, image_ids in named_pictures(db, rules, options):
-        _plan_images(db, plan, rule, image_ids)
+        plan_pictures(db, plan, rule, image_ids)
     wrong = store.mismatched_tables(db) if {"orphan", "no_address", "no_result"} & set(rules) else set()
     if "orphan" in rules:
         for table, key, parent in store.orphans(db, [table for table in store.CHILDREN if table in wrong]):
             plan.add(Change(table, key, "orphan", f"not_in_{parent}", str(key[-1])))
     if "no_address" in rules:
         without = store.images_without_address(db) if "image_variants" in wrong else []
-        _plan_images(db, plan, "no_address", [*without, *_bereft(db, plan)])
+        plan_pictures(db, plan, "no_address", [*without, *_bereft(db, plan)])
     if "no_result" in rules and "results" in wrong:
-        _plan_images(db, plan, "no_result", store.images_without_result(db))
+        plan_pictures(db, plan, "no_result", store.images_without_result(db))
     return plan
 
 
 def plan_to_forget(db: Database, query_id: int) -> Plan:
     """A search with its answers and results, and the pictures that it alone shows and that have no file."""
     plan = Plan()
-    _plan_images(db, plan, FORGOTTEN, named.images_only_of(db, query_id))
+    plan_pictures(db, plan, FORGOTTEN, named.images_only_of(db, query_id))
     rows = list(named.rows_of_query(db, query_id))
     names = store.picture_keys(db, [key[-1] for table, key in rows if table == "results"])
     for table, key in rows:
@@ -142,9 +143,11 @@ def undo(db: Database, run_id: int, *, dry_run: bool = False, bar: BarFactory = 
     return counts
 
 
-def undo_named(db: Database, name: str, *, dry_run: bool, bar: BarFactory = no_bar) -> tuple[dict[str, int], str]:
-    """Undoes the run that is meant; gives the counts and what there is to say."""
-    run_id = run_to_undo(db, "cleanup", name)
+def undo_named(
+    db: Database, step: str, name: str, *, dry_run: bool, bar: BarFactory = no_bar
+) -> tuple[dict[str, int], str]:
+    """Undoes the run of the step that is meant; gives the counts and what there is to say."""
+    run_id = run_to_undo(db, step, name)
     if run_id is None:
         return {"undone": 0}, "there is nothing to undo"
     counts = undo(db, run_id, dry_run=dry_run, bar=bar)
@@ -204,8 +207,8 @@ def _bereft(db: Database, plan: Plan) -> list[int]:
     return sorted(image_id for image_id, count in held.items() if count == losses[image_id])
 
 
-def _plan_images(db: Database, plan: Plan, rule: str, image_ids: Iterable[int]) -> None:
-    """Pictures leave together with what belongs to them, each row in the plan by name."""
+def plan_pictures(db: Database, plan: Plan, rule: str, image_ids: Iterable[int]) -> None:
+    """Adds pictures to a plan: they leave together with what belongs to them, each row in the plan by name."""
     ids = [image_id for image_id in dict.fromkeys(image_ids) if ("images", (image_id,)) not in plan.changes]
     names = store.picture_keys(db, ids)
     for image_id in ids:
@@ -233,7 +236,7 @@ def _apply_block(db: Database, run_id: int, table: str, changes: list[Change], s
     present = [
         change
         for change in changes
-        if (row := by_key.get(change.key)) and not (change.rule in PICTURE_RULES and _picture_of(table, row) in staying)
+        if (row := by_key.get(change.key)) and not (change.rule in PROTECTED and _picture_of(table, row) in staying)
     ]
     archived = store.as_archived(db, [by_key[change.key] for change in present])
     journal.insert_actions(db, run_id, map(_action, present, archived), state="done")

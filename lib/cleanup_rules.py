@@ -44,7 +44,8 @@ RULES = (
 RULE_NAMES = tuple(rule.name for rule in RULES)
 # Rules that take whole pictures, with all that belongs to them.
 PICTURE_RULES = ("no_address", "no_result", "blocked_domain", "small_claim", "advert", "wrong_language")
-FORGOTTEN = "forgotten_query"  # no rule to be named: what --forget-query takes
+# No rules to be named: what --forget-query takes, and what step 2 takes out with --reparse.
+FORGOTTEN, MISREAD = "forgotten_query", "misread"
 DEFAULT_RULES = tuple(rule.name for rule in RULES if rule.by_default)
 
 

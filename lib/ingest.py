@@ -22,7 +22,8 @@ import orjson
 from lib.db import Database
 from lib.db.bulk import bulk_mode
 from lib.db.images import PictureRows, Row, Saved, known_images, save_pictures
-from lib.db.ingest import Answer, Verdict, answers_there, save_verdicts
+from lib.db.ingest import FINAL_OUTCOMES, READABLE_OUTCOMES, Answer, Verdict, answers_there, save_verdicts
+from lib.db.misread import Reread
 from lib.domains import registrable_domain
 from lib.parsers import parser_for
 from lib.parsers.raw_json import LARGEST_BODY
@@ -44,8 +45,6 @@ BATCH_RESULTS = 4_000  # rows that are in memory at once, beside those that wait
 BATCH_ANSWERS = 200
 FEW_ANSWERS = 200  # below this, starting worker processes takes longer than the work
 CHUNK = 8
-FINAL_OUTCOMES = ("end", "empty")  # answers that rightly hold nothing
-READABLE_OUTCOMES = ("ok", "parse_error", "wrong_tab", *FINAL_OUTCOMES)
 PLAIN_REASONS = {"not_json", "captcha", "too_large", "too_complex", "no_parser"}
 
 
@@ -77,6 +76,7 @@ class Totals:
     results: int = 0
     saved: Saved = field(default_factory=Saved)
     reasons: Counter[str] = field(default_factory=Counter)
+    withdrawn: Counter[str] = field(default_factory=Counter)  # rows that no answer yields any more, by table
 
     @property
     def failed(self) -> int:
@@ -184,16 +184,16 @@ def ingest(
     *,
     workers: int = 1,
     preview: bool = False,
-    replace: bool = False,
+    reread: Reread | None = None,
     stopping: Callable[[], bool] = lambda: False,
     bar: BarFactory = no_bar,
 ) -> Totals:
     """Reads the answers and writes what they hold; with `preview`, only counts what would be written.
 
-    `replace` lets what is read now take the place of what an older parser had read, in pictures met again too.
+    Given `reread`, what is read now takes the place of what an older parser had read, in pictures met again too; it
+    remembers all that was read.
     """
     totals, seen = Totals(), set[str]()
-    replaced: set[int] | None = set() if replace else None
     jobs = (Job(answer, workspace.to_path(answer.path)) for answer in _until(answers, stopping))
     readings = _readings(jobs, workers if total > FEW_ANSWERS else 1)
     with bar(total, "Ingesting", "answer") as progress, bulk_mode(db, foreign_keys=False) as wal, seldom_collecting():
@@ -201,7 +201,12 @@ def ingest(
             with nullcontext() if preview else db.transaction():
                 for batch in batches:
                     totals.count(batch)
-                    totals.add(preview_rows(db, _rows_of(batch), seen) if preview else save_batch(db, batch, replaced))
+                    rows = preview_rows(db, _rows_of(batch), seen, reread) if preview else save_batch(db, batch, reread)
+                    totals.add(rows)
+                    if reread is not None:
+                        reread.answers.update(
+                            reading.verdict.id for reading in batch if reading.verdict.state == "done"
+                        )
                     progress.update(len(batch))
                     progress.set_postfix_str(f"{totals.results:,} results")
             wal.committed()
@@ -223,7 +228,7 @@ def rarely_collect() -> None:
     gc.set_threshold(200_000, 20, 20)
 
 
-def save_batch(db: Database, batch: list[Reading], replaced: set[int] | None = None) -> Saved:
+def save_batch(db: Database, batch: list[Reading], reread: Reread | None = None) -> Saved:
     """Writes the pictures of some answers together with the answers' verdicts.
 
     The connection does not check parents; an answer that has gone since it was read takes what it held with it.
@@ -231,16 +236,19 @@ def save_batch(db: Database, batch: list[Reading], replaced: set[int] | None = N
     with db.transaction():
         there = answers_there(db, [reading.verdict.id for reading in batch])
         kept = [reading for reading in batch if reading.verdict.id in there]
-        saved = save_pictures(db, _rows_of(kept), utc_now(), replaced)
+        saved = save_pictures(db, _rows_of(kept), utc_now(), reread)
         save_verdicts(db, [reading.verdict for reading in kept])
     return saved
 
 
-def preview_rows(db: Database, rows: PictureRows, seen: set[str]) -> Saved:
+def preview_rows(db: Database, rows: PictureRows, seen: set[str], reread: Reread | None = None) -> Saved:
     """What saving would count; `seen` remembers the new pictures of this preview."""
     keys = [row[0] for row in rows.images]
-    new = set(keys) - known_images(db, keys).keys() - seen
+    known = known_images(db, keys)
+    new = set(keys) - known.keys() - seen
     seen |= new
+    if reread is not None:
+        reread.note([known.get(key, 0) for key in keys], rows.variants, rows.results)
     return Saved(new=len(new), known=len(keys) - len(new))
 
 

@@ -11,6 +11,7 @@ from itertools import chain, islice
 from lib.db import Database
 from lib.db import ingest as table
 from lib.db.ingest import Answer
+from lib.db.misread import Reread
 from lib.imports import Source
 from lib.ingest import Totals, ingest
 from lib.plain_files import Unread
@@ -47,13 +48,35 @@ def ingest_answers(db: Database, workspace: Workspace, wanted: Wanted) -> Totals
     answers, total = (_preview if wanted.preview else _take_in)(db, workspace, wanted, unread)
     if wanted.limit:
         answers, total = islice(answers, wanted.limit), min(wanted.limit, total)
+    reread = Reread() if wanted.reparse else None
     totals = ingest(
         db, workspace, answers, total,
-        workers=wanted.workers, preview=wanted.preview, replace=wanted.reparse,
+        workers=wanted.workers, preview=wanted.preview, reread=reread,
         stopping=wanted.stopping, bar=wanted.bar,
     )  # fmt: skip
     totals.reasons.update(unread.reasons)
+    # Only where everything has been read can it be said of a row that nothing yields it.
+    if reread is not None and not wanted.limit and not wanted.stopping():
+        from lib.misread import withdraw
+
+        totals.withdrawn = withdraw(
+            db, wanted.run_id, reread, preview=wanted.preview, stopping=wanted.stopping, bar=wanted.bar
+        )
     return totals
+
+
+def counts_of(totals: Totals, *, files: bool, preview: bool) -> dict[str, int | float | str]:
+    """What the step did, in the words of its summary; what does not apply is left out."""
+    counts: dict[str, int | float | str] = {}
+    if totals.answers or not totals.results:  # a list of addresses has no answers
+        counts["files" if files else "answers"] = totals.answers
+    counts["failed"] = totals.failed
+    counts |= {f"failed_{reason}": count for reason, count in sorted(totals.reasons.items())}
+    counts |= {"results": totals.results, "new_pictures": totals.saved.new, "known_pictures": totals.saved.known}
+    if not preview:
+        counts |= {"new_addresses": totals.saved.variants, "new_results": totals.saved.results}
+    names = {"image_variants": "addresses", "images": "pictures"}
+    return counts | {f"misread_{names.get(table, table)}": n for table, n in sorted(totals.withdrawn.items())}
 
 
 def watch(db: Database, workspace: Workspace, wanted: Wanted, idle: float) -> Totals:

@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 
 from lib.db.connection import Database
+from lib.db.misread import Reread
 
 Row = tuple[Any, ...]
 
@@ -69,19 +70,21 @@ def known_images(db: Database, keys: Sequence[str]) -> dict[str, int]:
     return {row[0]: row[1] for row in rows}
 
 
-def save_pictures(db: Database, rows: PictureRows, now: str, replaced: set[int] | None = None) -> Saved:
+def save_pictures(db: Database, rows: PictureRows, now: str, reread: Reread | None = None) -> Saved:
     """Writes pictures with their addresses, results and pending downloads; inside the caller's transaction.
 
     New pictures go in with plain inserts. Only those met again, in the database or earlier in these rows, pay for the
-    comparison with what is known. Given `replaced`, the first meeting of a picture takes the place of what is known;
-    the set remembers which pictures have been met, by their numbers.
+    comparison with what is known. Given `reread`, the first meeting of a picture takes the place of what is known; it
+    remembers which pictures, addresses and results have been met, by their numbers.
     """
     first = _next(db, "images")
     variant = _next(db, "image_variants")
     fresh = db.executemany(_INSERT_IMAGE, [(number, *row) for number, row in enumerate(rows.images, first)]).rowcount
     again = _met_again(db, rows.images, first) if fresh < len(rows.images) else {}
-    if replaced is not None:
-        _replace(db, rows.images, first, again, replaced)
+    if reread is not None:
+        _replace(db, rows.images, first, again, reread.pictures)
+        numbers = [again.get(number, number) for number in range(first, first + len(rows.images))]
+        reread.note(numbers, rows.variants, rows.results)
     db.execute(_ADD_DOWNLOADS, (now, first))
     db.executemany(_INSERT_VARIANT, [(at, *row[1:]) for row in rows.variants if (at := first + row[0]) not in again])
     if again:

@@ -10,6 +10,9 @@ from lib.db.connection import Database
 from lib.times import utc_now
 
 BLOCK = 2_000
+FINAL_OUTCOMES = ("end", "empty")  # answers that rightly hold nothing
+READABLE_OUTCOMES = ("ok", "parse_error", "wrong_tab", *FINAL_OUTCOMES)
+_READABLE = f"(ingest_state <> 'done' OR responses.outcome IN {READABLE_OUTCOMES!r})"
 _QUERY_BY_KEY = "SELECT id FROM queries WHERE engine = ? AND kind = ? AND text = ? AND image_sha256 = ? AND params = ?"
 
 
@@ -61,12 +64,15 @@ def iter_pending(db: Database) -> Iterator[Answer]:
 
 
 def iter_all(db: Database) -> Iterator[Answer]:
-    """Every answer in the order of arrival, whether it was read before or not."""
-    return _iter_answers(db, "")
+    """Every answer in the order of arrival, whether it was read before or not.
+
+    A refusal or a captcha holds no pictures, whatever the parser; step 1 has settled those.
+    """
+    return _iter_answers(db, f"{_READABLE} AND ")
 
 
 def count_all(db: Database) -> int:
-    return int(db.value("SELECT count(*) FROM responses"))
+    return int(db.value(f"SELECT count(*) FROM responses WHERE {_READABLE}"))
 
 
 def _iter_answers(db: Database, condition: str) -> Iterator[Answer]:
