@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -167,6 +168,31 @@ def test_what_makes_no_sense_is_one_sentence(root: Path, arguments: list[str], w
     assert step.main([*arguments, "--workspace", str(root)]) == 2
     said = capsys.readouterr().err
     assert words in said and "Traceback" not in said
+
+
+@pytest.mark.parametrize("victim", ["itself", "another workspace", "another program's"])
+def test_no_other_database_is_overwritten(root: Path, tmp_path: Path, victim: str, capsys) -> None:
+    """Only what an earlier --extract has written may be written anew."""
+    target = tmp_path / "it.db"
+    if victim == "itself":
+        target = root / "gleaner.db"
+    elif victim == "another workspace":
+        assert ingest.main(["--import", str(urls(tmp_path)), "--workspace", str(tmp_path / "ws"), "-q"]) == 0
+        target = tmp_path / "ws" / "gleaner.db"
+    else:
+        sqlite3.connect(target).executescript("CREATE TABLE precious (a); INSERT INTO precious VALUES (1)")
+    before = target.read_bytes()
+    assert step.main(["--extract", "example.org", "--to", str(target), "--workspace", str(root)]) == 2
+    said = capsys.readouterr().err
+    assert "give another name" in said and str(target) in said
+    if victim != "itself":  # this run has a row there
+        assert target.read_bytes() == before
+    assert as_rows(root / "gleaner.db", "SELECT count(*) > 0 FROM images") == [(1,)]
+
+
+def urls(folder: Path) -> Path:
+    (folder / "urls.txt").write_text("https://a.example/1.jpg\n")
+    return folder / "urls.txt"
 
 
 def test_another_programs_file_is_not_overwritten(root: Path, tmp_path: Path) -> None:

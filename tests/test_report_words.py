@@ -9,6 +9,8 @@ import pytest
 from support import load_step
 from yandex_answers import entity, make_workspace, xhr
 
+from lib import raw_store
+from lib.db import open_database
 from lib.pages import DomainRow, Heading, render_domain_report
 from lib.report_formats import cell, shortened
 
@@ -113,3 +115,19 @@ def test_one_picture_is_one_picture(tmp_path: Path) -> None:
     drawing(1).save(tmp_path / "a.png")
     row = DomainRow("a.example", 1, 1.0, 1.0, samples=[tmp_path / "a.png"])
     assert "1 picture " in caption(render_domain_report(tmp_path / "p.html", Heading("x"), [row])) + " "
+
+
+def test_a_restored_search_is_named_by_its_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "ws/xhr/yandex" / ("ab" * 8)
+    raw_store.write_note(folder, "yandex", "image", "", "ab" * 32, {})
+    raw_store.write_whole(folder / "0.json", xhr([entity(1)]))
+    assert ingest.main(["--rescan", "--workspace", str(tmp_path / "ws"), "-q"]) == 0
+    assert "yandex: picture abababababababab " in said(tmp_path / "ws", capsys, "--by", "query")
+
+
+def test_one_format_has_one_name(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with open_database(root / "gleaner.db") as db:
+        db.execute("UPDATE images SET format = 'JPG' WHERE id % 2")
+        db.execute("UPDATE images SET format = 'jpeg' WHERE NOT id % 2")
+    table = said(root, capsys, "--by", "format")
+    assert re.search(r"^jpeg +40 ", table, re.MULTILINE) and "jpg" not in table

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -40,8 +41,7 @@ def extract(db: Database, names: Iterable[tuple[str, str]], target: Path) -> int
     """
     if db.path is None:
         raise GleanerError("there is no database to extract from; run 2_ingest_db.py first.")
-    if target.exists() and target.read_bytes()[:6] != b"SQLite":
-        raise UsageError(f"--to: {target} is there and no database; give another name.")
+    _check_target(target)
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -53,6 +53,25 @@ def extract(db: Database, names: Iterable[tuple[str, str]], target: Path) -> int
         for suffix in ("", "-journal", "-wal", "-shm"):
             part.with_name(part.name + suffix).unlink(missing_ok=True)
     return found
+
+
+def _check_target(target: Path) -> None:
+    """Raises UsageError for a file that no earlier extract has made: one has all our tables, and runs stay behind."""
+    if not target.exists():
+        return
+    refusal = UsageError(f"--to: {target} is there and no earlier extract; give another name.")
+    try:
+        connection = sqlite3.connect(f"{target.resolve().as_uri()}?mode=ro", uri=True)
+    except sqlite3.Error:
+        raise refusal from None
+    try:
+        tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if not {"images", "results", "runs"} <= tables or connection.execute("SELECT 1 FROM runs").fetchone():
+            raise refusal
+    except sqlite3.DatabaseError:
+        raise refusal from None
+    finally:
+        connection.close()
 
 
 _CHOOSES = "registrable_domain = ? AND (? = '' OR domain = ? OR domain LIKE '%.' || ?)"

@@ -20,12 +20,14 @@ KEYS = {
     "host": "i.domain",
     "engine": "i.engine",
     "licence": "i.license",
-    "format": "lower(i.format)",
+    "format": "CASE lower(i.format) WHEN 'jpg' THEN 'jpeg' WHEN 'tif' THEN 'tiff' ELSE lower(i.format) END",
     "size": "CASE WHEN i.width IS NULL OR i.height IS NULL THEN '' WHEN i.width * i.height >= 8e6 THEN '8 MP and more'"
     " WHEN i.width * i.height >= 2e6 THEN '2 to 8 MP' WHEN i.width * i.height >= 5e5 THEN '0.5 to 2 MP'"
     " ELSE 'below 0.5 MP' END",
     "family": "family(i.registrable_domain, i.domain)",
-    "query": "q.engine || ': ' || CASE q.kind WHEN 'image' THEN q.image_path ELSE q.text END",
+    # A search that was restored from its answers knows its picture by the hash only.
+    "query": "q.engine || ': ' || CASE q.kind WHEN 'image' THEN iif(q.image_path = '', 'picture ' ||"
+    " substr(q.image_sha256, 1, 16), q.image_path) ELSE q.text END",
 }
 
 
