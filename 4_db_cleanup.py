@@ -99,7 +99,9 @@ def clean(session: cli.Session) -> cli.Summary:
     choice = choose(args.rule, args.blocklist, args.allowlist, args.min_side, args.languages)
     found: Plan = plan(db, choice, args.forget_query)
     if not args.json:
-        print(*map(cli.clean, plan_lines(found, args.examples, session.dry_run)), sep="\n", end="\n" if found else "")
+        print(
+            *map(cli.clean, plan_lines(db, found, args.examples, session.dry_run)), sep="\n", end="\n" if found else ""
+        )
     backup = ""
     if len(found) and not session.dry_run and not session.stopping():
         backup = session.workspace.to_text(make_backup(db, session.workspace.backups, args.keep))

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from lib.cleanup import Change, Plan
+from lib.db import Database
+from lib.db.cleanup_named import describe_pictures
 from lib.upkeep import Reset
 
 
-def plan_lines(plan: Plan, examples: int, dry_run: bool) -> Iterator[str]:
+def plan_lines(db: Database, plan: Plan, examples: int, dry_run: bool) -> Iterator[str]:
     """The plan as a table, then a few rows of every rule."""
     counts = plan.counts()
     if not counts:
@@ -17,8 +19,10 @@ def plan_lines(plan: Plan, examples: int, dry_run: bool) -> Iterator[str]:
     yield f"{'rule':<16} {'table':<16} {'rows':>10}"
     for (rule, table), number in counts.items():
         yield f"{rule:<16} {table:<16} {number:>10,}"
-    for change in _examples(plan, examples):
-        yield _sentence(change, dry_run)
+    shown = _examples(plan, examples)
+    about = describe_pictures(db, [change.key[0] for change in shown if change.table == "images"])
+    for change in shown:
+        yield _sentence(change, about.get(change.key[0], "") if change.table == "images" else "", dry_run)
 
 
 def reset_lines(reset: Reset) -> list[str]:
@@ -44,8 +48,10 @@ def _examples(plan: Plan, examples: int) -> list[Change]:
     return [change for rule in rules for change in plan.examples(rule, examples)]
 
 
-def _sentence(change: Change, dry_run: bool) -> str:
+def _sentence(change: Change, about: str, dry_run: bool) -> str:
     verb = "complete" if change.url else "remove"
     key = " ".join(str(part) for part in change.key)
     shown = f"  {change.shown[:100]!r}" if change.shown != str(change.key[-1]) else ""
-    return f"{'would ' if dry_run else ''}{verb}  {change.table} {key}{shown}  ({change.rule}: {change.reason})"
+    told = "  " + " ".join(about.split())[:120] if about else ""
+    because = change.rule if change.reason == change.rule else f"{change.rule}: {change.reason}"
+    return f"{'would ' if dry_run else ''}{verb}  {change.table} {key}{shown}{told}  ({because})"

@@ -221,7 +221,7 @@ def test_everything_goes_only_by_name(used: Path, name: str, capsys: pytest.Capt
         (["--languages", "klingon"], "klingon"),
         (["--forget-query", "77"], "there is no search 77; `1_collect.py --list` shows them"),
         (["--restore", "last"], "no backup"),
-        (["--restore", "nowhere.db"], "no nowhere.db"),
+        (["--restore", "nowhere.db"], "no backup 'nowhere.db'"),
     ],
 )
 def test_what_makes_no_sense_is_one_sentence(database: Path, arguments: list[str], words: str, capsys) -> None:
@@ -245,6 +245,14 @@ def test_what_makes_no_sense_is_one_sentence(database: Path, arguments: list[str
 )
 def test_the_script_of_a_title(text: str, wanted: set[str], foreign: bool) -> None:
     assert is_foreign(text, frozenset(wanted)) is foreign
+
+
+def test_a_plan_tells_pictures_as_people_know_them(database: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A number and a hash say nothing to somebody who has to agree to the plan."""
+    change(database, "UPDATE images SET width = 90, height = 60, title = 'An old' || char(10) || 'bridge' WHERE id = 1")
+    assert run(database, "--min-side", 100, "--dry-run") == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if "remove  images" in line)
+    assert "An old bridge, 90 × 60, https://site1.example.org/pages/1  (small_claim)" in line
 
 
 def test_the_rules_that_need_a_word_find_their_rows(database: Path, tmp_path: Path, capsys) -> None:

@@ -56,7 +56,7 @@ def choose_backup(folder: Path, name: str) -> Path:
         if path.is_file():
             return path
     shown = ", ".join(path.name for path in found[:5]) or "none"
-    raise UsageError(f"--restore: there is no {name}; the newest backups are {shown}.")
+    raise UsageError(f"--restore: there is no backup {name!r}; the newest backups are {shown}.")
 
 
 def restore_backup(db: Database, copy: Path) -> None:

@@ -57,6 +57,16 @@ def titles(db: Database) -> Iterator[tuple[int, str]]:
     yield from ((row[0], row[1]) for row in rows)
 
 
+def describe_pictures(db: Database, image_ids: Sequence[int]) -> dict[int, str]:
+    """What a person knows a picture by: title, claimed size, page."""
+    rows = db.execute(
+        "SELECT id, title, width || ' × ' || height, iif(page_url <> '', page_url, domain) FROM images"
+        " WHERE id IN (SELECT value FROM json_each(?))",
+        (dumps(list(image_ids)),),
+    )
+    return {row[0]: ", ".join(part for part in row[1:] if part) for row in map(tuple, rows)}
+
+
 def query_name(db: Database, query_id: int) -> str | None:
     """What a search is called; None where there is none."""
     row = db.row("SELECT engine, kind, text, image_path FROM queries WHERE id = ?", (query_id,))

@@ -57,10 +57,10 @@ def count_rows(db: Database, what: str) -> dict[str, int]:
 
 
 def examples(db: Database, what: str, table: str, most: int) -> list[str]:
-    """A few of the rows, by their first columns."""
+    """A few of the rows, by the first columns that say something."""
     where = _TOUCHED if what == "downloads" else ""
     rows = db.rows(f"SELECT * FROM {table}{where} LIMIT ?", (most,))
-    return [" ".join(str(value)[:60] for value in tuple(row)[:4]) for row in rows]
+    return [" ".join([str(value)[:60] for value in tuple(row) if value not in ("", None)][:5]) for row in rows]
 
 
 def reset(db: Database, what: str) -> None:
