@@ -103,8 +103,10 @@ def write_report(
         "left_out": [{"path": path, "score": score, "reason": reason} for path, reason, score in left_out],
     } | dict(extra or {})
 
+    placements = read_placements(db, workspace, criterion)
+
     def rows() -> Iterator[dict[str, Any]]:
-        for record, placement in described(db, criterion, read_placements(db, workspace, criterion)):
+        for record, placement in described(db, criterion, placements):
             yield {"path": placement.target, "source": placement.origin, "how": placement.kind} | record
 
     # The page shows nothing that the data does not hold, and its thumbnails are dear. The data is written last: a run
