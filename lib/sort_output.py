@@ -11,13 +11,10 @@ import filecmp
 import io
 import json
 import os
-from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from lib.db import Database
@@ -25,13 +22,12 @@ from lib.db import scores as store
 from lib.pages import Bucket, Card, Heading, SheetItem, render_contact_sheet, write_page
 from lib.pages.contact_sheet import ITEM_LIMIT
 from lib.placements import Placement, read_placements
+from lib.sort_totals import Totals
 from lib.workspace import Workspace
 
 METADATA = "metadata.jsonl"
 CSV_COLUMNS = ("path", "label", "score", "reason", "width", "height", "format", "sha256", "source")
 BLOCK = 500
-REASONS = 40  # different reasons up to which they are words to be counted, and no sentences about one picture
-NO_DEFECTS = ("", "no defect found")
 Told = tuple[str, str, float | None]  # (path, reason, score) of a picture that was not sorted
 
 
@@ -192,7 +188,7 @@ def _json_lines(head: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> I
 
 def _page(page: Path, workspace: Workspace, criterion: str, head: Mapping[str, Any], rows: Any, workers: int) -> str:
     unreadable = head["unreadable"]
-    totals = _Totals.of(rows())
+    totals = Totals.of(rows())
     counts = totals.labels
     cards = totals.cards()
     if head["left_out"]:
@@ -212,48 +208,6 @@ def _page(page: Path, workspace: Workspace, criterion: str, head: Mapping[str, A
         _item(workspace, row) for row in sorted(_shown(rows(), counts), key=lambda r: (-(r["score"] or 0.0), r["path"]))
     ]
     return render_contact_sheet(page, heading, buckets, items, workers=workers)
-
-
-@dataclass
-class _Totals:
-    """What the cards say of all pictures; eight bytes a picture and number."""
-
-    labels: Counter[str] = field(default_factory=Counter)
-    reasons: Counter[str] = field(default_factory=Counter)
-    scores: array[float] = field(default_factory=lambda: array("d"))
-    sizes: array[float] = field(default_factory=lambda: array("d"))
-    criterion: str = ""
-
-    @classmethod
-    def of(cls, rows: Iterable[Mapping[str, Any]]) -> _Totals:
-        found = cls()
-        for row in rows:
-            found.labels[row["label"]] += 1
-            found.criterion = row["criterion"]
-            if row["score"] is not None:
-                found.scores.append(row["score"])
-            if row["width"]:
-                found.sizes.append(row["width"] * row["height"] / 1e6)
-            if row["reason"] in found.reasons or len(found.reasons) < REASONS:
-                found.reasons[row["reason"]] += 1
-        return found
-
-    def cards(self) -> list[Card]:
-        total = self.labels.total()
-        cards = [Card("Pictures", total, f"in {_count(len(self.labels), 'bucket')}")]
-        if self.sizes:
-            cards.append(Card("Median size", f"{median(self.sizes):.2g} MP", "upright, real pixels"))
-        if self.criterion == "quality" and self.scores:
-            cards.append(Card("Median score", round(median(self.scores), 1), "of 0 to 100"))
-        defects = [(reason, count) for reason, count in self.reasons.most_common() if reason not in NO_DEFECTS]
-        if len(self.reasons) < REASONS and self.criterion == "quality" and defects:
-            reason, count = defects[0]
-            cards.append(Card("Named most", reason, f"in {_count(count, 'picture')}"))
-        return cards
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number:,} {word}{'' if number == 1 else 's'}"
 
 
 def _shown(rows: Iterable[dict[str, Any]], counts: Counter[str]) -> list[dict[str, Any]]:
