@@ -8,6 +8,8 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from lib.sentences import counted
+
 if TYPE_CHECKING:
     from lib.report import Report, Row
 
@@ -48,7 +50,8 @@ def as_text(report: Report) -> str:
     table = [[report.by, *numbers]]
     table += [[shortened(readable(row.key)), *(show(row) for show in numbers.values())] for row in report.rows]
     bars = ["", *("█" * max(1 if row.pictures else 0, round(BARS * row.pictures / most)) for row in report.rows)]
-    lines = [f"{report.totals.pictures:,} pictures, {report.totals.addresses:,} addresses, by {report.by}", ""]
+    totals = report.totals
+    lines = [f"{counted(totals.pictures, 'picture')}, {counted(totals.addresses, 'address')}, by {report.by}", ""]
     lines += [f"{line}  {bar}".rstrip() for line, bar in zip(_aligned(table), bars, strict=True)]
     if families := report.families_shown:
         table = [["family", "pictures", "share"], *([f.family, f"{f.count:,}", percent(f.share)] for f in families)]

@@ -13,6 +13,7 @@ from lib import raw_store
 from lib.db import open_database
 from lib.pages import DomainRow, Heading, render_domain_report
 from lib.report_formats import cell, shortened
+from lib.sentences import counted
 
 report, ingest = load_step("report"), load_step("ingest")
 
@@ -76,6 +77,15 @@ def test_markdown_cells_hold_text_only(root: Path, capsys: pytest.CaptureFixture
 )
 def test_a_long_name_keeps_its_ends(name: str, expected: str) -> None:
     assert shortened(name) == expected and len(shortened(name)) <= 40
+
+
+@pytest.mark.parametrize(
+    ("number", "noun", "expected"),
+    [(1, "new page", "1 new page"), (0, "file", "0 files"), (2, "address", "2 addresses"), (3, "query", "3 queries"),
+     (1000, "day", "1,000 days")],
+)  # fmt: skip
+def test_things_are_counted_as_people_count(number: int, noun: str, expected: str) -> None:
+    assert counted(number, noun) == expected
 
 
 def caption(html: str) -> str:

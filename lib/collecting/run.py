@@ -18,6 +18,7 @@ from lib.collecting.store import Store
 from lib.db.queries import QueryRow
 from lib.engines.base import API, Engine
 from lib.progress import Bar
+from lib.sentences import counted
 
 log = logging.getLogger("gleaner.collect")
 
@@ -153,7 +154,8 @@ def write_down(store: Store, query: QueryRow, ending: Ending, search: Search) ->
     tell = log.warning if state == "failed" else log.info
     again = f"; --retry {ending.outcome} queues it again" if state == "failed" else ""
     what = f"{store.engine.name} {name_of(query)}"
-    tell("%s: %d new pages, %d new results (%s)%s", what, search.pages, search.results, reason, again)
+    found = f"{counted(search.pages, 'new page')}, {counted(search.results, 'new result')}"
+    tell("%s: %s (%s)%s", what, found, reason, again)
 
 
 def name_of(query: QueryRow) -> str:
