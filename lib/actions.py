@@ -102,9 +102,14 @@ def undo(
     the first stay `done`, so that a later undo can try again.
     """
     counts: Counter[str] = Counter()
+    freed: set[str] = set()  # by a dry run, which takes nothing away
     with bar(journal.count_actions(db, run_id, "done"), "Undoing", "file") as progress:
         for action in journal.iter_actions(db, run_id, "done", newest_first=True):
             outcome = _undo_one(db, workspace, action, dry_run)
+            if outcome == "occupied" and action.source in freed:
+                outcome = "undone"
+            if dry_run and outcome == "undone":
+                freed.add(action.target)
             counts[outcome] += 1
             progress.update()
     return counts

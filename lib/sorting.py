@@ -25,6 +25,7 @@ from lib.db.scores import LabelRow
 from lib.db.where import Condition
 from lib.db.worklist import Worklist
 from lib.errors import UsageError
+from lib.export.run import remove_empty_folders
 from lib.measures import PASSING, Measures
 from lib.pictures import folder_pictures, workspace_pictures
 from lib.placements import Placement, Placements, read_placements
@@ -268,6 +269,7 @@ def undo(db: Database, workspace: Workspace, reference: str, *, dry_run: bool, b
         return {"undone": 0}
     counts = actions.undo(db, workspace, number, dry_run=dry_run, bar=bar)
     if not dry_run:
+        remove_empty_folders(db, workspace, number)
         refresh_metadata(db, workspace)
     return counts
 

@@ -17,6 +17,7 @@ from support import as_rows, drawing, dump, load_step, snapshot
 
 from lib.db import open_database
 from lib.db.files import FileRow, add_file
+from lib.export import run
 from lib.export.split import Groups, Sides, parse_shares
 from lib.pictures import sha256_of
 
@@ -232,3 +233,58 @@ def test_groups_join_through_chains() -> None:
     sides = Sides(parse_shares("50,50"), groups)
     sides.remember([("d", "val")])
     assert {sides.side(name) for name in "abcd"} == {"val"}
+
+
+def test_undo_outside_the_workspace_leaves_no_empty_folder_and_a_dry_run_counts_alike(
+    workspace: Path, tmp_path: Path, capsys: Any
+) -> None:
+    place = tmp_path / "sets/birds"
+    assert sort(workspace, "orientation") == 0
+    assert sort(workspace, "export", "--to", place) == 0
+    before = snapshot(place)
+    assert sort(workspace, "export", "--to", place, "--label", "orientation", "--replace") == 0
+    capsys.readouterr()
+    assert sort(workspace, "--undo", "last", "--dry-run", "--json") == 0
+    would = json.loads(capsys.readouterr().out)["counts"]
+    assert sort(workspace, "--undo", "last", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["counts"] == would == {"undone": would["undone"]}
+    assert snapshot(place) == before
+    assert sort(workspace, "--undo", "last") == 0
+    assert not place.exists()
+
+
+def test_a_kill_while_an_old_dataset_is_put_away_loses_no_trace(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process dies in the middle of the moves; the next run settles them and undo brings every file back."""
+    assert sort(workspace, "export") == 0
+    before = snapshot(workspace / "export")
+    move, moved = run.move_without_overwriting, []
+
+    def dies(source: Path, target: Path) -> None:
+        if len(moved) == 10:
+            raise KeyboardInterrupt
+        moved.append(move(source, target))
+
+    monkeypatch.setattr(run, "move_without_overwriting", dies)
+    assert sort(workspace, "export", "--where", "format = png", "--replace") == 130
+    monkeypatch.undo()
+    killed = as_rows(workspace / "gleaner.db", "SELECT max(id) FROM runs")[0][0]
+    assert len(snapshot(workspace / "export")) < len(before)
+    assert sort(workspace, "--undo", killed) == 0
+    assert snapshot(workspace / "export") == before
+
+
+def test_what_the_technical_score_found_broken_is_not_exported(tmp_path: Path, capsys: Any) -> None:
+    folder, workspace = tmp_path / "mine", tmp_path / "ws"
+    folder.mkdir()
+    for number in range(4):
+        drawing(number + 90, 200, 160).save(folder / f"{number}.jpg")
+    (folder / "half.jpg").write_bytes((folder / "0.jpg").read_bytes()[:2000])  # its header is whole
+    assert sort(workspace, "quality", folder) == 0
+    capsys.readouterr()
+    assert sort(workspace, "export", folder, "--json") == 0
+    counts = json.loads(capsys.readouterr().out)["counts"]
+    assert (counts["pictures"], counts["unreadable"]) == (4, 1)
+    card = (workspace / "export/README.md").read_text("utf-8")
+    assert "sort quality technical: 5 pictures" in card and "\\['" not in card

@@ -211,10 +211,25 @@ def history(db: Database) -> list[str]:
     found = {}
     for row in db.rows("SELECT step, arguments, finished_at, counts FROM runs WHERE exit_code = 0 ORDER BY id"):
         given = json.loads(row["arguments"])
-        what = " ".join(str(given[name]) for name in ("engine", "criterion", "method", "metric") if given.get(name))
+        words = (given.get(name) for name in ("engine", "criterion", "method"))
+        metrics = given.get("metric") if given.get("criterion") == "quality" else ""
+        what = " ".join(_words(word) for word in (*words, metrics) if word)
         counts = ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in json.loads(row["counts"]).items())
         found[row["step"], what] = f"{row['finished_at'][:10]} {row['step']} {what}: {counts}".replace(" :", ":")
     return list(found.values())
+
+
+def _words(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def known_unreadable(db: Database, contents: Sequence[str]) -> set[str]:
+    """Those of the contents whose pixels the technical metric could not decode."""
+    found: set[str] = set()
+    for block, marks in _blocks(contents):
+        sql = f"SELECT sha256 FROM scores WHERE metric = 'technical' AND value IS NULL AND sha256 IN ({marks})"
+        found |= {row["sha256"] for row in db.execute(sql, block)}
+    return found
 
 
 def is_preview(db: Database) -> bool:

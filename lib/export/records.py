@@ -21,14 +21,17 @@ def records(
 ) -> Iterator[tuple[Path, dict[str, Any]]]:
     """(file, record) of (sha256, path as the workspace writes it); what cannot be read has no `width`.
 
+    That is what has no readable header, and what the technical score found broken behind a good one.
+
     `label_<criterion>` and `score_<criterion>` are there for all criteria, empty where one does not know the picture.
     """
     contents = [sha256 for sha256, _ in page]
     labels = {criterion: store.known_labels(db, criterion, contents) for criterion in criteria}
     sizes, origins = store.known_sizes(db, contents), store.provenance(db, contents)
+    broken = store.known_unreadable(db, contents)
     for sha256, text in page:
         path = workspace.to_path(text)
-        width, height, form = sizes.get(sha256) or _size(path)
+        width, height, form = (0, 0, "") if sha256 in broken else sizes.get(sha256) or _size(path)
         record: dict[str, Any] = {
             "sha256": sha256,
             "width": width,

@@ -14,6 +14,7 @@ import shutil
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -186,17 +187,22 @@ class Export:
         return ImageFolder(folder, self.args.mode, self.args.label or "")
 
     def _put(self, building: Path) -> None:
-        old = []
         if self.place.exists():
-            away = self.workspace.quarantine / str(self.run_id) / "export" / self.place.name
-            for path in sorted(path for path in self.place.rglob("*") if path.is_file() or path.is_symlink()):
-                target = away / path.relative_to(self.place)
-                move_without_overwriting(path, target)
-                old.append(self._action("move", path, target))
-            shutil.rmtree(self.place)
+            self._put_away()
         os.replace(building, self.place)
         new = (self._written(path) for path in sorted(self.place.rglob("*")) if not path.is_dir())
-        journal.insert_actions(self.db, self.run_id, (*old, *new), state="done")
+        journal.insert_actions(self.db, self.run_id, new, state="done")
+
+    def _put_away(self) -> None:
+        """Sends an older dataset to the quarantine; planned first, so that a kill in between loses no file's trace."""
+        away = self.workspace.quarantine / str(self.run_id) / "export" / self.place.name
+        old = sorted(path for path in self.place.rglob("*") if path.is_file() or path.is_symlink())
+        moves = (self._action("move", path, away / path.relative_to(self.place)) for path in old)
+        journal.insert_actions(self.db, self.run_id, moves)
+        for action in journal.iter_actions(self.db, self.run_id, "planned"):
+            move_without_overwriting(self.workspace.to_path(action.source), self.workspace.to_path(action.target))
+            journal.set_state(self.db, [action.id], "done")
+        shutil.rmtree(self.place)
 
     def _written(self, path: Path) -> Action:
         """The journal's entry for a file of the dataset; undo takes away only what is still as it was written."""
@@ -213,3 +219,13 @@ class Export:
             LabelRow(item.sha256, item.label, None, "", self.shares.version) for item in self.files.items("labelled")
         )
         store.save_labels(self.db, self.run_id, SPLIT, rows)
+
+
+def remove_empty_folders(db: Database, workspace: Workspace, run_id: int) -> None:
+    """After an undo: the folders of the run's dataset that hold nothing any more."""
+    for action in journal.iter_actions(db, run_id, "undone"):
+        if action.kind == "write" and action.target.endswith(f"/{MANIFEST}"):
+            place = workspace.to_path(action.target).parent
+            for folder in sorted((path for path in (place, *place.rglob("*")) if path.is_dir()), reverse=True):
+                with suppress(OSError):  # not empty
+                    folder.rmdir()
