@@ -140,9 +140,8 @@ def plan(db: Database, options: Options) -> Plan:
             if url is not None:
                 hosts.add(host_of(url))
             if len(lines) < PREVIEW_LINES:
-                where_to = (
-                    f"{job.rung.kind}  {job.rung.url}" if url is not None else "nothing: it has no usable address"
-                )
+                why_not = "step 6 took it away as a repeat" if job.buried else "it has no usable address"
+                where_to = f"{job.rung.kind}  {job.rung.url}" if url is not None else f"nothing: {why_not}"
                 lines.append(f"would {wish or 'fetch'}  {row.key}  {where_to}")
     rows = min(count, options.limit) if options.limit else count
     return Plan(rows, claims.count_pending(db, options.scope)[1], len(hosts), tuple(lines[:rows]))

@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 from support import ROOT, as_rows, drawing, dump, load_step, snapshot
 
 from lib.db import open_database
-from lib.db.tombstones import buried_images, is_buried
+from lib.db.tombstones import is_buried
 from lib.dedup.neighbours import cells_with_views
 from lib.hashing import dct, views
 from lib.hashing.align import refine, sample
@@ -336,22 +336,6 @@ def test_removed_pictures_leave_a_tombstone_until_they_are_back(folder):
     ((content,),) = as_rows(database, "SELECT sha256 FROM tombstones")
     with open_database(database) as db:
         assert is_buried(db, content) and not is_buried(db, "0" * 64)
-        with db.transaction():
-            for image in (1, 2, 3):
-                db.execute("INSERT INTO images (key, engine, first_seen_at) VALUES (?, 'e', '2026')", (f"e:{image}",))
-                url = "https://example.org/a" if image != 3 else "https://example.org/b"
-                db.execute("INSERT INTO image_variants (image_id, kind, url) VALUES (?, 'original', ?)", (image, url))
-            db.execute(
-                "INSERT INTO files (sha256, path, bytes, format, state, added_at)"
-                " VALUES (?, 'quarantine/1/a.jpg', 1, 'jpeg', 'quarantined', '2026')",
-                (content,),
-            )
-            db.execute(
-                "INSERT INTO downloads (image_id, state, sha256, variant_id, updated_at)"
-                " SELECT 1, 'done', ?, id, '2026' FROM image_variants WHERE image_id = 1",
-                (content,),
-            )
-        assert buried_images(db, [1, 2, 3]) == {1: content, 2: content}
     dedup(folder, "--undo", "last")
     assert as_rows(database, "SELECT count(*) FROM tombstones") == [(0,)]
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lib.db.connection import Database
+from lib.db.tombstones import buried_images
 from lib.times import utc_now
 
 BLOCK = 500  # rows of one statement: below SQLite's oldest limit of 999 parameters
@@ -38,6 +39,7 @@ class PendingRow:
     variants: tuple[tuple[Any, ...], ...]
     wish: str = PENDING
     current: Current | None = None
+    buried: str = ""  # a content that one of its addresses brought and step 6 took away
 
 
 @dataclass(frozen=True)
@@ -151,11 +153,13 @@ def _with_variants(db: Database, rows: Sequence[Any], wish: str) -> Iterator[Pen
         ):
             variants.setdefault(image_id, []).append(tuple(rest))
         held = _current(db, ids) if wish else {}
+        buried = buried_images(db, ids)
         for image_id, attempts, log, next_try_at in block:
             key, page_url = named.get(image_id, (str(image_id), ""))
             found = tuple(variants.get(image_id, ()))
             yield PendingRow(
                 image_id, key, page_url, attempts, log, next_try_at, found, wish, held.get(image_id),
+                buried.get(image_id, ""),
             )  # fmt: skip
 
 

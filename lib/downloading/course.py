@@ -6,6 +6,7 @@ import asyncio
 import logging
 from pathlib import Path
 
+from lib.db.tombstones import REMOVED
 from lib.downloading import parts
 from lib.downloading.job import OPTED_OUT, REFUSED_REFERER, Ending, Job
 from lib.downloading.ledger import Ledger
@@ -95,6 +96,8 @@ class Course:
         job.note(reason, answer.detail, answer.status)
         if reason == OPTED_OUT:
             self.end(job, job.opted_out(answer))
+        elif reason == REMOVED:
+            self.end(job, job.removed())
         elif not is_transient(reason) or job.is_spent():
             self._drop_partial(job)
             self.schedule(job)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +33,7 @@ from lib.downloading.parts import Partial
 from lib.downloading.robots_gate import ROBOTS_TXT, RobotsGate
 from lib.downloading.tally import Tally
 from lib.downloading.verify import Verifier
+from lib.downloading.writers import Writers
 from lib.net.client import BAD_RANGE, NOT_MODIFIED, fetch, open_session
 from lib.net.exchange import Answer, Ask
 from lib.net.hosts import Host, HostQueues
@@ -71,9 +72,10 @@ class Engine:
         decoders = max(1, (os.cpu_count() or 1) // options.share)
         self.verifier = Verifier(decoders, options.verify) if options.verify else None
         self.keeper = Keeper(workspace, options, placeholders, self.verifier)
-        self.threads = UPLOADS if options.to else decoders if options.verify else WRITERS
-        self.writer = ThreadPoolExecutor(self.threads, thread_name_prefix="writer")
-        self.intake = Intake(self.keeper.temporary, self.writer, placeholders)
+        threads = UPLOADS if options.to else decoders if options.verify else WRITERS
+        self.writers = Writers(threads, self.keeper.close_reader)
+        self.spooler = ThreadPoolExecutor(WRITERS, thread_name_prefix="spooler")  # of large bodies
+        self.intake = Intake(self.keeper.temporary, self.spooler, placeholders)
         self.ledger = Ledger(db, workspace, run_id, self.keeper.target, self.keeper.committed, options.min_free)
         self.feed = Feed(db, options)
         self.watch = Watch()
@@ -88,13 +90,17 @@ class Engine:
         self.keeper.parts.mkdir(exist_ok=True)
         self.left = parts.kept_parts(self.keeper.parts)
         self.ledger.check_space()
+        # A request makes hundreds of objects, few of them in circles: looking for these less often saves a twentieth.
+        thresholds = gc.get_threshold()
+        gc.freeze()
+        gc.set_threshold(20_000, *thresholds[1:])
         try:
             asyncio.run(self._main())
         finally:
-            together = threading.Barrier(self.threads)
-            for _ in range(self.threads):
-                self.writer.submit(self.keeper.close_reader, together)
-            self.writer.shutdown()
+            self.writers.close()
+            self.spooler.shutdown()
+            gc.set_threshold(*thresholds)
+            gc.unfreeze()
             if self.verifier is not None:
                 self.verifier.close()
             for left in self.keeper.parts.glob(f"{self.keeper.owner}-*.part"):
@@ -106,6 +112,7 @@ class Engine:
 
     async def _main(self) -> None:
         loop, options = asyncio.get_running_loop(), self.options
+        self.writers.start()
         loop.set_default_executor(ThreadPoolExecutor(NAME_THREADS, thread_name_prefix="names"))
         self.queues: HostQueues[Job] = HostQueues(options.per_host, options.per_domain, known_manners(), options.share)
         self.course = Course(options, self.queues, self.ledger, self.orphans, self.bar, self.feed.block)
@@ -234,9 +241,7 @@ class Engine:
                 return
             await body.finish()
             fetching = False
-            kept = await self.queues.loop.run_in_executor(
-                self.writer, self.keeper.keep, job.key, job.rung.kind, body, job.more_than
-            )
+            kept = await self.writers.run(self.keeper.keep, job.key, job.rung.kind, body, job.more_than)
         except asyncio.CancelledError:
             if fetching:
                 await body.leave()
@@ -280,7 +285,7 @@ class Engine:
             job.at = next((n for n, rung in enumerate(job.rungs) if rung.kind == kind), len(job.rungs))
             if job.at == len(job.rungs):
                 continue
-            kept = await self.queues.loop.run_in_executor(self.writer, self.keeper.adopt, path, sha8)
+            kept = await self.writers.run(self.keeper.adopt, path, sha8)
             if not kept.reason:
                 size = path.stat().st_size if path.exists() else 0
                 self.course.end(job, job.done(kept, Answer(bytes=kept.file.bytes if kept.file else size)))

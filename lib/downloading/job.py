@@ -11,6 +11,7 @@ from yarl import URL
 
 from lib.db.claims import REFRESH, UPGRADE, Current, PendingRow
 from lib.db.downloads import Outcome, Unchanged, read_log
+from lib.db.tombstones import REMOVED
 from lib.domain_lists import BLOCKED as BLOCKED_DOMAIN
 from lib.domain_lists import NOT_ALLOWED, DomainLists
 from lib.downloading.keeper import Kept
@@ -59,6 +60,7 @@ class Job:
     partial: Partial | None = None
     notes: set[str] = field(default_factory=set)
     lists: DomainLists = field(default_factory=DomainLists)
+    buried: str = ""  # a content that one of its addresses brought and step 6 took away
 
     @property
     def rung(self) -> Rung:
@@ -119,7 +121,7 @@ class Job:
 
         It is kept in `url` too.
         """
-        while self.at < len(self.rungs):
+        while self.at < len(self.rungs) and not self.buried:
             if not self.is_spent():
                 try:
                     self.url = parse_address(self.rung.url)
@@ -160,6 +162,12 @@ class Job:
             supersedes=self.current.sha256 if self.current else "", notes=tuple(self.notes),
         )  # fmt: skip
 
+    def removed(self) -> Ending:
+        """The row as it ends when step 6 took its content away: another copy of the picture stays."""
+        if self.wish:
+            return Unchanged(self.image_id, self.attempts, self._log(), counted="kept", reason=REMOVED)
+        return Outcome(self.image_id, "blocked", REMOVED, self.attempts, log=self._log(), notes=tuple(self.notes))
+
     def not_modified(self) -> Unchanged:
         """The row as it stays when its address still has the same picture."""
         return Unchanged(self.image_id, self.attempts, self._log(), notes=tuple(self.notes))
@@ -169,6 +177,8 @@ class Job:
 
         It waits instead where that is a host's fault which is down, or (`offline`) nobody could be reached at all.
         """
+        if self.buried:
+            return self.removed()
         tried = self._in_order()
         reasons = [str(entry.get("reason", "")) for entry in tried]
         if reasons and any(entry.get("down", 0) < MOST_DOWN for entry in tried if entry.get("reason") == HOST_DOWN):
@@ -240,7 +250,7 @@ def make_job(row: PendingRow, options: Options, now: str = "") -> Job:
             _reopen(log, rungs)
     return Job(
         row.image_id, row.key, rungs, options.retries, row.attempts, log, wish=row.wish, current=row.current,
-        lists=options.lists,
+        lists=options.lists, buried=row.buried,
     )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from lib.db import Database, open_for_preview
 from lib.db.downloads import known_file
 from lib.db.files import FileRow
+from lib.db.tombstones import REMOVED, is_buried
 from lib.decode import DecodeError, Header, read_header
 from lib.downloading.body import Body, Contents
 from lib.downloading.names import PARTS, file_name, part_owner, shelf
@@ -89,6 +90,8 @@ class Keeper:
                 known, restores = self._known(sha256)
                 if known:
                     return Kept("", "", sha256, found, self.fresh.get(sha256), trailing=trailing)
+                if restores and is_buried(self.reader(), sha256):
+                    return Kept(REMOVED, "step 6 took this content away as a repeat")
                 size = len(data)
                 name = self._write(key, kind, body, data, header, sha256, found)
                 row = self._row(self.target.text(name), sha256, found, header, size)
@@ -124,9 +127,8 @@ class Keeper:
             found = self._readers.db = open_for_preview(self.workspace.database)
         return found
 
-    def close_reader(self, together: threading.Barrier) -> None:
-        """Closes this thread's connection; waiting for each other makes every thread do it."""
-        together.wait(10)
+    def close_reader(self) -> None:
+        """Closes this thread's connection."""
         found: Database | None = getattr(self._readers, "db", None)
         if found is not None:
             found.close()
