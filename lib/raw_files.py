@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 
 import orjson
@@ -33,6 +33,7 @@ from lib.digest import sha256_of
 from lib.parsers import engines, part_of
 from lib.plain_files import Unreadable, plain_files, text_name
 from lib.progress import BarFactory, no_bar
+from lib.raw_store import NOTE, write_note
 from lib.times import to_text
 from lib.workspace import Workspace
 
@@ -42,6 +43,7 @@ _SUFFIXES = {".json", ".html", ".htm"}
 _SNIFFED = 4 * 2**20  # bytes looked at to tell what a file is: pages carry their results far behind the head
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 FILES_A_COMMIT = 200
+_ASKED = {"kind": "import", "text": "", "image_sha256": "", "params": "{}"}
 
 
 @dataclass(frozen=True)
@@ -89,9 +91,12 @@ def adopt(
     outcome = Adopted()
     with bar(total, "Taking in", "file") as progress:
         for (engine, query), group in groupby(found, key=lambda entry: (entry.engine, entry.query)):
+            asked = _asked(first := next(group), query)
             with db.transaction():
-                query_id = ensure_query(db, engine, "import", query, run_id=run_id)
-            for part in _blocks(group, FILES_A_COMMIT):
+                query_id = ensure_query(db, engine, **asked, run_id=run_id)
+            if asked["kind"] != "import":  # so that a lost database gives the very query back
+                write_note(_folder(workspace, first), engine, **asked | {"params": orjson.loads(asked["params"])})
+            for part in _blocks(chain([first], group), FILES_A_COMMIT):
                 if stopping():
                     return outcome
                 readable = [(entry, digest) for entry in part if (digest := _digest(entry.file, unread))]
@@ -107,9 +112,9 @@ def adopt(
 def would_adopt(db: Database, found: Iterable[Found], unread: Unreadable) -> Iterator[Answer]:
     """The answers that `adopt` would make rows of, to be read where they lie."""
     for (engine, query), group in groupby(found, key=lambda entry: (entry.engine, entry.query)):
-        query_id = find_query_id(db, engine, "import", query)
+        query_id = find_query_id(db, engine, **_asked(first := next(group), query))
         contents = answers_of(db, query_id)[1] if query_id else set()
-        for entry in group:
+        for entry in chain([first], group):
             digest = _digest(entry.file, unread)
             if digest and digest not in contents:
                 contents.add(digest)
@@ -145,7 +150,7 @@ def adopt_strays(db: Database, workspace: Workspace, strays: list[Found], run_id
         with db.transaction():
             query_id = query_of_folder(db, workspace.to_text(folder))
             if query_id is None:
-                query_id = _query_from_note(db, folder, entries[0], run_id)
+                query_id = ensure_query(db, entries[0].engine, **_asked(entries[0], folder.name), run_id=run_id)
             new = add_answers(db, query_id, answers, run_id)
         outcome.new += new
         outcome.known += len(answers) - new
@@ -190,7 +195,7 @@ def _place(db: Database, workspace: Workspace, query_id: int, entries: list[tupl
         while (page, entry.part) in taken:
             page += 1
         suffix = ".html" if entry.part == "page" else ".json"
-        target = workspace.xhr / entry.engine / _folder_name(entry.query) / f"{page:04d}{suffix}"
+        target = _folder(workspace, entry) / f"{page:04d}{suffix}"
         _copy(entry.file, target, digest)
         taken.add((page, entry.part))
         contents.add(digest)
@@ -227,23 +232,20 @@ def _new_answer(page: int, part: str, path: str, file: Path, digest: str) -> New
     return NewAnswer(page, part, path, digest, status.st_size, fetched)
 
 
-def _folder_name(query: str) -> str:
-    """A short ASCII name that two queries never share."""
+def _folder(workspace: Workspace, entry: Found) -> Path:
+    """Where an imported answer goes: a short ASCII name that two queries never share."""
+    query = entry.query
     digest = hashlib.sha256(query.encode("utf-8", "surrogateescape")).hexdigest()[:12]
     readable = _UNSAFE.sub("-", query.rpartition("/")[2]).strip("-.")[:40]
-    return f"import-{readable}-{digest}" if readable else f"import-{digest}"
+    return workspace.xhr / entry.engine / (f"import-{readable}-{digest}" if readable else f"import-{digest}")
 
 
-def _query_from_note(db: Database, folder: Path, entry: Found, run_id: int) -> int:
-    """The query as a `query.json` beside the answers tells it; else one named after the folder."""
-    note = _read_note(folder / "query.json")
-    kind = note.get("kind", "")
-    if note.get("engine") == entry.engine and kind in ("image", "keyword", "import"):
-        return ensure_query(
-            db, entry.engine, kind, note.get("text", ""), image_sha256=note.get("image_sha256", ""),
-            params=note.get("params", "{}"), run_id=run_id,
-        )  # fmt: skip
-    return ensure_query(db, entry.engine, "import", folder.name, run_id=run_id)
+def _asked(entry: Found, name: str) -> dict[str, str]:
+    """What was searched for, as a `query.json` beside the answer tells it; else an import of that name."""
+    note = _read_note(entry.file.parent / NOTE) if entry.layout == "ours" else {}
+    if note.get("engine") == entry.engine and note.get("kind") in ("image", "keyword", "import"):
+        return {key: note.get(key, default) for key, default in _ASKED.items()}
+    return _ASKED | {"text": name}
 
 
 def _read_note(path: Path) -> dict[str, str]:
@@ -253,8 +255,8 @@ def _read_note(path: Path) -> dict[str, str]:
         return {}
     if not isinstance(note, dict):
         return {}
-    if isinstance(note.get("params"), dict):
-        note["params"] = orjson.dumps(note["params"], option=orjson.OPT_SORT_KEYS).decode()
+    params = note.get("params")
+    note["params"] = orjson.dumps(params if isinstance(params, dict) else {}, option=orjson.OPT_SORT_KEYS).decode()
     return {key: value for key, value in note.items() if isinstance(value, str)}
 
 

@@ -229,6 +229,39 @@ def test_watching_ends_by_itself_when_nothing_comes(tmp_path: Path) -> None:
     assert as_rows(root / "gleaner.db", "SELECT count(*) FROM images") == [(1,)]
 
 
+def test_answers_of_another_workspace_bring_their_queries_along(tmp_path: Path) -> None:
+    """Two machines that collect for one dataset: what was asked there is known here, also after a loss."""
+    there, here = tmp_path / "there", tmp_path / "here"
+    wanted = [("yandex", "image", "", "cd" * 32, "{}"), ("yandex", "keyword", "old bridge", "", '{"site":"a.example"}')]
+    for number, (engine, kind, text, sha256, params) in enumerate(wanted):
+        folder = there / "xhr" / engine / raw_store.folder_name(kind, text, sha256, params)
+        raw_store.write_note(folder, engine, kind, text, sha256, json.loads(params))
+        for page in (0, 1):
+            raw_store.write_whole(folder / f"{page}.json", xhr([entity(number * 10 + page)]))
+    asked = "SELECT engine, kind, text, image_sha256, params FROM queries ORDER BY kind"
+    assert run(here, "--import", there / "xhr", "--dry-run") == 0 and not here.exists()
+    for _ in range(2):
+        assert run(here, "--import", there / "xhr") == 0
+        assert as_rows(here / "gleaner.db", asked) == wanted
+        assert as_rows(here / "gleaner.db", "SELECT count(*) FROM responses") == [(4,)]
+    (here / "gleaner.db").unlink()
+    assert run(here, "--rescan") == 0
+    assert as_rows(here / "gleaner.db", asked) == wanted
+    assert as_rows(here / "gleaner.db", "SELECT count(*) FROM results") == [(4,)]
+
+
+@pytest.mark.parametrize(
+    "note", ["[]", "{", '{"engine": "yandex", "kind": "keyword", "text": 5, "params": "x"}', "null"]
+)
+def test_a_note_that_tells_nothing_stops_no_import(tmp_path: Path, note: str) -> None:
+    folder = tmp_path / "xhr" / "yandex" / "q"
+    folder.mkdir(parents=True)
+    (folder / "query.json").write_text(note)
+    (folder / "0.json").write_bytes(xhr([entity(1)]))
+    assert run(tmp_path / "ws", "--import", tmp_path / "xhr") == 0
+    assert as_rows(tmp_path / "ws/gleaner.db", "SELECT count(*) FROM images") == [(1,)]
+
+
 def test_the_note_beside_the_answers_gives_the_query_back(tmp_path: Path) -> None:
     """Step 1 notes what it asked for; with the database lost, the very same query comes back with its answers."""
     root = tmp_path / "ws"

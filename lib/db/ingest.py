@@ -152,9 +152,11 @@ def ensure_query(
     return int(db.value(_QUERY_BY_KEY, key))
 
 
-def find_query_id(db: Database, engine: str, kind: str, text: str) -> int | None:
-    """The number of a query without picture and parameters; None where there is none."""
-    found = db.value(_QUERY_BY_KEY, (engine, kind, text, "", "{}"))
+def find_query_id(
+    db: Database, engine: str, kind: str, text: str, *, image_sha256: str = "", params: str = "{}"
+) -> int | None:
+    """The number of a query; None where there is none."""
+    found = db.value(_QUERY_BY_KEY, (engine, kind, text, image_sha256, params))
     return None if found is None else int(found)
 
 
