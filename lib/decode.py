@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +19,7 @@ MAX_PIXELS = 200_000_000
 MAX_FRAMES = 10_000
 BACKGROUND = (255, 255, 255)  # what shows through transparent pictures, always the same
 EXIF_ORIENTATION = 0x0112
+HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
 
 
 class DecodeError(Exception):
@@ -132,14 +133,11 @@ class opened:
         # The size is checked here against our own limit, so Pillow's warning would only be noise.
         Image.MAX_IMAGE_PIXELS = None
         source: Any = io.BytesIO(self.source) if isinstance(self.source, bytes) else self.source
-        if not self.formats and isinstance(source, Path) and source.suffix.lower() in (".heic", ".heif", ".hif"):
-            _learn_heif()
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                self.image = Image.open(source, formats=self.formats)
+            self.image = self._identified(source)
         except UnidentifiedImageError as error:
-            raise DecodeError("not_an_image") from error
+            without = not self.formats and _is_heif(source)
+            raise DecodeError("needs_pillow_heif" if without else "not_an_image") from error
         except FileNotFoundError as error:
             raise DecodeError("missing_file") from error
         except PermissionError as error:
@@ -151,17 +149,40 @@ class opened:
             raise DecodeError("too_many_pixels", f"{self.image.width}x{self.image.height}")
         return self.image
 
+    def _identified(self, source: Any) -> Image.Image:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                return Image.open(source, formats=self.formats)
+            except UnidentifiedImageError:
+                if self.formats or not _is_heif(source) or not learn_heif():
+                    raise
+                return Image.open(source)
+
     def __exit__(self, *_: object) -> None:
         self.image.close()
 
 
-@lru_cache(maxsize=1)
-def _learn_heif() -> None:
-    """Teaches Pillow HEIC where its plugin is installed; elsewhere such a file is `not_an_image`, as before."""
-    with suppress(ImportError):
-        from pillow_heif import register_heif_opener
+def _is_heif(source: Path | io.BytesIO) -> bool:
+    """Whether a file is HEIC by its first bytes; phones also send it under the name of a JPEG."""
+    start = source.getvalue()[:12] if isinstance(source, io.BytesIO) else _first_bytes(source, 12)
+    return start[4:8] == b"ftyp" and start[8:] in HEIF_BRANDS
 
-        register_heif_opener()
+
+def _first_bytes(path: Path, count: int) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(count)
+
+
+@lru_cache(maxsize=1)
+def learn_heif() -> bool:
+    """Teaches Pillow HEIC where its plugin is installed; elsewhere such a file ends as `needs_pillow_heif`."""
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        return False
+    register_heif_opener()
+    return True
 
 
 def header_of(image: Image.Image) -> Header:

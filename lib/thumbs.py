@@ -20,9 +20,9 @@ def thumbnail_data_uri(path: str | Path, size: int = 192) -> str:
     The empty text for anything that cannot be decoded; never raises for a bad file. Small pictures are not enlarged.
     """
     try:
-        from PIL import Image
+        from lib.decode import opened
 
-        with Image.open(path) as picture:
+        with opened(Path(path)) as picture:
             picture.draft("RGB", (2 * size, 2 * size))  # JPEG: decode at a fraction of the size, a cheap first step
             # Within the block: what needs no shrinking is decoded only when it is converted or written.
             buffer = io.BytesIO()

@@ -27,7 +27,7 @@ from lib.stream import WORKER_KILLED, Outcome, stream
 BATCH = 256  # pictures hashed at once and written in one transaction; a kill costs at most one batch
 SPOOL = 64 << 20  # bytes of buffers held in memory before they go to a temporary file
 # What may be another time: the picture is tried again in the next run.
-PASSING = frozenset({"missing_file", "unreadable_file", "too_large"})
+PASSING = frozenset({"missing_file", "unreadable_file", "too_large", "needs_pillow_heif"})
 # What is decoded in this process: formats whose codecs are used everywhere and attacked every day. A file in any other
 # is left to worker processes, which may die of it.
 TRUSTED = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image, ImageOps, ImageSequence
 
-from lib.decode import MAX_FRAMES, MAX_PIXELS, DecodeError
+from lib.decode import MAX_FRAMES, DecodeError, opened
 
 KIND = "pixels"
 
@@ -20,9 +20,9 @@ def pixel_digest(path: Path | str) -> bytes:
     """
     digest = hashlib.sha256()
     try:
-        with Image.open(path) as image:
-            if image.width * image.height > MAX_PIXELS or getattr(image, "n_frames", 1) > MAX_FRAMES:
-                raise DecodeError("too_many_pixels")
+        with opened(Path(path)) as image:
+            if getattr(image, "n_frames", 1) > MAX_FRAMES:
+                raise DecodeError("too_many_frames")
             for frame in ImageSequence.Iterator(image):
                 _add_frame(digest, frame)
     except DecodeError:

@@ -1,0 +1,87 @@
+"""Step 6 over the formats of phones and of the web, and spread by Ray."""
+
+from __future__ import annotations
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from PIL import Image, features
+from support import drawing, run_step
+
+from lib.decode import DecodeError, read_header
+from lib.thumbs import thumbnail_data_uri
+
+HEIF = find_spec("pillow_heif") is not None
+HEIC_START = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(64)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A drawing, a stranger, and what no step can read."""
+    made = tmp_path / "photos"
+    made.mkdir()
+    drawing(1, 640, 480).save(made / "a.png")
+    drawing(2, 640, 480).save(made / "b.png")
+    (made / "page.jpg").write_text("<html>")
+    return made
+
+
+def found(folder: Path, *arguments: str) -> dict:
+    words = ["similar", folder, "--json", "--workspace", folder.parent / "ws", "--workers", "2", *arguments]
+    done = run_step("dedup", *words)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def going(answer: dict) -> dict[str, str]:
+    """Name -> kind of what is removed."""
+    return {
+        Path(member["path"]).name: member["kind"]
+        for group in answer["groups"]
+        for member in group["members"]
+        if member["decision"] == "remove"
+    }
+
+
+def test_an_avif_copy_is_a_copy(folder: Path):
+    assert features.check("avif"), "Pillow's wheels have AVIF from 11.3 on"
+    drawing(1, 640, 480).resize((320, 240)).save(folder / "small.avif", quality=70)
+    answer = found(folder, "--dry-run")
+    assert going(answer) == {"small.avif": "same"}
+    assert answer["summary"]["not_an_image"] == answer["summary"]["broken"] == 1
+
+
+@pytest.mark.parametrize("name", ["phone.heic", "sent.jpg"])
+def test_without_its_plugin_a_heic_file_says_what_is_missing(name: str, folder: Path):
+    if HEIF:
+        pytest.skip("pillow-heif is installed")
+    (folder / name).write_bytes(HEIC_START)
+    with pytest.raises(DecodeError, match="needs_pillow_heif"):
+        read_header(folder / name)
+    with pytest.raises(DecodeError, match="needs_pillow_heif"):
+        read_header(HEIC_START)
+    for _ in range(2):
+        summary = found(folder)["summary"]
+        assert (summary["needs_pillow_heif"], summary["not_an_image"]) == (1, 1)
+    assert thumbnail_data_uri(folder / name) == ""
+
+
+@pytest.mark.parametrize("name", ["phone.heic", "sent.jpg"])
+def test_with_its_plugin_a_heic_copy_is_a_copy(name: str, folder: Path):
+    pillow_heif = pytest.importorskip("pillow_heif", reason="the package pillow-heif is not installed")
+    small = drawing(1, 640, 480).resize((320, 240))
+    pillow_heif.from_pillow(small).save(folder / "made.heic", quality=80)
+    (folder / "made.heic").rename(folder / name)
+    assert going(found(folder, "--dry-run")) == {name: "same"}
+    assert thumbnail_data_uri(folder / name).startswith("data:image/jpeg")
+
+
+def test_ray_finds_what_this_machine_finds(folder: Path):
+    pytest.importorskip("ray", reason="the package ray is not installed")
+    with Image.open(folder / "a.png") as picture:
+        picture.save(folder / "copy.jpg", quality=60)
+    spread = found(folder, "--dry-run", "--executor", "ray")
+    assert going(spread) == {"copy.jpg": "same"}
+    assert spread == found(folder, "--dry-run")
