@@ -47,9 +47,9 @@ def _add_vlm_options(group: Any) -> None:
     group.add_argument("--vlm-model", metavar="NAME", help="the model, as the server calls it")
     group.add_argument(
         "--vlm-key-env",
-        default="OPENAI_API_KEY",
         metavar="NAME",
-        help="the environment variable that holds the key (default: OPENAI_API_KEY)",
+        help="the environment variable that holds the server's key (default: OPENAI_API_KEY for api.openai.com, none "
+        "for others)",
     )
     group.add_argument("--subject", metavar="TEXT", help="what the dataset is about; the prompt's {subject}")
     group.add_argument(

@@ -17,6 +17,7 @@ from aiohttp import web
 from PIL import Image
 from support import PATIENCE, as_rows, drawing, load_step, snapshot
 
+from lib.criteria.vlm import key_for
 from lib.vlm import client as client_module
 from lib.vlm.answers import Verdict, content_of, verdict_of
 
@@ -154,9 +155,11 @@ async def endless() -> web.Response:
     return web.Response(text="x" * 3_000_000)
 
 
-def unless(allowed: Callable[[Any], bool]) -> Callable[[int, Any], Any]:
+def unless(
+    allowed: Callable[[Any], bool], sentence: str = "response_format is not supported"
+) -> Callable[[int, Any], Any]:
     """A server that knows some answer formats only."""
-    return lambda number, body: told(GOOD) if allowed(body) else error(400, "response_format is not supported")()
+    return lambda number, body: told(GOOD) if allowed(body) else error(400, sentence)()
 
 
 @pytest.mark.parametrize(
@@ -173,6 +176,12 @@ def unless(allowed: Callable[[Any], bool]) -> Callable[[int, Any], Any]:
         ("limited until a date", flaky(error(503, **{"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"})), 2),
         ("broken for a while", flaky(error(500), error(502), error(408)), 4),
         ("slow once", flaky(slow), 2),
+        (
+            "other limit",
+            unless(lambda b: "max_completion_tokens" in b, "Use 'max_completion_tokens', not 'max_tokens'"),
+            2,
+        ),
+        ("no temperature", unless(lambda b: "temperature" not in b, "'temperature' does not support 0"), 2),
     ],
 )
 def test_what_a_server_does_wrong_is_borne(
@@ -222,6 +231,11 @@ def test_no_verdict_is_no_rejection(answer: Any, reason: str, pictures: Path, tm
     ("answer", "sentence"),
     [
         (lambda n, b: error(401, "bad key")(), "refuses the key (http_401 bad key)"),
+        (lambda n, b: error(402, "no credits")(), "wants to be paid first (http_402 no credits)"),
+        (
+            lambda n, b: web.json_response({"error": {"code": "insufficient_quota", "message": "quota"}}, status=429),
+            "wants to be paid first (http_429 quota)",
+        ),
         (lambda n, b: error(404, "model m not found")(), "knows no such address or model (http_404 model m not found)"),
         (
             lambda n, b: web.Response(status=307, headers={"Location": "http://127.0.0.1:9/v1"}),
@@ -244,6 +258,32 @@ def test_answers_are_kept_when_the_key_is_taken_away(pictures: Path, tmp_path: P
     assert as_rows(tmp_path / "ws/gleaner.db", "SELECT count(*) FROM scores WHERE value IS NOT NULL") == [(1,)]
 
 
+def test_a_server_that_falls_silent_ends_the_run_and_what_it_said_is_kept(
+    pictures: Path, tmp_path: Path, capsys: Any
+) -> None:
+    for number in range(30):
+        drawing(number + 10, 90, 60).save(pictures / f"more-{number}.png")
+    with Server(lambda n, b: told(GOOD) if n < 2 else error(503)()) as server:
+        assert sort(tmp_path / "ws", pictures, server.url, "--vlm-workers", "1") == 1
+        assert "answers no more (http_503 no)" in capsys.readouterr().err
+        assert len(server.asked) == 2 + client_module.SILENCES * client_module.ATTEMPTS
+    assert as_rows(tmp_path / "ws/gleaner.db", "SELECT count(*) FROM scores WHERE value IS NOT NULL") == [(2,)]
+
+
+@pytest.mark.parametrize(
+    ("host", "variable", "key"),
+    [
+        ("api.openai.com", None, "sk"),
+        ("localhost", None, ""),
+        ("api.openai.com.evil.example", None, ""),
+        ("other.example", "OPENAI_API_KEY", "sk"),
+    ],
+)
+def test_a_key_goes_to_its_own_host_unless_it_is_named(host: str, variable: Any, key: str, monkeypatch: Any) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk")
+    assert key_for(host, variable) == key
+
+
 def test_a_server_that_is_not_there_is_one_sentence(pictures: Path, tmp_path: Path, capsys: Any) -> None:
     assert sort(tmp_path / "ws", pictures, "http://127.0.0.1:9/v1") == 1
     assert "127.0.0.1:9 cannot be reached" in capsys.readouterr().err
@@ -256,6 +296,7 @@ def test_a_server_that_is_not_there_is_one_sentence(pictures: Path, tmp_path: Pa
         (["vlm", "--vlm-model", "m"], "say what the dataset is about with --subject"),
         (["vlm", "--vlm-model", "m", "--subject", "x", "--vlm-url", "localhost"], "is no address"),
         (["vlm", "--vlm-model", "m", "--vlm-prompt", "/nowhere"], "/nowhere cannot be read"),
+        (["vlm", "--vlm-model", "m", "--subject", "x", "--vlm-key-env", "NO_SUCH_KEY"], "NO_SUCH_KEY of --vlm-key-env"),
     ],
 )
 def test_what_is_missing_is_said_before_anything(

@@ -162,12 +162,21 @@ def make_vlm(options: Mapping[str, Any]) -> Vlm:
         options["vlm_url"],
         options["vlm_model"],
         read_prompt(options["vlm_prompt"], options["subject"]),
-        os.environ.get(options["vlm_key_env"], ""),
+        key_for(address.hostname or "", options["vlm_key_env"]),
         options["vlm_min_score"],
         budget,
         options["vlm_workers"],
         options["vlm_timeout"],
     )
+
+
+def key_for(host: str, variable: str | None) -> str:
+    """The key from the environment. OpenAI's goes to OpenAI alone unless it is named: no other host is to see it."""
+    if variable is None:
+        return os.environ.get("OPENAI_API_KEY", "") if host == "api.openai.com" else ""
+    if variable not in os.environ:
+        raise UsageError(f"the environment variable {variable} of --vlm-key-env is not set; export the key in it.")
+    return os.environ[variable]
 
 
 def read_prompt(file: Path | None, subject: str | None) -> str:

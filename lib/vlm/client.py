@@ -28,6 +28,8 @@ LONGEST_WAIT = 120.0  # seconds; a server that asks for more is asked again by t
 FIRST_WAIT, MOST_WAIT = 1.0, 30.0
 MOST_BYTES = 1_000_000  # of an answer
 MOST_TOKENS = 400
+MOST_TOKENS_THINKING = 4000  # of models that count what they think and know `max_completion_tokens` only
+SILENCES = 12  # pictures in a row that a server answers with nothing but failures: it has gone
 RUNGS: tuple[dict[str, Any], ...] = (
     {"response_format": {"type": "json_schema", "json_schema": {"name": "verdict", "schema": SCHEMA, "strict": True}}},
     {"response_format": {"type": "json_object"}},
@@ -55,6 +57,9 @@ class Client:
     timeout: float = 120.0
     rung: int = 0
     answered: bool = False
+    limit: dict[str, int] = field(default_factory=lambda: {"max_tokens": MOST_TOKENS})
+    sampling: dict[str, int] = field(default_factory=lambda: {"temperature": 0})
+    silences: int = 0
     quiet_until: float = 0.0
     session: aiohttp.ClientSession | None = None
 
@@ -103,16 +108,15 @@ class Client:
             rung = self.rung
             status, after, text = await self._post({"messages": messages} | RUNGS[rung])
             if status == 200:
-                self.answered = True
+                self.answered, self.silences = True, 0
                 try:
                     return json.loads(text)
                 except (ValueError, RecursionError):
                     return "the answer is no JSON"
             failure = text if status == 0 else f"http_{status} {_said(text)}".strip()
-            if status in (400, 422) and rung < len(RUNGS) - 1:
-                self.rung = max(self.rung, rung + 1)
+            if status in (400, 422) and self._asks_otherwise(failure, rung):
                 continue
-            self._refuse_for_good(status, failure)
+            self._refuse_for_good(status, failure, text)
             if status not in RETRIED and status != 0:
                 return failure
             attempt += 1
@@ -126,11 +130,26 @@ class Client:
                 await asyncio.sleep(wait)
         if not self.answered and failure.startswith("unreachable"):
             raise GleanerError(f"{self.host} cannot be reached ({failure}); start the server or correct --vlm-url.")
+        self.silences += 1
+        if self.silences >= SILENCES:
+            raise GleanerError(f"{self.host} answers no more ({failure}); what it has answered is kept, run it again.")
         return failure
+
+    def _asks_otherwise(self, failure: str, rung: int) -> bool:
+        """Whether there is another way to put what a server has just refused."""
+        if "max_tokens" in failure and "max_tokens" in self.limit:
+            self.limit = {"max_completion_tokens": MOST_TOKENS_THINKING}
+        elif "temperature" in failure and self.sampling:
+            self.sampling = {}
+        elif rung < len(RUNGS) - 1:
+            self.rung = max(self.rung, rung + 1)
+        else:
+            return False
+        return True
 
     async def _post(self, extra: dict[str, Any]) -> tuple[int, float | None, str]:
         """(status, seconds of Retry-After or None, text); status 0 where the connection failed."""
-        body = {"model": self.model, "temperature": 0, "max_tokens": MOST_TOKENS, **extra}
+        body = {"model": self.model, **self.sampling, **self.limit, **extra}
         try:
             session = self._open()
             async with session.post(
@@ -156,7 +175,9 @@ class Client:
             )
         return self.session
 
-    def _refuse_for_good(self, status: int, failure: str) -> None:
+    def _refuse_for_good(self, status: int, failure: str, text: str) -> None:
+        if status == 402 or (status == 429 and "insufficient_quota" in text):
+            raise GleanerError(f"{self.host} wants to be paid first ({failure}); what it has answered is kept.")
         if status in (401, 403):
             raise GleanerError(
                 f"{self.host} refuses the key ({failure}); set it in the environment, see --vlm-key-env."
