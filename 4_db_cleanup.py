@@ -116,7 +116,10 @@ def clean(session: cli.Session) -> cli.Summary:
 
 def undo(session: cli.Session) -> cli.Summary:
     from lib.cleanup import undo_named
+    from lib.cleanup_show import undo_table
 
+    if not session.args.json:
+        print(undo_table(session.db, session.step, session.args.undo), end="")
     counts, note = undo_named(session.db, session.step, session.args.undo, dry_run=session.dry_run, bar=session.bar)
     return cli.Summary(dict(counts), note=note)
 

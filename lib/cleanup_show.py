@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from lib.actions import run_to_undo
 from lib.cleanup import Change, Plan
 from lib.db import Database
+from lib.db.actions import counts_by_reason
 from lib.db.cleanup_named import describe_pictures
 from lib.upkeep import Reset
 
@@ -23,6 +25,15 @@ def plan_lines(db: Database, plan: Plan, examples: int, dry_run: bool) -> Iterat
     about = describe_pictures(db, [change.key[0] for change in shown if change.table == "images"])
     for change in shown:
         yield _sentence(change, about.get(change.key[0], "") if change.table == "images" else "", dry_run)
+
+
+def undo_table(db: Database, step: str, name: str) -> str:
+    """What an undo would bring back, as a table like that of the plan."""
+    run_id = run_to_undo(db, step, name)
+    if run_id is None or not (counts := counts_by_reason(db, run_id, "done")):
+        return ""
+    head = f"{f'run {run_id}':<16} {'table':<16} {'rows':>10}\n"
+    return head + "".join(f"{rule:<16} {table:<16} {rows:>10,}\n" for rule, table, rows in counts)
 
 
 def reset_lines(reset: Reset) -> list[str]:

@@ -255,6 +255,16 @@ def test_a_plan_tells_pictures_as_people_know_them(database: Path, capsys: pytes
     assert "An old bridge, 90 × 60, https://site1.example.org/pages/1  (small_claim)" in line
 
 
+def test_an_undo_shows_what_comes_back(database: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(database, "--forget-query", 1, "--examples", 0) == 0
+    plan = capsys.readouterr().out.splitlines()[1:]
+    assert run(database, "--undo", "last", "--dry-run") == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0].startswith("run ") and sorted(shown[1:]) == sorted(plan)
+    assert run(database, "--undo", "last") == 0 and run(database, "--undo", "last") == 0
+    assert capsys.readouterr().out.splitlines() == shown  # the second time there is nothing
+
+
 def test_the_rules_that_need_a_word_find_their_rows(database: Path, tmp_path: Path, capsys) -> None:
     with open_database(database) as db:
         db.execute(f"UPDATE images SET domain = 'ads.shop.example', is_shop = 1 WHERE key = 'yandex:{1:032x}'")

@@ -76,6 +76,16 @@ def count_actions(db: Database, run_id: int, state: str) -> int:
     return int(db.value("SELECT count(*) FROM actions WHERE run_id = ? AND state = ?", (run_id, state)))
 
 
+def counts_by_reason(db: Database, run_id: int, state: str) -> list[tuple[str, str, int]]:
+    """(reason, table, entries) of a run's entries in one state, in the order in which they were written."""
+    rows = db.rows(
+        "SELECT reason, table_name, count(*) FROM actions WHERE run_id = ? AND state = ?"
+        " GROUP BY reason, table_name ORDER BY min(id)",
+        (run_id, state),
+    )
+    return [(row[0], row[1], row[2]) for row in rows]
+
+
 def runs_with_planned_actions(db: Database, step: str) -> list[int]:
     """Runs of a step that were killed between planning and finishing, oldest first."""
     rows = db.rows(
