@@ -1,7 +1,8 @@
-"""What is taken for the same picture, on photographs: small moves and marks are edits, what encoders do is not."""
+"""What is taken for the same picture and for the better copy, on photographs."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,10 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
+from support import load_step
 
 from lib.dedup.confirm import compare
 from lib.dedup.leftover import RANKS, left_over
 from lib.hashing.buffers import Buffers, read_buffers
+from lib.hashing.enlarged import is_enlarged, read_middle
 
 # Photographs that come with a core requirement; the package itself takes a second to import and is not needed.
 PHOTOGRAPHS = Path(str(find_spec("sklearn").submodule_search_locations[0])) / "datasets" / "images"
@@ -110,3 +113,116 @@ def test_a_shift_is_measured_in_shares_of_the_side(shift: float):
     moved = np.fft.ifft2(np.fft.fft2(grey) * turns).real.astype(np.float32)
     found = left_over(grey, moved, np.full((2, 16, 16), 128, np.uint8))
     assert found.moved == pytest.approx(shift / 64, rel=0.25)
+
+
+FILTERS = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+    "box": Image.Resampling.BOX,
+}
+
+
+def scaled(picture: Image.Image, factor: float, kernel: str) -> Image.Image:
+    return picture.resize([round(side * factor) for side in picture.size], FILTERS[kernel])
+
+
+def saved(picture: Image.Image, path: Path, **options: object) -> Path:
+    picture.save(path, **options)
+    return path
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("factor", "kernel", "quality"),
+    [(1.3, "bilinear", 90), (1.3, "lanczos", 80), (1.7, "bicubic", 75), (2, "lanczos", 95), (3, "bilinear", 85)],
+)
+def test_an_enlargement_is_known_for_what_it_is(tmp_path: Path, name: str, factor: float, kernel: str, quality: int):
+    original = saved(photograph(name), tmp_path / "original.png")
+    large = saved(scaled(photograph(name), factor, kernel), tmp_path / "large.jpg", quality=quality)
+    assert is_enlarged(read_middle(original), read_middle(large))
+    assert not is_enlarged(read_middle(large), read_middle(original)), "only the larger one can be an enlargement"
+
+
+REDUCED: dict[str, Callable[[Image.Image], Image.Image]] = {
+    "by box": lambda p: scaled(p, 0.5, "box"),
+    "by bicubic": lambda p: scaled(p, 0.77, "bicubic"),
+    "by lanczos": lambda p: scaled(p, 0.6, "lanczos"),
+    "sharpened": lambda p: scaled(p, 0.5, "bicubic").filter(ImageFilter.UnsharpMask(1, 80, 2)),
+    "brighter": lambda p: ImageEnhance.Brightness(scaled(p, 0.4, "lanczos")).enhance(1.2),
+    "grey": lambda p: scaled(p, 0.5, "lanczos").convert("L"),
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("how", REDUCED)
+@pytest.mark.parametrize("blur", [0, 1.5])
+def test_an_original_is_no_enlargement_of_its_reduced_copy(tmp_path: Path, name: str, how: str, blur: float):
+    """Not even a soft one."""
+    picture = photograph(name).filter(ImageFilter.GaussianBlur(blur)) if blur else photograph(name)
+    original = saved(picture, tmp_path / "original.jpg", quality=85)
+    small = saved(REDUCED[how](picture), tmp_path / "small.jpg", quality=92)
+    assert not is_enlarged(read_middle(small), read_middle(original))
+
+
+def test_turned_transparent_and_tiny_pictures_are_read(tmp_path: Path):
+    picture = photograph("china.jpg")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    lying = saved(scaled(picture, 2, "bicubic").transpose(Image.Transpose.ROTATE_90), tmp_path / "l.jpg", exif=exif)
+    assert is_enlarged(read_middle(saved(picture, tmp_path / "a.png")), read_middle(lying))
+    for mode in ("RGBA", "LA", "P", "1", "I;16", "CMYK"):
+        made = picture.resize((40, 30)).convert("L").convert(mode) if mode != "I;16" else Image.new(mode, (40, 30))
+        small = saved(made, tmp_path / f"small.{'tif' if mode in ('CMYK', 'I;16') else 'png'}")
+        assert not is_enlarged(read_middle(small), read_middle(small))
+
+
+def run(folder: Path, capsys: pytest.CaptureFixture[str], *arguments: object) -> dict:
+    capsys.readouterr()
+    words = [str(folder), "--workspace", str(folder.parent / "ws"), "--workers", "1", "--json", *map(str, arguments)]
+    assert load_step("dedup").main(words) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def keepers(found: dict) -> list[str]:
+    return [Path(group["keeper"]).name for group in found["groups"]]
+
+
+@pytest.mark.parametrize("names", [("a", "b", "c", "d", "e"), ("e", "d", "c", "b", "a"), ("c", "a", "e", "b", "d")])
+def test_the_original_stays_whatever_the_files_are_called(tmp_path: Path, capsys, names):
+    """Before its enlargements and its reduced copy."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    picture = photograph("china.jpg")
+    saved(picture, folder / f"{names[0]}.jpg", quality=88)
+    with Image.open(folder / f"{names[0]}.jpg") as opened:
+        original = opened.convert("RGB")
+    saved(scaled(original, 1.3, "bicubic"), folder / f"{names[1]}.jpg", quality=95)
+    saved(scaled(original, 3, "bilinear"), folder / f"{names[2]}.jpg", quality=95)
+    saved(scaled(original, 2, "lanczos"), folder / f"{names[3]}.jpg", quality=90)
+    saved(scaled(original, 0.5, "lanczos"), folder / f"{names[4]}.jpg", quality=95)
+    found = run(folder, capsys, "--dry-run")
+    assert keepers(found) == [f"{names[0]}.jpg"]
+    assert {m["decision"] for m in found["groups"][0]["members"]} == {"remove"}
+    assert keepers(run(folder, capsys, "--dry-run", "--keep", "largest")) == [f"{names[2]}.jpg"]
+
+
+def test_what_was_compared_for_its_size_is_remembered(tmp_path: Path, capsys):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    picture = photograph("flower.jpg")
+    saved(picture, folder / "original.png")
+    saved(scaled(picture, 2, "bicubic"), folder / "large.jpg", quality=90)
+    first = run(folder, capsys, "--remove", "none")
+    assert first["summary"]["decoded"] == 4, "each once for its hash, once at full size"
+    second = run(folder, capsys, "--remove", "none")
+    assert second["summary"]["decoded"] == 0 and keepers(second) == keepers(first) == ["original.png"]
+
+
+def test_a_photograph_in_a_palette_does_not_pass_for_lossless(tmp_path: Path, capsys):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    saved(photograph("china.jpg"), folder / "b.jpg", quality=85)
+    with Image.open(folder / "b.jpg") as opened:
+        saved(opened.quantize(256), folder / "a.png")
+    assert keepers(run(folder, capsys, "--dry-run")) == ["b.jpg"]

@@ -16,7 +16,6 @@ from lib.dedup.confirm import compare
 from lib.hashing import dct
 from lib.hashing.blocked import COLUMNS, gathered
 from lib.hashing.buffers import Buffers, read_buffers
-from lib.hashing.detail import real_share
 from lib.hashing.hamming import GATHER_FROM, collapse, cross_join, distance, self_join, to_words
 from lib.hashing.kinds import HashChoice
 from lib.hashing.pixels import pixel_digest
@@ -318,14 +317,3 @@ def test_the_digest_sees_through_the_container(tmp_path: Path):
     one = saved(Image.open(io.BytesIO(jpeg.getvalue())), tmp_path / "a.png")
     (tmp_path / "b.jpg").write_bytes(jpeg.getvalue())
     assert pixel_digest(one) == pixel_digest(tmp_path / "b.jpg")
-
-
-@pytest.mark.parametrize(("factor", "quality"), [(2, None), (2, 75), (2, 30), (4, 75)])
-def test_an_upscaled_picture_counts_for_less_than_its_original(factor: int, quality: int | None, tmp_path: Path):
-    with Image.open(PHOTOGRAPH) as photograph:
-        original = photograph.convert("RGB").crop((100, 60, 500, 360))
-    large = original.resize((400 * factor, 300 * factor), Image.Resampling.LANCZOS)
-    options = {"quality": quality} if quality else {}
-    path = saved(large, tmp_path / ("large.jpg" if quality else "large.png"), **options)
-    assert real_share(saved(original, tmp_path / "original.png")) == 1.0
-    assert real_share(path) * factor**2 <= 1.0

@@ -1,8 +1,8 @@
 """The `hashes` table: what was computed from a content's pixels, so that no picture is decoded twice.
 
 A row is valid only for the algorithm that made it. Kinds: `phash` (empty value: too flat to hash), `buffers` (what two
-pictures are compared by), `pixels` (digest of the pixels), `detail` (share of the size that is real) and `broken` (the
-reason why the content cannot be decoded).
+pictures are compared by), `pixels` (digest of the pixels), `enlarged from …` (whether it is that content, enlarged) and
+`broken` (the reason why the content cannot be decoded).
 """
 
 from __future__ import annotations

@@ -12,6 +12,8 @@ from PIL import Image
 from lib.pictures import PictureFile
 
 SIDECARS = (".json", ".txt", ".xmp", ".caption")
+# Photographs are squeezed into a palette, drawings fit into a small one: a larger one is no lossless copy.
+SMALL_PALETTE = 128  # colours
 LOSSLESS = frozenset({"png", "bmp", "tiff", "ppm", "tga", "pcx", "dib"})
 # Formats whose files do not tell their quality stand between a good and a fair JPEG; GIF has 256 colours.
 QUALITY_UNKNOWN, QUALITY_GIF, QUALITY_LOSSLESS = 80, 60, 100
@@ -59,13 +61,18 @@ def keep_key(
     protected: bool,
     priority: int,
     colourless: bool = False,
-    real_share: float = 1.0,
+    real_pixels: int | None = None,
 ) -> tuple[Any, ...]:
-    """Smaller is better. The path ends every key, so no two files are alike and no order is left to chance."""
+    """Smaller is better. The path ends every key, so no two files are alike and no order is left to chance.
+
+    `real_pixels` are those of the copy from which the file was enlarged, where it was.
+    """
+    real = facts.pixels if real_pixels is None else real_pixels
     per_pixel = file.bytes / facts.pixels if facts.pixels else 0.0
     best = (
         priority,
-        -facts.pixels * real_share,
+        -real,
+        real < facts.pixels,
         colourless,
         -facts.quality,
         -per_pixel,
@@ -99,10 +106,16 @@ def is_below(path: Path, folders: Sequence[Path]) -> bool:
 def _quality(image: Image.Image, name: str) -> int:
     """libjpeg's quality setting, from the first quantisation table (its own scaling formula turned round)."""
     if name in LOSSLESS:
-        return QUALITY_LOSSLESS
+        return QUALITY_GIF if image.mode == "P" and _colours(image) > SMALL_PALETTE else QUALITY_LOSSLESS
     tables = getattr(image, "quantization", None)
     if not tables:
         return QUALITY_GIF if name == "gif" else QUALITY_UNKNOWN
     scale = 100.0 * sum(tables[min(tables)]) / _STANDARD_LUMINANCE
     quality = (200.0 - scale) / 2.0 if scale <= 100.0 else 5000.0 / scale
     return int(min(100, max(1, round(quality))))
+
+
+def _colours(image: Image.Image) -> int:
+    """Entries of a palette, as the header holds it."""
+    palette = image.palette
+    return len(palette.getdata()[1]) // 3 if palette else 0

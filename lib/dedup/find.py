@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from lib.dedup.judge import Judge, Looking
 from lib.dedup.neighbours import cells_with_views, plain_cells
 from lib.dedup.pairs import HashCells, content_cell, crowded, flat_cell, name_cell
 from lib.dedup.semantic import Likeness
+from lib.dedup.sizes import RealSizes
 from lib.hashing.buffers import Buffers
 from lib.pictures import PictureFile
 from lib.progress import BarFactory, no_bar
@@ -90,6 +92,8 @@ class Search:
         self.references = frozenset(n for n, file in enumerate(files) if file.path in policy.references)
         self.hash_cells = self._hash_cells(workers, bar)
         self.flat = self._flat_cells() if policy.looking.pictures else {}
+        self.real_sizes = RealSizes(prints)
+        self.real_pixels: dict[str, int] = {}
         self.facts: dict[int, Facts] = {}
         self.protected: dict[int, bool] = {}
 
@@ -139,9 +143,12 @@ class Search:
         """
         if "edited" in self.policy.removed:
             return self.near(number)
-        near = [*self.hash_cells.near(self.files[number].sha256, self.policy.looking.same_bits), *self.cells(number)]
         own = {self.facts[number].pixels}
-        return [cell for cell in near if self.sizes.get(cell, own) != own]
+        return [cell for cell in self.same(number) if self.sizes.get(cell, own) != own]
+
+    def same(self, number: int) -> list[Hashable]:
+        """The cells in which the same picture may be found."""
+        return [*self.hash_cells.near(self.files[number].sha256, self.policy.looking.same_bits), *self.cells(number)]
 
     def busy(self) -> list[int]:
         """The files that have a candidate at all: only these are looked at more closely."""
@@ -156,14 +163,19 @@ class Search:
             for cell in self.cells(n):
                 self.sizes[cell].add(self.facts[n].pixels)
         self.protected = {n: n in self.references or is_below(self.files[n].path, self.policy.protected) for n in busy}
-        measured = self.policy.keep == "best" and self.policy.looking.similar
-        self.shares = self.prints.known_shares({self.files[n].sha256 for n in busy}) if measured else {}
+        self.inhabitants: dict[Hashable, list[int]] = defaultdict(list)
+        for n in busy:
+            for cell in self.cells(n):
+                self.inhabitants[cell].append(n)
         if self.policy.looking.pictures:
             self.prints.load_buffers({self.files[n].sha256 for n in busy})
 
-    def key(self, number: int, real_share: float | None = None) -> tuple[Any, ...]:
-        if real_share is None:  # as good as it may be, unless it was measured before: then a later run ranks alike
-            real_share = self.shares.get(self.files[number].sha256, 1.0)
+    @cached_property
+    def best_keys(self) -> dict[int, tuple[Any, ...]]:
+        return {number: self.key(number) for number in self.facts}
+
+    def key(self, number: int, real_pixels: int | None = None) -> tuple[Any, ...]:
+        """The file's place in the order; without the size that is real as good as it may be."""
         return keep_key(
             self.files[number],
             self.facts[number],
@@ -171,7 +183,7 @@ class Search:
             protected=self.protected[number],
             priority=-1 if number in self.references else self.priority[number],
             colourless=self._colourless(number),
-            real_share=real_share,
+            real_pixels=real_pixels,
         )
 
     def _colourless(self, number: int) -> bool:
@@ -179,15 +191,30 @@ class Search:
         return packed is not None and colourless(Buffers.from_bytes(packed))
 
     def _refined(self, number: int) -> tuple[Any, ...]:
-        """The key with the share of the size that is real, which takes a full decode."""
+        """The key with the size that is real, which takes a full decode of the file and of its best smaller copies."""
         if self.policy.keep != "best" or not self.policy.looking.similar:
             return self.key(number)
-        return self.key(number, self.prints.real_share(self.files[number].sha256))
+        return self.key(number, self._real_pixels(number))
+
+    def _real_pixels(self, number: int) -> int:
+        content = self.files[number].sha256
+        if content not in self.real_pixels:
+            own = self.facts[number].pixels
+            # By hash alone: names may differ between files of one content, and this is the content's.
+            cells = self.hash_cells.near(content, self.policy.looking.same_bits)
+            near = (n for cell in cells for n in self.inhabitants.get(cell, ()) if self.facts[n].pixels < own)
+            at: dict[str, int] = {}
+            for n in sorted(near, key=self.best_keys.__getitem__):
+                at.setdefault(self.files[n].sha256, n)
+            copies = [(copy, self.facts[n].pixels) for copy, n in at.items()]
+            found = self.real_sizes.pixels(content, own, copies, lambda copy: self._real_pixels(at[copy]))
+            self.real_pixels[content] = found
+        return self.real_pixels[content]
 
     def items(self, busy: Sequence[int], judge: Judge) -> Items:
         edited = "edited" in self.policy.removed
         return Items(
-            keys=[self.key(n) for n in busy],
+            keys=[self.best_keys[n] for n in busy],
             refine=lambda i: self._refined(busy[i]),
             cells=lambda i: self.cells(busy[i]),
             near=lambda i: self.near(busy[i]),

@@ -16,7 +16,7 @@ from lib.db import Database
 from lib.db.hashes import HashRow, known_hashes, remember_hashes
 from lib.decode import DecodeError
 from lib.dedup.suspects import Suspects
-from lib.hashing import buffers, dct, detail, pixels
+from lib.hashing import buffers, dct, pixels
 from lib.hashing.buffers import Buffers, read_buffers
 from lib.hashing.kinds import HashChoice, imagehash_of
 from lib.hashing.kinds import is_flat as is_empty
@@ -35,7 +35,6 @@ ELSEWHERE = "not_trusted"
 PROCESSES_FROM = 5_000  # pictures: from then on what the start of worker processes costs makes no difference
 OURS = HashChoice()
 ALGORITHM = f"dct {buffers.VERSION}"
-DETAIL_ALGORITHM = f"detail {detail.VERSION} {buffers.VERSION}"
 PIXELS_ALGORITHM = f"pixels 1 {buffers.VERSION}"
 
 
@@ -82,7 +81,6 @@ class Fingerprints:
         self._stored: set[str] = set()  # contents whose buffers the database has already
         self._used: set[str] = set()
         self._digests: dict[str, bytes] = {}
-        self._shares: dict[str, float] = {}
 
     def read(
         self, *, workers: int, stopping: Callable[[], bool], bar: BarFactory = no_bar, executor: str = "local"
@@ -215,31 +213,6 @@ class Fingerprints:
             digest = b""
         self._write([HashRow(content, pixels.KIND, 256, digest, PIXELS_ALGORITHM)])
         return digest
-
-    def known_shares(self, contents: Iterable[str]) -> dict[str, float]:
-        """The shares of real pixels that an earlier run measured."""
-        known = known_hashes(self.db, sorted(contents), "detail", 16, DETAIL_ALGORITHM)
-        return {content: int.from_bytes(value or b"", "big") / 10_000 for content, value in known.items()}
-
-    def real_share(self, content: str) -> float:
-        """Share of a content's pixels that carry detail; 1 when it cannot be told."""
-        if content not in self._shares:
-            known = known_hashes(self.db, [content], "detail", 16, DETAIL_ALGORITHM)
-            if content in known:
-                self._shares[content] = int.from_bytes(known[content] or b"", "big") / 10_000
-            else:
-                self._shares[content] = self._compute_share(content)
-        return self._shares[content]
-
-    def _compute_share(self, content: str) -> float:
-        self.decoded += 1
-        try:
-            share = round(self.suspects.run(detail.real_share, str(self.places[content]))[0] or 1.0, 4)
-        except DecodeError:
-            share = 1.0
-        value = round(share * 10_000).to_bytes(2, "big")
-        self._write([HashRow(content, "detail", 16, value, DETAIL_ALGORITHM)])
-        return share
 
     def remember_used_buffers(self) -> None:
         """Writes the buffers that were compared, so that the next run compares without decoding.

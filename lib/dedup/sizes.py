@@ -1,0 +1,75 @@
+"""How large a picture really is among its copies: an enlargement counts for no more than what it was made from."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+
+from lib.db.hashes import HashRow, known_hashes, remember_hashes
+from lib.decode import DecodeError
+from lib.dedup.fingerprints import Fingerprints
+from lib.hashing import buffers, enlarged
+from lib.hashing.enlarged import LEAST_STEP, Middle, is_enlarged, read_middle
+
+ALGORITHM = f"enlarged {enlarged.VERSION} {buffers.VERSION}"
+PER_SIZE = 2  # copies of one size that a larger one is compared with, the best first
+MOST = 8  # copies that one picture is compared with
+HELD = 64  # middles in memory, 64 KB each
+
+
+class RealSizes:
+    """Which contents are enlargements of which; asked for pairs, each compared once and remembered."""
+
+    def __init__(self, prints: Fingerprints):
+        self.prints = prints
+        self.decoded = 0
+        self._middles: OrderedDict[str, Middle | None] = OrderedDict()
+        self._answers: dict[tuple[str, str], bool] = {}
+
+    def pixels(self, content: str, pixels: int, copies: Iterable[tuple[str, int]], real: Callable[[str], int]) -> int:
+        """Pixels of a content, or of the copy that it was made from.
+
+        `copies` are (content, pixels) of what may be the same picture, the best first. `real` gives the same of a copy:
+        an enlargement of an enlargement counts for what the first was made from. Only smaller copies matter, so the
+        answer depends on which files there are and on nothing else.
+        """
+        tried: dict[int, int] = {}
+        for copy, size in copies:
+            if size * LEAST_STEP**2 > pixels or tried.get(size, 0) >= PER_SIZE or sum(tried.values()) >= MOST:
+                continue
+            tried[size] = tried.get(size, 0) + 1
+            if self.is_enlarged(copy, content):
+                return min(size, real(copy))
+        return pixels
+
+    def is_enlarged(self, small: str, large: str) -> bool:
+        """Whether `large` shows no more than `small`; False where one of them cannot be decoded."""
+        if (small, large) not in self._answers:
+            kind = f"enlarged from {small}"
+            known = known_hashes(self.prints.db, [large], kind, 1, ALGORITHM)
+            if large in known:
+                answer = known[large] == b"\1"
+            else:
+                answer = self._compare(small, large)
+                if self.prints.remember:
+                    remember_hashes(self.prints.db, [HashRow(large, kind, 1, b"\1" if answer else b"\0", ALGORITHM)])
+            self._answers[small, large] = answer
+        return self._answers[small, large]
+
+    def _compare(self, small: str, large: str) -> bool:
+        one, other = self._middle(small), self._middle(large)
+        return one is not None and other is not None and is_enlarged(one, other)
+
+    def _middle(self, content: str) -> Middle | None:
+        if content in self._middles:
+            self._middles.move_to_end(content)
+            return self._middles[content]
+        self.prints.decoded += 1
+        try:
+            middle = self.prints.suspects.run(read_middle, str(self.prints.places[content]))[0]
+        except DecodeError:
+            middle = None
+        self._middles[content] = middle
+        if len(self._middles) > HELD:
+            self._middles.popitem(last=False)
+        return middle
