@@ -9,10 +9,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+# numpy is loaded by what decodes: whoever reads headers alone, as step 5 does, starts without it.
 
 # Pillow refuses pictures above twice its own limit (179 MP) and warns above it; we refuse at one documented size.
 MAX_PIXELS = 200_000_000
@@ -95,6 +99,8 @@ def decode_grey(source: Path | bytes, *, long_side: int | None = None) -> tuple[
 
     A JPEG gives its brightness without its colours being decoded, at a quarter of the cost. Raises DecodeError only.
     """
+    import numpy as np
+
     with opened(source) as image:
         header = header_of(image)
         with codec_boundary():
@@ -226,6 +232,8 @@ def flattened(image: Image.Image, background: tuple[int, int, int]) -> Image.Ima
 
 def _from_deep(image: Image.Image) -> Image.Image:
     """16-bit and floating-point grey: scaled to 8 bits by the type's own range, else by the picture's."""
+    import numpy as np
+
     values = np.asarray(image, dtype=np.float64)
     values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
     top = (
@@ -251,6 +259,8 @@ def _upright(image: Image.Image, orientation: int) -> Image.Image:
 
 
 def _reduced(image: Image.Image, long_side: int | None) -> np.ndarray:
+    import numpy as np
+
     if long_side and max(image.size) > long_side:
         image = ImageOps.contain(image, (long_side, long_side), Image.Resampling.BOX)
     return np.asarray(image, dtype=np.uint8)
