@@ -21,7 +21,7 @@ def tell(session: Session, summary: Summary) -> None:
     if session.args.json:
         sys.stdout.writelines(json_parts(_as_json(session, summary)))
         print()
-    parts = ", ".join(_counted(value, name.replace("_", " ")) for name, value in summary.counts.items())
+    parts = ", ".join(_parts(summary.counts))
     mode = " (dry run, nothing written)" if session.dry_run else ""
     if not session.args.quiet:
         if summary.note:
@@ -78,6 +78,19 @@ def _with_workspace(command: str, workspace: Path) -> str:
     if str(workspace) == "workspace" or os.environ.get("GLEANER_WORKSPACE") == str(workspace):
         return command
     return f"{command} --workspace {shlex.quote(str(workspace))}"
+
+
+def _parts(counts: dict[str, Any]) -> Iterator[str]:
+    """Each count in words; what `failed_<reason>` counts is part of what `failed` does."""
+    reasons = {name: value for name, value in counts.items() if name.startswith("failed_") and "failed" in counts}
+    told = ", ".join(f"{_number(value)} {_words(name.removeprefix('failed_'))}" for name, value in reasons.items())
+    for name, value in counts.items():
+        if name not in reasons:
+            yield _counted(value, _words(name)) + (f" ({told})" if name == "failed" and told else "")
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ").replace(":", ": ")
 
 
 def _number(value: int | float | str) -> str:

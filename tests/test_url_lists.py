@@ -35,6 +35,12 @@ def test_what_is_no_address_is_counted_and_the_others_come_in(tmp_path: Path, na
     assert [url for (url,) in urls] == GOOD
 
 
+def test_reasons_stand_with_what_they_are_the_reasons_of(tmp_path: Path, capsys) -> None:
+    (tmp_path / "broken.jsonl").write_text(LISTS["broken.jsonl"][0])
+    assert step.main(["--import", str(tmp_path / "broken.jsonl"), "--workspace", str(tmp_path / "w")]) == 0
+    assert "ingest: 3 failed (2 broken line, 1 no address), 2 results" in capsys.readouterr().err
+
+
 def test_a_list_with_rows_left_out_is_no_success_where_strictness_was_asked_for(tmp_path: Path) -> None:
     (tmp_path / "urls.txt").write_text(LISTS["stray.txt"][0])
     arguments = ["--import", str(tmp_path / "urls.txt"), "--workspace", str(tmp_path / "w"), "-q"]
