@@ -343,8 +343,12 @@ def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_embeddings_are_open_clips_own(clip_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("native_bfloat16", [False, True])
+def test_embeddings_are_open_clips_own(
+    native_bfloat16: bool, clip_folder: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
     """The same file through open_clip's own transform, one by one, and through the reduced decode and batches."""
+    monkeypatch.setattr("lib.models.device.has_bfloat16", lambda: native_bfloat16)
     import open_clip
 
     from lib.criteria import Spread
@@ -362,8 +366,23 @@ def test_embeddings_are_open_clips_own(clip_folder: Path, tmp_path: Path) -> Non
         for path in paths:
             theirs = net.eval().encode_image(transform(Image.open(path))[None], normalize=True)[0].numpy()
             assert float(found[path] @ theirs) > 0.998, path.name
+    assert ours.precision == (torch.bfloat16 if native_bfloat16 else torch.float32)
     text = ours.text(["a cat", "a dog", "a cat"])
     assert np.allclose(text[0], text[2]) and np.allclose(np.linalg.norm(text, axis=1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(640, 480), (300, 701), (64, 64), (90, 40), (1001, 337)])
+def test_a_model_sees_what_open_clips_transform_shows_it(size: tuple[int, int], tmp_path: Path) -> None:
+    import open_clip
+
+    from lib.models.clip import look
+    from lib.models.feed import Seen
+
+    drawing(4, *size).save(tmp_path / "a.png")
+    theirs = np.asarray(open_clip.image_transform(64, False, mean=(0, 0, 0), std=(1, 1, 1))(drawing(4, *size)))
+    seen = look(tmp_path / "a.png", (64, 64), False)
+    assert isinstance(seen, Seen)
+    assert np.abs(seen.rgb - theirs.transpose(1, 2, 0) * 255).mean() < 0.1
 
 
 def test_prompts_filter_and_new_prompts_embed_nothing(
@@ -379,7 +398,8 @@ def test_prompts_filter_and_new_prompts_embed_nothing(
             record = json.loads(line)
             assert (record["score"] >= 0) == (record["label"] == "keep")
             assert record["reason"].startswith("'a room' ") and "margin" in record["reason"]
-    assert sort(tmp_path / "ws", *arguments, "--keep", "a tree", "--margin", "2") == 0
+    flags_first = ("filter", "--keep", "a tree", "--margin", "2", *arguments[2:], pictures)
+    assert sort(tmp_path / "ws", *flags_first) == 0
     told = result(capsys)
     assert told["summary"]["measured"] == 0 and told["buckets"] == {"drop": 6}
     (tmp_path / "labels.txt").write_text("indoor: a room | a hall\noutdoor\ndrawing/plan: a plan\n")

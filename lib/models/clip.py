@@ -71,7 +71,7 @@ class Clip:
         # Bytes go to the device and are normalised there: a quarter of the transfer.
         batch = torch.from_numpy(np.stack(pictures)).to(self.device).permute(0, 3, 1, 2).float() / 255
         with torch.inference_mode(), half(self.device):
-            seen = self.net.encode_image(((batch - self.mean) / self.std).to(self.precision)).float()
+            seen = self.net.encode_image(((batch - self.mean) / self.std).to(self.precision or batch.dtype)).float()
             found = torch.nn.functional.normalize(seen, dim=-1).cpu().numpy()
         if not np.isfinite(found).all():
             raise ValueError("the embedding is not a number")
