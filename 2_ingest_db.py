@@ -84,7 +84,7 @@ def check(args: argparse.Namespace) -> None:
 
 
 def work(session: cli.Session) -> cli.Summary:
-    from lib.ingest_run import counts_of
+    from lib.ingest_run import counts_of, remark_on
 
     args = session.args
     if args.undo:
@@ -93,8 +93,7 @@ def work(session: cli.Session) -> cli.Summary:
         return check_disk(session)
     totals = take_in(session)
     counts = counts_of(totals, files=bool(args.folder), preview=session.dry_run)
-    taken_out = totals.withdrawn and not session.dry_run
-    note = f"what is read no more comes back with: python 2_ingest_db.py --undo {session.run_id}" if taken_out else ""
+    note = remark_on(totals, session.run_id)
     exit_code = 3 if args.strict and totals.failed else 0
     return cli.Summary(counts, next="python 3_domain_report.py", note=note, exit_code=exit_code)
 

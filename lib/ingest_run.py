@@ -79,6 +79,13 @@ def counts_of(totals: Totals, *, files: bool, preview: bool) -> dict[str, int | 
     return counts | {f"misread_{names.get(table, table)}": n for table, n in sorted(totals.withdrawn.items())}
 
 
+def remark_on(totals: Totals, run_id: int) -> str:
+    """What there is to say beside the counts; `run_id` is 0 for a preview."""
+    if totals.withdrawn and run_id:
+        return f"what is read no more comes back with: python 2_ingest_db.py --undo {run_id}"
+    return "" if totals.answers or totals.results or totals.failed else "everything had been read before"
+
+
 def watch(db: Database, workspace: Workspace, wanted: Wanted, idle: float) -> Totals:
     """Goes on reading as step 1 writes, until Ctrl-C, or until nothing new came for `idle` seconds (0: no end)."""
     totals = ingest_answers(db, workspace, wanted)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from support import as_rows, load_step
+from yandex_answers import entity, make_workspace, xhr
 
 step = load_step("ingest")
 
@@ -39,6 +40,13 @@ def test_reasons_stand_with_what_they_are_the_reasons_of(tmp_path: Path, capsys)
     (tmp_path / "broken.jsonl").write_text(LISTS["broken.jsonl"][0])
     assert step.main(["--import", str(tmp_path / "broken.jsonl"), "--workspace", str(tmp_path / "w")]) == 0
     assert "ingest: 3 failed (2 broken line, 1 no address), 2 results" in capsys.readouterr().err
+
+
+def test_nothing_new_is_said(tmp_path: Path, capsys) -> None:
+    make_workspace(tmp_path / "w", {("q", 0, "xhr"): xhr([entity(1)])})
+    for told in (False, True):
+        assert step.main(["--workspace", str(tmp_path / "w")]) == 0
+        assert ("everything had been read before" in capsys.readouterr().err) is told
 
 
 def test_a_list_with_rows_left_out_is_no_success_where_strictness_was_asked_for(tmp_path: Path) -> None:
