@@ -13,8 +13,18 @@ KEPT = 65_536  # answers remembered; a crawl meets the same hosts again and agai
 
 def host_of(url: str) -> str:
     """The host name of a URL in lower case, without port and final dot; empty where there is none."""
+    if url[:8] == "https://" or url[:7] == "http://":
+        end = url.find("/", 8)
+        return _known_host(url if end < 0 else url[:end])
+    return _read_host(url)
+
+
+def _read_host(url: str) -> str:
     match = _HOST.match(url)
     return match[1].strip("[]").rstrip(".").lower() if match else ""
+
+
+_known_host = lru_cache(maxsize=KEPT)(_read_host)
 
 
 @lru_cache(maxsize=KEPT)

@@ -65,7 +65,7 @@ class Reading:
 
     def add_to(self, rows: PictureRows) -> None:
         if self.packed:
-            rows.add(*marshal.loads(self.packed))
+            rows.add(PictureRows(*marshal.loads(self.packed)))
 
 
 @dataclass
@@ -122,7 +122,7 @@ def read_answer(job: Job) -> Reading:
         return _failed(answer, f"parse_error:{type(error).__name__}")
     rows = picture_rows(answer, page, utc_now())
     drift = orjson.dumps(page.drift).decode()
-    packed = marshal.dumps((rows.images, rows.variants, rows.results))
+    packed = marshal.dumps((rows.count, rows.images, rows.variants, rows.results))
     return Reading(Verdict(answer.id, "done", "", len(page.images), drift, parser.name), packed)
 
 
@@ -154,15 +154,14 @@ def _read_body(job: Job) -> bytes:
 
 def picture_rows(answer: Answer, page: ParsedPage, now: str) -> PictureRows:
     """The rows of an answer, in the order of the columns of `lib.db.images`."""
-    rows = PictureRows()
     first_rank = answer.page * page.page_size
-    for place, record in enumerate(page.images):
-        rows.images.append(_image_row(answer.engine, record, now))
-        rows.variants += [
-            (place, v.kind, v.url, v.width, v.height, v.bytes, v.referer, v.expires_at) for v in record.variants
-        ]
-        rows.results.append((answer.query_id, place, answer.id or None, first_rank + record.rank))
-    return rows
+    query_id, answer_id = answer.query_id, answer.id or None
+    variants = [(place, *variant) for place, record in enumerate(page.images) for variant in record.variants]
+    return PictureRows.of(
+        [_image_row(answer.engine, record, now) for record in page.images],
+        variants,
+        [(query_id, answer_id, first_rank + record.rank) for record in page.images],
+    )
 
 
 def _image_row(engine: str, record: ImageRecord, now: str) -> Row:
@@ -243,7 +242,7 @@ def save_batch(db: Database, batch: list[Reading], reread: Reread | None = None)
 
 def preview_rows(db: Database, rows: PictureRows, seen: set[str], reread: Reread | None = None) -> Saved:
     """What saving would count; `seen` remembers the new pictures of this preview."""
-    keys = [row[0] for row in rows.images]
+    keys = rows.images.get("key", [])
     known = known_images(db, keys)
     new = set(keys) - known.keys() - seen
     seen |= new

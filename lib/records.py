@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 OUTCOMES = (
     "ok",
@@ -20,9 +20,9 @@ OUTCOMES = (
 )
 
 
-# These two are made by the million: frozen classes take four times as long to make, so they are frozen by custom only.
-@dataclass(slots=True, unsafe_hash=True)
-class VariantRecord:
+# These two are made by the million: a tuple goes into its row as it is, and frozen classes take four times as long to
+# make, so that the other is frozen by custom only.
+class VariantRecord(NamedTuple):
     """One address of a picture. Sizes are claims of the engine; `kind` is original, preview, dup or thumb."""
 
     kind: str

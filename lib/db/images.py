@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import compress
 from typing import Any
 
 import orjson
@@ -25,31 +27,57 @@ IMAGE_COLUMNS = (
     "license_url", "attribution", "extra", "first_seen_at",
 )  # fmt: skip
 VARIANT_COLUMNS = ("image_id", "kind", "url", "width", "height", "bytes", "referer", "expires_at")
-RESULT_COLUMNS = ("query_id", "image_id", "response_id", "rank")
+RESULT_COLUMNS = ("image_id", "query_id", "response_id", "rank")
+_AT_ONCE = 64  # rows of one statement: every statement costs as much as two narrow rows
 
 # Columns that say one thing together and are therefore taken together, led by the one that tells whether it is known.
 _GROUPS = {"page_url": ("page_url", "domain", "registrable_domain"), "license": ("license", "license_url")}
 _TEXTS = ("title", "snippet", "domain", "registrable_domain", "format", "published_at", "creator", "creator_url")
 _FLAGS = ("is_gif", "is_censored", "is_shop")
+EMPTY = dict.fromkeys(IMAGE_COLUMNS, "") | dict.fromkeys(_FLAGS, 0) | dict.fromkeys(("width", "height", "bytes"))
 
 
 @dataclass
 class PictureRows:
-    """What some raw answers hold, as rows; `results` is empty for what no query showed.
+    """What some raw answers hold, column by column: a list is cheaper to send and to bind than a tuple a row.
 
-    Where a column is called `image_id`, the row has the picture's place in `images`.
+    A column of pictures in which nothing is known is left out. Every picture is one result, so that those of `results`
+    stand beside the pictures; a variant has its picture's place under `image_id`.
     """
 
-    images: list[Row] = field(default_factory=list)
-    variants: list[Row] = field(default_factory=list)
-    results: list[Row] = field(default_factory=list)
+    count: int = 0
+    images: dict[str, list[Any]] = field(default_factory=dict)
+    variants: list[list[Any]] = field(default_factory=lambda: [[] for _ in VARIANT_COLUMNS])
+    results: list[list[Any]] = field(default_factory=lambda: [[] for _ in RESULT_COLUMNS[1:]])
 
-    def add(self, images: list[Row], variants: list[Row], results: list[Row]) -> None:
+    @classmethod
+    def of(cls, images: Sequence[Row], variants: Sequence[Row], results: Sequence[Row]) -> PictureRows:
+        """Turns rows into columns; `results` has (query, answer, rank) for every picture."""
+        columns = zip(IMAGE_COLUMNS, zip(*images, strict=True), strict=True) if images else ()
+        made = cls(len(images), {name: list(values) for name, values in columns if any(values)})
+        if variants:
+            made.variants = [list(values) for values in zip(*variants, strict=True)]
+        if results:
+            made.results = [list(values) for values in zip(*results, strict=True)]
+        return made
+
+    def add(self, other: PictureRows) -> None:
         """Appends the rows of a further answer, whose places begin at 0."""
-        first = len(self.images)
-        self.images += images
-        self.variants += [(first + place, *rest) for place, *rest in variants] if first else variants
-        self.results += [(query, first + place, *rest) for query, place, *rest in results] if first else results
+        for name in other.images.keys() - self.images.keys():
+            self.images[name] = [EMPTY[name]] * self.count
+        for name, values in self.images.items():
+            values += other.images.get(name) or [EMPTY[name]] * other.count
+        places, *rest = other.variants
+        self.variants[0] += [self.count + place for place in places] if self.count else places
+        for mine, values in zip(self.variants[1:], rest, strict=True):
+            mine += values
+        for mine, values in zip(self.results, other.results, strict=True):
+            mine += values
+        self.count += other.count
+
+    def image(self, place: int) -> Row:
+        """A picture's row, whole."""
+        return tuple(self.images[name][place] if name in self.images else EMPTY[name] for name in IMAGE_COLUMNS)
 
 
 @dataclass
@@ -79,22 +107,38 @@ def save_pictures(db: Database, rows: PictureRows, now: str, reread: Reread | No
     """
     first = _next(db, "images")
     variant = _next(db, "image_variants")
-    fresh = db.executemany(_INSERT_IMAGE, [(number, *row) for number, row in enumerate(rows.images, first)]).rowcount
-    again = _met_again(db, rows.images, first) if fresh < len(rows.images) else {}
+    numbers = range(first, first + rows.count)
+    columns = [rows.images[name] for name in rows.images]
+    fresh = max(
+        0, db.executemany(_insert("images", ("id", *rows.images)), zip(numbers, *columns, strict=True)).rowcount
+    )
+    again = _met_again(db, rows.images["key"], first) if fresh < rows.count else {}
     if reread is not None:
-        _replace(db, rows.images, first, again, reread.pictures)
-        numbers = [again.get(number, number) for number in range(first, first + len(rows.images))]
-        reread.note(numbers, rows.variants, rows.results)
+        _replace(db, rows, first, again, reread.pictures)
+        reread.note([again.get(number, number) for number in numbers], rows.variants, rows.results)
     db.execute(_ADD_DOWNLOADS, (now, first))
-    db.executemany(_INSERT_VARIANT, [(at, *row[1:]) for row in rows.variants if (at := first + row[0]) not in again])
-    if again:
-        db.executemany(_MERGE_IMAGE, [rows.images[number - first] for number in again])
-        db.executemany(_ADD_DOWNLOAD, [(number, now) for number in again.values()])
-        db.executemany(
-            _MERGE_VARIANT, [(again[at], *row[1:]) for row in rows.variants if (at := first + row[0]) in again]
+    if not again:
+        _insert_many(
+            db, "image_variants", VARIANT_COLUMNS, [[first + at for at in rows.variants[0]], *rows.variants[1:]]
         )
-    results = [(query, again.get(first + at, first + at), *rest) for query, at, *rest in rows.results]
-    return Saved(max(fresh, 0), len(again), _next(db, "image_variants") - variant, _save_results(db, results))
+    else:
+        _save_variants(db, rows.variants, first, again)
+        db.executemany(_MERGE_IMAGE, [rows.image(number - first) for number in again])
+        db.executemany(_ADD_DOWNLOAD, [(number, now) for number in again.values()])
+    added = _save_results(db, rows.results, list(numbers), again)
+    return Saved(fresh, len(again), _next(db, "image_variants") - variant, added)
+
+
+def _save_variants(db: Database, columns: list[list[Any]], first: int, again: dict[int, int]) -> None:
+    """Writes the addresses of new pictures, then merges those of pictures met again with what they have."""
+    numbers = [first + at for at in columns[0]]
+    new = [number not in again for number in numbers]
+    _insert_many(
+        db, "image_variants", VARIANT_COLUMNS,
+        [list(compress(numbers, new)), *(list(compress(values, new)) for values in columns[1:])],
+    )  # fmt: skip
+    known = [again.get(number) for number in numbers]
+    db.executemany(_MERGE_VARIANT, compress(zip(known, *columns[1:], strict=True), known))
 
 
 def _next(db: Database, table: str) -> int:
@@ -102,36 +146,58 @@ def _next(db: Database, table: str) -> int:
     return int(db.value(f"SELECT ifnull(max(id), 0) + 1 FROM {table}"))
 
 
-def _met_again(db: Database, images: Sequence[Row], first: int) -> dict[int, int]:
+def _met_again(db: Database, keys: Sequence[str], first: int) -> dict[int, int]:
     """Of pictures that were to be numbered from `first` on those that had a number: {not given: had before}."""
     given = {row[0] for row in db.execute("SELECT id FROM images WHERE id >= ?", (first,))}
-    left = [number for number in range(first, first + len(images)) if number not in given]
-    known = known_images(db, [images[number - first][0] for number in left])
-    return {number: known[images[number - first][0]] for number in left}
+    left = [number for number in range(first, first + len(keys)) if number not in given]
+    known = known_images(db, [keys[number - first] for number in left])
+    return {number: known[keys[number - first]] for number in left}
 
 
-def _replace(db: Database, images: Sequence[Row], first: int, again: dict[int, int], replaced: set[int]) -> None:
+def _replace(db: Database, rows: PictureRows, first: int, again: dict[int, int], replaced: set[int]) -> None:
     """Lets the first meeting of a picture in this run take the place of what is known of it."""
-    replaced.update(set(range(first, first + len(images))) - again.keys())
+    replaced.update(number for number in range(first, first + rows.count) if number not in again)
     met: dict[int, Row] = {}
     for number, known in again.items():
         if known not in replaced:
-            met.setdefault(known, images[number - first])
+            met.setdefault(known, rows.image(number - first))
     db.executemany(_REPLACE_IMAGE, [(*row[1:-1], row[0], *row[1:-1]) for row in met.values()])
     replaced.update(met)
 
 
-def _save_results(db: Database, results: list[Row]) -> int:
+def _save_results(db: Database, columns: list[list[Any]], numbers: list[int], again: dict[int, int]) -> int:
     """Adds results; where a query shows a picture twice, the better rank stays. Gives the number of new ones."""
-    added = db.executemany(_INSERT_RESULT, results).rowcount
-    if added < len(results):
-        db.executemany(_BETTER_RANK, [(rank, response, query, image, rank) for query, image, response, rank in results])
-    return max(0, added)
+    if again:
+        numbers = [again.get(number, number) for number in numbers]
+    added = _insert_many(db, "results", RESULT_COLUMNS, [numbers, *columns])
+    if added < len(numbers):
+        met = set(again.values())
+        db.executemany(
+            _BETTER_RANK,
+            [
+                (rank, answer, query, number, rank)
+                for number, query, answer, rank in zip(numbers, *columns, strict=True) if number in met
+            ],
+        )  # fmt: skip
+    return added
 
 
-def _insert(table: str, columns: Sequence[str]) -> str:
-    marks = ", ".join("?" * len(columns))
-    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks}) ON CONFLICT DO NOTHING"
+def _insert_many(db: Database, table: str, names: Sequence[str], columns: list[list[Any]]) -> int:
+    """Inserts what is not there, many rows a statement; gives the number of new rows."""
+    count, width, added = len(columns[0]), len(names), 0
+    for start in range(0, count, _AT_ONCE):
+        rows = min(_AT_ONCE, count - start)
+        values: list[Any] = [None] * (rows * width)
+        for place, column in enumerate(columns):
+            values[place::width] = column[start : start + rows]
+        added += max(0, db.execute(_insert(table, names, rows), values).rowcount)
+    return added
+
+
+@lru_cache(maxsize=256)
+def _insert(table: str, columns: Sequence[str], rows: int = 1) -> str:
+    marks = f"({', '.join('?' * len(columns))})"
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES {', '.join([marks] * rows)} ON CONFLICT DO NOTHING"
 
 
 def _merge_image_sql() -> str:
@@ -177,11 +243,9 @@ def _replace_image_sql() -> str:
 
 
 _REPLACE_IMAGE = _replace_image_sql()
-_INSERT_IMAGE = _insert("images", ("id", *IMAGE_COLUMNS))
 _MERGE_IMAGE = _merge_image_sql()
-_INSERT_VARIANT = _insert("image_variants", VARIANT_COLUMNS)
 # Claims are filled in one by one; a newer expiry replaces an older one, since it came with a newer signature.
-_MERGE_VARIANT = _INSERT_VARIANT.replace(
+_MERGE_VARIANT = _insert("image_variants", VARIANT_COLUMNS).replace(
     "ON CONFLICT DO NOTHING",
     "ON CONFLICT (image_id, kind, url) DO UPDATE SET width = coalesce(width, excluded.width),"
     " height = coalesce(height, excluded.height), bytes = coalesce(bytes, excluded.bytes),"
@@ -192,5 +256,4 @@ _MERGE_VARIANT = _INSERT_VARIANT.replace(
 )
 _ADD_DOWNLOADS = "INSERT INTO downloads (image_id, updated_at) SELECT id, ? FROM images WHERE id >= ?"
 _ADD_DOWNLOAD = "INSERT INTO downloads (image_id, updated_at) VALUES (?, ?) ON CONFLICT DO NOTHING"
-_INSERT_RESULT = _insert("results", RESULT_COLUMNS)
 _BETTER_RANK = "UPDATE results SET rank = ?, response_id = ? WHERE query_id = ? AND image_id = ? AND rank > ?"

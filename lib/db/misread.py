@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from json import dumps
 from typing import Any
@@ -28,10 +28,11 @@ class Reread:
     addresses: array[int] = field(default_factory=lambda: array("q"))
     results: array[int] = field(default_factory=lambda: array("q"))
 
-    def note(self, numbers: Sequence[int], variants: Iterable[Sequence[Any]], results: Iterable[Sequence[Any]]) -> None:
-        """Remembers rows of `PictureRows`, whose pictures have these numbers (0 for one that has none yet)."""
-        self.addresses.extend(mark(numbers[row[0]], row[1], row[2]) for row in variants)
-        self.results.extend(mark(row[0], numbers[row[1]]) for row in results)
+    def note(self, numbers: Sequence[int], variants: Sequence[list[Any]], results: Sequence[list[Any]]) -> None:
+        """Remembers columns of `PictureRows`, whose pictures have these numbers (0 for one that has none yet)."""
+        places, kinds, urls = variants[:3]
+        self.addresses.extend(map(mark, map(numbers.__getitem__, places), kinds, urls))
+        self.results.extend(map(mark, results[0], numbers))
 
 
 @dataclass(frozen=True)

@@ -28,9 +28,19 @@ class Drift:
     results: int = 0
     empty_originals: int = 0
     repaired: bool = False
+    plain: dict[str, tuple[str, ...]] = field(default_factory=dict)  # the last keys of each part that were as expected
 
     def see(self, part: str, found: Mapping[str, Any], known: Set[str], expected: Set[str]) -> None:
-        """Notes the keys of one object that are new, and those that it should have and has not."""
+        """Notes the keys of one object that are new, and those that it should have and has not.
+
+        What is known and expected may depend on the part and on the object's keys only.
+        """
+        keys = tuple(found)
+        if self.plain.get(part) == keys:
+            return
+        if found.keys() <= known and expected <= found.keys():
+            self.plain[part] = keys
+            return
         if not found.keys() <= known:
             for key in found.keys() - known:
                 name = f"{part}.{key[:NAME_LENGTH]}"

@@ -30,7 +30,7 @@ def objects(value: Any) -> list[Mapping[str, Any]]:
 def text(value: Any) -> str:
     """Text without outer blanks and NULs; numbers as written; empty for anything else."""
     if isinstance(value, str):
-        value = value[:TEXT_LIMIT].strip()
+        value = value[:TEXT_LIMIT].strip() if len(value) > TEXT_LIMIT else value.strip()
         return value.replace("\x00", "") if "\x00" in value else value
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return ""
@@ -39,9 +39,11 @@ def text(value: Any) -> str:
 
 def plain(value: Any) -> str:
     """Text without markup, character references and runs of blanks."""
-    found = text(value)
+    found = value if type(value) is str and len(value) <= TEXT_LIMIT and "\x00" not in value else text(value)
     if "<" in found:
-        found = _TAG.sub(" ", found)
+        found = found.replace("<b>", " ").replace("</b>", " ")  # the only ones that engines send as a rule
+        if "<" in found:
+            found = _TAG.sub(" ", found)
     if "&" in found:
         found = unescape(found).replace("\x00", "")
     return " ".join(found.split())
@@ -82,7 +84,12 @@ def flag(value: Any) -> bool:
 
 def address(value: Any) -> str:
     """A URL as sent, scheme-less `//` completed to https; empty for what is no text or is absurdly long."""
-    found = value.strip() if type(value) is str and len(value) <= URL_LIMIT and "\x00" not in value else text(value)
-    if len(found) > URL_LIMIT:
+    if type(value) is str and len(value) <= URL_LIMIT and "\x00" not in value:
+        found = value.strip()
+    elif not value:
         return ""
+    else:
+        found = text(value)
+        if len(found) > URL_LIMIT:
+            return ""
     return "https:" + found if found.startswith("//") else found

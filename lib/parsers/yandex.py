@@ -32,6 +32,9 @@ MISSING_OBJECT: frozenset[str] = frozenset()
 ID_LENGTH = 200
 MOST_RESULTS = 5_000  # of one answer; recorded ones have at most a hundred
 MOST_VARIANTS = 200  # of one picture; recorded answers have fewer than thirty
+new = tuple.__new__
+NO_VARIANT = VariantRecord("", "")
+_LISTS = (("preview", "original", "preview"), ("dup", "dup", "dups"))  # kind, kind of its origin, name in the viewer
 _KIND_ORDER = {"original": 0, "preview": 1, "dup": 2, "thumb": 3}
 _STATE = re.compile(rb"""\sdata-state\s*=\s*(?:"([^"]*)"|'([^']*)')""")
 _REFERENCE = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
@@ -173,10 +176,11 @@ def read_entity(engine_id: str, rank: int, entity: Mapping[str, Any], drift: Dri
     viewer = mapping(entity.get("viewerData"))
     snippet = mapping(entity.get("snippet")) or mapping(viewer.get("snippet"))
     page_url = address(snippet.get("url"))
-    variants = _read_variants(entity, viewer, page_url)
-    _note_drift(drift, entity, snippet, viewer)
+    original = address(entity.get("origUrl"))
+    _note_drift(drift, entity, snippet, viewer, not original)
+    variants = _read_variants(entity, viewer, original, page_url)
     title, alt = plain(snippet.get("title")), plain(entity.get("alt"))
-    best = variants[0] if variants and variants[0].kind == "original" else None
+    best = variants[0] if variants and variants[0].kind == "original" else NO_VARIANT
     return ImageRecord(
         engine_id=engine_id,
         rank=rank,
@@ -184,57 +188,74 @@ def read_entity(engine_id: str, rank: int, entity: Mapping[str, Any], drift: Dri
         title=title or alt,
         snippet=plain(snippet.get("text")),
         domain=host_of(page_url) or text(snippet.get("domain")).lower(),
-        width=whole(entity.get("origWidth")) or (best.width if best else None),
-        height=whole(entity.get("origHeight")) or (best.height if best else None),
-        bytes=best.bytes if best else None,
+        width=whole(entity.get("origWidth")) or best.width,
+        height=whole(entity.get("origHeight")) or best.height,
+        bytes=best.bytes,
         is_gif=flag(entity.get("gifLabel")),
         is_censored=flag(entity.get("censored")),
         is_shop=flag(entity.get("ecomShield")),
         extra=_extra(entity, snippet, alt if alt != title and title else ""),
-        variants=tuple(variants),
+        variants=variants,
     )
 
 
 def _extra(entity: Mapping[str, Any], snippet: Mapping[str, Any], alt: str) -> dict[str, Any]:
-    found = {
-        "alt": alt,
-        "docid": text(entity.get("docid")) or text(entity.get("documentid")),
-        "rim_id": text(entity.get("rimId")),
-        "freshness": text(entity.get("freshnessCounter")),
-        "shop_score": whole(snippet.get("shopScore")),
-    }
-    return {name: value for name, value in found.items() if value}
+    found: dict[str, Any] = {"alt": alt} if alt else {}
+    if docid := text(entity.get("docid")) or text(entity.get("documentid")):
+        found["docid"] = docid
+    if rim_id := text(entity.get("rimId")):
+        found["rim_id"] = rim_id
+    if freshness := text(entity.get("freshnessCounter")):
+        found["freshness"] = freshness
+    if shop_score := whole(snippet.get("shopScore")):
+        found["shop_score"] = shop_score
+    return found
 
 
-def _note_drift(drift: Drift, entity: Mapping[str, Any], snippet: Mapping[str, Any], viewer: Mapping[str, Any]) -> None:
+def _note_drift(
+    drift: Drift, entity: Mapping[str, Any], snippet: Mapping[str, Any], viewer: Mapping[str, Any], no_original: bool
+) -> None:
     drift.results += 1
-    drift.empty_originals += not address(entity.get("origUrl"))
+    drift.empty_originals += no_original
     drift.see("entity", entity, ENTITY_KEYS, EXPECTED_IN_ENTITY)
     # An object that is not there at all is told by the entity; its keys are not counted once more.
     drift.see("snippet", snippet, SNIPPET_KEYS, EXPECTED_IN_SNIPPET if snippet else MISSING_OBJECT)
     drift.see("viewerData", viewer, VIEWER_KEYS, EXPECTED_IN_VIEWER if viewer else MISSING_OBJECT)
 
 
-def _read_variants(entity: Mapping[str, Any], viewer: Mapping[str, Any], referer: str) -> list[VariantRecord]:
+def _read_variants(
+    entity: Mapping[str, Any], viewer: Mapping[str, Any], original: str, referer: str
+) -> tuple[VariantRecord, ...]:
     """Every address of a picture once, under its best kind, originals first, with the sizes that any mention gave."""
     found: dict[str, list[Any]] = {}  # url -> kind, width, height, bytes
     width, height = entity.get("origWidth"), entity.get("origHeight")
-    _add(found, "original", entity.get("origUrl"), width, height)
-    _add(found, "original", viewer.get("img_href"), width, height)
-    for kind, origin_kind, name in (("preview", "original", "preview"), ("dup", "dup", "dups")):
-        for entry in objects(viewer.get(name))[:MOST_VARIANTS]:
+    _add(found, "original", original, width, height)
+    if (shown := viewer.get("img_href")) != entity.get("origUrl"):
+        _add(found, "original", shown, width, height)
+    in_order = True
+    for kind, origin_kind, name in _LISTS:
+        entries = viewer.get(name)
+        for entry in entries[:MOST_VARIANTS] if isinstance(entries, list) else ():
+            if not isinstance(entry, dict):
+                continue
             _add(found, kind, entry.get("url"), entry.get("w"), entry.get("h"), entry.get("fileSizeInBytes"))
-            origin = mapping(entry.get("origin"))
-            if origin and flag(entry.get("isMixedImage", True)):
+            origin = entry.get("origin")
+            if origin and isinstance(origin, dict) and flag(entry.get("isMixedImage", True)):
+                in_order = False
                 _add(found, origin_kind, origin.get("url"), origin.get("w"), origin.get("h"))
     thumb = mapping(viewer.get("thumb"))
-    size = mapping(thumb.get("size"))
-    thumb_width, thumb_height = thumb.get("w") or size.get("width"), thumb.get("h") or size.get("height")
-    _add(found, "thumb", thumb.get("url"), thumb_width, thumb_height)
-    _add(found, "thumb", entity.get("image"), entity.get("width"), entity.get("height"))
-    made = [VariantRecord(kind, url, w, h, size_, referer) for url, (kind, w, h, size_) in found.items()]
-    made.sort(key=_kind_order)
-    return made[:MOST_VARIANTS]
+    width, height, link = thumb.get("w"), thumb.get("h"), thumb.get("url")
+    if not width or not height:
+        size = mapping(thumb.get("size"))
+        width, height = width or size.get("width"), height or size.get("height")
+    _add(found, "thumb", link, width, height)
+    if (image := entity.get("image")) != link or not width or not height:
+        _add(found, "thumb", image, entity.get("width"), entity.get("height"))
+    # As `VariantRecord(...)`, without the detour over its keywords.
+    made = [new(VariantRecord, (claim[0], url, *claim[1:], referer, "")) for url, claim in found.items()]
+    if not in_order:
+        made.sort(key=_kind_order)
+    return tuple(made[:MOST_VARIANTS])
 
 
 def _kind_order(variant: VariantRecord) -> int:
@@ -242,13 +263,19 @@ def _kind_order(variant: VariantRecord) -> int:
 
 
 def _add(found: dict[str, list[Any]], kind: str, url: Any, width: Any, height: Any, size: Any = None) -> None:
-    link = address(url)
-    if not link:
-        return
-    known = found.get(link)
+    # Most mentions repeat an address that is known with all that is claimed of it.
+    known = found.get(url) if type(url) is str else None
     if known is None:
-        found[link] = [kind, whole(width), whole(height), whole(size)]
-        return
-    for place, claim in ((1, width), (2, height), (3, size)):
-        if known[place] is None:
-            known[place] = whole(claim)
+        link = address(url)
+        if not link:
+            return
+        known = found.get(link)
+        if known is None:
+            found[link] = [kind, whole(width), whole(height), whole(size)]
+            return
+    if known[1] is None:
+        known[1] = whole(width)
+    if known[2] is None:
+        known[2] = whole(height)
+    if known[3] is None and size is not None:
+        known[3] = whole(size)
