@@ -31,6 +31,7 @@ def bulk_mode(db: Database, *, foreign_keys: bool = True) -> Iterator[Checkpoint
         return
     db.execute(f"PRAGMA foreign_keys = {'ON' if foreign_keys else 'OFF'}")
     db.execute(f"PRAGMA wal_autocheckpoint = {NO_CHECKPOINT}")
+    db.execute("PRAGMA secure_delete = OFF")  # some builds overwrite with zeros what they free
     db.execute("PRAGMA journal_size_limit = 0")  # a log that begins anew is short again
     checkpointer = Checkpointer(db.path)
     try:

@@ -11,6 +11,7 @@ from lib.db.connection import Database
 from lib.db.tombstones import buried_images
 from lib.times import utc_now
 
+CHECKPOINT_LOG = 32 * 2**20  # bytes
 BLOCK = 500  # rows of one statement: below SQLite's oldest limit of 999 parameters
 PENDING, REFRESH, UPGRADE = "", "refresh", "upgrade"  # why a row is asked: it never was, or what is wished of it
 
@@ -80,7 +81,8 @@ def prepare(db: Database) -> None:
     A checkpoint waits for the disk, and ext4 then writes out every picture that was just kept as well.
     """
     db.connection.create_function("shard_of", 2, shard_of, deterministic=True)
-    db.execute("PRAGMA wal_autocheckpoint=8000")  # pages of 4 KiB: a log of 32 MB, which the last to leave takes in
+    pages = CHECKPOINT_LOG // int(db.value("PRAGMA page_size"))
+    db.execute(f"PRAGMA wal_autocheckpoint={pages}")  # the last to leave takes the rest in
 
 
 def claim(

@@ -63,8 +63,9 @@ class PictureRows:
 
     def add(self, other: PictureRows) -> None:
         """Appends the rows of a further answer, whose places begin at 0."""
-        for name in other.images.keys() - self.images.keys():
-            self.images[name] = [EMPTY[name]] * self.count
+        for name in other.images:
+            if name not in self.images:
+                self.images[name] = [EMPTY[name]] * self.count
         for name, values in self.images.items():
             values += other.images.get(name) or [EMPTY[name]] * other.count
         places, *rest = other.variants
@@ -137,8 +138,11 @@ def _save_variants(db: Database, columns: list[list[Any]], first: int, again: di
         db, "image_variants", VARIANT_COLUMNS,
         [list(compress(numbers, new)), *(list(compress(values, new)) for values in columns[1:])],
     )  # fmt: skip
-    known = [again.get(number) for number in numbers]
-    db.executemany(_MERGE_VARIANT, compress(zip(known, *columns[1:], strict=True), known))
+    known = [again.get(number, 0) for number in numbers]
+    _insert_many(
+        db, "image_variants", VARIANT_COLUMNS,
+        [list(compress(values, known)) for values in (known, *columns[1:])], _MERGE_VARIANT,
+    )  # fmt: skip
 
 
 def _next(db: Database, table: str) -> int:
@@ -182,22 +186,24 @@ def _save_results(db: Database, columns: list[list[Any]], numbers: list[int], ag
     return added
 
 
-def _insert_many(db: Database, table: str, names: Sequence[str], columns: list[list[Any]]) -> int:
-    """Inserts what is not there, many rows a statement; gives the number of new rows."""
+def _insert_many(
+    db: Database, table: str, names: Sequence[str], columns: list[list[Any]], conflict: str = "DO NOTHING"
+) -> int:
+    """Inserts what is not there, many rows a statement; gives the number of rows that are new or changed."""
     count, width, added = len(columns[0]), len(names), 0
     for start in range(0, count, _AT_ONCE):
         rows = min(_AT_ONCE, count - start)
         values: list[Any] = [None] * (rows * width)
         for place, column in enumerate(columns):
             values[place::width] = column[start : start + rows]
-        added += max(0, db.execute(_insert(table, names, rows), values).rowcount)
+        added += max(0, db.execute(_insert(table, names, rows, conflict), values).rowcount)
     return added
 
 
 @lru_cache(maxsize=256)
-def _insert(table: str, columns: Sequence[str], rows: int = 1) -> str:
+def _insert(table: str, columns: Sequence[str], rows: int = 1, conflict: str = "DO NOTHING") -> str:
     marks = f"({', '.join('?' * len(columns))})"
-    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES {', '.join([marks] * rows)} ON CONFLICT DO NOTHING"
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES {', '.join([marks] * rows)} ON CONFLICT {conflict}"
 
 
 def _merge_image_sql() -> str:
@@ -229,9 +235,7 @@ def _merge_image_sql() -> str:
     sets["extra"] = "json_patch(excluded.extra, images.extra)"
     gains.append("(excluded.extra <> images.extra AND json_patch(excluded.extra, images.extra) <> json(images.extra))")
     changes = ", ".join(f"{column} = {value}" for column, value in sets.items())
-    return _insert("images", IMAGE_COLUMNS).replace(
-        "ON CONFLICT DO NOTHING", f"ON CONFLICT (key) DO UPDATE SET {changes} WHERE {' OR '.join(gains)}"
-    )
+    return _insert("images", IMAGE_COLUMNS, 1, f"(key) DO UPDATE SET {changes} WHERE {' OR '.join(gains)}")
 
 
 def _replace_image_sql() -> str:
@@ -245,14 +249,13 @@ def _replace_image_sql() -> str:
 _REPLACE_IMAGE = _replace_image_sql()
 _MERGE_IMAGE = _merge_image_sql()
 # Claims are filled in one by one; a newer expiry replaces an older one, since it came with a newer signature.
-_MERGE_VARIANT = _insert("image_variants", VARIANT_COLUMNS).replace(
-    "ON CONFLICT DO NOTHING",
-    "ON CONFLICT (image_id, kind, url) DO UPDATE SET width = coalesce(width, excluded.width),"
+_MERGE_VARIANT = (
+    "(image_id, kind, url) DO UPDATE SET width = coalesce(width, excluded.width),"
     " height = coalesce(height, excluded.height), bytes = coalesce(bytes, excluded.bytes),"
     " referer = iif(referer = '', excluded.referer, referer), expires_at = max(expires_at, excluded.expires_at)"
     " WHERE (width IS NULL AND excluded.width IS NOT NULL) OR (height IS NULL AND excluded.height IS NOT NULL)"
     " OR (bytes IS NULL AND excluded.bytes IS NOT NULL) OR (referer = '' AND excluded.referer <> '')"
-    " OR expires_at < excluded.expires_at",
+    " OR expires_at < excluded.expires_at"
 )
 _ADD_DOWNLOADS = "INSERT INTO downloads (image_id, updated_at) SELECT id, ? FROM images WHERE id >= ?"
 _ADD_DOWNLOAD = "INSERT INTO downloads (image_id, updated_at) VALUES (?, ?) ON CONFLICT DO NOTHING"
