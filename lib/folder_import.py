@@ -22,8 +22,9 @@ from lib.db.images import Saved, save_pictures
 from lib.db.ingest import Answer, ensure_query
 from lib.decode import DecodeError, Header, read_header
 from lib.downloading.names import file_name, shelf
-from lib.ingest import Totals, picture_rows
+from lib.ingest import Totals
 from lib.media import sniff
+from lib.picture_rows import picture_rows
 from lib.pictures import PictureFile, folder_pictures
 from lib.plain_files import Unread
 from lib.progress import BarFactory, no_bar

@@ -21,14 +21,14 @@ import orjson
 
 from lib.db import Database
 from lib.db.bulk import bulk_mode
-from lib.db.images import PictureRows, Row, Saved, known_images, save_pictures
+from lib.db.images import PictureRows, Saved, known_images, save_pictures
 from lib.db.ingest import FINAL_OUTCOMES, READABLE_OUTCOMES, Answer, Verdict, answers_there, save_verdicts
 from lib.db.misread import Reread
-from lib.domains import registrable_domain
 from lib.parsers import parser_for
 from lib.parsers.raw_json import LARGEST_BODY
+from lib.picture_rows import picture_rows
 from lib.progress import BarFactory, no_bar
-from lib.records import ImageRecord, ParsedPage, ParseError
+from lib.records import ParseError
 from lib.stream import stream
 from lib.times import utc_now
 from lib.workspace import Workspace
@@ -150,29 +150,6 @@ def _read_body(job: Job) -> bytes:
     if job.answer.sha256 and hashlib.sha256(body).hexdigest() != job.answer.sha256:
         raise ParseError("changed_file")
     return body
-
-
-def picture_rows(answer: Answer, page: ParsedPage, now: str) -> PictureRows:
-    """The rows of an answer, in the order of the columns of `lib.db.images`."""
-    first_rank = answer.page * page.page_size
-    query_id, answer_id = answer.query_id, answer.id or None
-    variants = [(place, *variant) for place, record in enumerate(page.images) for variant in record.variants]
-    return PictureRows.of(
-        [_image_row(answer.engine, record, now) for record in page.images],
-        variants,
-        [(query_id, answer_id, first_rank + record.rank) for record in page.images],
-    )
-
-
-def _image_row(engine: str, record: ImageRecord, now: str) -> Row:
-    return (
-        f"{engine}:{record.engine_id}", engine, record.page_url, record.title, record.snippet,
-        record.domain, registrable_domain(record.domain),
-        record.width, record.height, record.bytes, record.format, record.published_at,
-        int(record.is_gif), int(record.is_censored), int(record.is_shop),
-        record.creator, record.creator_url, record.license, record.license_url, record.attribution,
-        orjson.dumps(record.extra).decode(), now,
-    )  # fmt: skip
 
 
 def ingest(

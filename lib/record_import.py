@@ -10,7 +10,8 @@ from lib.db.bulk import bulk_mode
 from lib.db.images import PictureRows, Saved, save_pictures
 from lib.db.ingest import Answer, ensure_query
 from lib.imports import Source
-from lib.ingest import Totals, picture_rows, preview_rows
+from lib.ingest import Totals, preview_rows
+from lib.picture_rows import picture_rows
 from lib.progress import BarFactory, no_bar
 from lib.records import ImageRecord, ParsedPage
 from lib.times import utc_now
