@@ -46,6 +46,7 @@ SUFFIXES = frozenset(
         ".jxl",
     ]
 )
+BLOCK = 1000  # files that are looked up at once
 SKIPPED_FOLDERS = frozenset({"$RECYCLE.BIN", "System Volume Information", "lost+found", "@eaDir", "#recycle"})
 
 
@@ -88,27 +89,31 @@ def folder_pictures(
     are written to that cache (a dry run passes False). A file that cannot be read is handed to `unreadable`.
     Raises UsageError for a folder that does not exist.
     """
-    found: list[tuple[Path, Path]] = []
+    # Text and shared folders: a million `Path`s would take more memory than all the rest.
+    names, roots = list[str](), list[Path]()
     for path, root in islice(find_files(folders, unreadable), limit):
         if _is_utf8(path):
-            found.append((path, root))
+            names.append(str(path))
+            roots.append(root)
         else:  # the database, JSON and pages hold text; such a file is told of and left alone
             unreadable(path, OSError(errno.EILSEQ, "the name is no UTF-8", str(path)))
-    known = known_contents(db, [str(path.absolute()) for path, _ in found])
-    fresh: list[KnownContent] = []
-    with bar(len(found), "Reading", "file") as progress:
-        for path, root in found:
-            progress.update()
-            try:
-                picture, content = _picture(path, root, known.get(str(path.absolute())))
-            except OSError as error:
-                unreadable(path, error)
-                continue
-            if content:
-                fresh.append(content)
-            yield picture
-    if remember:
-        remember_contents(db, fresh)
+    with bar(len(names), "Reading", "file") as progress:
+        for start in range(0, len(names), BLOCK):
+            block = [(Path(names[at]), roots[at]) for at in range(start, min(start + BLOCK, len(names)))]
+            known = known_contents(db, [str(path.absolute()) for path, _ in block])
+            fresh: list[KnownContent] = []
+            for path, root in block:
+                progress.update()
+                try:
+                    picture, content = _picture(path, root, known.get(str(path.absolute())))
+                except OSError as error:
+                    unreadable(path, error)
+                    continue
+                if content:
+                    fresh.append(content)
+                yield picture
+            if remember and fresh:
+                remember_contents(db, fresh)
 
 
 def find_files(
@@ -118,6 +123,8 @@ def find_files(
 
     A folder below that may not be read is handed to `unreadable`. Raises UsageError where a named folder may not.
     """
+    folders = list(folders)
+    overlap = _overlap(folders)
     seen: set[str] = set()
     real: dict[str, str] = {}  # folder -> without links; the files themselves are no links
     for folder in folders:
@@ -132,12 +139,21 @@ def find_files(
             # A file reached twice (nested folders on the command line) is one file, not a repeat of itself. Hard
             # links are two names of one content, and step 6 must see both.
             parent, name = os.path.split(path)
+            if not overlap:
+                yield path, folder
+                continue
             if parent not in real:
                 real[parent] = os.path.realpath(parent)
             identity = os.path.join(real[parent], name)
             if identity not in seen:
                 seen.add(identity)
                 yield path, folder
+
+
+def _overlap(folders: Sequence[Path]) -> bool:
+    """Whether one folder is another, or lies in another, by whatever name."""
+    real = [Path(os.path.realpath(folder)) for folder in folders]
+    return len(set(real)) < len(real) or any(one in other.parents for one in real for other in real)
 
 
 def _walk(folder: Path, unreadable: Callable[[Path, OSError], None]) -> Iterator[Path]:

@@ -73,4 +73,8 @@ def _span(edges: Sequence[float], part: int) -> str:
 def _rule(edges: Sequence[float], part: int) -> str:
     if part == len(edges):
         return f"{edges[-1]:g} megapixels and more" if edges else "all sizes"
-    return f"from {edges[part - 1]:g} to {edges[part]:g} megapixels" if part else f"less than {edges[0]:g} megapixels"
+    return (
+        f"from {edges[part - 1]:g} to {edges[part]:g} megapixels"
+        if part
+        else f"less than {edges[0]:g} megapixel{'' if edges[0] == 1 else 's'}"
+    )
