@@ -33,9 +33,19 @@ _KEYS = {
     "page": ("page_url", "webpage_url", "post_url", "permalink", "source_url", "fromURL", "source", "referer"),
     "title": ("title", "caption", "alt", "fromPageTitle", "name"),
     "snippet": ("description", "content", "text", "snippet"),
-    "creator": ("creator", "artist", "author", "user", "uploader", "photographer", "username"),
+    "creator": (
+        "creator",
+        "artist",
+        "author",
+        "photographer",
+        "tag_string_artist",
+        "owner",
+        "user",
+        "uploader",
+        "username",
+    ),
     "creator_url": ("creator_url", "author_url", "user_url"),
-    "license": ("license", "licence"),
+    "license": ("license_name", "license", "licence"),
     "license_url": ("license_url", "licence_url"),
     "attribution": ("attribution", "credit"),
     "published_at": ("date", "published_at", "created_at", "upload_date"),
@@ -43,7 +53,7 @@ _KEYS = {
     "query": ("query", "keyword", "search_tags", "search_term"),
     "source": ("category", "engine", "site"),
 }
-_NAMES_OF_PEOPLE = ("name", "nick", "username", "title", "id")
+_NAMES_OF_PEOPLE = ("realname", "name", "nick", "username", "title", "id")
 
 
 class Sidecars:
@@ -104,7 +114,11 @@ def sidecar_record(engine_id: str, rank: int, facts: Mapping[str, Any], name: st
     """A picture's record from its sidecar; `name` is its title where the sidecar knows none."""
     found = {key: _first(facts, names) for key, names in _KEYS.items()}
     url, page = _link(found["url"]), _link(found["page"])
-    width, height = whole(facts.get("width")), whole(facts.get("height"))
+    if not url and text(facts.get("content_type")).startswith("image/"):
+        url, page = page, ""  # the type of what was fetched: its `source` is the picture's own address
+    license_name = plain(found["license"])
+    # Of what stands at the address: a tool that resizes tells both.
+    width, height = (whole(facts.get(f"original_{side}") or facts.get(side)) for side in ("width", "height"))
     return ImageRecord(
         engine_id=engine_id,
         rank=rank,
@@ -117,7 +131,7 @@ def sidecar_record(engine_id: str, rank: int, facts: Mapping[str, Any], name: st
         published_at=text(found["published_at"]),
         creator=plain(_person(found["creator"])),
         creator_url=_link(found["creator_url"]),
-        license=plain(found["license"]),
+        license="" if license_name.isdecimal() else license_name,  # a number tells a licence to its service only
         license_url=_link(found["license_url"]),
         attribution=plain(found["attribution"]),
         extra=_extra(found),

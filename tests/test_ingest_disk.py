@@ -99,6 +99,44 @@ def test_what_a_sidecar_says(facts: dict, expected: tuple) -> None:
     assert (record.title, record.creator, tuple(v.url for v in record.variants)) == expected
 
 
+TOOLS = {
+    "gallery-dl, Flickr": (
+        {"category": "flickr", "license": "4", "license_name": "Attribution License", "id": 5, "title": "Bridge",
+         "owner": {"nsid": "1@N01", "username": "ann", "realname": "Ann B."}, "url": "https://live.example/5_o.jpg",
+         "tags": ["stone"], "date": "2020-05-01 10:00:00", "width": 640, "height": 480},
+        ("https://live.example/5_o.jpg", "", "Ann B.", "Attribution License"),
+    ),
+    "gallery-dl, Flickr without names": (
+        {"category": "flickr", "license": "0", "owner": "1@N01", "url": "https://live.example/6_o.jpg"},
+        ("https://live.example/6_o.jpg", "", "1@N01", ""),
+    ),
+    "gallery-dl, a booru": (
+        {"category": "danbooru", "file_url": "https://cdn.example/f.png", "source": "https://art.example/works/7",
+         "tag_string": "sky sea", "tag_string_artist": "bo", "rating": "g"},
+        ("https://cdn.example/f.png", "https://art.example/works/7", "bo", ""),
+    ),
+    "SceneImg": (
+        {"source": "https://img.example/a.jpg?x=1", "sha1": "0", "content_type": "image/jpeg", "status": 200,
+         "final_url": "https://cdn.example/a.jpg", "width": 800, "height": 600, "format": "JPEG"},
+        ("https://img.example/a.jpg?x=1", "", "", ""),
+    ),
+    "img2dataset": (
+        {"key": "000000001", "status": "success", "url": "https://img.example/b.jpg", "caption": "A b", "width": 256,
+         "height": 256, "original_width": 900, "original_height": 700, "sha256": "0", "exif": "{}"},
+        ("https://img.example/b.jpg", "", "", ""),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("facts", "expected"), TOOLS.values(), ids=TOOLS)
+def test_what_each_tool_calls_things(facts: dict, expected: tuple) -> None:
+    record = sidecar_record("x", 0, facts)
+    url = record.variants[0].url if record.variants else ""
+    assert (url, record.page_url, record.creator, record.license) == expected
+    if "original_width" in facts:
+        assert (record.variants[0].width, record.variants[0].height) == (900, 700)
+
+
 @pytest.fixture
 def checked(tmp_path: Path, photos: Path) -> Path:
     """A workspace with every problem that a check can find."""
