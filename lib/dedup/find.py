@@ -20,6 +20,7 @@ from lib.dedup.neighbours import cells_with_views, plain_cells
 from lib.dedup.pairs import HashCells, content_cell, crowded, flat_cell, name_cell
 from lib.dedup.semantic import Likeness
 from lib.dedup.sizes import RealSizes
+from lib.hashing.align import correlate
 from lib.hashing.buffers import Buffers
 from lib.pictures import PictureFile
 from lib.progress import BarFactory, no_bar
@@ -206,10 +207,20 @@ class Search:
             at: dict[str, int] = {}
             for n in sorted(near, key=self.best_keys.__getitem__):
                 at.setdefault(self.files[n].sha256, n)
-            copies = [(copy, self.facts[n].pixels) for copy, n in at.items()]
+            # Of each size by turns what looks most like it (whatever its tone) and what is encoded best.
+            alike = {c: rank for rank, c in enumerate(sorted(at, key=lambda c: -self._alike(content, c)))}
+            best = {c: rank for rank, c in enumerate(at)}
+            at = dict(sorted(at.items(), key=lambda i: (-self.facts[i[1]].pixels, min(alike[i[0]], best[i[0]]))))
+            copies = [(copy, self.facts[at[copy]].pixels) for copy in at]
             found = self.real_sizes.pixels(content, own, copies, lambda copy: self._real_pixels(at[copy]))
             self.real_pixels[content] = found
         return self.real_pixels[content]
+
+    def _alike(self, one: str, other: str) -> float:
+        packed = self.prints.packed(one), self.prints.packed(other)
+        if packed[0] is None or packed[1] is None:
+            return -1.0
+        return correlate(*(Buffers.from_bytes(data).greys[0] for data in packed if data is not None))
 
     def items(self, busy: Sequence[int], judge: Judge) -> Items:
         edited = "edited" in self.policy.removed

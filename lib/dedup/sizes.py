@@ -12,7 +12,7 @@ from lib.hashing import buffers, enlarged
 from lib.hashing.enlarged import LEAST_STEP, Middle, is_enlarged, read_middle
 
 ALGORITHM = f"enlarged {enlarged.VERSION} {buffers.VERSION}"
-PER_SIZE = 2  # copies of one size that a larger one is compared with, the best first
+PER_SIZE = 4  # copies of one size that a larger one is compared with
 MOST = 8  # copies that one picture is compared with
 HELD = 64  # middles in memory, 64 KB each
 
@@ -29,9 +29,9 @@ class RealSizes:
     def pixels(self, content: str, pixels: int, copies: Iterable[tuple[str, int]], real: Callable[[str], int]) -> int:
         """Pixels of a content, or of the copy that it was made from.
 
-        `copies` are (content, pixels) of what may be the same picture, the best first. `real` gives the same of a copy:
-        an enlargement of an enlargement counts for what the first was made from. Only smaller copies matter, so the
-        answer depends on which files there are and on nothing else.
+        `copies` are (content, pixels) of what may be the same picture, likeliest first. `real` gives the same of one of
+        these: an enlargement of an enlargement counts for what the first was made from. Only smaller copies matter, so
+        the answer depends on which files there are and on nothing else.
         """
         tried: dict[int, int] = {}
         for copy, size in copies:
