@@ -6,6 +6,7 @@ import asyncio
 import re
 import time
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 import aiohttp
@@ -121,6 +122,11 @@ async def _follow(
     raise Stop("too_many_redirects", f"more than {MOST_REDIRECTS}")
 
 
+@lru_cache(maxsize=8)
+def _timeout(seconds: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=None, sock_connect=seconds, sock_read=seconds)
+
+
 async def _get(
     session: aiohttp.ClientSession,
     url: URL,
@@ -131,7 +137,7 @@ async def _get(
     answer: Answer,
 ) -> URL | None:
     """One request; gives where it redirects to, or None when the body is in the sink."""
-    timeout = aiohttp.ClientTimeout(total=None, sock_connect=limits.timeout, sock_read=limits.timeout)
+    timeout = _timeout(limits.timeout)
     async with session.get(url, headers=ask.headers(), timeout=timeout, allow_redirects=False) as response:
         _note(answer, response)
         if response.status in REDIRECTS and (target := response.headers.get("Location")):

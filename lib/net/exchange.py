@@ -27,6 +27,8 @@ class Ask:
     last: bool = False
 
     def headers(self) -> dict[str, str] | None:
+        if self is PLAIN:
+            return None
         wanted = {
             "Referer": self.referer,
             "If-None-Match": self.etag,

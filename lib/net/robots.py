@@ -33,6 +33,8 @@ class Robots:
 
     def allows(self, path: str) -> bool:
         """Whether a path with its query may be asked; `Allow` wins over a `Disallow` of the same length."""
+        if not self.rules:
+            return True
         path = _normal(path)
         best = max(((rule.length, rule.allows) for rule in self.rules if rule.pattern.match(path)), default=(0, True))
         return best[1]
