@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from support import as_rows, dump, load_step, snapshot
+from support import ROOT, as_rows, dump, load_step, snapshot
 from yandex_answers import entity, make_workspace, put_answer, xhr
 
 from lib.db import open_database
@@ -98,6 +101,38 @@ def test_a_second_time_changes_nothing(root: Path) -> None:
     before = dump(root / "gleaner.db")
     run(root, "--reparse")
     assert dump(root / "gleaner.db") == before
+
+
+KILLED = """
+import os, sys
+sys.path.insert(0, {tests!r})
+import lib.misread
+from support import load_step
+lib.misread.BLOCK = 1
+applied, apply_plan = [], lib.misread.apply_plan
+def dying(*arguments):
+    if len(applied) == {blocks}:
+        os._exit(9)
+    applied.append(apply_plan(*arguments))
+    if {inside}:
+        os._exit(9)
+lib.misread.apply_plan = dying
+load_step("ingest").main(["--reparse", "--workspace", {root!r}, "-q"])
+"""
+
+
+@pytest.mark.parametrize(("blocks", "inside"), [(0, False), (0, True), (1, False), (2, False)])
+def test_killed_on_the_way_it_ends_the_same(root: Path, tmp_path: Path, blocks: int, inside: bool) -> None:
+    code = KILLED.format(tests=str(ROOT / "tests"), root=str(root), blocks=blocks, inside=inside)
+    before = as_rows(root / "gleaner.db", "SELECT count(*) FROM image_variants")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, check=False).returncode == 9
+    assert as_rows(root / "gleaner.db", "PRAGMA integrity_check") == [("ok",)]
+    assert as_rows(root / "gleaner.db", "PRAGMA foreign_key_check") == []
+    if blocks == 0:
+        assert as_rows(root / "gleaner.db", "SELECT count(*) FROM image_variants") == before
+    run(root, "--reparse")
+    assert dump(root / "gleaner.db", without=CONTENT) == fresh(root, tmp_path / "fresh")
 
 
 def test_downloads_and_the_addresses_that_won_stay(root: Path) -> None:
