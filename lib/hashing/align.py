@@ -41,11 +41,11 @@ def refine(grey: np.ndarray, target: np.ndarray, box: Box) -> tuple[Box, float]:
     values = grey.astype(np.float32)
     slopes = np.gradient(values)
     goal = _normal(target.astype(np.float32))
-    best, best_box = correlate(sample(values, box), target), box
     edges = np.array(box, np.float64)
+    across, down = _weights(edges[0], edges[2]), _weights(edges[1], edges[3])
+    seen = down @ values @ across.T
+    best, best_box = correlate(seen, target), box
     for _ in range(ROUNDS):
-        across, down = _weights(edges[0], edges[2]), _weights(edges[1], edges[3])
-        seen = down @ values @ across.T
         spread = float(seen.std())
         if spread < 1e-3:
             break
@@ -53,9 +53,10 @@ def refine(grey: np.ndarray, target: np.ndarray, box: Box) -> tuple[Box, float]:
         edges = edges + change
         if not _sensible(edges):
             break
-        found = tuple(float(edge) for edge in edges)
-        if (value := correlate(sample(values, found), target)) > best:  # type: ignore[arg-type]
-            best, best_box = value, found  # type: ignore[assignment]
+        across, down = _weights(edges[0], edges[2]), _weights(edges[1], edges[3])
+        seen = down @ values @ across.T
+        if (value := correlate(seen, target)) > best:
+            best, best_box = value, tuple(float(edge) for edge in edges)  # type: ignore[assignment]
         if np.abs(change).max() < SETTLED:
             break
     return best_box, best

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,28 @@ class Middle:
     height: int
     save: Mapping[str, Any]
 
+    @property
+    def side(self) -> int:
+        """Of the square that is looked at, pixels; a multiple of 8."""
+        return min(CROP, *self.grey.shape) // 8 * 8
+
+    @property
+    def corner(self) -> tuple[int, int]:
+        """Where that square begins in `grey`: left, top."""
+        height, width = self.grey.shape
+        return (width - self.side) // 2, (height - self.side) // 2
+
+    @property
+    def seen(self) -> np.ndarray:
+        """The square, float32."""
+        left, top = self.corner
+        return self.grey[top : top + self.side, left : left + self.side].astype(np.float32)
+
+    @cached_property
+    def spectrum(self) -> np.ndarray:
+        """Of the square: complex64 of shape (side, side / 2 + 1). One picture is compared with several smaller ones."""
+        return _spectrum(self.seen)
+
 
 def read_middle(path: Path | str) -> Middle:
     """The middle of a picture file. Decodes the whole picture. Raises lib.decode.DecodeError."""
@@ -85,18 +107,14 @@ def _way_to_save(image: Image.Image) -> Mapping[str, Any]:
 def is_enlarged(small: Middle, large: Middle) -> bool:
     """Whether `large` holds nothing that `small` does not hold, enlarged."""
     ratio = float(np.sqrt(large.width * large.height / max(1, small.width * small.height)))
-    side = min(CROP, large.grey.shape[0], large.grey.shape[1]) // 8 * 8
-    if ratio < LEAST_STEP or side < _LEAST:
+    if ratio < LEAST_STEP or large.side < _LEAST:
         return False
-    top, left = ((length - side) // 2 for length in large.grey.shape)
-    seen = large.grey[top : top + side, left : left + side].astype(np.float32)
-    place = (large.left + left, large.top + top)
-    spectrum, bands = _spectrum(seen), _bands(side, 0.5 / ratio)
+    seen, bands = large.seen, _bands(large.side, 0.5 / ratio)
     for kernel in _KERNELS:
-        shown = _enlarged(small, large, place, side, kernel)
+        shown = _enlarged(small, large, kernel)
         if shown is None:
             return False
-        rest, noise, strength = _unexplained(spectrum, _toned(shown, seen), bands, large.save)
+        rest, noise, strength = _unexplained(large.spectrum, _toned(shown, seen), bands, large.save)
         fits = LEAST_LEFT <= rest - noise <= UNEXPLAINED and noise <= MOST_NOISE
         if fits and WEAKEST <= strength <= STRONGEST:
             return True
@@ -106,29 +124,32 @@ def is_enlarged(small: Middle, large: Middle) -> bool:
 
 
 def _unexplained(
-    spectrum: np.ndarray, shown: np.ndarray, bands: np.ndarray, save: Mapping[str, Any]
+    spectrum: np.ndarray, shown: np.ndarray, bands: tuple[np.ndarray, np.ndarray], save: Mapping[str, Any]
 ) -> tuple[float, float, float]:
     """(what `shown` leaves unexplained, the encoder's noise, strength of the upper frequencies both can hold).
 
     The first two are shares of what `shown` holds in its upper frequencies, the third of what is left of that once it
-    is encoded. `bands` is bool of shape (2, h, w): all frequencies that count, and the upper ones.
+    is encoded. `bands` are the places in a flattened spectrum of all frequencies that count, and of the upper ones.
     """
     every, near = bands
     own = _spectrum(shown)
+    held = max(_energy(own.take(near)), 1e-6)
+    own_every = own.take(every)
+    rest = _energy(spectrum.take(every) - own_every) / held
+    if rest > MOST_NOISE + _HOPELESS:
+        return rest, 0.0, 0.0  # no noise that is allowed for explains so much: encoding it would be wasted
     coded = _spectrum(_encoded(shown, save)) if save else own
-    held = max(_energy(own[near]), 1e-6)
-    strength = _energy(spectrum[near]) / max(_energy(coded[near]), 1e-6)
-    return _energy(spectrum[every] - own[every]) / held, _energy(coded[every] - own[every]) / held, strength
+    strength = _energy(spectrum.take(near)) / max(_energy(coded.take(near)), 1e-6)
+    return rest, _energy(coded.take(every) - own_every) / held, strength
 
 
 def _energy(values: np.ndarray) -> float:
     return float(np.vdot(values, values).real)
 
 
-def _enlarged(
-    small: Middle, large: Middle, place: tuple[int, int], side: int, kernel: Image.Resampling
-) -> np.ndarray | None:
-    """What `small` shows of a square of `large`, float32 of shape (side, side); None where that lies outside of it."""
+def _enlarged(small: Middle, large: Middle, kernel: Image.Resampling) -> np.ndarray | None:
+    """What `small` shows of the square of `large`, float32 and of its shape; None where that lies outside of it."""
+    side, place = large.side, (large.left + large.corner[0], large.top + large.corner[1])
     across, down = small.width / large.width, small.height / large.height
     box = (
         place[0] * across - small.left,
@@ -161,12 +182,18 @@ def _encoded(grey: np.ndarray, save: Mapping[str, Any]) -> np.ndarray:
 
 
 def _spectrum(grey: np.ndarray) -> np.ndarray:
-    window = np.hanning(len(grey)).astype(np.float32)
-    return np.asarray(np.fft.rfft2((grey - grey.mean()) * window[:, None] * window[None, :]))
+    return np.asarray(np.fft.rfft2((grey - grey.mean()) * _window(len(grey))))
+
+
+@lru_cache(maxsize=4)
+def _window(side: int) -> np.ndarray:
+    window = np.hanning(side).astype(np.float32)
+    return window[:, None] * window[None, :]
 
 
 @lru_cache(maxsize=16)
-def _bands(side: int, highest: float) -> np.ndarray:
+def _bands(side: int, highest: float) -> tuple[np.ndarray, np.ndarray]:
     down, across = np.abs(np.fft.fftfreq(side))[:, None], np.fft.rfftfreq(side)[None, :]
     radius = np.maximum(down, across)
-    return np.stack([radius >= _LOW * highest, (radius >= _NEAR * highest) & (radius < _TOP * highest)])
+    near = (radius >= _NEAR * highest) & (radius < _TOP * highest)
+    return np.flatnonzero(radius >= _LOW * highest), np.flatnonzero(near)
