@@ -93,6 +93,7 @@ class Sorting:
     def apply(self) -> None:
         """Records the labels, carries out the plan and brings every `metadata.jsonl` up to date."""
         store.save_labels(self.db, self.run_id, self.criterion.name, self._label_rows())
+        store.drop_labels(self.db, self.criterion.name, self._without_label())
         actions.plan(self.db, self.run_id, self.plan())
         self.outcome = actions.apply(
             self.db, self.workspace, self.run_id, check=self._changed, stopping=self.stopping, bar=self.bar
@@ -221,6 +222,10 @@ class Sorting:
             "unreadable", lambda _, why: "" if why.startswith(PASSING) else f"unreadable: {why}"
         )
         self.changed = self.withdrawals.changed
+
+    def _without_label(self) -> Iterator[str]:
+        yield from (item.sha256 for item in self.files.items("left_out") if item.score is not None)
+        yield from (item.sha256 for item in self.files.items("unreadable") if not item.reason.startswith(PASSING))
 
     def _label_rows(self) -> Iterator[LabelRow]:
         version = " ".join(version for _, version in self.criterion.keys)

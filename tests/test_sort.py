@@ -619,6 +619,7 @@ def test_a_lowest_score_takes_out_what_is_sorted_already(workspace: Path, capsys
     assert sort(workspace, "quality", "--min-score", 100, "--json") == 0
     told = json.loads(capsys.readouterr().out)
     assert told["summary"]["withdrawn"] == 3
+    assert as_rows(workspace / "gleaner.db", "SELECT count(*) FROM labels") == [(0,)]  # for --where
     assert not (workspace / "sorted").exists()
     page = json.loads((workspace / "reports/sort_quality.json").read_text("utf-8"))
     assert page["pictures"] == [] and len(page["left_out"]) == 3

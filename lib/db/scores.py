@@ -136,6 +136,13 @@ def save_labels(db: Database, run_id: int, criterion: str, rows: Iterable[LabelR
     return written
 
 
+def drop_labels(db: Database, criterion: str, contents: Iterable[str]) -> None:
+    """Forgets the labels of contents that a criterion has no bucket for any more; their scores stay known."""
+    with db.transaction():
+        sql = "DELETE FROM labels WHERE criterion = ? AND sha256 = ?"
+        db.executemany(sql, ((criterion, sha256) for sha256 in contents))
+
+
 def provenance(db: Database, contents: Sequence[str]) -> dict[str, dict[str, str]]:
     """Where contents came from, as `metadata.jsonl` names it; only what is known.
 
