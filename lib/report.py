@@ -95,16 +95,20 @@ def make_report(db: Database, by: str, top: int | None) -> Report:
         seen += group.pictures
         family = family_of(group.key) if by == "domain" else ""
         rows.append(_row(group, group.key or nothing, family, whole, seen / whole, sizes.get(group.key, "")))
-    if rest := groups[len(rows) :]:
-        rows.append(_sum_up(rest, whole))
+    rest = groups[len(rows) :]
+    if others := [group for group in rest if group.key]:
+        seen += sum(group.pictures for group in others)
+        rows.append(_sum_up(others, whole, seen / whole))
+    # What has none is no other of them, however small it is.
+    rows += [_row(group, nothing, "", whole, 1.0, sizes.get("", "")) for group in rest if not group.key]
     nameless = sum(group.pictures for group in groups if not group.key)
     named = sum(1 for group in groups if group.key)
     return Report(by, counts.totals(db), tuple(rows), tuple(_families(db)), named, nameless)
 
 
-def _sum_up(rest: Sequence[counts.Group], whole: int) -> Row:
+def _sum_up(rest: Sequence[counts.Group], whole: int, cumulative: float) -> Row:
     sums = (sum(getattr(group, name) for group in rest) for name in ("pictures", "done", "failed", "files"))
-    return _row(counts.Group("", *sums), f"({counted(len(rest), 'other')})", "", whole, 1.0, "")
+    return _row(counts.Group("", *sums), f"({counted(len(rest), 'other')})", "", whole, cumulative, "")
 
 
 def _row(group: counts.Group, key: str, family: str, whole: int, cumulative: float, size: str) -> Row:

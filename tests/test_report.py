@@ -101,7 +101,8 @@ def test_families_join_the_domains_of_one_service(workspace, capsys):
 
 def test_top_sums_up_the_rest(workspace, capsys):
     found = rows(workspace, capsys, "--top", "1")
-    assert list(found) == ["alpine.example", "(3 others)"] and found["(3 others)"]["pictures"] == 4
+    assert list(found) == ["alpine.example", "(2 others)", "(unknown)"] and found["(2 others)"]["pictures"] == 3
+    assert [round(row["cumulative"] * 7) for row in found.values()] == [3, 6, 7]
 
 
 def test_every_format_tells_the_same_numbers(workspace, capsys):

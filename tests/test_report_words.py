@@ -54,6 +54,7 @@ def test_families_stand_below_domains_only(root: Path, capsys: pytest.CaptureFix
 
 def test_one_other_is_no_others(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "(1 other)" in said(root, capsys, "--top", "18") and "(2 others)" in said(root, capsys, "--top", "17")
+    assert "other" not in said(root, capsys, "--top", "19")
 
 
 def test_names_are_shown_as_people_write_them(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
