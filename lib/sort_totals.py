@@ -46,7 +46,8 @@ class Totals:
             cards.append(Card("Median size", f"{median(self.sizes):.2g} MP", "upright, real pixels"))
         if self.criterion == "quality" and self.scores:
             cards.append(Card("Median score", round(median(self.scores), 1), "of 0 to 100"))
-        defects = [(reason, count) for reason, count in self.reasons.most_common() if reason not in NO_DEFECTS]
+        common = [(reason, count) for reason, count in self.reasons.most_common() if reason not in NO_DEFECTS]
+        defects = [(reason, count) for reason, count in common if reason.replace(" ", "").isalpha()]  # no "musiq 71.2"
         if len(self.reasons) < REASONS and self.criterion == "quality" and defects:
             reason, count = defects[0]
             cards.append(Card("Named most", reason, f"in {_count(count, 'picture')}"))

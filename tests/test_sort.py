@@ -23,6 +23,7 @@ from lib.criteria.orientation import Orientation
 from lib.db import Database, open_database
 from lib.db.files import FileRow, add_file
 from lib.pictures import sha256_of
+from lib.sort_totals import Totals
 from lib.times import utc_now
 
 step = load_step("sort")
@@ -669,3 +670,17 @@ def test_the_page_says_what_is_usual_and_shows_no_empty_bucket(workspace: Path) 
         assert f"<dt>{label}</dt>" in page
     assert page.count('class="bucket-head"') == 1
     assert page.count(" disabled>") == 2  # the buttons of the two empty buckets
+
+
+@pytest.mark.parametrize(
+    ("reasons", "named"),
+    [
+        (["tiny", "tiny", "no defect found"], "tiny"),
+        (["musiq 71.2", "musiq 50.3"], ""),
+        (["no defect found"], ""),
+    ],
+)
+def test_what_is_named_most_is_a_defect(reasons: list[str], named: str) -> None:
+    row = {"label": "high", "criterion": "quality", "score": 60.0, "width": 40, "height": 30}
+    cards = {card.label: card.value for card in Totals.of({**row, "reason": reason} for reason in reasons).cards()}
+    assert cards.get("Named most", "") == named and cards["Pictures"] == len(reasons)
