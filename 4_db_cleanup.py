@@ -90,7 +90,7 @@ def work(session: cli.Session) -> cli.Summary:
 
 def clean(session: cli.Session) -> cli.Summary:
     from lib.cleanup import apply_plan
-    from lib.cleanup_jobs import choose, nothing_found, plan
+    from lib.cleanup_jobs import choose, plan, remarks
     from lib.cleanup_show import as_json, plan_lines
     from lib.db.backup import make_backup
 
@@ -108,7 +108,7 @@ def clean(session: cli.Session) -> cli.Summary:
         cli.log.info("backup: %s", backup)
         apply_plan(db, session.run_id, found, bar=session.bar)
     counts = {"rows": len(found), **found.by_rule()}
-    note = f"undo with: python 4_db_cleanup.py --undo {session.run_id}" if backup else nothing_found(found, choice)
+    note = "; ".join(remarks(db, found, choice, session.run_id if backup else 0))
     head = {"step": session.step, "run": session.run_id or None, "dry_run": session.dry_run, "exit_code": 0}
     result = {**head, **as_json(found, counts, args.examples, backup)} if args.json else None
     return cli.Summary(dict(counts), next="python 5_download.py", note=note, result=result)

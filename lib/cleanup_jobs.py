@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from lib.cleanup import Plan, make_plan, plan_to_forget
-from lib.cleanup_named import SCRIPTS, Options
+from lib.cleanup_named import SCRIPTS, Options, kept_on_blocked_domains
 from lib.cleanup_rules import DEFAULT_RULES
 from lib.db import Database
 from lib.db.backup import choose_backup, list_backups, make_backup, restore_backup, set_aside_damaged
@@ -15,6 +16,7 @@ from lib.db.cleanup_named import query_name
 from lib.db.runs import start_run
 from lib.domain_lists import read_lists
 from lib.errors import UsageError
+from lib.sentences import counted
 from lib.upkeep import confirm
 from lib.workspace import Workspace
 
@@ -72,9 +74,14 @@ def make_sure(workspace: Workspace, restore: str | None, reset: str | None, yes:
             log.warning("the damaged database was set aside as %s", aside)
 
 
-def nothing_found(found: Plan, choice: Choice) -> str:
-    """A word where there is nothing to do, so that nobody takes it for nothing done."""
-    return "" if found else f"no row is found by {' '.join(choice.rules)}"
+def remarks(db: Database, found: Plan, choice: Choice, applied_by: int) -> Iterator[str]:
+    """What there is to say beside the plan; `applied_by` is the run that has applied it, 0 for none."""
+    if not found:
+        yield f"no row is found by {' '.join(choice.rules)}"
+    if kept := kept_on_blocked_domains(db, choice.options):
+        yield f"{counted(kept, 'downloaded picture')} of those domains stay{'s' if kept == 1 else ''}"
+    if applied_by:
+        yield f"undo with: python 4_db_cleanup.py --undo {applied_by}"
 
 
 def restore(

@@ -64,6 +64,12 @@ def named_addresses(db: Database, rules: Sequence[str], options: Options) -> Ite
             yield "blocked_domain", number, reason, url
 
 
+def kept_on_blocked_domains(db: Database, options: Options) -> int:
+    """Pictures that the lists exclude and that stay, because they are downloaded."""
+    hosts = [host for host in named.hosts_of_images(db) if options.lists.refusal(host)] if options.lists else []
+    return named.count_kept(db, hosts)
+
+
 def named_pictures(db: Database, rules: Sequence[str], options: Options) -> Iterator[tuple[str, list[int]]]:
     """(rule, pictures) of the rules that take whole pictures."""
     if "blocked_domain" in rules and options.lists:

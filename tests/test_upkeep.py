@@ -247,6 +247,17 @@ def test_the_script_of_a_title(text: str, wanted: set[str], foreign: bool) -> No
     assert is_foreign(text, frozenset(wanted)) is foreign
 
 
+def test_downloaded_pictures_of_blocked_domains_are_told_of(database: Path, tmp_path: Path, capsys) -> None:
+    """They stay; somebody who blocks a domain must not believe them gone."""
+    (tmp_path / "block.txt").write_text("example.org\n")
+    change(database, "UPDATE downloads SET state = 'done' WHERE image_id = 1")
+    arguments = ["--workspace", str(database.parent), "--blocklist", str(tmp_path / "block.txt")]
+    for _ in range(2):
+        assert STEP.main(arguments) == 0
+        assert "1 downloaded picture of those domains stays" in capsys.readouterr().err
+    assert as_rows(database, "SELECT count(*) FROM images") == [(1,)]
+
+
 def test_a_plan_tells_pictures_as_people_know_them(database: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A number and a hash say nothing to somebody who has to agree to the plan."""
     change(database, "UPDATE images SET width = 90, height = 60, title = 'An old' || char(10) || 'bridge' WHERE id = 1")

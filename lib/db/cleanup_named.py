@@ -42,6 +42,17 @@ def images_of_hosts(db: Database, hosts: Sequence[str]) -> list[int]:
     ]
 
 
+def count_kept(db: Database, hosts: Sequence[str]) -> int:
+    """How many pictures whose page is on one of the hosts stay, because they are downloaded."""
+    return int(
+        db.value(
+            "SELECT count(*) FROM images WHERE domain IN (SELECT value FROM json_each(?)) AND EXISTS"
+            " (SELECT 1 FROM downloads WHERE downloads.image_id = images.id AND downloads.state = 'done')",
+            (dumps(hosts),),
+        )
+    )
+
+
 def small_images(db: Database, side: int) -> list[int]:
     """Pictures without a file whose claimed short side is known and below `side` pixels."""
     return ids_where(db, f"min(width, height) < {int(side)} AND {NO_FILE}")
