@@ -182,7 +182,9 @@ def _encoded(grey: np.ndarray, save: Mapping[str, Any]) -> np.ndarray:
 
 
 def _spectrum(grey: np.ndarray) -> np.ndarray:
-    return np.asarray(np.fft.rfft2((grey - grey.mean()) * _window(len(grey))))
+    from scipy.fft import rfft2  # of single numbers as such: seven times as fast as NumPy's; 0.1 s to import
+
+    return np.asarray(rfft2((grey - grey.mean()) * _window(len(grey))))
 
 
 @lru_cache(maxsize=4)
