@@ -274,10 +274,12 @@ def large(args: argparse.Namespace) -> dict[str, Any]:
     from PIL import Image
 
     from lib.models.clipiqa import CachedClipiqa
+    from lib.models.device import keep_memory
     from lib.models.feed import look
     from lib.models.musiq import PackedMusiq
 
     torch.set_num_threads(args.threads)
+    keep_memory("cpu")
     path = Path(tempfile.mkdtemp()) / "large.jpg"
     with Image.open(photos(args)[0]) as image:
         image.convert("RGB").resize((4000, 3000)).save(path, quality=90)

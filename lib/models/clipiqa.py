@@ -20,7 +20,7 @@ from lib.models.convolution import Direct, fastest
 
 
 class CachedClipiqa:
-    """`net` is pyiqa's CLIPIQA, weights loaded, in evaluation mode; its picture half is changed in place."""
+    """`net` is pyiqa's CLIPIQA, weights loaded, in evaluation mode; it is taken apart and of no use afterwards."""
 
     def __init__(self, net: Any, device: str = "cpu"):
         self.net, self.device = net.to(device), device
@@ -30,11 +30,13 @@ class CachedClipiqa:
             learned = "clipiqa+" in net.model_type
             text = net.prompt_learner(self.clip) if learned else self.clip.encode_text(net.prompt_pairs.to(device))
             self.text = text / text.norm(dim=-1, keepdim=True)
-            self.scale = self.clip.logit_scale.exp()
+            self.scale = self.clip.logit_scale.exp().clone()
         self.mean, self.std = net.default_mean.to(device), net.default_std.to(device)
         # A vision transformer, and CLIPIQA+ with its position embedding, go through CLIP's own forward.
-        plain = hasattr(self.clip.visual, "attnpool") and not net.pos_embedding
-        self.folded = _Folded(self.clip.visual, device == "cpu") if plain else None
+        self.folded = None
+        if hasattr(visual := self.clip.visual, "attnpool") and not net.pos_embedding:
+            net.clip_model[0] = self.clip = None  # the words are encoded: 250 MB that nobody asks for again
+            self.folded = _Folded(visual, device == "cpu")
 
     @torch.inference_mode()
     def __call__(self, pictures: Sequence[np.ndarray]) -> list[float]:
@@ -58,19 +60,22 @@ class _Folded:
         _fold(visual)
         visual.to(memory_format=torch.channels_last)
         made = fastest if fast else Direct
-        self.visual = visual
+        self.pool, self.attention = visual.avgpool, visual.attnpool
         self.stem = [made(convolution) for convolution in (visual.conv1, visual.conv2, visual.conv3)]
-        layers = (visual.layer1, visual.layer2, visual.layer3, visual.layer4)
-        self.blocks = [_Block(block, made) for layer in layers for block in layer]
+        self.blocks = []
+        for layer in (visual.layer1, visual.layer2, visual.layer3, visual.layer4):
+            for name, block in list(layer.named_children()):
+                self.blocks.append(_Block(block, made))
+                delattr(layer, name)  # its weights are laid out anew
 
     def __call__(self, batch: torch.Tensor) -> torch.Tensor:
         x = batch.contiguous(memory_format=torch.channels_last)
         for convolution in self.stem:
             x = convolution(x)
-        x = self.visual.avgpool(x)
+        x = self.pool(x)
         for block in self.blocks:
             x = block(x)
-        return _pooled(self.visual.attnpool, x)
+        return _pooled(self.attention, x)
 
 
 class _Block:

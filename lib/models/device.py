@@ -25,7 +25,7 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 CPU_PIXELS = 1_600_000
 BYTES_A_PIXEL = 1_500
 GPU_PIXELS = (4_000_000, 64_000_000)
-KEPT_BYTES = 1 << 30
+KEPT_BYTES = 1 << 29
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # as malloc.h of glibc has them
 
 
