@@ -101,7 +101,7 @@ def work(session: cli.Session) -> cli.Summary:
     if session.args.interactive and not session.dry_run:
         from lib.dedup.ask import ask
 
-        groups = run.accept(ask(groups, say, sys.stdin.readline))
+        groups = run.accept(*ask(groups, say, sys.stdin.readline))
     if not session.stopping():
         run.apply()
     if not session.args.json:

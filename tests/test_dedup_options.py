@@ -329,6 +329,31 @@ def test_a_no_to_the_question_is_remembered(folder, monkeypatch, capsys):
     assert len(result(folder, capsys, folder)["groups"]) == 1  # the mirror image, which nobody was asked about
 
 
+@pytest.mark.parametrize("answer", ["s\n", "q\n", ""])
+def test_to_stop_asking_says_nothing_of_the_pictures(folder, monkeypatch, capsys, answer):
+    pair(folder)
+    monkeypatch.setattr(sys, "stdin", io.StringIO(answer))
+    dedup(folder, folder, "--interactive")
+    assert len(names(folder)) == 4
+    assert len(result(folder, capsys, folder, "--dry-run")["groups"]) == 2, "they are shown again"
+
+
+def test_a_run_that_the_brake_held_remembers_no_decision(folder, capsys):
+    pair(folder)
+    found = result(folder, capsys, folder, "--dry-run")
+    members = [(group["keeper"], member) for group in found["groups"] for member in group["members"]]
+    chosen = [
+        {"group": "1", "keeper": keeper, "path": m["path"], "decision": "keep" if m["kind"] == "edited" else "remove"}
+        for keeper, m in members
+    ]
+    decisions = folder.parent / "decisions.json"
+    decisions.write_text(json.dumps({"version": 1, "run": "1", "decisions": chosen}))
+    dedup(folder, folder, "--decisions", decisions, "--max-share", "1%", expect=1)
+    assert len(result(folder, capsys, folder, "--dry-run")["groups"]) == len(found["groups"])
+    dedup(folder, folder, "--decisions", decisions)
+    assert len(names(folder)) == 3 and result(folder, capsys, folder, "--dry-run")["groups"] == []
+
+
 def test_removed_pictures_leave_a_tombstone_until_they_are_back(folder):
     pair(folder)
     dedup(folder, folder)

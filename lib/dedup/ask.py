@@ -9,8 +9,12 @@ from lib.dedup.find import Group
 QUESTION = "move these away? [y]es, [n]o, [s]top asking and keep the rest, [q]uit without any move: "
 
 
-def ask(groups: Sequence[Group], say: Callable[[str], object], hear: Callable[[], str]) -> set[int]:
-    """The numbers of the groups that are to be left alone. `hear` gives a line, or nothing at the end of the input."""
+def ask(groups: Sequence[Group], say: Callable[[str], object], hear: Callable[[], str]) -> tuple[set[int], set[int]]:
+    """The numbers of the groups that are to be left alone, and of those that a person said no to.
+
+    To stop asking says nothing of the groups that were not shown. `hear` gives a line, or nothing at the end of the
+    input.
+    """
     pending = [group for group in groups if any(member.decision == "remove" for member in group.members)]
     refused: set[int] = set()
     for place, group in enumerate(pending):
@@ -19,12 +23,12 @@ def ask(groups: Sequence[Group], say: Callable[[str], object], hear: Callable[[]
             say(f"  {member.decision:<7} {member.file.path}  ({member.kind}, {member.reason})\n")
         answer = _answer(say, hear)
         if answer == "q":
-            return {other.number for other in pending}
+            return {other.number for other in pending}, set()
         if answer == "s":
-            return refused | {other.number for other in pending[place:]}
+            return refused | {other.number for other in pending[place:]}, refused
         if answer == "n":
             refused.add(group.number)
-    return refused
+    return refused, refused
 
 
 def _answer(say: Callable[[str], object], hear: Callable[[], str]) -> str:

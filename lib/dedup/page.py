@@ -12,6 +12,7 @@ from typing import Any
 
 from lib.dedup.facts import Facts
 from lib.dedup.find import Group
+from lib.dedup.grouping import STRENGTH
 from lib.pages import Card, GroupView, Heading, MemberView, render_dedup_report, write_page
 from lib.pictures import PictureFile
 from lib.times import utc_now
@@ -99,8 +100,10 @@ def write_reports(
     return page
 
 
-def _weakest(group: Group) -> tuple[float, int]:
-    return max(m.distance for m in group.members), -group.number
+def _weakest(group: Group) -> tuple[int, float, int]:
+    """How doubtful a group's weakest pair is: as the page itself orders them."""
+    rank, distance = max((STRENGTH.index(m.kind), m.distance) for m in group.members)
+    return rank, distance, -group.number
 
 
 def _heading(groups: Sequence[Group], summary: Mapping[str, Any], about: str, *, done: bool) -> Heading:

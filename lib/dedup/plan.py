@@ -167,7 +167,7 @@ def brake(removed: int, looked_at: int, max_share: float | None) -> None:
     if removed <= limit * looked_at or (max_share is None and removed <= FEW):
         return
     raise GleanerError(
-        f"{removed:,} of {looked_at:,} files ({removed / looked_at:.0%}) would go, more than {limit:.0%}, so nothing"
+        f"{removed:,} of {looked_at:,} files ({removed / looked_at:.1%}) would go, more than {limit:.0%}, so nothing"
         " was moved; look at them with --dry-run and allow it with --max-share 100%."
     )
 

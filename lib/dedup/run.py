@@ -53,6 +53,7 @@ class Run:
     broken: Counter[str] = field(default_factory=Counter)
     references: list[PictureFile] = field(default_factory=list)
     moved: dict[Path, Path] = field(default_factory=dict)
+    apart: list[tuple[str, str]] = field(default_factory=list)
     decoded: int = 0
     note: str = ""
 
@@ -107,15 +108,13 @@ class Run:
         return self.args.near_query is not None or self.args.far_query is not None
 
     def _set_apart(self, chosen: dict[str, str]) -> None:
-        """Remembers what a person kept although it looked like a repeat: the two are not shown together again."""
-        pairs = [
+        """Notes what a person kept although it looked like a repeat: the two are not shown together again."""
+        self.apart += [
             (group.keeper.sha256, member.file.sha256)
             for group in self.groups
             for member in group.members
             if chosen.get(full_path(member.file)) == "keep" and group.keeper.sha256 != member.file.sha256
         ]
-        if not self.dry_run:
-            set_apart(self.db, self.run_id, pairs, utc_now())
 
     def _find(self, prints: Fingerprints, policy: Policy) -> list[Group]:
         if policy.looking.pictures and not prints.read(
@@ -168,12 +167,10 @@ class Run:
             frozenset(file.path for file in self.references),
         )
 
-    def accept(self, refused: set[int]) -> list[Group]:
-        """Leaves alone the groups that a person refused."""
-        kept = {full_path(m.file): "keep" for g in self.groups if g.number in refused for m in g.members}
-        self.groups = without(self.groups, refused)
-        if kept and not self.dry_run:
-            self._set_apart(kept)
+    def accept(self, left_alone: set[int], refused: set[int]) -> list[Group]:
+        """Leaves groups alone; those that a person refused are remembered as no repeats."""
+        self._set_apart({full_path(m.file): "keep" for g in self.groups if g.number in refused for m in g.members})
+        self.groups = without(self.groups, left_alone)
         return self.groups
 
     def apply(self) -> None:
@@ -186,9 +183,12 @@ class Run:
             self._write_plan()
         if self.dry_run or self.args.plan:
             self._warn_of_brake(going)
-            return
-        if not self.args.interactive:
+        elif not self.args.interactive:
             self._brake(going)
+        if not self.dry_run:  # nor where the brake held: a run that did nothing leaves nothing to take back
+            set_apart(self.db, self.run_id, self.apart, utc_now())
+        if self.dry_run or self.args.plan:
+            return
         new = record_duplicates(self.db, self.run_id, as_rows(self.workspace, self.groups))
         if going:
             self._move()
