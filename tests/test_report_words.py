@@ -114,6 +114,18 @@ def test_the_page_names_what_it_counts(root: Path, capsys: pytest.CaptureFixture
     assert "Licences 0" in text and "40 pictures without one" in text and "By service" not in text
 
 
+def test_the_page_has_no_column_that_is_always_empty(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for by, there in (("domain", True), ("engine", False)):
+        page = said(root, capsys, "--by", by, "--format", "html").strip()
+        assert (">Service</button>" in Path(page).read_text(encoding="utf-8")) is there
+
+
+def test_a_tile_of_a_path_shows_its_end(tmp_path: Path) -> None:
+    rows = [DomainRow(f"yandex: /home/ann/pictures/of/the/north/{n}.jpg", 50, 0.02, 0.02) for n in range(30)]
+    html = render_domain_report(tmp_path / "p.html", Heading("x"), rows, noun="query", plural="queries")
+    assert re.search(r">…[^<]*/7\.jpg</text>", html)
+
+
 def test_tiles_of_the_rest_are_called_what_they_are(tmp_path: Path) -> None:
     rows = [DomainRow(f"query {n}", 1, 0.02, 0.02 * n) for n in range(50)]
     html = render_domain_report(tmp_path / "p.html", Heading("x"), rows, noun="query", plural="queries")

@@ -58,6 +58,7 @@ def render_domain_report(
         treemaps={name: treemap(domains, *size, plural) for name, size in SHAPES.items()},
         shapes=SHAPES,
         samples=samples,
+        has_services=any(row.family for row in domains),
         has_unique=any(row.unique is not None for row in domains),
         has_downloads=any(row.downloaded is not None or row.failed is not None for row in domains),
         has_sizes=any(row.median_size for row in domains),
@@ -80,9 +81,12 @@ def treemap(domains: Sequence[DomainRow], width: int, height: int, plural: str =
 
 
 def _shortened(tile: Tile, name: str) -> tuple[int, str]:
-    """The smallest size with as much of the name as fits; size 0 where too little would be left to tell."""
+    """The smallest size with as much of the name as fits; size 0 where too little would be left to tell.
+
+    Names of sites are told by how they begin, paths by how they end.
+    """
     for length in range(min(len(name), 60), SHORTEST - 1, -1):
-        if tile.fits(label := name[:length] + "…", 12):
+        if tile.fits(label := "…" + name[-length:] if "/" in name else name[:length] + "…", 12):
             return 12, label
     return 0, name
 

@@ -26,7 +26,8 @@
     const wanted = filter.value.trim().toLowerCase();
     let shown = 0;
     for (const row of body.rows) {
-      const text = `${row.cells[0].dataset.value}\n${row.cells[1].dataset.value}`.toLowerCase();
+      const service = $(".service", row);
+      const text = `${row.cells[0].dataset.value}\n${service ? service.dataset.value : ""}`.toLowerCase();
       row.hidden = !text.includes(wanted);
       if (!row.hidden) shown += 1;
     }
