@@ -29,6 +29,7 @@ from lib.workspace import Workspace
 EXAMPLES = 10  # kept of every kind of problem
 BATCH = 500
 GONE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)  # any other error says nothing of the file
+EFFECTIVE = os.access in os.supports_effective_ids  # not on every system
 
 # What each problem is called, and what a repair does about it.
 PROBLEMS = {
@@ -107,7 +108,7 @@ class Checker:
 
     def unread(self, path: Path, error: OSError) -> None:
         """A file that may not be read, or the folder in which it lies."""
-        locked = error.errno == errno.EACCES and not os.access(path.parent, os.X_OK, effective_ids=True)
+        locked = error.errno == errno.EACCES and not os.access(path.parent, os.X_OK, effective_ids=EFFECTIVE)
         self.findings.add_unread(self.workspace.to_text(path.parent if locked else path))
 
     def files(self) -> None:
