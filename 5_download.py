@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from lib import cli
 from lib.downloading.amounts import seconds, shard, size
 from lib.errors import UsageError
+from lib.sentences import counted
 
 if TYPE_CHECKING:
     from lib.download import Report
@@ -130,7 +131,9 @@ def _options(args: argparse.Namespace) -> Options:
 def _summary(report: Report) -> cli.Summary:
     for line in report.lines():
         log.info("%s", line)
-    waits = f"{report.waiting} pictures wait until {report.next_due} or later; run the same command then."
+    some = counted(report.waiting, "picture")
+    waits = f"{some} {'waits' if report.waiting == 1 else 'wait'} until {report.next_due} or later;"
+    waits += " run the same command then."
     away = (
         f"The files are at {report.elsewhere}; copy them to a folder for 6_dedup.py and 7_sort_quality.py, and name it."
     )

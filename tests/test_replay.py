@@ -113,6 +113,17 @@ def test_a_har_is_taken_as_if_it_had_been_fetched(tmp_path):
     assert (snapshot(tmp_path / "ws" / "xhr"), dump(tmp_path / "ws" / "gleaner.db")) == (before, kept)
 
 
+def test_answers_that_overtake_each_other_keep_the_page_that_was_asked_for(tmp_path):
+    """The reference pipeline's counter of answers raced with the order in which they came."""
+    answers = [entry(asked(0), first_page(1)), *(entry(asked(n), later_page(n + 1)) for n in (1, 2, 3, 4))]
+    for name, order in {"straight": (0, 1, 2, 3, 4), "overtaken": (0, 3, 1, 4, 2)}.items():
+        saved = har(tmp_path / f"{name}.har", *(answers[place] for place in order))
+        assert collect(tmp_path / name, *BOAT, "--replay", saved) == 0
+    assert stored(tmp_path / "overtaken") == stored(tmp_path / "straight")
+    assert [number for number, *_ in stored(tmp_path / "overtaken")] == [0, 1, 2, 3, 4]
+    assert snapshot(tmp_path / "overtaken" / "xhr") == snapshot(tmp_path / "straight" / "xhr")
+
+
 def test_a_longer_capture_goes_on_where_the_shorter_one_ended(tmp_path):
     entries = [entry(asked(0), first_page(1, 2)), entry(asked(1), later_page(3)), entry(asked(2), later_page(3))]
     assert collect(tmp_path / "ws", *BOAT, "--replay", har(tmp_path / "a.har", *entries[:1])) == 0
