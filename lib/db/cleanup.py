@@ -49,7 +49,7 @@ _DISTINCT_IDS = {
 def doubtful_addresses(db: Database) -> Iterator[tuple[int, int, str]]:
     """(variant, image, URL) of every address that is not plainly right and that no download was won with."""
     cursor = db.execute(
-        f"SELECT id, image_id, url FROM image_variants WHERE (NOT {_ORDINARY} OR {_BLANKS}) AND NOT {_WON} ORDER BY id"
+        f"SELECT id, image_id, url FROM image_variants WHERE (NOT {_ORDINARY} OR {_BLANKS}) AND NOT {_WON} ORDER BY +id"
     )
     yield from (tuple(row) for row in cursor)
 
@@ -74,16 +74,23 @@ def mismatched_tables(db: Database) -> set[str]:
 
     All four indexes are walked through side by side, which takes a fifth of the time of looking up every parent.
     """
-    images = db.execute("SELECT id FROM images ORDER BY id")
-    others = {table: db.execute(_DISTINCT_IDS[table]) for table in CHILDREN}
+    images = _walk(db, "SELECT id FROM images ORDER BY id")
+    others = {table: _walk(db, _DISTINCT_IDS[table]) for table in CHILDREN}
     found: set[str] = set()
     while True:
-        ids = [row[0] for row in images.fetchmany(_WALK)]
+        ids = images.fetchmany(_WALK)
         for table, cursor in others.items():
-            if table not in found and ids != [row[0] for row in cursor.fetchmany(_WALK if ids else 1)]:
+            if table not in found and ids != cursor.fetchmany(_WALK if ids else 1):
                 found.add(table)
         if not ids or len(found) == len(others):
             return found | ({"results"} if _names_lost_query(db) else set())
+
+
+def _walk(db: Database, sql: str) -> sqlite3.Cursor:
+    """A cursor that gives plain tuples: they are compared as they are."""
+    cursor = db.connection.cursor()
+    cursor.row_factory = None
+    return cursor.execute(sql)
 
 
 def _names_lost_query(db: Database) -> bool:
