@@ -8,12 +8,11 @@ waited behind it are handed to others untouched.
 
 from __future__ import annotations
 
-import os
 import pickle
 import signal
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing import connection, get_context
 from queue import SimpleQueue
@@ -21,15 +20,12 @@ from threading import Thread
 from typing import Any
 
 from lib.errors import GleanerError
-from lib.stream import WORKER_KILLED, Answer, attempt, describe
-
-Work = Callable[[Any], Any]
-Init = Callable[[], None] | None
+from lib.stream import WORKER_KILLED, Answer
+from lib.worker import Init, Work, serve
 
 DEPTH = 2  # jobs a member holds: one under way and one waiting, so that it never idles for a round trip
 STILLBORN_LIMIT = 3  # members in a row that died before they were ready: then it is the job, not bad luck
 FAREWELL_SECONDS = 3.0  # for a worker's libraries to wind down before it is killed
-PARENT_CHECK_SECONDS = 5.0
 
 
 @dataclass(eq=False)
@@ -61,6 +57,7 @@ class Member:
 
     handle: Any
     channel: Any = None
+    reader: Thread | None = None
     ready: bool = False
     jobs: deque[Job] = field(default_factory=deque)
     refs: deque[Any] = field(default_factory=deque)
@@ -178,6 +175,9 @@ class ProcessCrew(Crew):
         super().__init__(workers)
         self.work, self.init = work, init
         self.context = get_context("spawn")
+        # What members say is taken off their pipes at once, also while the consumer is busy: else they would wait.
+        self.inbox: SimpleQueue[tuple[Member, bytes | None]] = SimpleQueue()
+        self.bell, self.button = self.context.Pipe(duplex=False)
 
     def hire(self) -> Member:
         ours, theirs = self.context.Pipe()
@@ -185,30 +185,38 @@ class ProcessCrew(Crew):
         with _interrupts_held():
             process.start()
         theirs.close()  # else the end of the worker would not end the pipe
-        return Member(process, ours)
+        member = Member(process, ours)
+        member.reader = Thread(target=_hear, args=(member, self.inbox, self.button), daemon=True)
+        member.reader.start()
+        return member
 
     def send(self, member: Member, job: Job) -> None:
         member.channel.send_bytes(pickle.dumps(job.items, pickle.HIGHEST_PROTOCOL))
 
     def listen(self) -> Iterator[tuple[Member, Any]]:
-        sources = {member.channel: member for member in self.members}
         sentinels = {member.handle.sentinel: member for member in self.members}
-        ready = connection.wait([*sources, *sentinels])
-        told = [sources[source] for source in ready if source in sources]
-        for member in told:
-            try:
-                yield member, pickle.loads(member.channel.recv_bytes())
-            except (EOFError, OSError):
+        ready = connection.wait([self.bell, *sentinels])
+        ended = [sentinels[source] for source in ready if source in sentinels]
+        for member in ended:
+            if member.reader:
+                member.reader.join(FAREWELL_SECONDS)  # what a worker said before it ended is still good
+        while self.bell.poll():
+            self.bell.recv_bytes()
+        told = []
+        while not self.inbox.empty():
+            member, news = self.inbox.get()
+            told.append(member)
+            yield member, None if news is None else pickle.loads(news)
+        for member in ended:
+            if member not in told:
                 yield member, None
-        for source in ready:
-            # Only when the pipe is silent: what a worker said before it ended is still good.
-            if source in sentinels and sentinels[source] not in told:
-                yield sentinels[source], None
 
     def bury(self, member: Member) -> None:
-        member.channel.close()
         member.handle.kill()
         member.handle.join()
+        if member.reader:
+            member.reader.join(FAREWELL_SECONDS)  # the pipe has ended; closing it under a reader would be unsafe
+        member.channel.close()
 
     def close(self, finished: bool) -> None:
         for member in self.members:
@@ -224,6 +232,19 @@ class ProcessCrew(Crew):
                 member.handle.join(FAREWELL_SECONDS)
             self.bury(member)
         self.members.clear()
+
+
+def _hear(member: Member, inbox: SimpleQueue[tuple[Member, bytes | None]], button: Any) -> None:
+    """Puts what a worker says into the inbox, and None when it has ended."""
+    said: bytes | None = b""
+    while said is not None:
+        try:
+            said = member.channel.recv_bytes()
+        except (EOFError, OSError):
+            said = None
+        inbox.put((member, said))
+        with suppress(OSError):  # the crew may have gone home
+            button.send_bytes(b".")
 
 
 @contextmanager
@@ -244,56 +265,3 @@ def _interrupts_held() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def serve(channel: connection.Connection, work: Work, init: Init) -> None:
-    """Life of a worker process: prepare, answer job after job, end on an empty message or with the parent."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
-    inbox: SimpleQueue[bytes] = SimpleQueue()
-    Thread(target=_keep_listening, args=(channel, inbox), daemon=True).start()
-    channel.send(prepare(init))
-    while packed := inbox.get():
-        channel.send_bytes(pack(run_chunk(work, pickle.loads(packed))))
-
-
-def _keep_listening(channel: connection.Connection, inbox: SimpleQueue[bytes]) -> None:
-    """Take jobs off the pipe at once, so the parent never blocks, and leave when the parent is gone."""
-    parent = os.getppid()
-    while True:
-        try:
-            if channel.poll(PARENT_CHECK_SECONDS):
-                inbox.put(channel.recv_bytes())
-            elif os.getppid() != parent:  # a process forked by the parent may still hold the pipe open
-                os._exit(1)
-        except (EOFError, OSError):
-            os._exit(1)
-
-
-def prepare(init: Init) -> str:
-    """Run `init`; the empty text when all is well, else what went wrong."""
-    try:
-        if init:
-            init()
-    except Exception as error:  # reported to the parent, which ends the stream with it
-        return describe(error)
-    return ""
-
-
-def run_chunk(work: Work, items: list[Any]) -> list[Answer]:
-    return [attempt(work, item) for item in items]
-
-
-def pack(answers: list[Answer]) -> bytes:
-    """Pickle the answers; a value that cannot be pickled becomes that item's error."""
-    try:
-        return pickle.dumps(answers, pickle.HIGHEST_PROTOCOL)
-    except Exception:  # pickling calls the values' own code, which may raise anything
-        return pickle.dumps([_picklable(answer) for answer in answers], pickle.HIGHEST_PROTOCOL)
-
-
-def _picklable(answer: Answer) -> Answer:
-    try:
-        pickle.dumps(answer)
-        return answer
-    except Exception as error:  # see pack
-        return None, describe(error)

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from lib.errors import GleanerError
-from lib.executors import Crew, Init, Job, Member, Work, pack, prepare, run_chunk
+from lib.executors import Crew, Job, Member
 from lib.stream import describe
+from lib.worker import Init, Work, pack, prepare, run_chunk
 
 CONNECT_SECONDS = 10.0
 
