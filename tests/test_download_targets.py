@@ -40,8 +40,9 @@ from lib.downloading.crew import divide
 from lib.downloading.options import Options, VerifyLimits
 from lib.downloading.target import LocalTarget
 from lib.downloading.verify import Verifier
-from lib.media import sniff, trailing_bytes
+from lib.media import sniff
 from lib.net.limits import Limits
+from lib.picture_end import trailing_bytes
 from lib.workspace import Workspace
 
 

@@ -9,7 +9,7 @@ import pytest
 from hostile_server import HTML, SVG, picture
 from PIL import Image
 
-from lib import media
+from lib import media, picture_end
 
 FORMATS = ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "ICO"]
 EXTENSIONS = dict(zip(FORMATS, "jpg png webp gif bmp tif avif jp2 ico".split(), strict=True))
@@ -34,7 +34,7 @@ def test_a_picture_is_known_by_its_bytes_and_whole(form: str) -> None:
     data = noisy(form)
     found = media.sniff(data)
     assert found is not None and found.extension == EXTENSIONS[form]
-    assert media.check_end(data, found) == ""
+    assert picture_end.check_end(data, found) == ""
     assert media.refusal(data) == ("", "")
 
 
@@ -42,7 +42,7 @@ def test_a_picture_is_known_by_its_bytes_and_whole(form: str) -> None:
 def test_trailing_bytes_do_no_harm(form: str) -> None:
     data = noisy(form) + b"\0trailing rubbish\0"
     found = media.sniff(data)
-    assert found is not None and media.check_end(data, found) == ""
+    assert found is not None and picture_end.check_end(data, found) == ""
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -51,14 +51,14 @@ def test_a_cut_picture_is_truncated(form: str, share: float) -> None:
     data = noisy(form)
     found = media.sniff(data)
     assert found is not None
-    assert media.check_end(data[: int(len(data) * share)], found) == media.TRUNCATED
+    assert picture_end.check_end(data[: int(len(data) * share)], found) == picture_end.TRUNCATED
 
 
 def test_a_picture_that_lacks_four_bytes_is_truncated() -> None:
     for form in ("JPEG", "PNG", "GIF", "WEBP", "BMP"):
         data = noisy(form)
         found = media.sniff(data)
-        assert found is not None and media.check_end(data[:-4], found) == media.TRUNCATED, form
+        assert found is not None and picture_end.check_end(data[:-4], found) == picture_end.TRUNCATED, form
 
 
 def test_the_end_of_an_embedded_thumbnail_is_not_the_end() -> None:
@@ -66,15 +66,15 @@ def test_the_end_of_an_embedded_thumbnail_is_not_the_end() -> None:
     whole, thumbnail = noisy("JPEG"), picture(3)
     block = b"Exif\0\0" + thumbnail
     data = whole[:2] + b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block + whole[2:]
-    assert media.check_end(data, media.JPEG) == ""
-    assert media.check_end(data[:-200], media.JPEG) == media.TRUNCATED
+    assert picture_end.check_end(data, media.JPEG) == ""
+    assert picture_end.check_end(data[:-200], media.JPEG) == picture_end.TRUNCATED
 
 
 def test_an_animation_is_walked_to_its_trailer() -> None:
     data = animation()
-    assert media.check_end(data, media.GIF) == ""
+    assert picture_end.check_end(data, media.GIF) == ""
     for cut in range(20, len(data) - 1, 97):
-        assert media.check_end(data[:cut], media.GIF) == media.TRUNCATED
+        assert picture_end.check_end(data[:cut], media.GIF) == picture_end.TRUNCATED
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "TIFF", "AVIF", "ICO", "BMP", "WEBP"])
@@ -84,9 +84,9 @@ def test_no_cut_and_no_garbage_raises(form: str) -> None:
     assert found is not None
     for cut in range(min(len(data), 400)):
         media.refusal(data[:cut])
-        media.check_end(data[:cut], found)
-        media.check_end(data[:cut] + b"\xff" * 50, found)
-        media.check_end(data[:cut] + b"\0" * 50, found)
+        picture_end.check_end(data[:cut], found)
+        picture_end.check_end(data[:cut] + b"\xff" * 50, found)
+        picture_end.check_end(data[:cut] + b"\0" * 50, found)
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,9 @@ from lib.downloading.options import Options
 from lib.downloading.sidecar import write_sidecar
 from lib.downloading.target import Target, local_path, make_target
 from lib.downloading.verify import Verifier
-from lib.media import Buffer, Format, boxed_size, check_end, refusal, sniff, trailing_bytes
+from lib.media import Buffer, Format, boxed_size, refusal, sniff
 from lib.net.placeholders import PLACEHOLDER, Placeholders
+from lib.picture_end import check_end, trailing_bytes
 from lib.workspace import Workspace
 
 LOCKS = 64
