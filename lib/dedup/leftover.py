@@ -11,6 +11,7 @@ BLOCKS = 16  # along a side
 RANKS = (1, 3, 5, 8, 12)  # of the blocks, the worst first
 _GROUPS = 16  # of blocks of like detail
 FLOOR = 0.7  # grey levels; what rounding and a good encoder leave anywhere
+QUIET = 2.0  # grey levels; where no block leaves more, none stands out by three times the floor: 4 of 10 copies
 _RIDGE = 1e-5  # well above what single precision leaves of a sum of 4,096 products
 _DOUBT = 3.0  # times the usual residual; what lies further off has half the say or less in the fit
 
@@ -19,7 +20,8 @@ _DOUBT = 3.0  # times the usual residual; what lies further off has half the say
 class LeftOver:
     """`moved`: how far the corner that moved most has gone, as a share of the side.
 
-    `standing_out`: by what factor the worst blocks exceed what blocks of like detail leave over, at each of `RANKS`.
+    `standing_out`: by what factor the worst blocks exceed what blocks of like detail leave over, at each of `RANKS`; 0
+    where too little is left over to look for any.
     """
 
     moved: float
@@ -37,6 +39,8 @@ def left_over(fitted: np.ndarray, target: np.ndarray, chromas: np.ndarray) -> Le
     effects = _effects(fitted, down, across, chromas)
     wanted = (target - fitted).ravel()
     shares, rest = _fit(effects, wanted, None)
+    if np.sqrt(_block_means((rest * rest).reshape(side, side)).max()) < QUIET:
+        return LeftOver(_farthest_corner(shares[:6]) / side, (0.0,) * len(RANKS))
     usual = 1.5 * float(np.median(np.abs(rest))) + 0.5
     shares, rest = _fit(effects, wanted, 1.0 / (1.0 + (rest / (_DOUBT * usual)) ** 2))
     residual = np.sqrt(_block_means((rest * rest).reshape(side, side)))
