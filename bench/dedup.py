@@ -5,6 +5,13 @@
 PHOTOS are folders of distinct photographs. `--bases` of them get one copy of every alteration, drawn with a seed and
 off any grid; the others stand by as strangers. Each tool then works alone on the very same files, in a process of its
 own. `--peers` names a Python that has imagededup (and czkawka); a tool that is missing is said to be missing.
+
+What each does in the time that is measured, its start included:
+    gleaner        a dry run: reads every byte (SHA-256), decodes, hashes, searches under 38 views, confirms every pair
+                   by its pixels, chooses keepers, prints groups with reasons. It writes neither database nor page
+    gleaner-page   the same, kept in the database, and the page with its small pictures
+    imagededup     decodes, hashes (64 bits), compares all with all, lists what would go. Importing it loads torch
+    czkawka        decodes, hashes, groups; nothing is confirmed, and which file stays is decided here
 """
 
 from __future__ import annotations
@@ -22,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+TOOLS = ["gleaner", "gleaner-page", "imagededup", "czkawka"]
 HARMLESS = (
     "jpeg webp resize quarter enlarged brightness contrast gamma grey saturation blur sharpen noise palette".split()
 )
@@ -37,7 +45,7 @@ def main() -> int:
     made.add_argument("--bases", type=int, default=80, help="photographs that get altered copies (default: 80)")
     made.add_argument("--seed", type=int, default=6, help="of the alterations (default: 6)")
     made.add_argument("--peers", default=sys.executable, help="the Python that has the other tools")
-    made.add_argument("--tools", nargs="*", default=["gleaner", "imagededup", "czkawka"], help="what to run")
+    made.add_argument("--tools", nargs="*", default=TOOLS, help="what to run")
     made.add_argument("--keep", type=Path, metavar="DIR", help="build the files here and leave them there")
     made.add_argument("--repeat", type=int, default=1, help="runs of each tool; the fastest counts (default: 1)")
     made.add_argument("--one", nargs=2, metavar=("TOOL", "DIR"), help=argparse.SUPPRESS)
@@ -233,8 +241,10 @@ def montage(picture: Any, other: Any, luck: random.Random) -> Any:
 def measured(tool: str, folder: Path, peers: str) -> dict[str, Any]:
     """What a tool found, with seconds on the clock, seconds of processor time, and the largest process in MB."""
     with tempfile.TemporaryDirectory() as workspace:
-        step = [str(ROOT / "6_dedup.py"), "similar", str(folder), "--dry-run", "--json", "--workspace", workspace]
-        command = [sys.executable, *step] if tool == "gleaner" else [peers, __file__, "--one", tool, str(folder)]
+        step = [str(ROOT / "6_dedup.py"), "similar", str(folder), "--json", "--workspace", workspace]
+        # With the page nothing may be moved: the next tool works on the same files.
+        step += ["--dry-run"] if tool == "gleaner" else ["--remove", "none"]
+        command = [sys.executable, *step] if tool in TOOLS[:2] else [peers, __file__, "--one", tool, str(folder)]
         started = time.perf_counter()
         # Caches of other tools go to a home of their own, so that none begins with an earlier run's answers.
         environment = {**os.environ, "XDG_CACHE_HOME": workspace, "XDG_CONFIG_HOME": workspace}
@@ -294,10 +304,13 @@ PEERS = {"imagededup": imagededup, "czkawka": czkawka}
 def report(tool: str, run: dict[str, Any], truth: dict[str, dict[str, str]]) -> str:
     if "missing" in run:
         return f"\n## {tool}: not run ({run['missing']})"
+    cost = f"{run['seconds']:.1f} s, {run['cpu']:.1f} s of processor time, {run['megabytes']:.0f} MB"
+    if tool == "gleaner-page":  # it finds what the dry run finds
+        return f"\n## {tool}\n{cost}"
     score = scored(run["pairs"], truth)
     lines = [
         f"\n## {tool}",
-        f"{run['seconds']:.1f} s, {run['cpu']:.1f} s of processor time, {run['megabytes']:.0f} MB",
+        cost,
         f"distinct photographs lost {score['lost']}; false pairs: removed {score['false_removed']}, shown"
         f" {score['false_shown']} of {score['strangers']:,}",
         "| alteration | removable % | found % |",
