@@ -62,6 +62,7 @@ def run(folder: Path, *arguments: str) -> tuple[int, dict]:
         [*step, "--workspace", str(folder.parent / "ws"), "--workers", "2"],
         env=environment, capture_output=True, text=True, timeout=PATIENCE,
     )  # fmt: skip
+    assert done.returncode in (0, -signal.SIGSEGV), done.stderr
     return done.returncode, json.loads(done.stdout) if done.returncode == 0 else {}
 
 
