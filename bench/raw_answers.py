@@ -60,6 +60,7 @@ def entity(number: int, rank: int) -> dict[str, Any]:
     return {
         "id": digest,
         "docid": f"Z{number:016X}",
+        "documentid": f"Z{number:016X}",
         "reqid": f"1793000000{number:06d}-{digest[:18]}-IMG",
         "rimId": digest,
         "pos": rank,
@@ -81,10 +82,18 @@ def entity(number: int, rank: int) -> dict[str, Any]:
             "img_href": photo,
             "detail_url": f"/images/search?pos={rank}&img_url={photo}",
             "preview": [
-                {"url": photo, "fileSizeInBytes": chance.randrange(40_000, 2_000_000), "w": width, "h": height}
+                {
+                    "url": photo,
+                    "fileSizeInBytes": chance.randrange(40_000, 2_000_000),
+                    "w": width,
+                    "h": height,
+                    "isMixedImage": False,
+                    "origin": {"w": width, "h": height, "url": photo},
+                }
             ],
             "dups": dups,
-            "thumb": {"url": thumb, "w": 480, "h": 320},
+            "thumb": {"url": thumb, "w": 480, "h": 320, "size": {"width": 480, "height": 320}},
+            "snippet": snippet,
         },
     }
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,10 +24,12 @@ from lib.db import cleanup as store
 from lib.db import cleanup_named as named
 from lib.db.actions import Action
 from lib.db.cleanup import Key
+from lib.db.connection import meanwhile
 from lib.progress import BarFactory, no_bar
 from lib.times import utc_now
 
 BLOCK = 500
+RELATED = {"orphan", "no_address", "no_result"}  # rules about pictures and their rows
 PROTECTED = (*PICTURE_RULES, MISREAD)  # rules whose pictures stay when another step has fetched or found them meanwhile
 # The journal is written in this order and undone from its end: parents come back first.
 _LEAVING_ORDER = ("downloads", "results", "image_variants", "images", "responses", "queries")
@@ -80,14 +83,20 @@ def make_plan(db: Database, rules: Sequence[str] = DEFAULT_RULES, options: Optio
     """What the rules would change now. Nothing is written."""
     plan = Plan()
     store.prepare_for_plans(db)
-    for find in (_doubtful, _repeated, _private, _expired):
-        for change in find(db, rules):
-            plan.add(change)
-    for rule, number, reason, url in named_addresses(db, rules, options):
-        plan.add(Change("image_variants", (number,), rule, reason, url))
-    for rule, image_ids in named_pictures(db, rules, options):
-        plan_pictures(db, plan, rule, image_ids)
-    wrong = store.mismatched_tables(db) if {"orphan", "no_address", "no_result"} & set(rules) else set()
+    with meanwhile(db, store.mismatched_tables) if RELATED & set(rules) else nullcontext(set) as mismatched:
+        for find in (_doubtful, _repeated, _private, _expired):
+            for change in find(db, rules):
+                plan.add(change)
+        for rule, number, reason, url in named_addresses(db, rules, options):
+            plan.add(Change("image_variants", (number,), rule, reason, url))
+        for rule, image_ids in named_pictures(db, rules, options):
+            plan_pictures(db, plan, rule, image_ids)
+        _plan_unrelated(db, plan, rules, mismatched())
+    return plan
+
+
+def _plan_unrelated(db: Database, plan: Plan, rules: Sequence[str], wrong: set[str]) -> None:
+    """Rows without their picture and pictures without rows; `wrong` are the tables where there may be any."""
     if "orphan" in rules:
         for table, key, parent in store.orphans(db, [table for table in store.CHILDREN if table in wrong]):
             plan.add(Change(table, key, "orphan", f"not_in_{parent}", str(key[-1])))
@@ -96,7 +105,6 @@ def make_plan(db: Database, rules: Sequence[str] = DEFAULT_RULES, options: Optio
         plan_pictures(db, plan, "no_address", [*without, *_bereft(db, plan)])
     if "no_result" in rules and "results" in wrong:
         plan_pictures(db, plan, "no_result", store.images_without_result(db))
-    return plan
 
 
 def plan_to_forget(db: Database, query_id: int) -> Plan:

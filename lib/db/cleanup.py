@@ -32,7 +32,7 @@ _WON = "EXISTS (SELECT 1 FROM downloads WHERE downloads.variant_id = image_varia
 NO_FILE = "NOT EXISTS (SELECT 1 FROM downloads WHERE downloads.image_id = images.id AND downloads.state = 'done')"
 # JSON escapes control characters, NUL among them (and quotes, which are judged afterwards). A GLOB with a class of
 # characters finds the same in three times the time.
-_BLANKS = """(json_quote(url) <> '"' || url || '"' OR url LIKE '% %' OR instr(url, char(127)))"""
+_BLANKS = """(json_quote(url) <> '"' || url || '"' OR url LIKE '% %' OR url LIKE '%' || char(127) || '%')"""
 _ORDINARY = "(url GLOB 'https://[0-9A-Za-z]*' OR url GLOB 'http://[0-9A-Za-z]*')"
 
 
@@ -74,6 +74,7 @@ def mismatched_tables(db: Database) -> set[str]:
 
     All four indexes are walked through side by side, which takes a fifth of the time of looking up every parent.
     """
+    prepare_for_plans(db)
     images = _walk(db, "SELECT id FROM images ORDER BY id")
     others = {table: _walk(db, _DISTINCT_IDS[table]) for table in CHILDREN}
     found: set[str] = set()

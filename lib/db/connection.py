@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -93,6 +94,25 @@ def open_for_preview(path: Path) -> Database:
     connection = _with_clear_errors(path, lambda: _connect_for_reading(path))
     connection.execute("PRAGMA query_only=ON")
     return Database(connection, path)
+
+
+@contextmanager
+def meanwhile(db: Database, search: Callable[[Database], T]) -> Iterator[Callable[[], T]]:
+    """Runs a search on a thread and a connection of its own; what is yielded waits for what it finds.
+
+    It sees what has been committed, and SQLite works on both at once. A database in memory is searched when asked for.
+    """
+    if db.path is None:
+        yield lambda: search(db)
+        return
+    path = db.path
+
+    def look() -> T:
+        with open_for_preview(path) as beside:
+            return search(beside)
+
+    with ThreadPoolExecutor(1, "meanwhile") as pool:
+        yield pool.submit(look).result
 
 
 def _connect_for_reading(path: Path) -> sqlite3.Connection:
