@@ -6,12 +6,12 @@ import asyncio
 import base64
 import logging
 import re
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-from lib.chromium import Chromium
+from lib.chromium import LAUNCH_SECONDS, Chromium
 from lib.engines.base import PAGE, UPLOAD, Answer, FetchError, FilePart
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ T = TypeVar("T")
 PAGES_PER_CONTEXT = 100  # a context is replaced after so many requests, which bounds what its pages hoard
 GRACE = 5.0  # seconds beyond Playwright's own time-out, for a renderer that does not answer at all
 PRESS_SECONDS = 10.0
+OPEN_SECONDS = LAUNCH_SECONDS + 30.0  # until there is a page, the start of the browser included
 
 # What Playwright's own requests, which are made outside the browser, call the common failures.
 _NODE_WORDS = {
@@ -79,17 +80,16 @@ class BrowserWeb:
             await self.forget()
 
     async def open(self, url: str) -> Answer:
-        async def go() -> Answer:
-            response = await (await self._ready_page()).goto(url, wait_until="domcontentloaded")
+        async def go(page: Page) -> Answer:
+            response = await page.goto(url, wait_until="domcontentloaded")
             if response is None:
                 raise FetchError("no_document")
             return Answer(PAGE, response.url, response.status, await response.all_headers(), await response.body())
 
-        return await self._bounded(go())
+        return await self._bounded(go)
 
     async def get(self, url: str, *, part: str, headers: Mapping[str, str]) -> Answer:
-        async def ask() -> Answer:
-            page = await self._ready_page()
+        async def ask(page: Page) -> Answer:
             if _origin(page.url) != _origin(url):
                 return await _read(part, await page.context.request.get(url, headers=dict(headers)))
             found = await page.evaluate(_ASK, [url, dict(headers), self._timeout * 1000])
@@ -97,24 +97,22 @@ class BrowserWeb:
                 raise FetchError(found["error"])
             return Answer(part, found["url"], found["status"], found["headers"], base64.b64decode(found["body"]))
 
-        return await self._bounded(ask())
+        return await self._bounded(ask)
 
     async def post(
         self, url: str, *, headers: Mapping[str, str], form: FilePart | None = None, body: bytes = b""
     ) -> Answer:
-        async def send() -> Answer:
-            page = await self._ready_page()
+        async def send(page: Page) -> Answer:
             given: dict[str, Any] = {"data": body}
             if form:
                 file = {"name": form.name, "mimeType": form.mime, "buffer": form.content}
                 given = {"multipart": {form.form_field: file}}
             return await _read(UPLOAD, await page.context.request.post(url, headers=dict(headers), **given))
 
-        return await self._bounded(send())
+        return await self._bounded(send)
 
     async def press(self, labels: Sequence[str]) -> Answer | None:
-        async def find_and_press() -> Answer | None:
-            page = await self._ready_page()
+        async def find_and_press(page: Page) -> Answer | None:
             pattern = re.compile("^\\s*(" + "|".join(map(re.escape, labels)) + ")\\s*$", re.IGNORECASE)
             button = page.get_by_role("button", name=pattern).first
             if not await button.count():
@@ -126,7 +124,7 @@ class BrowserWeb:
                 return None
             return Answer(PAGE, response.url, response.status, await response.all_headers(), await response.body())
 
-        return await self._bounded(find_and_press())
+        return await self._bounded(find_and_press)
 
     async def show(self, url: str) -> None:
         """Opens a page for a person and brings its window to the front."""
@@ -149,17 +147,21 @@ class BrowserWeb:
     async def _ready_page(self) -> Page:
         if self._page is None or self._page.is_closed():
             await self.forget()
-            self._page = await self._chromium.open_page()
+            self._page = await asyncio.wait_for(self._chromium.open_page(), OPEN_SECONDS)
         self._used += 1
         return self._page
 
-    async def _bounded(self, work: Awaitable[T]) -> T:
-        """Every failure of the network or the browser as a FetchError; after a crash the context is replaced."""
+    async def _bounded(self, work: Callable[[Page], Awaitable[T]]) -> T:
+        """Every failure of the network or the browser as a FetchError; after a crash the context is replaced.
+
+        The limit for a request begins when there is a page: a busy machine may need longer to start the browser.
+        """
         from playwright.async_api import Error
         from playwright.async_api import TimeoutError as Late
 
         try:
-            return await asyncio.wait_for(work, self._timeout + GRACE)
+            page = await self._ready_page()
+            return await asyncio.wait_for(work(page), self._timeout + GRACE)
         except Late:
             raise FetchError("timeout") from None
         except asyncio.TimeoutError:

@@ -31,6 +31,7 @@ T = TypeVar("T")
 BLOCKED_TYPES = frozenset({"font", "image", "media"})  # what no answer needs
 BLOCKED_BESIDE_A_PERSON = frozenset({"media"})  # who has to see what a captcha shows
 CLOSE_SECONDS = 10.0
+LAUNCH_SECONDS = 90.0  # a cold or busy machine needs most of a minute
 
 
 @dataclass(frozen=True)
@@ -151,6 +152,7 @@ class Chromium:
             "executable_path": settings.choice.executable_path,
             "args": launch_arguments(),
             "headless": not settings.headed,
+            "timeout": LAUNCH_SECONDS * 1000,
             "proxy": proxy,
             # Ctrl-C is for this program, which closes the browser when it is ready to.
             "handle_sigint": False,

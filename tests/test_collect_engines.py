@@ -663,6 +663,29 @@ def test_a_context_is_replaced_after_its_pages_and_a_crashed_browser_is_started_
     assert (contexts, replaced, status) == (1, True, 200) and reason in ("", "browser_crashed")
 
 
+def slow_browser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """The browser, which takes its time to start."""
+    choice = require_browser(headed=False)
+    script = tmp_path / "slow-browser.sh"
+    script.write_text(f'#!/bin/sh\nsleep {seconds}\nexec "{choice.program}" "$@"\n')
+    script.chmod(0o755)
+    monkeypatch.setenv("GLEANER_BROWSER", str(script))
+
+
+@pytest.mark.slow
+def test_the_limit_for_a_request_is_none_for_the_start_of_the_browser(gallery, tmp_path, monkeypatch):
+    """On a busy machine a start may take longer than any answer should; it was cut off and tried again, in vain."""
+    monkeypatch.setattr("lib.browser.GRACE", 0.0)
+    slow_browser(tmp_path, monkeypatch, 21)
+
+    async def visit() -> int:
+        settings = BrowserSettings(require_browser(headed=False), timeout=20)
+        async with Chromium(settings) as chromium, BrowserWeb(chromium) as web:
+            return (await web.open(gallery.url)).status
+
+    assert asyncio.run(visit()) == 200
+
+
 def test_a_browser_that_cannot_start_is_told_and_the_other_engines_go_on(gallery, tmp_path, monkeypatch, capsys):
     (tmp_path / "broken.sh").write_text("#!/bin/sh\nexit 1\n")
     (tmp_path / "broken.sh").chmod(0o755)
