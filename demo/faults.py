@@ -79,6 +79,10 @@ class Verdict:
     response: web.StreamResponse | None = None
     shapes: tuple[tuple[Shape, Fault], ...] = ()
 
+    def has(self, kind: str) -> bool:
+        """Whether a shape of that kind is on, for those that are about more than the payload."""
+        return any(fault.kind == kind for _, fault in self.shapes)
+
     def reshape(self, payload: dict[str, Any], ask: Ask) -> dict[str, Any]:
         for shape, fault in self.shapes:
             payload = shape(payload, fault, ask)

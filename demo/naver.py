@@ -58,8 +58,9 @@ class _Handlers:
         rows = [item(self.site, picture) for picture in window(found, page * ROWS, ROWS)]
         payload = verdict.reshape({"content": {"items": with_ads(rows)}}, ask)
         self.site.board.done(ask)
-        nothing = not found or (rows and payload["content"].get("items") == [])  # truly nothing, or by a fault
-        return markup.respond(empty_page(words) if nothing else results_page(words, payload))
+        if not found or (rows and payload["content"].get("items") == []):  # truly nothing, or by a fault
+            return markup.respond(empty_page(words))
+        return markup.respond(results_page(words, payload, scripted=verdict.has("scripted")))
 
     async def thumb(self, request: web.Request) -> web.StreamResponse:
         """The proxy: a small copy, or with `sc960_832` one of up to 960 pixels."""
@@ -133,7 +134,12 @@ def literal(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False).replace("</", "<\\/")
 
 
-def results_page(words: str, payload: dict[str, Any]) -> str:
+def packed(value: Any) -> str:
+    """A value as a JavaScript string of JSON, from which only a script makes the object."""
+    return json.dumps(json.dumps(value, ensure_ascii=False), ensure_ascii=False).replace("</", "<\\/")
+
+
+def results_page(words: str, payload: dict[str, Any], *, scripted: bool = False) -> str:
     rows = [row for row in payload["content"].get("items", []) if row.get("type") == "image"]
     tiles = "".join(
         '<div class="tile_item _fe_image_tab_content_tile"><img class="_fe_image_tab_content_thumbnail_image"'
@@ -142,7 +148,8 @@ def results_page(words: str, payload: dict[str, Any]) -> str:
         for row in rows
     )
     space = " " if len(words) % 2 else ""
-    script = f"<script>var imageSearchTabData{space}={space}{literal(payload)}</script>"
+    value = f"JSON.parse({packed(payload)})" if scripted else literal(payload)
+    script = f"<script>var imageSearchTabData{space}={space}{value}</script>"
     return markup.layout(f"{words} : 네이버 이미지검색", f'<div class="image_tile">{tiles}</div>{script}')
 
 
@@ -158,5 +165,6 @@ KINDS: dict[str, Kind] = {
     "blocked": Kind(("page",), reply=blocked),
     "consent": Kind(("page",), reply=consent),
     "not_json": Kind(("page",), reply=not_json),
+    "scripted": Kind(("page",), shape=lambda payload, fault, ask: payload),
     "crash": Kind(("page",), reply=crash),
 }

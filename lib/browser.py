@@ -52,6 +52,14 @@ _ASK = """async ([url, headers, limit]) => {
   }
 }"""
 
+_VALUE = """name => {
+  try {
+    return JSON.stringify(globalThis[name]) ?? "";
+  } catch {
+    return "";  // it leads back to itself
+  }
+}"""
+
 
 class BrowserWeb:
     """A `lib.engines.base.Web` over one context with one page; an async context manager."""
@@ -125,6 +133,12 @@ class BrowserWeb:
             return Answer(PAGE, response.url, response.status, await response.all_headers(), await response.body())
 
         return await self._bounded(find_and_press)
+
+    async def value(self, name: str) -> bytes:
+        async def read(page: Page) -> bytes:
+            return str(await page.evaluate(_VALUE, name)).encode("utf-8", "replace")
+
+        return await self._bounded(read)
 
     async def show(self, url: str) -> None:
         """Opens a page for a person and brings its window to the front."""

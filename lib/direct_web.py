@@ -96,6 +96,10 @@ class DirectWeb:
         """There is no page and no button: a consent notice ends a query here."""
         return None
 
+    async def value(self, name: str) -> bytes:
+        """No script runs here."""
+        return b""
+
     async def _follow(
         self, method: str, url: str, part: str, headers: Mapping[str, str], data: aiohttp.FormData | bytes | None
     ) -> Answer:

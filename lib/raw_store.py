@@ -34,7 +34,8 @@ def folder_name(kind: str, text: str, image_sha256: str, params: str) -> str:
 
 def file_name(page: int, part: str, outcome: str, body: bytes) -> str:
     """`0.html` and `1.json` for results; what is no result carries its outcome, as in `2.captcha.html`."""
-    suffix = "html" if body.lstrip()[:1] == b"<" else "json" if part != "page" else "html"
+    suffixes = {b"<": "html", b"{": "json"}
+    suffix = suffixes.get(body.lstrip()[:1], "html" if part == "page" else "json")
     return f"{page}.{suffix}" if outcome == "ok" else f"{page}.{outcome}.{suffix}"
 
 

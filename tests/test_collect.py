@@ -775,3 +775,4 @@ def test_a_file_is_whole_or_not_there(tmp_path):
     assert [found.name for found in path.parent.iterdir()] == ["0.json"]
     assert raw_store.file_name(0, PAGE, "ok", b"<html>") == "0.html"
     assert raw_store.file_name(2, XHR, "captcha", b"<html>") == "2.captcha.html"
+    assert raw_store.file_name(1, PAGE, "ok", b'{"content":{}}') == "1.json"

@@ -362,6 +362,26 @@ def test_passing_trouble_is_got_over_in_the_same_run(gallery, tmp_path, faults):
     assert [pages(tmp_path / "ws", engine) for engine in engines] == [[0, 1, 2]] * len(engines)
 
 
+def test_the_page_object_is_read_in_the_browser_where_the_page_does_not_show_it(gallery, tmp_path):
+    """On its way to a lost database and back the answer stays one of the page, though it is JSON."""
+    workspace, arguments = tmp_path / "ws", ["--engine", "naver", "--keywords", WORDS, "--max-pages", 3]
+    gallery.set_fault("scripted@naver/:1")
+    assert collect(gallery, workspace, *arguments) == 0
+    found = rows(workspace, "SELECT page, part, outcome, items, path FROM responses ORDER BY page")
+    assert [row[:4] for row in found] == [(number, "page", "ok", 48) for number in range(3)]
+    assert [Path(row[4]).name for row in found] == ["0.html", "1.json", "2.html"]
+    assert load_step("ingest").main(["--workspace", str(workspace), "-q"]) == 0
+    shown = rows(workspace, "SELECT count(*), count(DISTINCT image_id) FROM results")
+    for path in workspace.glob("gleaner.db*"):
+        path.unlink()
+    assert load_step("ingest").main(["--workspace", str(workspace), "--rescan", "-q"]) == 0
+    assert rows(workspace, "SELECT count(*), count(DISTINCT image_id) FROM results") == shown == [(144, 144)]
+    assert pages(workspace, "naver") == [0, 1, 2]
+    gallery.site.board.asked.clear()
+    assert collect(gallery, workspace, *arguments) == 0
+    assert not gallery.counters["asked"]
+
+
 def test_strict_tells_by_the_exit_code_that_a_query_failed(gallery, tmp_path, capsys):
     gallery.set_fault("changed_shape@openverse/:1")
     arguments = ["--engine", "openverse", "commons", "--keywords", WORDS, "--max-pages", 2]

@@ -580,6 +580,7 @@ FAULTS: list[tuple[str, str, Callable[[Answer], bool]]] = [
     ("naver", "drift", drifted(NAVER, "item.aiBadge", "item.link")),
     ("naver", "nulls", halved(NAVER)),
     ("naver", "not_json", refused(NAVER, "no_state")),
+    ("naver", "scripted", refused(NAVER, "no_state")),
     ("naver", "crash", lambda a: '"x".repeat(' in a.text),
     ("bing", "captcha", refused(BING, "captcha")),
     ("bing", "blocked", status(403)),

@@ -198,6 +198,11 @@ VERDICTS: list[tuple[str, Answer, str, str]] = [
     ("naver", answer(PAGE, NAVER_BLANK, NAVER % 1), "parse_error", "no_items"),
     ("naver", answer(PAGE, NAVER_OTHER, NAVER % 1), "parse_error", "no_items"),
     ("naver", answer(PAGE, HTML, NAVER % 1), "parse_error", "no_page_object"),
+    # The page object as the browser knows it.
+    ("naver", answer(PAGE, {"content": {"items": [{"type": "image"}]}}, NAVER % 1), "ok", ""),
+    ("naver", answer(PAGE, {"content": {"items": []}}, NAVER % 51), "end", "no_more_results"),
+    ("naver", answer(PAGE, {"content": {"items": []}}, NAVER % 1), "parse_error", "no_items"),
+    ("naver", answer(PAGE, {"content": {"feed": {}}}, NAVER % 1), "parse_error", "no_items"),
     ("naver", answer(PAGE, PLAIN_CAPTCHA, NAVER % 1), "captcha", ""),
     ("naver", answer(PAGE, CONSENT, NAVER % 1), "consent", ""),
     ("naver", answer(PAGE, b"", NAVER % 1, status=403), "blocked", "http_403"),

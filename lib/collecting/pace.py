@@ -79,6 +79,10 @@ class PacedWeb:
     async def press(self, labels: Sequence[str]) -> Answer | None:
         return await self._in_turn(lambda: self._web.press(labels))
 
+    async def value(self, name: str) -> bytes:
+        """The engine is asked for nothing here, so there is no turn to wait for."""
+        return await self._web.value(name)
+
     async def _in_turn(self, request: Callable[[], Awaitable[T]]) -> T:
         await self._pacer.turn()
         self.requests += 1

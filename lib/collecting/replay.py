@@ -48,6 +48,9 @@ class Nowhere:
     async def press(self, labels: Sequence[str]) -> Answer | None:
         return None
 
+    async def value(self, name: str) -> bytes:
+        return b""
+
     async def recycle(self) -> None:
         return None
 

@@ -68,10 +68,12 @@ class Store:
     def adopt(self, query: QueryRow, page: int, url: str) -> Answer | None:
         """A page whose file is whole and whose row a kill prevented; None where there is no such file."""
         part = self.engine.part(page)
-        path = self.folder(query) / f"{page}.{'html' if part == 'page' else 'json'}"
-        if table.answer_path(self.db, query.id, page, part) == self.workspace.to_text(path) or not path.is_file():
-            return None
-        return Answer(part, url, 200, {}, path.read_bytes())
+        known = table.answer_path(self.db, query.id, page, part)
+        for suffix in ("html", "json") if part == "page" else ("json",):
+            path = self.folder(query) / f"{page}.{suffix}"
+            if path.is_file() and known != self.workspace.to_text(path):
+                return Answer(part, url, 200, {}, path.read_bytes())
+        return None
 
     def keep_adopted(self, query: QueryRow, page: int, answer: Answer, parsed: ParsedPage) -> None:
         path = self.folder(query) / raw_store.file_name(page, answer.part, "ok", answer.body)

@@ -87,6 +87,9 @@ class Web(Protocol):
     async def press(self, labels: Sequence[str]) -> Answer | None:
         """Presses the first button of the open page with one of the labels; gives the page that it leads to, if any."""
 
+    async def value(self, name: str) -> bytes:
+        """A variable of the open page as JSON; empty where it has none, and where there is no browser to ask."""
+
 
 class Engine:
     """What all engines have. A subclass overrides the constants first, then only what differs."""

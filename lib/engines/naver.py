@@ -1,16 +1,21 @@
-"""Naver's picture search: every page of results is a document that carries its records in a script."""
+"""Naver's picture search: every page of results has its records in the page object `imageSearchTabData`.
+
+The document is kept as received, since the object stands in it as a literal. Where it does not, or not as one that can
+be read without running it, the browser that ran the page is asked for the object, and that is kept as JSON.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from lib.engines.base import PAGE, Answer, Ask, Engine, Verdict, Web
 from lib.engines.judging import CONSENT_LABELS, asked, is_consent, judge_status, nothing, query_url
-from lib.parsers.naver import find_literal
-from lib.records import ParsedPage
+from lib.parsers.naver import OBJECT, find_literal, parse_page
+from lib.records import ParsedPage, ParseError
 
 PATH = "/search.naver"
 _CAPTCHA = re.compile(
@@ -44,7 +49,11 @@ class Source(Engine):
         """Nothing: every page is opened as the first one is."""
 
     async def fetch(self, web: Web, host: str, ask: Ask, cursor: Mapping[str, Any], page: int) -> Answer:
-        return await web.open(self.address(host, ask, cursor, page))
+        answer = await web.open(self.address(host, ask, cursor, page))
+        if answer.status != 200 or _is_readable(answer.body):
+            return answer
+        value = await web.value(OBJECT)
+        return replace(answer, body=value) if _is_readable(value) else answer
 
     def address(self, host: str, ask: Ask, cursor: Mapping[str, Any], page: int) -> str:
         start = str(page * self.page_size + 1)
@@ -52,7 +61,8 @@ class Source(Engine):
         return query_url(host, PATH, params | self.filter_params(ask.filters))
 
     def classify(self, answer: Answer) -> Verdict:
-        literal = find_literal(answer.body)
+        is_json = answer.body.lstrip()[:1] == b"{"  # the object as the browser knows it
+        literal = answer.body if is_json else find_literal(answer.body)
         if "captcha" in urlsplit(answer.url).path.lower() or (literal is None and _CAPTCHA.search(answer.body)):
             return Verdict("captcha")
         if (verdict := judge_status(answer)) is not None:
@@ -74,3 +84,11 @@ class Source(Engine):
     def says_end(self, part: str, body: bytes, parsed: ParsedPage) -> bool:
         """No page says that it is the last; one with nothing new is the end."""
         return False
+
+
+def _is_readable(body: bytes) -> bool:
+    try:
+        parse_page(body)
+    except ParseError:
+        return False
+    return True

@@ -53,4 +53,4 @@ def part_of(engine: str, suffix: str) -> str:
     """Which part of an engine's answers a raw file holds, by the suffix of its name."""
     if suffix in (".html", ".htm"):
         return "page"
-    return "xhr" if (engine, "xhr") in _REGISTRY else "api"
+    return next((part for part in ("xhr", "api") if (engine, part) in _REGISTRY), "page")

@@ -1,6 +1,6 @@
 """Naver's keyword search: the page object `imageSearchTabData`, read in the browser or cut out of the page.
 
-In the browser it is clean data, saved as JSON. In the page it is a JavaScript literal: keys without quotes, trailing
+From the browser it is clean data, saved as JSON. In the page it is a JavaScript literal: keys without quotes, trailing
 commas, blanks anywhere; `to_json` turns that into JSON without running it.
 """
 
@@ -23,7 +23,7 @@ KNOWN = frozenset(
 )
 EXPECTED = frozenset({"title", "link", "originalUrl", "orgWidth", "orgHeight", "imgId"})
 PAGE_SIZE = 50
-_NAME = b"imageSearchTabData"
+OBJECT = "imageSearchTabData"
 _EMPTY_MARK = b"not_found02"
 _WRAPPED = re.compile(r"^https?://search\.pstatic\.net/common/?\?(.*)$")
 # One token of a JavaScript literal: a string, a run of blanks, a word, or a single character.
@@ -53,7 +53,7 @@ def parse_page(body: bytes) -> ParsedPage:
 
 def find_literal(html: bytes) -> bytes | None:
     """The object after `imageSearchTabData=`, up to its closing brace; None where there is none."""
-    match = re.search(_NAME + rb"\s*=\s*(?=\{)", html)
+    match = re.search(OBJECT.encode() + rb"\s*=\s*(?=\{)", html)
     if match is None:
         return None
     depth = 0
