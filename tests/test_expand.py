@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -126,6 +127,18 @@ def test_proposals_are_shown_and_queued_only_when_asked_for(workspace, capsys):
     for _ in range(2):
         assert collect(workspace, *arguments, "--yes") == 0
         assert queued(workspace) == [("openverse", keyword) for keyword in shown]
+
+
+def test_the_next_command_queues_what_was_shown(workspace, capsys):
+    """Without its filters and its host it queued other searches than those that were asked about."""
+    arguments = ["--engine", "openverse", "--host", "http://127.0.0.1:9", "--size", "large", "--licence", "cc"]
+    assert collect(workspace, "--expand", 1, *arguments) == 0
+    said = capsys.readouterr().err.partition("next: python 1_collect.py ")[2].strip()
+    shown = shlex.split(said)
+    assert shown[-2:] == ["--workspace", str(workspace)]
+    assert collect(workspace, *shown[:-2]) == 0
+    rows = as_rows(workspace / "gleaner.db", "SELECT params FROM queries ORDER BY id DESC LIMIT 1")
+    assert json.loads(rows[0][0]) == {"host": "http://127.0.0.1:9", "size": "large", "licence": "cc"}
 
 
 def test_without_keywords_all_searches_of_all_engines_count(workspace, capsys):

@@ -103,6 +103,8 @@ class Expansion:
         words = ["python", "1_collect.py", "--expand", str(self.args.expand), "--yes"]
         words += ["--engine", *self.args.engine] if self.args.engine else []
         words += ["--keywords", *self.words] if self.words else []
+        words += ["--host", self.args.host] if self.args.host else []
+        words += [word for name, value in filters_in(vars(self.args)).items() for word in (f"--{name}", value)]
         return shlex.join(words)
 
     def rows(self, proposed: Sequence[Proposal]) -> list[dict[str, Any]]:
