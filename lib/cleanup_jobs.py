@@ -63,14 +63,16 @@ def plan(db: Database, choice: Choice, forget: int | None) -> Plan:
 def make_sure(workspace: Workspace, restore: str | None, reset: str | None, yes: str, *, can_ask: bool) -> None:
     """What has to be right before anything is touched: the backup is there, the workspace's name was given.
 
-    A damaged database is set aside here, since it could not even be opened. Raises UsageError.
+    A damaged database is set aside here, since it could not even be opened, and where there is none an empty one is made
+    for the backup to come back to. Raises UsageError.
     """
     if reset == "everything" and (yes or not can_ask):
         confirm(workspace, yes)
     if restore:
         choose_backup(workspace.backups, restore)
-        if aside := set_aside_damaged(workspace.database):
-            workspace.database.touch()  # an empty database for the backup to come back to
+        aside = set_aside_damaged(workspace.database)
+        workspace.database.touch()
+        if aside:
             log.warning("the damaged database was set aside as %s", aside)
 
 
@@ -94,6 +96,6 @@ def restore(
         return chosen, None, 0
     # One more is kept while the chosen one is among them, or rotation might take it away before it is read.
     kept = max(keep, len(list_backups(workspace.backups)) + 1)
-    saved = make_backup(db, workspace.backups, kept)
+    saved = make_backup(db, workspace.backups, kept, replaced=True)
     restore_backup(db, chosen)
     return chosen, saved, start_run(db, "cleanup", {"restore": chosen.name})

@@ -55,7 +55,7 @@ def list_format(path: Path) -> str:
         return ""
     if lines[0].lstrip().startswith("{"):
         return "jsonl" if _json_url(lines[0]) else ""
-    for name, separator in _SEPARATORS.items():
+    for name, separator in () if _is_link(lines[0].strip()) else _SEPARATORS.items():
         if separator in lines[0] and _url_column(next(csv.reader([lines[0]], delimiter=separator))):
             return name
     if _url_column([lines[0]]):
@@ -82,7 +82,10 @@ def _record(number: int, row: Mapping[str, Any]) -> ImageRecord | None:
     link = address(next((row[name] for name in _URL_NAMES if row.get(name)), None))
     if not _SCHEME.match(link):
         return None
-    found = {name: next((row[c] for c in columns if row.get(c)), None) for name, columns in _COLUMNS.items()}
+    found = {
+        name: next((row[c] for c in columns if row.get(c) not in (None, "")), None)
+        for name, columns in _COLUMNS.items()
+    }
     page, width, height = address(found["page_url"]), whole(found["width"]), whole(found["height"])
     return ImageRecord(
         engine_id=hashlib.sha256(link.encode("utf-8", "replace")).hexdigest()[:32],
@@ -118,13 +121,25 @@ def _read_table(separator: str) -> Callable[[Path], Rows]:
             table = csv.DictReader(lines, delimiter=separator)
             while True:
                 try:
-                    yield next(table)
+                    yield _with_all_fields(next(table), separator)
                 except StopIteration:
                     return
                 except csv.Error:  # such as a field without end; the table goes on behind it
                     yield None
 
     return read
+
+
+def _with_all_fields(row: dict[Any, Any], separator: str) -> Mapping[str, Any] | None:
+    """A row without quotes around its commas: they are the address's where that stands last. Elsewhere nobody can tell
+    whose they are, and it is no row: half an address would be taken for the whole."""
+    surplus = row.pop(None, None)
+    if not any(surplus or ()):
+        return row
+    last = list(row)[-1]
+    if not _url_column([last]):
+        return None
+    return row | {last: separator.join([row[last], *surplus])}
 
 
 def _read_jsonl(path: Path) -> Rows:

@@ -92,6 +92,27 @@ def test_a_backup_comes_back_whole_and_what_was_there_is_kept(database: Path) ->
     assert run(database) == 0  # and the steps go on
 
 
+def test_the_last_backup_is_never_what_a_restore_has_replaced(database: Path) -> None:
+    """The same command again ends the same, also after a kill between the copy of what is there and its replacement."""
+    copy = make_backup(database)
+    change(database, "DELETE FROM image_variants")
+    for _ in range(2):
+        assert run(database, "--restore", "last") == 0
+        assert dump(database) == dump(copy)
+    replaced = [path for path in list_backups(database.parent / "backups") if path != copy]
+    assert len(replaced) == 2 and run(database, "--restore", replaced[-1].name) == 0
+    assert as_rows(database, "SELECT count(*) FROM image_variants") == [(0,)]
+    assert run(database) == 0 and run(database, "--restore", "last") == 0  # a cleanup's copy is the last again
+    assert as_rows(database, "SELECT count(*) FROM images, image_variants") == [(0,)]
+
+
+def test_a_backup_comes_back_where_the_database_has_gone(database: Path) -> None:
+    copy = make_backup(database)
+    database.unlink()
+    assert run(database, "--restore", "last") == 0
+    assert dump(database) == dump(copy)
+
+
 def test_a_backup_comes_back_over_a_damaged_database(database: Path) -> None:
     copy = make_backup(database)
     body = bytearray(database.read_bytes())

@@ -55,6 +55,33 @@ def test_a_list_with_rows_left_out_is_no_success_where_strictness_was_asked_for(
     assert step.main([*arguments, "--strict"]) == 3 and step.main(arguments) == 0
 
 
+COMMAS = [
+    # The address stands last: what follows its first comma is a part of it.
+    ("id,url\n0,https://a.example/1,2.jpg\n1,https://b.example/2.jpg\n", ["https://a.example/1,2.jpg", GOOD[1]], 0),
+    # Elsewhere nobody can tell whose comma it is: no part of an address is taken for the whole.
+    ("url,caption\nhttps://a.example/1,2.jpg,A cat\nhttps://b.example/2.jpg,A dog\n", [GOOD[1]], 1),
+    # Empty fields at the end are no content.
+    ("url,caption\nhttps://a.example/1.jpg,A cat,,\n", GOOD[:1], 0),
+    # An address on the first line is an address, whatever stands between its commas.
+    ("https://a.example/1,src,2.jpg\n", ["https://a.example/1,src,2.jpg"], 0),
+]
+
+
+@pytest.mark.parametrize(("text", "urls", "broken"), COMMAS, ids=["last", "elsewhere", "trailing", "first line"])
+def test_commas_in_addresses_survive_or_are_told_of(tmp_path: Path, text: str, urls: list[str], broken: int, capsys):
+    (tmp_path / "urls").write_text(text)
+    assert step.main(["--import", str(tmp_path / "urls"), "--workspace", str(tmp_path / "w"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["counts"].get("failed_broken_line", 0) == broken
+    found = as_rows(tmp_path / "w/gleaner.db", "SELECT url FROM image_variants ORDER BY id")
+    assert [url for (url,) in found] == urls
+
+
+def test_the_number_0_is_an_id_like_any_other(tmp_path: Path) -> None:
+    (tmp_path / "urls.jsonl").write_text("".join(f'{{"url": "{url}", "id": {n}}}\n' for n, url in enumerate(GOOD)))
+    assert step.main(["--import", str(tmp_path / "urls.jsonl"), "--workspace", str(tmp_path / "w"), "-q"]) == 0
+    assert as_rows(tmp_path / "w/gleaner.db", "SELECT extra ->> 'list_id' FROM images ORDER BY id") == [("0",), ("1",)]
+
+
 @pytest.mark.parametrize("text", ["just some\nlines of text\nhttps://a.example/1.jpg\n", "a;b\n1;2\n"])
 def test_what_is_no_list_is_not_taken_for_one(tmp_path: Path, text: str, capsys) -> None:
     (tmp_path / "it").write_text(text)

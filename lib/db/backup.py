@@ -13,19 +13,21 @@ from lib.db.connection import BUSY_TIMEOUT_MS, Database
 from lib.db.migrations import migrate, schema_version
 from lib.errors import GleanerError, UsageError
 
-_NAME = re.compile(r"gleaner-\d{8}T\d{6}Z(?:-\d+)?\.db")
+_REPLACED = "-replaced"  # ends the name of what a restore has replaced
+_NAME = re.compile(rf"gleaner-\d{{8}}T\d{{6}}Z(?:-\d+)?(?:{_REPLACED})?\.db")
 
 ABANDONED_SECONDS = 3600.0
 
 
-def make_backup(db: Database, folder: Path, keep: int) -> Path:
+def make_backup(db: Database, folder: Path, keep: int, *, replaced: bool = False) -> Path:
     """Copies the database into `folder`, checks the copy, and keeps the newest `keep` of all copies there.
 
+    `replaced` marks what a restore is about to replace: such a copy is never meant by `last`.
     Raises GleanerError when the database turns out to be damaged; older copies are then left alone.
     """
     folder.mkdir(parents=True, exist_ok=True)
     _sweep(folder)
-    target = _free_name(folder)
+    target = _free_name(folder, _REPLACED if replaced else "")
     temporary = folder / f".{target.name}.{os.getpid()}.part"
     try:
         _copy(db, temporary)
@@ -46,11 +48,14 @@ def list_backups(folder: Path) -> list[Path]:
 
 
 def choose_backup(folder: Path, name: str) -> Path:
-    """The copy that is meant: `last`, a name in the folder, or a path. Raises UsageError when there is none."""
+    """The copy that is meant: `last`, a name in the folder, or a path. Raises UsageError when there is none.
+
+    `last` is never what a restore has replaced, so that a restore ends the same however often it is run or killed.
+    """
     found = list_backups(folder)
     if name == "last":
-        if found:
-            return found[0]
+        if last := next((path for path in found if not path.stem.endswith(_REPLACED)), None):
+            return last
         raise UsageError(f"--restore: there is no backup in {folder}.")
     for path in (Path(name), folder / name):
         if path.is_file():
@@ -134,13 +139,14 @@ def _sweep(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _free_name(folder: Path) -> Path:
+def _free_name(folder: Path, ending: str) -> Path:
     stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
     # Counted on from the newest of the same second: rotation may have made room below it.
     taken = [number for other, number in map(_age, list_backups(folder)) if other == stamp]
-    return folder / (f"gleaner-{stamp}-{max(taken) + 1}.db" if taken else f"gleaner-{stamp}.db")
+    number = f"-{max(taken) + 1}" if taken else ""
+    return folder / f"gleaner-{stamp}{number}{ending}.db"
 
 
 def _age(path: Path) -> tuple[str, int]:
-    stamp, _, number = path.stem.removeprefix("gleaner-").partition("-")
+    stamp, _, number = path.stem.removeprefix("gleaner-").removesuffix(_REPLACED).partition("-")
     return stamp, int(number or 1)
