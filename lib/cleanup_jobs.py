@@ -63,8 +63,8 @@ def plan(db: Database, choice: Choice, forget: int | None) -> Plan:
 def make_sure(workspace: Workspace, restore: str | None, reset: str | None, yes: str, *, can_ask: bool) -> None:
     """What has to be right before anything is touched: the backup is there, the workspace's name was given.
 
-    A damaged database is set aside here, since it could not even be opened, and where there is none an empty one is made
-    for the backup to come back to. Raises UsageError.
+    A damaged database is set aside here, since it could not even be opened, and where there is none an empty one is
+    made for the backup to come back to. Raises UsageError.
     """
     if reset == "everything" and (yes or not can_ask):
         confirm(workspace, yes)

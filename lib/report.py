@@ -20,6 +20,7 @@ from lib.workspace import Workspace
 log = logging.getLogger("gleaner.report")
 
 SAMPLES = 4  # thumbnails beside a domain on the page
+SAMPLED = 24  # rows that are asked for them: the page shows twelve, and files of some may have gone
 UNKNOWN, NO_FAMILY = "(unknown)", "(no family)"
 PLURALS = {
     "domain": "domains",
@@ -138,7 +139,7 @@ def write_files(db: Database, workspace: Workspace, report: Report) -> list[Path
     from lib.reports_index import refresh_index
 
     stem = workspace.reports / ("domains" if report.by == "domain" else f"by_{report.by}")
-    samples = counts.sample_paths(db, report.by, SAMPLES)
+    samples = counts.sample_paths(db, report.by, SAMPLES, _sampled(report))
     rows = [_page_row(workspace, row, samples, downloaded=report.totals.done > 0) for row in report.rows]
     page = stem.with_suffix(".html")
     html = render_domain_report(
@@ -152,6 +153,16 @@ def write_files(db: Database, workspace: Workspace, report: Report) -> list[Path
     return written
 
 
+def _sampled(report: Report) -> dict[str, int]:
+    """The groups that the page may show pictures of, by their keys in the database, with the number of their files."""
+    rows = [row for row in report.rows if row.files][:SAMPLED]
+    return {_key(row): row.files for row in rows}
+
+
+def _key(row: Row) -> str:
+    return "" if row.key in (UNKNOWN, NO_FAMILY) else row.key
+
+
 def _heading(report: Report) -> Heading:
     totals = report.totals
     note = f"{counted(report.nameless, 'picture')} without one" if report.nameless else ""
@@ -163,8 +174,7 @@ def _heading(report: Report) -> Heading:
 
 
 def _page_row(workspace: Workspace, row: Row, samples: dict[str, list[str]], *, downloaded: bool) -> DomainRow:
-    nameless = row.key in (UNKNOWN, NO_FAMILY)
-    paths = [workspace.to_path(text) for text in samples.get("" if nameless else row.key, [])]
+    paths = [workspace.to_path(text) for text in samples.get(_key(row), [])]
     return DomainRow(
         domain=readable(row.key),
         named=not row.key.startswith("("),

@@ -6,7 +6,7 @@ that are no longer pending. Joined in one statement, a million pending rows woul
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from statistics import median
 
@@ -29,6 +29,9 @@ KEYS = {
     "query": "q.engine || ': ' || CASE q.kind WHEN 'image' THEN iif(q.image_path = '', 'picture ' ||"
     " substr(q.image_sha256, 1, 16), q.image_path) ELSE q.text END",
 }
+
+
+_NAMES_ALIKE = f"SELECT count(*) > count(DISTINCT {KEYS['query']}) FROM queries q"
 
 
 @dataclass(frozen=True)
@@ -77,8 +80,13 @@ def totals(db: Database) -> Totals:
 def groups(db: Database, by: str) -> list[Group]:
     """Pictures by a key of `KEYS`, most first. A picture that several queries found counts once for each query."""
     pictures = _families(db) if by == "family" else dict(map(tuple, db.execute(pictures_sql(by))))
-    outcomes = {row[0]: tuple(row)[1:] for row in db.execute(outcomes_sql(by))}
-    found = [Group(key or "", count, *map(int, outcomes.get(key, ()))) for key, count in pictures.items()]
+    alike = by == "query" and bool(db.value(_NAMES_ALIKE))
+    outcomes = {row[0]: tuple(row)[1:] for row in db.execute(outcomes_sql(by, alike=alike))}
+    again = {} if alike else dict(map(tuple, db.execute(repeats_sql(by))))
+    found = []
+    for key, count in pictures.items():
+        done, failed, files = map(int, outcomes.get(key, (0, 0, 0)))
+        found.append(Group(key or "", count, done, failed, files - int(again.get(key, 0))))
     return sorted(found, key=lambda group: (-group.pictures, group.key))
 
 
@@ -90,11 +98,27 @@ def pictures_sql(by: str) -> str:
     return f"SELECT {KEYS[by]}, count(*) FROM images i GROUP BY 1"
 
 
-def outcomes_sql(by: str) -> str:
-    """The statement that counts done, failed and distinct contents of each key."""
+def outcomes_sql(by: str, *, alike: bool = False) -> str:
+    """The statement that counts done, failed and contents of each key.
+
+    A content that several pictures have counts several times: `repeats_sql` tells how often too often. Telling contents
+    apart here would sort them all, most of the time of a report. With `alike` that is done: where two searches have one
+    name, one picture is met twice under it.
+    """
+    contents = "DISTINCT d.sha256" if alike else "d.sha256"
     return (
-        f"SELECT {KEYS[by]}, total(d.state = 'done'), total(d.state <> 'done'), count(DISTINCT d.sha256)"
+        f"SELECT {KEYS[by]}, total(d.state = 'done'), total(d.state <> 'done'), count({contents})"
         f" FROM downloads d CROSS JOIN {_source(by)} WHERE d.{_TRIED} GROUP BY 1"
+    )
+
+
+def repeats_sql(by: str) -> str:
+    """The statement that counts, for each key, the pictures whose content an earlier picture of that key has too."""
+    many = "SELECT sha256 FROM downloads WHERE sha256 IS NOT NULL GROUP BY sha256 HAVING count(*) > 1"
+    return (
+        f"SELECT key, total(found - 1) FROM (SELECT {KEYS[by]} AS key, count(*) AS found FROM ({many}) many"
+        f" CROSS JOIN downloads d ON d.sha256 = many.sha256 CROSS JOIN {_source(by)} WHERE d.{_TRIED}"
+        " GROUP BY 1, d.sha256) GROUP BY 1"
     )
 
 
@@ -127,18 +151,27 @@ def _families(db: Database) -> dict[str, int]:
     return found
 
 
-def sample_paths(db: Database, by: str, each: int) -> dict[str, list[str]]:
-    """A few present files of each group, as the database writes their paths."""
-    join = " JOIN results r ON r.image_id = i.id JOIN queries q ON q.id = r.query_id" if by == "query" else ""
-    found: dict[str, list[str]] = {}
+def sample_paths(db: Database, by: str, each: int, wanted: Mapping[str, int]) -> dict[str, list[str]]:
+    """The files of the first few pictures of each wanted group, as the database writes their paths.
+
+    `wanted` says how many files a group has: where each has been met as often as it can be, nothing more is read.
+    """
+    found: dict[str, list[str]] = {key: [] for key in wanted}
+    lacking = sum(min(each, files) for files in wanted.values())
+    if not lacking:
+        return found
     rows = db.execute(
-        "SELECT key, path FROM (SELECT key, path, row_number() OVER (PARTITION BY key ORDER BY path) AS n FROM"
-        f" (SELECT DISTINCT {KEYS[by]} AS key, f.path AS path FROM files f JOIN downloads d ON d.sha256 = f.sha256"
-        f" JOIN images i ON i.id = d.image_id{join} WHERE f.state = 'present')) WHERE n <= ?",
-        (each,),
+        f"SELECT {KEYS[by]}, f.path FROM downloads d CROSS JOIN files f ON f.sha256 = d.sha256 AND f.state = 'present'"
+        f" CROSS JOIN {_source(by)} WHERE d.state = 'done'"
     )
     for key, path in rows:
-        found.setdefault(key or "", []).append(path)
+        paths = found.get(key or "")
+        if paths is None or len(paths) >= each or path in paths:
+            continue
+        paths.append(path)
+        lacking -= 1
+        if not lacking:
+            break
     return found
 
 
