@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from lib.db import Database
 from lib.db.compare import Shared, compare, side
 from lib.db.report import prepare_for_reports
-from lib.report_formats import cell, csv_text, markdown_table, readable, shortened
+from lib.report_formats import NO_FAMILY, UNKNOWN, cell, csv_text, markdown_table, readable, shortened
 
 COLUMNS = ("key", "only_a", "both", "only_b")
-UNKNOWN = "(unknown)"
 
 
 @dataclass(frozen=True)
@@ -48,8 +47,10 @@ def make_comparison(db: Database, names: Sequence[str], by: str, top: int | None
     prepare_for_reports(db)
     a, b = (side(db, name) for name in names)
     rows = compare(db, a, b, by)
-    total = Shared("all", *(sum(getattr(row, name) for row in rows) for name in COLUMNS[1:]))
-    shown = [row if row.key else Shared(UNKNOWN, row.only_a, row.both, row.only_b) for row in rows[: top or len(rows)]]
+    once = compare(db, a, b, "engine") if by == "query" else rows  # a picture has one engine and many queries
+    total = Shared("all", *(sum(getattr(row, name) for row in once) for name in COLUMNS[1:]))
+    nothing = NO_FAMILY if by == "family" else UNKNOWN
+    shown = [row if row.key else replace(row, key=nothing) for row in rows[: top or len(rows)]]
     return Comparison(by, a.name, b.name, total, tuple(shown))
 
 

@@ -13,7 +13,7 @@ from lib.db import Database
 from lib.db import report as counts
 from lib.families import family_of
 from lib.pages.model import Card, DomainRow, FamilyRow, Heading
-from lib.report_formats import as_csv, as_json, readable
+from lib.report_formats import NO_FAMILY, UNKNOWN, as_csv, as_json, readable
 from lib.sentences import counted
 from lib.workspace import Workspace
 
@@ -21,7 +21,6 @@ log = logging.getLogger("gleaner.report")
 
 SAMPLES = 4  # thumbnails beside a domain on the page
 SAMPLED = 24  # rows that are asked for them: the page shows twelve, and files of some may have gone
-UNKNOWN, NO_FAMILY = "(unknown)", "(no family)"
 PLURALS = {
     "domain": "domains",
     "family": "families",

@@ -13,6 +13,7 @@ from lib.sentences import counted
 if TYPE_CHECKING:
     from lib.report import Report, Row
 
+UNKNOWN, NO_FAMILY = "(unknown)", "(no family)"  # the row of pictures without the thing they are counted by
 BARS = 24  # width of the longest bar in the text table, characters
 WIDEST = 40  # characters of a name in the text table
 ENDS = 26  # of those at its end, which tells paths and hosts apart
@@ -29,7 +30,7 @@ COLUMNS = (
     "success",
     "median_size",
 )
-# The numbers of a row as they are read, by their heading; the second half only once something has been downloaded.
+# The numbers of a row as they are read, by their heading; all but the first only once something has been downloaded.
 _NUMBERS: dict[str, Callable[[Row], str]] = {
     "pictures": lambda row: f"{row.pictures:,}",
     "share": lambda row: percent(row.share),
@@ -41,6 +42,7 @@ _OUTCOMES: dict[str, Callable[[Row], str]] = {
     "failed": lambda row: f"{row.failed:,}",
     "success": lambda row: percent(row.success),
 }
+_SIZES: dict[str, Callable[[Row], str]] = {"median size": lambda row: row.median_size}
 
 
 def as_text(report: Report) -> str:
@@ -74,15 +76,15 @@ def as_markdown(report: Report) -> str:
     if any(row.family for row in report.rows):
         numbers["family"] = lambda row: cell(row.family)
     numbers |= _numbers(report)
-    if any(row.median_size for row in report.rows):
-        numbers["median size"] = lambda row: row.median_size
     head = [report.by, *numbers]
     rows = [[cell(readable(row.key)), *(show(row) for show in numbers.values())] for row in report.rows]
     return markdown_table(head, rows, left={report.by, "family"})
 
 
 def _numbers(report: Report) -> dict[str, Callable[[Row], str]]:
-    return _NUMBERS | (_OUTCOMES if any(row.done or row.failed for row in report.rows) else {})
+    outcomes = _OUTCOMES if any(row.done or row.failed for row in report.rows) else {}
+    sizes = _SIZES if any(row.median_size for row in report.rows) else {}
+    return _NUMBERS | outcomes | sizes
 
 
 def _aligned(table: list[list[str]], width: int = 0) -> list[str]:

@@ -69,6 +69,8 @@ def test_one_content_counts_once_and_success_is_of_what_was_tried(root: Path, ca
     row = next(row for row in json.loads(capsys.readouterr().out)["rows"] if row["key"] == "example.org")
     assert (row["pictures"], row["unique"], row["files"]) == (3, 2, 1)
     assert row["success"] == pytest.approx(2 / 3) and row["median_size"] == "30 × 20"
+    run(root, "--dry-run")
+    assert "30 × 20" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("sides", [("bridge", "tower"), ("run:1", "run:3"), ("1", "2")])
@@ -83,6 +85,26 @@ def test_two_sides_are_compared(root: Path, sides: tuple[str, str], capsys: pyte
     for form in ("text", "csv", "markdown"):
         assert run(root, "--compare", *sides, "--format", form, "--top", 2) == 0
         assert "vk.com" in capsys.readouterr().out or form
+
+
+@pytest.mark.parametrize("by", counts.KEYS)
+def test_two_sides_are_compared_by_every_key(root: Path, by: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(root, "--compare", "bridge", "tower", "--by", by, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["total"]["only_a"], found["total"]["both"], found["total"]["only_b"]) == (3, 1, 2)
+    rows = {row["key"]: (row["only_a"], row["both"], row["only_b"]) for row in found["rows"]}
+    if by == "query":  # what both found stands under both
+        assert rows == {"yandex: bridge": (3, 1, 0), "yandex: tower": (0, 1, 2)}
+    if by == "family":
+        assert rows == {"(no family)": (2, 0, 2), "VK": (1, 1, 0)}
+
+
+def test_a_picture_that_two_names_choose_counts_once(root: Path, tmp_path: Path, capsys) -> None:
+    names = ["example.org", "www.example.org", "a.www.example.org"]
+    for more in ([], ["--dry-run"]):
+        capsys.readouterr()
+        assert step.main(["--extract", *names, "--to", str(tmp_path / "x.db"), "--workspace", str(root), *more]) == 0
+        assert ": 3 pictures in" in capsys.readouterr().err
 
 
 def test_an_extract_is_a_database_of_its_own(root: Path, tmp_path: Path) -> None:

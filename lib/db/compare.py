@@ -50,14 +50,20 @@ def side(db: Database, text: str) -> Side:
 
 
 def compare(db: Database, a: Side, b: Side, by: str) -> list[Shared]:
-    """The pictures of both sides by a key of `KEYS`, most first."""
+    """The pictures of both sides by a key of `KEYS`, most first. By query, one that both found stands under both."""
+    values = [a.value, b.value]
+    source = "images i ON i.id = met.id"
+    if by == "query":
+        source += f" JOIN results r ON r.image_id = met.id AND ({a.condition} OR {b.condition})"
+        source += " JOIN queries q ON q.id = r.query_id"
+        values *= 2
     rows = db.execute(
         "WITH a AS (SELECT DISTINCT r.image_id AS id FROM results r WHERE "
         f"{a.condition}), b AS (SELECT DISTINCT r.image_id AS id FROM results r WHERE {b.condition}),"
         " met AS (SELECT id, max(side) AS most, min(side) AS least FROM"
         " (SELECT id, 1 AS side FROM a UNION ALL SELECT id, 2 FROM b) GROUP BY id)"
         f" SELECT {KEYS[by]}, total(most = 1), total(most <> least), total(least = 2)"
-        " FROM met JOIN images i ON i.id = met.id GROUP BY 1 ORDER BY count(*) DESC, 1",
-        (a.value, b.value),
+        f" FROM met JOIN {source} GROUP BY 1 ORDER BY count(*) DESC, 1",
+        values,
     )
     return [Shared(row[0] or "", int(row[1]), int(row[2]), int(row[3])) for row in rows]
