@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
+import socket
 from dataclasses import dataclass
+
+from lib.net.guard import is_private as leads_inside
 
 _HTTP = re.compile(r"https?://", re.IGNORECASE)
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:")
 _BLANK = re.compile(r"[\x00-\x20\x7f]")
+_NUMERIC = re.compile(r"(?:0x[0-9a-f]+|\d+)(?:\.(?:0x[0-9a-f]+|\d+)){0,3}")
 _LOCAL_NAMES = ("localhost", ".localhost", ".local", ".internal", ".lan", ".home.arpa")
 
 
@@ -75,10 +78,23 @@ def host_after(url: str, start: int) -> str:
 
 
 def is_private(url: str) -> bool:
-    """Whether an address is on this machine or in a network of its own."""
+    """Whether an address is on this machine or in a network of its own: by its spelling, no name is looked up."""
     match = _HTTP.match(url)
     host = host_after(url, match.end()).rstrip(".").lower() if match else ""
+    if _NUMERIC.fullmatch(host):
+        host = _as_connected(host)
     try:
-        return not ipaddress.ip_address(host.partition("%")[0]).is_global
+        return leads_inside(host)
     except ValueError:
-        return any(host == name or (name.startswith(".") and host.endswith(name)) for name in _LOCAL_NAMES)
+        local = any(host == name or (name.startswith(".") and host.endswith(name)) for name in _LOCAL_NAMES)
+        return local or (
+            bool(host) and "." not in host
+        )  # such as `intranet`: no name of the public internet is one word
+
+
+def _as_connected(host: str) -> str:
+    """An address that is written otherwise than as four numbers (`127.1`, `0x7f000001`), as systems read it."""
+    try:
+        return socket.inet_ntoa(socket.inet_aton(host))
+    except OSError:
+        return host

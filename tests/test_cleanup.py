@@ -433,11 +433,21 @@ def test_private_hosts() -> None:
         "https://[fe80::1]/",
         "http://localhost/",
         "http://nas.local/x",
+        "http://intranet/x",
+        "http://127.1/",
+        "http://2130706433/",
+        "http://0x7f.0.0.1/",
+        "http://017700000001/",
+        "http://224.0.0.1/",
+        "http://[::ffff:10.0.0.1]/",
+        "http://[64:ff9b::7f00:1]/",
     ]
     public = [
         "https://example.org/",
         "http://8.8.8.8/",
         "https://[2606:4700::1111]/",
+        "http://134744072/",
+        "https://0x.example/",
         "https://local.example.org/",
         "x",
     ]
