@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from statistics import median
 
 from lib.db.connection import Database
-from lib.families import family_of, host_rules
+from lib.families import family_by_domain, family_of, host_rules
 
 _TRIED = "state IN ('done', 'failed', 'blocked', 'opted_out')"  # an index knows these; `<> 'pending'` it would not
+_RULED = ", ".join(f"'{domain}'" for domain in sorted({*family_by_domain(), *host_rules()}))  # domains with a rule
 # What each way of grouping groups by. `images` is `i`, the picture's query (when asked for) is `q`.
 KEYS = {
     "domain": "i.registrable_domain",
@@ -24,7 +25,8 @@ KEYS = {
     "size": "CASE WHEN i.width IS NULL OR i.height IS NULL THEN '' WHEN i.width * i.height >= 8e6 THEN '8 MP and more'"
     " WHEN i.width * i.height >= 2e6 THEN '2 to 8 MP' WHEN i.width * i.height >= 5e5 THEN '0.5 to 2 MP'"
     " ELSE 'below 0.5 MP' END",
-    "family": "family(i.registrable_domain, i.domain)",
+    # Most domains belong to no family: to ask Python for each picture would take half of the time.
+    "family": f"CASE WHEN i.registrable_domain IN ({_RULED}) THEN family(i.registrable_domain, i.domain) ELSE '' END",
     # A search that was restored from its answers knows its picture by the hash only.
     "query": "q.engine || ': ' || CASE q.kind WHEN 'image' THEN iif(q.image_path = '', 'picture ' ||"
     " substr(q.image_sha256, 1, 16), q.image_path) ELSE q.text END",
