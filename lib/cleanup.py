@@ -32,7 +32,7 @@ BLOCK = 500
 RELATED = {"orphan", "no_address", "no_result"}  # rules about pictures and their rows
 PROTECTED = (*PICTURE_RULES, MISREAD)  # rules whose pictures stay when another step has fetched or found them meanwhile
 # The journal is written in this order and undone from its end: parents come back first.
-_LEAVING_ORDER = ("downloads", "results", "image_variants", "images", "responses", "queries")
+_LEAVING_ORDER = ("superseded", "downloads", "results", "image_variants", "images", "responses", "queries")
 
 
 @dataclass(frozen=True)

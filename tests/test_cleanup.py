@@ -57,6 +57,8 @@ def dirty(clean: Path) -> Path:
     connection.execute(add, (picture(3), "preview", "https://site3.example.org/photos/3.jpg"))
     connection.execute(add, (picture(3), "dup", "https://site3.example.org/photos/3.jpg"))
     connection.execute("DELETE FROM image_variants WHERE image_id = ?", (picture(4),))
+    connection.execute("UPDATE downloads SET state = 'opted_out' WHERE image_id = ?", (picture(4),))
+    connection.execute("INSERT INTO superseded (image_id, sha256) VALUES (?, 'aa')", (picture(4),))
     connection.execute("UPDATE image_variants SET url = 'no url ' || id WHERE image_id = ?", (picture(5),))
     connection.execute("DELETE FROM results WHERE image_id = ?", (picture(6),))
     connection.execute("UPDATE results SET query_id = 999 WHERE image_id = ?", (picture(7),))
@@ -89,6 +91,7 @@ def test_every_rule_takes_its_rows(dirty: Path, capsys: pytest.CaptureFixture[st
         ("no_address", "images"): 2,
         ("no_address", "results"): 2,
         ("no_address", "downloads"): 2,
+        ("no_address", "superseded"): 1,
         ("no_result", "images"): 2,
         ("no_result", "image_variants"): 6,
         ("no_result", "downloads"): 2,

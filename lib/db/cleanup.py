@@ -1,6 +1,6 @@
 """What step 4 looks for, and how rows leave a table and come back.
 
-The searches give keys only. A row leaves by `archive_and_delete`, which gives it back whole for the journal.
+The searches give keys only. What a row was is read before it leaves, for the journal.
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ KEYS: dict[str, tuple[str, ...]] = {
     "image_variants": ("id",),
     "results": ("query_id", "image_id"),
     "downloads": ("image_id",),
+    "superseded": ("image_id", "sha256"),
 }
 CHILDREN = ("image_variants", "results", "downloads")  # each has a column image_id
+BELONGINGS = (*CHILDREN, "superseded")  # what goes with a picture
 BLOCK = 500
 
 _KIND_RANK = "CASE kind WHEN 'original' THEN 0 WHEN 'preview' THEN 1 WHEN 'dup' THEN 2 ELSE 3 END"
@@ -166,7 +168,7 @@ def children_of(db: Database, image_ids: Sequence[int]) -> Iterator[tuple[str, K
     """(table, key) of every row that would go with the pictures."""
     for start in range(0, len(image_ids), BLOCK):
         block = _json(image_ids[start : start + BLOCK])
-        for table in CHILDREN:
+        for table in BELONGINGS:
             columns = ", ".join(KEYS[table])
             rows = db.execute(
                 f"SELECT {columns} FROM {table} WHERE image_id IN (SELECT value FROM json_each(?))", (block,)
