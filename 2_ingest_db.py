@@ -141,7 +141,8 @@ def check_disk(session: cli.Session) -> cli.Summary:
     if not session.args.json:
         show(found)
     left = sum(found.counts().values()) - found.repaired
-    note = "put right what can be: python 2_ingest_db.py --check --repair" if left and not session.args.repair else ""
+    can = found.mendable and not session.args.repair
+    note = "put right what can be: python 2_ingest_db.py --check --repair" if can else ""
     counts = {"files": found.files, "answers": found.answers, **found.counts(), "repaired": found.repaired}
     return cli.Summary(dict(counts), note=note, exit_code=3 if session.args.strict and left > 0 else 0)
 

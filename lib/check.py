@@ -49,6 +49,10 @@ PROBLEMS = {
 }
 
 
+# What no repair puts right: a raw answer that has gone is noted and stays gone.
+LEFT = {"not_a_picture", "unreadable", "missing_answer", "changed_answer", "broken_reference", "damaged_database"}
+
+
 @dataclass
 class Problem:
     """One kind of problem: how often it was met, and the first few places."""
@@ -78,6 +82,11 @@ class Findings:
         if where not in self.unread:
             self.unread.add(where)
             self.add("unreadable", where)
+
+    @property
+    def mendable(self) -> int:
+        """How many of the problems a repair would put right."""
+        return sum(count for kind, count in self.counts().items() if kind not in LEFT)
 
     def counts(self) -> dict[str, int]:
         return {kind: self.problems[kind].count for kind in PROBLEMS if kind in self.problems}

@@ -188,6 +188,16 @@ def test_the_check_finds_and_mends_both_ways(checked: Path, capsys: pytest.Captu
     assert set(again) == left
 
 
+def test_a_repair_is_proposed_where_one_would_help(checked: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for mended in (False, True):
+        assert ingest.main(["--check", "--workspace", str(checked)]) == 0
+        said = capsys.readouterr()
+        assert "not_a_picture" in said.out and ("--check --repair" in said.err) is not mended
+        run(checked, "--check", "--repair")
+        run(checked)  # the raw answer that had no row
+        capsys.readouterr()
+
+
 def test_a_file_that_came_back_counts_again(tmp_path: Path, photos: Path) -> None:
     root = tmp_path / "ws"
     run(root, "--import-folder", photos)
