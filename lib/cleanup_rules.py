@@ -86,10 +86,8 @@ def is_private(url: str) -> bool:
     try:
         return leads_inside(host)
     except ValueError:
-        local = any(host == name or (name.startswith(".") and host.endswith(name)) for name in _LOCAL_NAMES)
-        return local or (
-            bool(host) and "." not in host
-        )  # such as `intranet`: no name of the public internet is one word
+        one_word = bool(host) and "." not in host  # such as `intranet`: the public internet has no such name
+        return one_word or any(host == name or (name[0] == "." and host.endswith(name)) for name in _LOCAL_NAMES)
 
 
 def _as_connected(host: str) -> str:

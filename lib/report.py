@@ -154,7 +154,7 @@ def write_files(db: Database, workspace: Workspace, report: Report) -> list[Path
 
 def _sampled(report: Report) -> dict[str, int]:
     """The groups that the page may show pictures of, by their keys in the database, with the number of their files."""
-    rows = [row for row in report.rows if row.files][:SAMPLED]
+    rows = [row for row in report.rows if row.files and not row.key.endswith((" other)", " others)"))][:SAMPLED]
     return {_key(row): row.files for row in rows}
 
 

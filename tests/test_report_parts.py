@@ -17,6 +17,7 @@ from lib.db import report as counts
 from lib.db.runs import start_run
 from lib.domain_lists import DomainLists, covers, read_list, read_lists
 from lib.errors import UsageError
+from lib.report import _sampled, make_report
 
 step = load_step("report")
 ingest = load_step("ingest")
@@ -266,6 +267,12 @@ def test_samples_are_files_that_are_there_of_the_groups_that_are_asked_for(root:
             "vk.com": [],
         }
         assert counts.sample_paths(db, "domain", 4, {}) == {}
+
+
+def test_no_file_is_looked_for_of_what_is_summed_up(root: Path) -> None:
+    with open_database(root / "gleaner.db") as db:
+        assert _sampled(make_report(db, "host", None)) == {"example.org": 1, "www.example.org": 1}
+        assert _sampled(make_report(db, "host", 1)) == {}
 
 
 def plan(db, sql: str) -> str:
