@@ -182,7 +182,7 @@ class ProcessCrew(Crew):
     def hire(self) -> Member:
         ours, theirs = self.context.Pipe()
         process = self.context.Process(target=serve, args=(theirs, self.work, self.init), daemon=True)
-        with _interrupts_held():
+        with interrupts_held():
             process.start()
         theirs.close()  # else the end of the worker would not end the pipe
         member = Member(process, ours)
@@ -248,7 +248,7 @@ def _hear(member: Member, inbox: SimpleQueue[tuple[Member, bytes | None]], butto
 
 
 @contextmanager
-def _interrupts_held() -> Iterator[None]:
+def interrupts_held() -> Iterator[None]:
     """Hold SIGINT back while a worker starts: it inherits the mask, so Ctrl-C cannot hit it half-way up.
 
     The parent gets a Ctrl-C from that moment right after. (The resource tracker of multiprocessing is started

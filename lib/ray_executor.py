@@ -21,6 +21,7 @@ from lib.stream import describe
 from lib.worker import Init, Work, pack, prepare, run_chunk
 
 CONNECT_SECONDS = 10.0
+STARTS = 3  # Ray gives its own node half a minute to come up, and on a busy machine that is not enough for the first
 
 
 def import_ray() -> Any:
@@ -76,13 +77,21 @@ class RayCrew(Crew):
             options |= {"num_cpus": max(self.workers, os.cpu_count() or 1), "include_dashboard": False}
             options |= {"runtime_env": {"env_vars": {"PYTHONPATH": path}}}
         _check_reachable(address or "")
-        try:
-            self.ray.init(address=address or "local", **options)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            raise GleanerError(f"Ray does not start ({describe(error)}); check the address and run again.") from error
+        self._init(address, options)
         # Ray prints the death of every actor on stdout, which belongs to the step's result; there is no
         # public switch. The crew counts the deaths itself.
         vars(import_module("ray._private.worker"))["_worker_logs_enabled"] = False
+
+    def _init(self, address: str | None, options: dict[str, Any]) -> None:
+        for left in reversed(range(1 if address else STARTS)):
+            try:
+                self.ray.init(address=address or "local", **options)
+                return
+            except Exception as error:  # a node that is late is a bare Exception
+                self.ray.shutdown()
+                if not left:
+                    what = "check the address" if address else "give the machine less to do"
+                    raise GleanerError(f"Ray does not start ({describe(error)}); {what} and run again.") from error
 
     def hire(self) -> Member:
         actor = self.actor.remote(self.work, self.init)

@@ -94,8 +94,10 @@ def alive(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    stat = Path(f"/proc/{pid}/stat")
-    return not (stat.exists() and stat.read_text().rpartition(")")[2].split()[0] == "Z")
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):  # it ended just now, or this system has no such files
+        return not Path("/proc/self/stat").exists()
 
 
 EVERYWHERE = [("local", 1), ("local", 2), ("threads", 2), ("processes", 1)]
@@ -255,12 +257,29 @@ def test_no_worker_outlives_its_parent(tmp_path: Path, sign: signal.Signals) -> 
         parent.kill()
 
 
-def test_ray_gives_the_same_outcomes(capfd: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("ray", reason="the package ray is not installed")
+def test_ray_gives_the_same_outcomes(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when a busy machine keeps Ray from starting in the time that it gives itself."""
+    ray = pytest.importorskip("ray", reason="the package ray is not installed")
+    begin, late = ray.init, [LATE]
+    monkeypatch.setattr(ray, "init", lambda **options: refuse(late.pop()) if late else begin(**options))
     outcomes = {one.item: one for one in stream(die_on_seven, range(20), executor="ray", workers=2, chunk=4)}
     assert outcomes[7] == Outcome(7, None, WORKER_KILLED)
     assert sorted(n for n, one in outcomes.items() if one.ok) == [n for n in range(20) if n != 7]
     assert capfd.readouterr().out == "", "stdout belongs to the step"
+
+
+LATE = "The current node timed out during startup."
+
+
+def refuse(sentence: str) -> None:
+    raise Exception(sentence)  # what Ray raises, too
+
+
+def test_a_ray_that_does_not_start_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = pytest.importorskip("ray", reason="the package ray is not installed")
+    monkeypatch.setattr(ray, "init", lambda **options: refuse(LATE))
+    with pytest.raises(GleanerError, match=r"timed out during startup.\); give the machine less to do and run again"):
+        list(stream(double, [1], executor="ray"))
 
 
 def test_ray_missing_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
