@@ -32,7 +32,7 @@ from download_support import (  # noqa: F401 (fixtures)
     workspace_fixture,
 )
 from hostile_server import Site, animation, jpeg, picture
-from support import PATIENCE, as_rows, load_step
+from support import PATIENCE, as_rows, load_step, wait_until
 
 from lib.db import open_database
 from lib.db.claims import shard_of
@@ -190,6 +190,38 @@ def test_ctrl_c_reaches_the_processes(workspace: Workspace, site: Site) -> None:
     assert process.returncode == 130 and b"Traceback" not in err, err
     done = [row for row in rows(workspace).values() if row["state"] == "done"]
     assert 0 < len(done) < 600 and len(done) == sum(site.asked.values())
+    consistent(workspace)
+
+
+# Python reads this when it starts: a worker or a decoder that has been started waits here, as on a busy machine.
+LATE_START = """
+import os, pathlib, sys, time
+if "--multiprocessing-fork" in sys.orig_argv:
+    here = pathlib.Path(__file__).parent
+    (here / str(os.getpid())).touch()
+    while not (here / "go").exists():
+        time.sleep(0.01)
+"""
+
+
+@pytest.mark.parametrize(("arguments", "children"), [(["--workers", "2"], 2), (["--verify", "decode"], 1)])
+def test_ctrl_c_does_not_hit_a_process_that_is_still_starting(
+    workspace: Workspace, site: Site, tmp_path: Path, arguments: list[str], children: int
+) -> None:
+    hook = tmp_path / "hook"
+    hook.mkdir()
+    (hook / "sitecustomize.py").write_text(LATE_START)
+    fill(workspace, originals(site, *[f"/good/{n}" for n in range(9)]))
+    environment = {**os.environ, "PYTHONPATH": str(hook)}
+    process = start(workspace, "--per-host", "2", *arguments, start_new_session=True, env=environment)
+    wait_until(lambda: sum(path.name.isdigit() for path in hook.iterdir()) == children, "they are starting")
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.stderr is not None
+    assert any(b"finishing what is in flight" in line for line in process.stderr)  # the signal has arrived
+    (hook / "go").touch()
+    _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130 and b"Traceback" not in err and b"KeyboardInterrupt" not in err, err
+    assert "failed" not in {row["state"] for row in rows(workspace).values()}
     consistent(workspace)
 
 

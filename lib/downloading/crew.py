@@ -19,6 +19,7 @@ from lib.db import open_database
 from lib.downloading.options import Options
 from lib.downloading.tally import Tally
 from lib.errors import GleanerError
+from lib.executors import interrupts_held
 from lib.progress import Bar
 from lib.workspace import Workspace
 
@@ -61,7 +62,8 @@ def run_crew(
     for one in options:
         ours, theirs = context.Pipe()
         process = context.Process(target=serve, args=(theirs, workspace.root, run_id, one, orphans), daemon=False)
-        process.start()
+        with interrupts_held():
+            process.start()
         theirs.close()
         members.append(Member(process, ours))
     try:

@@ -12,6 +12,7 @@ from multiprocessing import connection, get_context
 from typing import Any
 
 from lib.downloading.options import VerifyLimits
+from lib.executors import interrupts_held
 
 DECODE_TIMEOUT, DECODE_CRASHED, UNDECODABLE = "decode_timeout", "decode_crashed", "undecodable"
 MOST_FRAMES = 500  # of an animation that are decoded
@@ -66,7 +67,8 @@ class Verifier:
     def _hire(self) -> tuple[Any, connection.Connection]:
         ours, theirs = self.context.Pipe()
         process = self.context.Process(target=serve, args=(theirs, self.limits), daemon=True)
-        process.start()
+        with interrupts_held():
+            process.start()
         theirs.close()
         return process, ours
 
