@@ -31,7 +31,7 @@ STEPS = {
 
 
 # Seconds for what takes a moment: a machine may be many times slower than the one that a test was written on, and
-# pytest's own limit for a test is 300.
+# pytest's own limit for a test is 900.
 PATIENCE = 240.0
 
 

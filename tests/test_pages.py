@@ -322,25 +322,17 @@ class Visit:
         self.tab.goto(page.as_uri())
         return self.tab
 
-    def open_with_storage(self, page: Path) -> Any:
-        """Opens a page where the browser keeps what is stored: now and then it loses the first of a new profile."""
-        self.open(page)
-
-        def keeps() -> bool:
-            self.tab.evaluate("localStorage.setItem('first', 'kept')")
-            self.tab.reload()
-            return bool(self.tab.evaluate("localStorage.getItem('first')") == "kept")
-
-        wait_until(keeps, "the browser keeps what is stored")
-        return self.tab
-
     def reload_until(self, true: str) -> None:
         """Opens the page again until it has what it stored before.
 
-        The browser may load it in another process, to which it hands stored values over in its own time.
+        The browser may load it in another process, to which it hands stored values over in its own time, and now and
+        then not at all. So what the page has stored, all of it and nothing else, is put back before each try.
         """
+        stored = self.tab.evaluate("Object.entries(localStorage)")
+        assert stored, "the page stored nothing"
 
         def holds() -> bool:
+            self.tab.evaluate("all => all.forEach(([name, value]) => localStorage.setItem(name, value))", stored)
             self.tab.reload()
             return bool(self.tab.evaluate(true))
 
@@ -390,7 +382,7 @@ def test_the_policy_lets_no_injected_script_run(tmp_path: Path, chromium: Any) -
 
 
 def test_the_chosen_theme_is_remembered(tmp_path: Path, visit: Visit) -> None:
-    tab = visit.open_with_storage(pages(tmp_path)["index"])
+    tab = visit.open(pages(tmp_path)["index"])
     ground = "getComputedStyle(document.body).backgroundColor"
     before = tab.evaluate(ground)
     tab.click("#theme")
@@ -418,7 +410,7 @@ def test_domains_sort_by_keyboard_and_filter(tmp_path: Path, visit: Visit) -> No
 
 
 def test_repeats_are_filtered_ordered_and_decided_by_keyboard(tmp_path: Path, visit: Visit) -> None:
-    tab = visit.open_with_storage(pages(tmp_path)["dedup"])
+    tab = visit.open(pages(tmp_path)["dedup"])
     shown = "[...document.querySelectorAll('.group:not([hidden])')].map(g => g.dataset.index)"
     tab.select_option("#kind", "edited")
     assert tab.evaluate(shown) == ["2"]
