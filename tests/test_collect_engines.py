@@ -16,9 +16,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
+from playwright.async_api import Error, async_playwright
 from support import PATIENCE, ROOT, as_rows, drawing, dump, load_step, snapshot, wait_until
 
 from demo import Gallery, keys, running_gallery
@@ -29,9 +30,6 @@ from lib.collecting.pace import Interrupted, Pacer
 from lib.collecting.person import Person, captcha_address
 from lib.engines import FILTER_VALUES, load_engine
 from lib.engines.base import PAGE, Answer, FetchError
-
-if TYPE_CHECKING:
-    from playwright.async_api import Page
 
 WORDS = "photo drawing"  # found in every picture
 KEYS = {
@@ -533,25 +531,38 @@ class Visitor(threading.Thread):
             self.trouble = repr(error)
 
     async def _press(self) -> None:
-        from playwright.async_api import Error, async_playwright
-
-        while not (self.port_file.exists() and self.port_file.read_text().strip()):
+        while not (port := self._port()):
             await asyncio.sleep(0.1)
-        port = self.port_file.read_text().split()[0]
         async with async_playwright() as playwright:
             address = f"http://127.0.0.1:{port}"
             browser = await playwright.chromium.connect_over_cdp(address, timeout=PATIENCE * 1000)
             while not self.pressed:
                 for page in browser.contexts[0].pages:
-                    with suppress(Error):  # it is on its way to another page
-                        await self._press_on(page)
+                    self.pressed += await pressed(page.locator("#js-button"))
                 await asyncio.sleep(0.2)
 
-    async def _press_on(self, page: Page) -> None:
-        button = page.locator("#js-button")
-        if await button.count():
-            self.pressed += 1  # before the click, which leads away from the page that it is waited for on
-            await button.click()
+    def _port(self) -> str:
+        """Empty until Chromium has made the file and, a moment later, filled it."""
+        return self.port_file.read_text().partition("\n")[0] if self.port_file.exists() else ""
+
+
+async def pressed(button: Any) -> bool:
+    """Presses a button where there is one; the page may be left before the click has returned."""
+    if not await shown(button):
+        return False
+    try:
+        await button.click()
+    except Error:
+        return not await shown(button)
+    return True
+
+
+async def shown(button: Any) -> bool:
+    """A page that is closed, or just being left, shows none."""
+    try:
+        return bool(await button.count())
+    except Error:
+        return False
 
 
 def wrapped_browser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
