@@ -46,7 +46,7 @@ def site_fixture(server: Site) -> Site:
     server.part, server.lie = 3 << 20, False
     server.hold, server.undated = 0.0, True
     server.ranges.clear()
-    server.slow, server.held = 0.0, False
+    server.slow, server.held, server.most = 0.0, False, 1 << 30
     server.most_at_once = 0
     return server
 

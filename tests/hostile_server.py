@@ -89,6 +89,7 @@ class Site:
         self.url = self.raw_url = ""
         self.slow = 0.0
         self.held = False  # good pictures are asked for and not served
+        self.most = 1 << 30  # as before, once so many requests have been made
         self.version = 0  # of what `tagged` and `broken` serve
         self.changes = 0  # how much newer `broken` is after each cut
         self.part = 3 << 20
@@ -167,7 +168,7 @@ def handlers(site: Site) -> dict[str, Handler]:
         site.at_once += 1
         site.most_at_once = max(site.most_at_once, site.at_once)
         await asyncio.sleep(site.slow)
-        while site.held:
+        while site.held or sum(site.asked.values()) > site.most:
             await asyncio.sleep(0.01)
         site.at_once -= 1
         number = _number(request)

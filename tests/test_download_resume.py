@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -43,12 +42,14 @@ def killed_in_the_middle(workspace: Workspace, site: Site, signals: tuple[int, .
     """A run that is ended when five of six megabytes have come; the server has the rest from then on."""
     site.part, site.hold = 5 << 20, PATIENCE
     fill(workspace, originals(site, "/broken/1"))
-    process = start(workspace, "-q")
+    process = start(workspace)
     here = (workspace.images / ".part").glob
     wait_until(lambda: sum(path.stat().st_size for path in here("*.part")) > 4 << 20, "most of it is here")
-    for number in signals:
+    assert process.stderr is not None
+    for number in signals[:-1]:
         process.send_signal(number)
-        time.sleep(0.2)
+        assert any(b"finishing what is in flight" in line for line in process.stderr)  # else two would count as one
+    process.send_signal(signals[-1])
     process.communicate(timeout=PATIENCE)
     site.part, site.hold = MANY, 0.0
     assert site.ranges == [0] and only(workspace)["state"] == "pending"
