@@ -6,6 +6,7 @@ import io
 import json
 import os
 import signal
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -225,6 +226,7 @@ def test_ctrl_c_does_not_hit_a_process_that_is_still_starting(
     consistent(workspace)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the worker by /proc")
 def test_a_process_that_is_killed_ends_the_run_with_a_sentence(workspace: Workspace, site: Site) -> None:
     site.slow = 0.1
     fill(workspace, originals(site, *[f"/good/{n}" for n in range(400)]))
