@@ -42,6 +42,7 @@ def site_fixture(server: Site) -> Site:
     server.peers.clear()
     server.robots_asked.clear()
     server.robots = None
+    server.robots_headers, server.unchanged = {}, {}
     server.version = server.changes = 0
     server.part, server.lie = 3 << 20, False
     server.hold, server.undated = 0.0, True

@@ -92,12 +92,14 @@ class Site:
         self.most = 1 << 30  # as before, once so many requests have been made
         self.version = 0  # of what `tagged` and `broken` serve
         self.changes = 0  # how much newer `broken` is after each cut
+        self.unchanged: dict[str, str] = {}  # what `tagged` says besides "not modified"
         self.part = 3 << 20
         self.lie = False
         self.hold = 0.0  # seconds that `broken` waits before it ends
         self.undated = True  # `broken` has an entity tag and no date
         self.ranges: list[int] = []
         self.robots: str | int | None = None  # the text of robots.txt, or a status
+        self.robots_headers: dict[str, str] = {}
         self.robots_asked: Counter[str] = Counter()
 
     def address(self, path: str) -> str:
@@ -120,6 +122,13 @@ async def _forever(part: bytes, pause: float, first: bytes = b"") -> AsyncIterat
     while True:
         await asyncio.sleep(pause)
         yield part
+
+
+async def _packed_for_ever() -> AsyncIterator[bytes]:
+    """A gzip body that never unpacks to anything: empty blocks, five bytes each."""
+    yield bytes.fromhex("1f8b0800000000000003")
+    while True:
+        yield b"\0\0\0\xff\xff" * 13_000
 
 
 async def _once(part: bytes) -> AsyncIterator[bytes]:
@@ -182,6 +191,13 @@ def handlers(site: Site) -> dict[str, Handler]:
     async def endless(request: web.Request) -> web.StreamResponse:
         return await _send(request, {"Content-Type": "image/jpeg"}, _forever(b"x" * 65536, 0.0, jpeg(1)))
 
+    async def gzip_tail(request: web.Request) -> web.StreamResponse:
+        packed = gzip.compress(jpeg(1))
+        return await _send(request, {"Content-Encoding": "gzip"}, _forever(b"x" * 65536, 0.0, packed))
+
+    async def gzip_void(request: web.Request) -> web.StreamResponse:
+        return await _send(request, {"Content-Encoding": "gzip"}, _packed_for_ever())
+
     async def huge(request: web.Request) -> web.StreamResponse:
         return await _send(request, {"Content-Length": str(10 << 30)}, _forever(b"x" * 65536, 0.01, jpeg(1)))
 
@@ -216,7 +232,7 @@ def handlers(site: Site) -> dict[str, Handler]:
         """A picture with an entity tag that changes with `site.version`, for conditional requests."""
         tag = f'"{_number(request)}-{site.version}"'
         if request.headers.get("If-None-Match") == tag:
-            return web.Response(status=304, headers={"ETag": tag})
+            return web.Response(status=304, headers={"ETag": tag, **site.unchanged})
         return web.Response(
             body=jpeg(_number(request) + site.version), content_type="image/jpeg", headers={"ETag": tag}
         )
@@ -258,6 +274,8 @@ def handlers(site: Site) -> dict[str, Handler]:
         "noise": body(bytes(range(256)) * 4),
         "bomb": body(pixel_bomb(), "image/png"),
         "gzip": body(bomb, Content_Encoding="gzip"),
+        "gziptail": gzip_tail,
+        "gzipvoid": gzip_void,
         "brotli": body(b"\x0b\x02\x80", Content_Encoding="br"),
         "packed": body(gzip.compress(jpeg(8)), Content_Encoding="gzip"),
         "cut": cut,
@@ -367,7 +385,7 @@ def _app(site: Site) -> web.Application:
         if request.path == "/robots.txt":
             site.robots_asked[request.host] += 1
             if isinstance(site.robots, str):
-                return web.Response(text=site.robots)
+                return web.Response(text=site.robots, headers=site.robots_headers)
             return web.Response(status=site.robots or 404)
         site.asked[request.path] += 1
         site.headers[request.path] = dict(request.headers)

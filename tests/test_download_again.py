@@ -120,6 +120,16 @@ def test_an_owner_who_opts_out_later_is_heard(workspace: Workspace, site: Site) 
     assert as_rows(workspace.database, "SELECT reason FROM actions") == [("opted_out",)]
 
 
+def test_an_owner_who_opts_out_of_an_unchanged_picture_is_heard(workspace: Workspace, site: Site) -> None:
+    """The headers of "not modified" say it, and no body does."""
+    fill(workspace, originals(site, "/tagged/5"))
+    run(workspace)
+    site.unchanged = {"X-Robots-Tag": "noai"}
+    run(workspace, again=REFRESH)
+    assert (only(workspace)["state"], only(workspace)["sha256"]) == ("opted_out", None)
+    assert files(workspace) == {} and len(quarantined(workspace)) == 1
+
+
 def test_an_interrupted_refresh_goes_on_where_it_was(workspace: Workspace, site: Site) -> None:
     fill(workspace, originals(site, *[f"/tagged/{n}" for n in range(6)]))
     run(workspace)

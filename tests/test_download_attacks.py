@@ -59,6 +59,8 @@ ATTACKS = [
     ("redirect to nowhere", "/nowhere/1", "failed", "bad_redirect"),
     ("gzip bomb", "/gzip/1", "failed", "too_large"),
     ("gzip bomb, packed twice", "/twice/1", "failed", "encoded_body"),
+    ("gzip, then bytes without end", "/gziptail/1", "failed", "too_large"),
+    ("gzip that unpacks to nothing, without end", "/gzipvoid/1", "failed", "too_large"),
     ("brotli bomb", "/brotli/1", "failed", "encoded_body"),
     ("zstd bomb", "/zstd/1", "failed", "encoded_body"),
     ("endless body", "/endless/1", "failed", "too_large"),

@@ -135,6 +135,24 @@ def test_robots_txt_is_obeyed_and_asked_once_a_day(workspace: Workspace, site: S
     assert sum(site.robots_asked.values()) == 1
 
 
+@pytest.mark.parametrize("header", ["X-Robots-Tag", "tdm-reservation"])
+def test_an_opt_out_of_robots_txt_itself_does_not_make_it_empty(workspace: Workspace, site: Site, header: str) -> None:
+    """Many sites keep their robots.txt out of search engines; what it says holds all the same."""
+    site.robots = ROBOTS
+    site.robots_headers = {header: "1" if header == "tdm-reservation" else "noindex, follow"}
+    fill(workspace, originals(site, "/good/1", "/good/2"))
+    run(workspace, robots="obey")
+    assert [row["state"] for row in rows(workspace).values()] == ["done", "opted_out"]
+    assert "/good/2" not in site.asked
+
+
+def test_the_beginning_of_a_very_long_robots_txt_holds(workspace: Workspace, site: Site) -> None:
+    site.robots = ROBOTS + "# and so on\n" * 300_000
+    fill(workspace, originals(site, "/good/1", "/good/2"))
+    run(workspace, robots="obey")
+    assert [row["state"] for row in rows(workspace).values()] == ["done", "opted_out"]
+
+
 def test_another_address_of_a_disallowed_picture_is_tried(workspace: Workspace, site: Site) -> None:
     site.robots = ROBOTS
     fill(workspace, {"t:1": [("original", site.address("/good/2")), ("thumb", site.address("/good/1"))]})

@@ -12,12 +12,13 @@ from yarl import URL
 from lib.db import Database
 from lib.db.robots import known_robots, remember_robots
 from lib.net.client import fetch
-from lib.net.exchange import Answer
+from lib.net.exchange import Answer, Ask
 from lib.net.limits import Limits
 from lib.net.robots import MOST_BYTES, Robots, parse_robots, robots_url
 from lib.net.watch import Watch
 
 ROBOTS_TXT = "robots_txt"
+ASK = Ask(picture=False)  # many sites send `X-Robots-Tag: noindex` with their robots.txt
 MOST_ORIGINS = 5000  # remembered in memory; the database has the others
 
 
@@ -76,9 +77,9 @@ class RobotsGate:
         text = known_robots(self.db, origin)
         if text is None:
             sink = _Text()
-            answer = await fetch(self.session, robots_url(url), sink, self.limits, self.watch)
+            answer = await fetch(self.session, robots_url(url), sink, self.limits, self.watch, ASK)
             refused = (answer.status or 0) // 100 == 4 and answer.reason.startswith("http_") and answer.status != 429
-            if answer.reason and not refused and answer.reason not in ("empty", "too_large", "opted_out"):
+            if answer.reason and not refused and answer.reason not in ("empty", "too_large"):
                 answer.detail = f"robots.txt: {answer.detail}"
                 return answer
             text = "" if refused else sink.data.decode("utf-8", "replace")

@@ -141,13 +141,13 @@ async def _get(
     async with session.get(url, headers=ask.headers(), timeout=timeout, allow_redirects=False) as response:
         _note(answer, response)
         if response.status in REDIRECTS and (target := response.headers.get("Location")):
-            _judge_opt_out(response)
+            _judge_opt_out(response, ask)
             try:
                 return redirected(url, target)
             except BadAddress as error:
                 raise Stop("bad_redirect", str(error)) from error
         _judge_status(answer, response, ask, sink)
-        _judge_headers(answer, response, sink, limits)
+        _judge_headers(answer, response, ask, sink, limits)
         await _read(response, sink, limits, progress, answer)
     return None
 
@@ -176,6 +176,7 @@ def _judge_status(answer: Answer, response: aiohttp.ClientResponse, ask: Ask, si
             raise Stop(BAD_RANGE, f"asked from {ask.offset}, got {response.headers.get('Content-Range', 'no range')}")
         answer.validator, answer.total = ask.validator, ask.total or answer.bytes + (response.content_length or 0)
     elif status == 304 and (ask.etag or ask.last_modified):
+        _judge_opt_out(response, ask)
         raise Stop(NOT_MODIFIED)
     elif status == 416 and ask.offset:
         raise Stop(BAD_RANGE, f"refused from {ask.offset}")
@@ -194,18 +195,20 @@ def _continues(headers: Mapping[str, str], ask: Ask) -> bool:
     return same_length and headers.get(name, ask.validator) == ask.validator
 
 
-def _judge_headers(answer: Answer, response: aiohttp.ClientResponse, sink: Sink, limits: Limits) -> None:
-    _judge_opt_out(response)
+def _judge_headers(answer: Answer, response: aiohttp.ClientResponse, ask: Ask, sink: Sink, limits: Limits) -> None:
+    _judge_opt_out(response, ask)
     size = answer.bytes + (response.content_length or 0)
-    if size > limits.max_bytes:
+    if size > limits.max_bytes and ask.picture:
         raise Stop("too_large", f"{size} bytes announced")
     reason, detail = sink.meet(answer)
     if reason:
         raise Stop(reason, detail)
 
 
-def _judge_opt_out(response: aiohttp.ClientResponse) -> None:
+def _judge_opt_out(response: aiohttp.ClientResponse, ask: Ask) -> None:
     headers = response.headers
+    if not ask.picture:
+        return
     if signal := opt_out(headers.getall("X-Robots-Tag", ()), headers.get("tdm-reservation", "")):
         raise Stop("opted_out", signal)
 
@@ -218,9 +221,12 @@ async def _read(
     answer: Answer,
 ) -> None:
     decode = decoder(response.headers.get("Content-Encoding", ""))
-    head, judged = b"", answer.bytes > 0
+    head, judged, received = b"", answer.bytes > 0, 0
     async for chunk in response.content.iter_any():
         progress(len(chunk))
+        received += len(chunk)
+        if decode and received > limits.max_bytes:  # a packed body may unpack to next to nothing
+            raise Stop("too_large", f"more than {limits.max_bytes} bytes, packed")
         for block in decode(chunk) if decode else (chunk,):
             answer.bytes += len(block)
             if answer.bytes > limits.max_bytes:

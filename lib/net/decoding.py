@@ -23,7 +23,7 @@ def decoder(encoding: str) -> Callable[[bytes], Iterator[bytes]] | None:
     machine = zlib.decompressobj(47 if name != "deflate" else 15)
 
     def decode(chunk: bytes) -> Iterator[bytes]:
-        while chunk:
+        while chunk and not machine.eof:  # what follows the end would only pile up
             try:
                 block = machine.decompress(chunk, STEP)
             except zlib.error as error:

@@ -15,7 +15,8 @@ class Ask:
 
     `etag` and `last_modified` make it conditional. `offset` bytes are here already, of the version that `validator`
     (a strong entity tag, or a date of change) names, out of `total` where that is known. With `last` the connection is
-    not kept.
+    not kept. What is no `picture` is not collected: headers that forbid that do not end it, and of what is too long
+    the beginning is read.
     """
 
     referer: str = ""
@@ -25,6 +26,7 @@ class Ask:
     validator: str = ""
     total: int = 0
     last: bool = False
+    picture: bool = True
 
     def headers(self) -> dict[str, str] | None:
         if self is PLAIN:
