@@ -194,9 +194,11 @@ def learn_heif() -> bool:
 def header_of(image: Image.Image) -> Header:
     """The header of an opened picture."""
     try:
-        frames = int(getattr(image, "n_frames", 1))
-        # Pillow turns a TIFF upright by itself, the size that it reports included.
-        orientation = 1 if image.format == "TIFF" else int(image.getexif().get(EXIF_ORIENTATION, 1) or 1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # broken metadata can give thousands of them
+            frames = int(getattr(image, "n_frames", 1))
+            # Pillow turns a TIFF upright by itself, the size that it reports included.
+            orientation = 1 if image.format == "TIFF" else int(image.getexif().get(EXIF_ORIENTATION, 1) or 1)
     except Exception:  # broken metadata is no reason to lose a picture whose pixels may be fine
         frames, orientation = 1, 1
     if frames > MAX_FRAMES:

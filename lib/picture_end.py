@@ -6,25 +6,46 @@ Everything here is pure: it takes the bytes (or a memory map of a large file) an
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 from lib.media import JPEG, Buffer, Format, u32
 
 TRUNCATED = "truncated"
+TOO_MANY_PARTS = "too_many_parts"
+
+# Blocks, chunks, segments or pages of one picture, on top of one for every so many bytes. Whatever reads a header walks
+# over them, at several microseconds each and worse: millions of tiny ones would hold it for minutes. A sound GIF has
+# one for every 256 bytes.
+MOST_PARTS = 20_000
+BYTES_A_PART = 100
+MOST_PAGES = 5000  # of a TIFF; twice as many take four times as long
+
+
+class TooManyParts(Exception):
+    """The picture is made of more parts than one of its size needs."""
 
 
 def check_end(data: Buffer, found: Format) -> str:
     """`truncated` when the structure shows that bytes are missing at the end, else an empty string.
 
     Content-Length says what was sent, not that it was all: a connection that closes without a length cannot be told
-    from a finished one. Bytes after the end are harmless and common.
+    from a finished one. Bytes after the end are harmless and common. `too_many_parts` where only an attack looks so.
     """
     check = _END_CHECKS.get(found.extension)
     try:
         whole = check is None or check(data)
+    except TooManyParts:
+        return TOO_MANY_PARTS
     except (struct.error, IndexError):
         whole = False
     return "" if whole else TRUNCATED
+
+
+def _parts(data: Buffer) -> Iterator[int]:
+    """A number for every part that the picture may have; raises TooManyParts after the last."""
+    yield from range(MOST_PARTS + len(data) // BYTES_A_PART)
+    raise TooManyParts
 
 
 def _jpeg_is_whole(data: Buffer) -> bool:
@@ -38,7 +59,9 @@ def _jpeg_is_whole(data: Buffer) -> bool:
 def _jpeg_scan_offset(data: Buffer) -> int:
     """Where the first scan begins; -1 when the data ends before it."""
     at, size = 2, len(data)
+    parts = _parts(data)
     while at + 4 <= size:
+        next(parts)
         if data[at] != 0xFF:
             return -1
         marker = data[at + 1]
@@ -57,6 +80,7 @@ _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 
 
 def _png_is_whole(data: Buffer) -> bool:
+    _png_end(data)  # counts its chunks
     return data[-12:] == _PNG_END or data.find(_PNG_END) >= 0
 
 
@@ -66,15 +90,16 @@ def _gif_is_whole(data: Buffer) -> bool:
 
 def _gif_trailer(data: Buffer) -> int:
     """Where the trailer stands; -1 where something that is no block comes before it. Raises IndexError without one."""
-    at = 13 + _gif_table(data[10])
+    at, parts = 13 + _gif_table(data[10]), _parts(data)
     while True:
+        next(parts)
         block = data[at]
         if block == 0x3B:
             return at
         if block == 0x21:
-            at = _after_sub_blocks(data, at + 2)
+            at = _after_sub_blocks(data, at + 2, parts)
         elif block == 0x2C:
-            at = _after_sub_blocks(data, at + 11 + _gif_table(data[at + 9]))
+            at = _after_sub_blocks(data, at + 11 + _gif_table(data[at + 9]), parts)
         elif block == 0:  # padding that some writers leave between blocks
             at += 1
         else:
@@ -85,9 +110,10 @@ def _gif_table(flags: int) -> int:
     return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
 
 
-def _after_sub_blocks(data: Buffer, at: int) -> int:
+def _after_sub_blocks(data: Buffer, at: int, parts: Iterator[int]) -> int:
     while length := data[at]:
         at += length + 1
+        next(parts)
     return at + 1
 
 
@@ -109,7 +135,9 @@ def _bmp_is_whole(data: Buffer) -> bool:
 def _tiff_is_whole(data: Buffer) -> bool:
     """The first directory and the strips or tiles that it points to lie inside the data (classic TIFF only)."""
     order = "<" if data[:2] == b"II" else ">"
-    if struct.unpack_from(order + "H", data, 2)[0] != 42:
+    big = struct.unpack_from(order + "H", data, 2)[0] != 42
+    _count_pages(data, order, big)
+    if big:
         return True
     directory = struct.unpack_from(order + "I", data, 4)[0]
     count = struct.unpack_from(order + "H", data, directory)[0]
@@ -122,12 +150,28 @@ def _tiff_is_whole(data: Buffer) -> bool:
     return all(offset + size <= len(data) for offset, size in zip(offsets, sizes, strict=False))
 
 
+def _count_pages(data: Buffer, order: str, big: bool) -> None:
+    """Follows the chain of directories. Raises TooManyParts: Pillow compares every page with all before it."""
+    start, number, count, entry = (8, "Q", "Q", 20) if big else (4, "I", "H", 12)
+    directory, seen = struct.unpack_from(order + number, data, start)[0], set[int]()
+    with suppress(struct.error):  # a broken chain ends there for everybody
+        while 0 < directory < len(data) and directory not in seen:
+            seen.add(directory)
+            if len(seen) > MOST_PAGES:
+                raise TooManyParts
+            entries = struct.unpack_from(order + count, data, directory)[0]
+            after = directory + struct.calcsize(order + count) + entry * entries
+            directory = struct.unpack_from(order + number, data, after)[0] if after < len(data) else 0
+
+
 def _tiff_values(data: Buffer, order: str, kind: int, length: int, at: int) -> tuple[int, ...]:
     width, letter = (2, "H") if kind == 3 else (4, "I")
     if length * width > 4:
         at = struct.unpack_from(order + "I", data, at)[0]
     if length * width > len(data):
         raise IndexError("more values than bytes")
+    if length > MOST_PARTS + len(data) // BYTES_A_PART:
+        raise TooManyParts
     return struct.unpack_from(f"{order}{length}{letter}", data, at)
 
 
@@ -136,8 +180,9 @@ _PAYLOADS = frozenset({b"mdat", b"jp2c", b"jxlc", b"jxlp"})  # the boxes that ho
 
 def _boxes_are_whole(data: Buffer) -> bool:
     """AVIF, HEIC, JP2 and boxed JPEG XL: the box with the picture is there, and the boxes end inside the data."""
-    at, size, seen = 0, len(data), False
+    at, size, seen, parts = 0, len(data), False, _parts(data)
     while at + 8 <= size:
+        next(parts)
         length, kind = u32(data, at), bytes(data[at + 4 : at + 8])
         if length == 1:
             length = struct.unpack_from(">Q", data, at + 8)[0]
@@ -180,8 +225,9 @@ def _jpeg_end(data: Buffer) -> int:
 
 
 def _png_end(data: Buffer) -> int:
-    at = 8
+    at, parts = 8, _parts(data)
     while at + 12 <= len(data):
+        next(parts)
         length, kind = struct.unpack_from(">I4s", data, at)
         at += 12 + length
         if kind == b"IEND":

@@ -134,6 +134,15 @@ def test_a_sidecar_stands_beside_every_picture(workspace: Workspace, site: Site)
     assert "attribution" not in found
 
 
+def test_a_sidecar_names_the_address_that_won(workspace: Workspace, site: Site) -> None:
+    """Two of one kind, of which the first listed is gone."""
+    variants = [("preview", site.address("/missing/1"), 90, 60), ("preview", site.address("/good/1?size=m"), 48, 32)]
+    fill(workspace, {"t:1": variants})
+    run(workspace, sidecar=True)
+    _, sidecar = sorted(files(workspace))
+    assert json.loads(files(workspace)[sidecar])["image_url"] == site.address("/good/1?size=m")
+
+
 def test_shards_share_one_job_without_talking(workspace: Workspace, site: Site, tmp_path: Path) -> None:
     """Two machines with databases of their own, in which the rows stand in another order."""
     everything = originals(site, *[f"/good/{n}" for n in range(20)])

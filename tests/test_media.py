@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 
 import pytest
 from hostile_server import HTML, SVG, picture
@@ -146,3 +147,43 @@ def test_a_claimed_type_that_differs_is_noticed(claimed: str, found: media.Forma
 def test_the_size_of_a_boxed_picture_needs_no_decoder() -> None:
     assert media.boxed_size(noisy("AVIF")) == (64, 64)
     assert media.boxed_size(b"no boxes here") is None
+
+
+def many_pages(pages: int) -> bytes:
+    """A TIFF of the smallest pages that there can be."""
+    made = bytearray(b"II*\0" + struct.pack("<I", 8))
+    for _ in range(pages):
+        made += struct.pack("<HHHIII", 1, 256, 4, 1, 10, len(made) + 18)
+    return bytes(made)
+
+
+def many_blocks(form: str) -> bytes:
+    """A sound picture with a million parts of a few bytes in it, over which every reader has to walk."""
+    sound = picture(3, form=form)
+    after, part = {
+        "JPEG": (2, b"\xff\xfe\0\2"),
+        "PNG": (33, struct.pack(">I4sI", 0, b"abCd", zlib.crc32(b"abCd"))),
+        "GIF": (sound.find(b"\x2c"), b"\x21\xfe\x01a\0"),
+    }[form]
+    return sound[:after] + part * 1_000_000 + sound[after:]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        *map(many_blocks, ("JPEG", "PNG", "GIF")),
+        many_pages(20_000),
+        noisy("JPEG2000") + struct.pack(">I4s", 8, b"free") * 999_999,
+    ],
+    ids=["JPEG", "PNG", "GIF", "TIFF", "JPEG2000"],
+)
+def test_a_picture_of_a_million_parts_is_not_read(data: bytes) -> None:
+    found = media.sniff(data)
+    assert found is not None and picture_end.check_end(data, found) == picture_end.TOO_MANY_PARTS
+
+
+def test_pictures_of_many_parts_are_sound() -> None:
+    """Pages, frames and chunks as a long scan, a long animation and a picky encoder make them."""
+    for data in (many_pages(2000), many_blocks("PNG")[: 33 + 12 * 5000] + picture(3, form="PNG")[33:]):
+        found = media.sniff(data)
+        assert found is not None and picture_end.check_end(data, found) == ""

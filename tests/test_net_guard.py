@@ -15,7 +15,7 @@ from lib.net.guard import RefusedAddress, is_private, socket_factory
 from lib.net.optout import opt_out
 from lib.net.retry import LONGEST_RETRY_AFTER, backoff, is_transient, retry_after
 from lib.net.urls import BadAddress, host_of, parse_address
-from lib.net.watch import Watch
+from lib.net.watch import Transfer, Watch
 
 PRIVATE = """127.0.0.1 127.1.2.3 0.0.0.0 10.0.0.1 172.16.0.1 172.31.255.255 192.168.1.1 169.254.169.254 100.64.0.1
 198.18.0.1 192.0.2.1 192.0.0.8 192.88.99.1 203.0.113.7 224.0.0.1 240.0.0.1 255.255.255.255 ::1 :: fe80::1 fe80::1%eth0
@@ -250,6 +250,21 @@ def test_headers_that_never_end_are_given_up(site: Site) -> None:
             looking.cancel()
 
     assert asyncio.run(asyncio.wait_for(run(), PATIENCE)).reason == "timeout"
+
+
+def test_a_transfer_is_as_fast_as_it_is_from_its_first_byte_on() -> None:
+    """A server that makes a picture first, for twelve seconds, is not too slow when it begins to send."""
+
+    async def run() -> list[str]:
+        task = asyncio.current_task()
+        assert task is not None
+        transfer = Transfer(task, Limits(timeout=20, min_speed=1000, speed_window=10))
+        begun = transfer.started
+        found = [transfer.judge(begun + 12)]
+        transfer.progress(1500)
+        return [*found, transfer.judge(begun + 12.2), transfer.judge(begun + 23)]
+
+    assert asyncio.run(run()) == ["", "", "too_slow"]
 
 
 @pytest.mark.parametrize(

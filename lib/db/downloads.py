@@ -146,17 +146,12 @@ def known_file(db: Database, sha256: str) -> tuple[str, str] | None:
     return None if row is None else (row["path"], row["state"])
 
 
-def describe_picture(db: Database, key: str, kind: str) -> dict[str, Any]:
+def describe_picture(db: Database, key: str) -> dict[str, Any]:
     """What the database knows of a picture, under the names that `metadata.jsonl` uses, for a sidecar."""
     row = db.row(
         "SELECT engine, page_url, title, license, license_url, creator, attribution FROM images WHERE key = ?", (key,)
     )
-    url = db.value(
-        "SELECT url FROM image_variants WHERE image_id = (SELECT id FROM images WHERE key = ?) AND kind = ?"
-        " ORDER BY id LIMIT 1",
-        (key, kind),
-    )
-    return {**(dict(row) if row else {}), "image_url": url or ""}
+    return dict(row) if row else {}
 
 
 def has_path(db: Database, path: str) -> bool:

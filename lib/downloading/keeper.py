@@ -22,7 +22,7 @@ from lib.downloading.target import Target, local_path, make_target
 from lib.downloading.verify import Verifier
 from lib.media import Buffer, Format, boxed_size, refusal, sniff
 from lib.net.placeholders import PLACEHOLDER, Placeholders
-from lib.picture_end import check_end, trailing_bytes
+from lib.picture_end import TRUNCATED, check_end, trailing_bytes
 from lib.workspace import Workspace
 
 LOCKS = 64
@@ -141,7 +141,7 @@ class Keeper:
         if found is None:
             return None, nothing, *refusal(data[:512])
         if reason := check_end(data, found):
-            return found, nothing, reason, "the end of the picture is missing"
+            return found, nothing, reason, "the end of the picture is missing" if reason == TRUNCATED else ""
         try:
             header = read_header(source)
         except DecodeError as error:
@@ -185,7 +185,8 @@ class Keeper:
         name = f"{shelf(key)}/{name}"
         whole = body.path if len(data) == body.size else None  # a stripped one is written anew
         if self.options.sidecar:
-            write_sidecar(self.reader(), self.target, name, key, kind, sha256, header, self.temporary())
+            url = body.asked
+            write_sidecar(self.reader(), self.target, name, key, kind, url, sha256, header, self.temporary())
         self.target.write(whole, data, name, self.temporary())
         if whole is not None:
             body.path = None

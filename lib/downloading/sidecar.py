@@ -11,9 +11,9 @@ from lib.downloading.target import Target
 
 
 def write_sidecar(
-    reader: Database, target: Target, name: str, key: str, kind: str, sha256: str, header: Header, aside: str
+    reader: Database, target: Target, name: str, key: str, kind: str, url: str, sha256: str, header: Header, aside: str
 ) -> None:
-    """Writes `<picture>.json` before the picture itself, so that no picture lacks it. Raises OSError."""
+    """Writes `<picture>.json` before the picture itself, so that no picture lacks it; `url` won. Raises OSError."""
     known = {
         "file_name": name.rpartition("/")[2],
         "id": key,
@@ -22,7 +22,8 @@ def write_sidecar(
         "format": header.format,
         "width": header.width,
         "height": header.height,
-        **describe_picture(reader, key, kind),
+        **describe_picture(reader, key),
+        "image_url": url,
     }
     text = json.dumps({column: value for column, value in known.items() if value not in ("", None)}, ensure_ascii=False)
     target.write(None, text.encode("utf-8", "replace"), f"{name}.json", aside)

@@ -48,6 +48,7 @@ class Transfer:
         if now - self.started > self.bounds.deadline:
             return "timeout"
         if not self.bytes:
+            self.marked_at = now  # a late first byte is not slow: its speed is measured from here
             # Connecting and the headers each have `timeout` of their own; headers that trickle in must end as well.
             return "timeout" if now - self.started > 2 * self.bounds.timeout else ""
         if now - self.marked_at < self.bounds.speed_window:
