@@ -15,6 +15,7 @@ from lib.downloading import parts
 from lib.downloading.crew import divide, run_crew
 from lib.downloading.names import PARTS
 from lib.downloading.options import Options
+from lib.downloading.reasons import is_reason
 from lib.downloading.retire import retire
 from lib.downloading.sweep import find_orphans, release_dead, remove_parts_folder
 from lib.downloading.tally import Tally
@@ -113,9 +114,12 @@ class Plan:
 
 
 def check_reasons(db: Database, reasons: Sequence[str] | None) -> None:
-    """Raises UsageError for a reason that no row has failed with: a typing error must not look like success."""
+    """Raises UsageError for what is no reason at all: a typing error must not look like success.
+
+    One that no row has failed with, or not any more, is nothing to do.
+    """
     known = wishes.failed_reasons(db)
-    unknown = [reason for reason in reasons or () if reason not in known]
+    unknown = [reason for reason in reasons or () if reason not in known and not is_reason(reason)]
     if unknown:
         there = f"there are {', '.join(known)}" if known else "no row has failed"
         raise UsageError(f"--retry-failed: no row failed with {', '.join(unknown)}; {there}.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from download_support import (  # noqa: F401 (fixtures)
     command,
     consistent,
@@ -15,14 +17,16 @@ from download_support import (  # noqa: F401 (fixtures)
     server_fixture,
     site_fixture,
     start,
+    step,
     workspace_fixture,
 )
 from hostile_server import Site, jpeg
-from support import PATIENCE, peak_of_step, wait_until
+from support import PATIENCE, ROOT, peak_of_step, wait_until
 
 from lib.db import open_database
 from lib.db.claims import claim
 from lib.downloading.options import PictureLimits
+from lib.downloading.reasons import FINAL, is_reason
 from lib.net.client import Limits
 from lib.times import utc_in
 from lib.workspace import Workspace
@@ -66,6 +70,35 @@ def test_retry_failed_all_or_by_reason(workspace: Workspace, site: Site) -> None
     run(workspace, retry=[])
     assert site.asked == {"/html/1": 2, "/missing/1": 1}
     assert rows(workspace)["test:0002"]["attempts"] == 3
+
+
+def test_a_reason_that_no_row_has_is_nothing_to_do(workspace: Workspace, site: Site) -> None:
+    """The same command twice: the second time nothing has failed for that reason any more."""
+    fill(workspace, originals(site, "/flaky/1", "/missing/1"))
+    run(workspace, retries=0)
+    for _ in range(2):
+        assert step.main(command(workspace, "-q", "--retry-failed", "http_500", "connect_error")) == 0
+    assert [row["state"] for row in rows(workspace).values()] == ["done", "failed"]
+
+
+def test_every_reason_of_the_manual_is_known() -> None:
+    table = (ROOT / "docs" / "download.md").read_text().split("| reason | tried again? |")[1].split("\n\n")[0]
+    first = [line.split("|")[1] for line in table.splitlines() if line.count("|") > 2]
+    named = {word for cell in first for word in re.findall(r"`([a-z0-9_]+)", cell)}
+    waiting = {"host_paused", "host_down", "offline", "not_better", "opted_out", "http_52x", "http_"}
+    assert named and {word for word in named - waiting if not is_reason(word)} == set()
+    assert named >= FINAL
+
+
+def test_what_robots_txt_forbade_is_asked_again_by_that_name(workspace: Workspace, site: Site) -> None:
+    site.robots = "User-agent: *\nDisallow: /good/"
+    fill(workspace, originals(site, "/good/1", "/noai/1"))
+    run(workspace, robots="obey")
+    run(workspace, robots="ignore", retry=[])
+    assert {row["state"] for row in rows(workspace).values()} == {"opted_out"}
+    assert step.main(command(workspace, "-q", "--robots", "ignore", "--retry-failed", "robots_txt")) == 0
+    found = [(row["state"], row["reason"]) for row in rows(workspace).values()]
+    assert found == [("done", ""), ("opted_out", "opted_out")] and site.asked["/noai/1"] == 1
 
 
 def test_a_long_retry_after_leaves_the_row_for_a_later_run(workspace: Workspace, site: Site) -> None:

@@ -11,6 +11,7 @@ from lib.db.connection import Database
 from lib.times import utc_now
 
 RETRYABLE = ("failed", "blocked")  # an opt-out is an answer, not a failure
+ROBOTS_TXT = "robots_txt"
 PENDING_NOW = "state = 'pending' AND next_try_at <= ?"
 
 _KINDS = ("original", "preview", "dup", "thumb")  # best first, as the ladder has them
@@ -80,9 +81,15 @@ def wish(db: Database, again: Again, what: str, scope: Scope) -> None:
 
 
 def failed_where(reasons: Sequence[str]) -> tuple[str, tuple[Any, ...]]:
-    """The condition of failed and blocked rows, all or with one of the reasons."""
+    """The condition of failed and blocked rows, all or with one of the reasons.
+
+    What robots.txt forbade counts only where it is named: the file may have changed, an owner's own word does not.
+    """
     where = f"state IN ({_marks(RETRYABLE)})"
-    return (f"{where} AND reason IN ({_marks(reasons)})", (*RETRYABLE, *reasons)) if reasons else (where, RETRYABLE)
+    if not reasons:
+        return where, RETRYABLE
+    forbidden = f" OR (state = 'opted_out' AND reason = '{ROBOTS_TXT}')" if ROBOTS_TXT in reasons else ""
+    return f"(({where} AND reason IN ({_marks(reasons)})){forbidden})", (*RETRYABLE, *reasons)
 
 
 def untried_failed_where(kinds: Sequence[str]) -> tuple[str, tuple[Any, ...]]:
