@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -47,7 +48,7 @@ def site_fixture(server: Site) -> Site:
     server.part, server.lie = 3 << 20, False
     server.hold, server.undated = 0.0, True
     server.ranges.clear()
-    server.slow, server.held, server.most = 0.0, False, 1 << 30
+    server.slow, server.held, server.most = 0.0, False, math.inf
     server.most_at_once = 0
     return server
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import io
+import math
 import struct
 import threading
 import time
@@ -89,7 +90,7 @@ class Site:
         self.url = self.raw_url = ""
         self.slow = 0.0
         self.held = False  # good pictures are asked for and not served
-        self.most = 1 << 30  # as before, once so many requests have been made
+        self.most = math.inf  # requests, after which they are not served either
         self.version = 0  # of what `tagged` and `broken` serve
         self.changes = 0  # how much newer `broken` is after each cut
         self.unchanged: dict[str, str] = {}  # what `tagged` says besides "not modified"

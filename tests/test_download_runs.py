@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+import pytest
 from download_support import (  # noqa: F401 (fixtures)
     command,
     consistent,
     files,
     fill,
     only,
+    options,
     originals,
     report,
     rows,
@@ -25,6 +29,7 @@ from support import PATIENCE, ROOT, peak_of_step, wait_until
 
 from lib.db import open_database
 from lib.db.claims import claim
+from lib.download import download
 from lib.downloading.options import PictureLimits
 from lib.downloading.reasons import FINAL, is_reason
 from lib.net.client import Limits
@@ -113,6 +118,35 @@ def test_a_long_retry_after_leaves_the_row_for_a_later_run(workspace: Workspace,
     before = rows(workspace)
     run(workspace)
     assert rows(workspace) == before and sum(site.asked.values()) == 1
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_bar_tells_bytes_a_second_states_and_the_slowest_host(
+    workspace: Workspace, site: Site, workers: int
+) -> None:
+    site.slow = 0.02
+    fill(workspace, originals(site, *[f"/good/{n}" for n in range(120)], *["/missing/1"] * 9))
+    shown: list[str] = []
+    counted: list[float] = []
+
+    class Shown:
+        def update(self, n: float = 1) -> None:
+            counted.append(n)
+
+        def set_postfix_str(self, s: str = "", refresh: bool = True) -> None:
+            shown.append(s)
+
+    @contextmanager
+    def bar(total: int | None = None, description: str = "", unit: str = "it") -> Iterator[Shown]:
+        yield Shown()
+
+    with open_database(workspace.database) as db:
+        download(db, workspace, None, options(workers=workers, per_host=2), bar=bar)  # type: ignore[arg-type]
+    assert sum(counted) == 129
+    host = re.escape(site.url.removeprefix("http://"))
+    assert any(
+        re.fullmatch(rf"[\d.]+ MiB/s, \d+ done(, \d+ failed)?, slowest {host} [\d.]+ s", text) for text in shown
+    ), shown
 
 
 def test_a_busy_host_keeps_nobody_waiting(workspace: Workspace, site: Site) -> None:

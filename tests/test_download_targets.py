@@ -195,7 +195,9 @@ def test_ctrl_c_reaches_the_processes(workspace: Workspace, site: Site) -> None:
     process = start(workspace, "--workers", "2", "--per-host", "4", start_new_session=True)
     while sum(site.asked.values()) < 20 and process.poll() is None:
         time.sleep(0.01)
+    site.held = True
     os.killpg(process.pid, signal.SIGINT)
+    site.held = False
     _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130 and b"Traceback" not in err, err
     done = [row for row in rows(workspace).values() if row["state"] == "done"]
@@ -242,9 +244,11 @@ def test_a_process_that_is_killed_ends_the_run_with_a_sentence(workspace: Worksp
     process = start(workspace, "--workers", "2", "--per-host", "4")
     while sum(site.asked.values()) < 20 and process.poll() is None:
         time.sleep(0.01)
+    site.held = True
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     workers = [pid for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
     os.kill(int(workers[0]), signal.SIGKILL)
+    site.held = False
     _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1 and b"a worker process was killed" in err and b"Traceback" not in err, err
     site.slow = 0.0

@@ -9,7 +9,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from multiprocessing import connection, get_context
 from pathlib import Path
 from threading import Thread
@@ -17,7 +17,7 @@ from typing import Any
 
 from lib.db import open_database
 from lib.downloading.options import Options
-from lib.downloading.tally import Tally
+from lib.downloading.tally import Standing, Tally
 from lib.errors import GleanerError
 from lib.executors import interrupts_held
 from lib.progress import Bar
@@ -33,7 +33,7 @@ class Member:
 
     process: Any
     channel: connection.Connection
-    received: int = 0
+    standing: Standing = field(default_factory=Standing)
 
 
 def divide(options: Options, due: int) -> list[Options]:
@@ -76,7 +76,7 @@ def run_crew(
 
 
 def _attend(members: list[Member], stopping: Callable[[], bool], bar: Bar) -> Tally:
-    total, told = Tally(), False
+    total, told, began = Tally(), False, time.monotonic()
     failure: BaseException | None = None
     at_work = {id(member.channel): member for member in members}
     while at_work:
@@ -87,10 +87,9 @@ def _attend(members: list[Member], stopping: Callable[[], bool], bar: Bar) -> Ta
             member = at_work[id(channel)]
             kind, value = _hear(member)
             if kind == "news":
-                done, member.received = value
+                done, member.standing = value
                 bar.update(done)
-                received = sum(member.received for member in members)
-                bar.set_postfix_str(f"{received / 2**20:.1f} MiB", refresh=False)
+                bar.set_postfix_str(_standing(members).text(time.monotonic() - began), refresh=False)
                 continue
             if kind == "tally":
                 total.add(value)
@@ -99,6 +98,13 @@ def _attend(members: list[Member], stopping: Callable[[], bool], bar: Bar) -> Ta
             del at_work[id(channel)]
     if failure is not None:
         raise failure
+    return total
+
+
+def _standing(members: list[Member]) -> Standing:
+    total = Standing()
+    for member in members:
+        total.add(member.standing)
     return total
 
 
@@ -123,14 +129,14 @@ class _News:
 
     def __init__(self, channel: connection.Connection):
         self.channel, self.done, self.told_at = channel, 0.0, 0.0
-        self.received: Callable[[], int] = lambda: 0
+        self.standing: Callable[[], Standing] = Standing
 
     def update(self, n: float = 1) -> None:
         self.done += n
 
     def set_postfix_str(self, s: str = "", refresh: bool = True) -> None:
         if self.done and time.monotonic() - self.told_at > NEWS_SECONDS:
-            self.channel.send(("news", (self.done, self.received())))
+            self.channel.send(("news", (self.done, self.standing())))
             self.done, self.told_at = 0.0, time.monotonic()
 
 
@@ -149,9 +155,9 @@ def serve(
     try:
         with open_database(workspace.database) as db:
             engine = Engine(db, workspace, run_id, options, orphans=orphans, stopping=lambda: bool(stops))
-            news.received = engine.watch.bytes_so_far
+            news.standing = engine.standing
             tally = engine.run(news)
-        channel.send(("news", (news.done, tally.received)))
+        channel.send(("news", (news.done, engine.standing())))
         channel.send(("tally", tally))
     except BaseException as error:  # whatever it is, the parent ends the run with it
         channel.send(("error", _portable(error)))

@@ -31,7 +31,7 @@ from lib.downloading.names import safe_id
 from lib.downloading.options import IGNORE, OBEY, Options
 from lib.downloading.parts import Partial
 from lib.downloading.robots_gate import ROBOTS_TXT, RobotsGate
-from lib.downloading.tally import Tally
+from lib.downloading.tally import Standing, Tally, slowest_of
 from lib.downloading.verify import Verifier
 from lib.downloading.writers import Writers
 from lib.net.client import BAD_RANGE, NOT_MODIFIED, fetch, open_session
@@ -44,6 +44,7 @@ from lib.progress import Bar
 from lib.workspace import Workspace
 
 TICK = 0.2  # seconds between two looks at everything that is timed
+SHOW_SECONDS = 0.3  # between two looks at how far the run is
 GRACE = 10.0  # seconds that requests under way get after the first Ctrl-C
 NAME_THREADS = 16  # for the system's blocking name service, apart from the writers' threads
 KEPT_HOSTS = 64  # up to so many hosts, connections are kept also where nothing waits for them
@@ -66,8 +67,7 @@ class Engine:
         orphans: dict[str, list[Path]] | None = None,
         stopping: Callable[[], bool] = lambda: False,
     ):
-        self.db, self.options = db, options
-        self.orphans, self.stopping = orphans or {}, stopping
+        self.db, self.options, self.orphans, self.stopping = db, options, orphans or {}, stopping
         placeholders = read_placeholders(options.placeholders)
         decoders = max(1, (os.cpu_count() or 1) // options.share)
         self.verifier = Verifier(decoders, options.verify) if options.verify else None
@@ -79,7 +79,7 @@ class Engine:
         self.ledger = Ledger(db, workspace, run_id, self.keeper.target, self.keeper.committed, options.min_free)
         self.feed = Feed(db, options)
         self.watch = Watch()
-        self.busy = 0
+        self.busy, self.show_at = 0, 0.0
         self.failure: BaseException | None = None
 
     def run(self, bar: Bar) -> Tally:
@@ -163,10 +163,16 @@ class Engine:
         self.watch.look()
         self.ledger.flush_if_due()
         self.feed.renew_if_due()
-        states = ", ".join(f"{n} {state}" for state, n in self.ledger.tally.states.most_common(4))
-        self.bar.set_postfix_str(f"{self.watch.bytes_so_far() / 2**20:.1f} MiB, {states}", refresh=False)
+        if (now := time.monotonic()) >= self.show_at:  # comparing thousands of hosts takes a while
+            self.show_at = now + SHOW_SECONDS
+            self.bar.set_postfix_str(self.standing().text(now - self.ledger.tally.began), refresh=False)
         if self.course.is_offline(OFFLINE_AFTER):
             self.failure = self.course.offline()
+
+    def standing(self) -> Standing:
+        """How far this engine is."""
+        slowest = slowest_of(self.queues.hosts.values())
+        return Standing(self.watch.bytes_so_far(), self.ledger.tally.states.copy(), slowest)
 
     def _fill(self) -> None:
         """Fills the window, block by block."""

@@ -33,6 +33,33 @@ class HostTotals:
 
 
 @dataclass
+class Standing:
+    """How far a run is: what its bar says beside the number of files. `slowest` is (seconds a request, host)."""
+
+    received: int = 0
+    states: Counter[str] = field(default_factory=Counter)
+    slowest: tuple[float, str] = (0.0, "")
+
+    def add(self, other: Standing) -> None:
+        """Adds how far another process is."""
+        self.received += other.received
+        self.states.update(other.states)
+        self.slowest = max(self.slowest, other.slowest)
+
+    def text(self, seconds: float) -> str:
+        """What the bar shows after so many seconds."""
+        states = [f"{n} {state}" for state, n in self.states.most_common(4)]
+        slow = [f"slowest {self.slowest[1]} {self.slowest[0]:.1f} s"] if self.slowest[1] else []
+        return ", ".join([f"{self.received / 2**20 / max(seconds, 0.1):.1f} MiB/s", *states, *slow])
+
+
+def slowest_of(hosts: Iterable[Host[Any]]) -> tuple[float, str]:
+    """(seconds a request, name) of the host that takes longest."""
+    asked = ((host.seconds / host.requests, host.name) for host in hosts if host.requests and host.name)
+    return max(asked, default=(0.0, ""))
+
+
+@dataclass
 class Tally:
     """Rows by state, reason and winning kind, what else was noted, new files, bytes received, and the hosts."""
 
