@@ -7,9 +7,10 @@ disk, finishes what had happened and drops what had not.
 
 from __future__ import annotations
 
+import errno
 import filecmp
+import logging
 import os
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -20,9 +21,23 @@ from lib.db.actions import Action
 from lib.db.runs import latest_run_with_actions, run_step
 from lib.digest import sha256_of
 from lib.errors import GleanerError, UsageError
+from lib.moves import (
+    copy_without_overwriting,
+    hard_link,
+    let_go,
+    move_without_overwriting,
+    remove_empty_parents,
+    same_file,
+    symbolic_link,
+    temporary_name,
+)
 from lib.progress import BarFactory, no_bar
 from lib.workspace import Workspace
 
+log = logging.getLogger(__name__)
+
+# What is wrong with one file or its folder, and not with the disk: the others can still be handled.
+OF_ONE_FILE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY})
 MARK_EVERY = 100  # entries marked done in one transaction; a kill loses only marks, which `settle` finds again
 
 
@@ -43,7 +58,8 @@ def apply(
     """Carries out the planned file actions of a run and counts them by outcome.
 
     `check` is asked right before each action and may give a reason not to do it. Outcomes are `done`, `dropped`
-    (a check said no, or the source has gone) and `failed`. Raises GleanerError when the disk is full or read-only.
+    (a check said no) and `failed` (the file or its folder may not be changed). Raises GleanerError where the source has
+    gone or the target appeared, and OSError for a full disk.
     """
     counts: Counter[str] = Counter()
     done: list[Action] = []
@@ -56,7 +72,9 @@ def apply(
                     counts["dropped"] += 1
                     journal.set_state(db, [action.id], "dropped")
                     continue
-                _carry_out(workspace, action)
+                if not _attempt(db, workspace, action, _carry_out):
+                    counts["failed"] += 1
+                    continue
                 done.append(action)
                 counts["done"] += 1
                 progress.update()
@@ -79,17 +97,25 @@ def settle(
     settled = 0
     for run_id in journal.runs_with_planned_actions(db, step):
         for action in journal.iter_actions(db, run_id, "planned"):
-            _temporary(workspace.to_path(action.target)).unlink(missing_ok=True)
-            if _has_happened(workspace, action):
-                _finish_half_move(workspace, action)
-                _mark_done(db, workspace, [action])
-            elif is_due(action):
-                _carry_out(workspace, action)
-                _mark_done(db, workspace, [action])
-            else:
-                journal.set_state(db, [action.id], "dropped")
+            _settle_one(db, workspace, action, is_due)
             settled += 1
     return settled
+
+
+def _settle_one(db: Database, workspace: Workspace, action: Action, is_due: Callable[[Action], bool]) -> None:
+    temporary_name(workspace.to_path(action.target)).unlink(missing_ok=True)
+    happened = _has_happened(workspace, action)
+    if not happened and not is_due(action):
+        journal.set_state(db, [action.id], "dropped")
+        return
+    try:
+        done = _attempt(db, workspace, action, _finish_half_move if happened else _carry_out)
+    except GleanerError as error:  # what cannot be made up for must not stop every run to come
+        log.warning("%s", error)
+        journal.set_state(db, [action.id], "dropped")
+        return
+    if done:
+        _mark_done(db, workspace, [action])
 
 
 def undo(
@@ -98,14 +124,17 @@ def undo(
     """Takes back the file actions of a run, newest first. Nothing is ever overwritten.
 
     Outcomes are `undone`, `missing` (what would be put back has gone), `occupied` (another file now lies at the old
-    place) and `changed` (a copy or link is no longer what the run made, so it is somebody's work and stays); all but
-    the first stay `done`, so that a later undo can try again.
+    place), `changed` (a copy or link is no longer what the run made, so it is somebody's work and stays) and `failed`
+    (the file or its folder may not be changed); all but the first stay `done`, so that a later undo can try again.
     """
     counts: Counter[str] = Counter()
     freed: set[str] = set()  # by a dry run, which takes nothing away
     with bar(journal.count_actions(db, run_id, "done"), "Undoing", "file") as progress:
         for action in journal.iter_actions(db, run_id, "done", newest_first=True):
-            outcome = _undo_one(db, workspace, action, dry_run)
+            try:
+                outcome = _undo_one(db, workspace, action, dry_run)
+            except OSError as error:
+                outcome = _of_one_file(action.target, error)
             if outcome == "occupied" and action.source in freed:
                 outcome = "undone"
             if dry_run and outcome == "undone":
@@ -140,71 +169,24 @@ def describe(workspace: Workspace, actions: Iterable[Action], *, dry_run: bool) 
         yield f"{verb}  {action.source} -> {action.target}{because}"
 
 
-def free_target(target: Path, taken: set[str]) -> Path:
-    """`target`, or the same name with a number when that is taken on disk or in this plan.
-
-    Names are compared without case, since macOS and Windows do. The chosen name is added to `taken`.
-    """
-    candidate, number = target, 1
-    while str(candidate).casefold() in taken or os.path.lexists(candidate):
-        number += 1
-        candidate = target.with_name(f"{target.stem}_{number}{target.suffix}")
-    taken.add(str(candidate).casefold())
-    return candidate
-
-
-def move_without_overwriting(source: Path, target: Path) -> None:
-    """Moves a file; raises FileExistsError when the target exists. Works across file systems."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if source.is_symlink():
-        _move_symlink(source, target)
-        return
+def _attempt(db: Database, workspace: Workspace, action: Action, work: Callable[[Workspace, Action], object]) -> bool:
+    """Whether it could be done; what one file does not allow is recorded and told, and is no reason to stop."""
     try:
-        # A hard link fails where the target exists, which a rename would silently replace.
-        os.link(source, target)
-    except FileExistsError:
-        raise
-    except OSError:
-        copy_without_overwriting(source, target)
-    os.unlink(source)
+        work(workspace, action)
+        return True
+    except OSError as error:
+        outcome = _of_one_file(action.source, error)
+    journal.set_state(db, [action.id], outcome)
+    remove_empty_parents(workspace.to_path(action.target).parent, workspace.root)
+    return False
 
 
-def copy_without_overwriting(source: Path, target: Path) -> None:
-    """Copies through a temporary file beside the target, so that the final name only ever shows a whole file."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if os.path.lexists(target):
-        raise FileExistsError(17, "target exists", str(target))
-    temporary = _temporary(target)
-    try:
-        temporary.unlink(missing_ok=True)  # what a killed copy left
-        shutil.copy2(source, temporary)
-        with temporary.open("rb+") as handle:
-            os.fsync(handle.fileno())
-        _rename_without_overwriting(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _temporary(target: Path) -> Path:
-    """Where a copy is made, beside its target; always the same name, so that `settle` finds what a kill left."""
-    return target.with_name(f".{target.name[:200]}.part")
-
-
-def _rename_without_overwriting(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except FileExistsError:
-        raise
-    except OSError:  # a file system without hard links
-        if os.path.lexists(target):
-            raise FileExistsError(17, "target exists", str(target)) from None
-        os.rename(source, target)
-
-
-def _move_symlink(source: Path, target: Path) -> None:
-    # A relative link keeps pointing at the same file only from its own folder.
-    os.symlink(os.path.realpath(source), target)
-    os.unlink(source)
+def _of_one_file(name: str, error: OSError) -> str:
+    """`failed`; raises the error again where it is about more than one file."""
+    if error.errno not in OF_ONE_FILE:
+        raise error
+    log.warning("%s stays where it is: %s", name, error.strerror)
+    return "failed"
 
 
 def _carry_out(workspace: Workspace, action: Action) -> None:
@@ -217,28 +199,11 @@ def _carry_out(workspace: Workspace, action: Action) -> None:
         raise GleanerError(f"{action.target} appeared while working; run the same command again.") from error
 
 
-def _hardlink(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source, target)
-    except FileExistsError:
-        raise
-    except OSError as error:
-        raise UsageError(
-            f"{target.parent} is on another file system than {source} or knows no hard links; use --mode copy."
-        ) from error
-
-
-def _symlink(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    os.symlink(os.path.relpath(source.absolute(), target.parent.absolute()), target)
-
-
 _EFFECTS: dict[str, Callable[[Path, Path], None]] = {
     "move": move_without_overwriting,
     "copy": copy_without_overwriting,
-    "hardlink": _hardlink,
-    "symlink": _symlink,
+    "hardlink": hard_link,
+    "symlink": symbolic_link,
 }
 
 
@@ -264,13 +229,13 @@ def _has_happened(workspace: Workspace, action: Action) -> bool:
     if not os.path.lexists(target):
         return False
     # A final name only ever shows a whole file; but where both names exist, only equal bytes prove that it is this one.
-    return not os.path.lexists(source) or _same_file(source, target) or filecmp.cmp(source, target, shallow=False)
+    return not os.path.lexists(source) or same_file(source, target) or filecmp.cmp(source, target, shallow=False)
 
 
 def _finish_half_move(workspace: Workspace, action: Action) -> None:
     source = workspace.to_path(action.source)
     if action.kind == "move" and os.path.lexists(source):
-        os.unlink(source)
+        let_go(source, workspace.to_path(action.target))
 
 
 def _undo_one(db: Database, workspace: Workspace, action: Action, dry_run: bool) -> str:
@@ -278,7 +243,7 @@ def _undo_one(db: Database, workspace: Workspace, action: Action, dry_run: bool)
     if not os.path.lexists(target):
         return "missing"
     if action.kind == "move":
-        if os.path.lexists(source) and not _same_file(source, target):
+        if os.path.lexists(source) and not _is_put_back(source, target):
             return "occupied"
         if not dry_run:
             _put_back(source, target)
@@ -305,30 +270,25 @@ def _is_as_made(source: Path, target: Path, action: Action) -> bool:
         return bool(link) and os.path.abspath(link) == os.path.abspath(source)
     if target.is_symlink() or not target.is_file():
         return False
-    if action.kind == "hardlink" and _same_file(source, target):
+    if action.kind == "hardlink" and same_file(source, target):
         return True
     return sha256_of(target) == (action.sha256 or (sha256_of(source) if source.is_file() else ""))
 
 
+def _is_put_back(source: Path, target: Path) -> bool:
+    """Whether both names hold the file, as an undo leaves them that was killed between its two halves.
+
+    A link to the file is another thing: it holds nothing.
+    """
+    if source.is_symlink() != target.is_symlink():
+        return False
+    if same_file(source, target):
+        return True
+    return source.is_file() and target.is_file() and filecmp.cmp(source, target, shallow=False)
+
+
 def _put_back(source: Path, target: Path) -> None:
-    if os.path.lexists(source):  # an undo that was killed between its two halves
+    if os.path.lexists(source):
         os.unlink(target)
     else:
         move_without_overwriting(target, source)
-
-
-def _same_file(one: Path, other: Path) -> bool:
-    try:
-        return os.path.samefile(one, other)
-    except OSError:
-        return False
-
-
-def remove_empty_parents(folder: Path, stop: Path) -> None:
-    """Removes a folder and those above it as long as they are empty; `stop` and what is not below it stay."""
-    while folder != stop and stop in folder.parents:
-        try:
-            folder.rmdir()
-        except OSError:
-            return
-        folder = folder.parent

@@ -13,12 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lib import actions
 from lib.db import worklist as scratch
 from lib.db.actions import quarantined_sources
 from lib.db.connection import Database
 from lib.db.worklist import Worklist
 from lib.digest import sha256_of
+from lib.moves import free_target
 from lib.placements import Placement, Placements
 from lib.workspace import Workspace
 
@@ -62,7 +62,7 @@ class Withdrawals:
             self.changed += 1
             return
         folder = self.workspace.quarantine / str(self.run_id)
-        target = actions.free_target(folder / placement.target, self._taken)
+        target = free_target(folder / placement.target, self._taken)
         self.placements.take(placement)
         self._plan(placement, target, path.lstat().st_size, reason)
 

@@ -27,6 +27,7 @@ from lib.db.worklist import Worklist
 from lib.errors import UsageError
 from lib.export.run import remove_empty_folders
 from lib.measures import PASSING, Measures
+from lib.moves import free_target
 from lib.pictures import folder_pictures, workspace_pictures
 from lib.placements import Placement, Placements, read_placements
 from lib.progress import BarFactory
@@ -212,7 +213,7 @@ class Sorting:
         names = _Names(self.files)
         for item in self.files.misplaced():
             folder = self.workspace.sorted / self.criterion.name / item.label
-            target = actions.free_target(folder / Path(item.place).name, names)  # type: ignore[arg-type]
+            target = free_target(folder / Path(item.place).name, names)  # type: ignore[arg-type]
             self.files.aim(item.id, "move" if item.bucket else self.args.mode, self.workspace.to_text(target))
 
     def _withdraw(self) -> None:

@@ -25,6 +25,7 @@ from lib.db.files import FileRow, add_file
 from lib.db.migrations import migrate, schema_version, statements
 from lib.db.runs import start_run
 from lib.errors import GleanerError, UsageError
+from lib.moves import free_target, move_without_overwriting
 from lib.pictures import find_files
 from lib.settings import apply_settings
 from lib.workspace import Workspace
@@ -410,9 +411,9 @@ def test_a_second_run_beside_a_living_one_is_refused(tmp_path, capsys):
 def test_free_target_sees_the_disk_and_the_plan_and_ignores_case(tmp_path):
     (tmp_path / "Photo.jpg").write_bytes(b"x")
     taken: set[str] = set()
-    assert journal.free_target(tmp_path / "Photo.jpg", taken).name == "Photo_2.jpg"
-    assert journal.free_target(tmp_path / "photo_2.JPG", taken).name == "photo_2_2.JPG"
-    assert journal.free_target(tmp_path / "other.jpg", taken).name == "other.jpg"
+    assert free_target(tmp_path / "Photo.jpg", taken).name == "Photo_2.jpg"
+    assert free_target(tmp_path / "photo_2.JPG", taken).name == "photo_2_2.JPG"
+    assert free_target(tmp_path / "other.jpg", taken).name == "other.jpg"
 
 
 def test_a_folder_that_may_not_be_read_is_told_of(monkeypatch):
@@ -445,7 +446,7 @@ def test_moves_work_across_file_systems(tmp_path):
     source = shm / f"gleaner-test-{os.getpid()}.bin"
     source.write_bytes(b"across")
     try:
-        journal.move_without_overwriting(source, tmp_path / "deep" / "down.bin")
+        move_without_overwriting(source, tmp_path / "deep" / "down.bin")
         assert (tmp_path / "deep" / "down.bin").read_bytes() == b"across" and not source.exists()
     finally:
         source.unlink(missing_ok=True)

@@ -11,6 +11,7 @@ from lib.db import actions as journal
 from lib.db.actions import Action
 from lib.dedup.plan import LINKS
 from lib.digest import sha256_of
+from lib.moves import remove_empty_parents
 from lib.workspace import Workspace
 
 
@@ -35,7 +36,7 @@ def remove_emptied(workspace: Workspace, moved: Iterable[Action]) -> None:
     emptied = {os.path.dirname(os.path.abspath(workspace.to_path(a.source))) for a in moved if a.kind == "move"}
     for folder in sorted(emptied):
         if folder.startswith(images + os.sep):
-            actions.remove_empty_parents(workspace.images / os.path.relpath(folder, images), workspace.images)
+            remove_empty_parents(workspace.images / os.path.relpath(folder, images), workspace.images)
 
 
 def _is_owed(db: Database, workspace: Workspace, link: Action) -> bool:

@@ -36,6 +36,7 @@ class Policy:
     protected: tuple[Path, ...] = ()
     roots: tuple[Path, ...] = ()
     references: frozenset[Path] = frozenset()  # files that are compared against and never touched
+    only_references: bool = False  # whether nothing but these is asked what repeats it
     likeness: Likeness | None = None
 
 
@@ -233,6 +234,7 @@ class Search:
             protected=lambda i: self.protected[busy[i]],
             could_be_one=lambda keeper, other: edited or judge.could_be_one(busy[keeper], busy[other]),
             rivals=lambda i: self.rivals(busy[i]),
+            stands=lambda i: not self.policy.only_references or busy[i] in self.references,
         )
 
     def judge(self) -> Judge:

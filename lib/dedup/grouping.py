@@ -56,6 +56,7 @@ class Items:
     protected  files that stay in any case
     could_be_one  whether two files may be found to be such a repeat that one of them goes; asked before `judge`
     rivals   the cells in which a file's rank could decide who goes
+    stands   whether others may be found to repeat a file
     """
 
     keys: Sequence[tuple[Any, ...]]
@@ -66,6 +67,7 @@ class Items:
     protected: Callable[[int], bool]
     could_be_one: Callable[[int, int], bool] = lambda keeper, other: True
     rivals: Callable[[int], Iterable[Hashable]] | None = None
+    stands: Callable[[int], bool] = lambda number: True
 
 
 @dataclass
@@ -117,7 +119,8 @@ def cover(
         waiting.subtract(items.cells(number))
         if verdict is not None:
             groups.setdefault(keeper, []).append(verdict)
-        kept.add(number, _cells_as_keeper(items.cells(number), verdict))
+        if items.stands(number):
+            kept.add(number, _cells_as_keeper(items.cells(number), verdict))
     return groups
 
 

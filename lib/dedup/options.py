@@ -26,8 +26,7 @@ def check(args: Namespace) -> None:
     _check_places(args)
     if args.plan and args.dry_run:
         raise UsageError("--plan writes a file and a dry run writes nothing; leave one of them out.")
-    if args.leak and len(args.folders) != 2:
-        raise UsageError("--leak compares two folders, such as train and test; name both.")
+    _check_leak(args)
     if args.hash == "dct" and args.hash_size not in (None, 16):
         raise UsageError("--hash-size is for the hashes of imagehash; add --hash phash, or leave it out.")
     if args.hash_size and not (4 <= args.hash_size <= 32 and args.hash_size % 4 == 0):
@@ -37,6 +36,19 @@ def check(args: Namespace) -> None:
     _check_threshold(args)
     if (args.near_query is not None or args.far_query is not None) and args.hash != "dct":
         raise UsageError("--near-query and --far-query count bits of the built-in hash; leave out --hash.")
+
+
+def _check_leak(args: Namespace) -> None:
+    if not args.leak:
+        return
+    if len(args.folders) != 2:
+        raise UsageError("--leak compares two folders, such as train and test; name both.")
+    moving = ("apply", "decisions", "near_query", "far_query")
+    if named := [f"--{name.replace('_', '-')}" for name in moving if getattr(args, name) is not None]:
+        raise UsageError(
+            f"--leak moves nothing, so leave out {', '.join(named)}; to take what the second folder shares with the"
+            " first, name the second and give the first as --reference."
+        )
 
 
 def _check_places(args: Namespace) -> None:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import filecmp
+import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib.actions import free_target
 from lib.db.actions import Action
 from lib.db.duplicates import DuplicateRow
 from lib.dedup.facts import sidecar_names
 from lib.dedup.find import Group, Member
 from lib.errors import GleanerError
+from lib.moves import free_target
 from lib.pictures import PictureFile
 from lib.workspace import Workspace
+
+log = logging.getLogger(__name__)
 
 MOST_REMOVED = 0.5  # of the files looked at, where --max-share is not given
 FEW = 10  # files; without --max-share so few may go in any case, or three copies of one picture would be refused
@@ -98,6 +101,12 @@ class Plan:
 
     def check(self, action: Action) -> str:
         """The reason not to carry out a move after all; empty when everything is as planned."""
+        reason = self._objection(action)
+        if reason and action.kind == "move":
+            log.warning("%s stays where it is: %s", action.source, reason.replace("_", " "))
+        return reason
+
+    def _objection(self, action: Action) -> str:
         if action.kind in LINKS.values():
             return self._link_is_due(action)
         guard = self.guards.get(action.source)
@@ -147,18 +156,28 @@ def joined(groups: Sequence[Group], more: Sequence[Group]) -> list[Group]:
 
 def without(groups: Iterable[Group], refused: set[int]) -> list[Group]:
     """The groups, with nothing removed from those a person refused."""
-    return [
-        dataclasses.replace(
-            group,
-            members=tuple(
-                dataclasses.replace(m, decision="keep", reason="kept by hand") if m.decision == "remove" else m
-                for m in group.members
-            ),
-        )
-        if group.number in refused
-        else group
-        for group in groups
-    ]
+    return _keeping(groups, lambda group, member: "kept by hand" if group.number in refused else "")
+
+
+def without_far_links(groups: Iterable[Group]) -> list[Group]:
+    """The groups, with files kept in whose place no hard link to their keeper can be put."""
+
+    def reason(group: Group, member: Member) -> str:
+        if member.kind != "bytes" or _device(member.file.path) == _device(group.keeper.path):
+            return ""
+        return "on another file system than the keeper, where no hard link reaches"
+
+    return _keeping(groups, reason)
+
+
+def _keeping(groups: Iterable[Group], reason: Callable[[Group, Member], str]) -> list[Group]:
+    """The groups, with every removal taken back that there is a reason against."""
+
+    def kept(group: Group, member: Member) -> Member:
+        why = reason(group, member) if member.decision == "remove" else ""
+        return dataclasses.replace(member, decision="keep", reason=why) if why else member
+
+    return [dataclasses.replace(group, members=tuple(kept(group, m) for m in group.members)) for group in groups]
 
 
 def brake(removed: int, looked_at: int, max_share: float | None) -> None:
@@ -210,6 +229,13 @@ def _as_planned(file: PictureFile) -> bool:
     except OSError:
         return False
     return (status.st_size, status.st_mtime_ns) == (file.bytes, file.mtime_ns)
+
+
+def _device(path: Path) -> int:
+    try:
+        return path.parent.stat().st_dev
+    except OSError:
+        return -1
 
 
 def _inside(path: Path, folder: Path) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,10 +28,12 @@ def by_queries(
     hashes: Mapping[str, bytes | None],
     near: int | None,
     far: int | None,
+    apart: Collection[frozenset[str]] = (),
 ) -> list[Group]:
     """One group a query picture with the files that are to go: within `near` bits of it, or beyond `far` of them all.
 
-    A file is in the group of the query picture that it is nearest to. Files and queries without a hash are left alone.
+    A file is in the group of the query picture that it is nearest to. Files and queries without a hash are left alone,
+    and files that a person kept before that very picture (`apart`).
     """
     asked = [file for file in queries if hashes.get(file.sha256)]
     known = [file for file in files if hashes.get(file.sha256)]
@@ -43,9 +45,11 @@ def by_queries(
     members: dict[int, list[Member]] = {}
     for file in known:
         value = to_words(np.frombuffer(hashes[file.sha256] or b"", np.uint8).reshape(1, -1))
-        apart = np.bitwise_count(targets ^ value).sum(axis=1)
-        place = int(apart.argmin())
-        bits = int(apart[place])
+        distances = np.bitwise_count(targets ^ value).sum(axis=1)
+        place = int(distances.argmin())
+        bits = int(distances[place])
+        if frozenset((asked[place].sha256, file.sha256)) in apart:
+            continue
         if near is not None and bits <= near:
             chosen = Member(file, read_facts(file.path), "edited", bits, "remove", "nearly the query picture")
         elif far is not None and bits > far:

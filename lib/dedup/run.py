@@ -13,19 +13,20 @@ from pathlib import Path
 from lib import actions
 from lib.db import Database
 from lib.db.duplicates import moved_contents, page_urls, record_duplicates
-from lib.db.near import set_apart
+from lib.db.near import known_apart, set_apart
 from lib.db.tombstones import bury
 from lib.dedup.aftermath import remove_emptied
+from lib.dedup.facts import is_below
 from lib.dedup.find import Group, Policy, find_groups
 from lib.dedup.fingerprints import Fingerprints, places_of
 from lib.dedup.grouping import STRENGTH
 from lib.dedup.judge import Looking
 from lib.dedup.options import EXIT_LEAK
 from lib.dedup.page import as_result, full_path, write_reports
-from lib.dedup.plan import Plan, as_rows, brake, joined, removals, without
+from lib.dedup.plan import Plan, as_rows, brake, joined, removals, without, without_far_links
 from lib.dedup.queries import by_queries, query_places
 from lib.dedup.semantic import LEAST_COSINE, Choice, Likeness, find_likeness
-from lib.dedup.sources import decide, normal_folders, read_decisions, read_files
+from lib.dedup.sources import Decision, decide, normal_folders, not_followed, read_decisions, read_files
 from lib.dedup.suspects import Suspects
 from lib.errors import EXIT_OK, GleanerError, UsageError
 from lib.hashing.kinds import DEFAULT_SIZE, HashChoice
@@ -55,6 +56,8 @@ class Run:
     moved: dict[Path, Path] = field(default_factory=dict)
     apart: list[tuple[str, str]] = field(default_factory=list)
     decoded: int = 0
+    not_followed: int = 0
+    acted: bool = False
     note: str = ""
 
     def find(self) -> list[Group]:
@@ -84,8 +87,11 @@ class Run:
             prints.close()
         for name, chosen in decisions.items():
             self.groups = decide(self.groups, chosen, others=name == "decisions")
+            self.not_followed += not_followed(self.groups, chosen)
             if name == "decisions":
                 self._set_apart(chosen)
+        if self.args.link == "hard":
+            self.groups = without_far_links(self.groups)
         return self.groups
 
     def _read_references(self, folders: list[Path], remember: bool) -> None:
@@ -107,13 +113,16 @@ class Run:
     def _asks_queries(self) -> bool:
         return self.args.near_query is not None or self.args.far_query is not None
 
-    def _set_apart(self, chosen: dict[str, str]) -> None:
+    def _set_apart(self, chosen: dict[str, Decision]) -> None:
         """Notes what a person kept although it looked like a repeat: the two are not shown together again."""
         self.apart += [
             (group.keeper.sha256, member.file.sha256)
             for group in self.groups
             for member in group.members
-            if chosen.get(full_path(member.file)) == "keep" and group.keeper.sha256 != member.file.sha256
+            if (decision := chosen.get(full_path(member.file)))
+            and decision.word == "keep"
+            and decision.is_about(group)
+            and group.keeper.sha256 != member.file.sha256
         ]
 
     def _find(self, prints: Fingerprints, policy: Policy) -> list[Group]:
@@ -125,7 +134,9 @@ class Run:
             policy = replace(policy, likeness=self._likeness(prints))
         asked: list[Group] = []
         if self._asks_queries():
-            asked = by_queries(self.files, self.references, prints.hashes, self.args.near_query, self.args.far_query)
+            free = [file for file in self.files if not (policy.protected and is_below(file.path, policy.protected))]
+            limits = self.args.near_query, self.args.far_query
+            asked = by_queries(free, self.references, prints.hashes, *limits, apart=known_apart(self.db))
         # What goes for what it shows must not be the reason why another file goes.
         going = {member.file.path for group in asked for member in group.members}
         files = [file for file in (*self.references, *self.files) if file.path not in going]
@@ -165,11 +176,13 @@ class Run:
             tuple(folder.resolve() for folder in self.args.protect),
             tuple(folders),
             frozenset(file.path for file in self.references),
+            only_references=self.args.leak,
         )
 
     def accept(self, left_alone: set[int], refused: set[int]) -> list[Group]:
         """Leaves groups alone; those that a person refused are remembered as no repeats."""
-        self._set_apart({full_path(m.file): "keep" for g in self.groups if g.number in refused for m in g.members})
+        chosen = (m for group in self.groups if group.number in refused for m in group.members)
+        self._set_apart({full_path(member.file): Decision("keep") for member in chosen})
         self.groups = without(self.groups, left_alone)
         return self.groups
 
@@ -183,7 +196,7 @@ class Run:
             self._write_plan()
         if self.dry_run or self.args.plan:
             self._warn_of_brake(going)
-        elif not self.args.interactive:
+        elif not self.args.interactive or self.args.max_share is not None:
             self._brake(going)
         if not self.dry_run:  # nor where the brake held: a run that did nothing leaves nothing to take back
             set_apart(self.db, self.run_id, self.apart, utc_now())
@@ -201,6 +214,7 @@ class Run:
         folders, link = bool(self.args.folders), self.args.link or ""
         plan = Plan(self.workspace, self.run_id, self.groups, sidecars=folders, link=link)
         actions.plan(self.db, self.run_id, plan.actions)
+        self.acted = True
         actions.apply(self.db, self.workspace, self.run_id, check=plan.check, stopping=self.stopping, bar=self.bar)
         bury(self.db, self.run_id, moved_contents(self.db, self.run_id, "done"))
         moves = (a for a in plan.actions if a.kind == "move")
@@ -245,6 +259,10 @@ class Run:
         going = [m for m in members if m.decision == "remove" and (only_shown or m.file.path in self.moved)]
         found: dict[str, int | float | str] = {"files": len(self.files), "groups": len(self.groups)}
         found["to_remove" if only_shown else "removed"] = len(going)
+        if self.acted and (left := sum(1 for _ in removals(self.groups)) - len(going)):
+            found["not_moved"] = left
+        if self.not_followed:
+            found["not_followed"] = self.not_followed
         kinds = Counter(member.kind for member in going)
         found.update((kind, kinds[kind]) for kind in STRENGTH if kinds[kind])
         if self.references:

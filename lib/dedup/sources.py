@@ -7,7 +7,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lib.db import Database
@@ -68,38 +68,60 @@ def normal_folders(workspace: Workspace, folders: Iterable[Path]) -> list[Path]:
     return list(found.values())
 
 
-def read_decisions(path: Path) -> dict[str, str]:
+@dataclass(frozen=True)
+class Decision:
+    """What was decided on a file, and beside which other one it was looked at; `keeper` is empty where nobody says."""
+
+    word: str
+    keeper: str = ""
+
+    def is_about(self, group: Group) -> bool:
+        return self.keeper in ("", full_path(group.keeper))
+
+
+def read_decisions(path: Path) -> dict[str, Decision]:
     """Path -> decision, from a file that the page saved or that `--plan` wrote. Raises UsageError for anything else."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         if "decisions" in data:
             members = data["decisions"]
         else:
-            members = [member for group in data["groups"] for member in group["members"]]
-        found = {str(member["path"]): str(member["decision"]) for member in members}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+            members = [{"keeper": g.get("keeper"), **member} for g in data["groups"] for member in g["members"]]
+        found = {str(m["path"]): Decision(str(m["decision"]), str(m.get("keeper") or "")) for m in members}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(
             f"{path} holds no decisions ({error}); give a file saved from the page or by --plan."
         ) from error
-    if wrong := set(found.values()) - {"remove", "review", "keep"}:
+    if wrong := {decision.word for decision in found.values()} - {"remove", "review", "keep"}:
         raise UsageError(f"{path} holds the decision {min(wrong)!r}; it is one of remove, review, keep.")
     return found
 
 
-def decide(groups: Sequence[Group], decisions: dict[str, str], *, others: bool) -> list[Group]:
+def decide(groups: Sequence[Group], decisions: dict[str, Decision], *, others: bool) -> list[Group]:
     """The groups under a person's decisions. Without `others`, files not decided on stay.
 
-    Nobody can decide that a file goes which other files of the plan rely on, or which must stay.
+    That a file goes holds beside the keeper that was shown with it, and no other. Nobody can decide that a file goes
+    which other files of the plan rely on, or which must stay.
     """
     keepers = {full_path(group.keeper) for group in groups}
 
-    def decided(member: Member) -> Member:
+    def decided(group: Group, member: Member) -> Member:
         path = full_path(member.file)
-        wanted = decisions.get(path, member.decision if others else "keep")
+        wanted = member.decision if others else "keep"
+        decision = decisions.get(path)
+        if decision and (decision.word != "remove" or decision.is_about(group)):
+            wanted = decision.word
         if wanted == member.decision:
             return member
         if wanted == "remove" and (path in keepers or member.decision == "keep"):
             return member
         return replace(member, decision=wanted, reason=f"{member.reason}; decided by hand")
 
-    return [replace(group, members=tuple(decided(m) for m in group.members)) for group in groups]
+    return [replace(group, members=tuple(decided(group, m) for m in group.members)) for group in groups]
+
+
+def not_followed(groups: Iterable[Group], decisions: dict[str, Decision]) -> int:
+    """How many files were to go by a person's decision and do not: not looked at, relied upon, or of another keeper."""
+    going = {full_path(m.file) for group in groups for m in group.members if m.decision == "remove"}
+    left = (path for path, decision in decisions.items() if decision.word == "remove" and path not in going)
+    return sum(os.path.lexists(path) for path in left)

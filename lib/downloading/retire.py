@@ -8,6 +8,7 @@ from lib.db import Database
 from lib.db.claims import leases
 from lib.db.superseded import unused_contents
 from lib.downloading.target import local_path
+from lib.moves import free_target
 from lib.workspace import Workspace
 
 
@@ -37,7 +38,7 @@ def _plan(db: Database, workspace: Workspace, run_id: int) -> list[Action]:
         if path is None or not path.exists():
             continue
         inside = path.name if text.startswith("/") else text
-        target = actions.free_target(workspace.quarantine / str(run_id) / inside, taken)
+        target = free_target(workspace.quarantine / str(run_id) / inside, taken)
         reason = "superseded" if replaced else "opted_out"
         planned.append(Action("move", text, workspace.to_text(target), sha256, size, reason=reason))
     return planned

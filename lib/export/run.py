@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lib.actions import move_without_overwriting
 from lib.db import Database
 from lib.db import actions as journal
 from lib.db import scores as store
@@ -33,6 +32,7 @@ from lib.export.card import Card
 from lib.export.records import file_name, records
 from lib.export.split import Groups, Shares, Sides
 from lib.export.writers import ImageFolder, Parquet, TarShards, Writer
+from lib.moves import move_without_overwriting
 from lib.pictures import folder_pictures, sha256_of, workspace_pictures
 from lib.progress import BarFactory
 from lib.workspace import Workspace

@@ -1,0 +1,118 @@
+"""Moving, copying and linking single files so that nothing is overwritten and every name shows a whole file."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from lib.errors import UsageError
+
+
+def free_target(target: Path, taken: set[str]) -> Path:
+    """`target`, or the same name with a number when that is taken on disk or in this plan.
+
+    Names are compared without case, since macOS and Windows do. The chosen name is added to `taken`.
+    """
+    candidate, number = target, 1
+    while str(candidate).casefold() in taken or os.path.lexists(candidate):
+        number += 1
+        candidate = target.with_name(f"{target.stem}_{number}{target.suffix}")
+    taken.add(str(candidate).casefold())
+    return candidate
+
+
+def move_without_overwriting(source: Path, target: Path) -> None:
+    """Moves a file; raises FileExistsError when the target exists. Works across file systems."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_symlink():
+        # A relative link keeps pointing at the same file only from its own folder.
+        os.symlink(os.path.realpath(source), target)
+        let_go(source, target)
+        return
+    try:
+        # A hard link fails where the target exists, which a rename would silently replace.
+        os.link(source, target)
+    except FileExistsError:
+        raise
+    except OSError:
+        copy_without_overwriting(source, target)
+    let_go(source, target)
+
+
+def let_go(source: Path, target: Path) -> None:
+    """Takes the old name away; where that may not be, the new one, so that the file has one name as before."""
+    try:
+        os.unlink(source)
+    except OSError:
+        if os.path.lexists(source):
+            os.unlink(target)
+        raise
+
+
+def copy_without_overwriting(source: Path, target: Path) -> None:
+    """Copies through a temporary file beside the target, so that the final name only ever shows a whole file."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if os.path.lexists(target):
+        raise FileExistsError(17, "target exists", str(target))
+    temporary = temporary_name(target)
+    try:
+        temporary.unlink(missing_ok=True)  # what a killed copy left
+        shutil.copyfile(source, temporary)
+        with temporary.open("rb+") as handle:
+            os.fsync(handle.fileno())
+        shutil.copystat(source, temporary)  # last: a file that may not be written could not be synced after it
+        _rename_without_overwriting(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def temporary_name(target: Path) -> Path:
+    """Where a copy is made, beside its target; always the same name, so that `settle` finds what a kill left."""
+    return target.with_name(f".{target.name[:200]}.part")
+
+
+def _rename_without_overwriting(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        if os.path.lexists(target):
+            raise FileExistsError(17, "target exists", str(target)) from None
+        os.rename(source, target)
+
+
+def hard_link(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise UsageError(
+            f"{target.parent} is on another file system than {source} or knows no hard links; use copies or symbolic"
+            " links."
+        ) from error
+
+
+def symbolic_link(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    os.symlink(os.path.relpath(source.absolute(), target.parent.absolute()), target)
+
+
+def same_file(one: Path, other: Path) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return False
+
+
+def remove_empty_parents(folder: Path, stop: Path) -> None:
+    """Removes a folder and those above it as long as they are empty; `stop` and what is not below it stay."""
+    while folder != stop and stop in folder.parents:
+        try:
+            folder.rmdir()
+        except OSError:
+            return
+        folder = folder.parent
