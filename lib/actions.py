@@ -289,6 +289,7 @@ def _is_put_back(source: Path, target: Path) -> bool:
 
 def _put_back(source: Path, target: Path) -> None:
     if os.path.lexists(source):
+        temporary_name(source).unlink(missing_ok=True)
         os.unlink(target)
     else:
         move_without_overwriting(target, source)

@@ -12,6 +12,7 @@ from PIL import Image, features
 from support import drawing, run_step
 
 from lib.decode import DecodeError, learn_heif, read_header
+from lib.dedup.facts import read_facts
 from lib.thumbs import thumbnail_data_uri
 
 HIDDEN = 'import sys; sys.modules["pillow_heif"] = None  # importing it raises ImportError'
@@ -90,6 +91,20 @@ def test_with_its_plugin_a_heic_copy_is_a_copy(name: str, folder: Path):
     (folder / "made.heic").rename(folder / name)
     assert going(found(folder, "--dry-run")) == {name: "same"}
     assert thumbnail_data_uri(folder / name).startswith("data:image/jpeg")
+
+
+def test_a_heic_original_is_not_taken_away_for_its_smaller_copy(folder: Path):
+    import pillow_heif
+
+    large = drawing(3, 640, 480)
+    pillow_heif.from_pillow(large).save(folder / "z-phone.heic", quality=90)
+    large.resize((320, 240)).save(folder / "sent.jpg", quality=90)
+    large.save(folder / "turned.tiff", tiffinfo={0x0112: 6})
+    assert going(found(folder, "--dry-run")) == {"sent.jpg": "same"}
+    facts = read_facts(folder / "z-phone.heic")
+    assert (facts.format, facts.width, facts.height) == ("heif", 640, 480)
+    facts = read_facts(folder / "turned.tiff")
+    assert (facts.width, facts.height) == read_header(folder / "turned.tiff").upright_size == (480, 640)
 
 
 def test_ray_finds_what_this_machine_finds(folder: Path):

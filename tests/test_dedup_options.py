@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
-from support import ROOT, as_rows, drawing, dump, load_step, snapshot
+from support import PATIENCE, ROOT, as_rows, drawing, dump, load_step, snapshot
 
 from lib.db import open_database
 from lib.db.tombstones import is_buried
@@ -121,6 +121,13 @@ def test_every_edit_is_found_and_left_for_review(folder, capsys):
     assert snapshot(folder) == before, "an edit was taken away"
     dedup(folder, "similar", folder, "--remove", "edited", "--max-share", "100%")
     assert len(names(folder)) == len(ALTERED)
+
+
+def test_what_was_not_measured_is_not_told(folder, capsys):
+    drawing(1, 400, 300).save(folder / "a.png")
+    drawing(1, 400, 300).resize((400, 260)).save(folder / "stretched.png")
+    (group,) = result(folder, capsys, folder, "--dry-run")["groups"]
+    assert [member["reason"] for member in group["members"]] == ["other proportions"]
 
 
 def test_two_strangers_with_the_same_border_and_caption_are_no_pair(folder, capsys):
@@ -404,7 +411,7 @@ def test_a_link_that_a_kill_prevented_is_made_by_the_next_run(folder, link, keep
     step = str(ROOT / "6_dedup.py")
     words = ["exact", str(folder), "--link", link, "--workspace", str(folder.parent / "ws"), "--workers", "1"]
     script = LINKLESS.format(step=step, arguments=words)
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, cwd=ROOT)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE, cwd=ROOT)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert not (folder / "a-bytes.png").exists(), "killed between the move and the link"
     if keeper == "changed":

@@ -18,6 +18,7 @@ from PIL import Image
 from support import PATIENCE, ROOT, as_rows, drawing, load_step, snapshot
 
 from lib.db import open_database
+from lib.pages.render import read_cards
 
 MEMORY = Path("/dev/shm")
 two_disks = pytest.mark.skipif(
@@ -155,7 +156,7 @@ KILLED_UNDO = """
 import os, runpy, signal, sys
 real = os.unlink
 def unlink(path, *rest, **more):
-    if "quarantine" in str(path):
+    if {where!r} in str(path) and os.path.lexists(path):
         os.kill(os.getpid(), signal.SIGKILL)
     return real(path, *rest, **more)
 os.unlink = unlink
@@ -165,13 +166,14 @@ runpy.run_path({step!r}, run_name="__main__")
 
 
 @two_disks
-def test_an_undo_from_another_disk_that_was_killed_is_finished_by_the_next(folder, elsewhere):
+@pytest.mark.parametrize("where", ["quarantine", ".part"], ids=["copied", "named twice"])
+def test_an_undo_from_another_disk_that_was_killed_is_finished_by_the_next(folder, elsewhere, where):
     copies(elsewhere / "a.png", elsewhere / "b.png", elsewhere / "c.png")
     before = snapshot(elsewhere)
     dedup(folder, elsewhere)
     step = str(ROOT / "6_dedup.py")
     words = ["--undo", "last", "--workspace", str(folder.parent / "ws")]
-    script = KILLED_UNDO.format(step=step, arguments=words)
+    script = KILLED_UNDO.format(where=where, step=step, arguments=words)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE, cwd=ROOT)
     assert done.returncode == -signal.SIGKILL, done.stderr
     dedup(folder, "--undo", "last")
@@ -279,3 +281,11 @@ def test_a_share_that_was_asked_for_holds_for_questions_as_well(folder, monkeypa
     monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
     dedup(folder, folder, "--interactive", "--max-share", "1%", expect=1)
     assert names(folder) == {"a.png", "b.png"}
+
+
+def test_the_page_counts_what_lies_in_the_quarantine(folder):
+    copies(folder / "a.png", folder / "b.png", folder / "locked" / "c.png")
+    assert with_locked(folder, "photos/locked/c.png", 13, folder)[0] == 0
+    page = (folder.parent / "ws" / "reports" / "dedup.html").read_text(encoding="utf-8")
+    assert [card.value for card in read_cards(folder.parent / "ws" / "reports" / "dedup.html")] == [3, 1, 1, 0]
+    assert "1 more were to go and stay" in page

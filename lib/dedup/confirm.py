@@ -62,7 +62,10 @@ GREATEST_STRETCH = 0.03
 
 @dataclass(frozen=True)
 class Finding:
-    """`same` tells whether it is one picture; `reason` says why, or what is different."""
+    """`same` tells whether it is one picture; `reason` says why, or what is different.
+
+    `correlation` is 0 where the shapes alone tell two pictures apart.
+    """
 
     same: bool
     correlation: float

@@ -9,6 +9,7 @@ from typing import Any
 
 from PIL import Image
 
+from lib.decode import opened
 from lib.pictures import PictureFile
 
 SIDECARS = (".json", ".txt", ".xmp", ".caption")
@@ -40,11 +41,12 @@ def read_facts(path: Path) -> Facts:
     """Reads the header only; a file that cannot be read has no size and so comes last."""
     sidecar = any(path.with_name(name).exists() for name in sidecar_names(path))
     try:
-        with Image.open(path) as image:
+        with opened(path) as image:
             # A PNG would be decoded whole in search of metadata behind its pixels.
             exif = image.getexif() if image.format != "PNG" or "exif" in image.info else {}
             width, height = image.size
-            if exif.get(0x0112, 1) in (5, 6, 7, 8):
+            # Pillow turns a TIFF upright by itself, the size that it reports included.
+            if image.format != "TIFF" and exif.get(0x0112, 1) in (5, 6, 7, 8):
                 width, height = height, width
             name = {"mpo": "jpeg"}.get((image.format or "").lower(), (image.format or "").lower())
             has_metadata = sidecar or any(tag != 0x0112 for tag in exif)

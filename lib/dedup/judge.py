@@ -150,7 +150,7 @@ class Judge:
 
     def _similar(self, apart: int, a: Buffers, b: Buffers) -> Relation:
         finding: Finding = compare(a, b)
-        reason = f"{finding.reason}, correlation {finding.correlation:.3f}"
+        reason = finding.reason + (f", correlation {finding.correlation:.3f}" if finding.correlation else "")
         if not finding.same or apart > self.looking.same_bits:
             return Relation("edited", float(apart), reason if not finding.same else f"{reason}, but a distant hash")
         only_colour = colourless(a) and not colourless(b)

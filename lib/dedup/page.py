@@ -96,7 +96,7 @@ def write_reports(
     write_page(folder / "dedup.json", text)
     write_page(folder / "dedup.csv", as_csv(groups))
     views = [_group_view(group, urls, moved) for group in sorted(groups, key=_weakest, reverse=True)]
-    write_page(page, render_dedup_report(page, _heading(groups, summary, about, done=bool(moved)), views, run=str(run)))
+    write_page(page, render_dedup_report(page, _heading(groups, summary, about, moved), views, run=str(run)))
     return page
 
 
@@ -106,9 +106,10 @@ def _weakest(group: Group) -> tuple[int, float, int]:
     return rank, distance, -group.number
 
 
-def _heading(groups: Sequence[Group], summary: Mapping[str, Any], about: str, *, done: bool) -> Heading:
+def _heading(groups: Sequence[Group], summary: Mapping[str, Any], about: str, moved: Mapping[Path, Path]) -> Heading:
     members = [member for group in groups for member in group.members]
-    going = [member for member in members if member.decision == "remove"]
+    done = bool(moved)
+    going = [m for m in members if m.decision == "remove" and (not done or m.file.path in moved)]
     cards = [
         Card("Files", int(summary.get("files", 0)), "looked at"),
         Card("Groups", len(groups)),
@@ -121,6 +122,8 @@ def _heading(groups: Sequence[Group], summary: Mapping[str, Any], about: str, *,
     ]
     where = "lie in the quarantine folder" if done else "go to the quarantine folder"
     notes = [f"Removed pictures {where} and come back with --undo."] if going else []
+    if left := int(summary.get("not_moved", 0)):
+        notes.append(f"{left:,} more were to go and stay: they changed meanwhile, or their folder may not be changed.")
     if broken := int(summary.get("broken", 0)):
         notes.append(f"{broken:,} pictures could not be decoded and are in no group.")
     return Heading("Repeated pictures", about, utc_now(), cards, notes)
