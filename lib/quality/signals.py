@@ -109,7 +109,7 @@ def grey_tiles(grey: np.ndarray) -> np.ndarray:
 def _spread(height: int, width: int, side: int) -> tuple[list[int], list[int]]:
     down, across = height // side, width // side
     while down * across > MAX_TILES:
-        if down * width >= across * height and down > 1:
+        if across == 1 or (down * width >= across * height and down > 1):
             down -= 1
         else:
             across -= 1
