@@ -182,6 +182,38 @@ def test_missing_weights_are_named_before_anything_is_done(
     assert not (tmp_path / "ws/sorted").exists()
 
 
+# A process of its own, since what another test has imported already would hide it: pyiqa imports a metric's module, and
+# that the packages it needs, when the metric is asked for.
+LATE = """
+import socket, sys
+from support import load_step
+
+def refuse(*_, **__):
+    raise AssertionError("the network was asked")
+
+socket.getaddrinfo = refuse
+for metric in ("clipiqa", "laion_aes", "nima"):
+    print(metric, load_step("sort").main([*sys.argv[1:], "--metric", metric]), file=sys.stderr)
+"""
+
+
+def test_what_a_metric_imports_late_is_local_too(models: Path, pictures: Path, tmp_path: Path) -> None:
+    caches = {name: str(tmp_path / name) for name in ("TORCH_HOME", "XDG_CACHE_HOME", "HF_HOME", "HOME")}
+    modules = os.pathsep.join((str(ROOT), str(ROOT / "tests")))
+    options = [*map(str, ("quality", pictures, "--models-dir", models, "--workspace", tmp_path / "ws"))]
+    done = subprocess.run(
+        [sys.executable, "-c", LATE, *options, "--workers", "1", "-n"],
+        env={**os.environ, **caches, "PYTHONPATH": modules}, capture_output=True, text=True, timeout=PATIENCE,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "clipiqa 0" in done.stderr
+    assert "the weights ViT-L-14.pt are not here" in done.stderr and "laion_aes 2" in done.stderr
+    weights = "https://huggingface.co/timm/inception_resnet_v2.tf_in1k/resolve/main/model.safetensors"
+    assert f"put that file from {weights} into {models}/timm--inception_resnet_v2.tf_in1k" in done.stderr
+    assert "nima 2" in done.stderr
+    assert not [path for name in caches for path in (tmp_path / name).rglob("*") if path.is_file()]
+
+
 @contextlib.contextmanager
 def _no_network() -> Any:
     """Fails at once when anything asks for another host."""

@@ -317,7 +317,9 @@ def test_pictures_of_nothing_are_called_so(size: tuple[int, int], colour: tuple[
     assert found.score < 5
 
 
-@pytest.mark.parametrize("size", [(3, 900), (900, 3), (200, 7000), (7000, 200), (1, 40_000), (40_000, 1), (800, 20_000)])
+@pytest.mark.parametrize(
+    "size", [(3, 900), (900, 3), (200, 7000), (7000, 200), (1, 40_000), (40_000, 1), (800, 20_000)]
+)
 def test_the_longest_strips_have_tiles_of_their_own(size: tuple[int, int]) -> None:
     width, height = size
     tiles = formulas.grey_tiles(np.zeros((height, width), dtype=np.uint8))

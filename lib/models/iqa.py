@@ -127,6 +127,8 @@ def _built(name: str, place: Place) -> Any:
         metric = pyiqa.create_metric(name, device="cpu", check_input_range=False, **options)
     except (GleanerError, KeyboardInterrupt):
         raise
+    except ModuleNotFoundError as error:  # some metrics need more than pyiqa itself
+        raise GleanerError(f"{name} needs {error.name}, which is not installed; pip install {error.name}") from error
     except Exception as error:  # a cut-off file makes torch raise whatever its unpickler met
         if type(error).__name__ in ("LocalEntryNotFoundError", "OfflineModeIsEnabled") or "offline" in str(error):
             missing = re.search(r"[\w.-]+/[\w.-]+", str(error))

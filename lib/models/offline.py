@@ -14,7 +14,9 @@ import os
 import sys
 import types
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from lib.errors import GleanerError
 from lib.models.place import MissingWeights, Place
 
 INSTALL = "pip install -r requirements.txt"
-_FETCHERS = ("load_file_from_url", "_download", "load_state_dict_from_url", "download_url_to_file")
+OLDER_FORM = "pytorch_model.bin"
 _PACKAGES = ("pyiqa", "clip", "timm", "torchvision")
 
 
@@ -33,8 +35,21 @@ def local_only(place: Place, instead: str = "") -> Iterator[list[Path]]:
     What the packages print goes nowhere, since stdout is a step's result. Raises MissingWeights.
     """
     asked: list[Path] = []
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")
+        stack.enter_context(_hub_offline(place))
+        stack.enter_context(_quiet())
+        _replace(stack, _fetchers(place, instead, asked))
+        yield asked
 
-    def find(url: str, *_: Any, **options: Any) -> str:
+
+def _fetchers(place: Place, instead: str, asked: list[Path]) -> dict[str, Callable[..., Any]]:
+    """What stands in for the packages' own functions, by the names that these have."""
+
+    def find(url: Any, *_: Any, **options: Any) -> str:
+        url = getattr(url, "full_url", url)
         name = options.get("file_name") or options.get("filename")
         path = place.need(name, url, instead) if name else place.need_address(url, instead)
         asked.append(path)
@@ -45,26 +60,70 @@ def local_only(place: Place, instead: str = "") -> Iterator[list[Path]]:
 
         return torch.load(find(url, **options), map_location="cpu", weights_only=True)
 
-    def refuse(url: str, *_: Any, **__: Any) -> None:
-        find(url)
+    def refuse(url: Any, *_: Any, **__: Any) -> None:
+        raise GleanerError(f"a download of {find(url)} was asked for, which is here; its package cannot find it.")
 
-    replaced = {
+    def from_hub(repo_id: str, filename: str, *_: Any, **__: Any) -> str:
+        try:
+            path = hub_file(place, repo_id, (filename,), instead)
+        except MissingWeights:
+            hub_file(place, repo_id, (filename, OLDER_FORM), instead)
+            from huggingface_hub.errors import LocalEntryNotFoundError
+
+            raise LocalEntryNotFoundError(filename) from None  # timm asks for the older form next
+        asked.append(path)
+        return str(path)
+
+    return {
         "load_file_from_url": find,
         "_download": find,
         "load_state_dict_from_url": load,
         "download_url_to_file": refuse,
+        "urlopen": refuse,
+        "hf_hub_download": from_hub,
     }
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
-        stack.enter_context(warnings.catch_warnings())
-        warnings.simplefilter("ignore")
-        for module in _modules():
-            for name, function in replaced.items():
-                if callable(getattr(module, name, None)):
-                    stack.enter_context(_swapped(module, name, function))
-        stack.enter_context(_hub_offline(place))
-        stack.enter_context(_quiet())
-        yield asked
+
+
+def _replace(stack: contextlib.ExitStack, replaced: Mapping[str, Callable[..., Any]]) -> None:
+    """Until the stack is left: in the modules that are there, and in those that are imported meanwhile.
+
+    pyiqa imports a metric's module, and that the packages it needs, when the metric is asked for.
+    """
+
+    def replace_in(module: types.ModuleType) -> None:
+        for name, function in replaced.items():
+            if name in vars(module) and callable(vars(module)[name]):
+                stack.enter_context(_swapped(module, name, function))
+
+    for module in _modules():
+        replace_in(module)
+    watch = _Imports(replace_in)
+    sys.meta_path.insert(0, watch)
+    stack.callback(sys.meta_path.remove, watch)
+
+
+class _Imports(MetaPathFinder):
+    """Hands every module of the watched packages on right after it was imported."""
+
+    def __init__(self, then: Callable[[types.ModuleType], None]):
+        self.then = then
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: types.ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if name.split(".")[0] not in _PACKAGES:
+            return None
+        others = (finder for finder in sys.meta_path if not isinstance(finder, _Imports))
+        spec = next((found for finder in others if (found := finder.find_spec(name, path, target))), None)
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def execute_and_tell(module: types.ModuleType) -> None:
+                execute(module)
+                self.then(module)
+
+            spec.loader.exec_module = execute_and_tell  # type: ignore[method-assign]
+        return spec
 
 
 def require(package: str) -> Any:
@@ -109,7 +168,8 @@ def hub_file(place: Place, repository: str, names: tuple[str, ...], instead: str
 
 def _modules() -> list[types.ModuleType]:
     found = [module for name, module in list(sys.modules.items()) if name.split(".")[0] in _PACKAGES and module]
-    return [*found, sys.modules["torch.hub"]] if "torch.hub" in sys.modules else found
+    others = [sys.modules[name] for name in ("torch.hub", "urllib.request") if name in sys.modules]
+    return [*found, *others]
 
 
 @contextlib.contextmanager
