@@ -162,6 +162,25 @@ def test_repeats_stay_on_one_side_and_sides_stay_when_pictures_come(workspace: P
     assert len(after) == COUNT + 10 and {content: after[content] for content in before} == before
 
 
+def test_pictures_that_were_never_compared_are_told_of(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    card, words = workspace / "export/README.md", "had not been compared with the others"
+    assert sort(workspace, "export") == 0
+    assert words not in card.read_text("utf-8") and not capsys.readouterr().err
+    with open_database(workspace / "gleaner.db") as db:
+        hashes = db.rows("SELECT * FROM hashes LIMIT 3")
+        db.execute("DELETE FROM hashes WHERE sha256 IN (SELECT sha256 FROM hashes LIMIT 3)")
+    assert sort(workspace, "export", "--replace") == 0
+    assert f"3 pictures {words}" in card.read_text("utf-8")
+    assert "step 6 has not looked at 3 of the pictures" in capsys.readouterr().err
+    with open_database(workspace / "gleaner.db") as db:
+        db.executemany(
+            "INSERT INTO hashes (sha256, kind, bits, value, algorithm) VALUES (?, ?, ?, ?, ?)",
+            [(row["sha256"], row["kind"], row["bits"], row["value"], row["algorithm"]) for row in hashes],
+        )
+    assert sort(workspace, "export", "--replace") == 0  # the same pictures, and now they have been
+    assert words not in card.read_text("utf-8")
+
+
 def test_a_second_export_changes_nothing_and_another_takes_no_others_place(workspace: Path, capsys: Any) -> None:
     assert sort(workspace, "export") == 0
     files, rows = without_database(workspace), dump(workspace / "gleaner.db")

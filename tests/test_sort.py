@@ -469,6 +469,8 @@ def test_a_bucket_loads_as_an_imagefolder(workspace: Path) -> None:
     [
         ([], "say what to sort by: orientation, megapixels, quality"),
         (["quality", "--where", "quality = "], "ends too early"),
+        (["quality", "--where", "qualty = high"], "knows no 'qualty'; names are orientation, megapixels, quality"),
+        (["quality", "--where", "not technical.reason = dark"], "knows no 'technical.reason'"),
         (["quality", "--where", "quality.score >> 3"], "is not understood at '>'"),
         (["quality", "--where", "quality = 1; drop table images"], "is not understood at 'drop'"),
         (["quality", "--medium", "80", "--high", "60"], "--medium 80 is above --high 60"),

@@ -294,7 +294,10 @@ def test_a_server_that_is_not_there_is_one_sentence(pictures: Path, tmp_path: Pa
     [
         (["vlm", "--subject", "x"], "vlm needs --vlm-model"),
         (["vlm", "--vlm-model", "m"], "say what the dataset is about with --subject"),
-        (["vlm", "--vlm-model", "m", "--subject", "x", "--vlm-url", "localhost"], "is no address"),
+        *(
+            (["vlm", "--vlm-model", "m", "--subject", "x", "--vlm-url", url], f"{url!r} is no address")
+            for url in ("localhost", "ftp://x", "http://[::1", "http://x:99999/v1", "http://:80/v1", "http://x /v1")
+        ),
         (["vlm", "--vlm-model", "m", "--vlm-prompt", "/nowhere"], "/nowhere cannot be read"),
         (["vlm", "--vlm-model", "m", "--subject", "x", "--vlm-key-env", "NO_SUCH_KEY"], "NO_SUCH_KEY of --vlm-key-env"),
     ],

@@ -154,20 +154,30 @@ def make_vlm(options: Mapping[str, Any]) -> Vlm:
     """The criterion that step 7's flags describe. Raises UsageError where something is missing."""
     if not options["vlm_model"]:
         raise UsageError("vlm needs --vlm-model, such as qwen2.5vl for Ollama.")
-    address = urlsplit(options["vlm_url"])
-    if address.scheme not in ("http", "https") or not address.netloc:
-        raise UsageError(f"--vlm-url {options['vlm_url']!r} is no address; it looks like http://localhost:11434/v1.")
+    host = _host_of(options["vlm_url"])
     budget = 0 if options.get("dry_run") else options["max_images"]  # a preview sends nothing to anybody
     return Vlm(
         options["vlm_url"],
         options["vlm_model"],
         read_prompt(options["vlm_prompt"], options["subject"]),
-        key_for(address.hostname or "", options["vlm_key_env"]),
+        key_for(host, options["vlm_key_env"]),
         options["vlm_min_score"],
         budget,
         options["vlm_workers"],
         options["vlm_timeout"],
     )
+
+
+def _host_of(url: str) -> str:
+    """The name of the host in an address. Raises UsageError for what is none."""
+    try:
+        address = urlsplit(url)
+        fits = address.scheme in ("http", "https") and address.hostname and (address.port or 1) > 0
+    except ValueError:  # a broken bracket, or a port that there is not
+        fits = False
+    if not fits or any(letter.isspace() for letter in url):
+        raise UsageError(f"--vlm-url {url!r} is no address; it looks like http://localhost:11434/v1.")
+    return address.hostname or ""
 
 
 def key_for(host: str, variable: str | None) -> str:

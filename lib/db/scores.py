@@ -195,6 +195,15 @@ def known_phashes(db: Database, contents: Sequence[str]) -> dict[str, str]:
     return found
 
 
+def count_unhashed(db: Database, contents: Sequence[str]) -> int:
+    """How many of the contents step 6 has not looked at; what it found too flat to hash it has looked at."""
+    seen = 0
+    for block, marks in _blocks(contents):
+        sql = f"SELECT count(DISTINCT sha256) FROM hashes WHERE kind = 'phash' AND sha256 IN ({marks})"
+        seen += int(db.value(sql, block))
+    return len(contents) - seen
+
+
 def criteria(db: Database) -> list[str]:
     """The criteria that have labelled anything."""
     return [row["criterion"] for row in db.rows("SELECT DISTINCT criterion FROM labels ORDER BY 1")]

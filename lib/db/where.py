@@ -25,6 +25,7 @@ _TOKEN = re.compile(
 _SIGNS = {"=": "=", "==": "=", "!=": "<>", "<>": "<>", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
 _NAME = re.compile(r"[a-z][a-z0-9_+-]*(?:\.(?:score|reason))?")
 
+CRITERIA = ("orientation", "megapixels", "quality", "filter", "topic", "objects", "vlm", "split")
 _SIZE = (
     "coalesce({own}, (SELECT json_extract(detail, '$.{name}') FROM scores"
     " WHERE sha256 = c.sha256 AND value IS NOT NULL))"
@@ -130,6 +131,9 @@ class _Parser:
     def _of_label(self, name: str) -> str:
         criterion, _, part = name.partition(".")
         column = part or "label"
+        if criterion not in CRITERIA and column != "score":  # a score may be that of any metric
+            known = ", ".join((*CRITERIA, *_SCALARS, *_FOUND))
+            raise UsageError(f"--where {self.text!r} knows no {name!r}; names are {known}.")
         self.values.append(criterion)
         of_label = f"(SELECT {column} FROM labels WHERE sha256 = c.sha256 AND criterion = ?)"
         if column != "score":

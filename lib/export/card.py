@@ -39,8 +39,10 @@ class Card:
         self.queries[record["query"] or "none"] += 1
         self._writer().writerow([_cell(str({**record, "file_name": name, "split": split}[key])) for key in COLUMNS])
 
-    def write(self, *, title: str, form: str, filters: Sequence[str], history: Sequence[str]) -> None:
-        """Writes README.md and closes the attribution file."""
+    def write(
+        self, *, title: str, form: str, filters: Sequence[str], history: Sequence[str], unhashed: int = 0
+    ) -> None:
+        """Writes README.md and closes the attribution file; `unhashed` pictures were never compared with others."""
         if self.file:
             self.file.close()
         parts = [
@@ -48,8 +50,8 @@ class Card:
             f"# {title}\n\n{_count(self.splits.total(), 'picture')}, made with Gleaner. Each file keeps the bytes"
             " that were downloaded; its SHA-256, real size, labels, scores and origin stand beside it.\n",
             _table("Splits", "split", self.splits),
-            "The split goes by content: it is the same in every export, and pictures that repeat each other are on one"
-            " side.\n",
+            "The split goes by content: it is the same in every export, and pictures that are known to repeat each"
+            f" other are on one side.{_not_compared(unhashed)}\n",
             "## Filters\n\n" + _list(filters or ["none: all downloaded pictures that are not in quarantine"]),
             "## How it was made\n\n" + _list(history or ["from folders; no search is recorded"]),
             *(_table(f"Labels: {name}", "label", counts) for name, counts in sorted(self.labels.items())),
@@ -87,6 +89,12 @@ class Card:
             )
             lines.append(f"configs:\n- config_name: default\n  data_files:\n{files}")
         return "\n".join([*lines, "---", ""])
+
+
+def _not_compared(count: int) -> str:
+    if not count:
+        return ""
+    return f" {_count(count, 'picture')} had not been compared with the others: repeats among them are not known."
 
 
 def _table(title: str, column: str, counts: Counter[str]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 from argparse import Namespace
@@ -37,6 +38,8 @@ from lib.pictures import folder_pictures, sha256_of, workspace_pictures
 from lib.progress import BarFactory
 from lib.workspace import Workspace
 
+log = logging.getLogger("gleaner.export")
+
 MANIFEST = "dataset.json"
 SPLIT = "split"  # the criterion under which sides are kept
 
@@ -59,6 +62,7 @@ class Export:
     formats: Counter[str] = field(default_factory=Counter)
     left: int = 0
     unreadable: int = 0
+    unhashed: int = 0
 
     def run(self) -> str:
         """Does it; gives a note on what was done. In a dry run only counts."""
@@ -116,7 +120,14 @@ class Export:
         for sha256, keeper in store.repeats(self.db):
             groups.join(sha256, keeper)
         for page in self.files.contents():
-            groups.add_hashes(store.known_phashes(self.db, [sha256 for sha256, _ in page]))
+            contents = [sha256 for sha256, _ in page]
+            self.unhashed += store.count_unhashed(self.db, contents)
+            groups.add_hashes(store.known_phashes(self.db, contents))
+        if self.unhashed:
+            log.warning(
+                "step 6 has not looked at %d of the pictures: their repeats may be on both sides; run 6_dedup.py first",
+                self.unhashed,
+            )
         sides = Sides(self.shares, groups)
         sides.remember(store.all_labels(self.db, SPLIT, self.shares.version))
         return sides
@@ -130,7 +141,8 @@ class Export:
     def _digest(self) -> str:
         """What the dataset is made of: the form, the options, every picture with its side, and every label."""
         options = (self.args.form, self.args.label, self.args.parquet_pictures, self.shares.version, self.args.title)
-        digest = hashlib.sha256(json.dumps([*options, self.where.text if self.where else ""]).encode())
+        options = (*options, self.where.text if self.where else "", self.unhashed)
+        digest = hashlib.sha256(json.dumps(options).encode())
         for _, split, record in self._records():
             self.formats[record["format"]] += 1
             digest.update(json.dumps([split, record], sort_keys=True).encode())
@@ -174,7 +186,13 @@ class Export:
             writer.close()
         filters = [f"--where {self.where.text}"] if self.where else []
         title = self.args.title or self.place.name
-        card.write(title=title, form=self.args.form, filters=filters, history=store.history(self.db))
+        card.write(
+            title=title,
+            form=self.args.form,
+            filters=filters,
+            history=store.history(self.db),
+            unhashed=self.unhashed,
+        )
         manifest = {"digest": digest, "form": self.args.form, "pictures": dict(self.splits)}
         (building / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
 
