@@ -534,6 +534,41 @@ def test_what_a_criterion_lacks_is_said(
     assert sentence in capsys.readouterr().err
 
 
+AT_ONCE = """
+import sys
+from support import load_step
+for words in ("filter --keep a", "topic --clip-model best", "objects", "quality --metric combined"):
+    criterion, *options = words.split()
+    assert load_step("sort").main([criterion, *sys.argv[1:], *options]) == 2, words
+    assert "torch" not in sys.modules, words
+"""
+
+
+def test_the_usual_weights_are_missed_before_torch_is_imported(pictures: Path, tmp_path: Path) -> None:
+    caches = {name: str(tmp_path / name) for name in ("TORCH_HOME", "XDG_CACHE_HOME", "HF_HOME")}
+    modules = os.pathsep.join((str(ROOT), str(ROOT / "tests")))
+    options = [pictures, "--models-dir", tmp_path / "m", "--workspace", tmp_path / "ws"]
+    done = subprocess.run(
+        [sys.executable, "-c", AT_ONCE, *options],
+        env={**os.environ, **caches, "PYTHONPATH": modules}, capture_output=True, text=True, timeout=PATIENCE,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    said = done.stderr.strip().splitlines()
+    assert len(said) == 4 and all(f"{tmp_path}/m" in line and "put that file from https://" in line for line in said)
+
+
+def test_what_is_known_of_usual_models_is_what_their_packages_say() -> None:
+    from torchvision.models import get_model_weights
+
+    from lib.models import clip, detector
+    from lib.models.offline import require
+
+    for name, hub in clip.HUBS.items():
+        assert require("open_clip").get_pretrained_cfg(*name.split("/"))["hf_hub"] == hub
+    for name, url in detector.KNOWN_FILES.items():
+        assert get_model_weights(name).DEFAULT.url == url
+
+
 def blobs(*counts: int, noise: int = 0, spread: float = 0.25, seed: int = 0) -> np.ndarray:
     """Unit vectors around as many random directions, and some of no direction: float32 (n, 48)."""
     random = np.random.default_rng(seed)

@@ -38,9 +38,10 @@ class Embedded:
     @property
     def clip(self) -> Clip:
         if not self.loaded:
-            from lib.models.clip import load_clip
+            from lib.models.clip import load_clip, look_for_weights
             from lib.models.device import choose
 
+            look_for_weights(self.model, self.place)
             self.loaded.append(load_clip(self.model, self.place, choose(self.device)))
         return self.loaded[0]
 

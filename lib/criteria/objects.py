@@ -34,9 +34,10 @@ class Objects:
     @property
     def net(self) -> Detector:
         if not self.loaded:
-            from lib.models.detector import load_detector
+            from lib.models.detector import load_detector, look_for_weights
             from lib.models.device import choose
 
+            look_for_weights(self.detector, self.place)
             self.loaded.append(load_detector(self.detector, self.place, choose(self.device)))
         return self.loaded[0]
 

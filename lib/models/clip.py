@@ -6,6 +6,7 @@ import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,12 @@ NAMED = {
     "default": "ViT-B-32-256/datacomp_s34b_b86k",
     "multilingual": "ViT-B-32-SigLIP2-256/webli",
     "best": "ViT-B-16-SigLIP2-256/webli",
+}
+# Where these are published, so that their presence is known before torch is imported.
+HUBS = {
+    NAMED["default"]: "laion/CLIP-ViT-B-32-256x256-DataComp-s34B-b86K/",
+    NAMED["multilingual"]: "timm/ViT-B-32-SigLIP2-256/",
+    NAMED["best"]: "timm/ViT-B-16-SigLIP2-256/",
 }
 MULTILINGUAL = ("siglip2", "xlm", "nllb", "i18n", "mclip")
 LOCAL = "local-dir:"
@@ -93,6 +100,13 @@ def vector_of(data: bytes) -> np.ndarray:
     """A kept embedding as float32 (dimensions,), of unit length again."""
     vector = np.frombuffer(data, "<f2").astype(np.float32)
     return vector / max(float(np.linalg.norm(vector)), 1e-9)
+
+
+def look_for_weights(name: str, place: Place) -> None:
+    """Raises MissingWeights where a usual model is not here; torch is not imported, so that this is told at once."""
+    hub = HUBS.get(NAMED.get(name, name))
+    if hub and find_spec("open_clip") and find_spec("huggingface_hub"):  # else their absence is what is to be told
+        _weights({"hf_hub": hub}, place)
 
 
 def load_clip(name: str, place: Place, device: str) -> Clip:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,12 @@ from lib.models.place import Place, fingerprint
 # BSD-3; 22.8 box mAP on COCO at a fifth of a second on a CPU (torchvision's table). More accurate and slower:
 # fasterrcnn_resnet50_fpn_v2, 46.7.
 DEFAULT = "fasterrcnn_mobilenet_v3_large_320_fpn"
+PUBLISHED = "https://download.pytorch.org/models/"
+KNOWN_FILES = {  # so that their presence is known before torch is imported
+    DEFAULT: f"{PUBLISHED}fasterrcnn_mobilenet_v3_large_320_fpn-907ea3f9.pth",
+    "fasterrcnn_resnet50_fpn_v2": f"{PUBLISHED}fasterrcnn_resnet50_fpn_v2_coco-dd69338a.pth",
+}
+INSTEAD = "another --detector"
 LONG_SIDE = 800  # what the larger of the models see; smaller ones reduce further by themselves
 LEAST_SCORE = 0.2  # detections below are not kept; thresholds above cost nothing anew
 MOST = 100  # detections of one picture
@@ -54,6 +61,12 @@ class Detector:
         return sorted(rows, key=lambda row: -row[1])[:MOST]
 
 
+def look_for_weights(name: str, place: Place) -> None:
+    """Raises MissingWeights where a usual model is not here; torch is not imported, so that this is told at once."""
+    if name in KNOWN_FILES and find_spec("torchvision"):  # else its absence is what is to be told
+        place.need_address(KNOWN_FILES[name], INSTEAD)
+
+
 def load_detector(name: str, place: Place, device: str) -> Detector:
     """The model by torchvision's name. Raises UsageError, MissingWeights, GleanerError."""
     from lib.models.device import keep_memory, pixels_in_batch
@@ -65,7 +78,7 @@ def load_detector(name: str, place: Place, device: str) -> Detector:
     if name not in names:
         raise UsageError(f"torchvision has no detector {name!r}; it has: {', '.join(names)}.")
     weights = detection.get_model_weights(name).DEFAULT
-    path = place.need_address(weights.url, "another --detector")
+    path = place.need_address(weights.url, INSTEAD)
     import torch
 
     try:
