@@ -141,8 +141,8 @@ class Export:
     def _digest(self) -> str:
         """What the dataset is made of: the form, the options, every picture with its side, and every label."""
         options = (self.args.form, self.args.label, self.args.parquet_pictures, self.shares.version, self.args.title)
-        options = (*options, self.where.text if self.where else "", self.unhashed)
-        digest = hashlib.sha256(json.dumps(options).encode())
+        chosen = (self.where.text if self.where else "", self.unhashed)
+        digest = hashlib.sha256(json.dumps([*options, *chosen]).encode())
         for _, split, record in self._records():
             self.formats[record["format"]] += 1
             digest.update(json.dumps([split, record], sort_keys=True).encode())
