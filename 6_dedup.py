@@ -27,6 +27,7 @@ Next    python 7_sort_quality.py quality --dry-run
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -84,6 +85,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def work(session: cli.Session) -> cli.Summary:
+    if session.args.mode != "semantic":
+        # Before NumPy is loaded: its products are small here, and threads that wait for their share of one by spinning
+        # cost a third of all processor time. Embeddings are compared by large products.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from lib.dedup.aftermath import settle
     from lib.dedup.page import as_csv, as_lines, as_result
     from lib.dedup.run import Run

@@ -13,7 +13,7 @@ from PIL import Image, ImageEnhance, ImageFilter
 from support import drawing
 
 from lib.dedup.confirm import compare
-from lib.hashing import dct
+from lib.hashing import dct, fields
 from lib.hashing.blocked import COLUMNS, gathered
 from lib.hashing.buffers import Buffers, read_buffers
 from lib.hashing.hamming import GATHER_FROM, collapse, cross_join, distance, self_join, to_words
@@ -317,3 +317,16 @@ def test_the_digest_sees_through_the_container(tmp_path: Path):
     one = saved(Image.open(io.BytesIO(jpeg.getvalue())), tmp_path / "a.png")
     (tmp_path / "b.jpg").write_bytes(jpeg.getvalue())
     assert pixel_digest(one) == pixel_digest(tmp_path / "b.jpg")
+
+
+@pytest.mark.parametrize("side", [32, 64])
+def test_small_fields_equal_those_of_numpy(side: int):
+    values = blocks(1)[0, :side, :side].astype(np.float32)
+    padded = np.pad(values, 1, mode="edge")
+    around = padded[:-2, 1:-1] + padded[2:, 1:-1] + padded[1:-1, :-2] + padded[1:-1, 2:] - 4 * values
+    each = side // 4
+    assert all(np.array_equal(*pair) for pair in zip(fields.gradient(values), np.gradient(values), strict=True))
+    assert np.array_equal(fields.laplacian(values), around)
+    assert np.allclose(fields.block_means(values, 4), values.reshape(4, each, 4, each).mean(axis=(1, 3)), rtol=1e-5)
+    assert fields.median(values.ravel()) == np.median(values)
+    assert fields.mean(values) == pytest.approx(values.mean())

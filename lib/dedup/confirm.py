@@ -15,9 +15,10 @@ from lib.dedup.leftover import left_over
 from lib.hashing.align import WHOLE, correlate, refine, sample
 from lib.hashing.buffers import LONG_SIDE, Buffers
 from lib.hashing.dct import turn
+from lib.hashing.fields import block_means, laplacian, mean, median
 from lib.hashing.views import View, as_shares, tilted
 
-BLOCK = 8  # the edit map has 8x8 blocks
+BLOCK = 8  # pixels along a side of a block of the edit map
 
 # Distinct photographs correlate at .926 at most (1.4 million pairs), text pages at .908, harmless alterations at .973
 # and more once tone and sharpness are evened out.
@@ -58,6 +59,7 @@ LEAST_COLOUR_MATCH = 0.8
 COLOURLESS_BELOW = 1.0  # mean distance of Cb and Cr from 128
 # Rounding a small copy's sides to whole pixels changes the proportions by less than this; a stretched copy by more.
 GREATEST_STRETCH = 0.03
+_LEVELS = np.arange(256)
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class Fit:
     """How well a tone curve and one number for the sharpness turn one grey picture into the other.
 
     correlation  of the two after that
-    blocks       float of shape (8, 8): mean difference of each block in grey levels after that
+    blocks       float of shape (n / 8, n / 8): mean difference of each block in grey levels after that
     toned        float32: the one picture under the tone curve, its sharpness as it was
     target       float32: the other
     """
@@ -138,7 +140,7 @@ def look(shown: Buffers, met: Buffers, seen: View, inside: bool) -> str:
 
 def colourless(buffers: Buffers) -> bool:
     """Whether a picture shows no colour at all."""
-    return float(np.abs(buffers.chroma.astype(np.float32) - 128).mean()) < COLOURLESS_BELOW
+    return buffers.colour < COLOURLESS_BELOW
 
 
 def toned_difference(one: np.ndarray, other: np.ndarray) -> Fit:
@@ -147,14 +149,14 @@ def toned_difference(one: np.ndarray, other: np.ndarray) -> Fit:
     Clipping loses grey levels, so that the darker picture may be made from the brighter one but not the reverse: the
     curve is fitted both ways and the better fit counts.
     """
-    if correlate(one, other) < HOPELESS:  # no curve brings these together; most pairs end here
+    if (plain := correlate(one, other)) < HOPELESS:  # no curve brings these together; most pairs end here
         target = other.astype(np.float32)
-        return Fit(correlate(one, other), block_means(np.abs(one - target)), one.astype(np.float32), target)
+        return Fit(plain, _blocks(np.abs(one - target)), one.astype(np.float32), target)
     fits: list[Fit] = []
     for source, goal in ((one, other), (other, one)):
         curved, target = toned(source, goal), goal.astype(np.float32)
         fitted = sharpened(curved, target)
-        fits.append(Fit(correlate(fitted, target), block_means(np.abs(fitted - target)), curved, target))
+        fits.append(Fit(correlate(fitted, target), _blocks(np.abs(fitted - target)), curved, target))
         if fits[0].correlation >= LEAST_CORRELATION and fits[0].blocks.max() <= LOCAL_BLOCK:
             break  # as good as it needs to be
     return min(fits, key=lambda fit: float(fit.blocks.max()))
@@ -165,11 +167,9 @@ def sharpened(fitted: np.ndarray, target: np.ndarray) -> np.ndarray:
 
     Blur, sharpening and the softness of small copies change every edge alike and are explained by this one number.
     """
-    padded = np.pad(fitted, 1, mode="edge")
-    around = padded[:-2, 1:-1] + padded[2:, 1:-1] + padded[1:-1, :-2] + padded[1:-1, 2:]
-    laplacian = around - 4.0 * fitted
-    share = float(np.vdot(laplacian, target - fitted)) / max(1.0, float(np.vdot(laplacian, laplacian)))
-    return fitted + np.float32(share) * laplacian
+    curved = laplacian(fitted)
+    share = float(np.vdot(curved, target - fitted)) / max(1.0, float(np.vdot(curved, curved)))
+    return fitted + np.float32(share) * curved
 
 
 def toned(source: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -178,14 +178,16 @@ def toned(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     Brightness, contrast, gamma and clipping map a grey level to another one wherever it stands; a caption, a logo or a
     montage does not, and is left over as a difference.
     """
-    bins = source.ravel() >> 2
+    bins = (source.ravel() >> 2).astype(np.intp)
     counts = np.bincount(bins, minlength=64)
     means = np.bincount(bins, weights=target.ravel(), minlength=64)
     places = np.bincount(bins, weights=source.ravel(), minlength=64)
     used = counts > 0
     weights = counts[used]
-    curve = rising((means[used] / weights).tolist(), weights.tolist())
-    return np.interp(np.arange(256), places[used] / weights, curve).astype(np.float32)[source]
+    curve = means[used] / weights
+    if (curve[1:] <= curve[:-1]).any():  # most rise as they are
+        curve = np.array(rising(curve.tolist(), weights.tolist()))
+    return np.interp(_LEVELS, places[used] / weights, curve).astype(np.float32)[source]
 
 
 def rising(values: list[float], weights: list[int]) -> list[float]:
@@ -202,34 +204,32 @@ def rising(values: list[float], weights: list[int]) -> list[float]:
     return [mean for mean, _, length in pools for _ in range(int(length))]
 
 
-def block_means(values: np.ndarray) -> np.ndarray:
-    """float of shape (n, n) -> (8, 8): the mean of each block."""
-    side = len(values) // BLOCK
-    return values.reshape(side, BLOCK, side, BLOCK).mean(axis=(1, 3))
+def _blocks(apart: np.ndarray) -> np.ndarray:
+    return block_means(apart, len(apart) // BLOCK)
 
 
 def colour_difference(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
     """(mean, worst) difference of two chroma buffers, uint8 of shape (2, 16, 16), the saturation evened out."""
     strong, weak = (c.astype(np.float32).ravel() - 128 for c in (one, other))
-    if np.abs(strong).mean() < np.abs(weak).mean():
+    if mean(np.abs(strong)) < mean(np.abs(weak)):
         strong, weak = weak, strong
     scale = float(strong @ weak) / max(1.0, float(strong @ strong))
     apart = np.abs(weak - np.clip(scale, 0.0, 1.0) * strong)
-    return float(apart.mean()), float(apart.max())
+    return mean(apart), float(apart.max())
 
 
 def colour_match(one: np.ndarray, other: np.ndarray) -> float:
     """The cosine between two chroma buffers: 1 where the hues are the same, and where one has hardly any colour."""
     a, b = (c.astype(np.float32).ravel() - 128 for c in (one, other))
-    strengths = np.sqrt(np.mean(a * a)), np.sqrt(np.mean(b * b))
-    if min(strengths) < SOME_COLOUR:
+    strengths = float(a @ a) / a.size, float(b @ b) / b.size
+    if min(strengths) < SOME_COLOUR**2:
         return 1.0
-    return float(np.mean(a * b) / (strengths[0] * strengths[1]))
+    return float(a @ b) / a.size / float(np.sqrt(strengths[0] * strengths[1]))
 
 
 def _other_colours(one: np.ndarray, other: np.ndarray) -> bool:
-    mean, worst = colour_difference(one, other)
-    return mean > GREATEST_COLOUR or worst > GREATEST_COLOUR_SPOT or colour_match(one, other) < LEAST_COLOUR_MATCH
+    usual, worst = colour_difference(one, other)
+    return usual > GREATEST_COLOUR or worst > GREATEST_COLOUR_SPOT or colour_match(one, other) < LEAST_COLOUR_MATCH
 
 
 def _halved(grey: np.ndarray) -> np.ndarray:
@@ -238,9 +238,9 @@ def _halved(grey: np.ndarray) -> np.ndarray:
 
 
 def _difference(blocks: np.ndarray, correlation: float) -> str:
-    worst, median = float(blocks.max()), float(np.median(blocks))
+    worst, usual = float(blocks.max()), median(blocks.ravel())
     limit = GREATEST_SHARPENED if correlation >= SHARPENED_CORRELATION else GREATEST_BLOCK
-    if worst > LOCAL_BLOCK and worst / (median + MEDIAN_FLOOR) > LOCAL_RATIO:
+    if worst > LOCAL_BLOCK and worst / (usual + MEDIAN_FLOOR) > LOCAL_RATIO:
         return "changed in one place"
     return "changed in places" if worst > limit else ""
 

@@ -7,6 +7,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from lib.hashing.fields import block_means, gradient, laplacian, median
+
 BLOCKS = 16  # along a side
 RANKS = (1, 3, 5, 8, 12)  # of the blocks, the worst first
 _GROUPS = 16  # of blocks of like detail
@@ -35,17 +37,17 @@ def left_over(fitted: np.ndarray, target: np.ndarray, chromas: np.ndarray) -> Le
     sharpening does, and that colours turn into greys in more than one way. A place that was changed is not explained.
     """
     side = len(fitted)
-    down, across = np.gradient((fitted + target) * np.float32(0.5))
+    down, across = gradient((fitted + target) * np.float32(0.5))
     effects = _effects(fitted, down, across, chromas)
     wanted = (target - fitted).ravel()
     shares, rest = _fit(effects, wanted, None)
-    if np.sqrt(_block_means((rest * rest).reshape(side, side)).max()) < QUIET:
+    if block_means((rest * rest).reshape(side, side), BLOCKS).max() < QUIET**2:
         return LeftOver(_farthest_corner(shares[:6]) / side, (0.0,) * len(RANKS))
-    usual = 1.5 * float(np.median(np.abs(rest))) + 0.5
+    usual = 1.5 * median(np.abs(rest)) + 0.5
     shares, rest = _fit(effects, wanted, 1.0 / (1.0 + (rest / (_DOUBT * usual)) ** 2))
-    residual = np.sqrt(_block_means((rest * rest).reshape(side, side)))
+    residual = np.sqrt(block_means((rest * rest).reshape(side, side), BLOCKS))
     # The detail that both have: what was put into one of them must not excuse itself.
-    detail = np.minimum(*(_block_means(_steepness(values)) for values in (fitted, target)))
+    detail = np.minimum(*(block_means(_steepness(values), BLOCKS) for values in (fitted, target)))
     return LeftOver(_farthest_corner(shares[:6]) / side, _standing_out(residual.ravel(), detail.ravel()))
 
 
@@ -53,18 +55,17 @@ def _effects(fitted: np.ndarray, down: np.ndarray, across: np.ndarray, chromas: 
     """float32 of shape (8 + k, n * n): what each cause would add to the picture."""
     side = len(fitted)
     x, y = _places(side)
-    padded = np.pad(fitted, 1, mode="edge")
-    around = padded[:-2, 1:-1] + padded[2:, 1:-1] + padded[1:-1, :-2] + padded[1:-1, 2:]
     made = np.empty((8 + len(chromas), side, side), np.float32)
     made[0], made[3] = across, down
     np.multiply(across, x, out=made[1])
     np.multiply(across, y, out=made[2])
     np.multiply(down, x, out=made[4])
     np.multiply(down, y, out=made[5])
-    made[6] = around - 4.0 * fitted
+    made[6] = laplacian(fitted)
     made[7] = 1.0
-    each = side // chromas.shape[-1]
-    made[8:] = np.repeat(np.repeat(chromas.astype(np.float32) - 128, each, axis=1), each, axis=2)
+    coarse = chromas.shape[-1]
+    spread = made[8:].reshape(len(chromas), coarse, side // coarse, coarse, side // coarse)
+    spread[:] = (chromas.astype(np.float32) - 128)[:, :, None, :, None]
     return made.reshape(len(made), -1)
 
 
@@ -73,8 +74,9 @@ def _fit(effects: np.ndarray, wanted: np.ndarray, weights: np.ndarray | None) ->
     weighed = effects if weights is None else effects * weights
     normal = (weighed @ effects.T).astype(np.float64)
     # Two buffers of the same colours, or of none, explain the same thing twice: neither may grow at the other's cost.
-    normal[np.diag_indices_from(normal)] *= 1.0 + _RIDGE
-    normal[np.diag_indices_from(normal)] += 1.0
+    diagonal = normal.reshape(-1)[:: len(normal) + 1]
+    diagonal *= 1.0 + _RIDGE
+    diagonal += 1.0
     shares = np.linalg.solve(normal, weighed @ wanted).astype(np.float32)
     return shares, wanted - shares @ effects
 
@@ -97,13 +99,8 @@ def _standing_out(residual: np.ndarray, detail: np.ndarray) -> tuple[float, ...]
 
 def _steepness(values: np.ndarray) -> np.ndarray:
     """Square of the steepest step to a neighbour; only its order matters."""
-    down, across = np.gradient(values)
+    down, across = gradient(values)
     return np.asarray(down * down + across * across)
-
-
-def _block_means(values: np.ndarray) -> np.ndarray:
-    each = len(values) // BLOCKS
-    return values.reshape(BLOCKS, each, BLOCKS, each).mean(axis=(1, 3))
 
 
 @lru_cache(maxsize=4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import __version__ as pillow_version
 
 from lib.decode import Header, codec_boundary, flattened, header_of, opened
 from lib.hashing.dct import SIDE
+from lib.hashing.fields import mean
 from lib.hashing.trim import WHOLE, trimmed_box
 
 LONG_SIDE = 256  # four times the hash's input: hashes then differ from those of a full decode by two bits at most
@@ -44,6 +46,11 @@ class Buffers:
     width: int
     height: int
     box: tuple[int, int, int, int] = WHOLE
+
+    @cached_property
+    def colour(self) -> float:
+        """Mean distance of Cb and Cr from 128."""
+        return mean(np.abs(self.chroma.astype(np.float32) - NO_COLOUR))
 
     def to_bytes(self) -> bytes:
         size = np.array([self.width, self.height], "<u4").tobytes()
