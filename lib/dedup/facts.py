@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ LOSSLESS = frozenset({"png", "bmp", "tiff", "ppm", "tga", "pcx", "dib"})
 QUALITY_UNKNOWN, QUALITY_GIF, QUALITY_LOSSLESS = 80, 60, 100
 # Sum of the luminance table that libjpeg scales by its quality setting (ITU-T T.81, table K.1).
 _STANDARD_LUMINANCE = 3688
+_PACKED = struct.Struct("<IIB?12s")  # Pillow's names of formats have 8 letters at most
+FACTS_BYTES = _PACKED.size
 
 
 @dataclass(frozen=True)
@@ -36,23 +40,44 @@ class Facts:
     def pixels(self) -> int:
         return self.width * self.height
 
+    def to_bytes(self) -> bytes:
+        return _PACKED.pack(self.width, self.height, self.quality, self.has_metadata, self.format.encode())
+
+    @staticmethod
+    def from_bytes(data: bytes) -> Facts:
+        width, height, quality, has_metadata, name = _PACKED.unpack(data)
+        return Facts(width, height, name.rstrip(b"\0").decode(), quality, has_metadata)
+
 
 def read_facts(path: Path) -> Facts:
     """Reads the header only; a file that cannot be read has no size and so comes last."""
-    sidecar = any(path.with_name(name).exists() for name in sidecar_names(path))
     try:
         with opened(path) as image:
-            # A PNG would be decoded whole in search of metadata behind its pixels.
-            exif = image.getexif() if image.format != "PNG" or "exif" in image.info else {}
-            width, height = image.size
-            # Pillow turns a TIFF upright by itself, the size that it reports included.
-            if image.format != "TIFF" and exif.get(0x0112, 1) in (5, 6, 7, 8):
-                width, height = height, width
-            name = {"mpo": "jpeg"}.get((image.format or "").lower(), (image.format or "").lower())
-            has_metadata = sidecar or any(tag != 0x0112 for tag in exif)
-            return Facts(width, height, name, _quality(image, name), has_metadata)
+            return beside(path, facts_of(image))
     except Exception:  # the codec boundary; the decode that came before has told the reason
-        return Facts(has_metadata=sidecar)
+        return beside(path, Facts())
+
+
+def facts_of(image: Image.Image) -> Facts:
+    """What the header of an opened picture says that was not decoded yet; nothing where it is broken."""
+    try:
+        # A PNG would be decoded whole in search of metadata behind its pixels.
+        exif = image.getexif() if image.format != "PNG" or "exif" in image.info else {}
+        width, height = image.size
+        # Pillow turns a TIFF upright by itself, the size that it reports included.
+        if image.format != "TIFF" and exif.get(0x0112, 1) in (5, 6, 7, 8):
+            width, height = height, width
+        name = {"mpo": "jpeg"}.get((image.format or "").lower(), (image.format or "").lower())
+        return Facts(width, height, name, _quality(image, name), any(tag != 0x0112 for tag in exif))
+    except Exception:  # the codec boundary; what the pixels are worth, their decoder will tell
+        return Facts()
+
+
+def beside(path: Path, facts: Facts) -> Facts:
+    """The facts of a picture's content together with what lies beside its file."""
+    folder = os.path.dirname(path)
+    has_sidecar = not facts.has_metadata and any(os.path.exists(os.path.join(folder, n)) for n in sidecar_names(path))
+    return replace(facts, has_metadata=True) if has_sidecar else facts
 
 
 def keep_key(
@@ -96,7 +121,8 @@ def keep_key(
 
 def sidecar_names(path: Path) -> list[str]:
     """The names under which notes about a picture may lie beside it."""
-    return [start + end for start in (path.stem, path.name) for end in SIDECARS]
+    stem, name = path.stem, path.name
+    return [start + end for start in (stem, name) for end in SIDECARS]
 
 
 def is_below(path: Path, folders: Sequence[Path]) -> bool:

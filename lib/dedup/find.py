@@ -4,24 +4,22 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from lib.db.near import known_apart, known_relations, remember_relations
 from lib.dedup.confirm import colourless
-from lib.dedup.facts import Facts, is_below, keep_key, read_facts
+from lib.dedup.facts import Facts, beside, is_below, keep_key, read_facts
 from lib.dedup.filenames import read_name
 from lib.dedup.fingerprints import ALGORITHM, Fingerprints
 from lib.dedup.grouping import Items, Verdict, cover
 from lib.dedup.judge import Judge, Looking
 from lib.dedup.neighbours import cells_with_views, plain_cells
-from lib.dedup.pairs import HashCells, content_cell, crowded, flat_cell, name_cell
+from lib.dedup.pairs import HashCells, content_cell, crowded, flat_cell, name_cell, related
 from lib.dedup.semantic import Likeness
 from lib.dedup.sizes import RealSizes
-from lib.hashing.align import correlate
-from lib.hashing.buffers import Buffers
 from lib.pictures import PictureFile
 from lib.progress import BarFactory, no_bar
 
@@ -78,10 +76,9 @@ def find_groups(
     if not busy:
         return []
     search.prepare(busy)
-    judge = search.judge()
-    groups = cover(search.items(busy, judge), policy.removed, stopping)
-    search.remember(judge)
-    return search.as_groups(busy, groups)
+    groups = search.cover(busy, stopping)
+    search.remember()
+    return search.as_groups(groups)
 
 
 class Search:
@@ -98,6 +95,7 @@ class Search:
         self.real_pixels: dict[str, int] = {}
         self.facts: dict[int, Facts] = {}
         self.protected: dict[int, bool] = {}
+        self._cells: dict[int, list[Hashable]] = {}  # of the busy files
 
     def _hash_cells(self, workers: int, bar: BarFactory) -> HashCells:
         looking, prints = self.policy.looking, self.prints
@@ -119,7 +117,10 @@ class Search:
 
     def cells(self, number: int) -> list[Hashable]:
         """The content's cell first."""
-        file, found = self.files[number], []
+        if number in self._cells:
+            return self._cells[number]
+        found: list[Hashable] = []
+        file = self.files[number]
         if self.policy.looking.pictures:
             found.append(content_cell(file.sha256))
             found += [c for c in (self.hash_cells.cell(file.sha256), self.flat.get(file.sha256)) if c]
@@ -158,8 +159,10 @@ class Search:
 
     def prepare(self, busy: Sequence[int]) -> None:
         roots = {root: place for place, root in reversed(list(enumerate(self.policy.roots)))}
+        self._cells = {n: self.cells(n) for n in busy}
+        self.judge = self._judge()
         self.priority = {n: roots.get(self.files[n].root, len(roots)) for n in busy}
-        self.facts = {n: read_facts(self.files[n].path) for n in busy}
+        self.facts = {n: self._facts(self.files[n]) for n in busy}
         self.sizes: dict[Hashable, set[int]] = defaultdict(set)
         for n in busy:
             for cell in self.cells(n):
@@ -171,6 +174,10 @@ class Search:
                 self.inhabitants[cell].append(n)
         if self.policy.looking.pictures:
             self.prints.load_buffers({self.files[n].sha256 for n in busy})
+
+    def _facts(self, file: PictureFile) -> Facts:
+        known = self.prints.facts(file.sha256)
+        return beside(file.path, known) if known else read_facts(file.path)
 
     @cached_property
     def best_keys(self) -> dict[int, tuple[Any, ...]]:
@@ -189,8 +196,8 @@ class Search:
         )
 
     def _colourless(self, number: int) -> bool:
-        packed = self.prints.packed(self.files[number].sha256) if self.policy.looking.pictures else None
-        return packed is not None and colourless(Buffers.from_bytes(packed))
+        picture = self.prints.picture(self.files[number].sha256) if self.policy.looking.pictures else None
+        return picture is not None and colourless(picture)
 
     def _refined(self, number: int) -> tuple[Any, ...]:
         """The key with the size that is real, which takes a full decode of the file and of its best smaller copies."""
@@ -213,18 +220,32 @@ class Search:
             best = {c: rank for rank, c in enumerate(at)}
             at = dict(sorted(at.items(), key=lambda i: (-self.facts[i[1]].pixels, min(alike[i[0]], best[i[0]]))))
             copies = [(copy, self.facts[at[copy]].pixels) for copy in at]
-            found = self.real_sizes.pixels(content, own, copies, lambda copy: self._real_pixels(at[copy]))
-            self.real_pixels[content] = found
+            self.real_pixels[content] = self.real_sizes.pixels(
+                content,
+                own,
+                copies,
+                lambda copy: self._real_pixels(at[copy]),
+                lambda copy: self.judge.same(at[copy], number),
+            )
         return self.real_pixels[content]
 
     def _alike(self, one: str, other: str) -> float:
-        packed = self.prints.packed(one), self.prints.packed(other)
-        if packed[0] is None or packed[1] is None:
-            return -1.0
-        return correlate(*(Buffers.from_bytes(data).greys[0] for data in packed if data is not None))
+        a, b = self.prints.picture(one), self.prints.picture(other)
+        return -1.0 if a is None or b is None else float(a.outline @ b.outline)
 
-    def items(self, busy: Sequence[int], judge: Judge) -> Items:
-        edited = "edited" in self.policy.removed
+    def cover(self, busy: Sequence[int], stopping: Callable[[], bool]) -> dict[int, list[Verdict]]:
+        """Keepers with the files that repeat them, by number; each set of files that may repeat one another by itself.
+
+        What one set needs then lies together: its pictures are decoded once and forgotten.
+        """
+        found: dict[int, list[Verdict]] = {}
+        for part in related({n: [*self.cells(n), *self.near(n)] for n in busy}):
+            for keeper, verdicts in cover(self.items(part), self.policy.removed, stopping).items():
+                found[part[keeper]] = [replace(verdict, item=part[verdict.item]) for verdict in verdicts]
+        return found
+
+    def items(self, busy: Sequence[int]) -> Items:
+        edited, judge = "edited" in self.policy.removed, self.judge
         return Items(
             keys=[self.best_keys[n] for n in busy],
             refine=lambda i: self._refined(busy[i]),
@@ -237,7 +258,7 @@ class Search:
             stands=lambda i: not self.policy.only_references or busy[i] in self.references,
         )
 
-    def judge(self) -> Judge:
+    def _judge(self) -> Judge:
         """A judge that knows what earlier runs found and what a person said."""
         policy = self.policy
         made = Judge(self.files, self.prints, policy.looking, self.hash_cells, self.references, policy.likeness)
@@ -245,25 +266,25 @@ class Search:
         made.known = known_relations(self.prints.db, self.policy.looking.algorithm)
         return made
 
-    def remember(self, judge: Judge) -> None:
+    def remember(self) -> None:
         """Writes down what was judged now."""
         if self.prints.remember:
-            remember_relations(self.prints.db, self.policy.looking.algorithm, judge.fresh)
+            remember_relations(self.prints.db, self.policy.looking.algorithm, self.judge.fresh)
 
-    def as_groups(self, busy: Sequence[int], found: dict[int, list[Verdict]]) -> list[Group]:
-        keepers = sorted(found, key=lambda i: str(self.files[busy[i]].path))
+    def as_groups(self, found: dict[int, list[Verdict]]) -> list[Group]:
+        keepers = sorted(found, key=lambda n: str(self.files[n].path))
         return [
             Group(
                 number,
-                self.files[busy[i]],
-                self.facts[busy[i]],
-                tuple(sorted((self._member(busy, v) for v in found[i]), key=lambda m: str(m.file.path))),
+                self.files[n],
+                self.facts[n],
+                tuple(sorted((self._member(v) for v in found[n]), key=lambda m: str(m.file.path))),
             )
-            for number, i in enumerate(keepers, 1)
+            for number, n in enumerate(keepers, 1)
         ]
 
-    def _member(self, busy: Sequence[int], verdict: Verdict) -> Member:
-        number, relation = busy[verdict.item], verdict.relation
+    def _member(self, verdict: Verdict) -> Member:
+        number, relation = verdict.item, verdict.relation
         return Member(
             self.files[number],
             self.facts[number],

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,11 @@ import numpy as np
 
 from lib.db import Database
 from lib.db.hashes import HashRow, known_hashes, remember_hashes
-from lib.decode import DecodeError
+from lib.decode import DecodeError, opened
+from lib.dedup.facts import FACTS_BYTES, Facts, facts_of
 from lib.dedup.suspects import Suspects
 from lib.hashing import buffers, dct, pixels
-from lib.hashing.buffers import Buffers, read_buffers
+from lib.hashing.buffers import Buffers, packed_buffers
 from lib.hashing.kinds import HashChoice, imagehash_of
 from lib.hashing.kinds import is_flat as is_empty
 from lib.pictures import PictureFile
@@ -26,6 +28,7 @@ from lib.stream import WORKER_KILLED, Outcome, stream
 
 BATCH = 256  # pictures hashed at once and written in one transaction; a kill costs at most one batch
 SPOOL = 64 << 20  # bytes of buffers held in memory before they go to a temporary file
+UNPACKED = 1024  # pictures held ready to be compared, up to 21 KB each
 # What may be another time: the picture is tried again in the next run.
 PASSING = frozenset({"missing_file", "unreadable_file", "too_large", "needs_pillow_heif"})
 # What is decoded in this process: formats whose codecs are used everywhere and attacked every day. A file in any other
@@ -38,18 +41,33 @@ ALGORITHM = f"dct {buffers.VERSION}"
 PIXELS_ALGORITHM = f"pixels 1 {buffers.VERSION}"
 
 
-def fingerprint(
-    path: str, choice: HashChoice = OURS, formats: tuple[str, ...] | None = None
-) -> tuple[bytes, bytes, str]:
-    """(packed buffers, hash where it is another one than ours, "") or (b"", b"", reason).
+@dataclass(frozen=True)
+class Print:
+    """What one decode tells of a picture, or the `reason` why it tells nothing.
 
-    An undecodable picture is a value here, not an error. With `formats` any other one is ELSEWHERE.
+    packed  its buffers
+    facts   what its header says, packed
+    other   its hash, where that is another one than ours
+    """
+
+    packed: bytes = b""
+    facts: bytes = b""
+    other: bytes = b""
+    reason: str = ""
+
+
+def fingerprint(path: str, choice: HashChoice = OURS, formats: tuple[str, ...] | None = None) -> Print:
+    """The print of a picture file. An undecodable picture is a value here, not an error.
+
+    With `formats` any other one is ELSEWHERE.
     """
     try:
-        data = read_buffers(path, formats)
-        return data, b"" if choice.is_ours else imagehash_of(path, choice.kind, choice.size), ""
+        with opened(Path(path), formats) as image:
+            facts = facts_of(image).to_bytes()  # before the decoder is told to reduce
+            packed = packed_buffers(image)
+        return Print(packed, facts, b"" if choice.is_ours else imagehash_of(path, choice.kind, choice.size))
     except DecodeError as error:
-        return b"", b"", ELSEWHERE if formats and error.reason == "not_an_image" else error.reason
+        return Print(reason=ELSEWHERE if formats and error.reason == "not_an_image" else error.reason)
 
 
 class Fingerprints:
@@ -81,6 +99,7 @@ class Fingerprints:
         self._stored: set[str] = set()  # contents whose buffers the database has already
         self._used: set[str] = set()
         self._digests: dict[str, bytes] = {}
+        self._pictures: OrderedDict[str, Buffers] = OrderedDict()
 
     def read(
         self, *, workers: int, stopping: Callable[[], bool], bar: BarFactory = no_bar, executor: str = "local"
@@ -96,13 +115,13 @@ class Fingerprints:
         if not missing:
             return True  # without starting workers for nothing
         by_path = {str(self.places[c]): c for c in missing}
-        batch: list[tuple[str, bytes, bytes]] = []
+        batch: list[tuple[str, bytes, bytes]] = []  # content, buffers, hash of another kind
         work = self._outcomes(list(by_path), workers, executor)
         with bar(len(missing), "Hashing", "picture") as progress, closing(work):
             for outcome in work:
                 progress.update()
-                data, other, reason = outcome.value or (b"", b"", outcome.error.split(":")[0])
-                self._take(by_path[outcome.item], data, other, reason, batch)
+                found = outcome.value or Print(reason=outcome.error.split(":")[0])
+                self._take(by_path[outcome.item], found, batch)
                 if len(batch) >= BATCH:
                     self._finish(batch)
                 if stopping():
@@ -127,7 +146,7 @@ class Fingerprints:
             stream(noted, here, executor="threads" if workers > 1 else "local", workers=workers, chunk=8)
         ) as work:
             for outcome in work:
-                if outcome.value and outcome.value[2] == ELSEWHERE:
+                if outcome.value and outcome.value.reason == ELSEWHERE:
                     apart.append(outcome.item)
                 else:
                     yield outcome
@@ -135,17 +154,15 @@ class Fingerprints:
             self.suspects.learn(outcome.item, outcome.error)
             yield outcome
 
-    def _take(
-        self, content: str, data: bytes, other: bytes, reason: str, batch: list[tuple[str, bytes, bytes]]
-    ) -> None:
+    def _take(self, content: str, found: Print, batch: list[tuple[str, bytes, bytes]]) -> None:
         self.decoded += 1
-        if reason:
-            self.broken[content] = reason
-            if reason not in PASSING:
-                self._write([HashRow(content, "broken", 0, reason.encode(), ALGORITHM)])
+        if found.reason:
+            self.broken[content] = found.reason
+            if found.reason not in PASSING:
+                self._write([HashRow(content, "broken", 0, found.reason.encode(), ALGORITHM)])
             return
-        self._keep(content, data)
-        batch.append((content, data, other))
+        self._keep(content, found.packed, found.facts)
+        batch.append((content, found.packed, found.other))
 
     def _finish(self, batch: list[tuple[str, bytes, bytes]]) -> None:
         """Hashes a batch of pictures at once and writes the hashes down."""
@@ -176,15 +193,32 @@ class Fingerprints:
         self._used.add(content)
         if content not in self._offsets:
             done, error = self.suspects.run(fingerprint, str(self.places[content]))
-            data, _, reason = done or (b"", b"", error)
+            found = done or Print(reason=error)
             self.decoded += 1
-            if reason:
-                self.broken[content] = reason
+            if found.reason:
+                self.broken[content] = found.reason
                 return None
-            self._keep(content, data)
-        start, length = self._offsets[content]
-        self._spool.seek(start)
-        return self._spool.read(length)
+            self._keep(content, found.packed, found.facts)
+        return self._kept(content)[FACTS_BYTES:]
+
+    def facts(self, content: str) -> Facts | None:
+        """What a content's header says, where this run has read it."""
+        data = self._kept(content)[:FACTS_BYTES] if content in self._offsets else b""
+        return Facts.from_bytes(data) if any(data) else None
+
+    def picture(self, content: str) -> Buffers | None:
+        """What a content is compared by; None where it cannot be decoded."""
+        if content in self._pictures:
+            self._pictures.move_to_end(content)
+            self._used.add(content)
+            return self._pictures[content]
+        packed = self.packed(content)
+        if packed is None:
+            return None
+        found = self._pictures[content] = Buffers.from_bytes(packed)
+        if len(self._pictures) > UNPACKED:
+            self._pictures.popitem(last=False)
+        return found
 
     def buffers(self, contents: Sequence[str]) -> list[Buffers]:
         """The buffers of contents that can be decoded; a content that has gone since is all grey and near nothing."""
@@ -231,11 +265,17 @@ class Fingerprints:
     def broken_counts(self) -> Counter[str]:
         return Counter(self.broken.values())
 
-    def _keep(self, content: str, data: bytes) -> None:
+    def _keep(self, content: str, packed: bytes, facts: bytes = b"") -> None:
+        data = facts.ljust(FACTS_BYTES, b"\0") + packed
         self._spool.seek(self._end)
         self._spool.write(data)
         self._offsets[content] = (self._end, len(data))
         self._end += len(data)
+
+    def _kept(self, content: str) -> bytes:
+        start, length = self._offsets[content]
+        self._spool.seek(start)
+        return self._spool.read(length)
 
     def _write(self, rows: Sequence[HashRow]) -> None:
         if self.remember:

@@ -100,6 +100,11 @@ class Judge:
             return True
         return self.cells.how(one, two) is None and distance(first, second) <= self.looking.same_bits
 
+    def same(self, keeper: int, other: int) -> bool:
+        """Whether the pixels of two files show the same picture, whatever a person said of them."""
+        relation = self._remembered(self.files[keeper], self.files[other])
+        return relation is not None and relation.kind in ("pixels", "same")
+
     def _remembered(self, one: PictureFile, two: PictureFile) -> Relation | None:
         key = (one.sha256, two.sha256)
         known = self.known.get(key)
@@ -117,10 +122,9 @@ class Judge:
         apart = distance(first, second) if first and second else 0
         if how is None and apart > self.looking.review_bits:
             return None
-        packed = self.prints.packed(one.sha256), self.prints.packed(two.sha256)
-        if packed[0] is None or packed[1] is None:
+        a, b = self.prints.picture(one.sha256), self.prints.picture(two.sha256)
+        if a is None or b is None:
             return None
-        a, b = Buffers.from_bytes(packed[0]), Buffers.from_bytes(packed[1])
         if how is not None:
             return self._under_a_view(how, first == how.one, a, b)
         if apart <= self.looking.hash.pixel_bits and self._same_pixels(one, two, a, b):

@@ -83,3 +83,22 @@ def crowded(cells: Sequence[Sequence[Cell]], near: Callable[[int], Sequence[Cell
         for number, own in enumerate(cells)
         if any(count[cell] > 1 for cell in own) or any(cell not in own and cell in count for cell in near(number))
     ]
+
+
+def related(cells: Mapping[int, Sequence[Cell]]) -> list[list[int]]:
+    """Files in sets that share no cell, in the order of the numbers, by the cells that each lies in or near to."""
+    leader: dict[Cell, Cell] = {}
+
+    def find(cell: Cell) -> Cell:
+        while (above := leader.setdefault(cell, cell)) != cell:
+            leader[cell] = leader[above]
+            cell = above
+        return cell
+
+    for own in cells.values():
+        for cell in own[1:]:
+            leader[find(cell)] = find(own[0])
+    parts: dict[Cell, list[int]] = defaultdict(list)
+    for number, own in cells.items():
+        parts[find(own[0])].append(number)
+    return list(parts.values())

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
+from itertools import islice
 
 from lib.db.hashes import HashRow, known_hashes, remember_hashes
 from lib.decode import DecodeError
@@ -14,6 +15,7 @@ from lib.hashing.enlarged import LEAST_STEP, Middle, is_enlarged, read_middle
 ALGORITHM = f"enlarged {enlarged.VERSION} {buffers.VERSION}"
 PER_SIZE = 4  # copies of one size that a larger one is compared with
 MOST = 8  # copies that one picture is compared with
+LOOKED_AT = 64  # smaller pictures that may turn out to be such copies
 HELD = 64  # middles in memory, 64 KB each
 
 
@@ -26,18 +28,27 @@ class RealSizes:
         self._middles: OrderedDict[str, Middle | None] = OrderedDict()
         self._answers: dict[tuple[str, str], bool] = {}
 
-    def pixels(self, content: str, pixels: int, copies: Iterable[tuple[str, int]], real: Callable[[str], int]) -> int:
+    def pixels(
+        self,
+        content: str,
+        pixels: int,
+        copies: Iterable[tuple[str, int]],
+        real: Callable[[str], int],
+        same: Callable[[str], bool],
+    ) -> int:
         """Pixels of a content, or of the copy that it was made from.
 
         `copies` are (content, pixels) of what may be the same picture, likeliest first. `real` gives the same of one of
-        these: an enlargement of an enlargement counts for what the first was made from. Only smaller copies matter, so
-        the answer depends on which files there are and on nothing else.
+        these: an enlargement of an enlargement counts for what the first was made from. `same` tells whether one shows
+        the same picture at all; an edited one is no enlargement of another, and that is known without a full decode.
+        Only smaller copies matter, so the answer depends on which files there are and on nothing else.
         """
-        tried: dict[int, int] = {}
-        for copy, size in copies:
-            if size * LEAST_STEP**2 > pixels or tried.get(size, 0) >= PER_SIZE or sum(tried.values()) >= MOST:
+        tried: Counter[int] = Counter()
+        smaller = ((copy, size) for copy, size in copies if size * LEAST_STEP**2 <= pixels)
+        for copy, size in islice(smaller, LOOKED_AT):
+            if tried[size] >= PER_SIZE or tried.total() >= MOST or not same(copy):
                 continue
-            tried[size] = tried.get(size, 0) + 1
+            tried[size] += 1
             if self.is_enlarged(copy, content):
                 return min(size, real(copy))
         return pixels

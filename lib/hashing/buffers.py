@@ -52,6 +52,13 @@ class Buffers:
         """Mean distance of Cb and Cr from 128."""
         return mean(np.abs(self.chroma.astype(np.float32) - NO_COLOUR))
 
+    @cached_property
+    def outline(self) -> np.ndarray:
+        """The first grey picture about its mean and of length 1, float32 of shape (4096,): 0 where it is flat."""
+        away = self.greys[0].astype(np.float32).ravel()
+        away -= np.float32(mean(away))
+        return away / max(float(np.sqrt(away @ away)), 1e-6)
+
     def to_bytes(self) -> bytes:
         size = np.array([self.width, self.height], "<u4").tobytes()
         return size + bytes(self.box) + self.chroma.tobytes() + self.greys.tobytes()
@@ -72,16 +79,21 @@ def read_buffers(path: Path | str, formats: tuple[str, ...] | None = None) -> by
     Raises lib.decode.DecodeError.
     """
     with opened(Path(path), formats) as image:
-        header = header_of(image)
-        with codec_boundary():
-            grey, chroma, box = _measured(_reduced(image, header, _WHITE), header.orientation)
-            views = [grey]
-            if _shows_the_ground(image):
-                on_black = _measured(_reduced(image, header, _BLACK), header.orientation)[0]
-                views += [] if np.array_equal(on_black, grey) else [on_black]
-            if header.frames > 1:
-                image.seek(header.frames // 2)
-                views.append(_measured(_reduced(image, header, _WHITE), header.orientation)[0])
+        return packed_buffers(image)
+
+
+def packed_buffers(image: Image.Image) -> bytes:
+    """The buffers of an opened picture, packed. Raises lib.decode.DecodeError."""
+    header = header_of(image)
+    with codec_boundary():
+        grey, chroma, box = _measured(_reduced(image, header, _WHITE), header.orientation)
+        views = [grey]
+        if _shows_the_ground(image):
+            on_black = _measured(_reduced(image, header, _BLACK), header.orientation)[0]
+            views += [] if np.array_equal(on_black, grey) else [on_black]
+        if header.frames > 1:
+            image.seek(header.frames // 2)
+            views.append(_measured(_reduced(image, header, _WHITE), header.orientation)[0])
     width, height = header.upright_size
     return Buffers(np.stack(views), chroma, width, height, box).to_bytes()
 
