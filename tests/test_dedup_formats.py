@@ -12,7 +12,8 @@ from PIL import Image, features
 from support import drawing, run_step
 
 from lib.decode import DecodeError, learn_heif, read_header
-from lib.dedup.facts import read_facts
+from lib.dedup.facts import Facts, read_facts
+from lib.dedup.prints import fingerprint
 from lib.thumbs import thumbnail_data_uri
 
 HIDDEN = 'import sys; sys.modules["pillow_heif"] = None  # importing it raises ImportError'
@@ -114,3 +115,16 @@ def test_ray_finds_what_this_machine_finds(folder: Path):
     spread = found(folder, "--dry-run", "--executor", "ray")
     assert going(spread) == {"copy.jpg": "same"}
     assert spread == found(folder, "--dry-run")
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png", "gif", "webp", "bmp", "tif", "jp2", "ppm", "avif"])
+def test_the_facts_of_a_decode_are_those_of_the_header(tmp_path: Path, ending: str):
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "a camera"
+    path = tmp_path / f"a.{ending}"
+    drawing(1, 1200, 900).save(path, **({"exif": exif} if ending in ("jpg", "png", "webp", "avif") else {}))
+    facts = read_facts(path)
+    assert Facts.from_bytes(fingerprint(str(path)).facts) == facts
+    assert facts.pixels == 1200 * 900
+    path.with_suffix(".txt").write_text("a note")
+    assert read_facts(path).has_metadata

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
+from itertools import combinations
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib.dedup.grouping import EXACT_TO_SAME, STRENGTH, Items, Relation, Verdict, cover
+from lib.dedup.pairs import related
 
 
 @dataclass
@@ -152,3 +154,16 @@ def test_many_copies_cost_one_comparison_each():
     world.judged.clear()
     world.run(list(range(count)), frozenset())  # nothing is to be removed: still no square
     assert len(world.judged) == count - 1
+
+
+@given(st.dictionaries(st.integers(0, 20), st.lists(st.sampled_from("abcdefghijkl"), min_size=1, max_size=3)))
+def test_files_that_share_no_cell_are_grouped_apart(cells: dict[int, list[str]]):
+    parts = related(cells)
+    assert sorted(number for part in parts for number in part) == sorted(cells)
+    places = [{cell for number in part for cell in cells[number]} for part in parts]
+    assert all(one.isdisjoint(other) for one, other in combinations(places, 2))
+    for part in parts:  # and no set could be divided
+        reached = set(cells[part[0]])
+        for _ in part:
+            reached |= {cell for number in part if reached & set(cells[number]) for cell in cells[number]}
+        assert all(reached & set(cells[number]) for number in part)

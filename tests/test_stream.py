@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from support import PATIENCE, wait_until
 
 from lib.errors import GleanerError, UsageError
 from lib.stream import WORKER_KILLED, Outcome, stream
+from lib.threads import in_threads
 
 ROOT = Path(__file__).resolve().parents[1]
 POSIX = pytest.mark.skipif(os.name != "posix", reason="signals and process ids are POSIX here")
@@ -295,3 +297,24 @@ def test_a_ray_cluster_that_does_not_answer_is_one_sentence() -> None:
         address = f"127.0.0.1:{bound.getsockname()[1]}"
         with pytest.raises(GleanerError, match="No Ray cluster answers"):
             list(stream(double, [1], executor="ray", ray_address=address))
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_threads_answer_in_order_read_little_ahead_and_raise(workers: int):
+    read: list[int] = []
+
+    def numbers() -> Iterator[int]:
+        for number in range(1000):
+            read.append(number)
+            yield number
+
+    def work(number: int) -> int:
+        time.sleep(0.01 * (number % 3 == 0))
+        return 60 // (30 - number)
+
+    answers = in_threads(work, numbers(), workers)
+    assert list(itertools.islice(answers, 20)) == [60 // (30 - number) for number in range(20)]
+    assert len(read) <= 20 + 2 * workers
+    with pytest.raises(ZeroDivisionError):
+        list(answers)
+    assert len(read) < 50

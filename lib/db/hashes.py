@@ -42,6 +42,20 @@ def known_hashes(
     return found
 
 
+def known_flags(db: Database, contents: Sequence[str], prefix: str, algorithm: str) -> dict[tuple[str, str], bool]:
+    """(content, kind) -> whether it holds, for every kind that begins so: answers of one bit, as bytes 0 and 1."""
+    found: dict[tuple[str, str], bool] = {}
+    for start in range(0, len(contents), BLOCK):
+        block = contents[start : start + BLOCK]
+        rows = db.rows(
+            "SELECT sha256, kind, value FROM hashes WHERE bits = 1 AND algorithm = ? AND substr(kind, 1, ?) = ?"
+            f" AND sha256 IN ({', '.join('?' * len(block))})",
+            (algorithm, len(prefix), prefix, *block),
+        )
+        found.update(((row["sha256"], row["kind"]), row["value"] == b"\1") for row in rows)
+    return found
+
+
 def remember_hashes(db: Database, rows: Iterable[HashRow]) -> None:
     """Writes values in one transaction; a value of an older algorithm is replaced."""
     with db.transaction():

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from lib.db.near import known_apart, known_relations, remember_relations
 from lib.dedup.confirm import colourless
 from lib.dedup.facts import Facts, beside, is_below, keep_key, read_facts
 from lib.dedup.filenames import read_name
-from lib.dedup.fingerprints import ALGORITHM, Fingerprints
+from lib.dedup.fingerprints import ALGORITHM, BATCH, Fingerprints
 from lib.dedup.grouping import Items, Verdict, cover
 from lib.dedup.judge import Judge, Looking
 from lib.dedup.neighbours import cells_with_views, plain_cells
@@ -22,6 +21,7 @@ from lib.dedup.semantic import Likeness
 from lib.dedup.sizes import RealSizes
 from lib.pictures import PictureFile
 from lib.progress import BarFactory, no_bar
+from lib.threads import in_threads
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def find_groups(
     if not busy:
         return []
     search.prepare(busy)
-    groups = search.cover(busy, stopping)
+    groups = search.cover(busy, stopping, workers)
     search.remember()
     return search.as_groups(groups)
 
@@ -91,7 +91,6 @@ class Search:
         self.references = frozenset(n for n, file in enumerate(files) if file.path in policy.references)
         self.hash_cells = self._hash_cells(workers, bar)
         self.flat = self._flat_cells() if policy.looking.pictures else {}
-        self.real_sizes = RealSizes(prints)
         self.real_pixels: dict[str, int] = {}
         self.facts: dict[int, Facts] = {}
         self.protected: dict[int, bool] = {}
@@ -112,7 +111,7 @@ class Search:
         flat = {f.sha256 for f in self.files if f.sha256 in self.prints.hashes and not self.prints.hashes[f.sha256]}
         if len(flat) < 2:
             return {}
-        self.prints.load_buffers(flat)
+        self.prints.load(flat)
         return {c: flat_cell(data) for c in sorted(flat) if (data := self.prints.packed(c))}
 
     def cells(self, number: int) -> list[Hashable]:
@@ -173,15 +172,13 @@ class Search:
             for cell in self.cells(n):
                 self.inhabitants[cell].append(n)
         if self.policy.looking.pictures:
-            self.prints.load_buffers({self.files[n].sha256 for n in busy})
+            self.prints.load({self.files[n].sha256 for n in busy})
+            self.real_sizes = RealSizes(self.prints, {self.files[n].sha256 for n in busy})
+        self.best_keys = {n: self.key(n) for n in busy}
 
     def _facts(self, file: PictureFile) -> Facts:
         known = self.prints.facts(file.sha256)
         return beside(file.path, known) if known else read_facts(file.path)
-
-    @cached_property
-    def best_keys(self) -> dict[int, tuple[Any, ...]]:
-        return {number: self.key(number) for number in self.facts}
 
     def key(self, number: int, real_pixels: int | None = None) -> tuple[Any, ...]:
         """The file's place in the order; without the size that is real as good as it may be."""
@@ -233,16 +230,23 @@ class Search:
         a, b = self.prints.picture(one), self.prints.picture(other)
         return -1.0 if a is None or b is None else float(a.outline @ b.outline)
 
-    def cover(self, busy: Sequence[int], stopping: Callable[[], bool]) -> dict[int, list[Verdict]]:
+    def cover(self, busy: Sequence[int], stopping: Callable[[], bool], workers: int) -> dict[int, list[Verdict]]:
         """Keepers with the files that repeat them, by number; each set of files that may repeat one another by itself.
 
         What one set needs then lies together: its pictures are decoded once and forgotten.
         """
-        found: dict[int, list[Verdict]] = {}
-        for part in related({n: [*self.cells(n), *self.near(n)] for n in busy}):
-            for keeper, verdicts in cover(self.items(part), self.policy.removed, stopping).items():
-                found[part[keeper]] = [replace(verdict, item=part[verdict.item]) for verdict in verdicts]
-        return found
+
+        def covered(part: list[int]) -> dict[int, list[Verdict]]:
+            found = cover(self.items(part), self.policy.removed, stopping).items()
+            return {part[keeper]: [replace(v, item=part[v.item]) for v in verdicts] for keeper, verdicts in found}
+
+        groups: dict[int, list[Verdict]] = {}
+        parts = related({n: self.near(n) for n in busy})
+        for found in in_threads(covered, parts, workers):
+            groups.update(found)
+            self.prints.write_noted(BATCH)
+        self.prints.write_noted()
+        return groups
 
     def items(self, busy: Sequence[int]) -> Items:
         edited, judge = "edited" in self.policy.removed, self.judge

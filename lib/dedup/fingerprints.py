@@ -6,68 +6,37 @@ import tempfile
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from threading import RLock
+from typing import Any, TypeVar
 
 import numpy as np
 
 from lib.db import Database
 from lib.db.hashes import HashRow, known_hashes, remember_hashes
-from lib.decode import DecodeError, opened
-from lib.dedup.facts import FACTS_BYTES, Facts, facts_of
+from lib.decode import DecodeError
+from lib.dedup.facts import FACTS_BYTES, Facts
+from lib.dedup.prints import ELSEWHERE, OURS, TRUSTED, Print, fingerprint
 from lib.dedup.suspects import Suspects
 from lib.hashing import buffers, dct, pixels
-from lib.hashing.buffers import Buffers, packed_buffers
-from lib.hashing.kinds import HashChoice, imagehash_of
+from lib.hashing.buffers import Buffers
+from lib.hashing.kinds import HashChoice
 from lib.hashing.kinds import is_flat as is_empty
 from lib.pictures import PictureFile
 from lib.progress import BarFactory, no_bar
 from lib.stream import WORKER_KILLED, Outcome, stream
+
+T = TypeVar("T")
 
 BATCH = 256  # pictures hashed at once and written in one transaction; a kill costs at most one batch
 SPOOL = 64 << 20  # bytes of buffers held in memory before they go to a temporary file
 UNPACKED = 1024  # pictures held ready to be compared, up to 21 KB each
 # What may be another time: the picture is tried again in the next run.
 PASSING = frozenset({"missing_file", "unreadable_file", "too_large", "needs_pillow_heif"})
-# What is decoded in this process: formats whose codecs are used everywhere and attacked every day. A file in any other
-# is left to worker processes, which may die of it.
-TRUSTED = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP")
-ELSEWHERE = "not_trusted"
 PROCESSES_FROM = 5_000  # pictures: from then on what the start of worker processes costs makes no difference
-OURS = HashChoice()
 ALGORITHM = f"dct {buffers.VERSION}"
 PIXELS_ALGORITHM = f"pixels 1 {buffers.VERSION}"
-
-
-@dataclass(frozen=True)
-class Print:
-    """What one decode tells of a picture, or the `reason` why it tells nothing.
-
-    packed  its buffers
-    facts   what its header says, packed
-    other   its hash, where that is another one than ours
-    """
-
-    packed: bytes = b""
-    facts: bytes = b""
-    other: bytes = b""
-    reason: str = ""
-
-
-def fingerprint(path: str, choice: HashChoice = OURS, formats: tuple[str, ...] | None = None) -> Print:
-    """The print of a picture file. An undecodable picture is a value here, not an error.
-
-    With `formats` any other one is ELSEWHERE.
-    """
-    try:
-        with opened(Path(path), formats) as image:
-            facts = facts_of(image).to_bytes()  # before the decoder is told to reduce
-            packed = packed_buffers(image)
-        return Print(packed, facts, b"" if choice.is_ours else imagehash_of(path, choice.kind, choice.size))
-    except DecodeError as error:
-        return Print(reason=ELSEWHERE if formats and error.reason == "not_an_image" else error.reason)
 
 
 class Fingerprints:
@@ -100,6 +69,8 @@ class Fingerprints:
         self._used: set[str] = set()
         self._digests: dict[str, bytes] = {}
         self._pictures: OrderedDict[str, Buffers] = OrderedDict()
+        self._noted: list[HashRow] = []  # what threads have found out: only the thread that owns the database writes
+        self._lock = RLock()
 
     def read(
         self, *, workers: int, stopping: Callable[[], bool], bar: BarFactory = no_bar, executor: str = "local"
@@ -178,28 +149,31 @@ class Fingerprints:
         self._write(rows)
         batch.clear()
 
-    def load_buffers(self, contents: Iterable[str]) -> None:
-        """Fetches the remembered buffers of many contents at once."""
-        wanted = sorted(c for c in contents if c not in self._offsets)
+    def load(self, contents: Iterable[str]) -> None:
+        """Fetches what is remembered of many contents at once; then threads may ask for it."""
+        wanted = sorted(contents)
         for start in range(0, len(wanted), BATCH):
-            found = known_hashes(self.db, wanted[start : start + BATCH], "buffers", dct.SIDE, ALGORITHM)
-            for content, data in found.items():
+            block = wanted[start : start + BATCH]
+            missing = [c for c in block if c not in self._offsets]
+            for content, data in known_hashes(self.db, missing, "buffers", dct.SIDE, ALGORITHM).items():
                 if data:
                     self._keep(content, data)
                     self._stored.add(content)
+            digests = known_hashes(self.db, block, pixels.KIND, 256, PIXELS_ALGORITHM)
+            self._digests.update((content, digest or b"") for content, digest in digests.items())
 
     def packed(self, content: str) -> bytes | None:
         """The packed buffers of a content, decoded again only where no run has kept them."""
-        self._used.add(content)
-        if content not in self._offsets:
-            done, error = self.suspects.run(fingerprint, str(self.places[content]))
-            found = done or Print(reason=error)
-            self.decoded += 1
-            if found.reason:
-                self.broken[content] = found.reason
-                return None
-            self._keep(content, found.packed, found.facts)
-        return self._kept(content)[FACTS_BYTES:]
+        with self._lock:
+            self._used.add(content)
+            if content not in self._offsets:
+                done, error = self.decoding(fingerprint, content)
+                found = done or Print(reason=error)
+                if found.reason:
+                    self.broken[content] = found.reason
+                    return None
+                self._keep(content, found.packed, found.facts)
+            return self._kept(content)[FACTS_BYTES:]
 
     def facts(self, content: str) -> Facts | None:
         """What a content's header says, where this run has read it."""
@@ -208,21 +182,22 @@ class Fingerprints:
 
     def picture(self, content: str) -> Buffers | None:
         """What a content is compared by; None where it cannot be decoded."""
-        if content in self._pictures:
-            self._pictures.move_to_end(content)
-            self._used.add(content)
-            return self._pictures[content]
-        packed = self.packed(content)
-        if packed is None:
-            return None
-        found = self._pictures[content] = Buffers.from_bytes(packed)
-        if len(self._pictures) > UNPACKED:
-            self._pictures.popitem(last=False)
-        return found
+        with self._lock:
+            if content in self._pictures:
+                self._pictures.move_to_end(content)
+                self._used.add(content)
+                return self._pictures[content]
+            packed = self.packed(content)
+            if packed is None:
+                return None
+            found = self._pictures[content] = Buffers.from_bytes(packed)
+            if len(self._pictures) > UNPACKED:
+                self._pictures.popitem(last=False)
+            return found
 
     def buffers(self, contents: Sequence[str]) -> list[Buffers]:
         """The buffers of contents that can be decoded; a content that has gone since is all grey and near nothing."""
-        self.load_buffers(contents)
+        self.load(contents)
         used = set(self._used)
         blank = Buffers(np.zeros((1, dct.SIDE, dct.SIDE), np.uint8), np.full((2, 16, 16), 128, np.uint8), 1, 1)
         found = [Buffers.from_bytes(data) if (data := self.packed(c)) else blank for c in contents]
@@ -232,21 +207,31 @@ class Fingerprints:
     def pixel_digest(self, content: str) -> bytes | None:
         """The digest of a content's pixels; None when it cannot be decoded in full."""
         if content not in self._digests:
-            known = known_hashes(self.db, [content], pixels.KIND, 256, PIXELS_ALGORITHM)
-            if content in known:
-                self._digests[content] = known[content] or b""
-            else:
-                self._digests[content] = self._compute_digest(content)
+            try:
+                digest = self.decoding(pixels.pixel_digest, content)[0] or b""
+            except DecodeError:
+                digest = b""
+            self._digests[content] = digest
+            self.note(HashRow(content, pixels.KIND, 256, digest, PIXELS_ALGORITHM))
         return self._digests[content] or None
 
-    def _compute_digest(self, content: str) -> bytes:
-        self.decoded += 1
-        try:
-            digest = self.suspects.run(pixels.pixel_digest, str(self.places[content]))[0] or b""
-        except DecodeError:
-            digest = b""
-        self._write([HashRow(content, pixels.KIND, 256, digest, PIXELS_ALGORITHM)])
-        return digest
+    def decoding(self, task: Callable[[str], T], content: str) -> tuple[T | None, str]:
+        """(value, "") or (None, reason) of a task that decodes a content's file; counted."""
+        with self._lock:
+            self.decoded += 1
+        return self.suspects.run(task, str(self.places[content]))
+
+    def note(self, row: HashRow) -> None:
+        """Has a row written by `write_noted`."""
+        with self._lock:
+            self._noted.append(row)
+
+    def write_noted(self, least: int = 1) -> None:
+        """Writes what was noted, if it is so much; for the thread that owns the database."""
+        with self._lock:
+            rows, self._noted = (self._noted, []) if len(self._noted) >= least else ([], self._noted)
+        if rows:
+            self._write(rows)
 
     def remember_used_buffers(self) -> None:
         """Writes the buffers that were compared, so that the next run compares without decoding.

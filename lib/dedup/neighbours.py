@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -91,6 +91,9 @@ class _Search:
         self.views = np.memmap(spool, np.uint8, "w+", shape=shape) if len(fresh) > BLOCK else np.empty(shape, np.uint8)  # type: ignore[call-overload]
         self.found: dict[tuple[bytes, bytes], NearPair] = {}
         self.values = fresh + old
+        self.ordered = sorted(self.values)
+        self.rank = np.empty(len(self.values), np.int64)
+        self.rank[sorted(range(len(self.values)), key=self.values.__getitem__)] = np.arange(len(self.values))
         self.words = to_words(np.frombuffer(b"".join(self.values), np.uint8).reshape(-1, _WIDTH))
 
     def measure(self, contents: list[str], load: Callable[[Sequence[str]], list[Buffers]]) -> None:
@@ -175,12 +178,23 @@ class _Search:
     ) -> None:
         """Keeps the best way in which two pictures are near: as they are, else the view with the smallest distance."""
         shown = numbers if numbers is not None else np.full(len(one), PLAIN)
-        for i, j, bits, number in zip(one.tolist(), other.tolist(), distance.tolist(), shown.tolist(), strict=True):
-            a, b = self.values[i], self.values[j]
-            if a == b:
+        for low, high, bits, number, flipped in self._best(one, other, distance, shown):
+            key = (self.ordered[low], self.ordered[high])
+            known, way = self.found.get(key), (bits, number, flipped)
+            if known and (known.view == PLAIN or (known.distance, known.view, known.flipped) <= way):
                 continue
-            key = (min(a, b), max(a, b))
-            known = self.found.get(key)
-            if known and (known.view == PLAIN or (known.distance, known.view, known.flipped) <= (bits, number, a > b)):
-                continue
-            self.found[key] = NearPair(*key, bits, number, a > b, bool(inside))
+            self.found[key] = NearPair(*key, bits, number, flipped, bool(inside))
+
+    def _best(
+        self, one: np.ndarray, other: np.ndarray, distance: np.ndarray, numbers: np.ndarray
+    ) -> Iterator[tuple[int, int, int, int, bool]]:
+        """Of each two pictures (lower rank, higher rank, distance, view, flipped) with the smallest of the latter."""
+        first, second = self.rank[one], self.rank[other]
+        pairs = np.minimum(first, second) * len(self.ordered) + np.maximum(first, second)
+        flipped = first > second
+        order = np.lexsort((flipped, numbers, distance, pairs))
+        order = order[np.diff(pairs[order], prepend=-1) != 0]
+        order = order[first[order] != second[order]]
+        low, high = np.divmod(pairs[order], len(self.ordered))
+        ways = (low, high, distance[order], numbers[order], flipped[order])
+        yield from zip(*(values.tolist() for values in ways), strict=True)

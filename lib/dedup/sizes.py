@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
 from itertools import islice
+from threading import Lock
 
-from lib.db.hashes import HashRow, known_hashes, remember_hashes
+from lib.db.hashes import HashRow, known_flags
 from lib.decode import DecodeError
 from lib.dedup.fingerprints import Fingerprints
 from lib.hashing import buffers, enlarged
 from lib.hashing.enlarged import LEAST_STEP, Middle, is_enlarged, read_middle
 
 ALGORITHM = f"enlarged {enlarged.VERSION} {buffers.VERSION}"
+KIND = "enlarged from "  # and the smaller copy's content
 PER_SIZE = 4  # copies of one size that a larger one is compared with
 MOST = 8  # copies that one picture is compared with
 LOOKED_AT = 64  # smaller pictures that may turn out to be such copies
@@ -20,13 +22,17 @@ HELD = 64  # middles in memory, 64 KB each
 
 
 class RealSizes:
-    """Which contents are enlargements of which; asked for pairs, each compared once and remembered."""
+    """Which contents are enlargements of which; asked for pairs, each compared once and remembered.
 
-    def __init__(self, prints: Fingerprints):
+    Threads may ask at once.
+    """
+
+    def __init__(self, prints: Fingerprints, contents: Iterable[str]):
+        """With what is remembered of the contents."""
         self.prints = prints
-        self.decoded = 0
+        self._answers = known_flags(prints.db, sorted(contents), KIND, ALGORITHM)
         self._middles: OrderedDict[str, Middle | None] = OrderedDict()
-        self._answers: dict[tuple[str, str], bool] = {}
+        self._lock = Lock()
 
     def pixels(
         self,
@@ -55,32 +61,27 @@ class RealSizes:
 
     def is_enlarged(self, small: str, large: str) -> bool:
         """Whether `large` shows no more than `small`; False where one of them cannot be decoded."""
-        if (small, large) not in self._answers:
-            kind = f"enlarged from {small}"
-            known = known_hashes(self.prints.db, [large], kind, 1, ALGORITHM)
-            if large in known:
-                answer = known[large] == b"\1"
-            else:
-                answer = self._compare(small, large)
-                if self.prints.remember:
-                    remember_hashes(self.prints.db, [HashRow(large, kind, 1, b"\1" if answer else b"\0", ALGORITHM)])
-            self._answers[small, large] = answer
-        return self._answers[small, large]
+        question = large, f"{KIND}{small}"
+        if question not in self._answers:
+            answer = self._answers[question] = self._compare(small, large)
+            self.prints.note(HashRow(*question, 1, b"\1" if answer else b"\0", ALGORITHM))
+        return self._answers[question]
 
     def _compare(self, small: str, large: str) -> bool:
         one, other = self._middle(small), self._middle(large)
         return one is not None and other is not None and is_enlarged(one, other)
 
     def _middle(self, content: str) -> Middle | None:
-        if content in self._middles:
-            self._middles.move_to_end(content)
-            return self._middles[content]
-        self.prints.decoded += 1
+        with self._lock:
+            if content in self._middles:
+                self._middles.move_to_end(content)
+                return self._middles[content]
         try:
-            middle = self.prints.suspects.run(read_middle, str(self.prints.places[content]))[0]
+            middle = self.prints.decoding(read_middle, content)[0]
         except DecodeError:
             middle = None
-        self._middles[content] = middle
-        if len(self._middles) > HELD:
-            self._middles.popitem(last=False)
+        with self._lock:
+            self._middles[content] = middle
+            if len(self._middles) > HELD:
+                self._middles.popitem(last=False)
         return middle

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 from lib.hashing.blocked import COLUMNS, Pairs, gathered, numpy_kernel
+from lib.threads import in_threads
 
 LARGE = 300_000_000  # pairs; NumPy takes a second for these, which is what loading the compiled kernel costs
 STRIP = 1 << 16  # rows of one task of a thread
@@ -51,9 +50,9 @@ def self_join(words: np.ndarray, radius: int, workers: int = 1) -> Iterator[Pair
     """
     kernel = _kernel(len(words) ** 2 // 2)
     columns = np.ascontiguousarray(words.T)
-    yield from _spread(
-        lambda left, right: _below(kernel, words, columns, left, right, radius), _spans(len(words), COLUMNS), workers
-    )
+    spans = _spans(len(words), COLUMNS)
+    for found in in_threads(lambda span: _below(kernel, words, columns, *span, radius), spans, workers):
+        yield from found
 
 
 def cross_join(rows: np.ndarray, others: np.ndarray, radius: int, workers: int = 1) -> Iterator[Pairs]:
@@ -64,13 +63,15 @@ def cross_join(rows: np.ndarray, others: np.ndarray, radius: int, workers: int =
     gather = kernel is numpy_kernel and len(rows) >= GATHER_FROM * len(others)
     heads = [gathered(part) if gather else None for _, part in parts]
 
-    def one(top: int, bottom: int, number: int) -> list[Pairs]:
+    def one(task: tuple[int, int, int]) -> list[Pairs]:
+        top, bottom, number = task
         (left, part), head, strip = parts[number], heads[number], rows[top:bottom]
         i, j, apart = head.join(strip, radius) if head else kernel(strip, part, radius)
         return [(i + top, j + left, apart)] if len(i) else []
 
     strips = ((*strip, number) for strip in _spans(len(rows), STRIP) for number in range(len(parts)))
-    yield from _spread(one, strips, workers)
+    for found in in_threads(one, strips, workers):
+        yield from found
 
 
 def _below(kernel: Any, words: np.ndarray, columns: np.ndarray, left: int, right: int, radius: int) -> list[Pairs]:
@@ -86,22 +87,6 @@ def _below(kernel: Any, words: np.ndarray, columns: np.ndarray, left: int, right
 
 def _spans(count: int, size: int) -> Iterator[tuple[int, int]]:
     return ((start, min(count, start + size)) for start in range(0, count, size))
-
-
-def _spread(one: Callable[..., list[Pairs]], tasks: Iterable[tuple[int, ...]], workers: int) -> Iterator[Pairs]:
-    """The tasks' pairs in order; with several workers in threads (both kernels let go of the interpreter's lock)."""
-    if workers <= 1:
-        for task in tasks:
-            yield from one(*task)
-        return
-    with ThreadPoolExecutor(workers, thread_name_prefix="join") as threads:
-        waiting: deque[Future[list[Pairs]]] = deque()
-        for task in tasks:
-            waiting.append(threads.submit(one, *task))
-            if len(waiting) > 2 * workers:
-                yield from waiting.popleft().result()
-        while waiting:
-            yield from waiting.popleft().result()
 
 
 def _kernel(pairs: int) -> Callable[[np.ndarray, np.ndarray, int], Pairs]:
