@@ -96,8 +96,9 @@ def related(cells: Mapping[int, Sequence[Cell]]) -> list[list[int]]:
         return cell
 
     for own in cells.values():
+        first = find(own[0])
         for cell in own[1:]:
-            leader[find(cell)] = find(own[0])
+            leader[find(cell)] = first
     parts: dict[Cell, list[int]] = defaultdict(list)
     for number, own in cells.items():
         parts[find(own[0])].append(number)
