@@ -13,10 +13,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
+
+if TYPE_CHECKING:  # children that measure their memory import this module
+    import pytest
 
 ROOT = Path(__file__).parents[1]
 STEPS = {
@@ -58,6 +61,19 @@ def run_step(
         cwd=ROOT,
         env={**os.environ, **environment},
     )
+
+
+def dedup(folder: Path, *arguments: object, expect: int = 0) -> None:
+    """Runs step 6 in this process on a folder, its workspace beside it."""
+    words = [*map(str, arguments), "--workspace", str(folder.parent / "ws"), "--workers", "1"]
+    assert load_step("dedup").main(words) == expect, words
+
+
+def result(folder: Path, capsys: pytest.CaptureFixture[str], *arguments: object, expect: int = 0) -> dict[str, Any]:
+    """The same with `--json`: the object that it prints."""
+    capsys.readouterr()
+    dedup(folder, *arguments, "--json", expect=expect)
+    return json.loads(capsys.readouterr().out)
 
 
 MEASURED = """

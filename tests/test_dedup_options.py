@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
-from support import PATIENCE, ROOT, as_rows, drawing, dump, load_step, snapshot
+from support import PATIENCE, ROOT, as_rows, dedup, drawing, dump, load_step, result, snapshot
 
 from lib.db import open_database
 from lib.db.tombstones import is_buried
@@ -33,17 +33,6 @@ def folder(tmp_path: Path) -> Path:
     made = tmp_path / "photos"
     made.mkdir()
     return made
-
-
-def dedup(folder: Path, *arguments: object, expect: int = 0) -> None:
-    words = [*map(str, arguments), "--workspace", str(folder.parent / "ws"), "--workers", "1"]
-    assert load_step("dedup").main(words) == expect, words
-
-
-def result(folder: Path, capsys: pytest.CaptureFixture[str], *arguments: object, expect: int = 0) -> dict:
-    capsys.readouterr()
-    dedup(folder, *arguments, "--json", expect=expect)
-    return json.loads(capsys.readouterr().out)
 
 
 def verdicts(found: dict) -> dict[str, tuple[str, str, str]]:

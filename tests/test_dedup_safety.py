@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from support import PATIENCE, ROOT, as_rows, drawing, load_step, snapshot
+from support import PATIENCE, ROOT, as_rows, dedup, drawing, result, snapshot
 
 from lib.db import open_database
 from lib.pages.render import read_cards
@@ -39,17 +39,6 @@ def elsewhere() -> Iterator[Path]:
     """A folder on another disk."""
     with tempfile.TemporaryDirectory(dir=MEMORY) as made:
         yield Path(made)
-
-
-def dedup(folder: Path, *arguments: object, expect: int = 0) -> None:
-    words = [*map(str, arguments), "--workspace", str(folder.parent / "ws"), "--workers", "1"]
-    assert load_step("dedup").main(words) == expect, words
-
-
-def result(folder: Path, capsys: pytest.CaptureFixture[str], *arguments: object, expect: int = 0) -> dict:
-    capsys.readouterr()
-    dedup(folder, *arguments, "--json", expect=expect)
-    return json.loads(capsys.readouterr().out)
 
 
 def decided(found: dict) -> dict[str, str]:
