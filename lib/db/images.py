@@ -50,17 +50,6 @@ class PictureRows:
     variants: list[list[Any]] = field(default_factory=lambda: [[] for _ in VARIANT_COLUMNS])
     results: list[list[Any]] = field(default_factory=lambda: [[] for _ in RESULT_COLUMNS[1:]])
 
-    @classmethod
-    def of(cls, images: Sequence[Row], variants: Sequence[Row], results: Sequence[Row]) -> PictureRows:
-        """Turns rows into columns; `results` has (query, answer, rank) for every picture."""
-        columns = zip(IMAGE_COLUMNS, zip(*images, strict=True), strict=True) if images else ()
-        made = cls(len(images), {name: list(values) for name, values in columns if any(values)})
-        if variants:
-            made.variants = [list(values) for values in zip(*variants, strict=True)]
-        if results:
-            made.results = [list(values) for values in zip(*results, strict=True)]
-        return made
-
     def add(self, other: PictureRows) -> None:
         """Appends the rows of a further answer, whose places begin at 0."""
         for name in other.images:
@@ -119,9 +108,7 @@ def save_pictures(db: Database, rows: PictureRows, now: str, reread: Reread | No
         reread.note([again.get(number, number) for number in numbers], rows.variants, rows.results)
     db.execute(_ADD_DOWNLOADS, (now, first))
     if not again:
-        _insert_many(
-            db, "image_variants", VARIANT_COLUMNS, [[first + at for at in rows.variants[0]], *rows.variants[1:]]
-        )
+        _insert_variants(db, [[first + at for at in rows.variants[0]], *rows.variants[1:]])
     else:
         _save_variants(db, rows.variants, first, again)
         db.executemany(_MERGE_IMAGE, [rows.image(number - first) for number in again])
@@ -134,15 +121,15 @@ def _save_variants(db: Database, columns: list[list[Any]], first: int, again: di
     """Writes the addresses of new pictures, then merges those of pictures met again with what they have."""
     numbers = [first + at for at in columns[0]]
     new = [number not in again for number in numbers]
-    _insert_many(
-        db, "image_variants", VARIANT_COLUMNS,
-        [list(compress(numbers, new)), *(list(compress(values, new)) for values in columns[1:])],
-    )  # fmt: skip
+    _insert_variants(db, [list(compress(values, new)) for values in (numbers, *columns[1:])])
     known = [again.get(number, 0) for number in numbers]
-    _insert_many(
-        db, "image_variants", VARIANT_COLUMNS,
-        [list(compress(values, known)) for values in (known, *columns[1:])], _MERGE_VARIANT,
-    )  # fmt: skip
+    _insert_variants(db, [list(compress(values, known)) for values in (known, *columns[1:])], _MERGE_VARIANT)
+
+
+def _insert_variants(db: Database, columns: list[list[Any]], conflict: str = "DO NOTHING") -> None:
+    # Few engines sign their addresses; a column that is empty throughout need not be bound.
+    width = len(VARIANT_COLUMNS) if any(columns[-1]) else len(VARIANT_COLUMNS) - 1
+    _insert_many(db, "image_variants", VARIANT_COLUMNS[:width], columns[:width], conflict)
 
 
 def _next(db: Database, table: str) -> int:

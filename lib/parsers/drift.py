@@ -29,18 +29,19 @@ class Drift:
     empty_originals: int = 0
     repaired: bool = False
     plain: dict[str, tuple[str, ...]] = field(default_factory=dict)  # the last keys of each part that were as expected
+    usual: tuple[Any, ...] = ()  # for parsers of many parts: the last shape in which each of them was as expected
 
-    def see(self, part: str, found: Mapping[str, Any], known: Set[str], expected: Set[str]) -> None:
-        """Notes the keys of one object that are new, and those that it should have and has not.
+    def see(self, part: str, found: Mapping[str, Any], known: Set[str], expected: Set[str]) -> bool:
+        """Notes the keys of one object that are new, and those that it should have and has not; True without any.
 
         What is known and expected may depend on the part and on the object's keys only.
         """
         keys = tuple(found)
         if self.plain.get(part) == keys:
-            return
+            return True
         if found.keys() <= known and expected <= found.keys():
             self.plain[part] = keys
-            return
+            return True
         if not found.keys() <= known:
             for key in found.keys() - known:
                 name = f"{part}.{key[:NAME_LENGTH]}"
@@ -48,6 +49,7 @@ class Drift:
                     self.unknown[name] += 1
         if not expected <= found.keys():
             self.missing.update(f"{part}.{key}" for key in expected - found.keys())
+        return False
 
     def report(self) -> dict[str, Any]:
         made: dict[str, Any] = {}

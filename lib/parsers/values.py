@@ -46,6 +46,9 @@ def plain(value: Any) -> str:
             found = _TAG.sub(" ", found)
     if "&" in found:
         found = unescape(found).replace("\x00", "")
+    # What is printable has no blank but the space, so that there is nothing to fold: a third of the time.
+    if "  " not in found and found.isprintable():
+        return found.strip()
     return " ".join(found.split())
 
 

@@ -217,10 +217,17 @@ def _note_drift(
 ) -> None:
     drift.results += 1
     drift.empty_originals += no_original
-    drift.see("entity", entity, ENTITY_KEYS, EXPECTED_IN_ENTITY)
+    shape = (len(entity), len(snippet), *entity, *snippet, *viewer)
+    if shape == drift.usual:
+        return
     # An object that is not there at all is told by the entity; its keys are not counted once more.
-    drift.see("snippet", snippet, SNIPPET_KEYS, EXPECTED_IN_SNIPPET if snippet else MISSING_OBJECT)
-    drift.see("viewerData", viewer, VIEWER_KEYS, EXPECTED_IN_VIEWER if viewer else MISSING_OBJECT)
+    usual = (
+        drift.see("entity", entity, ENTITY_KEYS, EXPECTED_IN_ENTITY),
+        drift.see("snippet", snippet, SNIPPET_KEYS, EXPECTED_IN_SNIPPET if snippet else MISSING_OBJECT),
+        drift.see("viewerData", viewer, VIEWER_KEYS, EXPECTED_IN_VIEWER if viewer else MISSING_OBJECT),
+    )
+    if all(usual):
+        drift.usual = shape
 
 
 def _read_variants(
@@ -252,7 +259,7 @@ def _read_variants(
     if (image := entity.get("image")) != link or not width or not height:
         _add(found, "thumb", image, entity.get("width"), entity.get("height"))
     # As `VariantRecord(...)`, without the detour over its keywords.
-    made = [new(VariantRecord, (claim[0], url, *claim[1:], referer, "")) for url, claim in found.items()]
+    made = [new(VariantRecord, (kind, url, w, h, size, referer, "")) for url, (kind, w, h, size) in found.items()]
     if not in_order:
         made.sort(key=_kind_order)
     return tuple(made[:MOST_VARIANTS])
