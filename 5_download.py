@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("gleaner.download")
 NEXT = "python 6_dedup.py all --dry-run"
+MOST_MEGAPIXELS = 200  # what lib.decode opens
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -85,7 +86,7 @@ NUMBERS: tuple[tuple[str, str, Callable[[str], Any], Any, str, str], ...] = (
     ("pace", "--deadline", seconds, 300.0, "S", "seconds that one file may take"),
     ("pace", "--min-speed", size, "1K", "SIZE", "bytes a second below which a transfer is ended, over 10 s"),
     ("limits", "--max-bytes", size, "50M", "SIZE", "largest file"),
-    ("limits", "--max-megapixels", cli.positive, 200, "N", "largest picture, in millions of pixels"),
+    ("limits", "--max-megapixels", cli.positive, MOST_MEGAPIXELS, "N", "largest picture, in millions of pixels"),
     ("limits", "--min-free", size, "64M", "SIZE", "room on the disk at which the run stops"),
 )
 
@@ -97,6 +98,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def check(args: argparse.Namespace) -> None:
     if not args.max_bytes:
         raise UsageError("--max-bytes 0 keeps nothing; give a size such as 50M.")
+    if args.max_megapixels > MOST_MEGAPIXELS:
+        raise UsageError(f"--max-megapixels is {MOST_MEGAPIXELS} at most; steps 6 and 7 decode no larger pictures.")
     if args.only and not (args.refresh or args.upgrade or args.stage == "originals"):
         raise UsageError("--only kept goes with --refresh, --upgrade or --stage originals; add one of them.")
 

@@ -40,6 +40,7 @@ from hostile_server import Site, jpeg, picture
 from support import PATIENCE, ROOT, snapshot, wait_until
 
 from lib.db import open_database
+from lib.decode import MAX_PIXELS
 from lib.downloading.names import file_name
 from lib.net.client import Limits
 from lib.workspace import Workspace
@@ -76,6 +77,7 @@ def test_the_summary_counts_states_and_reasons(
     [
         (["--retry-failed", "timeuot"], 2, "no row failed with timeuot"),
         (["--max-bytes", "0"], 2, "--max-bytes 0 keeps nothing"),
+        (["--max-megapixels", str(MAX_PIXELS // 1_000_000 + 1)], 2, "--max-megapixels is 200 at most"),
     ],
 )
 def test_wrong_use_is_one_sentence(
