@@ -569,6 +569,34 @@ def test_what_is_known_of_usual_models_is_what_their_packages_say() -> None:
         assert get_model_weights(name).DEFAULT.url == url
 
 
+def test_the_words_of_a_multilingual_model_come_from_the_models_folder(tmp_path: Path, monkeypatch: Any) -> None:
+    """Under the architecture's own settings; the words themselves are a few of ours."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Whitespace
+
+    from lib.models.clip import HUBS, NAMED, look_for_weights, tokenizer_of
+
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    architecture = NAMED["multilingual"].partition("/")[0]
+    folder = tmp_path / HUBS[NAMED["multilingual"]].rstrip("/").replace("/", "--")
+    folder.mkdir()
+    (folder / "open_clip_model.safetensors").touch()
+    with _no_network(), pytest.raises(MissingWeights, match=r"the weights tokenizer\.json are not here"):
+        tokenizer_of(architecture, Place(tmp_path))
+    words = Tokenizer(WordLevel({"<pad>": 0, "<unk>": 1, "красная": 2, "панда": 3}, unk_token="<unk>"))
+    words.pre_tokenizer = Whitespace()
+    words.save(str(folder / "tokenizer.json"))
+    with pytest.raises(MissingWeights, match=r"tokenizer_config\.json"):
+        look_for_weights("multilingual", Place(tmp_path))
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "<pad>", "unk_token": "<unk>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    look_for_weights("multilingual", Place(tmp_path))
+    with _no_network():
+        seen = tokenizer_of(architecture, Place(tmp_path))(["Красная панда!"])
+    assert seen.shape == (1, 64) and seen[0, :3].tolist() == [2, 3, 0]  # SigLIP 2 reads small letters without marks
+
+
 def blobs(*counts: int, noise: int = 0, spread: float = 0.25, seed: int = 0) -> np.ndarray:
     """Unit vectors around as many random directions, and some of no direction: float32 (n, 48)."""
     random = np.random.default_rng(seed)

@@ -35,6 +35,8 @@ HUBS = {
 }
 MULTILINGUAL = ("siglip2", "xlm", "nllb", "i18n", "mclip")
 LOCAL = "local-dir:"
+INSTEAD = "another --clip-model"  # what may be used where files are missing
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 BATCH = {"cpu": 32, "mps": 64, "cuda": 256}
 
 
@@ -107,6 +109,8 @@ def look_for_weights(name: str, place: Place) -> None:
     hub = HUBS.get(NAMED.get(name, name))
     if hub and find_spec("open_clip") and find_spec("huggingface_hub"):  # else their absence is what is to be told
         _weights({"hf_hub": hub}, place)
+        if "SigLIP" in hub:  # their words lie beside the weights
+            _tokenizer_folder(hub.rstrip("/"), place)
 
 
 def load_clip(name: str, place: Place, device: str) -> Clip:
@@ -117,7 +121,7 @@ def load_clip(name: str, place: Place, device: str) -> Clip:
     name = NAMED.get(name, name)
     keep_memory(device)
     open_clip = require("open_clip")
-    with local_only(place, "another --clip-model"):
+    with local_only(place, INSTEAD):
         try:
             made, tokenizer, files = _local(open_clip, name) if _is_local(name) else _tagged(open_clip, name, place)
         except (GleanerError, KeyboardInterrupt):
@@ -174,7 +178,7 @@ def _tagged(open_clip: Any, name: str, place: Place) -> tuple[Any, Any, list[Pat
         tags = open_clip.list_pretrained_tags_by_model(architecture)
         known = ", ".join(tags[:6]) if tags else f"{', '.join(NAMED)}, or architectures of open_clip"
         raise UsageError(f"there is no model {name!r}; after {architecture}/ come: {known}.")
-    weights = _weights(config, place)
+    weights, tokenizer = _weights(config, place), tokenizer_of(architecture, place)
     # By its path rather than its tag, since the tag would look in the hub's cache only; what the tag says of the
     # preprocessing and the activation has to come along, or the embeddings are silently wrong.
     known_keys = ("size", "mean", "std", "interpolation", "resize_mode")
@@ -184,16 +188,38 @@ def _tagged(open_clip: Any, name: str, place: Place) -> tuple[Any, Any, list[Pat
         force_preprocess_cfg={key: config[key] for key in known_keys if config.get(key) is not None},
         force_quick_gelu=bool(config.get("quick_gelu", False)),
     )
-    return made, open_clip.get_tokenizer(architecture), [weights]
+    return made, tokenizer, [weights]
+
+
+def tokenizer_of(architecture: str, place: Place) -> Any:
+    """What turns words into the numbers that an architecture of open_clip knows. Raises MissingWeights.
+
+    Some come with open_clip; those of multilingual models are files of their own, which open_clip would fetch.
+    """
+    open_clip = require("open_clip")
+    words = open_clip.get_model_config(architecture).get("text_cfg", {})
+    if not (repository := words.get("hf_tokenizer_name")):
+        return open_clip.get_tokenizer(architecture)
+    require("transformers")
+    return open_clip.tokenizer.HFTokenizer(
+        str(_tokenizer_folder(repository, place)),
+        context_length=words.get("context_length", open_clip.tokenizer.DEFAULT_CONTEXT_LENGTH),
+        tokenizer_mode=words.get("tokenizer_mode"),
+        **words.get("tokenizer_kwargs", {}),
+    )
+
+
+def _tokenizer_folder(repository: str, place: Place) -> Path:
+    found = [hub_file(place, repository, (name,), INSTEAD) for name in TOKENIZER_FILES]
+    return found[0].parent
 
 
 def _weights(config: dict[str, Any], place: Place) -> Path:
-    instead = "another --clip-model"
     if hub := config.get("hf_hub"):
         repository, _, name = hub.rpartition("/")
         usual = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
-        return hub_file(place, repository, (name,) if name else usual, instead)
-    return place.need_address(config["url"], instead)
+        return hub_file(place, repository, (name,) if name else usual, INSTEAD)
+    return place.need_address(config["url"], INSTEAD)
 
 
 def look(path: Path, size: tuple[int, int], squash: bool) -> Seen | Measure:
