@@ -45,7 +45,7 @@ GAP_SECONDS = 0.12
 BATCH_RESULTS = 4_000  # rows that are in memory at once, beside those that wait to be read
 BATCH_ANSWERS = 200
 FEW_ANSWERS = 200  # below this, starting worker processes takes longer than the work
-CHUNK = 8
+CHUNK = 16  # answers; more keep the workers busy during a commit, and as many large ones have to be held at once
 PLAIN_REASONS = {"not_json", "captcha", "too_large", "too_complex", "no_parser"}
 
 
