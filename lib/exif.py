@@ -25,10 +25,16 @@ Read = Callable[[int, int], bytes]  # (bytes from a place, how many)
 def exif_of(image: Image.Image) -> Image.Exif:
     """The EXIF block of an opened picture, with the orientation that its XMP names where EXIF has none.
 
-    Pillow decodes a whole PNG in search of what may stand behind its pixels; here the chunks are passed over.
+    An empty one where it is broken: that is no reason to lose a picture whose pixels may be fine. Pillow decodes a
+    whole PNG in search of what may stand behind its pixels; here the chunks are passed over.
     """
-    if image.format != "PNG" or "exif" in image.info:
-        return image.getexif()
+    try:
+        return image.getexif() if image.format != "PNG" or "exif" in image.info else _exif_of_png(image)
+    except Exception:  # Pillow raises whatever its parser met
+        return Image.Exif()
+
+
+def _exif_of_png(image: Image.Image) -> Image.Exif:
     bearer = Image.new("1", (1, 1))
     bearer.info.update({name: image.info[name] for name in (_PROFILE, _XMP, "xmp") if name in image.info})
     file = getattr(image, "fp", None)

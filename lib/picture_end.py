@@ -23,6 +23,7 @@ TOO_MANY_PARTS = "too_many_parts"
 MOST_PAGES = 5000  # of a TIFF; twice as many take four times as long
 # Pictures of more pixels are refused by their size, which says more than that their data are too few.
 _MOST_PIXELS = 1 << 28
+_LARGEST_ICON = 4096  # pixels a side; 256 are usual
 _DEFLATE_RATIO = 1032  # bytes that one byte of zlib's can unpack to, at most
 
 
@@ -300,6 +301,9 @@ def _icon_is_whole(data: Buffer) -> bool:
         start = bytes(data[offset : offset + 8])
         known = start == b"\x89PNG\r\n\x1a\n" or int.from_bytes(start[:4], "little") in (12, 40, 64, 108, 124)
         demand(known or len(start) < 8, "no picture where one should lie")
+        if start[:1] == b"\x89":  # whoever opens an icon decodes it at once
+            width, height = struct.unpack_from(">II", data, offset + 16)
+            demand(0 < width <= _LARGEST_ICON and 0 < height <= _LARGEST_ICON, "a picture too large for one")
     return all(offset + size <= len(data) for size, offset in entries)
 
 
