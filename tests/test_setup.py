@@ -63,7 +63,7 @@ def test_an_older_python_gets_one_sentence() -> None:
     code = "import runpy, sys; sys.version_info = (3, 8, 18); runpy.run_path('0_setup.py', run_name='__main__')"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode != 0
-    assert done.stderr.strip() == "Gleaner needs Python 3.10 or newer and this is 3.8; run 0_setup.py with a newer one."
+    assert done.stderr.strip() == "Gleaner needs Python 3.11 or newer and this is 3.8; run 0_setup.py with a newer one."
 
 
 def test_the_script_parses_on_an_older_python() -> None:
