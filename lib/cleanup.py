@@ -58,7 +58,7 @@ class Plan:
         self.changes.setdefault((change.table, change.key), change)
 
     def take(self, change: Change) -> None:
-        """Adds a row that leaves with or for lack of its picture; an address that was to be completed leaves instead."""
+        """Adds a row that leaves with its picture or for lack of one; an address that was to be completed leaves."""
         if (planned := self.changes.get((change.table, change.key))) and planned.url:
             del self.changes[change.table, change.key]
         self.add(change)

@@ -17,7 +17,7 @@ from support import as_rows, drawing, dump, load_step, snapshot
 
 from lib.db import open_database
 from lib.db.files import FileRow, add_file
-from lib.export import run
+from lib.export import settle
 from lib.export.split import Groups, Sides, parse_shares
 from lib.pictures import sha256_of
 
@@ -278,14 +278,14 @@ def test_a_kill_while_an_old_dataset_is_put_away_loses_no_trace(
     """The process dies in the middle of the moves; the next run settles them and undo brings every file back."""
     assert sort(workspace, "export") == 0
     before = snapshot(workspace / "export")
-    move, moved = run.move_without_overwriting, []
+    move, moved = settle.move_without_overwriting, []
 
     def dies(source: Path, target: Path) -> None:
         if len(moved) == 10:
             raise KeyboardInterrupt
         moved.append(move(source, target))
 
-    monkeypatch.setattr(run, "move_without_overwriting", dies)
+    monkeypatch.setattr(settle, "move_without_overwriting", dies)
     assert sort(workspace, "export", "--where", "format = png", "--replace") == 130
     monkeypatch.undo()
     killed = as_rows(workspace / "gleaner.db", "SELECT max(id) FROM runs")[0][0]
