@@ -60,6 +60,7 @@ class ForkServer:
             [sys.executable, str(HERE)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
         self.number = 0
+        self.prepared: dict[str, Any] = {}  # what torture.py has prepared
 
     def run(
         self, step: str, arguments: Sequence[object], *, kind: str = "", at: int = 0, root: Path | None = None,

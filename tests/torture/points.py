@@ -59,9 +59,6 @@ class Points:
         self.inside.busy = True
         try:
             with self.lock:
-                growing = operation in GROWING
-                if self.kind == "full" and not growing:
-                    return False
                 number = next(self.numbers)
                 self.write(self.log, f"{operation} {what}\n".encode("utf-8", "surrogateescape"))
             if number != self.at:
@@ -74,7 +71,7 @@ class Points:
             os.kill(os.getpid(), signal.SIGINT)
         if self.kind == "interrupt-twice":
             os.kill(os.getpid(), signal.SIGINT)
-        return self.kind == "full"
+        return self.kind == "full" and operation in GROWING
 
     def file(self, operation: str, *paths: Any) -> bool:
         """The same for an operation on files, if any of them is below the folder."""

@@ -5,6 +5,7 @@ Those are taken out; nothing else is. What is left out, and why:
 
 runs            one row a run: there are more of them after a kill
 numbers, times  `run_id`, `id`, `group_no`, `…_at`, leases; `quarantine/12/` reads `quarantine/<run>/`
+attempts        how often an address was asked: once more after a kill
 actions         `dropped` entries: planned, and then not done, by the run that was killed
 contents        inodes and times of a cache
 reports         a page tells of the run that wrote it; its name is compared, not its bytes
@@ -24,7 +25,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-NUMBERS = frozenset({"run_id", "id", "group_no", "lease", "lease_until", "next_try_at", "elapsed_ms"})
+NUMBERS = frozenset({"run_id", "id", "group_no", "lease", "lease_until", "elapsed_ms", "attempts"})
+TRIES = re.compile(r'\\"tries\\": ?\d+')
 LEFT_OUT = frozenset({"runs", "contents"})
 RUN_FOLDER = re.compile(r"(quarantine/)\d+(?=[/\"]|$)")
 LOCKS = re.compile(r"^\.[a-z]+\.lock$")
@@ -101,7 +103,7 @@ def _dropped(table: str, row: sqlite3.Row) -> bool:
 
 def _text(row: sqlite3.Row) -> str:
     kept = {name: row[name] for name in row.keys() if name not in NUMBERS and not name.endswith("_at")}  # noqa: SIM118
-    return RUN_FOLDER.sub(r"\1<run>", json.dumps(kept, default=repr, sort_keys=True))
+    return TRIES.sub("tries", RUN_FOLDER.sub(r"\1<run>", json.dumps(kept, default=repr, sort_keys=True)))
 
 
 def _tree(place: Path, workspace: str) -> dict[str, str]:

@@ -28,18 +28,19 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 from fork_server import Ended, ForkServer
+from points import GROWING
 from state import State, contents, state_of
 
 Command = tuple[str, ...]
 SHOWN = 12  # differences of a point that a failure shows
 EXIT_INTERRUPTED = 130
-QUICK = 10  # points of a scenario in the quick slice, besides those at commits
+QUICK = 4  # points of a check in the quick slice, and as many more at commits
 
 
 @dataclass(frozen=True)
@@ -76,12 +77,6 @@ class Folder:
 
     def state(self) -> State:
         return state_of(self.root, self.ws)
-
-    def keep_as(self, stock: Path) -> None:
-        copy_tree(self.root, stock)
-
-    def become(self, stock: Path) -> None:
-        copy_tree(stock, self.root)
 
 
 @dataclass(frozen=True)
@@ -136,63 +131,46 @@ class Report:
 
 
 def check_kills(folder: Folder, scenario: Scenario, points: str = "quick") -> Report:
-    """Kills the command at its points and goes on, once by running it again and once by taking it back."""
-    tests = Disturbed(folder, scenario)
-    report = Report(scenario.name, len(tests.labels))
-    before = contents(tests.stock)
-    spare = folder.root.with_name(folder.root.name + "-spare")
-    for point in chosen(tests.labels, points):
-        label = tests.labels[point - 1]
-        folder.become(tests.stock)
-        ended = folder.run(*scenario.command, expect=None, kind="kill", at=point, answer=scenario.answer)
-        report.tried += 1
-        if not ended.killed:  # a run with threads need not come by the same way twice
-            report.add(point, label, "no kill", [] if ended.code == tests.code else [str(ended)])
-        if not scenario.deletes and (lost := before - contents(folder.root)):
-            report.add(point, label, "nothing", [f"{len(lost)} files are lost"])
-        if scenario.undo:
-            folder.keep_as(spare)
-        report.add(point, label, "run again", tests.run_again())
-        if scenario.undo:
-            folder.become(spare)
-            report.add(point, label, "taken back", tests.take_back())
-    return report
+    """Kills the command at its points."""
+
+    # A run with threads need not come by the same way twice: it may reach its end before that point.
+    return _check(folder, scenario, "kill", points, lambda ended, code: ended.killed or ended.code == code)
 
 
 def check_full_disk(folder: Folder, scenario: Scenario, points: str = "quick") -> Report:
-    """The disk is full at a point, and has room again afterwards."""
-    tests = Disturbed(folder, scenario, kind="full")
-    report = Report(scenario.name, len(tests.labels))
-    before = contents(tests.stock)
-    for point in chosen(tests.labels, points):
-        label = tests.labels[point - 1]
-        folder.become(tests.stock)
-        ended = folder.run(*scenario.command, expect=None, kind="full", at=point, answer=scenario.answer)
-        report.tried += 1
-        if ended.code not in (1, tests.code) or "Traceback" in ended.err:
-            report.add(point, label, "nothing", [f"no sentence: {ended}"])
-        if not scenario.deletes and (lost := before - contents(folder.root)):
-            report.add(point, label, "nothing", [f"{len(lost)} files are lost"])
-        report.add(point, label, "run again", tests.run_again())
-    return report
+    """The disk is full at a point, and has room again afterwards; the run ends with 1, or can do without."""
+    return _check(folder, scenario, "full", points, lambda ended, code: ended.code in (1, code))
 
 
 def check_interrupts(folder: Folder, scenario: Scenario, points: str = "quick", *, twice: bool = False) -> Report:
-    """Ctrl-C at a point: the run ends with 130, or had nothing more to do; the next one completes it."""
+    """Ctrl-C at a point: the run ends with 130, or had nothing more to do."""
     kind = "interrupt-twice" if twice else "interrupt"
-    tests = Disturbed(folder, scenario)
-    report = Report(scenario.name, len(tests.labels))
+    return _check(folder, scenario, kind, points, lambda ended, code: ended.code in (EXIT_INTERRUPTED, code))
+
+
+def _check(
+    folder: Folder, scenario: Scenario, kind: str, points: str, well: Callable[[Ended, int], bool]
+) -> Report:  # fmt: skip
+    """Disturbs the command at its points and goes on, once by running it again and once by taking it back."""
+    tests = prepared(folder, scenario)
+    numbers = tests.numbers(growing=kind == "full")
+    report = Report(f"{scenario.name}, {kind}", len(numbers))
     before = contents(tests.stock)
-    for point in chosen(tests.labels, points):
+    for point in chosen(tests.labels, numbers, points):
         label = tests.labels[point - 1]
-        folder.become(tests.stock)
-        ended = folder.run(*scenario.command, expect=None, kind=kind, at=point, answer=scenario.answer)
+        tests.start_over()
+        ended = tests.disturb(kind, point)
         report.tried += 1
-        if ended.code not in (EXIT_INTERRUPTED, tests.code) or "Traceback" in ended.err:
-            report.add(point, label, "nothing", [f"not 130: {ended}"])
-        if not scenario.deletes and (lost := before - contents(folder.root)):
+        if not well(ended, tests.code) or "Traceback" in ended.err:
+            report.add(point, label, "nothing", [f"it ended so: {ended}"])
+        if not scenario.deletes and (lost := before - contents(tests.folder.root)):
             report.add(point, label, "nothing", [f"{len(lost)} files are lost"])
+        if scenario.undo:
+            tests.keep()
         report.add(point, label, "run again", tests.run_again())
+        if scenario.undo:
+            tests.come_back()
+            report.add(point, label, "taken back", tests.take_back())
     return report
 
 
@@ -201,6 +179,7 @@ def check_pair(folder: Folder, prepare: Callable[[Folder], None], commands: Sequ
 
     A run may say that another one is at work; it may not end in a traceback or lose files.
     """
+    folder = Folder(folder.root / "pair" / "at", folder.server, folder.site)
     clear(folder.root)
     prepare(folder)
     before = contents(folder.root)
@@ -220,29 +199,61 @@ def check_pair(folder: Folder, prepare: Callable[[Folder], None], commands: Sequ
 class Disturbed:
     """A scenario, prepared once, with the ends of its undisturbed runs."""
 
-    def __init__(self, folder: Folder, scenario: Scenario, kind: str = "count") -> None:
-        self.folder, self.scenario = folder, scenario
+    def __init__(self, root: Path, server: ForkServer, scenario: Scenario, site: str) -> None:
+        self.scenario = scenario
+        self.folder = folder = Folder(root / "at", server, site)
+        self.stock, self.spare = root / "stock", root / "spare"
         clear(folder.root)
         scenario.prepare(folder)
-        self.stock = folder.root.with_name(folder.root.name + "-stock")
-        folder.keep_as(self.stock)
-        # A disturbance at a point that never comes: what is counted is what this kind of disturbance counts.
-        ended = folder.run(*scenario.command, expect=None, kind=kind, answer=scenario.answer)
+        copy_tree(folder.root, self.stock)
+        ended = self.disturb("count", 0)
         assert "Traceback" not in ended.err, str(ended)
         self.code, self.labels = ended.code, ended.points
         self.end = folder.state()
         if scenario.undo:
+            self.keep()
+        self.again = folder.run(*(scenario.again or scenario.command), expect=None, answer=scenario.answer)
+        self.second = folder.state()
+        if scenario.undo:
+            self.come_back()
             folder.run(*scenario.undo)
             self.undone = folder.state()
 
+    def numbers(self, *, growing: bool = False) -> Sequence[int]:
+        """The points; only those that may need room on the disk."""
+        return [number for number, label in enumerate(self.labels, 1) if not growing or label.split()[0] in GROWING]
+
+    def start_over(self) -> None:
+        copy_tree(self.stock, self.folder.root)
+
+    def keep(self) -> None:
+        copy_tree(self.folder.root, self.spare)
+
+    def come_back(self) -> None:
+        copy_tree(self.spare, self.folder.root)
+
+    def disturb(self, kind: str, at: int) -> Ended:
+        return self.folder.run(*self.scenario.command, expect=None, kind=kind, at=at, answer=self.scenario.answer)
+
+    def second_run(self) -> list[str]:
+        """What a second run changes, which is nothing but the groups that it sees now."""
+        return self.end.differences(self.second, tables={*self.scenario.ignore, "duplicates"})
+
     def run_again(self) -> list[str]:
-        """The differences after the next run."""
-        ended = self.folder.run(
-            *(self.scenario.again or self.scenario.command), expect=None, answer=self.scenario.answer
-        )
-        if ended.code != self.code:
+        """The differences after the next run, from the end of an undisturbed one.
+
+        Where the disturbance came late, the next run is a second one, and may end as a second one does.
+        """
+        words = self.scenario.again or self.scenario.command
+        ended = self.folder.run(*words, expect=None, answer=self.scenario.answer)
+        if ended.code not in (self.code, self.again.code) or "Traceback" in ended.err:
             return [f"exit code {self.code} expected: {ended}"]
-        return self.end.differences(self.folder.state(), tables=self.scenario.ignore)
+        state = self.folder.state()
+        allowed = {*self.end.rows.get("duplicates", []), *self.second.rows.get("duplicates", [])}
+        state.rows["duplicates"] = [
+            row for row in state.rows.get("duplicates", []) if row not in allowed or row in self.end.rows["duplicates"]
+        ]
+        return self.end.differences(state, tables=self.scenario.ignore)
 
     def take_back(self) -> list[str]:
         """The differences after the undo, which has nothing to do where the disturbance came early.
@@ -263,14 +274,24 @@ class Disturbed:
         return [line for line in lines if not line.startswith(("- actions: ", "- ws/reports/"))]
 
 
-def chosen(labels: Sequence[str], points: str) -> Iterable[int]:
-    """The numbers of the points to try: all, or those at commits and some of the others, always the same."""
+def prepared(folder: Folder, scenario: Scenario) -> Disturbed:
+    """The scenario, prepared when it is first asked for: several checks share it."""
+    known: dict[str, Disturbed] = folder.server.prepared
+    if scenario.name not in known:
+        known[scenario.name] = Disturbed(folder.root / scenario.name, folder.server, scenario, folder.site)
+    return known[scenario.name]
+
+
+def chosen(labels: Sequence[str], numbers: Sequence[int], points: str) -> Sequence[int]:
+    """The points to try: all, or some and some of those at commits, always the same."""
     if points == "all":
-        return range(1, len(labels) + 1)
-    step = max(1, -(-len(labels) // QUICK))
-    commits = [number for number, label in enumerate(labels, 1) if label.startswith("commit")]
-    some = commits[:: max(1, -(-len(commits) // QUICK))]
-    return sorted({*range(1, len(labels) + 1, step), *some})
+        return numbers
+    commits = [number for number in numbers if labels[number - 1].startswith("commit")]
+    return sorted({*_spread(numbers), *_spread(commits)})
+
+
+def _spread(numbers: Sequence[int]) -> Sequence[int]:
+    return numbers[:: max(1, -(-len(numbers) // QUICK))]
 
 
 def clear(root: Path) -> None:
