@@ -67,10 +67,10 @@ def abandon(db: Database, begun: Building) -> None:
 
 def finish(db: Database, workspace: Workspace, begun: Building) -> None:
     """Carries out what is planned, from wherever it was cut off. Raises GleanerError where a file is in the way."""
-    for action in _planned(db, begun):
-        if action.kind == "move":
-            _move(workspace, action)
-    if begun.folder.is_dir():
+    if begun.folder.is_dir():  # else it is in its place, and what has the older files' names is the new dataset's
+        for action in _planned(db, begun):
+            if action.kind == "move":
+                _move(workspace, action)
         _remove_empty(begun.place)
         try:
             os.rename(begun.folder, begun.place)
