@@ -16,7 +16,7 @@ from lib.downloading.crew import divide, run_crew
 from lib.downloading.names import PARTS
 from lib.downloading.options import Options
 from lib.downloading.reasons import is_reason
-from lib.downloading.retire import retire
+from lib.downloading.retire import Elsewhere, retire
 from lib.downloading.sweep import find_orphans, release_dead, remove_parts_folder
 from lib.downloading.tally import Tally
 from lib.downloading.target import is_elsewhere
@@ -201,7 +201,7 @@ def download(
                     report.tally = engine.run(progress)
             finally:
                 remove_parts_folder(workspace)
-    report.retired = 0 if stopping() else retire(db, workspace, run_id)
+    report.retired = 0 if stopping() else retire(db, workspace, run_id, options.to)
     report.waiting, report.next_due = claims.count_pending(db, options.scope)[1], claims.next_due(db)
     report.seconds = time.monotonic() - started
     return report
@@ -225,7 +225,10 @@ def undo(db: Database, workspace: Workspace, reference: str, dry_run: bool) -> d
     run_id = actions.run_to_undo(db, "download", reference)
     if run_id is None:
         return {}
-    counts = actions.undo(db, workspace, run_id, dry_run=dry_run)
+    far = Elsewhere(db, workspace)
+    if not dry_run and not claims.leases(db):
+        far.settle()
+    counts = far.undo(run_id, dry_run=dry_run) + actions.undo(db, workspace, run_id, dry_run=dry_run)
     if not dry_run:
         forget_undone(db, run_id)
     return dict(counts)

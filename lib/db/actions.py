@@ -48,15 +48,21 @@ def insert_actions(db: Database, run_id: int, actions: Iterable[Action], state: 
     return count
 
 
-def iter_actions(db: Database, run_id: int, state: str, *, newest_first: bool = False) -> Iterator[Action]:
-    """The entries of a run in one state, in blocks, so that the state may be changed while reading."""
+def iter_actions(
+    db: Database, run_id: int, state: str, *, newest_first: bool = False, elsewhere: bool = False
+) -> Iterator[Action]:
+    """The entries of a run in one state, in blocks, so that the state may be changed while reading.
+
+    Those of files at an address (`s3://…`) only with `elsewhere`, and then no others: see `lib.downloading.retire`.
+    """
     last: int | None = None
     comparison, order = ("<", "DESC") if newest_first else (">", "ASC")
     while True:
         bound = "" if last is None else f"AND id {comparison} {last}"
         rows = db.rows(
-            f"SELECT {_COLUMNS} FROM actions WHERE run_id = ? AND state = ? {bound} ORDER BY id {order} LIMIT {BATCH}",
-            (run_id, state),
+            f"SELECT {_COLUMNS} FROM actions WHERE run_id = ? AND state = ? AND (instr(source, '://') > 0) = ? {bound}"
+            f" ORDER BY id {order} LIMIT {BATCH}",
+            (run_id, state, elsewhere),
         )
         for row in rows:
             yield Action(**dict(row))

@@ -128,6 +128,10 @@ class RemoteTarget:
         with contextlib.suppress(FileNotFoundError):
             self.files.rm_file(self._at(text))
 
+    def fetch(self, text: str, path: str) -> None:
+        """Writes a copy of a file to a path of this machine. Raises FileNotFoundError, or what the store raises."""
+        self.files.get_file(self._at(text), path)
+
     def write(self, temporary: str | None, data: Buffer, name: str, aside: str) -> None:
         """Sends a file or its bytes. Raises OSError, whatever the address's own library raises."""
         try:
