@@ -321,9 +321,9 @@ class Engine:
             job.at = next((n for n, rung in enumerate(job.rungs) if rung.kind == kind), len(job.rungs))
             if job.at == len(job.rungs):
                 continue
+            size = path.stat().st_size if path.exists() else 0  # of a content that is known, the file goes
             kept = await self.writers.run(self.keeper.adopt, path, sha8)
             if not kept.reason:
-                size = path.stat().st_size if path.exists() else 0
                 self.course.end(job, job.done(kept, Answer(bytes=kept.file.bytes if kept.file else size)))
                 return
         job.at = 0
