@@ -99,9 +99,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def work(session: cli.Session) -> cli.Summary:
     from lib import actions, sorting
     from lib.db.where import parse_where
+    from lib.export.settle import settle_exports
     from lib.sort_run import as_result, finish, shown
 
     if not session.dry_run:
+        settle_exports(session.db, session.workspace)
         actions.settle(session.db, session.workspace, "sort")
         sorting.sweep(session.workspace, session.args.criterion)
     if session.args.undo:

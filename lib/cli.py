@@ -38,6 +38,7 @@ from lib.flags import (
     add_workers,
     parser,
 )
+from lib.leftovers import clear_leftovers
 from lib.lock import held
 from lib.progress import no_bar, terminal_bar
 from lib.redact import redact, redacted
@@ -178,6 +179,8 @@ def _run_in_session(
         without = opening.before(args)
         with open_empty() if without else (open_for_preview if dry_run else open_database)(workspace.database) as db:
             run_id = 0 if dry_run else start_run(db, args.step, _recorded(args))
+            if not dry_run:
+                clear_leftovers(workspace, args.step)
             session = Session(args.step, args, workspace, db, run_id, bar=no_bar if args.quiet else terminal_bar)
             with _interruptible(session, last=last):
                 summary = _work_recorded(session, work)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from lib import temporary
 
 SLUG_LENGTH = 40
 # Hexadecimal digits that tell queries with the same slug apart: as few as it takes. Among 100,000 keywords in a script
@@ -17,7 +18,6 @@ SLUG_LENGTH = 40
 MARK_LENGTHS = (8, 16, 64)
 PICTURE_LENGTH = 16  # hexadecimal digits of a picture's SHA-256: 64 bits, no collision in any collection
 NOTE = "query.json"  # what a query asked for, beside its answers
-_PART_SUFFIX = ".part"
 
 
 def folder_of(place: Path, kind: str, text: str, image_sha256: str, params: Mapping[str, Any], as_text: str) -> Path:
@@ -64,17 +64,7 @@ def file_name(page: int, part: str, outcome: str, body: bytes) -> str:
 
 def write_whole(path: Path, body: bytes) -> str:
     """Writes a file that is either whole or not there, on the disk before it gets its name; gives the SHA-256."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    waiting = path.with_name(path.name + _PART_SUFFIX)
-    try:
-        with waiting.open("wb") as handle:
-            handle.write(body)
-            handle.flush()
-            os.fsync(handle.fileno())
-        os.replace(waiting, path)
-    except OSError:
-        waiting.unlink(missing_ok=True)
-        raise
+    temporary.write_whole(path, body, synced=True)
     return hashlib.sha256(body).hexdigest()
 
 
@@ -85,13 +75,6 @@ def write_note(folder: Path, engine: str, kind: str, text: str, image_sha256: st
     path = folder / NOTE
     if not path.is_file() or path.read_bytes() != body:
         write_whole(path, body)
-
-
-def remove_unfinished(folder: Path) -> None:
-    """Removes what a kill left half written."""
-    if folder.is_dir():
-        for path in folder.glob("*" + _PART_SUFFIX):
-            path.unlink(missing_ok=True)
 
 
 def _mark(text: str, length: int) -> str:

@@ -25,7 +25,7 @@ from lib.db.scores import LabelRow
 from lib.db.where import Condition
 from lib.db.worklist import Worklist
 from lib.errors import UsageError
-from lib.export.run import remove_empty_folders
+from lib.export.settle import remove_empty_folders
 from lib.measures import PASSING, Measures
 from lib.moves import free_target
 from lib.pictures import folder_pictures, workspace_pictures

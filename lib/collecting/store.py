@@ -32,7 +32,6 @@ class Store:
 
     def begin(self, query: QueryRow, cursor: Mapping[str, Any]) -> None:
         table.begin_query(self.db, query.id, self.run_id, cursor)
-        raw_store.remove_unfinished(self.folder(query))
         raw_store.write_note(self.folder(query), query.engine, query.kind, query.text, query.image_sha256, query.params)
 
     def save_cursor(self, query: QueryRow, cursor: Mapping[str, Any]) -> None:

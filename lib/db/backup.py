@@ -11,9 +11,9 @@ from pathlib import Path
 
 from lib.db.connection import Database, for_owner_only, prepare
 from lib.db.migrations import migrate
-from lib.db.parts import part_of, sweep_parts
 from lib.db.soundness import BESIDE, EMPTY, FOREIGN, NEWER, find_fault, is_ours, only_reading
 from lib.errors import GleanerError, UsageError
+from lib.temporary import clear_dead, temporary_beside
 from lib.workspace import DATABASE_NAME
 
 _REPLACED = "-replaced"  # ends the name of what a restore has replaced
@@ -29,11 +29,11 @@ def make_backup(db: Database, folder: Path, keep: int, *, replaced: bool = False
     Raises GleanerError when the database turns out to be damaged; older copies are then left alone.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    sweep_parts(folder, "gleaner-")
+    clear_dead(folder)
     for old in list_backups(folder):
         for_owner_only(old)
     target = _free_name(folder, _REPLACED if replaced else "")
-    temporary = part_of(target)
+    temporary = temporary_beside(target)
     os.close(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     try:
         _copy(db, temporary)
@@ -120,7 +120,7 @@ def replace_unusable(database: Path, copy: Path) -> Path | None:
     The copy is whole beside its place before anything is moved. From then on a kill leaves either the file as it was or
     what `finish_replacing` finishes, which every step begins with.
     """
-    part = part_of(database)
+    part = temporary_beside(database)
     os.close(os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     try:
         made = sqlite3.connect(part, isolation_level=None)

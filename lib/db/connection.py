@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 from lib.db.migrations import migrate, schema_version
-from lib.db.parts import part_of, sweep_parts
 from lib.db.soundness import BESIDE, DAMAGED, EMPTY, Fault, find_fault
 from lib.errors import GleanerError, UsageError
+from lib.temporary import clear_dead, temporary_beside
 
 T = TypeVar("T")
 
@@ -81,7 +81,7 @@ def open_database(path: Path) -> Database:
     nothing changed, when the file is damaged, some other program's, or was made by a newer version.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    sweep_parts(path.parent, path.name)
+    clear_dead(path.parent, target=path.name)
     if not path.exists():
         _create(path)
     elif (fault := find_fault(path)) and fault.kind != EMPTY:
@@ -172,7 +172,7 @@ def _connect(target: str, path: Path, *, uri: bool = False) -> sqlite3.Connectio
 
 def _create(path: Path) -> None:
     """Makes an empty database beside its place and puts it there whole, unless another process was quicker."""
-    part = part_of(path)
+    part = temporary_beside(path)
     os.close(os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     try:
         connection = _connect(str(part), path)

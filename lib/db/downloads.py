@@ -165,8 +165,12 @@ def is_path_of_another(db: Database, path: str, sha256: str) -> bool:
 
 
 def last_run_was_clean(db: Database, run_id: int) -> bool:
-    """Whether the latest download before this run came to its end in good order."""
-    code = db.row("SELECT exit_code FROM runs WHERE step = 'download' AND id < ? ORDER BY id DESC LIMIT 1", (run_id,))
+    """Whether the latest download before this run came to its end in good order; taking a run back is none."""
+    code = db.row(
+        "SELECT exit_code FROM runs WHERE step = 'download' AND id < ? AND arguments ->> 'undo' IS NULL"
+        " ORDER BY id DESC LIMIT 1",
+        (run_id,),
+    )
     return code is None or code["exit_code"] == 0
 
 
