@@ -103,13 +103,17 @@ def settle(db: Database, workspace: Workspace, step: str, before: int = 0) -> li
     a living run's plan would be dropped.
     """
     runs = journal.runs_with_planned_actions(db, step)
+    _settle_runs(db, workspace, runs)
+    if (number := _broken_undo(db, step, before)) is not None:
+        _settle_undo(db, workspace, number)
+    return runs
+
+
+def _settle_runs(db: Database, workspace: Workspace, runs: Iterable[int]) -> None:
     for run_id in runs:
         for action in journal.iter_actions(db, run_id, "planned"):
             _settle_one(db, workspace, action)
         forget_unmoved(db, run_id)
-    if (number := _broken_undo(db, step, before)) is not None:
-        _settle_undo(db, workspace, number)
-    return runs
 
 
 def settle_others(db: Database, workspace: Workspace, before: int, steps: Sequence[str]) -> None:
@@ -118,14 +122,18 @@ def settle_others(db: Database, workspace: Workspace, before: int, steps: Sequen
     For a step that relies on where files lie and on what was taken away.
     """
     for step in steps:
-        if not journal.runs_with_planned_actions(db, step) and _broken_undo(db, step, before) is None:
+        runs = [run for run in journal.runs_with_planned_actions(db, step) if not journal.writes_planned(db, run)]
+        undone = _broken_undo(db, step, before)
+        if not runs and undone is None:
             continue
         with ExitStack() as stack:
             try:
                 stack.enter_context(held(step_lock(workspace.root, step), step))
             except GleanerError:  # what a living run has planned is its own affair
                 continue
-            settle(db, workspace, step, before)
+            _settle_runs(db, workspace, runs)
+            if undone is not None:
+                _settle_undo(db, workspace, undone)
     tombstones.make_up(db)
 
 

@@ -28,7 +28,6 @@ from lib.errors import UsageError
 from lib.export.run import remove_empty_folders
 from lib.measures import PASSING, Measures
 from lib.moves import free_target
-from lib.pages.render import remove_unfinished
 from lib.pictures import folder_pictures, workspace_pictures
 from lib.placements import Placement, Placements, read_placements
 from lib.progress import BarFactory
@@ -264,13 +263,13 @@ class _Names:
 def settle(db: Database, workspace: Workspace, run_id: int) -> None:
     """Finishes what killed runs of this step had begun, and of step 6 what this one relies on.
 
-    Removes temporary files too: a name with a leading dot and `.part` is never a finished file.
+    Removes temporary files too, those of `reports/` as well: a name with a leading dot and `.part` is never a finished
+    file.
     """
     actions.settle(db, workspace, STEP, run_id)
     actions.settle_others(db, workspace, run_id, ("dedup",))
-    for path in workspace.sorted.glob("*/*/.*.part"):
+    for path in (*workspace.sorted.glob("*/*/.*.part"), *workspace.reports.glob(".sort_*.part")):
         path.unlink(missing_ok=True)
-    remove_unfinished(workspace.reports, "sort_*")
 
 
 def undo(

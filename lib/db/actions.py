@@ -161,6 +161,12 @@ def runs_with_planned_actions(db: Database, step: str) -> list[int]:
     return [int(row["id"]) for row in rows]
 
 
+def writes_planned(db: Database, run_id: int) -> bool:
+    """Whether a run planned a dataset; step 7 alone knows how to go on with that."""
+    sql = "SELECT 1 FROM actions WHERE run_id = ? AND state = 'planned' AND kind = 'write' LIMIT 1"
+    return db.value(sql, (run_id,)) is not None
+
+
 def quarantined_sources(db: Database, quarantine: str) -> Iterator[str]:
     """Where the files lay that any step moved into the quarantine (its name with a closing slash)."""
     last = 0

@@ -7,7 +7,7 @@ from lib.db import Database
 from lib.db import actions as journal
 from lib.dedup.purge import settle_purge
 from lib.dedup.undo import close
-from lib.pages.render import remove_unfinished
+from lib.reports_index import refresh_index
 from lib.workspace import Workspace
 
 
@@ -20,4 +20,5 @@ def settle(db: Database, workspace: Workspace, run_id: int) -> None:
     if last and last.undo and (number := actions.run_to_undo(db, "dedup", last.undo, run_id)) is not None:
         close(db, workspace, number)
     actions.settle_others(db, workspace, run_id, ("sort",))
-    remove_unfinished(workspace.reports, "dedup")
+    if last and workspace.reports.is_dir():  # the index is written last
+        refresh_index(workspace)

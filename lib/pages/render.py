@@ -97,12 +97,6 @@ def write_page(path: Path, html: str) -> Path:
     return path
 
 
-def remove_unfinished(folder: Path, name: str) -> None:
-    """Removes what killed runs left of the pages `name` (a pattern) and their data; for a step that is alone."""
-    for path in folder.glob(f".{name}.*.part"):
-        path.unlink(missing_ok=True)
-
-
 def picture_url(file: Path | None, page: Path) -> str:
     """The link from the page to a file, relative where there is a relative way, percent-encoded; '' for none."""
     if file is None:
