@@ -95,25 +95,29 @@ def apply(
     return counts
 
 
-def settle(db: Database, workspace: Workspace, step: str, before: int = 0) -> list[int]:
-    """Brings the journal in line with the disk after a kill; gives the runs that had entries left.
+def settle(db: Database, workspace: Workspace, step: str, before: int = 0, *, tidy: bool = False) -> int:
+    """Brings the journal in line with the disk after a kill; gives the number of entries that it settled.
 
     What has happened is finished and marked, a link that a moved file made room for is made up for, the rest is
-    dropped. `before` is the number of the run that asks. To be called by a step that is `alone` (see `lib.cli.run`):
-    a living run's plan would be dropped.
+    dropped, with `tidy` also the folders that were made for it. `before` is the number of the run that asks. To be
+    called by a step that is `alone` (see `lib.cli.run`): a living run's plan would be dropped.
     """
-    runs = journal.runs_with_planned_actions(db, step)
-    _settle_runs(db, workspace, runs)
+    settled = _settle_runs(db, workspace, journal.runs_with_planned_actions(db, step), tidy)
     if (number := _broken_undo(db, step, before)) is not None:
-        _settle_undo(db, workspace, number)
-    return runs
+        settled += _settle_undo(db, workspace, number)
+    return settled
 
 
-def _settle_runs(db: Database, workspace: Workspace, runs: Iterable[int]) -> None:
+def _settle_runs(db: Database, workspace: Workspace, runs: Iterable[int], tidy: bool = True) -> int:
+    settled = 0
     for run_id in runs:
         for action in journal.iter_actions(db, run_id, "planned"):
             _settle_one(db, workspace, action)
+            if tidy:
+                _tidy(workspace, action.target)
+            settled += 1
         forget_unmoved(db, run_id)
+    return settled
 
 
 def settle_others(db: Database, workspace: Workspace, before: int, steps: Sequence[str]) -> None:
@@ -144,7 +148,6 @@ def _settle_one(db: Database, workspace: Workspace, action: Action) -> None:
     happened = has_happened(workspace, action, room)
     if not happened and not _is_owed(workspace, action, room):
         journal.set_state(db, [action.id], "dropped")
-        _tidy(workspace, action.target)
         return
     try:
         done = _attempt(db, workspace, action, partial(_finish_half_move, db) if happened else _carry_out)
@@ -174,9 +177,10 @@ def _broken_undo(db: Database, step: str, before: int) -> int | None:
     return journal.taken_back_since(db, step, last.started_at) or latest_run_with_actions(db, step)
 
 
-def _settle_undo(db: Database, workspace: Workspace, run_id: int) -> None:
+def _settle_undo(db: Database, workspace: Workspace, run_id: int) -> int:
     """Marks what an undo had taken back when it was killed; what it had not reached stays as it is."""
-    undoing = _Undoing(db, workspace, run_id)
+    settled = 0
+    undoing = _Undoing(db, workspace, run_id, resumed=True)
     for action in journal.iter_actions(db, run_id, "done", newest_first=True):
         source, target = workspace.to_path(action.source), workspace.to_path(action.target)
         if os.path.lexists(target):
@@ -192,6 +196,8 @@ def _settle_undo(db: Database, workspace: Workspace, run_id: int) -> None:
             outcome = _of_one_file(action.target, error)
         if outcome == "undone":
             _mark_undone(db, workspace, [action])
+            settled += 1
+    return settled
 
 
 def undo(
@@ -362,6 +368,7 @@ class _Undoing:
     workspace: Workspace
     run_id: int
     dry_run: bool = False
+    resumed: bool = False  # an undo was broken off: copies that have gone are those that it took away
     standing: set[str] = field(default_factory=set)  # places that links of the run still take
 
     def __post_init__(self) -> None:
@@ -403,8 +410,7 @@ class _Undoing:
     def _remove(self, action: Action, room: Action | None) -> str:
         target = self.workspace.to_path(action.target)
         if not os.path.lexists(target):
-            lost = action.kind != "write" and not self._has_source(action)
-            return "missing" if lost else "undone"
+            return "undone" if self.resumed and self._has_source(action) else "missing"
         if not is_as_made(self.workspace, action, room):
             return "changed"
         if room is not None and not (
@@ -419,7 +425,7 @@ class _Undoing:
         return "undone"
 
     def _has_source(self, action: Action) -> bool:
-        """Whether what a copy or link was made of is still somewhere."""
+        """Whether what a copy or link was made of is still somewhere; a file that was written has no source."""
         if action.kind == "symlink":
             return os.path.exists(self.workspace.to_path(action.source))
         return self.elsewhere.holds(action)

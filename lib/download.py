@@ -230,7 +230,7 @@ def undo(
     `before` is the run that asks.
     """
     if not dry_run and not claims.leases(db):
-        actions.settle(db, workspace, "download", before)
+        actions.settle(db, workspace, "download", before, tidy=True)
     run_id = actions.run_to_undo(db, "download", reference, before)
     if run_id is None:
         return {}

@@ -47,8 +47,10 @@ def has_happened(workspace: Workspace, action: Action, room: Action | None) -> b
     if not os.path.lexists(target) or (room is not None and room.state != "done"):
         return False
     if action.kind == "move":
-        # Only the run itself puts files into its quarantine; and a final name only ever shows a whole file.
-        return both_hold(source, target) or _is_own(workspace, action) or is_content(target, action)
+        # A final name only ever shows a whole file; and what lies in the run's own quarantine keeps its way back, even
+        # where somebody has changed it there.
+        left = not os.path.lexists(source) and _is_own(workspace, action)
+        return left or both_hold(source, target) or is_content(target, action)
     if action.kind in LINKS:
         return _is_link_to(target, source, action.kind)
     return is_content(target, action)

@@ -266,7 +266,7 @@ def settle(db: Database, workspace: Workspace, run_id: int) -> None:
     Removes temporary files too, those of `reports/` as well: a name with a leading dot and `.part` is never a finished
     file.
     """
-    actions.settle(db, workspace, STEP, run_id)
+    actions.settle(db, workspace, STEP, run_id, tidy=True)
     actions.settle_others(db, workspace, run_id, ("dedup",))
     for path in (*workspace.sorted.glob("*/*/.*.part"), *workspace.reports.glob(".sort_*.part")):
         path.unlink(missing_ok=True)

@@ -13,7 +13,7 @@ from lib.workspace import Workspace
 
 def settle(db: Database, workspace: Workspace, run_id: int) -> None:
     """Finishes what killed runs had begun: see `lib.actions.settle`. To be called by a step that is alone."""
-    actions.settle(db, workspace, "dedup", run_id)
+    actions.settle(db, workspace, "dedup", run_id, tidy=True)
     last = journal.broken_off(db, "dedup", run_id)
     if last and last.purge and (number := actions.run_to_undo(db, "dedup", last.purge, run_id)) is not None:
         settle_purge(db, workspace, number)

@@ -19,7 +19,7 @@ def retire(db: Database, workspace: Workspace, run_id: int) -> int:
     """
     if leases(db):
         return 0
-    actions.settle(db, workspace, "download")
+    actions.settle(db, workspace, "download", run_id, tidy=True)
     planned = list(_plan(db, workspace, run_id))
     if not planned:
         return 0
