@@ -89,7 +89,9 @@ class Scenario:
     answer      what is typed when the command asks
     again       what is run after a disturbance, where that is not the command itself
     deletes     whether the command is meant to delete files for good
-    caches      tables that an undo leaves as they are: what was measured stays measured, as far as the run came
+    ignore      tables that are not compared
+    measured    tables that an undo leaves as they are: a run that came less far has measured less
+    kept        tables of which an undo brings only a part back
     """
 
     name: str
@@ -99,10 +101,9 @@ class Scenario:
     answer: str = ""
     again: Command = ()
     deletes: bool = False
-    ignore: frozenset[str] = frozenset()
-    caches: frozenset[str] = frozenset(
-        {"hashes", "near_hashes", "near_pairs", "relations", "scores", "embeddings", "robots"}
-    )
+    ignore: tuple[str, ...] = ()
+    measured: tuple[str, ...] = ("hashes", "near_hashes", "near_pairs", "relations", "scores", "embeddings", "labels")
+    kept: tuple[str, ...] = ()
 
 
 @dataclass
@@ -258,20 +259,20 @@ class Disturbed:
     def take_back(self) -> list[str]:
         """The differences after the undo, which has nothing to do where the disturbance came early.
 
-        Then a run has left no entry that could be called undone, no report, and the groups that it found; an undo that
-        did something leaves the reports' index.
+        Then a run has left no entry that could be called undone, no report and no backup, and it has measured less.
         """
         if not (self.folder.ws / "gleaner.db").exists():
             return []
         ended = self.folder.run(*self.scenario.undo, expect=None)
-        if ended.code:
+        if ended.code or "Traceback" in ended.err:
             return [str(ended)]
         state = self.folder.state()
-        tables = {*self.scenario.ignore, *self.scenario.caches}
+        tables = {*self.scenario.ignore, *self.scenario.kept}
         if not any('"undone"' in row for row in state.rows.get("actions", [])):
             tables.add("duplicates")
-        lines = self.undone.differences(state, tables=tables)
-        return [line for line in lines if not line.startswith(("- actions: ", "- ws/reports/"))]
+        less = ["actions", *self.scenario.measured]
+        allowed = (*(f"- {table}: " for table in less), "- ws/reports/", "- ws/backups/")
+        return [line for line in self.undone.differences(state, tables=tables) if not line.startswith(allowed)]
 
 
 def prepared(folder: Folder, scenario: Scenario) -> Disturbed:
