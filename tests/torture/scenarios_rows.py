@@ -102,6 +102,7 @@ TAKE_BACK = ("cleanup", "--undo", "last")
 
 ROWS = [
     Scenario("ingest", answers, INGEST),
+    Scenario("ingest-two-workers", answers, ("ingest", "--workers", "2", "-q"), slow=True),
     Scenario("ingest-list", url_list, ("ingest", "--import", "{photos}/urls.csv", *ONE)),
     Scenario("ingest-folder", folder_of_pictures, ("ingest", "--import-folder", "{photos}", *ONE)),
     Scenario(
