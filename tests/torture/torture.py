@@ -1,7 +1,7 @@
 """The torture suite: every step disturbed at every operation on a file and at every commit.
 
-    python -m pytest tests/torture                    the quick slice, part of the ordinary tests
-    python -m pytest tests/torture --torture all      every point of every scenario; an hour
+    python -m pytest tests/torture                               the quick slice, part of the ordinary tests
+    python -m pytest tests/torture --torture all                 every point of every scenario: an hour or two
     python -m pytest tests/torture --torture all -k dedup-hard   one scenario
 
 A `Scenario` says how a folder is prepared, which command is run in it, and how that is taken back. The checks are
@@ -28,18 +28,20 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 from fork_server import Ended, ForkServer
+from points import GROWING
 from state import State, contents, state_of
 
 Command = tuple[str, ...]
 SHOWN = 12  # differences of a point that a failure shows
 EXIT_INTERRUPTED = 130
-QUICK = 10  # points of a scenario in the quick slice, besides those at commits
+QUICK = 2  # points of a check in the quick slice, and as many more at commits
+PAGES = {"quick": (0, 2), "all": tuple(range(13))}  # by which a database may grow
 
 
 @dataclass(frozen=True)
@@ -77,12 +79,6 @@ class Folder:
     def state(self) -> State:
         return state_of(self.root, self.ws)
 
-    def keep_as(self, stock: Path) -> None:
-        copy_tree(self.root, stock)
-
-    def become(self, stock: Path) -> None:
-        copy_tree(stock, self.root)
-
 
 @dataclass(frozen=True)
 class Scenario:
@@ -94,7 +90,10 @@ class Scenario:
     answer      what is typed when the command asks
     again       what is run after a disturbance, where that is not the command itself
     deletes     whether the command is meant to delete files for good
-    caches      tables that an undo leaves as they are: what was measured stays measured, as far as the run came
+    ignore      tables that are not compared
+    measured    tables that an undo leaves as they are: a run that came less far has measured less
+    kept        tables of which an undo brings only a part back
+    slow        whether it starts processes: not in the quick slice
     """
 
     name: str
@@ -104,10 +103,10 @@ class Scenario:
     answer: str = ""
     again: Command = ()
     deletes: bool = False
-    ignore: frozenset[str] = frozenset()
-    caches: frozenset[str] = frozenset(
-        {"hashes", "near_hashes", "near_pairs", "relations", "scores", "embeddings", "robots"}
-    )
+    ignore: tuple[str, ...] = ()
+    measured: tuple[str, ...] = ("hashes", "near_hashes", "near_pairs", "relations", "scores", "embeddings", "labels")
+    kept: tuple[str, ...] = ()
+    slow: bool = False
 
 
 @dataclass
@@ -125,6 +124,11 @@ class Report:
             text = "\n      ".join(line[:400] for line in shown)
             self.faults.append(f"point {point} ({label}), then {what}:\n      {text}")
 
+    def join(self, other: Report) -> None:
+        self.points += other.points
+        self.tried += other.tried
+        self.faults += other.faults
+
     def fail(self) -> None:
         """Fails the test where there are faults."""
         if self.faults:
@@ -136,141 +140,184 @@ class Report:
 
 
 def check_kills(folder: Folder, scenario: Scenario, points: str = "quick") -> Report:
-    """Kills the command at its points and goes on, once by running it again and once by taking it back."""
-    tests = Disturbed(folder, scenario)
-    report = Report(scenario.name, len(tests.labels))
-    before = contents(tests.stock)
-    spare = folder.root.with_name(folder.root.name + "-spare")
-    for point in chosen(tests.labels, points):
-        label = tests.labels[point - 1]
-        folder.become(tests.stock)
-        ended = folder.run(*scenario.command, expect=None, kind="kill", at=point, answer=scenario.answer)
-        report.tried += 1
-        if not ended.killed:  # a run with threads need not come by the same way twice
-            report.add(point, label, "no kill", [] if ended.code == tests.code else [str(ended)])
-        if not scenario.deletes and (lost := before - contents(folder.root)):
-            report.add(point, label, "nothing", [f"{len(lost)} files are lost"])
-        if scenario.undo:
-            folder.keep_as(spare)
-        report.add(point, label, "run again", tests.run_again())
-        if scenario.undo:
-            folder.become(spare)
-            report.add(point, label, "taken back", tests.take_back())
-    return report
+    """Kills the command at its points."""
+
+    # A run with threads need not come by the same way twice: it may reach its end before that point.
+    return _check(folder, scenario, "kill", points, lambda ended, code: ended.killed or ended.code == code)
 
 
 def check_full_disk(folder: Folder, scenario: Scenario, points: str = "quick") -> Report:
-    """The disk is full at a point, and has room again afterwards."""
-    tests = Disturbed(folder, scenario, kind="full")
-    report = Report(scenario.name, len(tests.labels))
-    before = contents(tests.stock)
-    for point in chosen(tests.labels, points):
-        label = tests.labels[point - 1]
-        folder.become(tests.stock)
-        ended = folder.run(*scenario.command, expect=None, kind="full", at=point, answer=scenario.answer)
-        report.tried += 1
-        if ended.code not in (1, tests.code) or "Traceback" in ended.err:
-            report.add(point, label, "nothing", [f"no sentence: {ended}"])
-        if not scenario.deletes and (lost := before - contents(folder.root)):
-            report.add(point, label, "nothing", [f"{len(lost)} files are lost"])
-        report.add(point, label, "run again", tests.run_again())
+    """The disk is full at a point, and has room again afterwards; the run ends with 1, or can do without.
+
+    Then the same with a database that SQLite itself may not let grow by more than some pages.
+    """
+    report = _check(folder, scenario, "full", points, lambda ended, code: ended.code in (1, code))
+    report.join(_check(folder, scenario, "pages", points, lambda ended, code: ended.code in (1, code)))
     return report
 
 
 def check_interrupts(folder: Folder, scenario: Scenario, points: str = "quick", *, twice: bool = False) -> Report:
-    """Ctrl-C at a point: the run ends with 130, or had nothing more to do; the next one completes it."""
+    """Ctrl-C at a point: the run ends with 130, or had nothing more to do."""
     kind = "interrupt-twice" if twice else "interrupt"
-    tests = Disturbed(folder, scenario)
-    report = Report(scenario.name, len(tests.labels))
+    return _check(folder, scenario, kind, points, lambda ended, code: ended.code in (EXIT_INTERRUPTED, code))
+
+
+def _check(
+    folder: Folder, scenario: Scenario, kind: str, points: str, well: Callable[[Ended, int], bool]
+) -> Report:  # fmt: skip
+    """Disturbs the command at its points and goes on, once by running it again and once by taking it back."""
+    tests = prepared(folder, scenario)
+    numbers = PAGES[points] if kind == "pages" else tests.numbers(growing=kind == "full")
+    report = Report(f"{scenario.name}, {kind}", len(numbers))
     before = contents(tests.stock)
-    for point in chosen(tests.labels, points):
-        label = tests.labels[point - 1]
-        folder.become(tests.stock)
-        ended = folder.run(*scenario.command, expect=None, kind=kind, at=point, answer=scenario.answer)
+    for point in numbers if kind == "pages" else tests.chosen(numbers, points):
+        label = f"{point} pages more" if kind == "pages" else tests.labels[point - 1]
+        folder.server.tally[kind] += 1
+        tests.start_over()
+        ended = tests.disturb(kind, point)
         report.tried += 1
-        if ended.code not in (EXIT_INTERRUPTED, tests.code) or "Traceback" in ended.err:
-            report.add(point, label, "nothing", [f"not 130: {ended}"])
-        if not scenario.deletes and (lost := before - contents(folder.root)):
+        if not well(ended, tests.code) or "Traceback" in ended.err:
+            report.add(point, label, "nothing", [f"it ended so: {ended}"])
+        if not scenario.deletes and (lost := before - contents(tests.folder.root)):
             report.add(point, label, "nothing", [f"{len(lost)} files are lost"])
+        if scenario.undo:
+            tests.keep()
         report.add(point, label, "run again", tests.run_again())
+        if scenario.undo:
+            tests.come_back()
+            report.add(point, label, "taken back", tests.take_back())
     return report
 
 
 def check_pair(folder: Folder, prepare: Callable[[Folder], None], commands: Sequence[Command]) -> list[str]:
-    """Runs commands at once, then each that refused again. Gives what is wrong with how they ended.
+    """Runs two commands at once, then both again, one after the other. Gives what is wrong with how they ended.
 
-    A run may say that another one is at work; it may not end in a traceback or lose files.
+    One may say that the other is at work, or that there is nothing for it to do. In the end no file is lost, and the
+    database and the disk tell the same.
     """
+    server = folder.server
+    folder = Folder(folder.root / "pair" / "at", server, folder.site)
     clear(folder.root)
     prepare(folder)
     before = contents(folder.root)
-    words = [folder.words(command) for command in commands]
+    server.tally["pair"] += 1
     faults = []
-    for command, ended in zip(commands, folder.server.run_together(words), strict=True):
-        busy = "another run" in ended.err or "is at work" in ended.err
-        if "Traceback" in ended.err or ended.code not in (0, 1) or (ended.code == 1 and not busy):
+    for command, ended in zip(
+        commands, server.run_together([folder.words(command) for command in commands]), strict=True
+    ):
+        busy = ended.code == 1 and "at work" in ended.err
+        if "Traceback" in ended.err or (ended.code not in (0, 2) and not busy):
             faults.append(f"{' '.join(command)}: {ended}")
-        if ended.code:
-            folder.run(*command, expect=None)
+    for command in commands:
+        ended = folder.run(*command, expect=None)
+        if "Traceback" in ended.err or ended.code not in (0, 2):
+            faults.append(f"{' '.join(command)}, run again: {ended}")
     if lost := before - contents(folder.root):
         faults.append(f"{len(lost)} files are lost")
-    return faults
+    checked = folder.run("ingest", "--check", "--strict", expect=None)
+    return faults + ([f"--check says: {checked}"] if checked.code else [])
 
 
 class Disturbed:
     """A scenario, prepared once, with the ends of its undisturbed runs."""
 
-    def __init__(self, folder: Folder, scenario: Scenario, kind: str = "count") -> None:
-        self.folder, self.scenario = folder, scenario
+    def __init__(self, root: Path, server: ForkServer, scenario: Scenario, site: str) -> None:
+        self.scenario = scenario
+        self.folder = folder = Folder(root / "at", server, site)
+        self.stock, self.spare = root / "stock", root / "spare"
         clear(folder.root)
         scenario.prepare(folder)
-        self.stock = folder.root.with_name(folder.root.name + "-stock")
-        folder.keep_as(self.stock)
-        # A disturbance at a point that never comes: what is counted is what this kind of disturbance counts.
-        ended = folder.run(*scenario.command, expect=None, kind=kind, answer=scenario.answer)
+        copy_tree(folder.root, self.stock)
+        ended = self.disturb("count", 0)
         assert "Traceback" not in ended.err, str(ended)
         self.code, self.labels = ended.code, ended.points
         self.end = folder.state()
         if scenario.undo:
+            self.keep()
+        self.again = folder.run(*(scenario.again or scenario.command), expect=None, answer=scenario.answer)
+        self.second = folder.state()
+        if scenario.undo:
+            self.come_back()
             folder.run(*scenario.undo)
             self.undone = folder.state()
 
+    def numbers(self, *, growing: bool = False) -> Sequence[int]:
+        """The points; only those that may need room on the disk."""
+        return [number for number, label in enumerate(self.labels, 1) if not growing or label.split()[0] in GROWING]
+
+    def chosen(self, numbers: Sequence[int], points: str) -> Sequence[int]:
+        """The points to try: all, or some and some of those at commits, always the same.
+
+        Where a scenario begins to choose depends on its name, so that all of them together meet every kind of point.
+        """
+        if points == "all":
+            return numbers
+        commits = [number for number in numbers if self.labels[number - 1].startswith("commit")]
+        start = sum(self.scenario.name.encode())
+        return sorted({*_spread(numbers, start), *_spread(commits, start)})
+
+    def start_over(self) -> None:
+        copy_tree(self.stock, self.folder.root)
+
+    def keep(self) -> None:
+        copy_tree(self.folder.root, self.spare)
+
+    def come_back(self) -> None:
+        copy_tree(self.spare, self.folder.root)
+
+    def disturb(self, kind: str, at: int) -> Ended:
+        return self.folder.run(*self.scenario.command, expect=None, kind=kind, at=at, answer=self.scenario.answer)
+
+    def second_run(self) -> list[str]:
+        """What a second run changes, which is nothing but the groups that it sees now."""
+        return self.end.differences(self.second, tables={*self.scenario.ignore, "duplicates"})
+
     def run_again(self) -> list[str]:
-        """The differences after the next run."""
-        ended = self.folder.run(
-            *(self.scenario.again or self.scenario.command), expect=None, answer=self.scenario.answer
-        )
-        if ended.code != self.code:
+        """The differences after the next run, from the end of an undisturbed one.
+
+        Where the disturbance came late, the next run is a second one, and may end as a second one does.
+        """
+        words = self.scenario.again or self.scenario.command
+        ended = self.folder.run(*words, expect=None, answer=self.scenario.answer)
+        if ended.code not in (self.code, self.again.code) or "Traceback" in ended.err:
             return [f"exit code {self.code} expected: {ended}"]
-        return self.end.differences(self.folder.state(), tables=self.scenario.ignore)
+        state = self.folder.state()
+        allowed = {*self.end.rows.get("duplicates", []), *self.second.rows.get("duplicates", [])}
+        state.rows["duplicates"] = [
+            row for row in state.rows.get("duplicates", []) if row not in allowed or row in self.end.rows["duplicates"]
+        ]
+        return self.end.differences(state, tables=self.scenario.ignore)
 
     def take_back(self) -> list[str]:
         """The differences after the undo, which has nothing to do where the disturbance came early.
 
-        Then a run has left no entry that could be called undone, no report, and the groups that it found; an undo that
-        did something leaves the reports' index.
+        Then a run has left no entry that could be called undone, no report and no backup, and it has measured less.
         """
         if not (self.folder.ws / "gleaner.db").exists():
             return []
         ended = self.folder.run(*self.scenario.undo, expect=None)
-        if ended.code:
+        if ended.code or "Traceback" in ended.err:
             return [str(ended)]
         state = self.folder.state()
-        tables = {*self.scenario.ignore, *self.scenario.caches}
+        tables = {*self.scenario.ignore, *self.scenario.kept}
         if not any('"undone"' in row for row in state.rows.get("actions", [])):
             tables.add("duplicates")
-        lines = self.undone.differences(state, tables=tables)
-        return [line for line in lines if not line.startswith(("- actions: ", "- ws/reports/"))]
+        less = ["actions", *self.scenario.measured]
+        allowed = (*(f"- {table}: " for table in less), "- ws/reports/", "- ws/backups/")
+        return [line for line in self.undone.differences(state, tables=tables) if not line.startswith(allowed)]
 
 
-def chosen(labels: Sequence[str], points: str) -> Iterable[int]:
-    """The numbers of the points to try: all, or those at commits and some of the others, always the same."""
-    if points == "all":
-        return range(1, len(labels) + 1)
-    step = max(1, -(-len(labels) // QUICK))
-    commits = [number for number, label in enumerate(labels, 1) if label.startswith("commit")]
-    some = commits[:: max(1, -(-len(commits) // QUICK))]
-    return sorted({*range(1, len(labels) + 1, step), *some})
+def prepared(folder: Folder, scenario: Scenario) -> Disturbed:
+    """The scenario, prepared when it is first asked for: several checks share it."""
+    known: dict[str, Disturbed] = folder.server.prepared
+    if scenario.name not in known:
+        known[scenario.name] = Disturbed(folder.root / scenario.name, folder.server, scenario, folder.site)
+    return known[scenario.name]
+
+
+def _spread(numbers: Sequence[int], start: int) -> Sequence[int]:
+    step = -(-len(numbers) // QUICK) or 1
+    return numbers[start % step :: step]
 
 
 def clear(root: Path) -> None:
