@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -91,7 +91,7 @@ class Scenario:
     again       what is run after a disturbance, where that is not the command itself
     deletes     whether the command is meant to delete files for good
     ignore      tables that are not compared
-    measured    tables that an undo leaves as they are: a run that came less far has measured less
+    caches      tables that an undo leaves as they are: a run that came less far has measured less
     kept        tables of which an undo brings only a part back
     slow        whether it starts processes: not in the quick slice
     """
@@ -104,7 +104,7 @@ class Scenario:
     again: Command = ()
     deletes: bool = False
     ignore: tuple[str, ...] = ()
-    measured: tuple[str, ...] = ("hashes", "near_hashes", "near_pairs", "relations", "scores", "embeddings", "labels")
+    caches: Iterable[str] = ("hashes", "near_hashes", "near_pairs", "relations", "scores", "embeddings", "labels")
     kept: tuple[str, ...] = ()
     slow: bool = False
 
@@ -302,7 +302,7 @@ class Disturbed:
         tables = {*self.scenario.ignore, *self.scenario.kept}
         if not any('"undone"' in row for row in state.rows.get("actions", [])):
             tables.add("duplicates")
-        less = ["actions", *self.scenario.measured]
+        less = ["actions", *self.scenario.caches]
         allowed = (*(f"- {table}: " for table in less), "- ws/reports/", "- ws/backups/")
         return [line for line in self.undone.differences(state, tables=tables) if not line.startswith(allowed)]
 
