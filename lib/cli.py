@@ -38,6 +38,7 @@ from lib.progress import no_bar, terminal_bar
 from lib.sentences import explain_os, explain_sqlite
 from lib.session import Session, Summary
 from lib.settings import apply_settings, read_settings
+from lib.text import require_text
 from lib.workspace import Workspace
 
 __all__ = [
@@ -85,6 +86,7 @@ def run(
         args = parse(made, argv)
         as_json = args.json
         start_logging(args)
+        require_text(args)
         check(args)
         return _run_in_session(args, work, needs, alone, last=argv is None)
     except GleanerError as error:
