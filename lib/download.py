@@ -220,12 +220,17 @@ def _prepare(db: Database, options: Options) -> None:
         wishes.wish(db, again, wish, options.scope)
 
 
-def undo(db: Database, workspace: Workspace, reference: str, dry_run: bool) -> dict[str, int | float | str]:
-    """Brings back what a run moved into the quarantine; the counts are those of `lib.actions.undo`."""
+def undo(
+    db: Database, workspace: Workspace, reference: str, dry_run: bool, to: str = ""
+) -> dict[str, int | float | str]:
+    """Brings back what a run moved into the quarantine; the counts are those of `lib.actions.undo`.
+
+    `to` is the address that files may have come from, as the command line has it.
+    """
     run_id = actions.run_to_undo(db, "download", reference)
     if run_id is None:
         return {}
-    far = Elsewhere(db, workspace)
+    far = Elsewhere(db, workspace, to)
     if not dry_run and not claims.leases(db):
         far.settle()
     counts = far.undo(run_id, dry_run=dry_run) + actions.undo(db, workspace, run_id, dry_run=dry_run)

@@ -185,9 +185,11 @@ class Elsewhere:
 
     def _store(self, action: Action) -> RemoteTarget:
         """What takes and gives files at an entry's address: this run's own where it lies there."""
-        own = self.to.rstrip("/")
-        inside = own and action.source.startswith(f"{own}/")
-        return RemoteTarget(self.workspace, own if inside else action.source.rsplit("/", 2)[0])
+        if self.to:
+            own = RemoteTarget(self.workspace, self.to)  # which may know a password that no row holds
+            if action.source.startswith(f"{own.address}/"):
+                return own
+        return RemoteTarget(self.workspace, action.source.rsplit("/", 2)[0])
 
 
 def _is_of_this_disk(error: OSError) -> bool:
