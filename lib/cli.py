@@ -33,7 +33,7 @@ from lib.flags import (
     add_workers,
     parser,
 )
-from lib.lock import held
+from lib.lock import held, step_lock
 from lib.progress import no_bar, terminal_bar
 from lib.sentences import explain_os, explain_sqlite
 from lib.session import Session, Summary
@@ -146,7 +146,7 @@ def _run_in_session(
 
 def _alone(workspace: Workspace, step: str) -> AbstractContextManager[None]:
     busy = f"another run of {STEP_FILES.get(step, step)} is at work in this workspace; wait until it has ended."
-    return held(workspace.root / f".{step}.lock", busy)
+    return held(step_lock(workspace.root, step), busy)
 
 
 def _work_recorded(session: Session, work: Callable[[Session], Summary]) -> Summary:

@@ -179,6 +179,8 @@ def download(
     started = time.monotonic()
     claims.prepare(db)
     release_dead(db)
+    # What step 6 took away is not fetched again, and where step 7 put a file it is not missed.
+    actions.settle_others(db, workspace, run_id, ("dedup", "sort"))
     parts.settle(workspace.images / PARTS)
     remove_parts_folder(workspace)
     _prepare(db, options)
@@ -221,18 +223,19 @@ def _prepare(db: Database, options: Options) -> None:
 
 
 def undo(
-    db: Database, workspace: Workspace, reference: str, dry_run: bool, to: str = ""
+    db: Database, workspace: Workspace, reference: str, dry_run: bool, before: int = 0, to: str = ""
 ) -> dict[str, int | float | str]:
     """Brings back what a run moved into the quarantine; the counts are those of `lib.actions.undo`.
 
-    `to` is the address that files may have come from, as the command line has it.
+    `before` is the run that asks, `to` the address that files may have come from, as the command line has it.
     """
-    run_id = actions.run_to_undo(db, "download", reference)
-    if run_id is None:
-        return {}
     far = Elsewhere(db, workspace, to)
     if not dry_run and not claims.leases(db):
         far.settle()
+        actions.settle(db, workspace, "download", before, tidy=True)
+    run_id = actions.run_to_undo(db, "download", reference, before)
+    if run_id is None:
+        return {}
     counts = far.undo(run_id, dry_run=dry_run) + actions.undo(db, workspace, run_id, dry_run=dry_run)
     if not dry_run:
         forget_undone(db, run_id)
