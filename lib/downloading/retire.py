@@ -154,8 +154,8 @@ class Elsewhere:
 
     def _send_back(self, action: Action, dry_run: bool) -> str:
         store, target = self._store(action), self.workspace.to_path(action.target)
-        there, here = store.exists(action.source), target.is_file()
-        if there and not self._is_same(store, action):
+        there, here = store.sha256(action.source), target.is_file()
+        if there and there != action.sha256:
             return "occupied"
         if not there and not here:
             return "missing"
@@ -171,17 +171,6 @@ class Elsewhere:
             journal.follow_file(self.db, action.sha256, action.target, action.source, "present")
         remove_empty_parents(target.parent, self.workspace.root)
         return "undone"
-
-    def _is_same(self, store: RemoteTarget, action: Action) -> bool:
-        """Whether what lies at an address is the file of an entry."""
-        aside = temporary_name(self.workspace.to_path(action.target).with_suffix(".back"))
-        aside.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            store.fetch(action.source, str(aside))
-            return sha256_of(aside) == action.sha256
-        finally:
-            aside.unlink(missing_ok=True)
-            remove_empty_parents(aside.parent, self.workspace.root)
 
     def _store(self, action: Action) -> RemoteTarget:
         """What takes and gives files at an entry's address: this run's own where it lies there."""
