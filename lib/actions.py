@@ -13,7 +13,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -23,9 +23,18 @@ from lib.db import actions as journal
 from lib.db.actions import Action
 from lib.db.duplicates import forget_unmoved
 from lib.db.runs import latest_run_with_actions, run_step
-from lib.digest import sha256_of
 from lib.errors import GleanerError, UsageError
-from lib.evidence import LINKS, Elsewhere, both_hold, has_happened, is_as_made, is_returned, room_of, stands_for
+from lib.evidence import (
+    LINKS,
+    Elsewhere,
+    both_hold,
+    has_happened,
+    is_as_made,
+    is_content,
+    is_returned,
+    room_of,
+    stands_for,
+)
 from lib.lock import held, step_lock
 from lib.moves import (
     copy_without_overwriting,
@@ -144,7 +153,8 @@ def settle_others(db: Database, workspace: Workspace, before: int, steps: Sequen
 
 def _settle_one(db: Database, workspace: Workspace, action: Action) -> None:
     if action.kind in ("move", "copy"):
-        temporary_name(workspace.to_path(action.target)).unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary_name(workspace.to_path(action.target)).unlink()
     room = room_of(db, action)
     happened = has_happened(workspace, action, room)
     if not happened and not _is_owed(workspace, action, room):
@@ -165,7 +175,7 @@ def _is_owed(workspace: Workspace, link: Action, room: Action | None) -> bool:
     keeper, place = workspace.to_path(link.source), workspace.to_path(link.target)
     if room is None or room.state != "done" or os.path.lexists(place):
         return False
-    return not keeper.is_symlink() and keeper.is_file() and sha256_of(keeper) == link.sha256
+    return is_content(keeper, link)
 
 
 def _settle_undo(db: Database, workspace: Workspace, run_id: int) -> int:
@@ -181,7 +191,8 @@ def _settle_undo(db: Database, workspace: Workspace, run_id: int) -> int:
                 continue
         elif os.path.lexists(target):
             if action.kind == "move" and not os.path.lexists(source):
-                temporary_name(source).unlink(missing_ok=True)
+                with suppress(OSError):
+                    temporary_name(source).unlink()
             if action.kind != "move" or not both_hold(source, target):
                 continue
         try:
@@ -314,8 +325,9 @@ def _mark_done(db: Database, workspace: Workspace, actions: list[Action]) -> Non
     if not actions:
         return
     moves = [action for action in actions if action.kind == "move"]
-    for action in moves:
-        _remove_emptied(workspace, action.source)
+    for folder in sorted({workspace.to_path(action.source).parent for action in moves}):
+        # One that a person named on the command line stays, empty or not: it is theirs. Undo makes folders again.
+        remove_empty_parents(folder, workspace.images)
     with db.transaction():
         journal.set_state(db, [action.id for action in actions], "done")
         for action in moves:
@@ -333,14 +345,6 @@ def _mark_undone(db: Database, workspace: Workspace, actions: list[Action]) -> N
         for action in moves:
             journal.follow_file(db, action.sha256, action.target, action.source, _state_at(workspace, action.source))
         tombstones.follow_returns(db, [action.id for action in moves])
-
-
-def _remove_emptied(workspace: Workspace, text: str) -> None:
-    """Removes the folder below images/ that a file has left, where it is empty now; undo makes it again.
-
-    A folder that a person named on the command line stays, empty or not: it is theirs.
-    """
-    remove_empty_parents(workspace.to_path(text).parent, workspace.images)
 
 
 def _tidy(workspace: Workspace, text: str) -> None:

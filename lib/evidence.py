@@ -51,6 +51,8 @@ def has_happened(workspace: Workspace, action: Action, room: Action | None) -> b
         # where somebody has changed it there.
         left = not os.path.lexists(source) and _is_own(workspace, action)
         return left or both_hold(source, target) or is_content(target, action)
+    if room is None and not action.target.startswith(workspace.sorted.name + "/"):
+        return False  # copies, and links for which no file has to go, are made below sorted/ and nowhere else
     if action.kind in LINKS:
         return _is_link_to(target, source, action.kind)
     return is_content(target, action)

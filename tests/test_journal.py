@@ -179,6 +179,10 @@ def test_an_untouched_original_is_no_link_of_its_keeper(photos: Path) -> None:
     planned_link(photos, root, photos / "a.jpg", photos / "b.jpg")
     run("dedup", root, "--undo", "last")
     assert states(root) == {("hardlink", "dropped"): 1} and snapshot(photos) == before
+    os.link(photos / "a.jpg", photos / "d.jpg")  # and not even where both names are one file: the user made it so
+    planned_link(photos, root, photos / "a.jpg", photos / "d.jpg")
+    run("dedup", root, "--undo", "last")
+    assert (photos / "d.jpg").is_file() and states(root) == {("hardlink", "dropped"): 2}
     other = photos.parent / "b.jpg"
     shutil.copy2(photos / "b.jpg", other)
     for path in (photos / "a.jpg", photos / "c.jpg"):
