@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,10 +23,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+TALLY: Counter[str] = Counter()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if TALLY:
+        terminalreporter.section("torture")
+        terminalreporter.write_line(", ".join(f"{kind} {count:,}" for kind, count in sorted(TALLY.items())))
+
+
 @pytest.fixture(scope="session")
 def fork_server() -> Iterator[ForkServer]:
     server = ForkServer()
     yield server
+    TALLY.update(server.tally, scenarios=len(server.prepared))
     server.close()
 
 

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +55,7 @@ class ForkServer:
     def __init__(self) -> None:
         self.folder = tempfile.TemporaryDirectory(prefix="torture-")
         environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+        environment["PYTHONPATH"] = str(HERE.parent / "hook")  # for the steps' workers
         for name in [name for name in environment if name.startswith("GLEANER_")]:
             del environment[name]
         self.process = subprocess.Popen(
@@ -61,10 +63,11 @@ class ForkServer:
         )
         self.number = 0
         self.prepared: dict[str, Any] = {}  # what torture.py has prepared
+        self.tally: Counter[str] = Counter()  # disturbances by kind
 
     def run(
         self, step: str, arguments: Sequence[object], *, kind: str = "", at: int = 0, root: Path | None = None,
-        answer: str = "", also: tuple[str, Sequence[object]] | None = None,
+        answer: str = "",
     ) -> Ended:  # fmt: skip
         """Runs a step to its end. With `kind` it is disturbed at point `at` below `root`, see points.py."""
         return self.run_together([(step, arguments)], kind=kind, at=at, root=root, answer=answer)[0]
@@ -94,7 +97,7 @@ class ForkServer:
             path = Path(job["base"] + suffix)
             texts.append(path.read_text("utf-8", "replace") if path.exists() else "")
             path.unlink(missing_ok=True)
-        return Ended(code, texts[0], texts[1], tuple(texts[2].splitlines()))
+        return Ended(code, texts[0], texts[1], tuple(line.rstrip() for line in texts[2].splitlines()))
 
     def close(self) -> None:
         assert self.process.stdin and self.process.stdout

@@ -3,6 +3,9 @@
 Python tells an audit hook of every file that is opened, linked, renamed, removed, made, before it happens. What has no
 such event is wrapped: bytes that are written (half of them are there when the point is reached), `fsync`, and SQLite's
 commits. Only what happens below one folder counts. `install` is called once in a process that runs a single step.
+
+Workers of such a process are processes of their own. They count on in the same log, whose length is the number: the
+start of Python there calls `join` (see hook/sitecustomize.py).
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 import builtins
 import errno
 import io
-import itertools
+import json
 import os
 import shutil
 import signal
@@ -21,7 +24,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-KINDS = ("count", "kill", "full", "interrupt", "interrupt-twice")
+KINDS = ("count", "kill", "full", "pages", "interrupt", "interrupt-twice")
+VARIABLE = "TORTURE_POINTS"  # what workers are told
+LINE = 320  # bytes of a line of the log
 
 # Operations that may need room on the disk.
 GROWING = frozenset({"create", "os.link", "os.symlink", "os.mkdir", "os.rename", "write", "fsync", "commit"})
@@ -46,8 +51,8 @@ class Points:
 
     def __init__(self, kind: str, at: int, root: str, log: str) -> None:
         self.kind, self.at, self.root = kind, at, root + os.sep
-        self.log = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC)
-        self.numbers = itertools.count(1)
+        self.log = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC)
+        self.leader = os.getpgrp()
         self.lock = threading.RLock()
         self.inside = threading.local()
         self.write = os.write
@@ -59,18 +64,20 @@ class Points:
         self.inside.busy = True
         try:
             with self.lock:
-                number = next(self.numbers)
-                self.write(self.log, f"{operation} {what}\n".encode("utf-8", "surrogateescape"))
+                line = f"{operation} {what}".encode("utf-8", "surrogateescape")[: LINE - 1]
+                self.write(self.log, line.ljust(LINE - 1) + b"\n")
+                number = os.lseek(self.log, 0, os.SEEK_CUR) // LINE  # where this line ends, whoever else writes
             if number != self.at:
                 return False
             if self.kind == "kill":
-                os.killpg(os.getpgrp(), signal.SIGKILL)
+                os.killpg(self.leader, signal.SIGKILL)
         finally:
             self.inside.busy = False
+        # A terminal sends it to all of them; the leader of the group is the step itself.
         if self.kind.startswith("interrupt"):
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(self.leader, signal.SIGINT)
         if self.kind == "interrupt-twice":
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(self.leader, signal.SIGINT)
         return self.kind == "full" and operation in GROWING
 
     def file(self, operation: str, *paths: Any) -> bool:
@@ -98,10 +105,17 @@ def install(kind: str, at: int, root: str, log: str) -> None:
     """Acts at point number `at` below `root`; the points that were reached are written to `log`, one a line."""
     if kind not in KINDS:
         raise ValueError(kind)
+    os.environ[VARIABLE] = json.dumps([kind, at, root, log])
     points = Points(kind, at, root, log)
     sys.addaudithook(_audit(points))
     _wrap_writes(points)
     _wrap_sqlite(points)
+
+
+def join() -> None:
+    """Does the same in a worker of such a process."""
+    if told := os.environ.get(VARIABLE):
+        install(*json.loads(told))
 
 
 def _audit(points: Points) -> Callable[[str, tuple[Any, ...]], None]:
@@ -226,6 +240,9 @@ def _wrap_sqlite(points: Points) -> None:
         if isinstance(made, Connection):
             name = os.fsdecode(database) if not isinstance(database, Path) else str(database)
             made.base = name.removeprefix("file:").partition("?")[0]
+            if points.kind == "pages" and os.path.abspath(made.base).startswith(points.root):
+                used = made.execute("PRAGMA page_count").fetchone()[0]
+                made.execute(f"PRAGMA max_page_count = {max(1, used + points.at)}")
         return made
 
     sqlite3.connect = connect  # type: ignore[assignment]

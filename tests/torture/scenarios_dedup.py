@@ -82,6 +82,7 @@ DEDUP = [
     Scenario("dedup-undo-sym", after(repeats, SYM), UNDO),
     Scenario("dedup-undo-names", after(names_of_one_file, HARD), UNDO),
     Scenario("dedup-undo-own", after(own_repeats, OWN), UNDO),
+    Scenario("dedup-two-workers", repeats, ("dedup", "all", "{photos}", "--workers", "2", "-q"), undo=UNDO, slow=True),
     Scenario("dedup-purge", after(repeats, ON_PHOTOS), PURGE, answer="4\n", deletes=True),
     Scenario("dedup-purge-own", after(own_repeats, OWN), PURGE, answer="3\n", deletes=True),
 ]

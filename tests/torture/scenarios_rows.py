@@ -41,9 +41,15 @@ def folder_of_pictures(folder: Folder) -> None:
 
 
 def parsed_by_an_old_one(folder: Folder) -> None:
-    """Ingested, and marked as read by a parser that is not the present one."""
+    """Ingested by a parser that is not the present one, and that saw a picture and an address too many."""
     after(answers, INGEST)(folder)
-    _execute(folder, "UPDATE responses SET parser = 'yandex 0' WHERE parser <> ''")
+    _execute(
+        folder,
+        "UPDATE responses SET parser = 'yandex 0' WHERE parser <> ''",
+        "INSERT INTO images (id, key, engine, first_seen_at) VALUES (900, 'yandex:none', 'yandex', '')",
+        "INSERT INTO image_variants (image_id, kind, url) VALUES (900, 'original', 'https://none.example/1.jpg')",
+        "INSERT INTO results (query_id, image_id, response_id, rank) VALUES (1, 900, 1, 99)",
+    )
 
 
 def damaged_on_disk(folder: Folder) -> None:
@@ -96,9 +102,16 @@ TAKE_BACK = ("cleanup", "--undo", "last")
 
 ROWS = [
     Scenario("ingest", answers, INGEST),
+    Scenario("ingest-two-workers", answers, ("ingest", "--workers", "2", "-q"), slow=True),
     Scenario("ingest-list", url_list, ("ingest", "--import", "{photos}/urls.csv", *ONE)),
     Scenario("ingest-folder", folder_of_pictures, ("ingest", "--import-folder", "{photos}", *ONE)),
-    Scenario("ingest-reparse", parsed_by_an_old_one, ("ingest", "--reparse", *ONE), undo=("ingest", "--undo", "last")),
+    Scenario(
+        "ingest-reparse",
+        parsed_by_an_old_one,
+        ("ingest", "--reparse", *ONE),
+        undo=("ingest", "--undo", "last"),
+        kept=("responses",),
+    ),
     Scenario("ingest-repair", damaged_on_disk, ("ingest", "--check", "--repair", *ONE)),
     Scenario("cleanup", faulty_rows, CLEAN, undo=TAKE_BACK),
     Scenario("cleanup-forget", after(answers, INGEST), ("cleanup", "--forget-query", "1", "-q"), undo=TAKE_BACK),

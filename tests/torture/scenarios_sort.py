@@ -40,6 +40,7 @@ SORT = [
     *(Scenario(f"sort-{mode}-folder", photos, by("orientation", mode, "{photos}"), undo=UNDO) for mode in MODES),
     *(Scenario(f"sort-{mode}-own", own_pictures, by("megapixels", mode, *EDGES), undo=UNDO) for mode in MODES),
     Scenario("sort-quality", own_pictures, by("quality", "move"), undo=UNDO),
+    Scenario("sort-two-workers", own_pictures, ("sort", "quality", "--workers", "2", "-q"), undo=UNDO, slow=True),
     *(
         Scenario(
             f"sort-anew-{mode}",

@@ -9,7 +9,9 @@ attempts        how often an address was asked: once more after a kill
 actions         `dropped` entries: planned, and then not done, by the run that was killed
 contents        inodes and times of a cache
 reports         a page tells of the run that wrote it; its name is compared, not its bytes
-backups         one a run that changes the database; they are counted as none or some
+backups         one a run that changes the database: only what lies beside them counts
+answers         of a picture whose file a killed run had put in place: its row is made from the file, which does not
+                know what the server said of it
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ LEFT_OUT = frozenset({"runs", "contents"})
 RUN_FOLDER = re.compile(r"(quarantine/)\d+(?=[/\"]|$)")
 LOCKS = re.compile(r"^\.[a-z]+\.lock$")
 REPORT = re.compile(r"^reports/[^/]+\.(html|json|csv)$")
+PICTURES = (".jpg", ".png", ".gif")
 DATABASE = ("gleaner.db", "gleaner.db-wal", "gleaner.db-shm")
 
 
@@ -45,7 +48,8 @@ class State:
         """How `other` differs from this one, a line each; `tables` are not compared."""
         lines: list[str] = []
         for table in sorted({*self.rows, *other.rows} - {*tables}):
-            lines += _lines(table, self.rows.get(table, []), other.rows.get(table, []))
+            expected, found = self.rows.get(table, []), other.rows.get(table, [])
+            lines += _lines(table, *(_made_from_files(expected, found) if table == "downloads" else (expected, found)))
         here = [f"{name} {what}" for name, what in self.tree.items()]
         return lines + _lines("", here, [f"{name} {what}" for name, what in other.tree.items()])
 
@@ -61,18 +65,30 @@ def _lines(about: str, expected: list[str], found: list[str]) -> list[str]:
     return [f"- {label}{line}" for line in missing] + [f"+ {label}{line}" for line in more]
 
 
+def _made_from_files(expected: list[str], found: list[str]) -> tuple[list[str], list[str]]:
+    """Rows of downloads in `found` that say nothing of an answer take it over from their like in `expected`."""
+    answered = {_without_answer(row): row for row in expected}
+    bare = {row for row in found if '"state": "done"' in row and '"http_status": null' in row}
+    return expected, [answered.get(_without_answer(row), row) if row in bare else row for row in found]
+
+
+def _without_answer(row: str) -> str:
+    kept = json.loads(row)
+    return json.dumps([kept[name] for name in ("image_id", "state", "reason", "kind", "sha256", "variant_id", "bytes")])
+
+
 def state_of(place: Path, workspace: Path) -> State:
     """The state of `place`, a folder that holds the workspace and the user's folders."""
     return State(_rows(workspace / "gleaner.db"), _tree(place, workspace.relative_to(place).as_posix()))
 
 
 def contents(place: Path) -> set[str]:
-    """The digests of all files that are no database, lock or report: what a person would miss."""
-    found = set()
-    for path in _files(place):
-        if path.name not in DATABASE and not LOCKS.match(path.name) and "reports" not in path.parts:
-            found.add(hashlib.sha256(path.read_bytes()).hexdigest())
-    return found
+    """The digests of the user's files and of all pictures: what a person would miss. Half files do not count."""
+    return {
+        hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in _files(place)
+        if path.suffix in PICTURES or ("ws" not in path.relative_to(place).parts and path.suffix != ".part")
+    }
 
 
 def _files(place: Path) -> Iterable[Path]:

@@ -10,30 +10,36 @@ from scenarios_sort import SORT
 from torture import Folder, Scenario, check_full_disk, check_interrupts, check_kills, prepared
 
 SCENARIOS = [*ROWS, *DOWNLOAD, *DEDUP, *SORT]
-each_scenario = pytest.mark.parametrize("scenario", SCENARIOS, ids=[scenario.name for scenario in SCENARIOS])
+THIRDS = ["test_full_disks", "test_interrupts_once", "test_interrupts_twice"]
 
 
-@each_scenario
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """All scenarios; in the quick slice every third for a full disk, every third for an interrupt, and so on."""
+    chosen = [scenario for scenario in SCENARIOS if not scenario.slow]
+    name = metafunc.function.__name__
+    if metafunc.config.getoption("--torture") == "all":
+        chosen = SCENARIOS
+    elif name in THIRDS:
+        chosen = chosen[THIRDS.index(name) :: len(THIRDS)]
+    metafunc.parametrize("scenario", chosen, ids=[scenario.name for scenario in chosen])
+
+
 def test_a_second_run_changes_nothing(folder: Folder, scenario: Scenario) -> None:
     if lines := prepared(folder, scenario).second_run():
         pytest.fail("\n".join(lines[:20]), pytrace=False)
 
 
-@each_scenario
 def test_kills(folder: Folder, scenario: Scenario, points: str) -> None:
     check_kills(folder, scenario, points).fail()
 
 
-@each_scenario
 def test_full_disks(folder: Folder, scenario: Scenario, points: str) -> None:
     check_full_disk(folder, scenario, points).fail()
 
 
-@each_scenario
 def test_interrupts_once(folder: Folder, scenario: Scenario, points: str) -> None:
     check_interrupts(folder, scenario, points).fail()
 
 
-@each_scenario
 def test_interrupts_twice(folder: Folder, scenario: Scenario, points: str) -> None:
     check_interrupts(folder, scenario, points, twice=True).fail()

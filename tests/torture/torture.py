@@ -1,7 +1,7 @@
 """The torture suite: every step disturbed at every operation on a file and at every commit.
 
-    python -m pytest tests/torture                    the quick slice, part of the ordinary tests
-    python -m pytest tests/torture --torture all      every point of every scenario; an hour
+    python -m pytest tests/torture                               the quick slice, part of the ordinary tests
+    python -m pytest tests/torture --torture all                 every point of every scenario: an hour or two
     python -m pytest tests/torture --torture all -k dedup-hard   one scenario
 
 A `Scenario` says how a folder is prepared, which command is run in it, and how that is taken back. The checks are
@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,7 +40,8 @@ from state import State, contents, state_of
 Command = tuple[str, ...]
 SHOWN = 12  # differences of a point that a failure shows
 EXIT_INTERRUPTED = 130
-QUICK = 4  # points of a check in the quick slice, and as many more at commits
+QUICK = 2  # points of a check in the quick slice, and as many more at commits
+PAGES = {"quick": (0, 2), "all": tuple(range(13))}  # by which a database may grow
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,10 @@ class Scenario:
     answer      what is typed when the command asks
     again       what is run after a disturbance, where that is not the command itself
     deletes     whether the command is meant to delete files for good
-    caches      tables that an undo leaves as they are: what was measured stays measured, as far as the run came
+    ignore      tables that are not compared
+    caches      tables that an undo leaves as they are: a run that came less far has measured less
+    kept        tables of which an undo brings only a part back
+    slow        whether it starts processes: not in the quick slice
     """
 
     name: str
@@ -99,10 +103,10 @@ class Scenario:
     answer: str = ""
     again: Command = ()
     deletes: bool = False
-    ignore: frozenset[str] = frozenset()
-    caches: frozenset[str] = frozenset(
-        {"hashes", "near_hashes", "near_pairs", "relations", "scores", "embeddings", "robots"}
-    )
+    ignore: tuple[str, ...] = ()
+    caches: Iterable[str] = ("hashes", "near_hashes", "near_pairs", "relations", "scores", "embeddings", "labels")
+    kept: tuple[str, ...] = ()
+    slow: bool = False
 
 
 @dataclass
@@ -119,6 +123,11 @@ class Report:
             shown = [*lines[:SHOWN], *([f"… and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else [])]
             text = "\n      ".join(line[:400] for line in shown)
             self.faults.append(f"point {point} ({label}), then {what}:\n      {text}")
+
+    def join(self, other: Report) -> None:
+        self.points += other.points
+        self.tried += other.tried
+        self.faults += other.faults
 
     def fail(self) -> None:
         """Fails the test where there are faults."""
@@ -138,8 +147,13 @@ def check_kills(folder: Folder, scenario: Scenario, points: str = "quick") -> Re
 
 
 def check_full_disk(folder: Folder, scenario: Scenario, points: str = "quick") -> Report:
-    """The disk is full at a point, and has room again afterwards; the run ends with 1, or can do without."""
-    return _check(folder, scenario, "full", points, lambda ended, code: ended.code in (1, code))
+    """The disk is full at a point, and has room again afterwards; the run ends with 1, or can do without.
+
+    Then the same with a database that SQLite itself may not let grow by more than some pages.
+    """
+    report = _check(folder, scenario, "full", points, lambda ended, code: ended.code in (1, code))
+    report.join(_check(folder, scenario, "pages", points, lambda ended, code: ended.code in (1, code)))
+    return report
 
 
 def check_interrupts(folder: Folder, scenario: Scenario, points: str = "quick", *, twice: bool = False) -> Report:
@@ -153,11 +167,12 @@ def _check(
 ) -> Report:  # fmt: skip
     """Disturbs the command at its points and goes on, once by running it again and once by taking it back."""
     tests = prepared(folder, scenario)
-    numbers = tests.numbers(growing=kind == "full")
+    numbers = PAGES[points] if kind == "pages" else tests.numbers(growing=kind == "full")
     report = Report(f"{scenario.name}, {kind}", len(numbers))
     before = contents(tests.stock)
-    for point in chosen(tests.labels, numbers, points):
-        label = tests.labels[point - 1]
+    for point in numbers if kind == "pages" else tests.chosen(numbers, points):
+        label = f"{point} pages more" if kind == "pages" else tests.labels[point - 1]
+        folder.server.tally[kind] += 1
         tests.start_over()
         ended = tests.disturb(kind, point)
         report.tried += 1
@@ -175,25 +190,32 @@ def _check(
 
 
 def check_pair(folder: Folder, prepare: Callable[[Folder], None], commands: Sequence[Command]) -> list[str]:
-    """Runs commands at once, then each that refused again. Gives what is wrong with how they ended.
+    """Runs two commands at once, then both again, one after the other. Gives what is wrong with how they ended.
 
-    A run may say that another one is at work; it may not end in a traceback or lose files.
+    One may say that the other is at work, or that there is nothing for it to do. In the end no file is lost, and the
+    database and the disk tell the same.
     """
-    folder = Folder(folder.root / "pair" / "at", folder.server, folder.site)
+    server = folder.server
+    folder = Folder(folder.root / "pair" / "at", server, folder.site)
     clear(folder.root)
     prepare(folder)
     before = contents(folder.root)
-    words = [folder.words(command) for command in commands]
+    server.tally["pair"] += 1
     faults = []
-    for command, ended in zip(commands, folder.server.run_together(words), strict=True):
-        busy = "another run" in ended.err or "is at work" in ended.err
-        if "Traceback" in ended.err or ended.code not in (0, 1) or (ended.code == 1 and not busy):
+    for command, ended in zip(
+        commands, server.run_together([folder.words(command) for command in commands]), strict=True
+    ):
+        busy = ended.code == 1 and "at work" in ended.err
+        if "Traceback" in ended.err or (ended.code not in (0, 2) and not busy):
             faults.append(f"{' '.join(command)}: {ended}")
-        if ended.code:
-            folder.run(*command, expect=None)
+    for command in commands:
+        ended = folder.run(*command, expect=None)
+        if "Traceback" in ended.err or ended.code not in (0, 2):
+            faults.append(f"{' '.join(command)}, run again: {ended}")
     if lost := before - contents(folder.root):
         faults.append(f"{len(lost)} files are lost")
-    return faults
+    checked = folder.run("ingest", "--check", "--strict", expect=None)
+    return faults + ([f"--check says: {checked}"] if checked.code else [])
 
 
 class Disturbed:
@@ -222,6 +244,17 @@ class Disturbed:
     def numbers(self, *, growing: bool = False) -> Sequence[int]:
         """The points; only those that may need room on the disk."""
         return [number for number, label in enumerate(self.labels, 1) if not growing or label.split()[0] in GROWING]
+
+    def chosen(self, numbers: Sequence[int], points: str) -> Sequence[int]:
+        """The points to try: all, or some and some of those at commits, always the same.
+
+        Where a scenario begins to choose depends on its name, so that all of them together meet every kind of point.
+        """
+        if points == "all":
+            return numbers
+        commits = [number for number in numbers if self.labels[number - 1].startswith("commit")]
+        start = sum(self.scenario.name.encode())
+        return sorted({*_spread(numbers, start), *_spread(commits, start)})
 
     def start_over(self) -> None:
         copy_tree(self.stock, self.folder.root)
@@ -258,20 +291,20 @@ class Disturbed:
     def take_back(self) -> list[str]:
         """The differences after the undo, which has nothing to do where the disturbance came early.
 
-        Then a run has left no entry that could be called undone, no report, and the groups that it found; an undo that
-        did something leaves the reports' index.
+        Then a run has left no entry that could be called undone, no report and no backup, and it has measured less.
         """
         if not (self.folder.ws / "gleaner.db").exists():
             return []
         ended = self.folder.run(*self.scenario.undo, expect=None)
-        if ended.code:
+        if ended.code or "Traceback" in ended.err:
             return [str(ended)]
         state = self.folder.state()
-        tables = {*self.scenario.ignore, *self.scenario.caches}
+        tables = {*self.scenario.ignore, *self.scenario.kept}
         if not any('"undone"' in row for row in state.rows.get("actions", [])):
             tables.add("duplicates")
-        lines = self.undone.differences(state, tables=tables)
-        return [line for line in lines if not line.startswith(("- actions: ", "- ws/reports/"))]
+        less = ["actions", *self.scenario.caches]
+        allowed = (*(f"- {table}: " for table in less), "- ws/reports/", "- ws/backups/")
+        return [line for line in self.undone.differences(state, tables=tables) if not line.startswith(allowed)]
 
 
 def prepared(folder: Folder, scenario: Scenario) -> Disturbed:
@@ -282,16 +315,9 @@ def prepared(folder: Folder, scenario: Scenario) -> Disturbed:
     return known[scenario.name]
 
 
-def chosen(labels: Sequence[str], numbers: Sequence[int], points: str) -> Sequence[int]:
-    """The points to try: all, or some and some of those at commits, always the same."""
-    if points == "all":
-        return numbers
-    commits = [number for number in numbers if labels[number - 1].startswith("commit")]
-    return sorted({*_spread(numbers), *_spread(commits)})
-
-
-def _spread(numbers: Sequence[int]) -> Sequence[int]:
-    return numbers[:: max(1, -(-len(numbers) // QUICK))]
+def _spread(numbers: Sequence[int], start: int) -> Sequence[int]:
+    step = -(-len(numbers) // QUICK) or 1
+    return numbers[start % step :: step]
 
 
 def clear(root: Path) -> None:
