@@ -39,7 +39,7 @@ from lib.flags import (
     parser,
 )
 from lib.leftovers import clear_leftovers
-from lib.lock import held
+from lib.lock import held, step_lock
 from lib.progress import no_bar, terminal_bar
 from lib.redact import redact, redacted
 from lib.sentences import explain_os, explain_sqlite
@@ -206,7 +206,7 @@ def _finish_restore(workspace: Workspace, *, dry_run: bool) -> None:
 
 def _alone(workspace: Workspace, step: str) -> AbstractContextManager[None]:
     busy = f"another run of {STEP_FILES.get(step, step)} is at work in this workspace; wait until it has ended."
-    return held(workspace.root / f".{step}.lock", busy)
+    return held(step_lock(workspace.root, step), busy)
 
 
 def _work_recorded(session: Session, work: Callable[[Session], Summary]) -> Summary:

@@ -189,6 +189,8 @@ def download(
     release_dead(db)
     # A clean end leaves nothing, and looking at every file of a large workspace takes a while.
     cut_off = may_have_orphans(db, workspace, run_id)
+    # What step 6 took away is not fetched again, and where step 7 put a file it is not missed.
+    actions.settle_others(db, workspace, run_id, ("dedup", "sort"))
     parts.settle(workspace.images / PARTS)
     remove_parts_folder(workspace)
     if cut_off:
@@ -235,9 +237,16 @@ def _prepare(db: Database, options: Options) -> None:
         wishes.wish(db, again, wish, options.scope)
 
 
-def undo(db: Database, workspace: Workspace, reference: str, dry_run: bool) -> dict[str, int | float | str]:
-    """Brings back what a run moved into the quarantine; the counts are those of `lib.actions.undo`."""
-    run_id = actions.run_to_undo(db, "download", reference)
+def undo(
+    db: Database, workspace: Workspace, reference: str, dry_run: bool, before: int = 0
+) -> dict[str, int | float | str]:
+    """Brings back what a run moved into the quarantine; the counts are those of `lib.actions.undo`.
+
+    `before` is the run that asks.
+    """
+    if not dry_run and not claims.leases(db):
+        actions.settle(db, workspace, "download", before, tidy=True)
+    run_id = actions.run_to_undo(db, "download", reference, before)
     if run_id is None:
         return {}
     far = Elsewhere(db, workspace)

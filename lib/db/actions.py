@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -26,6 +27,16 @@ class Action:
     id: int = 0
     run_id: int = 0
     state: str = "planned"
+
+
+@dataclass(frozen=True)
+class BrokenOff:
+    """A run that did not come to its end. `undo` and `purge` are as they were asked for, empty where they were not."""
+
+    id: int
+    started_at: str
+    undo: str
+    purge: str
 
 
 _COLUMNS = "id, run_id, kind, state, source, target, sha256, bytes, table_name, payload, reason"
@@ -71,6 +82,60 @@ def iter_actions(
         last = int(rows[-1]["id"])
 
 
+def preceding(db: Database, action: Action) -> Action | None:
+    """The entry of the same run right before this one."""
+    return _beside(db, action, "id < ? ORDER BY id DESC")
+
+
+def following(db: Database, action: Action) -> Action | None:
+    """The entry of the same run right after this one."""
+    return _beside(db, action, "id > ? ORDER BY id")
+
+
+def _beside(db: Database, action: Action, where: str) -> Action | None:
+    row = db.row(
+        f"SELECT {_COLUMNS} FROM actions WHERE run_id = ? AND {where} LIMIT 1",
+        (action.run_id, action.id),
+    )
+    return None if row is None else Action(**dict(row))
+
+
+def places_of_contents(db: Database, run_id: int) -> Iterator[tuple[str, str]]:
+    """(content, a place where it lies or lay) of every content that a run handled, as far as any table knows."""
+    own = "sha256 IN (SELECT sha256 FROM actions WHERE run_id = ? AND sha256 <> '')"
+    for row in db.execute(
+        f"SELECT sha256, path FROM files WHERE {own} UNION ALL SELECT sha256, path FROM contents WHERE {own}"
+        " UNION ALL SELECT sha256, target FROM actions WHERE state = 'done' AND kind IN ('move', 'copy', 'hardlink')"
+        f" AND {own}",
+        (run_id,) * 3,
+    ):
+        yield row[0], row[1]
+
+
+def broken_off(db: Database, step: str, before: int = 0) -> BrokenOff | None:
+    """The newest run of a step (before run `before`), where it was killed, interrupted or failed."""
+    row = db.row(
+        "SELECT id, arguments, started_at, exit_code FROM runs WHERE step = ? AND (? = 0 OR id < ?)"
+        " ORDER BY id DESC LIMIT 1",
+        (step, before, before),
+    )
+    if row is None or row["exit_code"] == 0:
+        return None
+    arguments = json.loads(row["arguments"])
+    found = (str(arguments.get(name) or "") for name in ("undo", "purge"))
+    return BrokenOff(int(row["id"]), row["started_at"], *found)
+
+
+def taken_back_since(db: Database, step: str, moment: str) -> int | None:
+    """The run of a step of which an entry was taken back at or after a moment, the newest one."""
+    found = db.value(
+        "SELECT actions.run_id FROM actions JOIN runs ON runs.id = actions.run_id WHERE actions.state = 'undone'"
+        " AND runs.step = ? AND actions.finished_at >= ? ORDER BY actions.id DESC LIMIT 1",
+        (step, moment),
+    )
+    return None if found is None else int(found)
+
+
 def set_state(db: Database, ids: Iterable[int], state: str) -> None:
     """Moves entries on to another state."""
     now = utc_now()
@@ -93,10 +158,26 @@ def counts_by_reason(db: Database, run_id: int, state: str) -> list[tuple[str, s
 
 
 def runs_with_planned_actions(db: Database, step: str) -> list[int]:
-    """Runs of a step that were killed between planning and finishing, oldest first."""
+    """Runs of a step that were killed between planning and finishing, oldest first.
+
+    A run of which a dataset is on its way to its place is left to `lib.export.settle`.
+    """
+    return _runs(db, step, f"actions.state = 'planned' AND runs.id NOT IN ({_BEGUN_DATASETS})")
+
+
+def runs_with_begun_datasets(db: Database) -> list[int]:
+    """Runs that were killed while a dataset was being built or on its way to its place, oldest first."""
+    return _runs(db, "sort", f"runs.id IN ({_BEGUN_DATASETS})")
+
+
+BUILDING = "building"  # the reason of an entry that is no file: a folder in which a dataset is being built
+_BEGUN_DATASETS = f"SELECT run_id FROM actions WHERE state = 'planned' AND kind = 'write' AND reason = '{BUILDING}'"
+
+
+def _runs(db: Database, step: str, where: str) -> list[int]:
     rows = db.rows(
         "SELECT DISTINCT actions.run_id AS id FROM actions JOIN runs ON runs.id = actions.run_id"
-        " WHERE actions.state = 'planned' AND runs.step = ? ORDER BY 1",
+        f" WHERE runs.step = ? AND {where} ORDER BY 1",
         (step,),
     )
     return [int(row["id"]) for row in rows]

@@ -40,7 +40,7 @@ def retire(db: Database, workspace: Workspace, run_id: int, to: str = "") -> int
         return 0
     far = Elsewhere(db, workspace, to)
     far.settle()
-    actions.settle(db, workspace, "download")
+    actions.settle(db, workspace, "download", run_id, tidy=True)
     planned = list(_plan(db, workspace, run_id))
     if not planned:
         return 0
