@@ -230,7 +230,7 @@ def _new_answer(page: int, part: str, path: str, file: Path, digest: str) -> New
 def _folder(workspace: Workspace, entry: Found) -> Path:
     """Where an imported answer goes: a short ASCII name that two queries never share."""
     query = entry.query
-    digest = hashlib.sha256(query.encode("utf-8", "surrogateescape")).hexdigest()[:12]
+    digest = hashlib.sha256(query.encode("utf-8", "surrogateescape")).hexdigest()[:32]
     readable = _UNSAFE.sub("-", query.rpartition("/")[2]).strip("-.")[:40]
     return workspace.xhr / entry.engine / (f"import-{readable}-{digest}" if readable else f"import-{digest}")
 

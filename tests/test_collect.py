@@ -735,6 +735,26 @@ def test_folder_names_come_from_the_content():
     assert all(made.isascii() and len(made) < 60 and not set(made) & set('/\\.:*?"<>| ') for made in names)
 
 
+def test_two_queries_never_share_a_folder(tmp_path: Path) -> None:
+    """Keywords whose hashes begin alike are found by trying, and by chance among a hundred thousand."""
+    seen: dict[bytes, str] = {}
+    for n in range(1 << 20):
+        word = "".join(chr(0x4E00 + int(digit)) for digit in str(n))
+        first = seen.setdefault(hashlib.sha256(word.encode()).digest()[:4], word)
+        if first != word:
+            break
+    assert len({raw_store.folder_name("keyword", text, "", "{}") for text in (first, word)}) == 1
+    long = "x" * 40
+    for one, other in (((first, {}), (word, {})), ((long, {"a": 1}), (long + '{"a":1}', {}))):
+        folders = []
+        for text, params in (one, other, one, other):
+            as_text = json.dumps(params, separators=(",", ":"))
+            folders.append(raw_store.folder_of(tmp_path, "keyword", text, "", params, as_text))
+            raw_store.write_note(folders[-1], "yandex", "keyword", text, "", params)
+        assert folders[:2] == folders[2:] and folders[0] != folders[1]
+        assert folders[0].name == raw_store.folder_name("keyword", one[0], "", "{}" if not one[1] else '{"a":1}')
+
+
 def test_keywords_are_cleaned_and_kept_once():
     assert keywords(["  two   words ", "e\u0301", "\u00e9", "", "two words"], None) == ["two words", "\u00e9"]
 

@@ -49,8 +49,8 @@ class Store:
         table.hold_pending(self.db, self.engine.name, utc_in(wait))
 
     def folder(self, query: QueryRow) -> Path:
-        name = raw_store.folder_name(query.kind, query.text, query.image_sha256, table.params_text(query.params))
-        return self.workspace.xhr / query.engine / name
+        place, as_text = self.workspace.xhr / query.engine, table.params_text(query.params)
+        return raw_store.folder_of(place, query.kind, query.text, query.image_sha256, query.params, as_text)
 
     def keep(
         self, query: QueryRow, page: int, answer: Answer, verdict: Verdict, parsed: ParsedPage = NOTHING,

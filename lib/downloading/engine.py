@@ -26,8 +26,8 @@ from lib.downloading.feed import Feed
 from lib.downloading.job import Job
 from lib.downloading.keeper import Keeper
 from lib.downloading.ledger import Ledger
-from lib.downloading.names import safe_id
-from lib.downloading.options import IGNORE, OBEY, Options
+from lib.downloading.names import read_name, safe_id
+from lib.downloading.options import IGNORE, OBEY, Options, VerifyLimits
 from lib.downloading.parts import Partial
 from lib.downloading.robots_gate import ROBOTS_TXT, Reading, RobotsGate
 from lib.downloading.tally import Standing, Tally, slowest_of
@@ -72,7 +72,7 @@ class Engine:
         self.db, self.options, self.orphans, self.stopping = db, options, orphans or {}, stopping
         placeholders = read_placeholders(options.placeholders)
         decoders = max(1, (os.cpu_count() or 1) // options.share)
-        self.verifier = Verifier(decoders, options.verify) if options.verify else None
+        self.verifier = Verifier(decoders, options.verify or VerifyLimits())
         self.keeper = Keeper(workspace, options, placeholders, self.verifier)
         threads = UPLOADS if options.to else decoders if options.verify else WRITERS
         self.writers = Writers(threads, self.keeper.close_reader)
@@ -103,8 +103,7 @@ class Engine:
             self.spooler.shutdown()
             gc.set_threshold(*thresholds)
             gc.unfreeze()
-            if self.verifier is not None:
-                self.verifier.close()
+            self.verifier.close()
             for left in self.keeper.parts.glob(f"{self.keeper.owner}-*.part"):
                 parts.leave(str(left))
         tally.received = self.watch.received
@@ -316,15 +315,13 @@ class Engine:
         """Takes over a whole file that a killed run left without its row."""
         self.queues.release(host)
         for path in self.orphans.pop(safe_id(job.key)):
-            parts = path.name.split("_")
-            kind, sha8 = parts[-3], parts[-1][:8]
+            _, kind, digits = read_name(path.name) or ("", "", "")
             job.at = next((n for n, rung in enumerate(job.rungs) if rung.kind == kind), len(job.rungs))
             if job.at == len(job.rungs):
                 continue
-            size = path.stat().st_size if path.exists() else 0  # of a content that is known, the file goes
-            kept = await self.writers.run(self.keeper.adopt, path, sha8)
+            kept = await self.writers.run(self.keeper.adopt, path, digits)
             if not kept.reason:
-                self.course.end(job, job.done(kept, Answer(bytes=kept.file.bytes if kept.file else size)))
+                self.course.end(job, job.done(kept, Answer(bytes=kept.bytes)))
                 return
         job.at = 0
         self.course.schedule(job)

@@ -26,8 +26,8 @@ from lib.temporary import is_temporary, temporary_beside
 from lib.workspace import Workspace
 
 MANIFEST = "dataset.json"
-# Why an entry is in the journal that is no file: all of a folder that was being built, and of the plan, is there. It and
-# the entry of the folder are dropped when the dataset is in its place.
+# Why an entry is in the journal that is no file: all of a folder that was being built is there, and all of the plan. It
+# and the entry of the folder are dropped when the dataset is in its place.
 COMPLETE = "complete"
 BLOCK = 500
 
