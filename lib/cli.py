@@ -45,6 +45,7 @@ from lib.redact import redact, redacted
 from lib.sentences import explain_os, explain_sqlite
 from lib.session import Session, Summary
 from lib.settings import apply_settings, read_settings
+from lib.text import require_text
 from lib.workspace import Workspace
 
 LONGEST_LOOK = 20.0  # seconds that a database is looked through after an error that nobody expected
@@ -97,6 +98,7 @@ def run(
         args = parse(made, argv)
         as_json = args.json
         start_logging(args)
+        require_text(args)
         check(args)
         return _run_in_session(args, work, Opening(needs, alone, before), last=argv is None)
     except GleanerError as error:

@@ -31,6 +31,7 @@ from lib.records import ParsedPage
 from lib.sentences import counted
 from lib.sidecars import Sidecars, sidecar_record
 from lib.temporary import becoming, clear_dead
+from lib.text import path_as_text
 from lib.times import utc_now
 from lib.workspace import Workspace
 
@@ -97,7 +98,7 @@ def _examined(
 
 def _query(db: Database, folder: Path, run_id: int) -> int:
     with db.transaction():
-        return ensure_query(db, FOLDER_ENGINE, "import", str(folder.absolute()), run_id=run_id)
+        return ensure_query(db, FOLDER_ENGINE, "import", path_as_text(folder.absolute()), run_id=run_id)
 
 
 def _save(

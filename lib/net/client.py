@@ -23,6 +23,7 @@ from lib.net.retry import retry_after
 from lib.net.urls import BadAddress, redirected
 from lib.net.versions import validator_of
 from lib.net.watch import TransferEnded, Watch
+from lib.text import storable
 
 MOST_REDIRECTS = 5
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -97,7 +98,7 @@ async def fetch(
     finally:
         refusals.reset(before)
     if answer.detail:
-        answer.detail = " ".join(answer.detail.split())[:DETAIL_LENGTH]
+        answer.detail = storable(" ".join(answer.detail.split()))[:DETAIL_LENGTH]
     answer.elapsed_ms = round((time.monotonic() - started) * 1000)
     return answer
 
@@ -136,9 +137,10 @@ def _note(answer: Answer, response: aiohttp.ClientResponse) -> None:
     headers = response.headers
     answer.status = response.status
     answer.final_url = str(response.url if not response.url.raw_fragment else response.url.with_fragment(None))
-    answer.content_type = headers.get("Content-Type", "")[:DETAIL_LENGTH]
-    answer.etag = headers.get("ETag", "")[:DETAIL_LENGTH]
-    answer.last_modified = headers.get("Last-Modified", "")[:DETAIL_LENGTH]
+    # Bytes that are no UTF-8 come as half characters, which a database does not take.
+    answer.content_type = storable(headers.get("Content-Type", ""))[:DETAIL_LENGTH]
+    answer.etag = storable(headers.get("ETag", ""))[:DETAIL_LENGTH]
+    answer.last_modified = storable(headers.get("Last-Modified", ""))[:DETAIL_LENGTH]
     if headers.get("Accept-Ranges", "").strip().lower() == "bytes" and "Content-Encoding" not in headers:
         answer.validator, answer.total = validator_of(headers), response.content_length or 0
     else:
