@@ -99,6 +99,7 @@ def run(
         as_json = args.json
         start_logging(args)
         require_text(args)
+        Workspace(args.workspace).refuse_links()
         check(args)
         return _run_in_session(args, work, Opening(needs, alone, before), last=argv is None)
     except GleanerError as error:
@@ -150,10 +151,13 @@ def parse(made: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse
     """The arguments, with settings from the environment and `gleaner.toml` below the flags."""
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--workspace", type=Path, default=Path(os.environ.get("GLEANER_WORKSPACE") or "workspace"))
-    root: Path = early.parse_known_args(argv)[0].workspace
-    Workspace(root).refuse_odd_root()
-    path = Workspace(root).settings
-    apply_settings(made, made.get_default("step"), read_settings(path), os.environ, path)
+    early.add_argument("-h", "--help", "--version", dest="asks", action="store_true")
+    found = early.parse_known_args(argv)[0]
+    if not found.asks:  # whatever is wrong with a settings file, the help is shown
+        workspace = Workspace(found.workspace)
+        workspace.refuse_odd_root()
+        settings = read_settings(workspace.settings)
+        apply_settings(made, made.get_default("step"), settings, os.environ, workspace.settings)
     # Intermixed, so that words may stand after flags: `6_dedup.py exact --dry-run photos`.
     return made.parse_intermixed_args(argv)
 
@@ -169,7 +173,6 @@ def _run_in_session(
 ) -> int:
     workspace = Workspace(args.workspace)
     dry_run = bool(getattr(args, "dry_run", False))
-    workspace.refuse_links()
     _finish_restore(workspace, dry_run=dry_run)
     if not getattr(args, "restore", None):  # a restore works whatever is wrong with the database
         _refuse_missing(workspace, args, opening.needs)

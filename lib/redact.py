@@ -10,6 +10,7 @@ from typing import Any
 HIDDEN = "***"
 # A `Path` made of an address has one slash only.
 _USER = re.compile(r"(?P<head>\b[A-Za-z][A-Za-z0-9+.-]*:/{1,3})(?P<secret>[^/?#\s\"'<>]+)@")
+_BARE = re.compile(r"[^\s:/@'\"]+:[^\s/@'\"]+@(?=[\w.-])")
 _SECRET_NAME = (
     r"[\w.%-]*(?:token|secret|passw|passphrase|pwd|signature|credential|api-?key|access-?key|auth)[\w.%-]*"
     r"|(?:[\w.%-]*[_.-])?(?:key|sig|pass)"
@@ -22,6 +23,11 @@ def redact(text: str) -> str:
     if ":/" in text:
         text = _USER.sub(rf"\g<head>{HIDDEN}@", text)
     return _PARAMETER.sub(rf"\g<head>{HIDDEN}", text) if "=" in text else text
+
+
+def redact_any(text: str) -> str:
+    """The same where an address may have been typed without its scheme: `user:password@host`."""
+    return _BARE.sub(f"{HIDDEN}@", redact(text))
 
 
 def redacted(value: Any) -> Any:

@@ -8,7 +8,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from support import STEPS, load_step, snapshot
+from support import ROOT, STEPS, load_step, snapshot
 
 from lib.settings import ENVIRONMENT, FILE, INSIDE, NAME, PREFIX, REFUSED_VALUES, SETTABLE, SPOT
 
@@ -237,3 +237,19 @@ def test_a_workspace_that_cannot_be_is_one_sentence(
         assert run(step, workspace, *words, *arguments) == 2
         assert "--workspace" in sentence(capsys)
     assert snapshot(tmp_path) == before
+
+
+def test_the_documentation_names_what_a_settings_file_may_not_set() -> None:
+    text = (ROOT / "docs" / "setup.md").read_text(encoding="utf-8")
+    table = text[text.index("## Settings") : text.index("## What is private")]
+    named = {name for step in STEPS for name, place in SETTABLE[step].items() if place != FILE}
+    named |= {name for _, name in REFUSED_VALUES}
+    assert not [name for name in sorted(named - {"help", "version"}) if f"`{name}`" not in table]
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_help_is_shown_whatever_the_settings_are(step: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "gleaner.toml").write_bytes(b"\xff")
+    with pytest.raises(SystemExit) as ended:
+        run(step, tmp_path, "--help")
+    assert not ended.value.code and "usage:" in capsys.readouterr().out

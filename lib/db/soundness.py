@@ -64,12 +64,14 @@ def find_fault(path: Path, *, deep: bool = False, texts: bool = False, seconds: 
     `deep` walks through all pages and indexes, `texts` reads every text; both end unfinished after so many `seconds`
     (0: never). Raises OSError where the file may not be read.
     """
-    for _ in range(5):
-        before = _state(path)
+    last: tuple[Fault, list[tuple[int, int]]] | None = None
+    for _ in range(10):
         found = _plain_fault(path) or _inner_fault(path, deep=deep, texts=texts, seconds=seconds)
-        if found is None or before == _state(path):  # otherwise a living run has written while it was read
+        # A living run may have written while it was read: only what is found twice in one and the same file is true.
+        if found is None or last == (found, _state(path)):
             return found
-        time.sleep(0.05)
+        last = (found, _state(path))
+        time.sleep(0.02)
     return found
 
 
@@ -82,17 +84,24 @@ def is_ours(path: Path) -> bool:
 @contextmanager
 def only_reading(path: Path) -> Iterator[sqlite3.Connection]:
     """A connection that changes nothing: neither the file nor its log, and no file appears beside it."""
-    log, shared, journal = (path.with_name(path.name + suffix) for suffix in BESIDE)
-    if _size(journal) or (_size(log) and not shared.exists()):
-        # Opened where it lies, SQLite would carry over what a killed run has left. Nobody has it open.
+    if _has_to_be_copied(path):
         with tempfile.TemporaryDirectory(prefix="gleaner-") as folder:
-            for one in (path, log, journal):
+            for one in (path, *(path.with_name(path.name + suffix) for suffix in ("-wal", "-journal"))):
                 if one.exists():
                     shutil.copyfile(one, Path(folder, one.name))
             yield from _connected(f"file:{quote(Path(folder, path.name).as_posix())}")
     else:
-        mode = "mode=ro" if _size(log) else "immutable=1"
+        mode = "mode=ro" if _size(path.with_name(path.name + "-wal")) else "immutable=1"
         yield from _connected(f"file:{quote(path.resolve().as_posix())}?{mode}")
+
+
+def _has_to_be_copied(path: Path) -> bool:
+    """Whether SQLite would carry over what a killed run has left as soon as it opened the file where it lies.
+
+    Nobody has it open then: the index of a log that is in use lies beside it.
+    """
+    log, shared, journal = (path.with_name(path.name + suffix) for suffix in BESIDE)
+    return bool(_size(journal) or (_size(log) and not shared.exists()))
 
 
 def _connected(uri: str) -> Iterator[sqlite3.Connection]:
@@ -146,7 +155,7 @@ def _plain_fault(path: Path) -> Fault | None:
 
 
 def _inner_fault(path: Path, *, deep: bool, texts: bool, seconds: float) -> Fault | None:
-    if not os.path.lexists(path):
+    if not os.path.lexists(path) or (not deep and _size(path) > MIDDLE and _has_to_be_copied(path)):
         return None
     try:
         with only_reading(path) as connection:

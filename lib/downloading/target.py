@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from lib.digest import sha256_of
 from lib.errors import GleanerError, UsageError
 from lib.media import Buffer
+from lib.redact import without_user
 from lib.workspace import Workspace
 
 # Stores that show an object only when it is whole; anywhere else a file is written aside and renamed.
@@ -140,7 +141,8 @@ class RemoteTarget:
         except (ValueError, OSError) as error:
             raise UsageError(f"--to {address} cannot be used ({error}).") from error
         self.workspace, self.elsewhere = workspace, is_elsewhere(address)
-        self.address, self.path = address.rstrip("/"), str(path).rstrip("/")
+        # Rows hold no password; who reads the files brings credentials as the address's own library wants them.
+        self.address, self.path = without_user(address).rstrip("/"), str(path).rstrip("/")
         names = self.files.protocol
         self.protocols = {names} if isinstance(names, str) else set(names)
         self.whole = bool(self.protocols & WHOLE_OBJECTS)
@@ -152,7 +154,7 @@ class RemoteTarget:
     def _at(self, text: str) -> str:
         if not self.elsewhere:
             return str(self.workspace.to_path(text))
-        return f"{self.path}/{text.removeprefix(self.address).lstrip('/')}"
+        return f"{self.path}/{without_user(text).removeprefix(self.address).lstrip('/')}"
 
     def exists(self, text: str) -> bool:
         return bool(self.files.exists(self._at(text)))
