@@ -11,7 +11,7 @@ import contextlib
 import gc
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +29,7 @@ from lib.downloading.ledger import Ledger
 from lib.downloading.names import read_name, safe_id
 from lib.downloading.options import IGNORE, OBEY, Options, VerifyLimits
 from lib.downloading.parts import Partial
-from lib.downloading.robots_gate import ROBOTS_TXT, Reading, RobotsGate
+from lib.downloading.robots_gate import Reading, RobotsGate
 from lib.downloading.tally import Standing, Tally, slowest_of
 from lib.downloading.verify import Verifier
 from lib.downloading.writers import Writers
@@ -215,8 +215,8 @@ class Engine:
             if reading := self.robots.wait(job):
                 self.course.ask_robots(reading)
             return False
-        for note, holds in (("robots_disallowed", answer.reason == ROBOTS_TXT), (answer.detail, not answer.reason)):
-            job.notes |= {note} if note and holds else set()
+        if note := "robots_disallowed" if answer.reason else answer.detail:
+            job.notes.add(note)
         if answer.reason and self.options.robots == OBEY:
             self.queues.release(host, started=False)
             if job.hop:
@@ -232,13 +232,7 @@ class Engine:
 
     async def _read_robots(self, host: Host[Job | Reading], reading: Reading) -> None:
         """One request for a robots.txt, and what follows for the jobs that wait for it."""
-        answer, started = Answer("timeout"), self.queues.loop.time()
-        try:
-            answer = await self.robots.read(reading)
-        finally:
-            reason = "" if answer.reason == REDIRECTED else answer.reason
-            seconds = self.queues.loop.time() - started
-            self.queues.done(host, reason, seconds, answer.retry_after, answer.reached)
+        answer = await self._in_its_turn(host, self.robots.read(reading))
         if answer.reason == REDIRECTED:
             refused = reading.url.raw_host or ""
             if not (refusal := self.options.lists.refusal(refused)):
@@ -301,15 +295,19 @@ class Engine:
         self, session: aiohttp.ClientSession, host: Host[Job | Reading], job: Job, body: Body, ask: Ask
     ) -> Answer:
         """The request itself; the host's slot is free again before the body goes to the disk."""
-        answer = Answer("timeout")
+        return await self._in_its_turn(host, fetch(session, job.target, body, self.options.limits, self.watch, ask))
+
+    async def _in_its_turn(self, host: Host[Job | Reading], request: Awaitable[Answer]) -> Answer:
+        """Waits for a request and lets its host's queue learn from the answer."""
         started = self.queues.loop.time()
         try:
-            answer = await fetch(session, job.target, body, self.options.limits, self.watch, ask)
-            return answer
-        finally:
-            seconds = self.queues.loop.time() - started
-            reason = "" if answer.reason in (NOT_MODIFIED, REDIRECTED) else answer.reason
-            self.queues.done(host, reason, seconds, answer.retry_after, answer.reached)
+            answer = await request
+        except BaseException:  # this machine's fault, or the end of the run: the host has nothing to do with it
+            self.queues.release(host)
+            raise
+        reason = "" if answer.reason in (NOT_MODIFIED, REDIRECTED) else answer.reason
+        self.queues.done(host, reason, self.queues.loop.time() - started, answer.retry_after, answer.reached)
+        return answer
 
     async def _adopt(self, host: Host[Job | Reading], job: Job) -> None:
         """Takes over a whole file that a killed run left without its row."""

@@ -69,7 +69,7 @@ class RobotsGate:
     async def verdict(self, url: URL) -> Answer | None:
         """An answer without a reason where an address may be asked, `robots_txt` where it may not.
 
-        None where its robots.txt has to be read first.
+        Its detail is `robots_cut` where only the beginning was read. None where its robots.txt has to be read first.
         """
         origin = str(url.origin())
         found = self.known.get(origin)
