@@ -147,7 +147,8 @@ def apply_settings(
     for name, action in known.items():
         for table in (settings, settings.get(step, {})):
             if name in table:
-                _refuse_unsafe(step, name, table[name], path)
+                # Only at the top can there still be what this step refuses: another step may take it.
+                _refuse_unsafe(step, name, table[name], path, "put it into the table of the step that it is meant for")
                 chosen[action.dest] = _convert(action, table[name], f"{name} in {path}")
         variable = PREFIX + name.upper().replace("-", "_")
         if text := environment.get(variable):
@@ -194,10 +195,10 @@ def _look_through(settings: Mapping[str, Any], path: Path) -> None:
                 raise UsageError(f"{path} sets {shown(inner)} for {name}, which has no such option; remove the line.")
 
 
-def _refuse_unsafe(step: str, name: str, value: Any, path: Path) -> None:
+def _refuse_unsafe(step: str, name: str, value: Any, path: Path, remedy: str = "remove the line") -> None:
     place = place_of(step, name)
     if place in (SPOT, ENVIRONMENT):
-        _refuse_place(f"{name} for {step}", place, path)
+        _refuse_place(f"{name} for {step}", place, path, remedy)
     if value in REFUSED_VALUES.get((step, name), ()):
         raise UsageError(f"{path} sets {name} = {shown(value)}, which a settings file may not; give --{name} {value}.")
     texts = [text for text in (value if isinstance(value, list) else [value]) if isinstance(text, str)]
@@ -207,12 +208,11 @@ def _refuse_unsafe(step: str, name: str, value: Any, path: Path) -> None:
         raise UsageError(f"{name} in {path} is a folder, which may hold code; give --{name} on the command line.")
 
 
-def _refuse_place(what: str, place: str, path: Path) -> None:
+def _refuse_place(what: str, place: str, path: Path, remedy: str = "remove the line") -> None:
     name = what.partition(" ")[0]
-    instead = f" or {PREFIX}{name.upper().replace('-', '_')} in the environment" if place == ENVIRONMENT else ""
+    instead = f" or as {PREFIX}{name.upper().replace('-', '_')} in the environment" if place == ENVIRONMENT else ""
     raise UsageError(
-        f"{path} sets {what}, which a settings file may not; remove the line (or put it into the table of the step "
-        f"that it is meant for) and give --{name} on the command line{instead}."
+        f"{path} sets {what}, which a settings file may not; {remedy}, or give --{name} on the command line{instead}."
     )
 
 
