@@ -25,6 +25,7 @@ else:
 
 PREFIX = "GLEANER_"
 LARGEST_FILE = 256_000  # bytes; a settings file has a few lines
+DEEPEST_KEY = 16  # parts of a dotted key; two are needed, and the reader's time grows with the square
 SHOWN = 60  # characters of a wrong value that a message repeats
 _SECRET_WORDS = ("key", "password", "passwd", "token", "secret")
 STEPS = ("collect", "ingest", "report", "cleanup", "download", "dedup", "sort")
@@ -108,6 +109,8 @@ def read_settings(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} cannot be read ({error}); correct it or move it away.") from error
     try:
+        if _has_deep_key(text):
+            raise RecursionError
         return tomllib.loads(text)
     except RecursionError:
         raise UsageError(f"{path} cannot be read (it is nested too deeply); correct it or move it away.") from None
@@ -126,6 +129,15 @@ def _read(path: Path) -> str:
     if len(body) > LARGEST_FILE:
         raise UsageError(f"{path} is larger than {LARGEST_FILE // 1000} kB, which no settings are; move it away.")
     return body.decode("utf-8-sig")
+
+
+def _has_deep_key(text: str) -> bool:
+    parts = 0
+    for piece in text.split("."):
+        parts = parts + 1 if re.fullmatch(r"[\w\"' \t-]+", piece) else 0
+        if parts > DEEPEST_KEY:
+            return True
+    return False
 
 
 def apply_settings(
