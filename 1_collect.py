@@ -27,11 +27,11 @@ Next    python 2_ingest_db.py
 
 from __future__ import annotations
 
+from lib import cli  # isort: skip  (first of all: from here on a Ctrl-C is a sentence)
 import argparse
 import sys
 from collections.abc import Sequence
 
-from lib import cli
 from lib.collecting import options
 
 NOTHING = "nothing to search: what was asked for ended before (see --list, --retry), and nothing else is queued"

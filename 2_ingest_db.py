@@ -17,21 +17,20 @@ Examples
     python 2_ingest_db.py --check --repair
     python 2_ingest_db.py --undo last
 
-An answer that cannot be read is marked as failed with a reason, and the others go on. Running it again reads only
-what is new.
+An answer that cannot be read fails with a reason, and the others go on. A second run reads only what is new.
 
 Next    python 3_domain_report.py
 """
 
 from __future__ import annotations
 
+from lib import cli  # isort: skip  (first of all: from here on a Ctrl-C is a sentence)
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lib import cli
 from lib.errors import UsageError
 from lib.workspace import Workspace
 
@@ -93,9 +92,8 @@ def work(session: cli.Session) -> cli.Summary:
         return check_disk(session)
     totals = take_in(session)
     counts = counts_of(totals, files=bool(args.folder), preview=session.dry_run)
-    note = remark_on(totals, session.run_id)
-    exit_code = 3 if args.strict and totals.failed else 0
-    return cli.Summary(counts, next="python 3_domain_report.py", note=note, exit_code=exit_code)
+    code = 3 if args.strict and totals.failed else 0
+    return cli.Summary(counts, "python 3_domain_report.py", code, remark_on(totals, session.run_id))
 
 
 def undo(session: cli.Session) -> cli.Summary:

@@ -16,12 +16,12 @@ Next    python 4_db_cleanup.py --dry-run
 
 from __future__ import annotations
 
+from lib import cli  # isort: skip  (first of all: from here on a Ctrl-C is a sentence)
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lib import cli
 from lib.errors import UsageError
 
 KEYS = ("domain", "family", "host", "engine", "query", "licence", "format", "size")

@@ -21,13 +21,13 @@ Next    python 5_download.py
 
 from __future__ import annotations
 
+from lib import cli  # isort: skip  (first of all: from here on a Ctrl-C is a sentence)
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lib import cli
 from lib.cleanup_rules import RULE_NAMES, RULES
 from lib.errors import UsageError
 

@@ -15,6 +15,7 @@ Next    python 6_dedup.py all --dry-run
 
 from __future__ import annotations
 
+from lib import cli  # isort: skip  (first of all: from here on a Ctrl-C is a sentence)
 import argparse
 import logging
 import os
@@ -23,7 +24,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lib import cli
 from lib.downloading.amounts import seconds, shard, size
 from lib.errors import UsageError
 from lib.sentences import counted

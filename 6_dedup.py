@@ -26,13 +26,13 @@ Next    python 7_sort_quality.py quality --dry-run
 
 from __future__ import annotations
 
+from lib import cli  # isort: skip  (first of all: from here on a Ctrl-C is a sentence)
 import argparse
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lib import cli
 from lib.dedup.options import HASHES, KEEP, KINDS, MODES, REMOVED, check
 
 SHOWN = 10  # groups printed without -v

@@ -25,12 +25,12 @@ Next    open reports/index.html, or load a bucket: load_dataset("imagefolder", d
 
 from __future__ import annotations
 
+from lib import cli  # isort: skip  (first of all: from here on a Ctrl-C is a sentence)
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lib import cli
 from lib.errors import UsageError
 from lib.export_options import check_export, make_export
 from lib.sort_options import CRITERIA, EXPORT, add_options, make_criterion

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from types import TracebackType
+
+TYPE_CHECKING = False  # as in `typing`, which takes too long to load for what has to be the first thing that happens
+if TYPE_CHECKING:
+    from types import TracebackType
 
 __version__ = "0.1.0"
 

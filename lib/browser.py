@@ -15,6 +15,7 @@ from lib.chromium import LAUNCH_SECONDS, Chromium
 from lib.direct_web import HARMLESS, KEEPS_METHOD, MOST_REDIRECTS, REDIRECTS
 from lib.engines.base import PAGE, UPLOAD, Answer, FetchError, FilePart
 from lib.net.guard import PRIVATE_ADDRESS
+from lib.parsers.raw_json import LARGEST_BODY
 
 if TYPE_CHECKING:
     from playwright.async_api import APIResponse, Page
@@ -41,14 +42,21 @@ _NODE_WORDS = {
 }
 
 # Asks from within the page: same cookies, same connection, same headers as the site's own code.
-_ASK = """async ([url, headers, limit]) => {
+_ASK = """async ([url, headers, limit, most]) => {
   const stop = new AbortController();
   const timer = setTimeout(() => stop.abort(), limit);
   try {
     const answer = await fetch(url, {headers, credentials: "include", signal: stop.signal});
-    const bytes = new Uint8Array(await answer.arrayBuffer());
     let text = "";
-    for (let i = 0; i < bytes.length; i += 32768) text += String.fromCharCode(...bytes.subarray(i, i + 32768));
+    for (const reader = answer.body?.getReader(); reader; ) {
+      const {done, value} = await reader.read();
+      if (done) break;
+      for (let i = 0; i < value.length; i += 32768) text += String.fromCharCode(...value.subarray(i, i + 32768));
+      if (text.length > most) {
+        stop.abort();
+        return {error: "too_large"};
+      }
+    }
     return {url: answer.url, status: answer.status, headers: Object.fromEntries(answer.headers), body: btoa(text)};
   } catch (error) {
     return {error: error.name === "AbortError" ? "timeout" : "connection_failed"};
@@ -99,7 +107,9 @@ class BrowserWeb:
             response = await page.goto(url, wait_until="domcontentloaded")
             if response is None:
                 raise FetchError("no_document")
-            return Answer(PAGE, response.url, response.status, await response.all_headers(), await response.body())
+            return Answer(
+                PAGE, response.url, response.status, await response.all_headers(), _bounded_body(await response.body())
+            )
 
         return await self._bounded(go)
 
@@ -109,7 +119,7 @@ class BrowserWeb:
         async def ask(page: Page) -> Answer:
             if _origin(page.url) != _origin(url):
                 return await self._beside(page, part, "GET", url, dict(headers))
-            found = await page.evaluate(_ASK, [url, dict(headers), self._timeout * 1000])
+            found = await page.evaluate(_ASK, [url, dict(headers), self._timeout * 1000, LARGEST_BODY])
             if "error" in found:
                 raise FetchError(found["error"])
             return Answer(part, found["url"], found["status"], found["headers"], base64.b64decode(found["body"]))
@@ -165,7 +175,9 @@ class BrowserWeb:
             response = await going.value
             if response is None:
                 return None
-            return Answer(PAGE, response.url, response.status, await response.all_headers(), await response.body())
+            return Answer(
+                PAGE, response.url, response.status, await response.all_headers(), _bounded_body(await response.body())
+            )
 
         return await self._bounded(find_and_press)
 
@@ -226,9 +238,15 @@ class BrowserWeb:
 
 async def _read(part: str, response: APIResponse) -> Answer:
     try:
-        return Answer(part, response.url, response.status, response.headers, await response.body())
+        return Answer(part, response.url, response.status, response.headers, _bounded_body(await response.body()))
     finally:
         await response.dispose()
+
+
+def _bounded_body(body: bytes) -> bytes:
+    if len(body) > LARGEST_BODY:
+        raise FetchError("too_large", f"more than {LARGEST_BODY} bytes")
+    return body
 
 
 def _origin(url: str) -> tuple[str, str]:

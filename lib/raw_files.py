@@ -32,10 +32,13 @@ from lib.db.ingest import (
 )
 from lib.digest import sha256_of
 from lib.parsers import engines, part_of
+from lib.parsers.raw_json import load_json
 from lib.plain_files import Unreadable, plain_files, text_name
 from lib.progress import BarFactory, no_bar
 from lib.raw_store import NOTE, write_note
+from lib.records import ParseError
 from lib.temporary import write_whole
+from lib.text import storable
 from lib.times import to_text
 from lib.workspace import Workspace
 
@@ -45,6 +48,7 @@ _SUFFIXES = {".json", ".html", ".htm"}
 _SNIFFED = 4 * 2**20  # bytes looked at to tell what a file is: pages carry their results far behind the head
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 FILES_A_COMMIT = 200
+LARGEST_NOTE = 2**20  # bytes
 _ASKED = {"kind": "import", "text": "", "image_sha256": "", "params": "{}"}
 
 
@@ -245,14 +249,16 @@ def _asked(entry: Found, name: str) -> dict[str, str]:
 
 def _read_note(path: Path) -> dict[str, str]:
     try:
-        note = orjson.loads(path.read_bytes())
-    except (OSError, orjson.JSONDecodeError):
+        if not path.is_file() or path.stat().st_size > LARGEST_NOTE:
+            return {}
+        note, _ = load_json(path.read_bytes())
+    except (OSError, ParseError):
         return {}
     if not isinstance(note, dict):
         return {}
     params = note.get("params")
     note["params"] = orjson.dumps(params if isinstance(params, dict) else {}, option=orjson.OPT_SORT_KEYS).decode()
-    return {key: value for key, value in note.items() if isinstance(value, str)}
+    return {key: storable(value) for key, value in note.items() if isinstance(value, str)}
 
 
 def _blocks(entries: Iterable[Found], size: int) -> Iterator[list[Found]]:

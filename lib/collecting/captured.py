@@ -78,6 +78,8 @@ def worth(engine: Engine, answer: Answer) -> int:
 
 def _read(file: Path) -> bytes:
     try:
+        if not file.is_file():  # a pipe would be waited for
+            raise UsageError(f"{file} is no plain file; give another --replay.")
         if file.stat().st_size > LARGEST_FILE:
             raise UsageError(f"{file} is larger than {LARGEST_FILE >> 30} GiB; save a shorter session.")
         return file.read_bytes()

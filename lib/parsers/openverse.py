@@ -8,7 +8,7 @@ from typing import Any
 from lib.domains import host_of
 from lib.parsers.drift import Drift
 from lib.parsers.raw_json import load_json
-from lib.parsers.values import address, flag, mapping, objects, plain, text, whole
+from lib.parsers.values import LARGEST, address, flag, mapping, objects, plain, text, whole
 from lib.records import ImageRecord, ParsedPage, ParseError, VariantRecord
 
 KNOWN = frozenset(
@@ -55,8 +55,9 @@ def parse_api(body: bytes) -> ParsedPage:
         raise ParseError(f"refused: {detail[:120]}" if detail else "no_data")
     drift = Drift(repaired=repaired)
     page, size = whole(answer.get("page")) or 1, whole(answer.get("page_size")) or len(results)
+    before = min((page - 1) * size, LARGEST)  # a rank has to fit in a column
     images = [
-        _read_result((page - 1) * size + place, found, drift)
+        _read_result(before + place, found, drift)
         for place, found in enumerate(objects(results))
         if text(found.get("id"))
     ]
