@@ -16,9 +16,9 @@ Next:     .venv/bin/python 1_collect.py --help
 import sys
 
 # This sentence is for those who run an older Python, so the file has to parse on one: 3.6 does.
-if sys.version_info < (3, 10):  # noqa: UP036
+if sys.version_info < (3, 11):
     sys.exit(
-        "Gleaner needs Python 3.10 or newer and this is {}.{}; run 0_setup.py with a newer one.".format(
+        "Gleaner needs Python 3.11 or newer and this is {}.{}; run 0_setup.py with a newer one.".format(
             *sys.version_info
         )
     )

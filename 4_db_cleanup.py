@@ -66,7 +66,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return cli.run(build_parser(), argv, work, check=check, needs="1_collect.py", alone=True)
+    from lib.cleanup_jobs import rescue
+
+    return cli.run(build_parser(), argv, work, check=check, needs="1_collect.py", alone=True, before=rescue)
 
 
 def check(args: argparse.Namespace) -> None:
@@ -77,9 +79,8 @@ def check(args: argparse.Namespace) -> None:
         raise UsageError(f"--rule and {given[0]} are different jobs; give one of them.")
     if not args.dry_run:
         from lib.cleanup_jobs import make_sure
-        from lib.workspace import Workspace
 
-        make_sure(Workspace(args.workspace), args.restore, args.reset, args.yes, can_ask=sys.stdin.isatty())
+        make_sure(args.workspace, args.restore, args.reset, args.yes, can_ask=sys.stdin.isatty())
 
 
 def work(session: cli.Session) -> cli.Summary:
@@ -127,10 +128,9 @@ def undo(session: cli.Session) -> cli.Summary:
 def restore(session: cli.Session) -> cli.Summary:
     from lib.cleanup_jobs import restore as put_back
 
-    name, keep = session.args.restore, session.args.keep
-    chosen, saved, session.run_id = put_back(session.db, session.workspace, name, keep, dry_run=session.dry_run)
-    note = f"what was there before: {saved}" if saved else ""
-    return cli.Summary({"restored": chosen.name}, note=note)
+    args = session.args
+    restored, note, session.run_id = put_back(session.db, session.workspace, args, session.run_id)
+    return cli.Summary({"restored": restored}, note=note)
 
 
 def vacuum(session: cli.Session) -> cli.Summary:

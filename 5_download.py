@@ -109,7 +109,7 @@ def work(session: cli.Session) -> cli.Summary:
 
     args = session.args
     if args.undo:
-        return cli.Summary(step.undo(session.db, session.workspace, args.undo, session.dry_run))
+        return cli.Summary(step.undo(session.db, session.workspace, args.undo, session.dry_run, session.run_id))
     cli.require_pictures(session)
     options = _options(args)
     if args.retry_failed:

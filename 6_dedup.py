@@ -94,7 +94,7 @@ def work(session: cli.Session) -> cli.Summary:
     from lib.dedup.run import Run
 
     if not session.dry_run:
-        settle(session.db, session.workspace)
+        settle(session.db, session.workspace, session.run_id)
     if session.args.undo:
         return undo(session)
     if session.args.purge:
@@ -123,7 +123,8 @@ def work(session: cli.Session) -> cli.Summary:
 def undo(session: cli.Session) -> cli.Summary:
     from lib.dedup.undo import undo
 
-    counts = undo(session.db, session.workspace, session.args.undo, dry_run=session.dry_run, bar=session.bar)
+    asked, run = session.args.undo, session.run_id
+    counts = undo(session.db, session.workspace, asked, before=run, dry_run=session.dry_run, bar=session.bar)
     note = "" if len(counts) > 1 else "there is nothing to undo"
     return cli.Summary(counts, note=note, next="python 6_dedup.py --dry-run")
 
@@ -132,7 +133,7 @@ def purge(session: cli.Session) -> cli.Summary:
     from lib import actions
     from lib.dedup.purge import purge, quarantined
 
-    number = actions.run_to_undo(session.db, "dedup", session.args.purge)
+    number = actions.run_to_undo(session.db, "dedup", session.args.purge, session.run_id)
     held = quarantined(session.db, session.workspace, number) if number else None
     if held is None or not held.actions:
         return cli.Summary({"deleted": 0}, note="there is nothing in the quarantine of that run")

@@ -97,16 +97,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def work(session: cli.Session) -> cli.Summary:
-    from lib import actions, sorting
+    from lib import sorting
     from lib.db.where import parse_where
+    from lib.export.settle import settle_exports
     from lib.sort_run import as_result, finish, shown
 
     if not session.dry_run:
-        actions.settle(session.db, session.workspace, "sort")
-        sorting.sweep(session.workspace, session.args.criterion)
+        settle_exports(session.db, session.workspace)
+        sorting.settle(session.db, session.workspace, session.run_id)
     if session.args.undo:
+        asked, run = session.args.undo, session.run_id
         counts = sorting.undo(
-            session.db, session.workspace, session.args.undo, dry_run=session.dry_run, bar=session.bar
+            session.db, session.workspace, asked, before=run, dry_run=session.dry_run, bar=session.bar
         )
         return cli.Summary(dict(counts))
     if session.args.criterion == EXPORT:

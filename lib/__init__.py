@@ -2,4 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from types import TracebackType
+
 __version__ = "0.1.0"
+
+
+def _end_quietly(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """A Ctrl-C while modules are still being loaded is a sentence too: only `lib.cli.run` knows how to end better."""
+    if not issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, trace)
+        return
+    sys.stderr.write("stopped before anything was begun; run the same command again.\n")
+    sys.stderr.flush()
+    os._exit(130)  # Python would end itself by the signal, which tells a script something else
+
+
+if sys.excepthook is sys.__excepthook__:  # a debugger's stays
+    sys.excepthook = _end_quietly

@@ -9,10 +9,12 @@ import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 from lib.chromium import LAUNCH_SECONDS, Chromium
+from lib.direct_web import HARMLESS, KEEPS_METHOD, MOST_REDIRECTS, REDIRECTS
 from lib.engines.base import PAGE, UPLOAD, Answer, FetchError, FilePart
+from lib.net.guard import PRIVATE_ADDRESS
 
 if TYPE_CHECKING:
     from playwright.async_api import APIResponse, Page
@@ -24,6 +26,9 @@ PAGES_PER_CONTEXT = 100  # a context is replaced after so many requests, which b
 GRACE = 5.0  # seconds beyond Playwright's own time-out, for a renderer that does not answer at all
 PRESS_SECONDS = 10.0
 OPEN_SECONDS = LAUNCH_SECONDS + 30.0  # until there is a page, the start of the browser included
+
+# What we call what the browser names otherwise: it cannot be told why we refused a request.
+_NET_WORDS = {"address_unreachable": PRIVATE_ADDRESS}
 
 # What Playwright's own requests, which are made outside the browser, call the common failures.
 _NODE_WORDS = {
@@ -88,6 +93,8 @@ class BrowserWeb:
             await self.forget()
 
     async def open(self, url: str) -> Answer:
+        self._chromium.expect(url)
+
         async def go(page: Page) -> Answer:
             response = await page.goto(url, wait_until="domcontentloaded")
             if response is None:
@@ -97,9 +104,11 @@ class BrowserWeb:
         return await self._bounded(go)
 
     async def get(self, url: str, *, part: str, headers: Mapping[str, str]) -> Answer:
+        self._chromium.expect(url)
+
         async def ask(page: Page) -> Answer:
             if _origin(page.url) != _origin(url):
-                return await _read(part, await page.context.request.get(url, headers=dict(headers)))
+                return await self._beside(page, part, "GET", url, dict(headers))
             found = await page.evaluate(_ASK, [url, dict(headers), self._timeout * 1000])
             if "error" in found:
                 raise FetchError(found["error"])
@@ -110,14 +119,40 @@ class BrowserWeb:
     async def post(
         self, url: str, *, headers: Mapping[str, str], form: FilePart | None = None, body: bytes = b""
     ) -> Answer:
+        self._chromium.expect(url)
+
         async def send(page: Page) -> Answer:
             given: dict[str, Any] = {"data": body}
             if form:
                 file = {"name": form.name, "mimeType": form.mime, "buffer": form.content}
                 given = {"multipart": {form.form_field: file}}
-            return await _read(UPLOAD, await page.context.request.post(url, headers=dict(headers), **given))
+            return await self._beside(page, UPLOAD, "POST", url, dict(headers), **given)
 
         return await self._bounded(send)
+
+    async def _beside(
+        self, page: Page, part: str, method: str, url: str, headers: dict[str, str], **given: Any
+    ) -> Answer:
+        """A request with the page's cookies that the page does not make. Its redirects are looked at one by one."""
+        for _ in range(MOST_REDIRECTS + 1):
+            response = await page.context.request.fetch(url, method=method, headers=headers, max_redirects=0, **given)
+            target = response.headers.get("location", "")
+            if response.status not in REDIRECTS or not target:
+                return await _read(part, response)
+            await response.dispose()
+            following = urljoin(url, target)
+            if not following.startswith(("http://", "https://")):
+                raise FetchError("bad_redirect")
+            if not await self._chromium.may_ask(following):
+                raise FetchError(PRIVATE_ADDRESS, following[:200])
+            if response.status not in KEEPS_METHOD:
+                method, given = "GET", {}
+            elif given and _origin(following) != _origin(url):
+                raise FetchError("bad_redirect", "a body is not sent on to another host")
+            if _origin(following) != _origin(url):
+                headers = {name: value for name, value in headers.items() if name.lower() in HARMLESS}
+            url = following
+        raise FetchError("too_many_redirects")
 
     async def press(self, labels: Sequence[str]) -> Answer | None:
         async def find_and_press(page: Page) -> Answer | None:
@@ -209,5 +244,5 @@ def _reason(message: str) -> str:
     if "timeout" in lowered or "timed_out" in lowered or "etimedout" in lowered:
         return "timeout"
     if found := re.search(r"net::err_([a-z_]+)", lowered):
-        return found[1]
+        return _NET_WORDS.get(found[1], found[1])
     return next((reason for word, reason in _NODE_WORDS.items() if word in lowered), "connection_failed")

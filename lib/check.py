@@ -1,8 +1,8 @@
 """`--check`: the database compared with the disk, both ways, and what can be put right.
 
 Rows without files, files without rows, bytes that are no longer those that were kept, raw answers that have gone. A
-repair deletes nothing: a lost file makes its picture pending, so that step 5 fetches it again; a file without a row
-gets one.
+repair deletes nothing but what a killed run left half written: a lost file makes its picture pending, so that step 5
+fetches it again; a file without a row gets one.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from lib.db.files import FileRow
 from lib.db.on_disk import add_or_restore_files
 from lib.decode import DecodeError, read_header
 from lib.digest import sha256_of
+from lib.leftovers import find_leftovers
 from lib.plain_files import plain_files, text_name
 from lib.progress import BarFactory, no_bar
 from lib.raw_files import adopt_strays, find_strays
@@ -37,6 +38,7 @@ PROBLEMS = {
     "changed_file": "its bytes are not those that were kept: marked as missing, the new content gets a row",
     "came_back": "a missing file lies in its place again: marked as present",
     "unknown_file": "a picture without a row: gets one",
+    "unfinished_file": "a temporary file of a run that was killed: removed",
     "not_a_picture": "a file among the pictures that is none: left alone",
     "unreadable": "a file or folder that may not be read: nothing is known of it, check its permissions",
     "done_without_file": "counts as downloaded and has no file: pending again, for step 5",
@@ -109,7 +111,8 @@ class Checker:
             self.findings.add("damaged_database", fault)
         if self.findings.problems:
             return self.findings
-        for part in (self.files, self.strange_files, self.rows, self.answers, lambda: self.strange_answers(run_id)):
+        looks = (self.unfinished, self.files, self.strange_files, self.rows, self.answers)
+        for part in (*looks, lambda: self.strange_answers(run_id)):
             if self.stopping():
                 break
             part()
@@ -119,6 +122,15 @@ class Checker:
         """A file that may not be read, or the folder in which it lies."""
         locked = error.errno == errno.EACCES and not os.access(path.parent, os.X_OK, effective_ids=EFFECTIVE)
         self.findings.add_unread(self.workspace.to_text(path.parent if locked else path))
+
+    def unfinished(self) -> None:
+        """Temporary files of processes that are no more, wherever they lie in the workspace."""
+        for path in find_leftovers(self.workspace):
+            self.findings.add("unfinished_file", self.workspace.to_text(path))
+            if self.repair:
+                with suppress(OSError):
+                    path.unlink()
+                    self.findings.repaired += 1
 
     def files(self) -> None:
         """Every row of `files` against its file."""

@@ -16,10 +16,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
 from lib.browser_path import BrowserChoice, find_browser, launch_arguments
 from lib.engines.base import FetchError
 from lib.errors import UsageError
+from lib.net.inside import leads_inside, names_inside
 from lib.proxy import Proxy
 
 if TYPE_CHECKING:
@@ -73,6 +75,8 @@ class Chromium:
         self._browser: Browser | None = None
         self._shared: BrowserContext | None = None  # the context of the profile, where there is one
         self._starting = asyncio.Lock()
+        self._asked: set[str] = set()  # hosts that engines asked on purpose
+        self._private: dict[str, bool] = {}  # what was found out about others
 
     async def __aenter__(self) -> Chromium:
         return self
@@ -90,7 +94,39 @@ class Chromium:
         """A page in a fresh context without cookies, or in the profile. A crashed browser is started again."""
         async with self._starting:
             context = await (self._profile_context() if self.settings.profile else self._fresh_context())
-        return await context.new_page()
+        page = await context.new_page()
+        await self._guard(page)
+        return page
+
+    def expect(self, url: str) -> None:
+        """Notes that a host is asked on purpose: it may stand in a private network, as the demo's does."""
+        self._asked.add(urlsplit(url).hostname or "")
+
+    async def may_ask(self, url: str) -> bool:
+        """Whether an address that a page or a redirect names may be asked: it does not lead into a private network."""
+        host = urlsplit(url).hostname or ""
+        if not host or host in self._asked:
+            return True
+        if host not in self._private:  # a proxy looks names up itself, and where it stands they may mean other places
+            self._private[host] = names_inside(host) if self.settings.proxy else await leads_inside(host)
+        return not self._private[host]
+
+    async def _guard(self, page: Page) -> None:
+        """Looks at every request of a page, also at those that redirects lead to: a `route` does not see them."""
+        session = await page.context.new_cdp_session(page)
+
+        async def judge(event: dict[str, Any]) -> None:
+            allowed = await self.may_ask(event["request"]["url"])
+            with suppress(Exception):  # the page may be gone by now
+                if allowed:
+                    await session.send("Fetch.continueRequest", {"requestId": event["requestId"]})
+                else:
+                    log.warning("a page asked for the private address %s; refused", event["request"]["url"][:200])
+                    refusal = {"requestId": event["requestId"], "errorReason": "AddressUnreachable"}
+                    await session.send("Fetch.failRequest", refusal)
+
+        session.on("Fetch.requestPaused", judge)
+        await session.send("Fetch.enable", {"patterns": [{"urlPattern": "*", "requestStage": "Request"}]})
 
     async def close_page(self, page: Page) -> None:
         """Closes the page, and its context where that is its own."""
@@ -126,7 +162,7 @@ class Chromium:
         async def let_pass(route: Route) -> None:
             # The page may be gone by the time the answer is ready; then there is nobody to tell.
             with suppress(Exception):
-                if route.request.resource_type in blocked:
+                if route.request.resource_type in blocked or not await self.may_ask(route.request.url):
                     await route.abort("blockedbyclient")
                 else:
                     await route.continue_()

@@ -32,6 +32,7 @@ BLOCK = 500
 RELATED = {"orphan", "no_address", "no_result"}  # rules about pictures and their rows
 PROTECTED = (*PICTURE_RULES, MISREAD)  # rules whose pictures stay when another step has fetched or found them meanwhile
 # The journal is written in this order and undone from its end: parents come back first.
+_FORGOTTEN_QUERY = ("queries", FORGOTTEN)
 _LEAVING_ORDER = ("superseded", "downloads", "results", "image_variants", "images", "responses", "queries")
 
 
@@ -55,6 +56,12 @@ class Plan:
 
     def add(self, change: Change) -> None:
         self.changes.setdefault((change.table, change.key), change)
+
+    def take(self, change: Change) -> None:
+        """Adds a row that leaves with its picture or for lack of one; an address that was to be completed leaves."""
+        if (planned := self.changes.get((change.table, change.key))) and planned.url:
+            del self.changes[change.table, change.key]
+        self.add(change)
 
     def counts(self) -> Counter[tuple[str, str]]:
         """Rows by (rule, table), in the order of the rules."""
@@ -98,8 +105,9 @@ def make_plan(db: Database, rules: Sequence[str] = DEFAULT_RULES, options: Optio
 def _plan_unrelated(db: Database, plan: Plan, rules: Sequence[str], wrong: set[str]) -> None:
     """Rows without their picture and pictures without rows; `wrong` are the tables where there may be any."""
     if "orphan" in rules:
-        for table, key, parent in store.orphans(db, [table for table in store.CHILDREN if table in wrong]):
-            plan.add(Change(table, key, "orphan", f"not_in_{parent}", str(key[-1])))
+        children = [table for table in store.CHILDREN if table in wrong]
+        for table, key, parent in store.orphans(db, [*children, "superseded", "responses"]):
+            plan.take(Change(table, key, "orphan", f"not_in_{parent}", str(key[-1])))
     if "no_address" in rules:
         without = store.images_without_address(db) if "image_variants" in wrong else []
         plan_pictures(db, plan, "no_address", [*without, *_bereft(db, plan)])
@@ -121,6 +129,7 @@ def plan_to_forget(db: Database, query_id: int) -> Plan:
 def apply_plan(db: Database, run_id: int, plan: Plan, *, bar: BarFactory = no_bar) -> int:
     """Carries out a plan in one transaction, every row archived in the journal first; gives the number of rows."""
     with bar(len(plan), "Cleaning", "row") as progress, db.transaction():
+        plan = _as_of_now(db, plan)
         staying = _staying(db, plan)
         done = 0
         for table in _LEAVING_ORDER:
@@ -143,7 +152,7 @@ def undo(db: Database, run_id: int, *, dry_run: bool = False, bar: BarFactory = 
     if dry_run:
         return Counter({"undone": total} if total else {})
     with bar(total, "Undoing", "row") as progress:
-        # What was an orphan before comes back unchecked, in a transaction of its own.
+        # What was an orphan when it left comes back unchecked, in a transaction of its own.
         for orphans in (False, True):
             _undo_some(db, run_id, orphans, counts, progress.update)
     if left := journal.count_actions(db, run_id, "done"):
@@ -222,10 +231,13 @@ def plan_pictures(db: Database, plan: Plan, rule: str, image_ids: Iterable[int])
     for image_id in ids:
         plan.add(Change("images", (image_id,), rule, rule, names[image_id]))
     for table, key in store.children_of(db, ids):
-        # An address that was to be completed leaves instead.
-        if (planned := plan.changes.get((table, key))) and planned.url:
-            del plan.changes[table, key]
-        plan.add(Change(table, key, rule, "with_its_picture", store.name_of(table, key, names)))
+        plan.take(Change(table, key, rule, "with_its_picture", store.name_of(table, key, names)))
+
+
+def _as_of_now(db: Database, plan: Plan) -> Plan:
+    """A search that is forgotten takes along what has come to it since: its foreign keys would, without a trace."""
+    forgotten = [key[0] for (table, key), change in plan.changes.items() if (table, change.rule) == _FORGOTTEN_QUERY]
+    return plan_to_forget(db, forgotten[0]) if forgotten else plan
 
 
 def _staying(db: Database, plan: Plan) -> set[int]:
@@ -241,12 +253,15 @@ def _staying(db: Database, plan: Plan) -> set[int]:
 def _apply_block(db: Database, run_id: int, table: str, changes: list[Change], staying: set[int]) -> int:
     rows = store.read_rows(db, table, [change.key for change in changes])
     by_key = {tuple(row[column] for column in store.KEYS[table]): row for row in rows}
+    won = store.won_by_now(db, [change.key[0] for change in changes]) if table == "image_variants" else set()
     present = [
         change
         for change in changes
-        if (row := by_key.get(change.key)) and not (change.rule in PROTECTED and _picture_of(table, row) in staying)
+        if (row := by_key.get(change.key))
+        and not (change.rule in PROTECTED and _picture_of(table, row) in staying)
+        and not (change.rule not in PROTECTED and change.key[0] in won)
     ]
-    archived = store.as_archived(db, [by_key[change.key] for change in present])
+    archived = store.as_archived(db, table, [by_key[change.key] for change in present])
     journal.insert_actions(db, run_id, map(_action, present, archived), state="done")
     store.delete_rows(db, table, [change.key for change in present if not change.url])
     for change in present:
@@ -275,9 +290,7 @@ def _undo_some(db: Database, run_id: int, orphans: bool, counts: Counter[str], u
         with db.transaction():
             for action in journal.iter_actions(db, run_id, "done", newest_first=True):
                 row = orjson.loads(action.payload)
-                if orphans and action.reason != "orphan" and not store.lacks_only_its_query(db, action.table_name, row):
-                    continue
-                if not orphans and action.reason == "orphan":
+                if orphans != (action.kind == "remove_row" and store.may_lack_a_parent(db, action, row)):
                     continue
                 if _number_of_query(action.table_name, row) in given_away:
                     continue  # the number is another search's now: these results must not become that one's
@@ -302,6 +315,8 @@ def _undo_one(db: Database, action: Action, row: dict[str, Any]) -> str:
     """The outcome; empty where the row cannot come back because its parent is not there."""
     try:
         if action.kind == "change_row":
+            if not store.read_rows(db, action.table_name, [(row["id"],)]):
+                return ""  # a later run took the completed address out; it has to come back first
             return "undone" if store.restore_url(db, row) else "there_again"
         return "undone" if store.put_back(db, action.table_name, row) else "there_again"
     except sqlite3.IntegrityError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from argparse import Namespace
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,9 +12,10 @@ from lib.cleanup import Plan, make_plan, plan_to_forget
 from lib.cleanup_named import SCRIPTS, Options, kept_on_blocked_domains
 from lib.cleanup_rules import DEFAULT_RULES
 from lib.db import Database
-from lib.db.backup import choose_backup, list_backups, make_backup, restore_backup, set_aside_damaged
+from lib.db.backup import choose_backup, list_backups, make_backup, replace_unusable, restore_backup
 from lib.db.cleanup_named import query_name
 from lib.db.runs import start_run
+from lib.db.soundness import ODD, Fault, find_fault
 from lib.domain_lists import read_lists
 from lib.errors import UsageError
 from lib.sentences import counted
@@ -60,20 +62,54 @@ def plan(db: Database, choice: Choice, forget: int | None) -> Plan:
     return plan_to_forget(db, forget)
 
 
-def make_sure(workspace: Workspace, restore: str | None, reset: str | None, yes: str, *, can_ask: bool) -> None:
+def make_sure(root: Path, restore: str | None, reset: str | None, yes: str, *, can_ask: bool) -> None:
     """What has to be right before anything is touched: the backup is there, the workspace's name was given.
 
-    A damaged database is set aside here, since it could not even be opened, and where there is none an empty one is
-    made for the backup to come back to. Raises UsageError.
+    Raises UsageError.
     """
+    workspace = Workspace(root)
     if reset == "everything" and (yes or not can_ask):
         confirm(workspace, yes)
     if restore:
         choose_backup(workspace.backups, restore)
-        aside = set_aside_damaged(workspace.database)
-        workspace.database.touch()
-        if aside:
-            log.warning("the damaged database was set aside as %s", aside)
+
+
+@dataclass(frozen=True)
+class Rescue:
+    """A backup that has come, or in a dry run would come, to where there was no usable database."""
+
+    chosen: Path
+    aside: Path | None  # where the unusable file is now
+
+
+def rescue(args: Namespace) -> bool:
+    """Puts the backup of `--restore` where the database is unusable or missing, without opening that; keeps what was
+    done as `args.rescue`. True where a preview has no database to open.
+
+    Raises UsageError where there is no backup to put back.
+    """
+    if not args.restore:
+        return False
+    workspace = Workspace(args.workspace)
+    try:
+        fault = find_fault(workspace.database, deep=True, texts=True)
+    except OSError:  # it may not be read: whatever it is, the steps cannot use it
+        fault = Fault(ODD, "a file that cannot be read")
+    if fault is None and workspace.database.exists():
+        return False
+    chosen = _choose(workspace, args.restore)
+    aside = None if args.dry_run else replace_unusable(workspace.database, chosen)
+    if aside:
+        log.warning("the database could not be used; it was set aside as %s", aside)
+    args.rescue = Rescue(chosen, aside)
+    return bool(args.dry_run)
+
+
+def _choose(workspace: Workspace, name: str) -> Path:
+    chosen, passed = choose_backup(workspace.backups, name)
+    for sentence in passed:
+        log.warning("%s", sentence)
+    return chosen
 
 
 def remarks(db: Database, found: Plan, choice: Choice, applied_by: int) -> Iterator[str]:
@@ -86,16 +122,16 @@ def remarks(db: Database, found: Plan, choice: Choice, applied_by: int) -> Itera
         yield f"undo with: python 4_db_cleanup.py --undo {applied_by}"
 
 
-def restore(
-    db: Database, workspace: Workspace, name: str, keep: int, *, dry_run: bool
-) -> tuple[Path, Path | None, int]:
-    """Puts a backup back, after a backup of what is there now; gives (what came back, the new backup, this run's
-    number in what came back: it knows nothing of this run yet)."""
-    chosen = choose_backup(workspace.backups, name)
-    if dry_run:
-        return chosen, None, 0
+def restore(db: Database, workspace: Workspace, args: Namespace, run_id: int) -> tuple[str, str, int]:
+    """Puts a backup back, after a backup of what is there now; gives its name, a remark, and this run's number in what
+    came back: that knows nothing of this run yet."""
+    if done := getattr(args, "rescue", None):
+        return done.chosen.name, f"what could not be used: {done.aside}" if done.aside else "", run_id
+    chosen = _choose(workspace, args.restore)
+    if args.dry_run:
+        return chosen.name, "", 0
     # One more is kept while the chosen one is among them, or rotation might take it away before it is read.
-    kept = max(keep, len(list_backups(workspace.backups)) + 1)
+    kept = max(args.keep, len(list_backups(workspace.backups)) + 1)
     saved = make_backup(db, workspace.backups, kept, replaced=True)
     restore_backup(db, chosen)
-    return chosen, saved, start_run(db, "cleanup", {"restore": chosen.name})
+    return chosen.name, f"what was there before: {saved}", start_run(db, "cleanup", {"restore": chosen.name})

@@ -12,8 +12,10 @@ import os
 import signal
 import sqlite3
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +23,11 @@ from lib.closing import tell
 from lib.console import clean, log, speak_any_language, start_logging
 from lib.converters import cpu_count, positive, run_reference, share, whole
 from lib.db import open_database, open_for_preview
+from lib.db.backup import finish_replacing, waiting
+from lib.db.connection import open_empty
 from lib.db.overview import has_rows
 from lib.db.runs import finish_run, start_run
+from lib.db.soundness import DAMAGED, Fault, find_fault, refuse_unusable
 from lib.errors import EXIT_INTERRUPTED, EXIT_OK, GleanerError, UsageError
 from lib.flags import (
     STEP_FILES,
@@ -33,12 +38,17 @@ from lib.flags import (
     add_workers,
     parser,
 )
-from lib.lock import held
+from lib.leftovers import clear_leftovers
+from lib.lock import held, step_lock
 from lib.progress import no_bar, terminal_bar
+from lib.redact import redact, redacted
 from lib.sentences import explain_os, explain_sqlite
 from lib.session import Session, Summary
 from lib.settings import apply_settings, read_settings
+from lib.text import require_text
 from lib.workspace import Workspace
+
+LONGEST_LOOK = 20.0  # seconds that a database is looked through after an error that nobody expected
 
 __all__ = [
     "STEP_FILES",
@@ -72,21 +82,26 @@ def run(
     check: Callable[[argparse.Namespace], None] = lambda args: None,
     needs: str = "",
     alone: bool = False,
+    before: Callable[[argparse.Namespace], bool] = lambda args: False,
 ) -> int:
     """Parses, opens, works, reports; gives the exit code.
 
     `check` holds the rules across flags and raises UsageError before anything is touched. `needs` names the step that
     has to run first; without it the workspace is made when missing. `alone` refuses a second run of the step beside
     this one: steps that keep a journal settle what a killed run left, and must not take a living one for that.
+    `before` does what has to be done before the database is opened, and gives whether there is none to open.
     """
     speak_any_language()
     as_json = "--json" in (sys.argv[1:] if argv is None else argv)
+    args: argparse.Namespace | None = None
     try:
         args = parse(made, argv)
         as_json = args.json
         start_logging(args)
+        require_text(args)
+        Workspace(args.workspace).refuse_links()
         check(args)
-        return _run_in_session(args, work, needs, alone, last=argv is None)
+        return _run_in_session(args, work, Opening(needs, alone, before), last=argv is None)
     except GleanerError as error:
         return _fail(str(error), error.exit_code, as_json)
     except KeyboardInterrupt:
@@ -94,25 +109,55 @@ def run(
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
-    except sqlite3.OperationalError as error:
-        return _fail(f"the database could not be used: {explain_sqlite(error)}", 1, as_json)
-    except sqlite3.DatabaseError as error:
-        if type(error) is not sqlite3.DatabaseError:  # a broken constraint is a bug of ours, not a broken file
-            raise
-        return _fail(f"the database is damaged ({error}); put back a copy from the backups folder.", 1, as_json)
-    except OSError as error:
-        if (sentence := explain_os(error)) is None:
-            raise
-        return _fail(sentence, 1, as_json)
+    except Exception as error:
+        if sentence := _explained(error, args):
+            return _fail(sentence, 1, as_json)
+        if argv is None:  # a bug; its traceback may repeat an address that holds a password
+            sys.stderr.write(redact(traceback.format_exc()))
+            return 1
+        raise
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What has to hold before a step's database is opened, as `run` describes it."""
+
+    needs: str
+    alone: bool
+    before: Callable[[argparse.Namespace], bool]
+
+
+def _explained(error: Exception, args: argparse.Namespace | None) -> str | None:
+    """An error as a sentence where it is the disk's, the database's or a name's; None where it is a bug of ours."""
+    if isinstance(error, sqlite3.OperationalError) and (sentence := explain_sqlite(error)):
+        return f"the database could not be used: {sentence}"
+    if isinstance(error, OSError):
+        return explain_os(error)
+    if args is None:
+        return None
+    # Rows that have been garbled can end in any error; only where the file is found damaged is it no bug.
+    database = Workspace(args.workspace).database
+    fault = find_fault(database, deep=True, texts=True, seconds=LONGEST_LOOK)
+    if fault:
+        return str(fault.error(database))
+    if type(error) is sqlite3.DatabaseError:
+        return str(Fault(DAMAGED, str(error)).error(database))
+    if isinstance(error, UnicodeEncodeError) and "surrogates" in error.reason:
+        return f"a name or a text is not UTF-8 ({clean(error.object[:60])}); rename that file or folder."
+    return None
 
 
 def parse(made: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
     """The arguments, with settings from the environment and `gleaner.toml` below the flags."""
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--workspace", type=Path, default=Path(os.environ.get("GLEANER_WORKSPACE") or "workspace"))
-    root: Path = early.parse_known_args(argv)[0].workspace
-    path = Workspace(root).settings
-    apply_settings(made, made.get_default("step"), read_settings(path), os.environ, path)
+    early.add_argument("-h", "--help", "--version", dest="asks", action="store_true")
+    found = early.parse_known_args(argv)[0]
+    if not found.asks:  # whatever is wrong with a settings file, the help is shown
+        workspace = Workspace(found.workspace)
+        workspace.refuse_odd_root()
+        settings = read_settings(workspace.settings)
+        apply_settings(made, made.get_default("step"), settings, os.environ, workspace.settings)
     # Intermixed, so that words may stand after flags: `6_dedup.py exact --dry-run photos`.
     return made.parse_intermixed_args(argv)
 
@@ -124,29 +169,49 @@ def require_pictures(session: Session) -> None:
 
 
 def _run_in_session(
-    args: argparse.Namespace, work: Callable[[Session], Summary], needs: str, alone: bool, *, last: bool
+    args: argparse.Namespace, work: Callable[[Session], Summary], opening: Opening, *, last: bool
 ) -> int:
     workspace = Workspace(args.workspace)
     dry_run = bool(getattr(args, "dry_run", False))
-    if needs and not workspace.database.exists():
-        raise UsageError(f"there is no database in {workspace.root}; run {needs} first.")
-    if getattr(args, "undo", None) and not workspace.database.exists():
-        raise UsageError(f"there is no database in {workspace.root}, so there is nothing to undo; check --workspace.")
-    with (
-        _alone(workspace, args.step) if alone and not dry_run else nullcontext(),
-        (open_for_preview if dry_run else open_database)(workspace.database) as db,
-    ):
-        run_id = 0 if dry_run else start_run(db, args.step, _recorded(args))
-        session = Session(args.step, args, workspace, db, run_id, bar=no_bar if args.quiet else terminal_bar)
-        with _interruptible(session, last=last):
-            summary = _work_recorded(session, work)
-        tell(session, summary)
+    _finish_restore(workspace, dry_run=dry_run)
+    if not getattr(args, "restore", None):  # a restore works whatever is wrong with the database
+        _refuse_missing(workspace, args, opening.needs)
+        refuse_unusable(workspace.database)
+    with _alone(workspace, args.step) if opening.alone and not dry_run else nullcontext():
+        without = opening.before(args)
+        with open_empty() if without else (open_for_preview if dry_run else open_database)(workspace.database) as db:
+            run_id = 0 if dry_run else start_run(db, args.step, _recorded(args))
+            if not dry_run:
+                clear_leftovers(workspace, args.step)
+            session = Session(args.step, args, workspace, db, run_id, bar=no_bar if args.quiet else terminal_bar)
+            with _interruptible(session, last=last):
+                summary = _work_recorded(session, work)
+            tell(session, summary)
     return summary.exit_code
+
+
+def _refuse_missing(workspace: Workspace, args: argparse.Namespace, needs: str) -> None:
+    if os.path.lexists(workspace.database):
+        return
+    if needs:
+        raise UsageError(f"there is no database in {workspace.root}; run {needs} first.")
+    if getattr(args, "undo", None):
+        raise UsageError(f"there is no database in {workspace.root}, so there is nothing to undo; check --workspace.")
+
+
+def _finish_restore(workspace: Workspace, *, dry_run: bool) -> None:
+    """Brings a backup that a killed restore has left beside its place to its place."""
+    if os.path.lexists(workspace.database) or not waiting(workspace.database).exists():
+        return
+    if dry_run:
+        raise UsageError("a restore was interrupted; run 4_db_cleanup.py --restore last once without --dry-run.")
+    with _alone(workspace, "cleanup"):
+        finish_replacing(workspace.database)
 
 
 def _alone(workspace: Workspace, step: str) -> AbstractContextManager[None]:
     busy = f"another run of {STEP_FILES.get(step, step)} is at work in this workspace; wait until it has ended."
-    return held(workspace.root / f".{step}.lock", busy)
+    return held(step_lock(workspace.root, step), busy)
 
 
 def _work_recorded(session: Session, work: Callable[[Session], Summary]) -> Summary:
@@ -198,11 +263,13 @@ def _interruptible(session: Session, *, last: bool) -> Iterator[None]:
 
 
 def _recorded(args: argparse.Namespace) -> dict[str, Any]:
-    # A proxy's address may carry a password.
-    return {name: "set" if name == "proxy" and value else value for name, value in vars(args).items()}
+    """A run's arguments as its row holds them: without passwords and keys."""
+    # A proxy's address may hold a password in a form of its own.
+    return redacted({name: "set" if name == "proxy" and value else value for name, value in vars(args).items()})
 
 
 def _fail(sentence: str, exit_code: int, as_json: bool) -> int:
+    sentence = redact(sentence)
     if as_json:
         print(json.dumps({"error": sentence, "exit_code": exit_code}, ensure_ascii=False))
     print(clean(f"error: {sentence}" if exit_code != EXIT_INTERRUPTED else sentence), file=sys.stderr)

@@ -6,6 +6,8 @@ import argparse
 import logging
 import sys
 
+from lib.redact import redact
+
 log = logging.getLogger("gleaner")
 
 
@@ -23,7 +25,7 @@ class _Handler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            line = clean(self.format(record))
+            line = clean(redact(self.format(record)))
             if "tqdm" in sys.modules:
                 sys.modules["tqdm"].tqdm.write(line, file=sys.stderr)
             else:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
+from lib.exif import exif_of, orientation_of, turned
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
 MAX_PIXELS = 200_000_000
 MAX_FRAMES = 10_000
 BACKGROUND = (255, 255, 255)  # what shows through transparent pictures, always the same
-EXIF_ORIENTATION = 0x0112
 HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
 
 
@@ -48,7 +49,7 @@ class Header:
     @property
     def upright_size(self) -> tuple[int, int]:
         """(width, height) as a viewer shows it."""
-        return (self.height, self.width) if self.orientation >= 5 else (self.width, self.height)
+        return turned((self.width, self.height), self.orientation)
 
 
 @dataclass(frozen=True)
@@ -197,15 +198,14 @@ def header_of(image: Image.Image) -> Header:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # broken metadata can give thousands of them
             frames = int(getattr(image, "n_frames", 1))
-            # Pillow turns a TIFF upright by itself, the size that it reports included.
-            orientation = 1 if image.format == "TIFF" else int(image.getexif().get(EXIF_ORIENTATION, 1) or 1)
+            orientation = 1 if image.format == "TIFF" else orientation_of(image, exif_of(image))
     except Exception:  # broken metadata is no reason to lose a picture whose pixels may be fine
         frames, orientation = 1, 1
     if frames > MAX_FRAMES:
         raise DecodeError("too_many_frames", str(frames))
     name = (image.format or "").lower()
     name = {"mpo": "jpeg"}.get(name, name)
-    return Header(name, image.width, image.height, frames, orientation if 1 <= orientation <= 8 else 1, image.mode)
+    return Header(name, image.width, image.height, frames, orientation, image.mode)
 
 
 def _draft(image: Image.Image, header: Header, long_side: float) -> None:

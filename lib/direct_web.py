@@ -1,7 +1,8 @@
 """Requests without a browser, for open and keyed APIs: every one ends in an `Answer` or a `FetchError`.
 
 Redirects are followed here and not by aiohttp, because keys travel in headers of the engines' own, and no other host
-than the one they are meant for may get them.
+than the one they are meant for may get them. Nor does a redirect lead into private networks: only the host that is
+asked on purpose may stand in one, as the demo's does.
 """
 
 from __future__ import annotations
@@ -14,12 +15,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 import aiohttp
+from aiohttp.abc import AbstractCookieJar
 from yarl import URL
 
 from lib.engines.base import PAGE, UPLOAD, Answer, Engine, FetchError, FilePart
 from lib.errors import UsageError
 from lib.net.client import user_agent
+from lib.net.guard import PRIVATE_ADDRESS, RefusedAddress, refusals, socket_factory
+from lib.net.inside import names_inside
 from lib.parsers.raw_json import LARGEST_BODY
+from lib.text import storable
 
 if TYPE_CHECKING:
     from lib.proxy import Proxy
@@ -61,6 +66,7 @@ class DirectWeb:
     def __init__(self, settings: DirectSettings):
         self._settings = settings
         self._session: aiohttp.ClientSession | None = None
+        self._outside: aiohttp.ClientSession | None = None  # for hosts that a redirect names
 
     async def __aenter__(self) -> DirectWeb:
         return self
@@ -70,8 +76,8 @@ class DirectWeb:
 
     async def forget(self) -> None:
         """Ends the session and its cookies; the next request opens another."""
-        session, self._session = self._session, None
-        if session:
+        sessions, self._session, self._outside = (self._outside, self._session), None, None
+        for session in filter(None, sessions):
             await session.close()
 
     async def recycle(self) -> None:
@@ -103,12 +109,14 @@ class DirectWeb:
     async def _follow(
         self, method: str, url: str, part: str, headers: Mapping[str, str], data: aiohttp.FormData | bytes | None
     ) -> Answer:
-        session, given, place = self._ready_session(), dict(headers), URL(url, encoded=True)
+        given, place = dict(headers), URL(url, encoded=True)
+        asked = place.host
         for _ in range(MOST_REDIRECTS + 1):
+            session = self._ready_session() if place.host == asked else self._session_for_strangers(place.host or "")
             async with session.request(method, place, headers=given, data=data, allow_redirects=False) as response:
                 target = response.headers.get("Location", "")
                 if response.status not in REDIRECTS or not target:
-                    known = {name.lower(): value for name, value in response.headers.items()}
+                    known = {storable(name).lower(): storable(value) for name, value in response.headers.items()}
                     return Answer(part, str(place), response.status, known, await _read(response))
             following = _resolve(place, target)
             elsewhere = following.origin() != place.origin()
@@ -124,29 +132,52 @@ class DirectWeb:
 
     def _ready_session(self) -> aiohttp.ClientSession:
         if self._session is None:
-            settings = self._settings
-            # `unsafe` lets hosts set cookies that are named by a number, as the gallery's is.
-            jar = aiohttp.CookieJar(unsafe=True) if settings.cookies else aiohttp.DummyCookieJar()
-            proxy = URL(settings.proxy.server) if settings.proxy else None
-            if proxy and settings.proxy and settings.proxy.username:
-                proxy = proxy.with_user(settings.proxy.username).with_password(settings.proxy.password)
-            self._session = aiohttp.ClientSession(
-                headers={"User-Agent": user_agent(settings.contact)},
-                cookie_jar=jar,
-                timeout=aiohttp.ClientTimeout(total=settings.timeout, sock_connect=settings.timeout),
-                trust_env=False,
-                proxy=proxy,
-            )
+            self._session = self._new_session()
         return self._session
+
+    def _session_for_strangers(self, host: str) -> aiohttp.ClientSession:
+        """The same with the same cookies, which refuses private addresses. A proxy connects itself: it gets no name of
+        one."""
+        if names_inside(host):
+            raise FetchError(PRIVATE_ADDRESS, host)
+        own = self._ready_session()
+        if self._settings.proxy:
+            return own
+        if self._outside is None:
+            connector = aiohttp.TCPConnector(socket_factory=socket_factory(allow_private=False))
+            self._outside = self._new_session(connector, own.cookie_jar)
+        return self._outside
+
+    def _new_session(
+        self, connector: aiohttp.TCPConnector | None = None, cookies: AbstractCookieJar | None = None
+    ) -> aiohttp.ClientSession:
+        settings = self._settings
+        # `unsafe` lets hosts set cookies that are named by a number, as the gallery's is.
+        jar = cookies or (aiohttp.CookieJar(unsafe=True) if settings.cookies else aiohttp.DummyCookieJar())
+        proxy = URL(settings.proxy.server) if settings.proxy else None
+        if proxy and settings.proxy and settings.proxy.username:
+            proxy = proxy.with_user(settings.proxy.username).with_password(settings.proxy.password)
+        return aiohttp.ClientSession(
+            connector=connector,
+            headers={"User-Agent": user_agent(settings.contact)},
+            cookie_jar=jar,
+            timeout=aiohttp.ClientTimeout(total=settings.timeout, sock_connect=settings.timeout),
+            trust_env=False,
+            proxy=proxy,
+        )
 
     async def _bounded(self, work: Awaitable[T]) -> T:
         """Every failure of the network as a FetchError with a short reason."""
+        refused: list[str] = []
+        before = refusals.set(refused)
         try:
             return await asyncio.wait_for(work, self._settings.timeout)
         except (aiohttp.ClientError, OSError, ValueError, asyncio.TimeoutError) as error:
-            reason = _reason(error)
+            reason = refused[0] if refused else _reason(error)
             log.debug("%s: %s", reason, type(error).__name__)
             raise FetchError(reason) from None
+        finally:
+            refusals.reset(before)
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
@@ -168,6 +199,8 @@ def _resolve(place: URL, target: str) -> URL:
 
 def _reason(error: BaseException) -> str:
     """A short stable word, the same as `lib.browser` has for the same trouble where both can meet it."""
+    if isinstance(error, RefusedAddress):
+        return error.reason
     for kinds, reason in _REASONS:
         if isinstance(error, kinds):
             return reason

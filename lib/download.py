@@ -16,10 +16,18 @@ from lib.downloading.crew import divide, run_crew
 from lib.downloading.names import PARTS
 from lib.downloading.options import Options
 from lib.downloading.reasons import is_reason
-from lib.downloading.retire import retire
-from lib.downloading.sweep import find_orphans, release_dead, remove_parts_folder
+from lib.downloading.retire import Elsewhere, retire
+from lib.downloading.sweep import (
+    clear_elsewhere,
+    clear_sidecars,
+    find_orphans,
+    may_have_orphans,
+    release_dead,
+    remove_parts_folder,
+    settle_orphans,
+)
 from lib.downloading.tally import Tally
-from lib.downloading.target import is_elsewhere
+from lib.downloading.target import is_elsewhere, make_target
 from lib.errors import UsageError
 from lib.progress import BarFactory, no_bar
 from lib.times import utc_now
@@ -179,15 +187,20 @@ def download(
     started = time.monotonic()
     claims.prepare(db)
     release_dead(db)
+    # A clean end leaves nothing, and looking at every file of a large workspace takes a while.
+    cut_off = may_have_orphans(db, workspace, run_id)
+    # What step 6 took away is not fetched again, and where step 7 put a file it is not missed.
+    actions.settle_others(db, workspace, run_id, ("dedup", "sort"))
     parts.settle(workspace.images / PARTS)
     remove_parts_folder(workspace)
+    if cut_off:
+        clear_elsewhere(make_target(workspace, options.to))
     _prepare(db, options)
     due = sum(claims.count_pending(db, options.scope, wish)[0] for wish in options.sources)
     report = Report(elsewhere=options.to if is_elsewhere(options.to) else "")
+    orphans = find_orphans(db, workspace) if cut_off else {}
     if due:
         workspace.images.mkdir(exist_ok=True)
-        # A clean end leaves no orphans, and looking at every file of a large workspace takes a while.
-        orphans = {} if table.last_run_was_clean(db, run_id) else find_orphans(db, workspace)
         with bar(min(due, options.limit or due), "Downloading", "file") as progress:
             try:
                 shares = divide(options, due)
@@ -197,11 +210,15 @@ def download(
                     # Late: a crew's parent has no use for what an engine loads.
                     from lib.downloading.engine import Engine
 
-                    engine = Engine(db, workspace, run_id, options, orphans=orphans, stopping=stopping)
+                    engine = Engine(db, workspace, run_id, options, orphans=dict(orphans), stopping=stopping)
                     report.tally = engine.run(progress)
             finally:
                 remove_parts_folder(workspace)
-    report.retired = 0 if stopping() else retire(db, workspace, run_id)
+    if cut_off and not stopping():
+        settle_orphans(db, workspace, orphans)
+        clear_sidecars(db, workspace)
+        remove_parts_folder(workspace)
+    report.retired = 0 if stopping() else retire(db, workspace, run_id, options.to)
     report.waiting, report.next_due = claims.count_pending(db, options.scope)[1], claims.next_due(db)
     report.seconds = time.monotonic() - started
     return report
@@ -220,12 +237,22 @@ def _prepare(db: Database, options: Options) -> None:
         wishes.wish(db, again, wish, options.scope)
 
 
-def undo(db: Database, workspace: Workspace, reference: str, dry_run: bool) -> dict[str, int | float | str]:
-    """Brings back what a run moved into the quarantine; the counts are those of `lib.actions.undo`."""
-    run_id = actions.run_to_undo(db, "download", reference)
+def undo(
+    db: Database, workspace: Workspace, reference: str, dry_run: bool, before: int = 0
+) -> dict[str, int | float | str]:
+    """Brings back what a run moved into the quarantine; the counts are those of `lib.actions.undo`.
+
+    `before` is the run that asks.
+    """
+    if not dry_run and not claims.leases(db):
+        actions.settle(db, workspace, "download", before, tidy=True)
+    run_id = actions.run_to_undo(db, "download", reference, before)
     if run_id is None:
         return {}
-    counts = actions.undo(db, workspace, run_id, dry_run=dry_run)
+    far = Elsewhere(db, workspace)
+    if not dry_run and not claims.leases(db):
+        far.settle()
+    counts = far.undo(run_id, dry_run=dry_run) + actions.undo(db, workspace, run_id, dry_run=dry_run)
     if not dry_run:
         forget_undone(db, run_id)
     return dict(counts)

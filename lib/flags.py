@@ -6,9 +6,11 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 from lib import __version__
 from lib.converters import cpu_count, positive, run_reference
+from lib.redact import redact_any
 
 STEP_FILES = {
     "collect": "1_collect.py",
@@ -26,6 +28,11 @@ class _Help(argparse.RawDescriptionHelpFormatter):
         super().__init__(prog, max_help_position=32, width=min(110, _terminal_width()))
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        super().error(redact_any(message))  # what was typed wrong is repeated
+
+
 def _terminal_width() -> int:
     try:
         return os.get_terminal_size(sys.stdout.fileno()).columns
@@ -36,7 +43,7 @@ def _terminal_width() -> int:
 def parser(doc: str | None, step: str) -> argparse.ArgumentParser:
     """A parser whose help is the step's docstring, with the flags that every step has."""
     first, _, rest = (doc or "").strip().partition("\n")
-    made = argparse.ArgumentParser(
+    made = _Parser(
         prog=STEP_FILES.get(step, step),
         description=first,
         epilog=rest.strip("\n"),

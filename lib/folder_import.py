@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -31,6 +30,8 @@ from lib.progress import BarFactory, no_bar
 from lib.records import ParsedPage
 from lib.sentences import counted
 from lib.sidecars import Sidecars, sidecar_record
+from lib.temporary import becoming, clear_dead
+from lib.text import path_as_text
 from lib.times import utc_now
 from lib.workspace import Workspace
 
@@ -54,6 +55,8 @@ def import_folder(
     bar: BarFactory = no_bar,
 ) -> Totals:
     """Takes the pictures of a folder in; with `preview`, only counts. Raises UsageError for what is no folder."""
+    if not preview:
+        clear_dead(workspace.images, deep=True)
     totals, sidecars, seen = Totals(), Sidecars(), set[str]()
     found = folder_pictures(db, [folder], remember=not preview, unreadable=Unread(totals.reasons), bar=bar)
     number = 0
@@ -95,7 +98,7 @@ def _examined(
 
 def _query(db: Database, folder: Path, run_id: int) -> int:
     with db.transaction():
-        return ensure_query(db, FOLDER_ENGINE, "import", str(folder.absolute()), run_id=run_id)
+        return ensure_query(db, FOLDER_ENGINE, "import", path_as_text(folder.absolute()), run_id=run_id)
 
 
 def _save(
@@ -132,16 +135,11 @@ def _place(workspace: Workspace, picture: PictureFile, header: Header) -> FileRo
     extension = _extension(picture.path, header)
     target = workspace.images / shelf(key) / file_name(key, "original", *size, picture.sha256, extension)
     if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{uuid.uuid4().hex}.part")
-        try:
+        with becoming(target) as temporary:
             try:
                 os.link(picture.path, temporary)
             except OSError:
                 shutil.copyfile(picture.path, temporary)
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
     text = workspace.to_text(target)
     return FileRow(picture.sha256, text, picture.bytes, header.format, *size, header.frames, header.orientation)
 

@@ -58,9 +58,11 @@ def _recognise_file(path: Path) -> Source | None:
     with path.open("rb") as handle:
         head = handle.read(len(MAGIC))
     if head == MAGIC:
+        unread = Unread()
         return Source(
-            path, "the reference pipeline's database", engine="yandex", records=lambda: reference_records(path)
-        )
+            path, "the reference pipeline's database", engine="yandex", unread=unread,
+            records=lambda: reference_records(path, unread.reasons),
+        )  # fmt: skip
     if kind := list_format(path):
         unread = Unread()
         return Source(

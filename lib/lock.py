@@ -11,6 +11,11 @@ from pathlib import Path
 from lib.errors import GleanerError
 
 
+def step_lock(root: Path, step: str) -> Path:
+    """The lock that a step which keeps a journal holds in a workspace while it is at work."""
+    return root / f".{step}.lock"
+
+
 @contextmanager
 def held(path: Path, busy: str) -> Iterator[None]:
     """Holds the lock file `path`; raises GleanerError with the sentence `busy` when another process has it.

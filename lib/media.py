@@ -134,19 +134,5 @@ def mime_mismatch(content_type: str, found: Format) -> bool:
     return claimed.startswith("image/") and claimed not in found.mime and claimed != "image/*"
 
 
-def boxed_size(data: Buffer) -> tuple[int, int] | None:
-    """(width, height) in pixels of the largest picture of an AVIF or HEIC file, from its `ispe` boxes.
-
-    Serves the formats that the decoder at hand cannot open.
-    """
-    best, at = None, data.find(b"ispe", 0, 1 << 16)
-    while at >= 0 and at + 16 <= len(data):
-        width, height = u32(data, at + 8), u32(data, at + 12)
-        if best is None or width * height > best[0] * best[1]:
-            best = (width, height)
-        at = data.find(b"ispe", at + 4, 1 << 16)
-    return best
-
-
 def u32(data: Buffer, at: int) -> int:
     return int(struct.unpack_from(">I", data, at)[0])

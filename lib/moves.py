@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from pathlib import Path
 
 from lib.errors import UsageError
+
+# Another file system, one without hard links, or one more name than it allows.
+NO_HARD_LINK = frozenset({errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS})
 
 
 def free_target(target: Path, taken: set[str]) -> Path:
@@ -26,8 +30,7 @@ def move_without_overwriting(source: Path, target: Path) -> None:
     """Moves a file; raises FileExistsError when the target exists. Works across file systems."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if source.is_symlink():
-        # A relative link keeps pointing at the same file only from its own folder.
-        os.symlink(os.path.realpath(source), target)
+        os.symlink(_link_text(source, target), target)
         let_go(source, target)
         return
     try:
@@ -38,6 +41,21 @@ def move_without_overwriting(source: Path, target: Path) -> None:
     except OSError:
         copy_without_overwriting(source, target)
     let_go(source, target)
+
+
+def _link_text(link: Path, place: Path) -> str:
+    """What a link has to say at another place to lead where it leads; the way back gives its own words again.
+
+    A relative link leads to the same file only from its own folder.
+    """
+    text = os.readlink(link)
+    if os.path.isabs(text):
+        return text
+    leads_to = os.path.normpath(os.path.join(link.parent.absolute(), text))
+    moved = os.path.relpath(leads_to, place.parent.absolute())
+    # Where folders above are links themselves, ".." does not go back the way that the names say.
+    same = os.path.realpath(place.parent / moved) == os.path.realpath(link)
+    return moved if same else os.path.realpath(link)
 
 
 def let_go(source: Path, target: Path) -> None:
@@ -90,6 +108,8 @@ def hard_link(source: Path, target: Path) -> None:
     except FileExistsError:
         raise
     except OSError as error:
+        if error.errno not in NO_HARD_LINK:
+            raise
         raise UsageError(
             f"{target.parent} is on another file system than {source} or knows no hard links; use copies or symbolic"
             " links."
@@ -98,7 +118,10 @@ def hard_link(source: Path, target: Path) -> None:
 
 def symbolic_link(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    os.symlink(os.path.relpath(source.absolute(), target.parent.absolute()), target)
+    text = os.path.relpath(source.absolute(), target.parent.absolute())
+    # Where folders above are links themselves, ".." does not go back the way that the names say.
+    same = os.path.realpath(target.parent / text) == os.path.realpath(source)
+    os.symlink(text if same else source.absolute(), target)
 
 
 def same_file(one: Path, other: Path) -> bool:
@@ -113,6 +136,8 @@ def remove_empty_parents(folder: Path, stop: Path) -> None:
     while folder != stop and stop in folder.parents:
         try:
             folder.rmdir()
+        except FileNotFoundError:  # a kill while folders were made leaves those above it
+            pass
         except OSError:
             return
         folder = folder.parent

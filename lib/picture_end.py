@@ -6,82 +6,147 @@ Everything here is pure: it takes the bytes (or a memory map of a large file) an
 from __future__ import annotations
 
 import struct
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 
-from lib.media import JPEG, Buffer, Format, u32
+from lib.media import JPEG, NOT_AN_IMAGE, Buffer, Format
+from lib.picture_heif import heif_size
+from lib.picture_jp2 import j2k_size, jp2_size
+from lib.picture_jxl import jxl_size
+from lib.picture_parts import BYTES_A_PART, CUT, MOST_PARTS, NotAPicture, TooManyParts, demand, demand_coded, parts_of
 
 TRUNCATED = "truncated"
 TOO_MANY_PARTS = "too_many_parts"
 
-# Blocks, chunks, segments or pages of one picture, on top of one for every so many bytes. Whatever reads a header walks
-# over them, at several microseconds each and worse: millions of tiny ones would hold it for minutes. A sound GIF has
-# one for every 256 bytes.
-MOST_PARTS = 20_000
-BYTES_A_PART = 100
 MOST_PAGES = 5000  # of a TIFF; twice as many take four times as long
-
-
-class TooManyParts(Exception):
-    """The picture is made of more parts than one of its size needs."""
+# Pictures of more pixels are refused by their size, which says more than that their data are too few.
+_MOST_PIXELS = 1 << 28
+_LARGEST_ICON = 4096  # pixels a side; 256 are usual
+_DEFLATE_RATIO = 1032  # bytes that one byte of zlib's can unpack to, at most
 
 
 def check_end(data: Buffer, found: Format) -> str:
     """`truncated` when the structure shows that bytes are missing at the end, else an empty string.
 
     Content-Length says what was sent, not that it was all: a connection that closes without a length cannot be told
-    from a finished one. Bytes after the end are harmless and common. `too_many_parts` where only an attack looks so.
+    from a finished one. Bytes after the end are harmless and common. `not_an_image` where something else stands behind
+    a picture's first bytes, `too_many_parts` where only an attack looks so.
     """
-    check = _END_CHECKS.get(found.extension)
+    return find_fault(data, found)[0]
+
+
+def find_fault(data: Buffer, found: Format) -> tuple[str, str]:
+    """(reason, detail) of what `check_end` finds; ("", "") for a picture that is whole."""
+    check, size = _END_CHECKS.get(found.extension), _SIZES.get(found.extension)
     try:
         whole = check is None or check(data)
+        if size:
+            size(data)
     except TooManyParts:
-        return TOO_MANY_PARTS
-    except (struct.error, IndexError):
+        return TOO_MANY_PARTS, ""
+    except NotAPicture as error:
+        return NOT_AN_IMAGE, f"begins like {found.name}, then {error}"
+    except CUT:
         whole = False
-    return "" if whole else TRUNCATED
+    return ("", "") if whole else (TRUNCATED, "the end of the picture is missing")
 
 
-def _parts(data: Buffer) -> Iterator[int]:
-    """A number for every part that the picture may have; raises TooManyParts after the last."""
-    yield from range(MOST_PARTS + len(data) // BYTES_A_PART)
-    raise TooManyParts
+def size_of_structure(data: Buffer, found: Format) -> tuple[int, int] | None:
+    """(width, height) in pixels of a whole picture in a format that the decoder at hand may be unable to open."""
+    size = _SIZES.get(found.extension)
+    return size(data) if size else None
 
 
 def _jpeg_is_whole(data: Buffer) -> bool:
     """An end-of-image marker after the start of the scan: an embedded thumbnail's own marker does not count."""
-    scan = _jpeg_scan_offset(data)
+    scan = _jpeg_scan_offset(data, judge=True)
     if scan < 0:
         return False
     return data[-2:] == b"\xff\xd9" or data.find(b"\xff\xd9", scan) >= 0
 
 
-def _jpeg_scan_offset(data: Buffer) -> int:
-    """Where the first scan begins; -1 when the data ends before it."""
-    at, size = 2, len(data)
-    parts = _parts(data)
+def _jpeg_scan_offset(data: Buffer, *, judge: bool = False) -> int:
+    """Where the first scan begins; -1 when the data ends before it.
+
+    With `judge` it raises NotAPicture where no frame comes before it, IndexError where it is too short for that frame.
+    """
+    at, size, frame = 2, len(data), -1
+    parts = parts_of(data)
     while at + 4 <= size:
         next(parts)
-        if data[at] != 0xFF:
-            return -1
         marker = data[at + 1]
+        if data[at] != 0xFF or (marker < 0xC0 and marker != 0x01):
+            demand(not judge or frame >= 0, "no marker of one")
+            return -1
         if marker == 0xFF:
             at += 1
         elif marker == 0x01 or 0xD0 <= marker <= 0xD8:
             at += 2
         elif marker == 0xDA:
+            if judge:
+                demand(frame >= 0, "a scan without a frame")
+                _demand_jpeg_blocks(data, frame, size - at - 2)
+                demand_coded(data, at + 2 + (data[at + 2] << 8 | data[at + 3]), size)
             return at + 2
         else:
+            if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+                frame = at
             at += 2 + max(2, (data[at + 2] << 8) | data[at + 3])
     return -1
 
 
-_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
+def _demand_jpeg_blocks(data: Buffer, frame: int, length: int) -> None:
+    """Every block of eight by eight samples takes a bit at least, two where it comes at once. Raises IndexError."""
+    kind, height, width = data[frame + 1], *struct.unpack_from(">HH", data, frame + 5)
+    if kind not in (0xC0, 0xC1, 0xC2) or width * height > _MOST_PIXELS:
+        return
+    factors = [data[frame + 11 + 3 * channel] for channel in range(data[frame + 9])]
+    across, down = max((f >> 4 for f in factors), default=0), max((f & 15 for f in factors), default=0)
+    demand(across and down, "a frame without channels")
+    blocks = sum(
+        -(-width * (f >> 4) // (8 * across)) * -(-height * (f & 15) // (8 * down)) for f in factors
+    )  # fmt: skip
+    if 8 * length < blocks * (1 if kind == 0xC2 else 2):
+        raise IndexError("fewer bits than blocks")
+
+
+_PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by the type of colour
 
 
 def _png_is_whole(data: Buffer) -> bool:
-    _png_end(data)  # counts its chunks
-    return data[-12:] == _PNG_END or data.find(_PNG_END) >= 0
+    """Every chunk up to the last, and pixels that begin like packed rows and can be as many as the header says."""
+    length, kind, width, height, depth, colour = struct.unpack_from(">I4sIIBB", data, 8)
+    demand(kind == b"IHDR" and length == 13 and width and height, "no header")
+    demand(depth in (1, 2, 4, 8, 16) and colour in _PNG_CHANNELS, "colours that there are not")
+    packed, start, at, parts = 0, b"", 8, parts_of(data)
+    while True:
+        next(parts)
+        length, kind = struct.unpack_from(">I4s", data, at)
+        demand(kind.isalpha(), "a chunk without a name")
+        if at + 12 + length > len(data):
+            raise IndexError("a chunk that goes on behind the end")
+        if kind == b"IDAT":
+            packed += length
+            if len(start) < 64:
+                start += bytes(data[at + 8 : at + 8 + min(length, 64)])
+        elif kind == b"IEND":
+            break
+        at += 12 + length
+    demand(packed, "no pixels")
+    _demand_rows(start)
+    if width * height <= _MOST_PIXELS and packed * _DEFLATE_RATIO < width * height * depth * _PNG_CHANNELS[colour] // 8:
+        raise IndexError("fewer bytes than pixels need")
+    return True
+
+
+def _demand_rows(start: bytes) -> None:
+    """The pixels begin as zlib's data do, and what they unpack to begins with one of the five filters."""
+    demand(len(start) > 1 and start[0] & 15 == 8 and (start[0] << 8 | start[1]) % 31 == 0, "pixels that are not packed")
+    with suppress(zlib.error):  # whether they unpack to the end, only a decoder says
+        first = zlib.decompressobj().decompress(start, 1)
+        demand(not first or first[0] <= 4, "pixels without a filter")
 
 
 def _gif_is_whole(data: Buffer) -> bool:
@@ -90,19 +155,25 @@ def _gif_is_whole(data: Buffer) -> bool:
 
 def _gif_trailer(data: Buffer) -> int:
     """Where the trailer stands; -1 where something that is no block comes before it. Raises IndexError without one."""
-    at, parts = 13 + _gif_table(data[10]), _parts(data)
+    at, parts, pictures = 13 + _gif_table(data[10]), parts_of(data), 0
     while True:
         next(parts)
         block = data[at]
         if block == 0x3B:
+            demand(pictures, "no picture")
             return at
         if block == 0x21:
             at = _after_sub_blocks(data, at + 2, parts)
         elif block == 0x2C:
-            at = _after_sub_blocks(data, at + 11 + _gif_table(data[at + 9]), parts)
+            at += 11 + _gif_table(data[at + 9])
+            demand(1 <= data[at - 1] <= 11, "no code of pixels")
+            demand_coded(data, at + 1, min(len(data), at + 1 + data[at]))
+            pictures += data[at] > 0
+            at = _after_sub_blocks(data, at, parts)
         elif block == 0:  # padding that some writers leave between blocks
             at += 1
         else:
+            demand(pictures, "no block of one")
             return -1
 
 
@@ -118,86 +189,121 @@ def _after_sub_blocks(data: Buffer, at: int, parts: Iterator[int]) -> int:
 
 
 def _webp_is_whole(data: Buffer) -> bool:
-    return 8 + struct.unpack_from("<I", data, 4)[0] <= len(data) + 1  # the last pad byte is often left out
+    end = 8 + struct.unpack_from("<I", data, 4)[0]
+    if end > len(data) + 1:  # the last pad byte is often left out
+        return False
+    demand(_webp_pictures(data, 12, min(end, len(data)), parts_of(data)), "no picture")
+    return True
+
+
+def _webp_pictures(data: Buffer, at: int, end: int, parts: Iterator[int]) -> int:
+    """Number of coded pictures in the chunks between two places."""
+    pictures = 0
+    while at + 8 <= end:
+        next(parts)
+        kind, length = struct.unpack_from("<4sI", data, at)
+        body, at = at + 8, at + 8 + length + length % 2
+        demand(body + length <= end, "a chunk that goes on behind the end")
+        if kind == b"VP8 ":
+            start = bytes(data[body : body + 10])
+            demand(len(start) == 10 and not start[0] & 1 and start[3:6] == b"\x9d\x01\x2a", "no key frame")
+            demand((start[0] | start[1] << 8 | start[2] << 16) >> 5 <= length - 10, "a partition behind the end")
+            demand_coded(data, body + 10, body + length)
+            pictures += 1
+        elif kind == b"VP8L":
+            demand(length > 5 and data[body] == 0x2F and not data[body + 4] >> 5, "no lossless frame")
+            demand_coded(data, body + 5, body + length)
+            pictures += 1
+        elif kind == b"ANMF":
+            pictures += _webp_pictures(data, body + 16, body + length, parts)
+    return pictures
 
 
 def _bmp_is_whole(data: Buffer) -> bool:
     # The file header's size may be 0 or wrong in old writers; the pixel data's own start and size are not.
     start, header = struct.unpack_from("<II", data, 10)
-    if header < 40:
-        return len(data) > start
-    width, height, _, bits, compression, size = struct.unpack_from("<iiHHII", data, 18)
+    if header == 12:
+        width, height, _, bits = struct.unpack_from("<HHHH", data, 18)
+    else:
+        width, height, _, bits = struct.unpack_from("<iiHH", data, 18)
+    compression, size = struct.unpack_from("<II", data, 30) if header >= 40 else (0, 0)
+    demand(width and height and bits in (0, 1, 2, 4, 8, 16, 24, 32), "a picture of no size")
     if compression in (0, 3):
         size = (abs(width) * bits + 31) // 32 * 4 * abs(height)
-    return start + size <= len(data)
+    return start + max(1, size) <= len(data)
+
+
+@dataclass(frozen=True)
+class _Tiff:
+    """How a TIFF writes its numbers: of directories, of entries in one, and how long an entry is."""
+
+    order: str
+    start: int
+    number: str
+    count: str
+    entry: int
 
 
 def _tiff_is_whole(data: Buffer) -> bool:
-    """The first directory and the strips or tiles that it points to lie inside the data (classic TIFF only)."""
+    """The first directory and the strips or tiles that it points to lie inside the data."""
     order = "<" if data[:2] == b"II" else ">"
     big = struct.unpack_from(order + "H", data, 2)[0] != 42
-    _count_pages(data, order, big)
-    if big:
-        return True
-    directory = struct.unpack_from(order + "I", data, 4)[0]
-    count = struct.unpack_from(order + "H", data, directory)[0]
+    form = _Tiff(order, 8, "Q", "Q", 20) if big else _Tiff(order, 4, "I", "H", 12)
+    _count_pages(data, form)
+    directory = struct.unpack_from(order + form.number, data, form.start)[0]
+    demand(directory, "no directory")
+    count, at = (
+        struct.unpack_from(order + form.count, data, directory)[0],
+        directory + struct.calcsize("=" + form.count),
+    )
+    demand(count <= 0xFFFF, "a directory of too many entries")
     found: dict[int, tuple[int, ...]] = {}
     for index in range(count):
-        tag, kind, length = struct.unpack_from(order + "HHI", data, directory + 2 + 12 * index)
-        if tag in (273, 279, 324, 325) and kind in (3, 4):
-            found[tag] = _tiff_values(data, order, kind, length, directory + 10 + 12 * index)
+        tag, kind, length = struct.unpack_from(order + "HH" + form.number, data, at + form.entry * index)
+        if tag in (273, 279, 324, 325) and kind in _TIFF_NUMBERS:
+            value = at + form.entry * index + 4 + struct.calcsize("=" + form.number)
+            found[tag] = _tiff_values(data, form, _TIFF_NUMBERS[kind], length, value)
     offsets, sizes = found.get(273) or found.get(324, ()), found.get(279) or found.get(325, ())
     return all(offset + size <= len(data) for offset, size in zip(offsets, sizes, strict=False))
 
 
-def _count_pages(data: Buffer, order: str, big: bool) -> None:
+def _count_pages(data: Buffer, form: _Tiff) -> None:
     """Follows the chain of directories. Raises TooManyParts: Pillow compares every page with all before it."""
-    start, number, count, entry = (8, "Q", "Q", 20) if big else (4, "I", "H", 12)
-    directory, seen = struct.unpack_from(order + number, data, start)[0], set[int]()
+    directory, seen = struct.unpack_from(form.order + form.number, data, form.start)[0], set[int]()
     with suppress(struct.error):  # a broken chain ends there for everybody
         while 0 < directory < len(data) and directory not in seen:
             seen.add(directory)
             if len(seen) > MOST_PAGES:
                 raise TooManyParts
-            entries = struct.unpack_from(order + count, data, directory)[0]
-            after = directory + struct.calcsize(order + count) + entry * entries
-            directory = struct.unpack_from(order + number, data, after)[0] if after < len(data) else 0
+            entries = struct.unpack_from(form.order + form.count, data, directory)[0]
+            after = directory + struct.calcsize(form.order + form.count) + form.entry * entries
+            directory = struct.unpack_from(form.order + form.number, data, after)[0] if after < len(data) else 0
 
 
-def _tiff_values(data: Buffer, order: str, kind: int, length: int, at: int) -> tuple[int, ...]:
-    width, letter = (2, "H") if kind == 3 else (4, "I")
-    if length * width > 4:
-        at = struct.unpack_from(order + "I", data, at)[0]
-    if length * width > len(data):
+_TIFF_NUMBERS = {3: "H", 4: "I", 16: "Q"}  # by the kind of an entry
+
+
+def _tiff_values(data: Buffer, form: _Tiff, letter: str, length: int, at: int) -> tuple[int, ...]:
+    size = length * struct.calcsize("=" + letter)
+    if size > struct.calcsize("=" + form.number):
+        at = struct.unpack_from(form.order + form.number, data, at)[0]
+    if size > len(data):
         raise IndexError("more values than bytes")
     if length > MOST_PARTS + len(data) // BYTES_A_PART:
         raise TooManyParts
-    return struct.unpack_from(f"{order}{length}{letter}", data, at)
-
-
-_PAYLOADS = frozenset({b"mdat", b"jp2c", b"jxlc", b"jxlp"})  # the boxes that hold the picture itself
-
-
-def _boxes_are_whole(data: Buffer) -> bool:
-    """AVIF, HEIC, JP2 and boxed JPEG XL: the box with the picture is there, and the boxes end inside the data."""
-    at, size, seen, parts = 0, len(data), False, _parts(data)
-    while at + 8 <= size:
-        next(parts)
-        length, kind = u32(data, at), bytes(data[at + 4 : at + 8])
-        if length == 1:
-            length = struct.unpack_from(">Q", data, at + 8)[0]
-        if length == 0:  # up to the end of the file, so nothing can be missing by this measure
-            return seen or kind in _PAYLOADS
-        if length < 8 or at + length > size:
-            return seen and kind not in _PAYLOADS  # rubbish after the last box
-        seen = seen or kind in _PAYLOADS
-        at += length
-    return seen or data.find(b"idat", 0, 1 << 16) > 0  # tiny pictures may lie in the box of their description
+    return struct.unpack_from(f"{form.order}{length}{letter}", data, at)
 
 
 def _icon_is_whole(data: Buffer) -> bool:
     count = struct.unpack_from("<H", data, 4)[0]
-    entries = (struct.unpack_from("<II", data, 14 + 16 * index) for index in range(count))
+    entries = [struct.unpack_from("<II", data, 14 + 16 * index) for index in range(count)]
+    for _, offset in entries:
+        start = bytes(data[offset : offset + 8])
+        known = start == b"\x89PNG\r\n\x1a\n" or int.from_bytes(start[:4], "little") in (12, 40, 64, 108, 124)
+        demand(known or len(start) < 8, "no picture where one should lie")
+        if start[:1] == b"\x89":  # whoever opens an icon decodes it at once
+            width, height = struct.unpack_from(">II", data, offset + 16)
+            demand(0 < width <= _LARGEST_ICON and 0 < height <= _LARGEST_ICON, "a picture too large for one")
     return all(offset + size <= len(data) for size, offset in entries)
 
 
@@ -225,7 +331,7 @@ def _jpeg_end(data: Buffer) -> int:
 
 
 def _png_end(data: Buffer) -> int:
-    at, parts = 8, _parts(data)
+    at, parts = 8, parts_of(data)
     while at + 12 <= len(data):
         next(parts)
         length, kind = struct.unpack_from(">I4s", data, at)
@@ -246,12 +352,16 @@ _END_CHECKS: dict[str, Callable[[Buffer], bool]] = {
     "webp": _webp_is_whole,
     "bmp": _bmp_is_whole,
     "tif": _tiff_is_whole,
-    "avif": _boxes_are_whole,
-    "heic": _boxes_are_whole,
-    "jp2": _boxes_are_whole,
-    "j2k": lambda data: data.find(b"\xff\xd9", max(0, len(data) - 64)) >= 0,
-    "jxl": lambda data: data[:2] == b"\xff\x0a" or _boxes_are_whole(data),
     "ico": _icon_is_whole,
+}
+
+# A walk that gives the size has been to the end.
+_SIZES: dict[str, Callable[[Buffer], tuple[int, int] | None]] = {
+    "avif": heif_size,
+    "heic": heif_size,
+    "jp2": jp2_size,
+    "j2k": j2k_size,
+    "jxl": jxl_size,
 }
 
 _ENDS: dict[str, Callable[[Buffer], int]] = {

@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import uuid
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import partial
 from itertools import chain, groupby
 from pathlib import Path
 
@@ -34,6 +35,7 @@ from lib.parsers import engines, part_of
 from lib.plain_files import Unreadable, plain_files, text_name
 from lib.progress import BarFactory, no_bar
 from lib.raw_store import NOTE, write_note
+from lib.temporary import write_whole
 from lib.times import to_text
 from lib.workspace import Workspace
 
@@ -215,15 +217,8 @@ def _copy(source: Path, target: Path, digest: str) -> None:
     """The final name only ever shows a whole file; one that is there already is left alone when it is the same."""
     if target.exists() and sha256_of(target) == digest:
         return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{uuid.uuid4().hex}.part")
-    try:
-        with source.open("rb") as reading, temporary.open("wb") as writing:
-            while block := reading.read(2**20):
-                writing.write(block)
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with source.open("rb") as reading:
+        write_whole(target, partial(shutil.copyfileobj, reading))
 
 
 def _new_answer(page: int, part: str, path: str, file: Path, digest: str) -> NewAnswer:
@@ -235,7 +230,7 @@ def _new_answer(page: int, part: str, path: str, file: Path, digest: str) -> New
 def _folder(workspace: Workspace, entry: Found) -> Path:
     """Where an imported answer goes: a short ASCII name that two queries never share."""
     query = entry.query
-    digest = hashlib.sha256(query.encode("utf-8", "surrogateescape")).hexdigest()[:12]
+    digest = hashlib.sha256(query.encode("utf-8", "surrogateescape")).hexdigest()[:32]
     readable = _UNSAFE.sub("-", query.rpartition("/")[2]).strip("-.")[:40]
     return workspace.xhr / entry.engine / (f"import-{readable}-{digest}" if readable else f"import-{digest}")
 

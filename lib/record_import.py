@@ -14,6 +14,7 @@ from lib.ingest import Totals, preview_rows
 from lib.picture_rows import picture_rows
 from lib.progress import BarFactory, no_bar
 from lib.records import ImageRecord, ParsedPage
+from lib.text import path_as_text
 from lib.times import utc_now
 
 BATCH = 2_000
@@ -36,7 +37,7 @@ def save_records(
         for records in _batches(islice(source.records(), limit)):
             if not preview and not number:  # only now is the source known to be readable
                 with db.transaction():
-                    number = ensure_query(db, source.engine, "import", source.path.name, run_id=run_id)
+                    number = ensure_query(db, source.engine, "import", path_as_text(source.path.name), run_id=run_id)
             query = Answer(0, number, source.engine, 0, "", str(source.path), "")
             rows = picture_rows(query, ParsedPage(tuple(records)), utc_now())
             totals.results += len(records)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,19 +10,29 @@ from typing import Any
 from lib.db.reference import iter_pictures, open_reference
 from lib.parsers.drift import Drift
 from lib.parsers.values import position, text
-from lib.parsers.yandex import read_entity
+from lib.parsers.yandex import ENTITY_KEYS, read_entity
 from lib.records import ImageRecord
 
+_COLUMNS = {"id", "title", "domain", "snippet_url", "image_url", "is_gif", "ecom_shield", "freshness_counter"}
+_SIZES = {"width", "height", "origin_width", "origin_height", "file_size_bytes"}
+_ADDRESSES = {"url", "origin_url", "variant_type", "is_mixed_image"}
+WANTED = tuple(sorted(_COLUMNS | _SIZES | _ADDRESSES | ENTITY_KEYS))
 
-def reference_records(path: Path) -> Iterator[ImageRecord]:
-    """Every picture of a `yandex_images.db`. Raises UsageError or GleanerError for what is none."""
+
+def reference_records(path: Path, reasons: Counter[str]) -> Iterator[ImageRecord]:
+    """Every picture of a `yandex_images.db`. Raises UsageError or GleanerError for what is none.
+
+    A row whose id is no text is counted by its reason, as is a value that is left out.
+    """
     drift = Drift()
     with open_reference(path) as reference:
-        for number, (image, variants) in enumerate(iter_pictures(reference)):
+        for number, (image, variants) in enumerate(iter_pictures(reference, WANTED, reasons)):
             rank = position(image.get("pos"))
             if engine_id := text(image.get("id")):
                 entity = entity_of(image, variants)
                 yield read_entity(engine_id, number if rank is None else rank, entity, drift)
+            else:
+                reasons["no_id"] += 1
 
 
 def entity_of(image: dict[str, Any], variants: list[dict[str, Any]]) -> dict[str, Any]:

@@ -17,7 +17,8 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}s"
 
 
-def explain_sqlite(error: sqlite3.OperationalError) -> str:
+def explain_sqlite(error: sqlite3.OperationalError) -> str | None:
+    """What the system did not give; None where the file or the statement is to blame."""
     text = str(error)
     if "full" in text:
         return "the disk is full; make room and run the same command again."
@@ -27,7 +28,7 @@ def explain_sqlite(error: sqlite3.OperationalError) -> str:
         return f"{text}; check that the workspace folder can be written."
     if "locked" in text or "busy" in text:
         return "another step held it for too long; wait for that step to end and run the same command again."
-    return f"{text}; run the step with -v for more."
+    return None
 
 
 def explain_os(error: OSError) -> str | None:
@@ -42,6 +43,9 @@ def explain_os(error: OSError) -> str | None:
         errno.ENOTDIR: f"{where} is no folder; give another path.",
         errno.EISDIR: f"{where} is a folder, not a file; give another path.",
         errno.ENOENT: f"{where} does not exist; check the path.",
+        errno.EEXIST: f"{where} is there already; move it away or give another path.",
+        errno.ELOOP: f"{where} is a link that leads to itself; give another path.",
+        errno.ENXIO: f"{where} is no ordinary file; give another path.",
         errno.ENAMETOOLONG: f"{str(where)[:60]}… is too long a name; give a shorter path.",
     }
     return known.get(error.errno or 0)

@@ -1,8 +1,16 @@
-"""Where an option's value comes from: flag, `GLEANER_*` in the environment, `gleaner.toml`, default; in this order."""
+"""Where an option's value comes from: flag, `GLEANER_*` in the environment, `gleaner.toml`, default; in this order.
+
+A settings file may have come with a folder that somebody else has made, so it sets what is harmless and nothing else:
+speed, limits, selection, formats, thresholds. Options that do something, that name places or addresses, or that give
+up a safeguard are refused there with a sentence. `SETTABLE` decides that for every option of every step.
+"""
 
 from __future__ import annotations
 
 import argparse
+import os
+import re
+import stat
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,20 +24,108 @@ else:
     import tomli as tomllib
 
 PREFIX = "GLEANER_"
+LARGEST_FILE = 256_000  # bytes; a settings file has a few lines
+SHOWN = 60  # characters of a wrong value that a message repeats
 _SECRET_WORDS = ("key", "password", "passwd", "token", "secret")
 STEPS = ("collect", "ingest", "report", "cleanup", "download", "dedup", "sort")
-_NEVER = {"help", "undo", "version"}  # asked for on the spot, never by a settings file
+
+FILE = "file"  # may stand in gleaner.toml
+INSIDE = "inside"  # likewise, where it names a file within the workspace
+NAME = "name"  # likewise, where it is a name and no folder: a model's folder may hold code
+ENVIRONMENT = "environment"  # the environment is the user's own: from there or as a flag
+SPOT = "spot"  # asked for on the spot: as a flag only
+
+# Values that a settings file may not give to an option which it may otherwise set.
+REFUSED_VALUES = {
+    ("download", "robots"): ("report", "ignore"),
+    ("sort", "mode"): ("move",),
+}
+
+
+def _where(**places: str) -> dict[str, str]:
+    """Options by name from lists of them by place."""
+    return {name: place for place, names in places.items() for name in names.split()}
+
+
+_COMMON = _where(
+    file="json verbose quiet dry-run limit workers",
+    environment="workspace executor",
+    spot="help version undo",
+)
+SETTABLE: dict[str, dict[str, str]] = {
+    "collect": _COMMON
+    | _where(
+        file="keywords engine size orientation type licence max-pages max-results pace timeout contexts headed "
+        "pause-on-captcha pause-limit strict",
+        environment="images keywords-file host profile proxy",  # what is sent to whom, and from where
+        spot="i-am-allowed list drift retry replay expand yes",
+    ),
+    "ingest": _COMMON
+    | _where(file="strict", spot="import import-folder rescan retry-failed reparse watch check repair"),
+    "report": _COMMON | _where(file="by top format of", spot="compare extract to blocklist allowlist"),
+    "cleanup": _COMMON
+    | _where(
+        file="rule min-side languages examples",
+        inside="blocklist allowlist",
+        environment="keep",  # fewer backups: older ones are deleted
+        spot="list-rules forget-query restore vacuum reset yes",
+    ),
+    "download": _COMMON
+    | _where(
+        file="stage only shard robots verify strip-trailing sidecar concurrency per-host per-domain retries backoff "
+        "timeout deadline min-speed max-bytes max-megapixels min-free",
+        inside="blocklist allowlist placeholders",
+        environment="allow-private to",
+        spot="retry-failed refresh upgrade",
+    ),
+    "dedup": _COMMON
+    | _where(
+        file="mode hash hash-size threshold near-query far-query device least-cosine keep protect interactive format",
+        name="clip-model",
+        environment="reference models-dir remove max-share link",
+        spot="leak plan apply decisions purge",
+    ),
+    "sort": _COMMON
+    | _where(
+        file="mode where format square tolerance strategy edges every parts metric combine long-side high medium "
+        "min-score keep drop margin near-query eps min-samples topic-text topic-top classes min-objects max-objects "
+        "min-confidence vlm-model subject vlm-min-score max-images vlm-workers vlm-timeout as split label shard-size "
+        "parquet-pictures title device",
+        inside="keep-file drop-file labels vlm-prompt",
+        name="clip-model detector",
+        environment="vlm-url vlm-key-env to models-dir",  # where pictures and keys are sent, what is loaded
+        spot="replace",
+    ),
+}
 
 
 def read_settings(path: Path) -> dict[str, Any]:
     """The tables of a `gleaner.toml`; empty when there is none. Raises UsageError when it cannot be read."""
     try:
-        with path.open("rb") as handle:
-            return tomllib.load(handle)
+        text = _read(path)
     except FileNotFoundError:
         return {}
-    except (tomllib.TOMLDecodeError, OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} cannot be read ({error}); correct it or move it away.") from error
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise UsageError(f"{path} cannot be read (it is nested too deeply); correct it or move it away.") from None
+    except (ValueError, OverflowError) as error:  # also of a number with thousands of digits
+        raise UsageError(f"{path} cannot be read ({short(error)}); correct it or move it away.") from None
+
+
+def _read(path: Path) -> str:
+    """The text of an ordinary file of a few lines. Raises OSError, UnicodeDecodeError and UsageError."""
+    # Not to wait for whoever might write into a named pipe.
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with open(handle, "rb") as file:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise UsageError(f"{path} is no ordinary file; move it away.")
+        body = file.read(LARGEST_FILE + 1)
+    if len(body) > LARGEST_FILE:
+        raise UsageError(f"{path} is larger than {LARGEST_FILE // 1000} kB, which no settings are; move it away.")
+    return body.decode("utf-8-sig")
 
 
 def apply_settings(
@@ -41,46 +137,104 @@ def apply_settings(
 ) -> None:
     """Turns settings and environment into the parser's defaults, so that a flag still wins.
 
-    `settings` may hold options at the top and in a table named after the step; the step's table wins.
+    `settings` may hold options at the top and in a table named after the step; the step's table wins. The whole file
+    is looked through whatever the step: what may not stand in it is refused wherever it stands.
     """
     settings = _with_dashes(settings)
-    known = {name: action for action in parser._actions if (name := _long_name(action)) and name not in _NEVER}
-    _refuse_unknown(settings, step, known, path)
+    _look_through(settings, path)
+    known = {name: action for action in parser._actions if (name := _long_name(action))}
     chosen: dict[str, Any] = {}
     for name, action in known.items():
         for table in (settings, settings.get(step, {})):
             if name in table:
+                _refuse_unsafe(step, name, table[name], path)
                 chosen[action.dest] = _convert(action, table[name], f"{name} in {path}")
-        text = environment.get(PREFIX + name.upper().replace("-", "_"))
-        if text:
-            chosen[action.dest] = _convert(action, text, PREFIX + name.upper().replace("-", "_"))
+        variable = PREFIX + name.upper().replace("-", "_")
+        if text := environment.get(variable):
+            if (place := place_of(step, name)) == SPOT and name not in ("help", "version"):
+                raise UsageError(f"{variable} is set, but --{name} is asked for on the spot: unset it, give the flag.")
+            if place != SPOT:
+                chosen[action.dest] = _convert(action, text, variable)
     parser.set_defaults(**chosen)
 
 
+def place_of(step: str, name: str) -> str:
+    """Where an option may be set. What nobody has decided about is asked for on the spot."""
+    return SETTABLE.get(step, {}).get(name, SPOT)
+
+
 def _with_dashes(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Options as they are called on the command line: `max_bytes` is `max-bytes`."""
+    """Options as they are called on the command line: `max_bytes` is `max-bytes`; in the tables of steps too."""
     return {
-        name.replace("_", "-"): _with_dashes(value) if isinstance(value, dict) else value
+        name.replace("_", "-"): {inner.replace("_", "-"): one for inner, one in value.items()}
+        if isinstance(value, dict)
+        else value
         for name, value in settings.items()
     }
 
 
-def _refuse_unknown(settings: Mapping[str, Any], step: str, known: Mapping[str, Any], path: Path) -> None:
+def _look_through(settings: Mapping[str, Any], path: Path) -> None:
+    """Raises UsageError for what no settings file may hold, whatever the step."""
     for name, value in settings.items():
-        if isinstance(value, dict) and name not in STEPS:
-            raise UsageError(f"{path} has a table [{name}], which is no step; the steps are {', '.join(STEPS)}.")
-        # A plain option at the top may be another step's, which this step's parser cannot know.
-        _refuse_secret(name, value, path)
-    for name, value in settings.get(step, {}).items():
-        _refuse_secret(name, value, path)
-        if name not in known:
-            raise UsageError(f"{path} sets {name!r} for {step}, which has no such option; remove the line.")
+        if not isinstance(value, dict):
+            places = {SETTABLE[step][name] for step in STEPS if name in SETTABLE[step]}
+            if places and places <= {SPOT, ENVIRONMENT}:
+                _refuse_place(name, min(places), path)
+            _refuse_secret(name, value, path)
+            if not places:
+                raise UsageError(f"{path} sets {shown(name)}, which is an option of no step; remove the line.")
+            continue
+        if name not in STEPS:
+            raise UsageError(f"{path} has a table [{short(name)}], which is no step; the steps are {', '.join(STEPS)}.")
+        for inner, one in value.items():
+            if inner in SETTABLE[name]:
+                _refuse_unsafe(name, inner, one, path)
+            _refuse_secret(inner, one, path)
+            if inner not in SETTABLE[name]:
+                raise UsageError(f"{path} sets {shown(inner)} for {name}, which has no such option; remove the line.")
+
+
+def _refuse_unsafe(step: str, name: str, value: Any, path: Path) -> None:
+    place = place_of(step, name)
+    if place in (SPOT, ENVIRONMENT):
+        _refuse_place(f"{name} for {step}", place, path)
+    if value in REFUSED_VALUES.get((step, name), ()):
+        raise UsageError(f"{path} sets {name} = {shown(value)}, which a settings file may not; give --{name} {value}.")
+    texts = [text for text in (value if isinstance(value, list) else [value]) if isinstance(text, str)]
+    if place == INSIDE and not all(_is_inside(text, path.parent) for text in texts):
+        raise UsageError(f"{name} in {path} lies outside the workspace; give --{name} on the command line.")
+    if place == NAME and any(_is_folder(text) for text in texts):
+        raise UsageError(f"{name} in {path} is a folder, which may hold code; give --{name} on the command line.")
+
+
+def _refuse_place(what: str, place: str, path: Path) -> None:
+    name = what.partition(" ")[0]
+    instead = f" or {PREFIX}{name.upper().replace('-', '_')} in the environment" if place == ENVIRONMENT else ""
+    raise UsageError(
+        f"{path} sets {what}, which a settings file may not; remove the line (or put it into the table of the step "
+        f"that it is meant for) and give --{name} on the command line{instead}."
+    )
+
+
+def _is_inside(text: str, root: Path) -> bool:
+    try:
+        return Path(text).resolve().is_relative_to(root.resolve())
+    except (OSError, ValueError, RuntimeError):  # a loop of links, a null character
+        return False
+
+
+def _is_folder(text: str) -> bool:
+    try:
+        return text.startswith(("~", ".")) or Path(text).is_absolute() or "\\" in text or Path(text).exists()
+    except (OSError, ValueError):
+        return True
 
 
 def _refuse_secret(name: str, value: Any, path: Path) -> None:
-    in_address = isinstance(value, str) and "://" in value and "@" in value.partition("://")[2].partition("/")[0]
+    texts = [text for text in (value if isinstance(value, list) else [value]) if isinstance(text, str)]
+    in_address = any(re.match(r"[^/?#\s]*://[^/?#]*@", text) for text in texts)
     if in_address or any(word in name.split("-") for word in _SECRET_WORDS):
-        raise UsageError(f"{name} in {path} looks like a secret; set it in the environment instead.")
+        raise UsageError(f"{short(name)} in {path} looks like a secret; set it in the environment instead.")
 
 
 def _long_name(action: argparse.Action) -> str:
@@ -95,19 +249,27 @@ def _convert(action: argparse.Action, value: Any, where: str) -> Any:
         return _to_switch(action, value, where)
     several = action.nargs in ("*", "+") or isinstance(action.nargs, int)
     if several or isinstance(action, argparse._AppendAction):
-        parts = value if isinstance(value, list) else str(value).split(",")
+        parts = value if isinstance(value, list) else _text(value, where).split(",")
         return [_convert_one(action, part, where) for part in parts]
     return _convert_one(action, value, where)
 
 
 def _convert_one(action: argparse.Action, value: Any, where: str) -> Any:
+    text = _text(value, where)
     try:
-        converted = action.type(str(value)) if callable(action.type) else value
-    except (ValueError, TypeError, argparse.ArgumentTypeError) as error:
-        raise UsageError(f"{where} cannot be {value!r} ({error}); correct it.") from error
+        converted = action.type(text) if callable(action.type) else text
+    except (ValueError, TypeError, OverflowError, argparse.ArgumentTypeError) as error:
+        raise UsageError(f"{where} cannot be {shown(value)} ({short(error)}); correct it.") from None
     if action.choices is not None and converted not in action.choices:
-        raise UsageError(f"{where} cannot be {value!r}; it is one of {', '.join(map(str, action.choices))}.")
+        raise UsageError(f"{where} cannot be {shown(value)}; it is one of {', '.join(map(str, action.choices))}.")
     return converted
+
+
+def _text(value: Any, where: str) -> str:
+    """One value as it would be typed on the command line. Raises UsageError for a table, a list and the like."""
+    if isinstance(value, dict | list) or (isinstance(value, int) and abs(value) >= 2**64) or "\0" in str(value):
+        raise UsageError(f"{where} cannot be {shown(value)}; give one value as on the command line.")
+    return str(value)
 
 
 def _to_switch(action: argparse.Action, value: Any, where: str) -> Any:
@@ -121,11 +283,25 @@ def _to_switch(action: argparse.Action, value: Any, where: str) -> Any:
         "no": False,
         "off": False,
     }
-    chosen = value if isinstance(value, bool) else words.get(str(value).strip().lower())
+    chosen = value if isinstance(value, bool) else words.get(_text(value, where).strip().lower())
     if chosen is None:
-        raise UsageError(f"{where} cannot be {value!r}; it is true or false.")
+        raise UsageError(f"{where} cannot be {shown(value)}; it is true or false.")
     if isinstance(action, argparse._CountAction):
         return int(chosen)
     if not chosen:
         return False if action.const is True else action.default
     return action.const
+
+
+def shown(value: Any) -> str:
+    """A value as a message repeats it, whatever it is."""
+    try:
+        return short(repr(value))
+    except (ValueError, RecursionError):  # a number of thousands of digits, lists within lists
+        return "a list" if isinstance(value, list) else "so large a number"
+
+
+def short(text: object) -> str:
+    """The beginning of a text, on one line."""
+    line = " ".join(str(text).split())
+    return line if len(line) <= SHOWN else line[:SHOWN] + "…"

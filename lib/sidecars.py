@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import orjson
+from typing import Any, BinaryIO
 
 from lib.domains import host_of
+from lib.parsers.raw_json import load_json
 from lib.parsers.values import address, mapping, plain, text, whole
-from lib.records import ImageRecord, VariantRecord
+from lib.records import ImageRecord, ParseError, VariantRecord
 
 LARGEST = 4 * 2**20  # bytes; sidecars have a few kilobytes
 METADATA = "metadata.jsonl"
@@ -53,6 +52,10 @@ _KEYS = {
     "query": ("query", "keyword", "search_tags", "search_term"),
     "source": ("category", "engine", "site"),
 }
+# What a list of pictures is kept for, beside its names: it may tell of a million.
+_USED = frozenset(name for names in _KEYS.values() for name in names) | {
+    "content_type", "width", "height", "original_width", "original_height",
+}  # fmt: skip
 _NAMES_OF_PEOPLE = ("realname", "name", "nick", "username", "title", "id")
 
 
@@ -78,10 +81,13 @@ class Sidecars:
 
     def _read(self, path: Path) -> Mapping[str, Any]:
         try:
-            if not path.is_file() or path.stat().st_size > LARGEST:
+            if not path.is_file():
                 return {}
-            value = orjson.loads(path.read_bytes())
-        except (OSError, orjson.JSONDecodeError):
+            if path.stat().st_size > LARGEST:
+                self.broken += 1
+                return {}
+            value, _ = load_json(path.read_bytes())
+        except (OSError, ParseError):
             self.broken += 1
             return {}
         if isinstance(value, list):  # gallery-dl's --dump-json: the facts stand last
@@ -93,21 +99,28 @@ class Sidecars:
         if not path.is_file():
             return found
         try:
-            with path.open("rb") as lines:
-                for line in filter(bytes.strip, lines):
-                    row = self._row(line)
+            with path.open("rb") as handle:
+                while line := handle.readline(LARGEST):
+                    row = self._row(line if len(line) < LARGEST else _passed_over(line, handle)) if line.strip() else {}
                     if name := text(row.get("file_name")):
-                        found[name] = row
+                        found[name] = {key: row[key] for key in _USED if key in row}
         except OSError:
             self.broken += 1
         return found
 
     def _row(self, line: bytes) -> Mapping[str, Any]:
         try:
-            return mapping(orjson.loads(line))
-        except orjson.JSONDecodeError:
+            return mapping(load_json(line)[0])
+        except ParseError:
             self.broken += 1
             return {}
+
+
+def _passed_over(line: bytes, handle: BinaryIO) -> bytes:
+    """Nothing, which counts as broken: reads on to the end of a line that is longer than any sidecar."""
+    while line and not line.endswith(b"\n"):
+        line = handle.readline(LARGEST)
+    return b""
 
 
 def sidecar_record(engine_id: str, rank: int, facts: Mapping[str, Any], name: str = "") -> ImageRecord:

@@ -25,7 +25,7 @@ from lib.db.scores import LabelRow
 from lib.db.where import Condition
 from lib.db.worklist import Worklist
 from lib.errors import UsageError
-from lib.export.run import remove_empty_folders
+from lib.export.settle import remove_empty_folders
 from lib.measures import PASSING, Measures
 from lib.moves import free_target
 from lib.pictures import folder_pictures, workspace_pictures
@@ -260,23 +260,31 @@ class _Names:
         self.files.add_name(name)
 
 
-def sweep(workspace: Workspace, criterion: str | None) -> None:
-    """Removes the temporary files of a killed run: a name with a leading dot and `.part` is never a finished file."""
-    if criterion:
-        left = [*(workspace.sorted / criterion).glob("*/.*.part"), *workspace.reports.glob(f".sort_{criterion}.*.part")]
-        for path in left:
-            path.unlink(missing_ok=True)
+def settle(db: Database, workspace: Workspace, run_id: int) -> None:
+    """Finishes what killed runs of this step had begun, and of step 6 what this one relies on.
+
+    Removes temporary files too, those of `reports/` as well: a name with a leading dot and `.part` is never a finished
+    file.
+    """
+    actions.settle(db, workspace, STEP, run_id, tidy=True)
+    actions.settle_others(db, workspace, run_id, ("dedup",))
+    for path in (*workspace.sorted.glob("*/*/.*.part"), *workspace.reports.glob(".sort_*.part")):
+        path.unlink(missing_ok=True)
 
 
-def undo(db: Database, workspace: Workspace, reference: str, *, dry_run: bool, bar: BarFactory) -> Mapping[str, int]:
-    """Takes back a run's files and brings every `metadata.jsonl` up to date; labels and scores stay known."""
-    number = actions.run_to_undo(db, STEP, reference)
-    if number is None:
-        return {"undone": 0}
-    counts = actions.undo(db, workspace, number, dry_run=dry_run, bar=bar)
+def undo(
+    db: Database, workspace: Workspace, reference: str, *, before: int, dry_run: bool, bar: BarFactory
+) -> Mapping[str, int]:
+    """Takes back a run's files and brings every `metadata.jsonl` up to date; labels and scores stay known.
+
+    `before` is the run that asks.
+    """
+    number = actions.run_to_undo(db, STEP, reference, before)
+    counts = Counter(undone=0) if number is None else actions.undo(db, workspace, number, dry_run=dry_run, bar=bar)
     if not dry_run:
-        remove_empty_folders(db, workspace, number)
-        refresh_metadata(db, workspace)
+        if number is not None:
+            remove_empty_folders(db, workspace, number)
+        refresh_metadata(db, workspace)  # also where there was nothing: a killed run may have left folders
     return counts
 
 

@@ -17,12 +17,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from lib.domains import host_of
 from lib.errors import GleanerError
+from lib.parsers.raw_json import load_json
 from lib.parsers.values import address, plain, text, whole
-from lib.records import ImageRecord, VariantRecord
+from lib.records import ImageRecord, ParseError, VariantRecord
 
 LIST_ENGINE = "list"
 _HEAD = 64 * 1024  # bytes that a format is told by
@@ -39,6 +38,8 @@ _COLUMNS = {
     "height": ("height", "original_height", "h"),
     "id": ("id", "uid", "key", "image_id"),
 }
+_WANTED = frozenset(name for names in (_URL_NAMES, *_COLUMNS.values()) for name in names)
+LONGEST_LINE = 4 * 2**20  # characters; of what people keep in lists the longest are embeddings, some 100 KB
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:")
 _SEPARATORS = {"tsv": "\t", "csv": ",", "csv with semicolons": ";"}
 Rows = Iterator[Mapping[str, Any] | None]  # None for a line that is no row
@@ -67,7 +68,7 @@ def list_format(path: Path) -> str:
 
 def list_records(path: Path, kind: str, reasons: Counter[str]) -> Iterator[ImageRecord]:
     """The pictures of a list in its order; a row without an address, or no row at all, is counted by its reason."""
-    for number, row in enumerate(_READERS[kind](path)):
+    for number, row in enumerate(_READERS[kind](path, reasons)):
         if row is None:
             reasons["broken_line"] += 1
             continue
@@ -105,20 +106,59 @@ def _record(number: int, row: Mapping[str, Any]) -> ImageRecord | None:
     )
 
 
-def _read_text(path: Path) -> Rows:
+class _Lines:
+    """The lines of a text, none longer than what fits: one that is raises csv.Error; the next call goes on behind it.
+
+    A class, because a generator would have ended with the first error.
+    """
+
+    def __init__(self, handle: io.TextIOWrapper):
+        self._handle = handle
+
+    def __iter__(self) -> _Lines:
+        return self
+
+    def __next__(self) -> str:
+        line = self._handle.readline(LONGEST_LINE)
+        if not line:
+            raise StopIteration
+        if len(line) < LONGEST_LINE or line[-1] in "\r\n":
+            return line
+        while (rest := self._handle.readline(LONGEST_LINE)) and rest[-1] not in "\r\n":
+            pass
+        raise csv.Error("a line without end")
+
+
+def _whole_lines(path: Path) -> Iterator[str | None]:
+    """The lines of a text; None for one without end."""
+    with _open(path) as handle:
+        lines = _Lines(handle)
+        while True:
+            try:
+                yield next(lines)
+            except StopIteration:
+                return
+            except csv.Error:
+                yield None
+
+
+def _read_text(path: Path, reasons: Counter[str]) -> Rows:
     """One address a line, whatever it contains: commas belong to it."""
-    with _open(path) as lines:
-        yield from (
-            {"url": line.strip()}
-            for number, line in enumerate(lines)
-            if line.strip() and not line.startswith("#") and not (number == 0 and _url_column([line]))
-        )
+    for number, line in enumerate(_whole_lines(path)):
+        if line is None:
+            yield None
+        elif line.strip() and not line.startswith("#") and not (number == 0 and _url_column([line])):
+            yield {"url": line.strip()}
 
 
-def _read_table(separator: str) -> Callable[[Path], Rows]:
-    def read(path: Path) -> Rows:
-        with _open(path) as lines:
-            table = csv.DictReader(lines, delimiter=separator)
+def _read_table(separator: str) -> Callable[[Path, Counter[str]], Rows]:
+    def read(path: Path, reasons: Counter[str]) -> Rows:
+        with _open(path) as handle:
+            table = csv.DictReader(_Lines(handle), delimiter=separator)
+            try:
+                assert table.fieldnames  # the list was told by them
+            except csv.Error as error:
+                raise GleanerError(f"the first line of {path} cannot be read ({error}); shorten it.") from error
             while True:
                 try:
                     yield _with_all_fields(next(table), separator)
@@ -142,31 +182,28 @@ def _with_all_fields(row: dict[Any, Any], separator: str) -> Mapping[str, Any] |
     return row | {last: separator.join([row[last], *surplus])}
 
 
-def _read_jsonl(path: Path) -> Rows:
-    with path.open("rb") as lines:
-        for line in filter(bytes.strip, lines):
-            try:
-                row = orjson.loads(line)
-            except orjson.JSONDecodeError:
-                row = None
-            yield row if isinstance(row, dict) else None
+def _read_jsonl(path: Path, reasons: Counter[str]) -> Rows:
+    for line in _whole_lines(path):
+        if line is None or line.strip():
+            yield _json_row(line or "")
 
 
-def _read_parquet(path: Path) -> Rows:
-    import pyarrow
-    import pyarrow.parquet
-
-    wanted = {name for names in (_URL_NAMES, *_COLUMNS.values()) for name in names}
+def _json_row(line: str) -> Mapping[str, Any] | None:
+    """The object in a line; None where there is none, or more in it than a list has a use for."""
     try:
-        table = pyarrow.parquet.ParquetFile(path)
-        columns = [name for name in table.schema_arrow.names if name.lower() in wanted]
-        for batch in table.iter_batches(batch_size=10_000, columns=columns):
-            yield from batch.to_pylist()
-    except (pyarrow.ArrowException, OSError) as error:
-        raise GleanerError(f"{path} cannot be read as Parquet ({error}); give a whole copy.") from error
+        row, _ = load_json(line.encode("utf-8", "replace"))
+    except ParseError:
+        return None
+    return row if isinstance(row, dict) else None
 
 
-_READERS: dict[str, Callable[[Path], Rows]] = {
+def _read_parquet(path: Path, reasons: Counter[str]) -> Rows:
+    from lib.parquet_rows import parquet_rows
+
+    return parquet_rows(path, _WANTED, reasons)
+
+
+_READERS: dict[str, Callable[[Path, Counter[str]], Rows]] = {
     "text": _read_text,
     **{name: _read_table(separator) for name, separator in _SEPARATORS.items()},
     "jsonl": _read_jsonl,
@@ -186,11 +223,8 @@ def _url_column(names: Iterable[str]) -> str:
 
 
 def _json_url(line: str) -> bool:
-    try:
-        row = orjson.loads(line)
-    except orjson.JSONDecodeError:
-        return False
-    return isinstance(row, dict) and bool(_url_column(map(str, row)))
+    row = _json_row(line)
+    return row is not None and bool(_url_column(map(str, row)))
 
 
 def _is_link(line: str) -> bool:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from lib.errors import UsageError
+
 DATABASE_NAME = "gleaner.db"
 SETTINGS_NAME = "gleaner.toml"
+# Folders that the steps write to, and how many floors of folders they make in them. Runs and queries can be many.
+FLOORS = {"xhr": 2, "images": 1, "quarantine": 1, "sorted": 2, "reports": 1, "backups": 0}
 
 
 @dataclass(frozen=True)
@@ -62,3 +68,48 @@ class Workspace:
 
     def _absolute_root(self) -> Path:
         return self.root if self.root.is_absolute() else Path.cwd() / self.root
+
+    def refuse_odd_root(self) -> None:
+        """Raises UsageError for a path that no folder can have or that something else has."""
+        text = os.fspath(self.root)
+        if "\0" in text:
+            raise UsageError("--workspace holds a null character, which no path can; give another one.")
+        absolute = os.path.abspath(text)
+        try:
+            absolute.encode("utf-8")
+        except UnicodeEncodeError:
+            raise UsageError(f"the workspace's path {absolute} is not UTF-8; rename that folder or give another "
+                             "--workspace.") from None  # fmt: skip
+        place = Path(absolute)
+        while not os.path.lexists(place) and place != place.parent:
+            place = place.parent
+        if not place.is_dir() and os.path.lexists(place):
+            raise UsageError(f"{place} is no folder; give another --workspace.")
+
+    def refuse_links(self) -> None:
+        """Raises UsageError where one of the steps' folders is a link: what they write would end up elsewhere."""
+        for name, floors in FLOORS.items():
+            for path in _links(self.root / name, floors):
+                raise UsageError(f"{path} is a link; put a folder in its place and run this again.")
+
+
+def _links(folder: Path, floors: int) -> Iterator[str]:
+    """The folder itself where it is a link, and links to folders within it. Pictures may be links to files."""
+    if os.path.islink(folder):
+        yield os.fspath(folder)
+        return
+    pending = [(os.fspath(folder), floors)]
+    while pending:
+        path, left = pending.pop()
+        if not left:
+            continue
+        try:
+            with os.scandir(path) as entries:
+                for entry in entries:
+                    if entry.is_symlink():
+                        if entry.is_dir():
+                            yield entry.path
+                    elif left > 1 and entry.is_dir():
+                        pending.append((entry.path, left - 1))
+        except OSError:  # not there, no folder, not to be read: whoever writes to it says so
+            continue

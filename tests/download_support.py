@@ -48,6 +48,7 @@ def site_fixture(server: Site) -> Site:
     server.part, server.lie = 3 << 20, False
     server.hold, server.undated = 0.0, True
     server.ranges.clear()
+    server.bodies.clear()
     server.slow, server.held, server.most = 0.0, False, math.inf
     server.most_at_once = 0
     return server

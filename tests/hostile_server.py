@@ -102,6 +102,7 @@ class Site:
         self.robots: str | int | None = None  # the text of robots.txt, or a status
         self.robots_headers: dict[str, str] = {}
         self.robots_asked: Counter[str] = Counter()
+        self.bodies: dict[int, bytes] = {}  # what `body` serves, by number
 
     def address(self, path: str) -> str:
         return (self.raw_url if path.startswith("/raw") else self.url) + path
@@ -219,6 +220,9 @@ def handlers(site: Site) -> dict[str, Handler]:
             return web.Response(status=403)
         return web.Response(body=jpeg(_number(request)), content_type="image/jpeg")
 
+    async def numbered(request: web.Request) -> web.StreamResponse:
+        return web.Response(body=site.bodies[_number(request)], content_type="image/jpeg")
+
     async def dated(request: web.Request) -> web.StreamResponse:
         return web.Response(status=429, headers={"Retry-After": formatdate(time.time() + 2, usegmt=True)})
 
@@ -266,6 +270,7 @@ def handlers(site: Site) -> dict[str, Handler]:
     bomb = gzip.compress(jpeg(1) + bytes(64 << 20), 9)
     return {
         "good": good,
+        "body": numbered,
         "png": body(picture(5, form="PNG"), "image/jpeg"),
         "octet": body(jpeg(9), "application/octet-stream"),
         "html": body(HTML),

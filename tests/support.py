@@ -175,3 +175,12 @@ def peak_megabytes() -> int:
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 2**20
+
+
+def left_by_a_dead_process(path: Path) -> Path:
+    """The name of a temporary file of `path`, as a process would have left it that has been killed since."""
+    code = "import pathlib, sys; from lib.temporary import temporary_beside as t; print(t(pathlib.Path(sys.argv[1])))"
+    made = subprocess.run(
+        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True, cwd=ROOT, timeout=PATIENCE
+    )
+    return Path(made.stdout.strip())

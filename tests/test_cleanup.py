@@ -15,7 +15,7 @@ import pytest
 from support import ROOT, STEPS, as_rows, dump, load_step, run_step, snapshot
 from yandex_answers import entity, make_workspace, results_page
 
-from lib.cleanup import apply_plan, make_plan, undo
+from lib.cleanup import apply_plan, make_plan, plan_to_forget, undo
 from lib.cleanup_rules import DEFAULT_RULES, RULE_NAMES, is_private, url_fault
 from lib.db import open_database
 from lib.db.backup import list_backups, make_backup
@@ -153,6 +153,146 @@ def test_each_rule_alone_can_be_undone(dirty: Path, rule: str) -> None:
     assert as_rows(dirty, "SELECT DISTINCT reason FROM actions") == [(rule,)]
     assert clean_up(dirty, "--undo", "last") == 0
     assert dump(dirty, without=CONTENT) == before
+
+
+# One address for each rule about addresses, with the options that the rule goes by.
+ADDRESSES = {
+    "broken_url": "no url at all",
+    "not_http": "ftp://a/b",
+    "schemeless_url": "//new.example/1.jpg",
+    "repeated_url": "https://twice.example/1.jpg",
+    "private_host": "http://10.0.0.1/1.jpg",
+    "expired_url": "https://signed.example/1.jpg",
+    "dead_host": "https://gone.example/1.jpg",
+    "blocked_domain": "https://blocked.example/1.jpg",
+}
+# What else is wrong with the row's picture, so that another rule hits the same row.
+OWNERS = (
+    "orphan", "no_address", "no_result", "lost_search", "small_claim", "advert", "wrong_language", "blocked_page",
+    "dangling",
+)  # fmt: skip
+
+
+def doubly_wrong(database: Path) -> list[str]:
+    """Puts a picture into the database for every pair of an address that is wrong and an owner that is; gives the
+    options under which all rules take what is theirs."""
+    connection = sqlite3.connect(database)
+    add = "INSERT INTO image_variants (image_id, kind, url, expires_at) VALUES (?, ?, ?, ?)"
+    number = 5000
+    for rule, url in ADDRESSES.items():
+        for owner in OWNERS:
+            number += 1
+            if owner != "orphan":
+                connection.execute(
+                    "INSERT INTO images (id, key, engine, title, width, height, is_shop, domain, first_seen_at)"
+                    " VALUES (?, ?, 'yandex', ?, ?, ?, ?, ?, '')",
+                    (
+                        *(number, f"yandex:{number}", "Старый каменный мост" * (owner == "wrong_language")),
+                        *((9, 9) if owner == "small_claim" else (900, 900)),
+                        *(owner == "advert", "blocked.example" if owner == "blocked_page" else "x.example"),
+                    ),
+                )
+            expires = "2020-01-01T00:00:00.000Z" if rule == "expired_url" else ""
+            for kind in ("original", "dup"):
+                connection.execute(add, (number, kind, url, expires))
+            if owner not in ("no_address", "orphan"):
+                connection.execute(add, (number, "preview", f"https://fine.example/{number}", ""))
+            if owner != "no_result":
+                connection.execute(
+                    "INSERT INTO results VALUES (?, ?, NULL, 0)", (1 + 998 * (owner == "lost_search"), number)
+                )
+            log = json.dumps([
+                {"variant": row[0], "reason": "dns_error"}
+                for row in connection.execute("SELECT id FROM image_variants WHERE url = ?", (ADDRESSES["dead_host"],))
+            ])  # fmt: skip
+            connection.execute(
+                "INSERT INTO downloads (image_id, state, log, variant_id, updated_at) VALUES (?, 'failed', ?, ?, '')",
+                (number, log, 77_000 if owner == "dangling" else None),
+            )
+            connection.execute("INSERT INTO superseded (image_id, sha256) VALUES (?, 'aa')", (number,))
+    connection.execute(
+        "INSERT INTO responses (id, query_id, page, part, path, fetched_at) VALUES (700, 999, 0, 'xhr', 'x', '')"
+    )
+    connection.commit()
+    connection.close()
+    blocked = database.parent / "blocked.txt"
+    blocked.write_text("blocked.example", encoding="utf-8")
+    return ["--blocklist", str(blocked), "--min-side", "10", "--languages", "en", "--rule", *RULE_NAMES]
+
+
+def test_a_row_that_two_rules_hit_comes_back(clean: Path) -> None:
+    options = doubly_wrong(clean)
+    before = dump(clean, without=CONTENT)
+    assert clean_up(clean, *options) == 0
+    after = dump(clean, without=CONTENT)
+    taken = {reason for (reason,) in as_rows(clean, "SELECT DISTINCT reason FROM actions")}
+    assert taken == set(RULE_NAMES)
+    assert as_rows(clean, "SELECT count(*) - count(DISTINCT table_name || payload) FROM actions") == [(0,)]
+    assert {parent for _, _, parent, _ in as_rows(clean, "PRAGMA foreign_key_check")} <= {"image_variants"}
+    assert clean_up(clean, "--undo", "last") == 0
+    assert dump(clean, without=CONTENT) == before
+    assert clean_up(clean, *options) == 0
+    assert dump(clean, without=CONTENT) == after  # and leaves again as it did
+
+
+@pytest.mark.parametrize("rule", RULE_NAMES)
+def test_what_one_rule_takes_of_rows_that_others_hit_too_comes_back(clean: Path, rule: str) -> None:
+    options = doubly_wrong(clean)
+    before = dump(clean, without=CONTENT)
+    assert clean_up(clean, *options[: options.index("--rule")], "--rule", rule) == 0
+    assert clean_up(clean, "--undo", "last") == 0
+    assert dump(clean, without=CONTENT) == before
+
+
+def test_rules_one_run_after_another_and_undone_backwards(clean: Path) -> None:
+    options = doubly_wrong(clean)
+    flags, runs = options[: options.index("--rule")], []
+    before = dump(clean, without=CONTENT)
+    for rule in RULE_NAMES:
+        assert clean_up(clean, *flags, "--rule", rule) == 0
+        runs.append(as_rows(clean, "SELECT max(id) FROM runs")[0][0])
+    for run in reversed(runs):
+        assert clean_up(clean, "--undo", run) == 0
+    assert dump(clean, without=CONTENT) == before
+
+
+def test_undone_in_the_wrong_order_and_again_everything_is_back(clean: Path) -> None:
+    options = doubly_wrong(clean)
+    flags, runs = options[: options.index("--rule")], []
+    before = dump(clean, without=CONTENT)
+    for rule in RULE_NAMES:
+        assert clean_up(clean, *flags, "--rule", rule) == 0
+        runs.append(as_rows(clean, "SELECT max(id) FROM runs")[0][0])
+    for run in (*runs, *runs):
+        assert clean_up(clean, "--undo", run) == 0
+    assert dump(clean, without=CONTENT) == before
+
+
+def test_a_forgotten_search_takes_along_what_came_to_it_after_the_plan(clean: Path) -> None:
+    with open_database(clean) as db:
+        plan = plan_to_forget(db, 1)
+        db.execute("INSERT INTO responses (query_id, page, part, path, fetched_at) VALUES (1, 50, 'xhr', 'late', '')")
+        db.execute("UPDATE downloads SET state = 'done' WHERE image_id = ?", (picture(3),))
+    before = dump(clean, without=CONTENT)
+    with open_database(clean) as db:
+        run_id = start_run(db, "cleanup", {})
+        apply_plan(db, run_id, plan)
+    assert as_rows(clean, "SELECT count(*) FROM responses") == [(0,)]
+    assert as_rows(clean, "SELECT count(*) FROM images") == [(1,)]  # what has been downloaded since stays
+    assert clean_up(clean, "--undo", "last") == 0
+    assert dump(clean, without=CONTENT) == before
+
+
+def test_an_address_that_was_downloaded_from_after_the_plan_stays(dirty: Path) -> None:
+    with open_database(dirty) as db:
+        run_id = start_run(db, "cleanup", {})
+        plan = make_plan(db, ("broken_url", "repeated_url"))
+        taken = [key[0] for table, key in plan.changes if table == "image_variants"]
+        owner = db.value("SELECT image_id FROM image_variants WHERE id = ?", (taken[0],))
+        db.execute("UPDATE downloads SET state = 'done', variant_id = ? WHERE image_id = ?", (taken[0], owner))
+        apply_plan(db, run_id, plan)
+        assert db.value("SELECT variant_id FROM downloads WHERE image_id = ?", (owner,)) == taken[0]
+        assert db.value("SELECT count(*) FROM image_variants WHERE id = ?", (taken[0],)) == 1
 
 
 def test_nothing_to_do_makes_no_backup(clean: Path) -> None:

@@ -17,7 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from PIL import Image
-from support import PATIENCE, ROOT, as_rows, drawing, dump, load_step, snapshot, wait_until
+from support import PATIENCE, ROOT, as_rows, drawing, dump, left_by_a_dead_process, load_step, snapshot, wait_until
 from yandex_answers import entity, page, serp_list, xhr
 
 from demo import Gallery, running_gallery
@@ -272,11 +272,12 @@ def test_a_file_that_cannot_be_read_is_fetched_again(gallery, tmp_path, one):
     path = undo_last_page(tmp_path / "ws")
     whole = path.read_bytes()
     path.write_bytes(whole[:100])
-    path.with_name("2.json.part").write_bytes(whole[:100])
+    left = left_by_a_dead_process(path)
+    left.write_bytes(whole[:100])
     gallery.site.board.asked.clear()
     assert collect(gallery, tmp_path / "ws", *arguments) == 0
     assert [name[-3:] for name in asked(gallery, "xhr")] == ["p=2"] and asked(gallery, "upload") == {}
-    assert path.read_bytes() == whole and not path.with_name("2.json.part").exists()
+    assert path.read_bytes() == whole and not left.exists()
 
 
 def test_a_forgotten_upload_is_no_end_of_results(gallery, tmp_path, one):
@@ -734,6 +735,26 @@ def test_folder_names_come_from_the_content():
     assert all(made.isascii() and len(made) < 60 and not set(made) & set('/\\.:*?"<>| ') for made in names)
 
 
+def test_two_queries_never_share_a_folder(tmp_path: Path) -> None:
+    """Keywords whose hashes begin alike are found by trying, and by chance among a hundred thousand."""
+    seen: dict[bytes, str] = {}
+    for n in range(1 << 20):
+        word = "".join(chr(0x4E00 + int(digit)) for digit in str(n))
+        first = seen.setdefault(hashlib.sha256(word.encode()).digest()[:4], word)
+        if first != word:
+            break
+    assert len({raw_store.folder_name("keyword", text, "", "{}") for text in (first, word)}) == 1
+    long = "x" * 40
+    for one, other in (((first, {}), (word, {})), ((long, {"a": 1}), (long + '{"a":1}', {}))):
+        folders = []
+        for text, params in (one, other, one, other):
+            as_text = json.dumps(params, separators=(",", ":"))
+            folders.append(raw_store.folder_of(tmp_path, "keyword", text, "", params, as_text))
+            raw_store.write_note(folders[-1], "yandex", "keyword", text, "", params)
+        assert folders[:2] == folders[2:] and folders[0] != folders[1]
+        assert folders[0].name == raw_store.folder_name("keyword", one[0], "", "{}" if not one[1] else '{"a":1}')
+
+
 def test_keywords_are_cleaned_and_kept_once():
     assert keywords(["  two   words ", "e\u0301", "\u00e9", "", "two words"], None) == ["two words", "\u00e9"]
 
@@ -770,8 +791,6 @@ def test_a_converted_picture_is_upright(tmp_path):
 def test_a_file_is_whole_or_not_there(tmp_path):
     path = tmp_path / "a" / "0.json"
     assert raw_store.write_whole(path, b"{}") == hashlib.sha256(b"{}").hexdigest()
-    path.with_name("1.json.part").write_bytes(b"{")
-    raw_store.remove_unfinished(path.parent)
     assert [found.name for found in path.parent.iterdir()] == ["0.json"]
     assert raw_store.file_name(0, PAGE, "ok", b"<html>") == "0.html"
     assert raw_store.file_name(2, XHR, "captcha", b"<html>") == "2.captcha.html"

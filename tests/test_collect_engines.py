@@ -12,13 +12,14 @@ import subprocess
 import sys
 import threading
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 from playwright.async_api import Error, async_playwright
 from support import PATIENCE, ROOT, as_rows, drawing, dump, load_step, snapshot, wait_until
 
@@ -751,6 +752,56 @@ def test_pictures_fonts_and_media_are_not_loaded(gallery, tmp_path):
     assert not thumbs()
     asyncio.run(look(BrowserSettings(choice, profile=tmp_path / "profile")))
     assert thumbs()  # a person sees them
+
+
+def test_nothing_leads_the_browser_into_a_private_network():
+    """Neither redirects, however many, nor what a page loads; the host that is asked may stand in one itself."""
+    seen: list[str] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        port = request.url.port
+        seen.append(f"{request.url.host}{request.path}")
+        elsewhere = {
+            "/name": f"http://localhost:{port}/secret",
+            "/address": f"http://127.0.0.2:{port}/secret",
+            "/twice": "/name",
+            "/near": "/end",
+        }
+        if target := elsewhere.get(request.path):
+            return web.Response(status=302, headers={"Location": target})
+        page = f'<script src="http://localhost:{port}/secret"></script><script src="/address"></script>'
+        return web.Response(text=page if request.path == "/page" else "<p>end</p>", content_type="text/html")
+
+    async def outcome(asking: Awaitable[Answer]) -> str:
+        try:
+            return (await asking).url.rpartition("/")[2]
+        except FetchError as error:
+            return error.reason
+
+    async def tour() -> list[str]:
+        app = web.Application()
+        app.router.add_route("*", "/{any:.*}", answer)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        await runner.setup()
+        await web.TCPSite(runner, "0.0.0.0", 0).start()
+        url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        try:
+            settings = BrowserSettings(require_browser(headed=False), timeout=PATIENCE)
+            async with Chromium(settings) as chromium, BrowserWeb(chromium) as browser:
+                found = [await outcome(browser.open(url + path)) for path in ("/name", "/address", "/twice", "/near")]
+                found.append(await outcome(browser.open(url + "/page")))
+                assert browser._page is not None
+                await browser._page.wait_for_load_state("load", timeout=PATIENCE * 1000)
+                for path in ("/name", "/near"):
+                    found.append(await outcome(browser.get(url + path, part="api", headers={})))
+                    found.append(await outcome(browser.post(url + path, headers={}, body=b"x")))
+                return found
+        finally:
+            await runner.cleanup()
+
+    refused = "private_address"
+    assert asyncio.run(tour()) == [refused, refused, refused, "end", "page", "connection_failed", refused, "end", "end"]
+    assert not [name for name in seen if "secret" in name] and "127.0.0.1/address" in seen
 
 
 def started(gallery: Gallery, workspace: Path, *arguments: object) -> subprocess.Popen[bytes]:

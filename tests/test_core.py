@@ -38,8 +38,7 @@ def parsed(tmp_path: Path, toml: str, environment: dict[str, str], argv: list[st
     made = cli.parser("Try.", "download")
     cli.add_workers(made, default=1)
     cli.add_dry_run(made)
-    made.add_argument("--edges", type=lambda text: [float(part) for part in text.split(",")], default=[1.0])
-    made.add_argument("--mode", choices=("copy", "move"), default="copy")
+    made.add_argument("--stage", choices=("thumbs", "originals"), default="thumbs")
     return cli.parse(made, ["--workspace", str(tmp_path), *argv])
 
 
@@ -61,7 +60,7 @@ BAD_SETTINGS = [
     ("workers = 'many'", {}, "is not a whole number"),
     ("[download]\nwrokers = 3", {}, "has no such option"),
     ("[download]\napi-key = 'x'", {}, "environment"),
-    ("mode = 'burn'", {}, "one of copy, move"),
+    ("stage = 'burn'", {}, "one of thumbs, originals"),
     ("workers = ", {}, "cannot be read"),
     ("password = 'x'", {}, "looks like a secret"),
     ("[download]\nproxy = 'http://me:word@proxy.example'", {}, "looks like a secret"),
@@ -82,12 +81,12 @@ def test_switches_can_be_set_from_file_and_environment(tmp_path, monkeypatch):
 
 
 def test_underscores_and_lists_are_understood(tmp_path, monkeypatch):
-    (tmp_path / "gleaner.toml").write_text("[dedup]\nmax_share = 0.1\nprotect = ['a', 'b']\n", encoding="utf-8")
+    (tmp_path / "gleaner.toml").write_text("[dedup]\nnear_query = 4\nprotect = ['a', 'b']\n", encoding="utf-8")
     made = cli.parser("Try.", "dedup")
-    made.add_argument("--max-share", type=cli.share, default=0.5)
+    made.add_argument("--near-query", type=cli.whole, default=5)
     made.add_argument("--protect", type=Path, action="append", default=[])
     parsed_args = cli.parse(made, ["--workspace", str(tmp_path)])
-    assert (parsed_args.max_share, parsed_args.protect) == (0.1, [Path("a"), Path("b")])
+    assert (parsed_args.near_query, parsed_args.protect) == (4, [Path("a"), Path("b")])
     monkeypatch.setenv("GLEANER_PROTECT", "c")
     assert cli.parse(made, ["--workspace", str(tmp_path)]).protect == [Path("c")]
 
@@ -100,7 +99,7 @@ def test_the_environment_names_the_workspace(tmp_path, monkeypatch):
 def test_undo_is_never_taken_from_a_settings_file(tmp_path):
     made = cli.parser("Try.", "dedup")
     cli.add_undo(made)
-    with pytest.raises(UsageError, match="no such option"):
+    with pytest.raises(UsageError, match="give --undo on the command line"):
         apply_settings(made, "dedup", {"dedup": {"undo": "last"}}, {}, tmp_path / "gleaner.toml")
 
 

@@ -73,6 +73,81 @@ def test_redirects_are_followed_and_keys_stay_with_their_host() -> None:
     asyncio.run(scene())
 
 
+INSIDE = ["http://localhost:%d/", "http://127.0.0.2:%d/", "http://[::1]:%d/", "http://10.0.0.1/", "http://0x7f.2:%d/"]
+INSIDE += ["http://169.254.169.254/latest/meta-data/", "http://2130706434:%d/", "//localhost:%d/"]
+
+
+@pytest.mark.parametrize("target", INSIDE)
+@pytest.mark.parametrize("hops", [1, 2])
+def test_no_redirect_leads_into_a_private_network(target: str, hops: int) -> None:
+    """Only the host that is asked on purpose may stand in one, as the demo's does."""
+
+    async def scene() -> None:
+        echo = Echo()
+
+        async def away(request: web.Request) -> web.Response:
+            port = request.url.port
+            where = target % port if "%d" in target else target
+            return web.Response(status=302, headers={"Location": where if request.path == "/1" else "/1"})
+
+        app = web.Application()
+        app.add_routes([web.route("*", "/{any:[12]}", away), web.route("*", "/{any:.*}", echo.reply)])
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        await runner.setup()
+        await web.TCPSite(runner, "0.0.0.0", 0).start()
+        try:
+            async with DirectWeb(DirectSettings(timeout=PATIENCE)) as direct:
+                for ask in (direct.get, direct.post):
+                    more = {"part": API} if ask == direct.get else {}
+                    with pytest.raises(FetchError) as caught:
+                        await ask(f"http://127.0.0.1:{runner.addresses[0][1]}/{hops}", headers={}, **more)
+                    assert caught.value.reason == "private_address"
+            assert not echo.seen
+        finally:
+            await runner.cleanup()
+
+    asyncio.run(scene())
+
+
+def test_a_name_that_stands_for_a_private_address_is_refused_where_it_is_connected(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No check of the name alone can see it, and a second look-up may tell something else than the first."""
+    monkeypatch.setattr("lib.direct_web.names_inside", lambda host: False)
+
+    async def scene() -> None:
+        echo = Echo()
+
+        async def away(request: web.Request) -> web.Response:
+            return web.Response(status=302, headers={"Location": f"http://localhost:{request.url.port}/end"})
+
+        async with (
+            serving(web.get("/", away), web.get("/end", echo.reply)) as url,
+            DirectWeb(DirectSettings()) as direct,
+        ):
+            with pytest.raises(FetchError) as caught:
+                await direct.get(url + "/", part=API, headers={})
+            assert caught.value.reason == "private_address" and not echo.seen
+
+    asyncio.run(scene())
+
+
+def test_headers_that_are_no_text_are_mended() -> None:
+    async def scene() -> None:
+        async def raw(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/\xff\r\nContent-Length: 2\r\n\r\n{}")
+            await writer.drain()
+            writer.close()
+
+        server = await asyncio.start_server(raw, "127.0.0.1", 0)
+        async with server, DirectWeb(DirectSettings(timeout=PATIENCE)) as direct:
+            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+            assert (await direct.get(url, part=API, headers={})).headers["content-type"] == "text/\ufffd"
+
+    asyncio.run(scene())
+
+
 @pytest.mark.parametrize(("cookies", "expected"), [(True, "BAIDUID=1"), (False, None)])
 def test_cookies_are_kept_only_where_an_engine_needs_them(cookies: bool, expected: str | None) -> None:
     async def scene() -> None:

@@ -27,8 +27,10 @@ from download_support import (  # noqa: F401 (fixtures)
     workspace_fixture,
 )
 from hostile_server import Site
+from rare_pictures import FAKES, JXL, made
 from support import PATIENCE
 
+from lib.db import open_database
 from lib.workspace import Workspace
 
 MOST_MEMORY = 48.0  # MB above what the process had: less than one of the larger bodies would take
@@ -176,3 +178,59 @@ def test_a_link_in_the_place_of_a_shelf_leads_nowhere(
     assert step.main(command(workspace)) == 1
     assert "is a link" in capsys.readouterr().err
     assert list((tmp_path / "outside").iterdir()) == [] and only(workspace)["state"] == "pending"
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_preview_is_asked_where_the_original_is_no_picture(workspace: Workspace, site: Site, workers: int) -> None:
+    """What Pillow opens and cannot decode as well: a sound head, and a page where the pixels should be."""
+    avif, jp2 = made("AVIF"), made("JPEG2000")
+    header = avif.index(b"mdat\x12\0\x0a") + 8  # AV1's own header, behind its length
+    tif, bmp = made("TIFF", compression="tiff_lzw"), made("BMP")
+    spoiled = {
+        "avif": avif[:header] + b"\xff" * avif[header - 1] + avif[header + avif[header - 1] :],
+        "tiff": tif[:8] + bytes(2000) + tif[2008:],
+        "jxl": JXL["bare"][1][:20],
+        "jp2": jp2[:150] + b"\xff\xff" * ((len(jp2) - 150) // 2 - 1) + jp2[-2:],
+        "bmp": bmp[:-9],
+    }
+    names = list(FAKES)
+    site.bodies = dict(enumerate([*FAKES.values(), *spoiled.values()]))
+    fill(
+        workspace,
+        {
+            f"test:{n:04d}": [("original", site.address(f"/body/{n}")), ("preview", site.address(f"/good/{n}"))]
+            for n in site.bodies
+        },
+    )
+    run(workspace, workers=workers, retries=0)
+    wrong = {}
+    for n, row in enumerate(rows(workspace).values()):
+        if (row["state"], row["kind"]) != ("done", "preview"):
+            wrong[[*names, *spoiled][n]] = row["state"], row["kind"], row["reason"], row["log"]
+    assert wrong == {}
+    with open_database(workspace.database) as db:
+        assert db.value("SELECT count(*) FROM files WHERE width IS NULL OR height IS NULL OR bytes < 100") == 0
+    consistent(workspace)
+
+
+def test_real_pictures_of_the_rarer_formats_are_kept(workspace: Workspace, site: Site) -> None:
+    real = {f"jxl {name}": sample for name, sample in JXL.items()}
+    for form in ("AVIF", "JPEG2000", "TIFF", "BMP"):
+        real[form] = (64, 48), made(form)
+    real["ICO"] = (32, 32), made("ICO", (32, 32))
+    real["j2k"] = (64, 48), made("JPEG2000", no_jp2=True)
+    site.bodies = {n: data for n, (_, data) in enumerate(real.values())}
+    fill(workspace, originals(site, *(f"/body/{n}" for n in site.bodies)))
+    run(workspace)
+    with open_database(workspace.database) as db:
+        found = {
+            row["key"]: ((row["width"], row["height"]), row["state"])
+            for row in db.rows(
+                "SELECT key, files.width, files.height, downloads.state FROM downloads"
+                " JOIN images ON images.id = image_id LEFT JOIN files USING (sha256) ORDER BY key"
+            )
+        }
+    assert [state for _, state in found.values()] == ["done"] * len(real), found
+    for name, (size, _), (wanted, _) in zip(real, found.values(), real.values(), strict=True):
+        assert size == wanted, name
+    consistent(workspace)

@@ -32,7 +32,6 @@ from lib.net.hosts import DOWN_AFTER, HostQueues
 from lib.net.limits import Limits
 from lib.net.manners import Manner, Manners, known_manners
 from lib.net.placeholders import read_placeholders
-from lib.net.robots import parse_robots
 from lib.workspace import Workspace
 
 
@@ -175,6 +174,19 @@ def test_robots_txt_holds_for_where_a_redirect_leads(
     assert found["test:0000"]["reason"] == ("robots_txt" if mode == "obey" else "")
 
 
+def test_five_redirects_at_most(workspace: Workspace, site: Site) -> None:
+    fill(workspace, originals(site, "/loop/1"))
+    run(workspace)
+    assert only(workspace)["reason"] == "too_many_redirects" and site.asked["/loop/1"] == 6
+
+
+def test_a_redirect_to_a_private_address_is_refused(workspace: Workspace, site: Site) -> None:
+    """The first address is let through, so that it is the hop alone that meets the guard."""
+    fill(workspace, originals(site, "/moved/1", "/metadata/1"))
+    run(workspace, exempt=frozenset({"127.0.0.1"}), allow_private=False)
+    assert [row["reason"] for row in rows(workspace).values()] == ["", "private_address"]
+
+
 def elsewhere(site: Site) -> str:
     """The same server as another origin."""
     return site.url.replace("127.0.0.1", "localhost")
@@ -223,30 +235,6 @@ def test_a_robots_txt_that_cannot_be_had(
     fill(workspace, originals(site, "/good/1"))
     run(workspace, robots="obey")
     assert (only(workspace)["state"], only(workspace)["reason"]) == (state, reason)
-
-
-@pytest.mark.parametrize(
-    ("text", "path", "allowed"),
-    [
-        ("", "/a", True),
-        ("User-agent: *\nDisallow:", "/a", True),
-        ("User-agent: *\nDisallow: /", "/a", False),
-        ("User-agent: *\nDisallow: /\nUser-agent: Gleaner\nDisallow: /b", "/a", True),
-        ("User-agent: gleaner/2.0\nDisallow: /a", "/a", False),
-        ("User-agent: a\nUser-agent: *\nDisallow: /a", "/a", False),
-        ("User-agent: *\nDisallow: /*.jpg$", "/x/a.jpg", False),
-        ("User-agent: *\nDisallow: /*.jpg$", "/x/a.jpg?x", True),
-        ("User-agent: *\nDisallow: /a\nAllow: /a/b", "/a/b/c", True),
-        ("User-agent: *\nDisallow: /a\nAllow: /a", "/a", True),
-        ("User-agent: *\nDisallow: /%7Ejoe # not here", "/~joe/a", False),
-        ("\ufeffUser-agent: *\r\nDisallow: /a\r\n", "/a", False),
-        ("Disallow: /", "/a", True),
-        ("<html>not found</html>", "/a", True),
-        ("User-agent: *\nDisallow: /" + "*a" * 500 + "\n", "/" + "b" * 5000, True),
-    ],
-)
-def test_reading_robots_txt(text: str, path: str, allowed: bool) -> None:
-    assert parse_robots(text).allows(path) is allowed
 
 
 def test_a_placeholder_is_no_picture(workspace: Workspace, site: Site, tmp_path: Path) -> None:

@@ -40,9 +40,11 @@ from hostile_server import Site, jpeg, picture
 from support import PATIENCE, ROOT, snapshot, wait_until
 
 from lib.db import open_database
+from lib.db.downloads import has_path
 from lib.decode import MAX_PIXELS
-from lib.downloading.names import file_name
+from lib.downloading.names import file_name, part_owner, shelf
 from lib.net.client import Limits
+from lib.temporary import process_lives
 from lib.workspace import Workspace
 
 
@@ -316,3 +318,136 @@ def test_help_loads_nothing_heavy() -> None:
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, stdout=subprocess.DEVNULL, env=environment)
+
+
+def children_of(process: subprocess.Popen[bytes]) -> list[int]:
+    """The workers of a run."""
+    found = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return [int(pid) for pid in found if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="finds workers by /proc")
+# After how many answers what is killed: the parent, one worker, everything.
+MOMENTS = [("parent", 5), ("parent", 60), ("parent", 250), ("worker", 5), ("worker", 120), ("all", 5), ("all", 200)]
+
+
+@LINUX
+@pytest.mark.parametrize(("victim", "answers"), MOMENTS)
+def test_workers_that_are_killed_leave_nothing(workspace: Workspace, site: Site, victim: str, answers: int) -> None:
+    paths = [f"/good/{n // 2}" for n in range(400)]  # every content twice, by different workers
+    fill(workspace, originals(site, *paths, "/missing/1", "/html/1"))
+    site.slow = 0.01
+    process = start(workspace, "--workers", "2", "--per-host", "8", "--sidecar", "json", start_new_session=True)
+    wait_until(lambda: sum(site.asked.values()) >= answers, "enough is asked for")
+    site.most = sum(site.asked.values()) + 8
+    workers = children_of(process)
+    assert workers
+    if victim == "all":
+        os.killpg(process.pid, signal.SIGKILL)
+    else:
+        os.kill(process.pid if victim == "parent" else workers[0], signal.SIGKILL)
+    process.wait(timeout=PATIENCE)
+    site.slow, site.most = 0.0, math.inf
+    assert step.main(command(workspace, "-q", "--per-host", "16", "--sidecar", "json")) == 0  # at once
+    assert not any(process_lives(pid) for pid in workers)
+    found = rows(workspace)
+    assert {row["state"] for row in list(found.values())[:400]} == {"done"}
+    assert {row["reason"] for row in list(found.values())[400:]} == {"http_404", "not_an_image"}
+    with open_database(workspace.database) as db:
+        sizes = {row["sha256"]: row["bytes"] for row in db.rows("SELECT sha256, bytes FROM files")}
+    assert len(sizes) == 200 and {row["bytes"] for row in found.values() if row["state"] == "done"} == {*sizes.values()}
+    sidecars = set(workspace.images.rglob("*.json"))
+    assert {path.with_suffix("") for path in sidecars} == {*workspace.images.rglob("*.jpg")}
+    for path in sidecars:
+        path.unlink()
+    consistent(workspace)
+
+
+def stray(workspace: Workspace, key: str, seed: int) -> Path:
+    """A whole file of a picture under its final name, which no row knows."""
+    data = jpeg(seed)
+    name = file_name(key, "original", 64, 48, hashlib.sha256(data).hexdigest(), "jpg")
+    path = workspace.images / shelf(key) / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return path
+
+
+def cut_off(workspace: Workspace, exit_code: int | None = None) -> None:
+    """A run that did not come to its end."""
+    (workspace.images / ".part").mkdir(exist_ok=True)
+    with open_database(workspace.database) as db:
+        db.execute(
+            "INSERT INTO runs (step, started_at, version, exit_code) VALUES ('download', '', '', ?)", (exit_code,)
+        )
+
+
+def test_files_without_rows_wait_for_their_row_and_the_others_are_settled(workspace: Workspace, site: Site) -> None:
+    fill(workspace, originals(site, *[f"/good/{n}" for n in range(4)]))
+    assert step.main(command(workspace, "-q", "--limit", "1")) == 0
+    done = next(workspace.images.rglob("*.jpg"))
+    cut_off(workspace)
+    one_too_many = workspace.images / shelf("test:0001") / done.name.replace("test-0000", "test-0009")
+    one_too_many.parent.mkdir(exist_ok=True)
+    one_too_many.write_bytes(done.read_bytes())  # what another worker had brought, killed before it took it back
+    other = stray(workspace, "test:0000", 77)  # the address brought something else when it was asked again
+    waiting = stray(workspace, "test:0003", 3)
+    beside = done.parent / "test-0007_original_9x9_01234567.jpg.json"
+    beside.write_text("{}")
+    mine = done.parent / "notes.json"
+    mine.write_text("{}")
+    site.asked.clear()
+    assert step.main(command(workspace, "-q", "--limit", "1")) == 0
+    assert not one_too_many.exists() and done.exists() and not beside.exists() and mine.exists()
+    assert waiting.exists() and rows(workspace)["test:0003"]["state"] == "pending"
+    with open_database(workspace.database) as db:
+        assert has_path(db, workspace.to_text(other))
+    assert step.main(command(workspace, "-q")) == 0  # the run before ended well, and still left one
+    assert rows(workspace)["test:0003"]["state"] == "done" and "/good/3" not in site.asked
+    mine.unlink()
+    consistent(workspace)
+
+
+def test_an_undo_in_between_does_not_make_a_killed_run_forgotten(workspace: Workspace, site: Site) -> None:
+    fill(workspace, originals(site, "/good/1", "/good/2"))
+    (workspace.root / "images").mkdir()
+    cut_off(workspace)
+    (workspace.images / ".part").rmdir()
+    kept = stray(workspace, "test:0000", 1)
+    assert step.main(command(workspace, "-q", "--undo", "last")) == 0
+    assert step.main(command(workspace, "-q")) == 0
+    assert kept.exists() and rows(workspace)["test:0000"]["state"] == "done" and "/good/1" not in site.asked
+    consistent(workspace)
+
+
+def test_half_files_at_another_place_are_cleared(workspace: Workspace, site: Site, tmp_path: Path) -> None:
+    fill(workspace, originals(site, "/good/1"))
+    (workspace.root / "images").mkdir()
+    cut_off(workspace)
+    there = tmp_path / "there"
+    (there / "ab").mkdir(parents=True)
+    machine = part_owner().partition("-")[0]
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    half, mine = there / "ab" / f".{machine}-{dead.pid}-3.part", there / "ab" / ".mine.part"
+    living = there / "ab" / f".{machine}-{os.getppid()}-3.part"
+    for path in (half, mine, living):
+        path.write_bytes(b"half")
+    assert step.main(command(workspace, "-q", "--to", str(there))) == 0
+    assert not half.exists() and mine.exists() and living.exists()
+    assert rows(workspace)["test:0000"]["state"] == "done"
+
+
+def test_a_file_without_a_row_of_a_content_that_is_known_gives_a_row_with_its_bytes(
+    workspace: Workspace, site: Site
+) -> None:
+    fill(workspace, originals(site, "/good/1", "/good/1"))
+    assert step.main(command(workspace, "-q", "--limit", "1")) == 0
+    cut_off(workspace)
+    again = stray(workspace, "test:0001", 1)
+    site.asked.clear()
+    assert step.main(command(workspace, "-q")) == 0
+    first, second = rows(workspace).values()
+    assert not site.asked and not again.exists()
+    assert first["sha256"] == second["sha256"] and second["bytes"] == first["bytes"] == len(jpeg(1))
+    consistent(workspace)

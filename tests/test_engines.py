@@ -83,7 +83,8 @@ DOC = "<a><response><results><grouping><group><doc><url>u</url></doc></group></g
 NO_DOC = '<yandexsearch><response><error code="%s">x</error></response></yandexsearch>'
 FOUND = "<a><found>%s</found><results><grouping><page>0</page>%s</grouping></results></a>"
 CLOUD_URL = "https://searchapi.api.cloud.yandex.net/v2/image/search#page=%d"
-COMMONS = "https://commons.wikimedia.org/w/api.php?gsroffset=%d"
+YANDEX = "https://yandex.com/images/search?text=a"
+COMMONS = "https://commons.wikimedia.org/w/api.php?gsroffset=%s"
 
 VERDICTS: list[tuple[str, Answer, str, str]] = [
     ("openverse", answer(API, {"results": [{"id": "1"}], "page": 1}), "ok", ""),
@@ -97,6 +98,85 @@ VERDICTS: list[tuple[str, Answer, str, str]] = [
     ("openverse", answer(API, HTML), "blocked", "html_instead_of_json"),
     ("openverse", answer(API, b"", status=502), "network", "http_502"),
     ("openverse", answer(API, b"", status=503, retry_after="9"), "blocked", "http_503"),
+    # A count without results is no "nothing": the results have another shape.
+    ("openverse", answer(API, {"results": [], "page": 1, "result_count": 10**9}), "parse_error", "results_promised"),
+    ("openverse", answer(API, {"results": [], "page": 1, "result_count": 0, "page_count": 0}), "empty", ""),
+    (
+        "openverse",
+        answer(API, {"results": [], "page": 2, "page_size": 20, "result_count": 10**9, "page_count": 12}),
+        "parse_error",
+        "results_promised",
+    ),
+    (
+        "openverse",
+        answer(API, {"results": [], "page": 13, "page_size": 20, "result_count": 10**9, "page_count": 12}),
+        "end",
+        "no_more_results",
+    ),
+    (
+        "commons",
+        answer(API, {"query": {"pages": [], "searchinfo": {"totalhits": 10**9}}}, COMMONS % 0),
+        "parse_error",
+        "results_promised",
+    ),
+    (
+        "commons",
+        answer(API, {"query": {"pages": []}, "continue": {"gsroffset": 50}}, COMMONS % 0),
+        "parse_error",
+        "results_promised",
+    ),
+    ("commons", answer(API, {"batchcomplete": "", "continue": {}}, COMMONS % ("9" * 5000)), "end", "no_more_results"),
+    ("naver-api", answer(API, {"items": [], "start": 1, "total": 10**9}), "parse_error", "results_promised"),
+    ("naver-api", answer(API, {"items": [], "start": 101, "total": "1,000"}), "parse_error", "results_promised"),
+    ("naver-api", answer(API, {"items": [], "start": 101, "total": 100}), "end", "no_more_results"),
+    ("naver-api", answer(API, {"items": [], "start": 1, "total": "0"}), "empty", ""),
+    (
+        "yandex-cloud",
+        answer(API, {"page": "0", "id": "1", "maxPage": "1000000000"}, CLOUD_URL % 0),
+        "parse_error",
+        "results_promised",
+    ),
+    ("yandex-cloud", answer(API, {"page": "3", "id": "1", "maxPage": "3"}, CLOUD_URL % 3), "end", "no_more_results"),
+    ("baidu", answer(XHR, {"data": [{}], "displayNum": 10**9}, ACJSON % 0), "parse_error", "results_promised"),
+    ("baidu", answer(XHR, {"data": [{}], "listNum": "1,919"}, ACJSON % 0), "parse_error", "results_promised"),
+    ("baidu", answer(XHR, {"data": [{}], "listNum": 0, "displayNum": 0}, ACJSON % 0), "empty", ""),
+    # It lists a thousand of all that it counts.
+    ("baidu", answer(XHR, {"data": [{}], "displayNum": 10**9}, ACJSON % 990), "end", "no_more_results"),
+    (
+        "baidu-graph",
+        answer(API, {"status": 0, "data": {"list": [], "totalNum": 10**9}}, GRAPH),
+        "parse_error",
+        "results_promised",
+    ),
+    (
+        "bing",
+        answer(PAGE, b'<span class="sb_count">1,000,000,000 results</span><p class="no_results"></p>', BING % 1),
+        "parse_error",
+        "results_promised",
+    ),
+    ("bing", answer(PAGE, b'<span class="sb_count">0 results</span><p class="no_results">', BING % 1), "empty", ""),
+    (
+        "naver",
+        answer(
+            PAGE,
+            b'<script>var imageSearchTabData={content:{total:1000000000,items:[]}}</script><p class="not_found02">',
+            NAVER % 1,
+        ),
+        "parse_error",
+        "results_promised",
+    ),
+    (
+        "yandex",
+        answer(PAGE, b'<i data-state="{&quot;totalCount&quot;:1000000000}"><p class="EmptySearchResults">', YANDEX),
+        "parse_error",
+        "results_promised",
+    ),
+    (
+        "yandex",
+        answer(PAGE, b'<i data-state="{&quot;total&quot;:0}"><p class="EmptySearchResults">', YANDEX),
+        "empty",
+        "",
+    ),
     ("commons", answer(API, {"query": {"pages": [{"pageid": 1}]}}, COMMONS % 0), "ok", ""),
     ("commons", answer(API, {"query": {"pages": {"1": {}}}}, COMMONS % 0), "ok", ""),
     ("commons", answer(API, {"batchcomplete": True}, COMMONS % 0), "empty", ""),

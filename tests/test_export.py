@@ -5,6 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
 import tarfile
 from collections import Counter
 from pathlib import Path
@@ -13,11 +18,11 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from support import as_rows, drawing, dump, load_step, snapshot
+from support import PATIENCE, ROOT, as_rows, drawing, dump, load_step, snapshot
 
 from lib.db import open_database
 from lib.db.files import FileRow, add_file
-from lib.export import run
+from lib.export import settle
 from lib.export.split import Groups, Sides, parse_shares
 from lib.pictures import sha256_of
 
@@ -278,14 +283,14 @@ def test_a_kill_while_an_old_dataset_is_put_away_loses_no_trace(
     """The process dies in the middle of the moves; the next run settles them and undo brings every file back."""
     assert sort(workspace, "export") == 0
     before = snapshot(workspace / "export")
-    move, moved = run.move_without_overwriting, []
+    move, moved = settle.move_without_overwriting, []
 
     def dies(source: Path, target: Path) -> None:
         if len(moved) == 10:
             raise KeyboardInterrupt
         moved.append(move(source, target))
 
-    monkeypatch.setattr(run, "move_without_overwriting", dies)
+    monkeypatch.setattr(settle, "move_without_overwriting", dies)
     assert sort(workspace, "export", "--where", "format = png", "--replace") == 130
     monkeypatch.undo()
     killed = as_rows(workspace / "gleaner.db", "SELECT max(id) FROM runs")[0][0]
@@ -307,3 +312,106 @@ def test_what_the_technical_score_found_broken_is_not_exported(tmp_path: Path, c
     assert (counts["pictures"], counts["unreadable"]) == (4, 1)
     card = (workspace / "export/README.md").read_text("utf-8")
     assert "sort quality technical: 5 pictures" in card and "\\['" not in card
+
+
+KILLED_AFTER = {
+    "the folder was told of": ("lib.export.settle.Path.mkdir", 0),
+    "a picture was written": ("lib.export.writers._put", 7),
+    "the plan began to be written": ("lib.export.run.files_below", 1),
+    "the plan was written": ("lib.export.run.commit", 0),
+    "all is committed": ("lib.export.run.finish", 0),
+    "some files were put away": ("lib.export.settle.move_without_overwriting", 5),
+    "all files were put away": ("lib.export.settle.os.rename", 0),
+    "the dataset is in its place": ("lib.export.settle._record", 0),
+}
+DYING = """
+import importlib, json, os, sys
+sys.path[:0] = [{root!r}, {tests!r}]
+from support import load_step
+step = load_step("sort")
+import lib.export.run, lib.export.settle, lib.export.writers
+owner, name = {name!r}.rsplit(".", 1)
+place = importlib.import_module(owner) if owner.count(".") == 2 else eval(owner)
+real, calls = getattr(place, name), []
+def dies(*given, **named):
+    if {path!r} in str(given):
+        if len(calls) == {after}:
+            os.kill(os.getpid(), 9)
+        calls.append(1)
+    return real(*given, **named)
+setattr(place, name, dies)
+step.main(json.loads(sys.argv[1]))
+"""
+
+
+def kill_export(workspace: Path, moment: str, *arguments: str) -> None:
+    """Runs an export that is killed at that moment."""
+    name, after = KILLED_AFTER[moment]
+    path = ".part" if name.endswith("mkdir") else ""
+    code = DYING.format(root=str(ROOT), tests=str(ROOT / "tests"), name=name, after=after, path=path)
+    words = ["export", *arguments, "--workspace", str(workspace), "--workers", "1", "-q"]
+    done = subprocess.run([sys.executable, "-c", code, json.dumps(words)], cwd=ROOT, timeout=PATIENCE, check=False)
+    assert done.returncode == -signal.SIGKILL
+
+
+def left_of(workspace: Path) -> dict[str, str]:
+    """What lies in the workspace, quarantined files by their names only: runs have numbers."""
+    found = without_database(workspace)
+    return {re.sub(r"^quarantine/\d+", "quarantine", name): digest for name, digest in found.items()
+            if not name.endswith(".lock")}  # fmt: skip
+
+
+def done_by(workspace: Path) -> list[tuple[str, str]]:
+    """What the journal says was done, without the runs' numbers."""
+    rows = as_rows(workspace / "gleaner.db", "SELECT kind, target FROM actions WHERE state = 'done'")
+    return sorted((kind, re.sub(r"^quarantine/\d+", "quarantine", target)) for kind, target in rows)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX here")
+@pytest.mark.parametrize("moment", KILLED_AFTER)
+def test_a_killed_export_is_finished_or_cleared_by_the_next_one(moment: str, workspace: Path, tmp_path: Path) -> None:
+    assert sort(workspace, "export", "--as", "webdataset") == 0
+    mine = workspace / "export" / "mine" / "notes.txt"
+    mine.parent.mkdir()
+    mine.write_text("a person's")
+    before = left_of(workspace)
+    (workspace / "export.part").mkdir()  # a person's too, for all that anybody knows
+    (workspace / "export.part" / "notes.txt").write_text("a person's")
+    theirs = {"export.part/", "export.part/notes.txt"}
+    shutil.copytree(workspace, tmp_path / "calm")
+    assert sort(tmp_path / "calm", "export", "--replace") == 0
+    end = left_of(tmp_path / "calm")
+    kill_export(workspace, moment, "--replace")
+    shutil.copytree(workspace, tmp_path / "back")
+    assert sort(workspace, "export", "--replace") == 0
+    assert left_of(workspace) == end
+    assert dump(workspace / "gleaner.db", without=("runs", "actions")) == dump(
+        tmp_path / "calm" / "gleaner.db", without=("runs", "actions")
+    )
+    assert done_by(workspace) == done_by(tmp_path / "calm")
+    assert sort(workspace, "--undo", "last") == 0
+    assert {name: it for name, it in left_of(workspace).items() if name not in theirs} == before
+    killed = as_rows(tmp_path / "back" / "gleaner.db", "SELECT max(id) FROM runs")[0][0]
+    assert sort(tmp_path / "back", "--undo", killed) == 0
+    assert {name: it for name, it in left_of(tmp_path / "back").items() if name not in theirs} == before
+
+
+def test_a_file_that_came_meanwhile_stays_and_stops_no_later_run(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    assert sort(workspace, "export") == 0
+    before, commit = left_of(workspace), settle.commit
+
+    def comes(*given: Any) -> None:
+        commit(*given)
+        (workspace / "export" / "new.txt").write_text("a person's")
+
+    monkeypatch.setattr("lib.export.run.commit", comes)
+    assert sort(workspace, "export", "--as", "webdataset", "--replace") == 1
+    assert "holds files that came while the dataset was written" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert sort(workspace, "orientation", "-n") == 0
+    assert sort(workspace, "--undo", "last") == 0  # gives it up, and takes back what was put away
+    assert (workspace / "export" / "new.txt").read_text() == "a person's"
+    (workspace / "export" / "new.txt").unlink()
+    assert left_of(workspace) == before

@@ -9,6 +9,7 @@ import zlib
 import pytest
 from hostile_server import HTML, SVG, picture
 from PIL import Image
+from rare_pictures import FAKES, JXL, made
 
 from lib import media, picture_end
 
@@ -144,9 +145,11 @@ def test_a_claimed_type_that_differs_is_noticed(claimed: str, found: media.Forma
     assert media.mime_mismatch(claimed, found) is mismatch
 
 
-def test_the_size_of_a_boxed_picture_needs_no_decoder() -> None:
-    assert media.boxed_size(noisy("AVIF")) == (64, 64)
-    assert media.boxed_size(b"no boxes here") is None
+@pytest.mark.parametrize("form", ["AVIF", "JPEG2000"])
+def test_the_size_of_a_rare_picture_needs_no_decoder(form: str) -> None:
+    data = noisy(form)
+    found = media.sniff(data)
+    assert found is not None and picture_end.size_of_structure(data, found) == (64, 64)
 
 
 def many_pages(pages: int) -> bytes:
@@ -187,3 +190,71 @@ def test_pictures_of_many_parts_are_sound() -> None:
     for data in (many_pages(2000), many_blocks("PNG")[: 33 + 12 * 5000] + picture(3, form="PNG")[33:]):
         found = media.sniff(data)
         assert found is not None and picture_end.check_end(data, found) == ""
+
+
+def fault(data: bytes) -> str:
+    """What step 5 says of a body before it asks a decoder."""
+    found = media.sniff(data)
+    return media.refusal(data)[0] if found is None else picture_end.check_end(data, found)
+
+
+# A black strip, or a TIFF's page whose strip is a page of HTML, is a picture to everything but a decoder.
+@pytest.mark.parametrize("name", FAKES)
+def test_what_only_begins_like_a_picture_is_none(name: str) -> None:
+    assert fault(FAKES[name]) in (picture_end.TRUNCATED, media.NOT_AN_IMAGE)
+
+
+def rare() -> dict[str, tuple[tuple[int, int], bytes]]:
+    """Real pictures of the formats that are walked, with their sizes."""
+    found = {f"jxl, {name}": sample for name, sample in JXL.items()}
+    for mode in ("RGB", "L", "RGBA"):
+        found[f"avif {mode}"] = (70, 51), made("AVIF", (70, 51), mode)
+        found[f"jp2 {mode}"] = (70, 51), made("JPEG2000", (70, 51), mode)
+    found["avif, lossless"] = (64, 48), made("AVIF", quality=100, subsampling="4:4:4")
+    found["avif, frames"] = (64, 48), made("AVIF", save_all=True, append_images=[Image.new("RGB", (64, 48))] * 3)
+    found["j2k"] = (64, 48), made("JPEG2000", no_jp2=True)
+    found["j2k, tiles"] = (300, 200), made("JPEG2000", (300, 200), no_jp2=True, tile_size=(64, 64))
+    found["jp2, layers"] = (64, 48), made("JPEG2000", irreversible=True, quality_layers=[40, 10, 2])
+    return found
+
+
+@pytest.mark.parametrize("name", rare())
+def test_a_rare_picture_is_walked_to_its_end(name: str) -> None:
+    size, data = rare()[name]
+    found = media.sniff(data)
+    assert found is not None and picture_end.find_fault(data, found) == ("", "")
+    assert picture_end.size_of_structure(data, found) == size
+    assert picture_end.check_end(data + b"<script>alert(1)</script>", found) == ""
+    for tenth in range(1, 10):
+        assert fault(data[: len(data) * tenth // 10]), tenth
+    if not name.startswith("jxl, jpeg"):  # there, the JPEG's own fields come last: they end as a box does
+        assert fault(data[:-1])
+
+
+def test_heic_is_walked_to_its_end() -> None:
+    heif = pytest.importorskip("pillow_heif")
+    data = io.BytesIO()
+    heif.from_pillow(Image.effect_noise((700, 90), 80).convert("RGB")).save(data)
+    found = media.sniff(data.getvalue())
+    assert found is media.HEIC and picture_end.find_fault(data.getvalue(), found) == ("", "")
+    assert picture_end.size_of_structure(data.getvalue(), found) == (700, 90)
+    for tenth in range(1, 10):
+        assert fault(data.getvalue()[: len(data.getvalue()) * tenth // 10])
+
+
+@pytest.mark.parametrize("name", rare())
+def test_no_damage_raises_or_takes_long(name: str) -> None:
+    """Every byte of the head changed, one after the other, in three ways."""
+    _, data = rare()[name]
+    for at in range(min(len(data), 300)):
+        for value in (0, 255, data[at] ^ 16):
+            fault(data[:at] + bytes([value]) + data[at + 1 :])
+
+
+def test_a_profile_or_a_frame_of_a_million_numbers_is_not_read() -> None:
+    """Two bits of work for each byte: the bounds end it."""
+    _, data = JXL["profile"]
+    for at in range(2, len(data)):
+        assert fault(data[:at] + b"\xff" * 200_000) in (
+            picture_end.TRUNCATED, media.NOT_AN_IMAGE, picture_end.TOO_MANY_PARTS, "",
+        )  # fmt: skip

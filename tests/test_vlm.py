@@ -309,6 +309,63 @@ def test_what_is_missing_is_said_before_anything(
     assert sentence in capsys.readouterr().err
 
 
+NESTED = "[" * 100_000 + "]" * 100_000
+
+
+def raw(body: str, status: int = 200, **headers: str) -> web.Response:
+    return web.Response(text=body, status=status, content_type="application/json", headers=headers)
+
+
+def completed(content: str, tokens: str = "1") -> web.Response:
+    """An answer whose text is written into the JSON as it is."""
+    body = '{"choices": [{"message": {"content": %s}}], "usage": {"total_tokens": %s}}'
+    return raw(body % (content, tokens))
+
+
+HOSTILE = {
+    "half an emoji in the reason": (
+        lambda: told(json.dumps(GOOD | {"reason": "half \ud83d of it"})),
+        "half \ufffd of it",
+    ),
+    "half an emoji in a tag": (lambda: told(json.dumps(GOOD | {"tags": ["\udc00"]})), "a lake"),
+    "a NUL": (lambda: told(json.dumps(GOOD | {"reason": "a\x00b"})), "ab"),
+    "half an emoji as the message": (lambda: completed(r'"\ud800 no"'), None),
+    "half an emoji as the decision": (lambda: told(json.dumps(GOOD | {"decision": "\ud800"})), None),
+    "parts of half an emoji": (lambda: completed(r'[{"text": "\ud83d"}, {"text": 1e999}]'), None),
+    "half an emoji as the error": (lambda: raw(r'{"error": {"message": "no \ud83d"}}', 418), None),
+    "a nested error": (lambda: raw(NESTED, 418), None),
+    "a nested error message": (lambda: raw('{"error": %s}' % ("[" * 900 + "]" * 900), 418), None),
+    "a nested answer": (lambda: raw(NESTED), None),
+    "nested tags": (lambda: told(json.dumps(GOOD)[:-1] + ', "tags": ' + NESTED + "}"), None),
+    "more tokens than fit": (lambda: completed(json.dumps(json.dumps(GOOD)), "9" * 30), "a lake"),
+    "fewer tokens than none": (lambda: completed(json.dumps(json.dumps(GOOD)), "-5"), "a lake"),
+    "more digits than fit": (lambda: completed(json.dumps(json.dumps(GOOD)), "9" * 5000), None),
+    "an infinite score": (lambda: told('{"decision": "keep", "score": 1e999, "reason": "", "tags": []}'), None),
+    "no score": (lambda: told('{"decision": "keep", "score": NaN, "reason": "", "tags": []}'), None),
+    "a score of many digits": (lambda: told('{"decision": "keep", "score": %s}' % ("9" * 5000)), None),
+    "a date beyond the calendar": (lambda: raw("{}", 418, **{"Retry-After": "Fri, 31 Dec 99999999 23:59:59"}), None),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_no_answer_ends_the_run(name: str, tmp_path: Path, capsys: Any) -> None:
+    answer, reason = HOSTILE[name]
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number in range(2):
+        drawing(number, 60, 40).save(folder / f"{number}.png")
+
+    def respond(number: int, body: Any) -> web.Response:
+        first = not server.asked[:-1] or server.asked[0]["messages"][0] == body["messages"][0]
+        return answer() if first else told(GOOD)
+
+    with Server(respond) as server:
+        assert sort(tmp_path / "ws", folder, server.url, "--vlm-workers", "1") == 0
+    assert result(capsys)["buckets"] == {"keep": 1 if reason is None else 2}
+    kept = as_rows(tmp_path / "ws/gleaner.db", "SELECT reason FROM scores WHERE value IS NOT NULL")
+    assert sorted(text for (text,) in kept) == sorted([*([reason] if reason is not None else []), "a lake"])
+
+
 @pytest.mark.parametrize("body", [None, [], {}, {"choices": [None]}, {"choices": [{"message": {"content": 3}}]}])
 def test_answers_of_other_shapes_have_no_text(body: Any) -> None:
     assert content_of(body) is None

@@ -23,6 +23,7 @@ import orjson
 
 from lib.engines.base import PAGE, Answer, Ask, Engine
 from lib.errors import UsageError
+from lib.parsers.values import whole
 from lib.raw_store import NOTE
 from lib.records import OUTCOMES, ParseError
 from lib.times import to_text
@@ -221,7 +222,7 @@ def _har_answer(entry: Mapping[str, Any]) -> Answer | None:
         text = content.get("text") or ""
         body = base64.b64decode(text) if content.get("encoding") == "base64" else text.encode("utf-8", "replace")
         headers = {_text(h["name"]).lower(): _text(h["value"]) for h in response.get("headers") or ()}
-        status, url = int(response["status"]), _text(entry["request"]["url"])
+        status, url = _status(response["status"]), _text(entry["request"]["url"])
         urlsplit(url)
         if not text and status == 200:  # the browser had thrown it away
             return None
@@ -230,6 +231,12 @@ def _har_answer(entry: Mapping[str, Any]) -> Answer | None:
         return None
     # Without a status the browser got no answer, or took it from elsewhere than the network.
     return Answer(PAGE, url, status, headers, body) if status else None
+
+
+def _status(value: Any) -> int:
+    """An HTTP status; 0, which stands for no answer, for what is none."""
+    found = whole(value) or 0
+    return found if found < 1000 else 0
 
 
 def _follow(answer: Answer, later: list[Answer | None]) -> Answer:
@@ -268,7 +275,7 @@ def _moment(entry: Mapping[str, Any]) -> str:
     try:
         moment = datetime.fromisoformat(str(entry["startedDateTime"]).replace("Z", "+00:00"))
         return to_text(moment.astimezone(timezone.utc))
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, OverflowError):
         return ""
 
 

@@ -32,7 +32,6 @@ class Store:
 
     def begin(self, query: QueryRow, cursor: Mapping[str, Any]) -> None:
         table.begin_query(self.db, query.id, self.run_id, cursor)
-        raw_store.remove_unfinished(self.folder(query))
         raw_store.write_note(self.folder(query), query.engine, query.kind, query.text, query.image_sha256, query.params)
 
     def save_cursor(self, query: QueryRow, cursor: Mapping[str, Any]) -> None:
@@ -50,8 +49,8 @@ class Store:
         table.hold_pending(self.db, self.engine.name, utc_in(wait))
 
     def folder(self, query: QueryRow) -> Path:
-        name = raw_store.folder_name(query.kind, query.text, query.image_sha256, table.params_text(query.params))
-        return self.workspace.xhr / query.engine / name
+        place, as_text = self.workspace.xhr / query.engine, table.params_text(query.params)
+        return raw_store.folder_of(place, query.kind, query.text, query.image_sha256, query.params, as_text)
 
     def keep(
         self, query: QueryRow, page: int, answer: Answer, verdict: Verdict, parsed: ParsedPage = NOTHING,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -28,6 +29,16 @@ class Action:
     state: str = "planned"
 
 
+@dataclass(frozen=True)
+class BrokenOff:
+    """A run that did not come to its end. `undo` and `purge` are as they were asked for, empty where they were not."""
+
+    id: int
+    started_at: str
+    undo: str
+    purge: str
+
+
 _COLUMNS = "id, run_id, kind, state, source, target, sha256, bytes, table_name, payload, reason"
 
 
@@ -48,21 +59,81 @@ def insert_actions(db: Database, run_id: int, actions: Iterable[Action], state: 
     return count
 
 
-def iter_actions(db: Database, run_id: int, state: str, *, newest_first: bool = False) -> Iterator[Action]:
-    """The entries of a run in one state, in blocks, so that the state may be changed while reading."""
+def iter_actions(
+    db: Database, run_id: int, state: str, *, newest_first: bool = False, elsewhere: bool = False
+) -> Iterator[Action]:
+    """The entries of a run in one state, in blocks, so that the state may be changed while reading.
+
+    Those of files at an address (`s3://…`) only with `elsewhere`, and then no others: see `lib.downloading.retire`.
+    """
     last: int | None = None
     comparison, order = ("<", "DESC") if newest_first else (">", "ASC")
     while True:
         bound = "" if last is None else f"AND id {comparison} {last}"
         rows = db.rows(
-            f"SELECT {_COLUMNS} FROM actions WHERE run_id = ? AND state = ? {bound} ORDER BY id {order} LIMIT {BATCH}",
-            (run_id, state),
+            f"SELECT {_COLUMNS} FROM actions WHERE run_id = ? AND state = ? AND (instr(source, '://') > 0) = ? {bound}"
+            f" ORDER BY id {order} LIMIT {BATCH}",
+            (run_id, state, elsewhere),
         )
         for row in rows:
             yield Action(**dict(row))
         if len(rows) < BATCH:
             return
         last = int(rows[-1]["id"])
+
+
+def preceding(db: Database, action: Action) -> Action | None:
+    """The entry of the same run right before this one."""
+    return _beside(db, action, "id < ? ORDER BY id DESC")
+
+
+def following(db: Database, action: Action) -> Action | None:
+    """The entry of the same run right after this one."""
+    return _beside(db, action, "id > ? ORDER BY id")
+
+
+def _beside(db: Database, action: Action, where: str) -> Action | None:
+    row = db.row(
+        f"SELECT {_COLUMNS} FROM actions WHERE run_id = ? AND {where} LIMIT 1",
+        (action.run_id, action.id),
+    )
+    return None if row is None else Action(**dict(row))
+
+
+def places_of_contents(db: Database, run_id: int) -> Iterator[tuple[str, str]]:
+    """(content, a place where it lies or lay) of every content that a run handled, as far as any table knows."""
+    own = "sha256 IN (SELECT sha256 FROM actions WHERE run_id = ? AND sha256 <> '')"
+    for row in db.execute(
+        f"SELECT sha256, path FROM files WHERE {own} UNION ALL SELECT sha256, path FROM contents WHERE {own}"
+        " UNION ALL SELECT sha256, target FROM actions WHERE state = 'done' AND kind IN ('move', 'copy', 'hardlink')"
+        f" AND {own}",
+        (run_id,) * 3,
+    ):
+        yield row[0], row[1]
+
+
+def broken_off(db: Database, step: str, before: int = 0) -> BrokenOff | None:
+    """The newest run of a step (before run `before`), where it was killed, interrupted or failed."""
+    row = db.row(
+        "SELECT id, arguments, started_at, exit_code FROM runs WHERE step = ? AND (? = 0 OR id < ?)"
+        " ORDER BY id DESC LIMIT 1",
+        (step, before, before),
+    )
+    if row is None or row["exit_code"] == 0:
+        return None
+    arguments = json.loads(row["arguments"])
+    found = (str(arguments.get(name) or "") for name in ("undo", "purge"))
+    return BrokenOff(int(row["id"]), row["started_at"], *found)
+
+
+def taken_back_since(db: Database, step: str, moment: str) -> int | None:
+    """The run of a step of which an entry was taken back at or after a moment, the newest one."""
+    found = db.value(
+        "SELECT actions.run_id FROM actions JOIN runs ON runs.id = actions.run_id WHERE actions.state = 'undone'"
+        " AND runs.step = ? AND actions.finished_at >= ? ORDER BY actions.id DESC LIMIT 1",
+        (step, moment),
+    )
+    return None if found is None else int(found)
 
 
 def set_state(db: Database, ids: Iterable[int], state: str) -> None:
@@ -94,6 +165,12 @@ def runs_with_planned_actions(db: Database, step: str) -> list[int]:
         (step,),
     )
     return [int(row["id"]) for row in rows]
+
+
+def writes_planned(db: Database, run_id: int) -> bool:
+    """Whether a run planned a dataset; step 7 alone knows how to go on with that."""
+    sql = "SELECT 1 FROM actions WHERE run_id = ? AND state = 'planned' AND kind = 'write' LIMIT 1"
+    return db.value(sql, (run_id,)) is not None
 
 
 def quarantined_sources(db: Database, quarantine: str) -> Iterator[str]:

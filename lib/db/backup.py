@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import sqlite3
-import time
 from datetime import datetime, timezone
 from pathlib import Path
 
-from lib.db.connection import BUSY_TIMEOUT_MS, Database
-from lib.db.migrations import migrate, schema_version
+from lib.db.connection import Database, for_owner_only, prepare
+from lib.db.migrations import migrate
+from lib.db.soundness import BESIDE, EMPTY, FOREIGN, NEWER, find_fault, is_ours, only_reading
 from lib.errors import GleanerError, UsageError
+from lib.temporary import clear_dead, temporary_beside
+from lib.workspace import DATABASE_NAME
 
 _REPLACED = "-replaced"  # ends the name of what a restore has replaced
 _NAME = re.compile(rf"gleaner-\d{{8}}T\d{{6}}Z(?:-\d+)?(?:{_REPLACED})?\.db")
 
-ABANDONED_SECONDS = 3600.0
+_ASIDE = ".damaged-"  # in the name of a file that could not be used
 
 
 def make_backup(db: Database, folder: Path, keep: int, *, replaced: bool = False) -> Path:
@@ -26,15 +29,18 @@ def make_backup(db: Database, folder: Path, keep: int, *, replaced: bool = False
     Raises GleanerError when the database turns out to be damaged; older copies are then left alone.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    _sweep(folder)
+    clear_dead(folder)
+    for old in list_backups(folder):
+        for_owner_only(old)
     target = _free_name(folder, _REPLACED if replaced else "")
-    temporary = folder / f".{target.name}.{os.getpid()}.part"
+    temporary = temporary_beside(target)
+    os.close(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     try:
         _copy(db, temporary)
         os.replace(temporary, target)
     finally:
-        for suffix in ("", "-journal", "-wal", "-shm"):
-            Path(f"{temporary}{suffix}").unlink(missing_ok=True)
+        for suffix in ("", *BESIDE):
+            temporary.with_name(temporary.name + suffix).unlink(missing_ok=True)
     for old in list_backups(folder)[keep:]:
         old.unlink(missing_ok=True)
     return target
@@ -47,74 +53,130 @@ def list_backups(folder: Path) -> list[Path]:
     return sorted((path for path in folder.iterdir() if _NAME.fullmatch(path.name)), key=_age, reverse=True)
 
 
-def choose_backup(folder: Path, name: str) -> Path:
-    """The copy that is meant: `last`, a name in the folder, or a path. Raises UsageError when there is none.
+def choose_backup(folder: Path, name: str) -> tuple[Path, list[str]]:
+    """The copy that is meant (`last`, a name in the folder, or a path), and sentences on newer ones that are no use.
 
-    `last` is never what a restore has replaced, so that a restore ends the same however often it is run or killed.
+    `last` is the newest that is sound, and never what a restore has replaced, so that a restore ends the same however
+    often it is run or killed. Raises UsageError when there is none, or when the one that is named cannot be used.
     """
     found = list_backups(folder)
-    if name == "last":
-        if last := next((path for path in found if not path.stem.endswith(_REPLACED)), None):
-            return last
-        raise UsageError(f"--restore: there is no backup in {folder}.")
+    if name != "last":
+        path = _named(folder, name, found)
+        if fault := _unfit(path):
+            raise UsageError(f"--restore: {fault}; choose another.")
+        return path, []
+    passed: list[str] = []
+    for path in found:
+        if path.stem.endswith(_REPLACED):
+            continue
+        if not (fault := _unfit(path)):
+            return path, passed
+        passed.append(f"{fault}; the next older backup is taken")
+    if passed:
+        raise UsageError(f"--restore: none of the {len(passed)} backups in {folder} can be used; name another file.")
+    raise UsageError(f"--restore: there is no backup in {folder}.")
+
+
+def _named(folder: Path, name: str, found: list[Path]) -> Path:
     for path in (Path(name), folder / name):
-        if path.is_file():
-            return path
+        try:
+            if not path.is_file():
+                continue
+            if path.resolve().parent == folder.resolve().parent and path.name == DATABASE_NAME:
+                raise UsageError(f"--restore: {path} is the database itself; name a backup of it.")
+        except (OSError, ValueError):  # too long a name, a null character
+            continue
+        return path
     shown = ", ".join(path.name for path in found[:5]) or "none"
     raise UsageError(f"--restore: there is no backup {name!r}; the newest backups are {shown}.")
 
 
-def restore_backup(db: Database, copy: Path) -> None:
-    """Puts a copy in the place of the database's content, in one transaction: after a kill it is as before.
-
-    Raises UsageError for a copy that is damaged or no database of ours.
-    """
-    source = sqlite3.connect(f"{copy.resolve().as_uri()}?immutable=1", uri=True, timeout=BUSY_TIMEOUT_MS / 1000)
+def _unfit(copy: Path) -> str:
+    """Why a copy cannot be put back; empty where it can."""
     try:
-        _check_copy(source, copy)
+        fault = find_fault(copy, deep=True, texts=True)
+    except OSError as error:
+        return f"{copy} cannot be read ({error.strerror})"
+    if fault is None and not is_ours(copy):
+        return f"{copy} holds nothing"
+    kinds = {
+        FOREIGN: f"{copy} is no backup of this program's",
+        NEWER: f"{copy} was made by a newer Gleaner",
+        EMPTY: f"{copy} is empty",
+    }
+    return kinds.get(fault.kind, f"{copy} is damaged or no database ({fault.detail})") if fault else ""
+
+
+def restore_backup(db: Database, copy: Path) -> None:
+    """Puts a copy in the place of the database's content, in one transaction: after a kill it is as before."""
+    with only_reading(copy) as source:
         source.backup(db.connection)
-    finally:
-        source.close()
     migrate(db.connection)
 
 
-def set_aside_damaged(database: Path) -> Path | None:
-    """Moves a database that cannot be read out of the way, with its log; None where it is sound or not there."""
-    if not database.exists() or _is_sound(database):
-        return None
-    stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
-    aside = database.with_name(f"{database.name}.damaged-{stamp}")
-    for suffix in ("-wal", "-shm", ""):  # the file itself last: until then a kill leaves it to be found damaged again
-        path = database.with_name(database.name + suffix)
-        if path.exists():
-            os.replace(path, aside.with_name(aside.name + suffix))
+def replace_unusable(database: Path, copy: Path) -> Path | None:
+    """Puts a copy in the place of a file that cannot be used, without opening it; gives where that one is now.
+
+    The copy is whole beside its place before anything is moved. From then on a kill leaves either the file as it was or
+    what `finish_replacing` finishes, which every step begins with.
+    """
+    part = temporary_beside(database)
+    os.close(os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    try:
+        made = sqlite3.connect(part, isolation_level=None)
+        try:
+            with only_reading(copy) as source:
+                source.backup(made)
+            prepare(made)
+        finally:
+            made.close()
+        _sync(part)
+        os.replace(part, waiting(database))
+    finally:
+        for suffix in ("", *BESIDE):
+            part.with_name(part.name + suffix).unlink(missing_ok=True)
+    aside = _free_aside(database) if os.path.lexists(database) else None
+    if aside:
+        os.rename(database, aside)
+        for_owner_only(aside) if aside.is_file() else None
+    finish_replacing(database)
     return aside
 
 
-def _is_sound(database: Path) -> bool:
-    connection = sqlite3.connect(database, timeout=BUSY_TIMEOUT_MS / 1000)
-    try:
-        connection.execute("PRAGMA query_only = ON")
-        return bool(connection.execute("PRAGMA quick_check(1)").fetchone()[0] == "ok")
-    except sqlite3.OperationalError as error:
-        return "not a database" not in str(error) and "malformed" not in str(error)
-    except sqlite3.DatabaseError:
+def finish_replacing(database: Path) -> bool:
+    """Brings a copy that waits under its name where there is no file of that name; gives whether there was one.
+
+    A log that belonged to the file which was there goes where that one went: SQLite would read it into the copy.
+    """
+    if os.path.lexists(database) or not waiting(database).exists():
         return False
-    finally:
-        connection.close()
+    left = [path for suffix in BESIDE if (path := database.with_name(database.name + suffix)).exists()]
+    if left:
+        aside = next(iter(sorted(database.parent.glob(f"{database.name}{_ASIDE}*[0-9Z]"), reverse=True)), None)
+        aside = aside or _free_aside(database)
+        for path in left:
+            os.replace(path, aside.with_name(aside.name + path.name.removeprefix(database.name)))
+    os.rename(waiting(database), database)
+    return True
 
 
-def _check_copy(source: sqlite3.Connection, copy: Path) -> None:
-    try:
-        version = int(source.execute("PRAGMA user_version").fetchone()[0])
-        tables = {row[0] for row in source.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        sound = source.execute("PRAGMA integrity_check(1)").fetchone()[0]
-    except sqlite3.DatabaseError as error:
-        raise UsageError(f"--restore: {copy} is damaged or no database ({error}); choose another.") from None
-    if sound != "ok":
-        raise UsageError(f"--restore: {copy} is damaged ({sound}); choose another.")
-    if not {"images", "responses", "runs"} <= tables or not 0 < version <= schema_version():
-        raise UsageError(f"--restore: {copy} is no backup of this version or an older one; choose another.")
+def waiting(database: Path) -> Path:
+    """Where a whole copy waits for the unusable file to be moved away."""
+    return database.with_name(f"{database.name}.restoring")
+
+
+def _free_aside(database: Path) -> Path:
+    stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
+    for number in itertools.count(1):
+        aside = database.with_name(f"{database.name}{_ASIDE}{stamp}" + (f"-{number}" if number > 1 else ""))
+        if not any(os.path.lexists(aside.with_name(aside.name + suffix)) for suffix in ("", *BESIDE)):
+            return aside
+    raise AssertionError("numbers do not end")
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb+") as handle:
+        os.fsync(handle.fileno())
 
 
 def _copy(db: Database, path: Path) -> None:
@@ -128,15 +190,7 @@ def _copy(db: Database, path: Path) -> None:
         copy.close()
     if found != "ok":
         raise GleanerError(f"the database is damaged ({found}); put back an older copy from {path.parent}.")
-    with path.open("rb+") as handle:
-        os.fsync(handle.fileno())
-
-
-def _sweep(folder: Path) -> None:
-    """Removes what a killed backup left half-written; one that is under way was written to just now."""
-    for path in folder.glob(".gleaner-*.part*"):
-        if time.time() - path.stat().st_mtime > ABANDONED_SECONDS:
-            path.unlink(missing_ok=True)
+    _sync(path)
 
 
 def _free_name(folder: Path, ending: str) -> Path:

@@ -189,6 +189,15 @@ def leases(db: Database) -> list[str]:
     return [row["lease"] for row in db.rows("SELECT DISTINCT lease FROM downloads WHERE lease <> ''")]
 
 
+def unfinished_keys(db: Database) -> Iterator[str]:
+    """The keys of pictures that are to be fetched, now or later, and of those that somebody is at work on."""
+    rows = db.execute(
+        "SELECT key FROM downloads JOIN images ON images.id = image_id"
+        " WHERE state = 'pending' OR wish <> '' OR lease <> ''"
+    )
+    yield from (row[0] for row in rows)
+
+
 def release(db: Database, lease: str) -> int:
     """Gives the rows of a lease back; writes nothing where there are none."""
     if db.value("SELECT 1 FROM downloads WHERE lease = ? LIMIT 1", (lease,)) is None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from lib.db.actions import Action
 from lib.db.connection import Database
 
 Key = tuple[Any, ...]
@@ -27,6 +28,7 @@ KEYS: dict[str, tuple[str, ...]] = {
 }
 CHILDREN = ("image_variants", "results", "downloads")  # each has a column image_id
 BELONGINGS = (*CHILDREN, "superseded")  # what goes with a picture
+LACKING = "lacking"  # no column's name: what an archived row's columns referred to in vain
 BLOCK = 500
 
 _KIND_RANK = "CASE kind WHEN 'original' THEN 0 WHEN 'preview' THEN 1 WHEN 'dup' THEN 2 ELSE 3 END"
@@ -176,16 +178,34 @@ def children_of(db: Database, image_ids: Sequence[int]) -> Iterator[tuple[str, K
             yield from ((table, tuple(row)) for row in rows)
 
 
-def orphans(db: Database, tables: Iterable[str] = CHILDREN) -> Iterator[tuple[str, Key, str]]:
-    """(table, key, missing parent) of rows whose picture or search is not there."""
+def orphans(db: Database, tables: Iterable[str] = (*BELONGINGS, "responses")) -> Iterator[tuple[str, Key, str]]:
+    """(table, key, missing parent) of rows whose picture or search is not there.
+
+    What a row that stays refers to stays with it, or its reference would be emptied.
+    """
     for table in tables:
         columns = ", ".join(KEYS[table])
-        parents = {"image_id": "images"} | ({"query_id": "queries"} if table == "results" else {})
-        for column, parent in parents.items():
+        for column, parent in _OWNERS[table].items():
             rows = db.execute(
                 f"SELECT {columns} FROM {table} WHERE NOT EXISTS (SELECT 1 FROM {parent} WHERE id = {table}.{column})"
+                + _USED_BY_WHAT_STAYS.get(table, "")
             )
             yield from ((table, tuple(row), parent) for row in rows)
+
+
+_OWNERS = {
+    "image_variants": {"image_id": "images"},
+    "results": {"image_id": "images", "query_id": "queries"},
+    "downloads": {"image_id": "images"},
+    "superseded": {"image_id": "images"},
+    "responses": {"query_id": "queries"},
+}
+_USED_BY_WHAT_STAYS = {
+    "image_variants": " AND id NOT IN (SELECT variant_id FROM downloads JOIN images ON images.id = image_id"
+    " WHERE variant_id IS NOT NULL)",
+    "responses": " AND id NOT IN (SELECT response_id FROM results JOIN images ON images.id = image_id"
+    " JOIN queries ON queries.id = results.query_id WHERE response_id IS NOT NULL)",
+}
 
 
 def read_rows(db: Database, table: str, keys: Sequence[Key]) -> list[dict[str, Any]]:
@@ -216,17 +236,54 @@ def name_of(table: str, key: Key, keys: dict[int, str]) -> str:
     return keys.get(key[-1], str(key[-1])) if KEYS[table][-1] == "image_id" else str(key[-1])
 
 
-def as_archived(db: Database, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows as the journal keeps them: a picture's key in place of its number, which a later one may be given."""
+def won_by_now(db: Database, variant_ids: Sequence[int]) -> set[int]:
+    """Those of the addresses that the download of a picture that is there was won with."""
+    rows = db.execute(
+        "SELECT variant_id FROM downloads JOIN images ON images.id = image_id"
+        " WHERE variant_id IN (SELECT value FROM json_each(?))",
+        (_json(variant_ids),),
+    )
+    return {row[0] for row in rows}
+
+
+def as_archived(db: Database, table: str, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows as the journal keeps them: a picture's key in place of its number, which a later one may be given.
+
+    A row that lacks a parent as it leaves, whichever rule takes it, has the names of those columns under `LACKING`.
+    """
     keys = picture_keys(db, {row["image_id"] for row in rows if "image_id" in row})
-    return [
-        {**row, "image_id": keys.get(row["image_id"], row["image_id"])} if "image_id" in row else row for row in rows
-    ]
+    lost = {column: _not_there(db, parent, [row[column] for row in rows]) for column, parent in _parents(db, table)}
+    archived = []
+    for row in rows:
+        named = {**row, "image_id": keys.get(row["image_id"], row["image_id"])} if "image_id" in row else row
+        lacking = [column for column, numbers in lost.items() if row[column] in numbers]
+        archived.append(named | {LACKING: lacking} if lacking else named)
+    return archived
+
+
+def _parents(db: Database, table: str) -> list[tuple[str, tuple[str, str]]]:
+    """(column, (table, column) that it refers to) of every foreign key."""
+    return [(row["from"], (row["table"], row["to"])) for row in db.rows(f"PRAGMA foreign_key_list({table})")]
+
+
+def _not_there(db: Database, parent: tuple[str, str], values: Sequence[Any]) -> set[Any]:
+    table, column = parent
+    rows = db.execute(
+        f"SELECT DISTINCT value FROM json_each(?) WHERE value IS NOT NULL"
+        f" AND NOT EXISTS (SELECT 1 FROM {table} WHERE {table}.{column} = value)",
+        (orjson.dumps(list(values)).decode(),),
+    )
+    return {row[0] for row in rows}
 
 
 def put_back(db: Database, table: str, row: dict[str, Any]) -> bool:
     """Inserts an archived row; False where it is there again. Raises sqlite3.IntegrityError without its parent."""
+    lacked = set(row.get(LACKING, ()))
     row = _with_number(db, table, row)
+    if lacked:  # foreign keys are off for it, and what it did have has to be there all the same
+        for column, parent in _parents(db, table):
+            if column not in lacked and _not_there(db, parent, [row[column]]):
+                raise sqlite3.IntegrityError(f"{table}.{column} {row[column]} is not in {parent[0]}")
     columns = [column for column in row if column in _columns(db, table)]
     if _insert(db, table, columns, row):
         return True
@@ -256,9 +313,12 @@ def restore_url(db: Database, row: dict[str, Any]) -> bool:
     return db.execute("UPDATE OR IGNORE image_variants SET url = ? WHERE id = ?", (row["url"], row["id"])).rowcount > 0
 
 
-def lacks_only_its_query(db: Database, table: str, row: dict[str, Any]) -> bool:
-    """Whether a row is a result whose picture is there and whose search is not: step 4 takes out no searches."""
-    if table != "results":
+def may_lack_a_parent(db: Database, action: Action, row: dict[str, Any]) -> bool:
+    """Whether a row lacked a parent as it left, or is a result whose picture is there and whose search is not."""
+    # Journals without `LACKING` have a number for a picture that was not there, where all others have its key.
+    if LACKING in row or action.reason == "orphan" or isinstance(row.get("image_id"), int):
+        return True
+    if action.table_name != "results":
         return False
     return bool(
         db.value(

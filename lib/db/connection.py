@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
 from lib.db.migrations import migrate, schema_version
+from lib.db.soundness import BESIDE, DAMAGED, EMPTY, Fault, find_fault
 from lib.errors import GleanerError, UsageError
+from lib.temporary import clear_dead, temporary_beside
 
 T = TypeVar("T")
 
@@ -73,12 +77,29 @@ class Database:
 def open_database(path: Path) -> Database:
     """Opens the database for reading and writing, creating it or bringing its schema up to date first.
 
-    Raises GleanerError when the file is no SQLite database or was made by a newer version.
+    It is for its owner alone, since it holds the arguments of every run. Raises GleanerError or UsageError, with
+    nothing changed, when the file is damaged, some other program's, or was made by a newer version.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    clear_dead(path.parent, target=path.name)
+    if not path.exists():
+        _create(path)
+    elif (fault := find_fault(path)) and fault.kind != EMPTY:
+        raise fault.error(path)
+    for_owner_only(path)
     connection = _connect(str(path), path)
-    _with_clear_errors(path, lambda: _prepare(connection, path))
+    _with_clear_errors(path, lambda: prepare(connection))
     return Database(connection, path)
+
+
+def for_owner_only(path: Path) -> None:
+    """Takes a database, and what SQLite keeps beside it, out of others' sight. What belongs to another stays."""
+    if sys.platform == "win32":
+        return
+    for one in (path, *(path.with_name(path.name + suffix) for suffix in BESIDE)):
+        with suppress(OSError):
+            if one.stat().st_mode & 0o077:
+                one.chmod(0o600)
 
 
 def open_for_preview(path: Path) -> Database:
@@ -88,12 +109,19 @@ def open_for_preview(path: Path) -> Database:
     ordinary one removes them on closing. In a folder that cannot be written, `immutable` is the only way to read.
     """
     if not path.exists() or path.stat().st_size == 0:
-        connection = _connect(":memory:", path)
-        migrate(connection)
-        return Database(connection, None)
+        return open_empty()
+    if fault := find_fault(path):
+        raise fault.error(path)
     connection = _with_clear_errors(path, lambda: _connect_for_reading(path))
     connection.execute("PRAGMA query_only=ON")
     return Database(connection, path)
+
+
+def open_empty() -> Database:
+    """An empty database in memory."""
+    connection = _connect(":memory:", Path(":memory:"))
+    migrate(connection)
+    return Database(connection, None)
 
 
 @contextmanager
@@ -142,8 +170,34 @@ def _connect(target: str, path: Path, *, uri: bool = False) -> sqlite3.Connectio
     return connection
 
 
-def _prepare(connection: sqlite3.Connection, path: Path) -> None:
-    _check_version(connection, path, writing=True)
+def _create(path: Path) -> None:
+    """Makes an empty database beside its place and puts it there whole, unless another process was quicker."""
+    part = temporary_beside(path)
+    os.close(os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    try:
+        connection = _connect(str(part), path)
+        try:
+            prepare(connection)
+        finally:
+            connection.close()
+        _put_in_place(part, path)
+    finally:
+        for suffix in ("", *BESIDE):
+            part.with_name(part.name + suffix).unlink(missing_ok=True)
+
+
+def _put_in_place(part: Path, path: Path) -> None:
+    try:
+        os.link(part, path)
+    except FileExistsError:
+        return
+    except OSError:  # a file system without hard links
+        if not os.path.lexists(path):
+            os.rename(part, path)
+
+
+def prepare(connection: sqlite3.Connection) -> None:
+    """Sets up a connection that writes, and brings the schema up to date."""
     connection.execute(f"PRAGMA page_size={PAGE_BYTES}")  # changes nothing where there are tables already
     connection.execute("PRAGMA journal_mode=WAL")
     # In WAL mode NORMAL survives a killed process; only a power cut may take back the last batch, which is redone.
@@ -151,14 +205,9 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     migrate(connection)
 
 
-def _check_version(connection: sqlite3.Connection, path: Path, *, writing: bool = False) -> None:
+def _check_version(connection: sqlite3.Connection, path: Path) -> None:
     found, known = int(connection.execute("PRAGMA user_version").fetchone()[0]), schema_version()
-    foreign = found == 0 and connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] > 0
-    if foreign:
-        raise UsageError(f"{path} is some other program's database; give another --workspace.")
-    if found > known:
-        raise GleanerError(f"{path} was made by a newer Gleaner (schema {found}, here {known}); update this copy.")
-    if found < known and not writing and found:
+    if found < known:
         raise UsageError(f"{path} has an older schema ({found}, here {known}); run the step once without --dry-run.")
 
 
@@ -168,7 +217,4 @@ def _with_clear_errors(path: Path, action: Callable[[], T]) -> T:
     except sqlite3.DatabaseError as error:
         if isinstance(error, sqlite3.OperationalError) and "not a database" not in str(error):
             raise
-        raise GleanerError(
-            f"{path} is damaged or no SQLite database ({error}); "
-            f"put back a copy from {path.parent / 'backups'} or move the file away."
-        ) from error
+        raise Fault(DAMAGED, str(error)).error(path) from error

@@ -159,9 +159,18 @@ def has_path(db: Database, path: str) -> bool:
     return db.value("SELECT 1 FROM files WHERE path = ? LIMIT 1", (path,)) is not None
 
 
+def is_path_of_another(db: Database, path: str, sha256: str) -> bool:
+    """Whether a path belongs to another content, also where its file has gone."""
+    return db.value("SELECT 1 FROM files WHERE path = ? AND sha256 <> ? LIMIT 1", (path, sha256)) is not None
+
+
 def last_run_was_clean(db: Database, run_id: int) -> bool:
-    """Whether the latest download before this run came to its end in good order."""
-    code = db.row("SELECT exit_code FROM runs WHERE step = 'download' AND id < ? ORDER BY id DESC LIMIT 1", (run_id,))
+    """Whether the latest download before this run came to its end in good order; taking a run back is none."""
+    code = db.row(
+        "SELECT exit_code FROM runs WHERE step = 'download' AND id < ? AND arguments ->> 'undo' IS NULL"
+        " ORDER BY id DESC LIMIT 1",
+        (run_id,),
+    )
     return code is None or code["exit_code"] == 0
 
 

@@ -85,15 +85,20 @@ def set_file_state(db: Database, sha256: str, path: str, state: str) -> None:
     db.execute("UPDATE files SET state = ? WHERE sha256 = ? AND path = ?", (state, sha256, path))
 
 
-def moved_contents(db: Database, run_id: int, state: str) -> list[tuple[str, str, str]]:
-    """(content, kind of repeat, content that stays) of what a run moved and whose move is now in that state."""
-    rows = db.rows(
-        "SELECT DISTINCT actions.sha256 AS sha256, duplicates.kind AS kind, duplicates.keeper_sha256 AS keeper"
-        " FROM actions JOIN duplicates ON duplicates.run_id = actions.run_id AND duplicates.path = actions.source"
-        " WHERE actions.run_id = ? AND actions.kind = 'move' AND actions.state = ? AND actions.sha256 <> ''",
-        (run_id, state),
-    )
-    return [(row["sha256"], row["kind"], row["keeper"]) for row in rows if row["sha256"] != row["keeper"]]
+def forget_unmoved(db: Database, run_id: int) -> None:
+    """Takes out what a run that did not come to its end was to move and has not: the next run finds it again.
+
+    Where it has moved nothing, all that it found goes.
+    """
+    moved = "SELECT source FROM actions WHERE run_id = ? AND kind = 'move' AND state = 'done'"
+    with db.transaction():
+        if db.value(f"{moved} LIMIT 1", (run_id,)) is None:
+            forget_duplicates(db, run_id)
+            return
+        db.execute(
+            f"DELETE FROM duplicates WHERE run_id = ? AND decision = 'remove' AND path NOT IN ({moved})",
+            (run_id, run_id),
+        )
 
 
 def forget_duplicates(db: Database, run_id: int) -> None:

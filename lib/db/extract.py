@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
 
 from lib.db.connection import Database, open_database
 from lib.errors import GleanerError, UsageError
+from lib.temporary import becoming, clear_dead
 
 # Tables in the order in which they are filled, each with the rows that the chosen pictures need.
 _PARTS = {
@@ -42,16 +42,10 @@ def extract(db: Database, names: Iterable[tuple[str, str]], target: Path) -> int
     if db.path is None:
         raise GleanerError("there is no database to extract from; run 2_ingest_db.py first.")
     _check_target(target)
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with open_database(part) as made:
-            found = _fill(made, db.path, list(names))
-            made.execute("PRAGMA journal_mode = DELETE")
-        os.replace(part, target)
-    finally:
-        for suffix in ("", "-journal", "-wal", "-shm"):
-            part.with_name(part.name + suffix).unlink(missing_ok=True)
+    clear_dead(target.parent, target=target.name)  # it may lie anywhere: nobody else looks there
+    with becoming(target) as part, open_database(part) as made:
+        found = _fill(made, db.path, list(names))
+        made.execute("PRAGMA journal_mode = DELETE")
     return found
 
 

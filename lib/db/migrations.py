@@ -19,27 +19,30 @@ def schema_version() -> int:
     return migrations()[-1][0]
 
 
-def migrate(connection: sqlite3.Connection) -> None:
-    """Applies what is missing. Two processes may try at once: the second one finds nothing left to do.
+def migrate(connection: sqlite3.Connection, newest: int | None = None) -> None:
+    """Applies what is missing, up to the migration of the number `newest` (default: all).
+
+    Two processes may try at once: the second one finds nothing left to do.
 
     Parents are not checked meanwhile: taking away a table that is made anew would take its children's rows with it.
     """
     if connection.execute("PRAGMA user_version").fetchone()[0] >= schema_version():
         return
+    last = schema_version() if newest is None else newest
     checked = connection.execute("PRAGMA foreign_keys").fetchone()[0]
     connection.execute("PRAGMA foreign_keys = OFF")  # has no effect within a transaction
     try:
-        _migrate(connection)
+        _migrate(connection, last)
     finally:
         connection.execute(f"PRAGMA foreign_keys = {checked}")
 
 
-def _migrate(connection: sqlite3.Connection) -> None:
+def _migrate(connection: sqlite3.Connection, last: int) -> None:
     connection.execute("BEGIN EXCLUSIVE")
     try:
         current = connection.execute("PRAGMA user_version").fetchone()[0]
         for number, path in migrations():
-            if number <= current:
+            if not current < number <= last:
                 continue
             for statement in statements(path.read_text(encoding="utf-8")):
                 connection.execute(statement)

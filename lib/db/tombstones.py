@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from lib.db.connection import Database
 from lib.times import utc_now
@@ -11,29 +11,37 @@ REMOVED = "removed_repeat"  # why step 5 did not fetch a picture
 BLOCK = 500  # below SQLite's oldest limit of 999 parameters
 
 
-def bury(db: Database, run_id: int, rows: Iterable[tuple[str, str, str]]) -> int:
-    """Remembers (content, kind of repeat, the content that stays); gives the number of new ones."""
-    buried = list(rows)
-    with db.transaction():
-        before = int(db.value("SELECT count(*) FROM tombstones"))
-        db.executemany(
-            "INSERT INTO tombstones (sha256, kind, keeper_sha256, run_id, created_at) VALUES (?, ?, ?, ?, ?)"
-            " ON CONFLICT (sha256) DO NOTHING",
-            ((*row, run_id, utc_now()) for row in buried),
-        )
-        db.executemany(_BURY_ADDRESSES, ((row[0],) for row in buried))
-        return int(db.value("SELECT count(*) FROM tombstones")) - before
+def follow_moves(db: Database, ids: Sequence[int]) -> None:
+    """Remembers what these entries of the journal took away as repeats; inside the caller's transaction.
+
+    A content whose very bytes stay is not taken away. What other steps move is in no group and leaves nothing here.
+    """
+    now = utc_now()
+    db.executemany(_BURY, ((now, number) for number in ids))
+    db.executemany(_BURY_ADDRESSES, ((number,) for number in ids))
 
 
-def unbury(db: Database, contents: Sequence[str]) -> None:
-    """Forgets contents that are back; what step 5 left out for their sake may be fetched."""
-    if not contents:
-        return
-    with db.transaction():
-        db.executemany("DELETE FROM tombstones WHERE sha256 = ?", ((content,) for content in contents))
+def follow_returns(db: Database, ids: Sequence[int]) -> None:
+    """Forgets contents that are back by these entries of the journal; inside the caller's transaction.
+
+    What step 5 left out for their sake may be fetched.
+    """
+    if db.executemany(_UNBURY, ((number,) for number in ids)).rowcount > 0:
         db.execute(
             "UPDATE downloads SET state = 'pending', reason = '' WHERE state = 'blocked' AND reason = ?", (REMOVED,)
         )
+
+
+def make_up(db: Database) -> int:
+    """Remembers what runs took away that did not come to their end and could not say so; gives the number of contents.
+
+    Runs write it with every move; those of a version that wrote it last did not. Costs a look at such runs alone.
+    """
+    missing = [int(row["id"]) for row in db.rows(_NOT_BURIED)]
+    if missing:
+        with db.transaction():
+            follow_moves(db, missing)
+    return len(missing)
 
 
 def is_buried(db: Database, sha256: str) -> bool:
@@ -66,7 +74,30 @@ def buried_images(db: Database, image_ids: Sequence[int]) -> dict[int, str]:
     return found
 
 
+_REPEATS = (
+    " FROM actions JOIN duplicates ON duplicates.run_id = actions.run_id AND duplicates.path = actions.source"
+    " AND duplicates.keeper_sha256 <> actions.sha256"
+)
+_BURY = (
+    "INSERT INTO tombstones (sha256, kind, keeper_sha256, run_id, created_at)"
+    f" SELECT actions.sha256, duplicates.kind, duplicates.keeper_sha256, actions.run_id, ? {_REPEATS}"
+    " WHERE actions.id = ? AND actions.kind = 'move' AND actions.sha256 <> '' ON CONFLICT (sha256) DO NOTHING"
+)
 _BURY_ADDRESSES = (
-    "INSERT OR IGNORE INTO buried_addresses SELECT url, downloads.sha256 FROM downloads"
-    " JOIN image_variants ON image_variants.id = downloads.variant_id WHERE downloads.sha256 = ?"
+    f"INSERT OR IGNORE INTO buried_addresses SELECT url, downloads.sha256 {_REPEATS}"
+    " JOIN tombstones ON tombstones.sha256 = actions.sha256"
+    " JOIN downloads ON downloads.sha256 = actions.sha256"
+    " JOIN image_variants ON image_variants.id = downloads.variant_id WHERE actions.id = ?"
+)
+_UNBURY = (
+    f"DELETE FROM tombstones WHERE sha256 = (SELECT actions.sha256 {_REPEATS}"
+    " WHERE actions.id = ? AND actions.kind = 'move')"
+)
+_NOT_BURIED = (
+    f"SELECT actions.id AS id {_REPEATS} JOIN runs ON runs.id = actions.run_id"
+    " WHERE runs.step = 'dedup' AND runs.exit_code IS NOT 0"
+    " AND actions.kind = 'move' AND actions.state = 'done' AND actions.sha256 <> ''"
+    " AND NOT EXISTS (SELECT 1 FROM tombstones WHERE tombstones.sha256 = actions.sha256)"
+    # Of two files with one content the other one may be back.
+    " AND actions.sha256 NOT IN (SELECT back.sha256 FROM actions AS back WHERE back.state = 'undone')"
 )

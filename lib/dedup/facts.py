@@ -12,6 +12,7 @@ from typing import Any
 from PIL import Image
 
 from lib.decode import opened
+from lib.exif import ORIENTATION, exif_of, orientation_of, turned
 from lib.pictures import PictureFile
 
 SIDECARS = (".json", ".txt", ".xmp", ".caption")
@@ -61,14 +62,10 @@ def read_facts(path: Path) -> Facts:
 def facts_of(image: Image.Image) -> Facts:
     """What the header of an opened picture says that was not decoded yet; nothing where it is broken."""
     try:
-        # A PNG would be decoded whole in search of metadata behind its pixels.
-        exif = image.getexif() if image.format != "PNG" or "exif" in image.info else {}
-        width, height = image.size
-        # Pillow turns a TIFF upright by itself, the size that it reports included.
-        if image.format != "TIFF" and exif.get(0x0112, 1) in (5, 6, 7, 8):
-            width, height = height, width
+        exif = exif_of(image)
+        width, height = turned(image.size, orientation_of(image, exif))
         name = {"mpo": "jpeg"}.get((image.format or "").lower(), (image.format or "").lower())
-        return Facts(width, height, name, _quality(image, name), any(tag != 0x0112 for tag in exif))
+        return Facts(width, height, name, _quality(image, name), any(tag != ORIENTATION for tag in exif))
     except Exception:  # the codec boundary; what the pixels are worth, their decoder will tell
         return Facts()
 

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 RUNGS = ("original", "preview", "dup", "thumb")
 _NAME = re.compile(
-    rf"(?P<image>.+)_(?P<rung>{'|'.join(RUNGS)})_(?P<width>\d+)x(?P<height>\d+)_(?P<hash>[0-9a-f]{{8}})(?:_\d+)?\.\w+",
+    rf"(?P<image>.+)_(?P<rung>{'|'.join(RUNGS)})_(?P<width>\d+)x(?P<height>\d+)_(?P<hash>[0-9a-f]{{8}}|[0-9a-f]{{12}}|[0-9a-f]{{16}}|[0-9a-f]{{64}})(?:_\d+)?\.\w+",
     re.ASCII,
 )
 
 
 @dataclass(frozen=True)
 class OwnName:
-    """`<image-id>_<kind>_<W>x<H>_<8 hex of sha256>.<ext>`, read."""
+    """`<image-id>_<kind>_<W>x<H>_<hex of sha256>.<ext>`, read: 8 digits, or more where two contents share these."""
 
     image: str
     rung: str

@@ -23,6 +23,7 @@ from lib.pictures import PictureFile
 
 VERSION = 3  # of the judgement: what an earlier one said is not used
 Known = tuple[str, float, str, str]
+ONE_FILE = "a hard link of the keeper"
 PIXEL_LEVELS = 0.5  # mean difference of their grey buffers, in grey levels
 REDUCED_FROM = 4 * LONG_SIDE  # pixels on the long side; below, the decoder finds no scale to reduce to
 
@@ -171,7 +172,7 @@ def _by_name(one: PictureFile, two: PictureFile) -> Relation | None:
 def _one_file(one: PictureFile, two: PictureFile) -> str:
     """Two names of one file on disk: taking one away frees nothing."""
     try:
-        return "a hard link of the keeper" if os.path.samefile(one.path, two.path) else ""
+        return ONE_FILE if os.path.samefile(one.path, two.path) else ""
     except OSError:
         return ""
 

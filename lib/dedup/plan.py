@@ -14,6 +14,7 @@ from lib.db.actions import Action
 from lib.db.duplicates import DuplicateRow
 from lib.dedup.facts import sidecar_names
 from lib.dedup.find import Group, Member
+from lib.dedup.judge import ONE_FILE
 from lib.errors import GleanerError
 from lib.moves import free_target
 from lib.pictures import PictureFile
@@ -192,8 +193,11 @@ def brake(removed: int, looked_at: int, max_share: float | None) -> None:
 
 
 def as_rows(workspace: Workspace, groups: Iterable[Group]) -> Iterator[DuplicateRow]:
+    """What is recorded of the groups. A second name of the keeper is the same file, and no repeat of it."""
     for group in groups:
         for member in group.members:
+            if member.decision == "keep" and member.reason == ONE_FILE:
+                continue
             yield DuplicateRow(
                 workspace.to_text(member.file.path),
                 member.file.sha256,

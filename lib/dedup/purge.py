@@ -10,6 +10,7 @@ from lib.db import Database
 from lib.db import actions as journal
 from lib.db.actions import Action
 from lib.db.duplicates import set_file_state
+from lib.evidence import LINKS, is_returned
 from lib.workspace import Workspace
 
 BATCH = 200  # files whose rows are written at once
@@ -57,12 +58,27 @@ def purge(db: Database, workspace: Workspace, what: Purge, stopping: Callable[[]
     return len(gone)
 
 
+def settle_purge(db: Database, workspace: Workspace, run_id: int) -> None:
+    """Records what a deletion that was killed had deleted of a run's quarantine."""
+    held = quarantined(db, workspace, run_id).actions
+    gone = [a for a in held if not os.path.lexists(workspace.to_path(a.target)) and not is_returned(workspace, a)]
+    _record(db, gone)
+    _remove_empty(workspace, run_id)
+
+
 def _record(db: Database, gone: list[Action]) -> None:
+    """A link in the place of a file that cannot come back stays for good: nothing is left to take back."""
+    after = (journal.following(db, action) for action in gone)
+    links = [link for link, action in zip(after, gone, strict=True) if link and _replaces(link, action)]
     with db.transaction():
-        journal.set_state(db, [action.id for action in gone], "dropped")
+        journal.set_state(db, [action.id for action in (*gone, *links)], "dropped")
         for action in gone:
             if action.sha256:
                 set_file_state(db, action.sha256, action.target, "missing")
+
+
+def _replaces(link: Action, moved: Action) -> bool:
+    return link.kind in LINKS and link.state == "done" and link.target == moved.source
 
 
 def _inside(workspace: Workspace, action: Action) -> bool:

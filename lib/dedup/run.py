@@ -12,10 +12,8 @@ from pathlib import Path
 
 from lib import actions
 from lib.db import Database
-from lib.db.duplicates import moved_contents, page_urls, record_duplicates
+from lib.db.duplicates import page_urls, record_duplicates
 from lib.db.near import known_apart, set_apart
-from lib.db.tombstones import bury
-from lib.dedup.aftermath import remove_emptied
 from lib.dedup.facts import is_below
 from lib.dedup.find import Group, Policy, find_groups
 from lib.dedup.fingerprints import Fingerprints, places_of
@@ -202,26 +200,28 @@ class Run:
             set_apart(self.db, self.run_id, self.apart, utc_now())
         if self.dry_run or self.args.plan:
             return
-        new = record_duplicates(self.db, self.run_id, as_rows(self.workspace, self.groups))
-        if going:
-            self._move()
+        plan = self._plan() if going else None
+        with self.db.transaction():  # a run that was killed has left all of it or nothing
+            new = record_duplicates(self.db, self.run_id, as_rows(self.workspace, self.groups))
+            actions.plan(self.db, self.run_id, plan.actions if plan else ())
+        if plan:
+            self._move(plan)
         page = self.workspace.reports / "dedup.html"
         if new or not page.exists():
             self._report()
         self.note = f"page: {page}"
 
-    def _move(self) -> None:
+    def _plan(self) -> Plan:
         folders, link = bool(self.args.folders), self.args.link or ""
-        plan = Plan(self.workspace, self.run_id, self.groups, sidecars=folders, link=link)
-        actions.plan(self.db, self.run_id, plan.actions)
+        return Plan(self.workspace, self.run_id, self.groups, sidecars=folders, link=link)
+
+    def _move(self, plan: Plan) -> None:
         self.acted = True
         actions.apply(self.db, self.workspace, self.run_id, check=plan.check, stopping=self.stopping, bar=self.bar)
-        bury(self.db, self.run_id, moved_contents(self.db, self.run_id, "done"))
         moves = (a for a in plan.actions if a.kind == "move")
         places = ((self.workspace.to_path(a.source), self.workspace.to_path(a.target)) for a in moves)
         linked = {self.workspace.to_path(target) for target in plan.links}
         self.moved = {s: t for s, t in places if (s in linked or not s.exists()) and t.exists()}
-        remove_emptied(self.workspace, (a for a in plan.actions if self.workspace.to_path(a.source) in self.moved))
 
     def _report(self) -> None:
         about = f"Mode {self.args.mode}, {len(self.files):,} files"

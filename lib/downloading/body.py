@@ -97,6 +97,12 @@ class Body:
             self.path, self.noted = None, ""
             await self._close()
 
+    def forget_note(self) -> None:
+        """What is on the disk is whole: nobody goes on with it."""
+        if self.noted:
+            parts.forget_note(self.noted)
+            self.noted = ""
+
     async def _spool(self) -> None:
         import aiofiles
 
@@ -133,9 +139,7 @@ class Body:
             await self._close()
             parts.drop(self.path)
             self.path = None
-        if self.noted:
-            parts.forget_note(self.noted)
-            self.noted = ""
+        self.forget_note()
 
 
 class Contents:

@@ -12,8 +12,9 @@ from lib.downloading.job import OPTED_OUT, REFUSED_REFERER, Ending, Job
 from lib.downloading.ledger import Ledger
 from lib.downloading.names import safe_id
 from lib.downloading.options import Options
+from lib.downloading.robots_gate import Reading, RobotsGate
 from lib.errors import GleanerError
-from lib.net.client import NOT_MODIFIED
+from lib.net.client import MOST_REDIRECTS, NOT_MODIFIED
 from lib.net.exchange import Answer
 from lib.net.hosts import Host, HostQueues
 from lib.net.retry import backoff, is_transient
@@ -31,16 +32,18 @@ class Course:
     def __init__(
         self,
         options: Options,
-        queues: HostQueues[Job],
+        queues: HostQueues[Job | Reading],
         ledger: Ledger,
         orphans: dict[str, list[Path]],
         bar: Bar,
         block: int,
+        robots: RobotsGate,
     ):
         self.options, self.queues, self.ledger = options, queues, ledger
-        self.orphans, self.bar, self.block = orphans, bar, block
+        self.orphans, self.bar, self.block, self.robots = orphans, bar, block, robots
         self.wake = asyncio.Event()  # there is room for another block, or nothing is left
         self.outstanding = 0
+        queues.on_rest = self._clear_resting
 
     @property
     def has_room(self) -> bool:
@@ -51,7 +54,7 @@ class Course:
         self.outstanding += 1
         self.schedule(job)
 
-    def schedule(self, job: Job) -> None:
+    def schedule(self, job: Job, *, first: bool = False) -> None:
         """Puts a job where its next address belongs, or ends it."""
         if self.orphans and safe_id(job.key) in self.orphans:
             self.queues.put("", job)  # a file that an earlier run had finished: no host is asked
@@ -69,7 +72,31 @@ class Course:
         if pause > LONGEST_WAIT:
             self.end(job, job.deferred(pause, "host_paused"))
         else:
-            self.queues.put(name, job)
+            self.queues.put(name, job, first=first)
+
+    def redirected(self, job: Job, answer: Answer) -> None:
+        """Lets a job wait for its turn at the host that it was redirected to, where it may go there at all."""
+        url = answer.location
+        assert url is not None
+        host = url.raw_host or ""
+        if job.hops >= MOST_REDIRECTS:
+            answer.reason, answer.detail = "too_many_redirects", f"more than {MOST_REDIRECTS}"
+        elif refusal := self.options.lists.refusal(host):
+            answer.reason, answer.detail = refusal, f"redirected to {url}: {host}"
+        else:
+            job.follow(url, answer.elapsed_ms)
+            self.schedule(job, first=True)  # such an address may hold for a short time only
+            return
+        self.after_failure(job, answer)
+
+    def ask_robots(self, reading: Reading) -> None:
+        """Puts the reading of a robots.txt where it is asked for, before the pictures that wait for it."""
+        name = host_of(reading.url)
+        host = self.queues.hosts.get(name)
+        if host is not None and (self.queues.is_down(host) or self.queues.pause_left(host) > LONGEST_WAIT):
+            self._give_up(host, reading)
+        else:
+            self.queues.put(name, reading, first=True)
 
     def end(self, job: Job, outcome: Ending) -> None:
         """The row has an outcome; nothing else holds on to it."""
@@ -83,9 +110,9 @@ class Course:
         if self.has_room or not self.outstanding:
             self.wake.set()
 
-    def after_failure(self, host: Host[Job], job: Job, answer: Answer) -> None:
+    def after_failure(self, job: Job, answer: Answer) -> None:
         reason = answer.reason
-        self._clear_paused(host)
+        job.restart()
         if reason == NOT_MODIFIED:
             self.end(job, job.not_modified())
             return
@@ -112,17 +139,23 @@ class Course:
         else:
             self.queues.loop.call_later(delay, self.schedule, job)
 
-    def _clear_paused(self, host: Host[Job]) -> None:
+    def _clear_resting(self, host: Host[Job | Reading]) -> None:
         """A host that wants to be left alone for long gives its rows back to the database; one that is down lets
         them go on to their next address."""
-        if self.queues.is_down(host):
+        if self.queues.is_down(host) or self.queues.pause_left(host) > LONGEST_WAIT:
             for waiting in self.queues.drain(host):
-                self.schedule(waiting)
-            return
-        pause = self.queues.pause_left(host)
-        if pause > LONGEST_WAIT:
-            for waiting in self.queues.drain(host):
-                self.end(waiting, waiting.deferred(pause, "host_paused"))
+                self._give_up(host, waiting)
+
+    def _give_up(self, host: Host[Job | Reading], item: Job | Reading) -> None:
+        """What happens to a job, or to those that wait for a robots.txt, when its host is not asked now."""
+        jobs = self.robots.end(item) if isinstance(item, Reading) else [item]
+        is_down, pause = self.queues.is_down(host), self.queues.pause_left(host)
+        for job in jobs:
+            if is_down:
+                job.note_down()
+                self.schedule(job)
+            else:
+                self.end(job, job.deferred(pause, "host_paused"))
 
     def _drop_partial(self, job: Job) -> None:
         if job.partial is not None:

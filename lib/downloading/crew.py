@@ -1,6 +1,7 @@
 """`--workers N`: several engines, each a process with its own loop and its own lease, over one database.
 
-The hosts' limits are divided among them, so that no host sees more requests at once than it would from one process.
+The hosts' limits are divided among them, so that no host sees more requests at once than it would from one process, and
+what one is told (to wait, that a host is down) holds for all.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from lib.downloading.options import Options
 from lib.downloading.tally import Standing, Tally
 from lib.errors import GleanerError
 from lib.executors import interrupts_held
+from lib.net.manners import known_manners
+from lib.net.shared import Shared, make_shared
 from lib.progress import Bar
 from lib.workspace import Workspace
 
@@ -59,9 +62,11 @@ def run_crew(
     """Runs one engine for each of the options; raises what the first of them failed with, when all have ended."""
     context = get_context("spawn")
     members = []
-    for one in options:
+    shared = make_shared(context, len(options), known_manners())
+    for place, one in enumerate(options):
         ours, theirs = context.Pipe()
-        process = context.Process(target=serve, args=(theirs, workspace.root, run_id, one, orphans), daemon=False)
+        given = (theirs, workspace.root, run_id, one, orphans, shared.seen_from(place))
+        process = context.Process(target=serve, args=given, daemon=False)
         with interrupts_held():
             process.start()
         theirs.close()
@@ -141,7 +146,12 @@ class _News:
 
 
 def serve(
-    channel: connection.Connection, root: Path, run_id: int, options: Options, orphans: dict[str, list[Path]]
+    channel: connection.Connection,
+    root: Path,
+    run_id: int,
+    options: Options,
+    orphans: dict[str, list[Path]],
+    shared: Shared,
 ) -> None:
     """Life of a worker process; it stops when the parent says so and ends at once when the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
@@ -154,7 +164,9 @@ def serve(
     workspace, news = Workspace(root), _News(channel)
     try:
         with open_database(workspace.database) as db:
-            engine = Engine(db, workspace, run_id, options, orphans=orphans, stopping=lambda: bool(stops))
+            engine = Engine(
+                db, workspace, run_id, options, orphans=orphans, stopping=lambda: bool(stops), shared=shared
+            )
             news.standing = engine.standing
             tally = engine.run(news)
         channel.send(("news", (news.done, engine.standing())))

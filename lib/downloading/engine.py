@@ -11,13 +11,12 @@ import contextlib
 import gc
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
-from yarl import URL
 
 from lib.db import Database
 from lib.downloading import parts
@@ -27,18 +26,19 @@ from lib.downloading.feed import Feed
 from lib.downloading.job import Job
 from lib.downloading.keeper import Keeper
 from lib.downloading.ledger import Ledger
-from lib.downloading.names import safe_id
-from lib.downloading.options import IGNORE, OBEY, Options
+from lib.downloading.names import read_name, safe_id
+from lib.downloading.options import IGNORE, OBEY, Options, VerifyLimits
 from lib.downloading.parts import Partial
-from lib.downloading.robots_gate import ROBOTS_TXT, RobotsGate
+from lib.downloading.robots_gate import Reading, RobotsGate
 from lib.downloading.tally import Standing, Tally, slowest_of
 from lib.downloading.verify import Verifier
 from lib.downloading.writers import Writers
-from lib.net.client import BAD_RANGE, NOT_MODIFIED, fetch, open_session
+from lib.net.client import BAD_RANGE, NOT_MODIFIED, REDIRECTED, fetch, open_session
 from lib.net.exchange import Answer, Ask
 from lib.net.hosts import Host, HostQueues
 from lib.net.manners import known_manners
 from lib.net.placeholders import read_placeholders
+from lib.net.shared import Shared
 from lib.net.watch import Watch
 from lib.progress import Bar
 from lib.workspace import Workspace
@@ -66,11 +66,13 @@ class Engine:
         *,
         orphans: dict[str, list[Path]] | None = None,
         stopping: Callable[[], bool] = lambda: False,
+        shared: Shared | None = None,
     ):
+        self.shared = shared
         self.db, self.options, self.orphans, self.stopping = db, options, orphans or {}, stopping
         placeholders = read_placeholders(options.placeholders)
         decoders = max(1, (os.cpu_count() or 1) // options.share)
-        self.verifier = Verifier(decoders, options.verify) if options.verify else None
+        self.verifier = Verifier(decoders, options.verify or VerifyLimits())
         self.keeper = Keeper(workspace, options, placeholders, self.verifier)
         threads = UPLOADS if options.to else decoders if options.verify else WRITERS
         self.writers = Writers(threads, self.keeper.close_reader)
@@ -101,8 +103,7 @@ class Engine:
             self.spooler.shutdown()
             gc.set_threshold(*thresholds)
             gc.unfreeze()
-            if self.verifier is not None:
-                self.verifier.close()
+            self.verifier.close()
             for left in self.keeper.parts.glob(f"{self.keeper.owner}-*.part"):
                 parts.leave(str(left))
         tally.received = self.watch.received
@@ -114,12 +115,16 @@ class Engine:
         loop, options = asyncio.get_running_loop(), self.options
         self.writers.start()
         loop.set_default_executor(ThreadPoolExecutor(NAME_THREADS, thread_name_prefix="names"))
-        self.queues: HostQueues[Job] = HostQueues(options.per_host, options.per_domain, known_manners(), options.share)
-        self.course = Course(options, self.queues, self.ledger, self.orphans, self.bar, self.feed.block)
+        self.queues: HostQueues[Job | Reading] = HostQueues(
+            options.per_host, options.per_domain, known_manners(), options.share, self.shared
+        )
         async with open_session(
             allow_private=options.allow_private, contact=options.contact, exempt=options.exempt
         ) as session:
             self.robots = RobotsGate(self.db, session, options.limits, self.watch)
+            self.course = Course(
+                options, self.queues, self.ledger, self.orphans, self.bar, self.feed.block, self.robots
+            )
             count = max(1, options.concurrency // options.share)
             tasks = [asyncio.create_task(self._serve(session)) for _ in range(count)]
             try:
@@ -183,15 +188,17 @@ class Engine:
     async def _serve(self, session: aiohttp.ClientSession) -> None:
         try:
             while not self.stopping():
-                host, job = await self.queues.take()
+                host, item = await self.queues.take()
                 if self.stopping():
                     return
                 self.busy += 1
                 try:
-                    if not host.name:
-                        await self._adopt(host, job)
-                    elif self.options.robots == IGNORE or await self._may_ask(host, job):
-                        await self._try(session, host, job)
+                    if isinstance(item, Reading):
+                        await self._read_robots(host, item)
+                    elif not host.name:
+                        await self._adopt(host, item)
+                    elif self.options.robots == IGNORE or await self._may_ask(host, item):
+                        await self._try(session, host, item)
                 finally:
                     self.busy -= 1
         except asyncio.CancelledError:
@@ -200,40 +207,55 @@ class Engine:
             self.failure = self.failure or error
             self.course.wake.set()
 
-    async def _may_ask(self, host: Host[Job], job: Job) -> bool:
-        """What the origin's robots.txt says; where it says no, the job goes on from here."""
-        answer = await self._ask_robots(job, job.url)
-        if not answer.reason:
-            return True
-        if answer.reason == ROBOTS_TXT:
-            self.queues.release(host)
-        else:
-            job.attempts += 1
-            self.queues.done(host, answer.reason, answer.elapsed_ms / 1000, answer.retry_after, answer.reached)
-        self.course.after_failure(host, job, answer)
-        return False
+    async def _may_ask(self, host: Host[Job | Reading], job: Job) -> bool:
+        """What the origin's robots.txt says; where it says no or is not known, the job goes on from here."""
+        answer = await self.robots.verdict(job.target)
+        if answer is None:
+            self.queues.release(host, started=False)
+            if reading := self.robots.wait(job):
+                self.course.ask_robots(reading)
+            return False
+        if note := "robots_disallowed" if answer.reason else answer.detail:
+            job.notes.add(note)
+        if answer.reason and self.options.robots == OBEY:
+            self.queues.release(host, started=False)
+            if job.hop:
+                answer.detail = f"redirected to {job.hop}: {answer.detail}"
+            self.course.after_failure(job, answer)
+            await asyncio.sleep(0)  # a host of many rules and forbidden pictures lets the others have their turns
+            return False
+        if self.queues.pause_left(host) or self.queues.is_down(host):  # since its turn came
+            self.queues.release(host, started=False)
+            self.course.schedule(job)
+            return False
+        return True
 
-    async def _ask_robots(self, job: Job, url: URL) -> Answer:
-        if self.options.robots == IGNORE:
-            return Answer()
-        answer = await self.robots.ask(url)
-        if answer.reason == ROBOTS_TXT:
-            job.notes.add("robots_disallowed")
-        return answer if self.options.robots == OBEY else Answer()
+    async def _read_robots(self, host: Host[Job | Reading], reading: Reading) -> None:
+        """One request for a robots.txt, and what follows for the jobs that wait for it."""
+        answer = await self._in_its_turn(host, self.robots.read(reading))
+        if answer.reason == REDIRECTED:
+            refused = reading.url.raw_host or ""
+            if not (refusal := self.options.lists.refusal(refused)):
+                self.course.ask_robots(reading)
+                return
+            answer = Answer(refusal, f"robots.txt: {refused}", reached=None)
+        if answer.reason and self.options.robots != OBEY:
+            self.robots.pass_over(reading)
+            answer = Answer()
+        for job in self.robots.end(reading):
+            if answer.reason:
+                job.attempts += 1
+                self.course.after_failure(job, replace(answer))
+            else:
+                self.course.schedule(job)
 
-    async def _may_follow(self, job: Job, url: URL) -> Answer:
-        """Whether a redirect of this job may lead there: what holds for its first address holds for every other."""
-        host = url.raw_host or ""
-        refusal = self.options.lists.refusal(host)
-        return Answer(refusal, host) if refusal else await self._ask_robots(job, url)
-
-    async def _try(self, session: aiohttp.ClientSession, host: Host[Job], job: Job) -> None:
+    async def _try(self, session: aiohttp.ClientSession, host: Host[Job | Reading], job: Job) -> None:
         """One request, and what follows from its answer."""
-        begun, job.partial = job.partial or self._left_before(job), None
+        begun, job.partial = job.partial or (None if job.hop else self._left_before(job)), None
         body = Body(self.intake, str(job.url), begun)
         fetching = True
         try:
-            job.attempts += 1
+            job.attempts += not job.hop
             # Thousands of hosts with an idle connection each would use up the files that a process may open.
             last = not host.waiting and len(self.queues.hosts) > KEPT_HOSTS
             answer = await self._ask(session, host, job, body, job.ask(begun, last))
@@ -243,7 +265,8 @@ class Engine:
                 elif begun and body.begun and answer.reason != BAD_RANGE:  # what was there is as good as before
                     job.partial = await body.keep_part(begun.validator)
                 await body.discard()
-                self.course.after_failure(host, job, answer)
+                follow = self.course.redirected if answer.reason == REDIRECTED else self.course.after_failure
+                follow(job, answer)
                 return
             await body.finish()
             fetching = False
@@ -256,7 +279,7 @@ class Engine:
             await body.discard()
         if kept.reason:
             answer.reason, answer.detail = kept.reason, kept.detail
-            self.course.after_failure(host, job, answer)
+            self.course.after_failure(job, answer)
         else:
             self.course.end(job, job.done(kept, answer))
 
@@ -268,33 +291,35 @@ class Engine:
         self.left.discard(name)
         return parts.take(self.keeper.parts, url, self.keeper.temporary)
 
-    async def _ask(self, session: aiohttp.ClientSession, host: Host[Job], job: Job, body: Body, ask: Ask) -> Answer:
+    async def _ask(
+        self, session: aiohttp.ClientSession, host: Host[Job | Reading], job: Job, body: Body, ask: Ask
+    ) -> Answer:
         """The request itself; the host's slot is free again before the body goes to the disk."""
-        answer = Answer("timeout")
+        return await self._in_its_turn(host, fetch(session, job.target, body, self.options.limits, self.watch, ask))
+
+    async def _in_its_turn(self, host: Host[Job | Reading], request: Awaitable[Answer]) -> Answer:
+        """Waits for a request and lets its host's queue learn from the answer."""
         started = self.queues.loop.time()
         try:
-            answer = await fetch(
-                session, job.url, body, self.options.limits, self.watch, ask, partial(self._may_follow, job)
-            )
-            return answer
-        finally:
-            seconds = self.queues.loop.time() - started
-            reason = "" if answer.reason == NOT_MODIFIED else answer.reason
-            self.queues.done(host, reason, seconds, answer.retry_after, answer.reached)
+            answer = await request
+        except BaseException:  # this machine's fault, or the end of the run: the host has nothing to do with it
+            self.queues.release(host)
+            raise
+        reason = "" if answer.reason in (NOT_MODIFIED, REDIRECTED) else answer.reason
+        self.queues.done(host, reason, self.queues.loop.time() - started, answer.retry_after, answer.reached)
+        return answer
 
-    async def _adopt(self, host: Host[Job], job: Job) -> None:
+    async def _adopt(self, host: Host[Job | Reading], job: Job) -> None:
         """Takes over a whole file that a killed run left without its row."""
         self.queues.release(host)
         for path in self.orphans.pop(safe_id(job.key)):
-            parts = path.name.split("_")
-            kind, sha8 = parts[-3], parts[-1][:8]
+            _, kind, digits = read_name(path.name) or ("", "", "")
             job.at = next((n for n, rung in enumerate(job.rungs) if rung.kind == kind), len(job.rungs))
             if job.at == len(job.rungs):
                 continue
-            kept = await self.writers.run(self.keeper.adopt, path, sha8)
+            kept = await self.writers.run(self.keeper.adopt, path, digits)
             if not kept.reason:
-                size = path.stat().st_size if path.exists() else 0
-                self.course.end(job, job.done(kept, Answer(bytes=kept.file.bytes if kept.file else size)))
+                self.course.end(job, job.done(kept, Answer(bytes=kept.bytes)))
                 return
         job.at = 0
         self.course.schedule(job)

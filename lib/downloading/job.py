@@ -12,12 +12,12 @@ from yarl import URL
 from lib.db.claims import REFRESH, UPGRADE, Current, PendingRow
 from lib.db.downloads import Outcome, Unchanged, read_log
 from lib.db.tombstones import REMOVED
+from lib.db.wishes import ROBOTS_TXT
 from lib.domain_lists import BLOCKED as BLOCKED_DOMAIN
 from lib.domain_lists import NOT_ALLOWED, DomainLists
 from lib.downloading.keeper import Kept
 from lib.downloading.options import Options
 from lib.downloading.parts import Partial
-from lib.downloading.robots_gate import ROBOTS_TXT
 from lib.ladder import KINDS, Rung, Variant, ladder
 from lib.media import mime_mismatch
 from lib.net.exchange import PLAIN, Answer, Ask
@@ -55,6 +55,9 @@ class Job:
     at: int = 0
     referer_at: int = 0
     url: URL = field(default_factory=URL)
+    hop: URL | None = None  # where a redirect of `url` has led, after so many `hops`
+    hops: int = 0
+    elapsed_ms: int = 0  # of the requests that led there
     wish: str = ""
     current: Current | None = None
     partial: Partial | None = None
@@ -65,6 +68,19 @@ class Job:
     @property
     def rung(self) -> Rung:
         return self.rungs[self.at]
+
+    @property
+    def target(self) -> URL:
+        """The address that is asked next: the current rung's, or where it has been redirected to."""
+        return self.hop or self.url
+
+    def follow(self, url: URL, elapsed_ms: int) -> None:
+        """Goes on where a redirect leads."""
+        self.hop, self.hops, self.elapsed_ms = url, self.hops + 1, self.elapsed_ms + elapsed_ms
+
+    def restart(self) -> None:
+        """The next request is for an address of the ladder, wherever an earlier one was redirected to."""
+        self.hop, self.hops, self.elapsed_ms = None, 0, 0
 
     @property
     def more_than(self) -> int:
@@ -102,6 +118,7 @@ class Job:
         entry = self.entry()
         entry.update(reason=HOST_DOWN, down=int(entry.get("down", 0)) + 1)
         self.at, self.referer_at = self.at + 1, 0
+        self.restart()
 
     def is_spent(self) -> bool:
         """Whether the current rung has nothing more to give: a final answer, or no try left."""
@@ -117,10 +134,11 @@ class Job:
         return self.referer_at < len(self.rung.referers)
 
     def next_address(self) -> URL | None:
-        """The address to ask now: the current rung's, or the next one that is neither spent nor unusable.
-
-        It is kept in `url` too.
+        """The address to ask now: where a redirect has led, else the current rung's, or the next one that is neither
+        spent nor unusable. What a rung says is kept in `url` too.
         """
+        if self.hop is not None:
+            return self.hop
         while self.at < len(self.rungs) and not self.buried:
             if not self.is_spent():
                 try:
@@ -149,7 +167,8 @@ class Job:
         return Outcome(
             self.image_id, "done", attempts=self.attempts, variant_id=self.rung.variant_id, kind=self.rung.kind,
             http_status=answer.status, final_url=answer.final_url, content_type=answer.content_type,
-            etag=answer.etag, last_modified=answer.last_modified, bytes=answer.bytes, elapsed_ms=answer.elapsed_ms,
+            etag=answer.etag, last_modified=answer.last_modified, bytes=answer.bytes,
+            elapsed_ms=self.elapsed_ms + answer.elapsed_ms,
             log=self._log(), sha256=kept.sha256, file=kept.file, restores=kept.restores,
             supersedes=before if before != kept.sha256 else "", counted=counted, notes=tuple(self.notes),
         )  # fmt: skip
@@ -158,7 +177,8 @@ class Job:
         """The row as it ends when its owner does not want it collected: lower rungs show the same picture."""
         return Outcome(
             self.image_id, "opted_out", OPTED_OUT, self.attempts, variant_id=self.rung.variant_id,
-            http_status=answer.status, final_url=answer.final_url, elapsed_ms=answer.elapsed_ms, log=self._log(),
+            http_status=answer.status, final_url=answer.final_url, elapsed_ms=self.elapsed_ms + answer.elapsed_ms,
+            log=self._log(),
             supersedes=self.current.sha256 if self.current else "", notes=tuple(self.notes),
         )  # fmt: skip
 

@@ -4,30 +4,38 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import logging
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from lib.db import Database, open_for_preview
-from lib.db.downloads import known_file
+from lib.db.downloads import is_path_of_another, known_file
 from lib.db.files import FileRow
 from lib.db.tombstones import REMOVED, is_buried
 from lib.decode import DecodeError, Header, read_header
 from lib.downloading.body import Body, Contents
-from lib.downloading.names import PARTS, file_name, part_owner, shelf
+from lib.downloading.names import DIGITS, PARTS, file_name, part_owner, read_name, shelf
 from lib.downloading.options import Options
 from lib.downloading.sidecar import write_sidecar
 from lib.downloading.target import Target, local_path, make_target
-from lib.downloading.verify import Verifier
-from lib.media import Buffer, Format, boxed_size, refusal, sniff
+from lib.downloading.verify import MOST_FRAMES, Verifier, has_decoder
+from lib.errors import GleanerError
+from lib.media import NOT_AN_IMAGE, Buffer, Format, refusal, sniff
+from lib.moves import free_target, move_without_overwriting
 from lib.net.placeholders import PLACEHOLDER, Placeholders
-from lib.picture_end import TRUNCATED, check_end, trailing_bytes
+from lib.picture_end import find_fault, size_of_structure, trailing_bytes
 from lib.workspace import Workspace
 
+log = logging.getLogger("gleaner.download")
+
 LOCKS = 64
-# Formats that the decoder at hand may be unable to open although they are sound.
-_SELDOM_DECODED = frozenset({"avif", "heic", "jxl", "jpeg2000"})
+SET_ASIDE = "not-as-named"  # in the quarantine: files in the way of a picture that are not what their names say
+# Formats in which much passes for a picture until it is decoded; they are rare enough for that. Where the decoder at
+# hand does not know one, its structure alone says whether it is whole.
+_DECODED = frozenset({"avif", "heic", "jxl", "jpeg2000", "tiff", "ico", "bmp"})
+_NO_DECODER = frozenset({"not_an_image", "undecodable", "needs_pillow_heif"})
 
 
 @dataclass(frozen=True)
@@ -44,12 +52,13 @@ class Kept:
     file: FileRow | None = None
     restores: bool = False
     trailing: int = 0
+    bytes: int = 0  # of the content
 
 
 class Keeper:
     """Lives in the writer threads: `keep` and `adopt` are called there only."""
 
-    def __init__(self, workspace: Workspace, options: Options, placeholders: Placeholders, verifier: Verifier | None):
+    def __init__(self, workspace: Workspace, options: Options, placeholders: Placeholders, verifier: Verifier):
         self.workspace, self.options = workspace, options
         self.placeholders, self.verifier = placeholders, verifier
         self.target: Target = make_target(workspace, options.to)
@@ -84,21 +93,21 @@ class Keeper:
             sha256 = hashlib.sha256(data).hexdigest()
             if self.placeholders.sha256 and sha256 in self.placeholders.sha256:
                 return Kept(PLACEHOLDER, self.placeholders.sha256[sha256])
-            reason, detail = self._verify(data, body, found)
+            reason, detail = self._verify(data, body.path or data, found)
             if reason:
                 return Kept(reason, detail)
             with self.locks[int(sha256[:2], 16) % LOCKS]:  # two threads with one content write it once
                 known, restores = self._known(sha256)
+                size = len(data)
                 if known:
-                    return Kept("", "", sha256, found, self.fresh.get(sha256), trailing=trailing)
+                    return Kept("", "", sha256, found, self.fresh.get(sha256), trailing=trailing, bytes=size)
                 if restores and is_buried(self.reader(), sha256):
                     return Kept(REMOVED, "step 6 took this content away as a repeat")
-                size = len(data)
                 name = self._write(key, kind, body, data, header, sha256, found)
                 row = self._row(self.target.text(name), sha256, found, header, size)
-        return Kept("", "", sha256, found, row, restores, trailing)
+        return Kept("", "", sha256, found, row, restores, trailing, size)
 
-    def adopt(self, path: Path, sha8: str) -> Kept:
+    def adopt(self, path: Path, digits: str) -> Kept:
         """Takes over a whole file that an earlier run left without a row; `gone` when it is not what its name says."""
         try:
             data = path.read_bytes()
@@ -106,15 +115,17 @@ class Keeper:
             return Kept("gone", str(error))
         sha256 = hashlib.sha256(data).hexdigest()
         found, header, reason, detail = self._examine(data, data)
-        if reason or found is None or not sha256.startswith(sha8):
+        if not reason and found is not None:
+            reason, detail = self._verify(data, data, found)
+        if reason or found is None or not digits or not sha256.startswith(digits):
             return Kept(reason or "gone", detail)
         known, restores = self._known(sha256)
         if known:
             if local_path(self.workspace, known) != path:
                 path.unlink(missing_ok=True)
-            return Kept(sha256=sha256, format=found, file=self.fresh.get(sha256))
+            return Kept(sha256=sha256, format=found, file=self.fresh.get(sha256), bytes=len(data))
         row = self._row(self.workspace.to_text(path), sha256, found, header, len(data))
-        return Kept("", "", sha256, found, row, restores)
+        return Kept("", "", sha256, found, row, restores, bytes=len(data))
 
     def committed(self, hashes: Iterable[str]) -> None:
         """The rows of these contents are in the database now."""
@@ -140,14 +151,17 @@ class Keeper:
         found = sniff(data)
         if found is None:
             return None, nothing, *refusal(data[:512])
-        if reason := check_end(data, found):
-            return found, nothing, reason, "the end of the picture is missing" if reason == TRUNCATED else ""
+        reason, detail = find_fault(data, found)
+        if reason:
+            return found, nothing, reason, detail
         try:
             header = read_header(source)
         except DecodeError as error:
-            if found.name not in _SELDOM_DECODED or error.reason not in ("not_an_image", "undecodable"):
+            if error.reason not in _NO_DECODER or (found.name != "jxl" and has_decoder(found.name)):
                 return found, nothing, "undecodable" if error.reason == "not_an_image" else error.reason, str(error)
-            header = Header(found.name, *(boxed_size(data) or (0, 0)), 1, 1, "")
+            header = Header(found.name, *(size_of_structure(data, found) or (0, 0)), 1, 1, "")
+        if header.width < 1 or header.height < 1:
+            return found, nothing, NOT_AN_IMAGE, f"{found.name} of no size"
         return found, header, *self._too_large(header)
 
     def _too_large(self, header: Header) -> tuple[str, str]:
@@ -158,11 +172,12 @@ class Keeper:
             return "too_many_frames", f"{header.frames} frames of {header.width}x{header.height}"
         return "", ""
 
-    def _verify(self, data: Buffer, body: Body, found: Format) -> tuple[str, str]:
-        """Decodes the whole picture in another process, if that is asked for."""
-        if self.verifier is None or found.name in ("heic", "jxl"):  # there is no decoder for these two
+    def _verify(self, data: Buffer, source: str | Buffer, found: Format) -> tuple[str, str]:
+        """Decodes the whole picture in another process, if that is asked for or its structure alone shows little."""
+        if (self.options.verify is None and found.name not in _DECODED) or not has_decoder(found.name):
             return "", ""
-        return self.verifier.check(body.path if body.path is not None else bytes(data))
+        frames = 1 if self.options.verify is None else MOST_FRAMES
+        return self.verifier.check(source if isinstance(source, str) else bytes(data), frames)
 
     def _known(self, sha256: str) -> tuple[str, bool]:
         """(where the content is or was put, False), or ("", whether a row waits for it to come back)."""
@@ -181,16 +196,45 @@ class Keeper:
         return self.target.exists(text) if path is None and not self.target.local else path is None or path.exists()
 
     def _write(self, key: str, kind: str, body: Body, data: Buffer, header: Header, sha256: str, found: Format) -> str:
-        name = file_name(key, kind, header.width, header.height, sha256, found.extension)
-        name = f"{shelf(key)}/{name}"
+        """Brings a body under the shortest name that is free or its own; gives the name. Nothing is overwritten."""
         whole = body.path if len(data) == body.size else None  # a stripped one is written anew
-        if self.options.sidecar:
-            url = body.asked
-            write_sidecar(self.reader(), self.target, name, key, kind, url, sha256, header, self.temporary())
-        self.target.write(whole, data, name, self.temporary())
         if whole is not None:
-            body.path = None
-        return name
+            body.forget_note()  # a kill while the file has two names must not leave one of them to be gone on with
+        text = ""
+        for digits in DIGITS:
+            plain = file_name(key, kind, header.width, header.height, sha256, found.extension, digits)
+            name = f"{shelf(key)}/{plain}"
+            text = self.target.text(name)
+            if is_path_of_another(self.reader(), text, sha256):
+                continue
+            if self.options.sidecar:
+                if self._holds_another(text, sha256):
+                    continue
+                url = body.asked
+                write_sidecar(self.reader(), self.target, name, key, kind, url, sha256, header, self.temporary())
+            if self.target.write_new(whole, data, name, self.temporary()) or (
+                not self._holds_another(text, sha256) and self.target.write_new(whole, data, name, self.temporary())
+            ):
+                if whole is not None:
+                    body.path = None
+                return name
+            if self.target.sha256(text) == sha256:  # a killed run came as far as here
+                return name
+        raise GleanerError(f"{text} holds another picture than its name says; move it away and run this again.")
+
+    def _holds_another(self, text: str, sha256: str) -> bool:
+        """Whether another picture lies under a name. A file that is not what its name says is moved out of the way."""
+        found = self.target.sha256(text)
+        if found in ("", sha256):
+            return False
+        _, _, digits = read_name(text.rpartition("/")[2]) or ("", "", "")
+        path = local_path(self.workspace, text)
+        if path is None or found.startswith(digits):
+            return True
+        aside = free_target(self.workspace.quarantine / SET_ASIDE / path.name, set())
+        move_without_overwriting(path, aside)
+        log.warning("%s was not the picture that its name says; it lies in %s now", text, self.workspace.to_text(aside))
+        return False
 
     def _row(self, text: str, sha256: str, found: Format, header: Header, size: int) -> FileRow:
         row = FileRow(

@@ -11,9 +11,14 @@ KEPT = "kept-"  # begins the name of an unfinished file that a later run may go 
 PARTS = ".part"  # the folder of temporary files: on the same file system as the final names
 LONGEST_ID = 80  # characters; leaves room under the 255 bytes that file systems allow
 
+# Digits of a content's hash in a name, as few as tell it from what lies there: 8 are found again by trying, 64 never.
+DIGITS = (8, 12, 16, 64)
+
 _PLAIN_ID = re.compile(r"[a-z0-9]+:[a-z0-9-]+")
+_MARK = "--"  # before the hash of an id that is not plain, and in no plain one
 _NAME = re.compile(
-    r"(?P<id>[a-z0-9-]+)_(?P<kind>original|preview|dup|thumb)_(?P<width>\d+)x(?P<height>\d+)_(?P<sha>[0-9a-f]{8})\.[a-z0-9]+"
+    r"(?P<id>[a-z0-9-]+)_(?P<kind>original|preview|dup|thumb)_(?P<width>\d+)x(?P<height>\d+)"
+    r"_(?P<sha>[0-9a-f]{8}|[0-9a-f]{12}|[0-9a-f]{16}|[0-9a-f]{64})\.[a-z0-9]+"
 )
 
 
@@ -21,12 +26,13 @@ def safe_id(image_id: str) -> str:
     """An image's id in `[a-z0-9-]`: `yandex:ab12` becomes `yandex-ab12`.
 
     Where anything else had to be replaced or cut, a hash of the whole id is added, so that ids that differ only there
-    keep different names, also on file systems that do not tell upper from lower case.
+    keep different names, also on file systems that do not tell upper from lower case. No id can be made that gives
+    another's name: a plain one holds no `--`, and nobody finds two ids whose hashes share 32 digits.
     """
-    if _PLAIN_ID.fullmatch(image_id) and len(image_id) <= LONGEST_ID:
+    if _PLAIN_ID.fullmatch(image_id) and len(image_id) <= LONGEST_ID and _MARK not in image_id.replace(":", "-"):
         return image_id.replace(":", "-", 1)
-    kept = re.sub(r"[^a-z0-9]+", "-", image_id.lower()).strip("-")[: LONGEST_ID - 20]
-    return f"{kept or 'id'}-{hashlib.sha256(image_id.encode()).hexdigest()[:12]}"
+    kept = re.sub(r"[^a-z0-9]+", "-", image_id.lower()).strip("-")[: LONGEST_ID - 40]
+    return f"{kept or 'id'}{_MARK}{hashlib.sha256(image_id.encode()).hexdigest()[:32]}"
 
 
 def shelf(image_id: str) -> str:
@@ -34,13 +40,24 @@ def shelf(image_id: str) -> str:
     return hashlib.sha256(image_id.encode()).hexdigest()[:2]
 
 
-def file_name(image_id: str, kind: str, width: int | None, height: int | None, sha256: str, extension: str) -> str:
-    """`<id>_<kind>_<W>x<H>_<8 hex>.<ext>`; an unknown size is written 0."""
-    return f"{safe_id(image_id)}_{kind}_{width or 0}x{height or 0}_{sha256[:8]}.{extension}"
+def file_name(
+    image_id: str,
+    kind: str,
+    width: int | None,
+    height: int | None,
+    sha256: str,
+    extension: str,
+    digits: int = DIGITS[0],
+) -> str:
+    """`<id>_<kind>_<W>x<H>_<8 hex>.<ext>`, with more digits where that name is another content's.
+
+    An unknown size is written 0.
+    """
+    return f"{safe_id(image_id)}_{kind}_{width or 0}x{height or 0}_{sha256[:digits]}.{extension}"
 
 
 def read_name(name: str) -> tuple[str, str, str] | None:
-    """(safe id, kind, first 8 digits of the content's hash) of a name that `file_name` made; None for any other."""
+    """(safe id, kind, first digits of the content's hash) of a name that `file_name` made; None for any other."""
     found = _NAME.fullmatch(name)
     return (found["id"], found["kind"], found["sha"]) if found else None
 

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import hashlib
 import os
+import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+from lib.digest import sha256_of
 from lib.errors import GleanerError, UsageError
 from lib.media import Buffer
+from lib.redact import without_user
 from lib.workspace import Workspace
 
 # Stores that show an object only when it is whole; anywhere else a file is written aside and renamed.
 WHOLE_OBJECTS = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "hf", "memory"})
+# How file systems without hard links refuse one.
+_NO_LINKS = frozenset({errno.EPERM, errno.EACCES, errno.EINVAL, errno.EMLINK, errno.ENOSYS, errno.EOPNOTSUPP})
 
 
 class Target(Protocol):
@@ -25,6 +33,10 @@ class Target(Protocol):
     def exists(self, text: str) -> bool: ...
 
     def write(self, temporary: str | None, data: Buffer, name: str, aside: str) -> None: ...
+
+    def write_new(self, temporary: str | None, data: Buffer, name: str, aside: str) -> bool: ...
+
+    def sha256(self, text: str) -> str: ...
 
     def remove(self, text: str) -> None: ...
 
@@ -60,18 +72,40 @@ class LocalTarget:
     def remove(self, text: str) -> None:
         self.workspace.to_path(text).unlink(missing_ok=True)
 
+    def sha256(self, text: str) -> str:
+        """What lies under a name, by its content; empty where that is no file."""
+        path = self.workspace.to_path(text)
+        return sha256_of(path) if path.is_file() and not path.is_symlink() else ""
+
     def write(self, temporary: str | None, data: Buffer, name: str, aside: str) -> None:
         """Brings a temporary file, or data through one at `aside`, under its final name. Raises OSError."""
+        self._write(temporary, data, name, aside, os.replace)
+
+    def write_new(self, temporary: str | None, data: Buffer, name: str, aside: str) -> bool:
+        """The same, but never over another file: False where the name is taken. Raises OSError."""
+        if temporary is not None:
+            _sync(temporary)  # a large one: it costs more to fetch again than to wait for
+        try:
+            self._write(temporary, data, name, aside, rename_new)
+        except FileExistsError:
+            if not _is_void(f"{self.root}/{name}"):
+                return False
+            self._write(temporary, data, name, aside, os.replace)
+        return True
+
+    def _write(
+        self, temporary: str | None, data: Buffer, name: str, aside: str, rename: Callable[[str, str], None]
+    ) -> None:
         path = f"{self.root}/{name}"
         self._check_shelf(name[:2])
         try:
             if temporary is None:
                 self._write_aside(aside, data)
             try:
-                os.replace(temporary or aside, path)
+                rename(temporary or aside, path)
             except FileNotFoundError:  # the shelf's first file
                 _make_folder(os.path.dirname(path))
-                os.replace(temporary or aside, path)
+                rename(temporary or aside, path)
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(aside)
@@ -107,7 +141,8 @@ class RemoteTarget:
         except (ValueError, OSError) as error:
             raise UsageError(f"--to {address} cannot be used ({error}).") from error
         self.workspace, self.elsewhere = workspace, is_elsewhere(address)
-        self.address, self.path = address.rstrip("/"), str(path).rstrip("/")
+        # Rows hold no password; who reads the files brings credentials as the address's own library wants them.
+        self.address, self.path = without_user(address).rstrip("/"), str(path).rstrip("/")
         names = self.files.protocol
         self.protocols = {names} if isinstance(names, str) else set(names)
         self.whole = bool(self.protocols & WHOLE_OBJECTS)
@@ -119,7 +154,7 @@ class RemoteTarget:
     def _at(self, text: str) -> str:
         if not self.elsewhere:
             return str(self.workspace.to_path(text))
-        return f"{self.path}/{text.removeprefix(self.address).lstrip('/')}"
+        return f"{self.path}/{without_user(text).removeprefix(self.address).lstrip('/')}"
 
     def exists(self, text: str) -> bool:
         return bool(self.files.exists(self._at(text)))
@@ -127,6 +162,32 @@ class RemoteTarget:
     def remove(self, text: str) -> None:
         with contextlib.suppress(FileNotFoundError):
             self.files.rm_file(self._at(text))
+
+    def sha256(self, text: str) -> str:
+        """What lies under a name, by its content; empty where nothing does."""
+        digest = hashlib.sha256()
+        try:
+            with self.files.open(self._at(text), "rb") as handle:
+                while block := handle.read(1 << 20):
+                    digest.update(block)
+        except FileNotFoundError:
+            return ""
+        return digest.hexdigest()
+
+    def write_new(self, temporary: str | None, data: Buffer, name: str, aside: str) -> bool:
+        """The same as `write`, but not over another file: False where the name is taken.
+
+        Few stores can refuse by themselves, so it looks first. A name belongs to one picture, and a picture to the
+        process that claimed its row, so nobody comes in between.
+        """
+        if self.exists(self.text(name)):
+            return False
+        self.write(temporary, data, name, aside)
+        return True
+
+    def fetch(self, text: str, path: str) -> None:
+        """Writes a copy of a file to a path of this machine. Raises FileNotFoundError, or what the store raises."""
+        self.files.get_file(self._at(text), path)
 
     def write(self, temporary: str | None, data: Buffer, name: str, aside: str) -> None:
         """Sends a file or its bytes. Raises OSError, whatever the address's own library raises."""
@@ -151,6 +212,53 @@ class RemoteTarget:
             self.files.pipe_file(there, bytes(data))
         if there != path:
             self.files.mv(there, path)
+
+
+def rename_new(source: str, path: str) -> None:
+    """Gives a file its final name. Raises FileExistsError where that is taken, and leaves both as they are."""
+    if os.name == "nt":
+        os.rename(source, path)  # refuses by itself there
+        return
+    try:
+        os.link(source, path)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        _rename_where_free(source, path)
+    else:
+        os.unlink(source)
+
+
+def _rename_where_free(source: str, path: str) -> None:
+    """For file systems without hard links: looks and renames while no other process does either in that folder."""
+    import fcntl
+
+    folder = os.open(os.path.dirname(path), os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a network's file system that cannot lock
+            fcntl.flock(folder, fcntl.LOCK_EX)
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
+        os.rename(source, path)
+    finally:
+        os.close(folder)
+
+
+def _is_void(path: str) -> bool:
+    """Whether nothing is lost with what has a name: a link, or the empty file that a power cut leaves."""
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return True
+    return stat.S_ISLNK(found.st_mode) or (stat.S_ISREG(found.st_mode) and not found.st_size)
+
+
+def _sync(path: str) -> None:
+    handle = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _make_folder(path: str) -> None:

@@ -8,9 +8,12 @@ import os
 import queue
 import signal
 import sys
+from importlib import import_module
+from importlib.util import find_spec
 from multiprocessing import connection, get_context
 from typing import Any
 
+from lib.decode import learn_heif
 from lib.downloading.options import VerifyLimits
 from lib.executors import interrupts_held
 
@@ -18,7 +21,11 @@ DECODE_TIMEOUT, DECODE_CRASHED, UNDECODABLE = "decode_timeout", "decode_crashed"
 MOST_FRAMES = 500  # of an animation that are decoded
 # Seconds more on the clock than of processor time, for a worker that has just been started on a busy machine.
 GRACE = 30
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "ICO", "MPO")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "ICO", "CUR", "MPO", "HEIF", "JXL")
+
+# What decodes a format that Pillow may lack: a part of its own, or a plugin beside it.
+_BUILT_IN = {"avif": "avif", "jpeg2000": "jpg_2000"}
+_PLUGINS = {"heic": "pillow_heif", "jxl": "pillow_jxl"}
 
 
 class Verifier:
@@ -31,13 +38,16 @@ class Verifier:
         for _ in range(workers):
             self.idle.put(None)  # started when first needed
 
-    def check(self, picture: bytes | str) -> tuple[str, str]:
-        """(reason, detail) for a picture, given as bytes or as a path, that does not decode; ("", "") when it does."""
+    def check(self, picture: bytes | str, frames: int = MOST_FRAMES) -> tuple[str, str]:
+        """(reason, detail) for a picture, given as bytes or as a path, that does not decode; ("", "") when it does.
+
+        Of an animation so many frames are decoded at most.
+        """
         worker = self.idle.get()
         try:
             worker = worker or self._hire()
             process, channel = worker
-            channel.send(picture)
+            channel.send((picture, frames))
             if not channel.poll(self.limits.seconds + GRACE):
                 self._dismiss(process)
                 worker = None
@@ -86,25 +96,38 @@ def serve(channel: connection.Connection, limits: VerifyLimits) -> None:
 
     Image.MAX_IMAGE_PIXELS = None  # the size was checked by the header before
     Image.init()
+    learn_heif()
+    with contextlib.suppress(ImportError):
+        import_module(_PLUGINS["jxl"])  # teaches Pillow its format
     _limit_memory(limits.memory)
     while True:
         try:
-            picture = channel.recv()
+            picture, frames = channel.recv()
         except (EOFError, OSError):
             return
         _limit_time(limits.seconds)
-        channel.send(decode_fully(picture))
+        channel.send(decode_fully(picture, frames))
 
 
-def decode_fully(picture: bytes | str) -> tuple[str, str]:
-    """(reason, detail) for what does not decode to its last row, every frame of it."""
+def has_decoder(name: str) -> bool:
+    """Whether a format can be decoded here."""
+    from PIL import features
+
+    built_in, plugin = _BUILT_IN.get(name), _PLUGINS.get(name)
+    if built_in:
+        return bool(features.check(built_in))
+    return plugin is None or find_spec(plugin) is not None
+
+
+def decode_fully(picture: bytes | str, frames: int = MOST_FRAMES) -> tuple[str, str]:
+    """(reason, detail) for what does not decode to its last row, every one of the first frames of it."""
     from PIL import Image
 
     source: Any = io.BytesIO(picture) if isinstance(picture, bytes) else picture
     try:
         with Image.open(source, formats=FORMATS) as image:
             image.load()
-            for frame in range(1, min(int(getattr(image, "n_frames", 1)), MOST_FRAMES)):
+            for frame in range(1, min(int(getattr(image, "n_frames", 1)), frames)):
                 image.seek(frame)
                 image.load()
     except MemoryError:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from lib.engines.base import PAGE, XHR, Answer, Ask, Engine, Verdict, Web
-from lib.engines.judging import asked, is_consent, is_html, json_object, judge_status, nothing, query_url
+from lib.engines.judging import asked, count_in, is_consent, is_html, json_object, judge_status, nothing, query_url
 from lib.parsers.values import flag, objects
 from lib.records import ParsedPage
 
@@ -120,4 +120,8 @@ def _judge_xhr(answer: Answer) -> Verdict:
     if not isinstance(found.get("data"), list):
         return Verdict("parse_error", "no_data")
     # The list ends with an empty object, which is all that is left of it beyond the last result.
-    return Verdict("ok") if any(objects(found["data"])) else nothing(asked(answer, "pn", 0) == 0)
+    if any(objects(found["data"])):
+        return Verdict("ok")
+    first = asked(answer, "pn", 0) == 0
+    # It lists a thousand of the millions that it counts: only an answer that should begin the list is held to them.
+    return nothing(first, count_in(found, "listNum", "displayNum", "bdFmtDispNum") if first else 0)

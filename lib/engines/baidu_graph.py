@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 
 from lib.engines.baidu import LANGUAGE, XHR_HEADERS, is_captcha
 from lib.engines.base import API, PAGE, UPLOAD, Answer, Ask, Engine, Verdict, Web
-from lib.engines.judging import is_consent, is_html, json_object, judge_status
+from lib.engines.judging import asked, count_in, is_consent, is_html, json_object, judge_status, nothing
 from lib.parsers.baidu_graph import parse_page
 from lib.parsers.values import mapping, text, whole
 from lib.records import ParsedPage, ParseError
@@ -195,4 +195,8 @@ def _judge_list(answer: Answer) -> Verdict:
     listed = mapping(found.get("data")).get("list")
     if not isinstance(listed, list):
         return Verdict("parse_error", "no_data")
-    return Verdict("ok") if listed else Verdict("end", "no_more_results")
+    if listed:
+        return Verdict("ok")
+    first = asked(answer, "page", 1) <= 1
+    promised = count_in(mapping(found.get("data")), "total", "totalNum", "listNum", "count") if first else 0
+    return nothing(False, promised)

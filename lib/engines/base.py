@@ -19,6 +19,7 @@ from lib.errors import UsageError
 from lib.parsers import parser_for
 from lib.records import ParsedPage
 
+LONGEST_PAUSE = 30 * 86_400.0  # seconds; who asks for a pause beyond what a calendar holds gets a month
 PAGE, XHR, API, UPLOAD = "page", "xhr", "api", "upload"
 
 
@@ -205,11 +206,11 @@ def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> floa
     """Seconds that a `Retry-After` header asks to wait, given as seconds or as an HTTP date; None without one."""
     text = headers.get("retry-after", "").strip()
     if text.isascii() and text.isdigit():
-        return float(text)
+        return min(float(text), LONGEST_PAUSE)
     try:
         moment = email.utils.parsedate_to_datetime(text)
-    except (TypeError, ValueError, IndexError):
+    except (TypeError, ValueError, IndexError, OverflowError):
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=timezone.utc)
-    return max(0.0, (moment - (now or datetime.now(timezone.utc))).total_seconds())
+    return min(LONGEST_PAUSE, max(0.0, (moment - (now or datetime.now(timezone.utc))).total_seconds()))

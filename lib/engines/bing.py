@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from lib.engines.base import PAGE, Answer, Ask, Engine, Verdict, Web
-from lib.engines.judging import asked, is_consent, judge_status, nothing, query_url
+from lib.engines.judging import asked, count_in, count_on, is_consent, judge_status, nothing, query_url
 from lib.records import ParsedPage
 
 PATH = "/images/async"
@@ -25,6 +25,7 @@ _NO_ENTRIES = re.compile(
     rb"""\s*\Z|(?:\s*<div\b[^>]{0,2000}>)*\s*<ul\b[^>]{0,2000}\bdgControl_list\b[^>]{0,2000}>\s*</ul>"""
 )
 _CONSENT = re.compile(rb'\bid\s*=\s*"bnp_(?:ttc|btn_accept|container)')
+_COUNT = re.compile(rb'\bclass\s*=\s*"[^"]{0,200}\bsb_count\b[^>]{0,200}>[^<0-9]{0,40}([0-9][0-9,.]{0,24})')
 
 
 class Source(Engine):
@@ -102,8 +103,16 @@ class Source(Engine):
         first = asked(answer, "first", 1) == 1
         # Only in words is "nothing" believed on the first page; later an empty list is what the end looks like.
         over = _EMPTY.search(answer.body) or (not first and _NO_ENTRIES.match(answer.body))
-        return nothing(first) if over else Verdict("parse_error", "no_tiles")
+        if not over:
+            return Verdict("parse_error", "no_tiles")
+        return nothing(first, _count_of(answer.body) if first else 0)  # what it counts, it never shows to the end
 
     def says_end(self, part: str, body: bytes, parsed: ParsedPage) -> bool:
         """Bing never says it: it repeats what it has shown. A page without a new id is the end."""
         return False
+
+
+def _count_of(page: bytes) -> int:
+    """The number of results in the page's own words; 0 where it has none."""
+    found = _COUNT.search(page)
+    return count_in({"count": found[1].decode()}, "count") if found else count_on(page)

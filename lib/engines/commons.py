@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from lib.engines.base import API, Answer, Ask, Engine, Verdict, Web
-from lib.engines.judging import JSON_ONLY, asked, json_object, judge_status, not_an_object, nothing, query_url
+from lib.engines.judging import JSON_ONLY, asked, count_in, json_object, judge_status, not_an_object, nothing, query_url
 from lib.parsers.values import mapping, text
 
 PATH = "/w/api.php"
@@ -84,4 +84,9 @@ class Source(Engine):
         pages = mapping(found["query"]).get("pages") if "query" in found else [] if "batchcomplete" in found else None
         if not isinstance(pages, (list, dict)):
             return Verdict("parse_error", "no_pages")
-        return Verdict("ok") if pages else nothing(asked(answer, "gsroffset", 0) == 0)
+        if pages:
+            return Verdict("ok")
+        offset = asked(answer, "gsroffset", 0)
+        promised = count_in(mapping(mapping(found.get("query")).get("searchinfo")), "totalhits")
+        following = count_in(mapping(found.get("continue")), "gsroffset")  # where it would have gone on
+        return nothing(offset == 0, max(promised, following), offset)

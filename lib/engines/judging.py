@@ -12,6 +12,15 @@ from lib.engines.base import Answer, Verdict
 from lib.parsers.raw_json import load_json
 from lib.records import ParseError
 
+PROMISED = "results_promised"  # an answer that counts results and shows none
+MOST_DIGITS = 18  # of a count
+_GROUPING = re.compile(r"[\s,.'\u00a0\u202f]")
+# `"totalCount":"1,234"`, also with the quotation marks that an attribute has.
+_MARK = rb"(?:[\"']|&quot;|&#34;)?"
+_COUNT = re.compile(
+    rb"\b(?:total|totalCount|total_count|itemCount|resultCount|resultsCount|foundDocs|docsFound|numFound)"
+    + _MARK + rb"\s*:\s*" + _MARK + rb"([0-9][0-9,.]{0,24})"
+)  # fmt: skip
 JSON_ONLY = {"Accept": "application/json"}
 CONSENT_LABELS = ("Allow all", "Accept all", "Accept", "全部接受", "全部同意", "모두 동의", "모두 허용")
 _CONSENT = re.compile(
@@ -55,12 +64,37 @@ def not_an_object(answer: Answer) -> Verdict:
 def asked(answer: Answer, name: str, default: int) -> int:
     """A number in the query of the address that was asked for, such as the page."""
     found = parse_qs(urlsplit(answer.url).query).get(name, [""])[0]
-    return int(found) if found.isascii() and found.isdigit() else default
+    return int(found[:MOST_DIGITS]) if found.isascii() and found.isdigit() else default
 
 
-def nothing(first: bool) -> Verdict:
-    """An honest answer without results: on the first page nothing was found, later that was all."""
+def nothing(first: bool, promised: int = 0, seen: int = 0) -> Verdict:
+    """An answer without results: on the first page nothing was found, later that was all.
+
+    `promised` is how many results the engine says that it has, `seen` how many the pages before had room for: where
+    more are promised than were seen, the answer has results and none of them could be read.
+    """
+    if promised > seen:
+        return Verdict("parse_error", PROMISED)
     return Verdict("empty") if first else Verdict("end", "no_more_results")
+
+
+def count_in(found: Mapping[str, Any], *names: str) -> int:
+    """The largest of some counts, as numbers or as text ("1,234"); 0 where there is none."""
+    return max((_counted(found.get(name)) for name in names), default=0)
+
+
+def count_on(page: bytes) -> int:
+    """The largest count of results that a page names in its data; 0 where it names none."""
+    return max((_counted(match[1].decode()) for match in _COUNT.finditer(page)), default=0)
+
+
+def _counted(value: Any) -> int:
+    if isinstance(value, str):
+        digits = _GROUPING.sub("", value)
+        return int(digits[:MOST_DIGITS]) if digits.isascii() and digits.isdigit() else 0
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+        return 0
+    return int(value)
 
 
 def query_url(host: str, path: str, params: Mapping[str, str]) -> str:

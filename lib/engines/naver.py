@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from lib.engines.base import PAGE, Answer, Ask, Engine, Verdict, Web
-from lib.engines.judging import CONSENT_LABELS, asked, is_consent, judge_status, nothing, query_url
+from lib.engines.judging import CONSENT_LABELS, asked, count_on, is_consent, judge_status, nothing, query_url
 from lib.parsers.naver import OBJECT, find_literal, parse_page
 from lib.records import ParsedPage, ParseError
 
@@ -72,14 +72,17 @@ class Source(Engine):
         first = asked(answer, "start", 1) == 1
         if literal is None and is_consent(answer):
             return Verdict("consent")
+        promised = count_on(answer.body if literal is None else literal) if first else 0
         if literal is None:
-            return nothing(first) if _EMPTY.search(answer.body) else Verdict("parse_error", "no_page_object")
+            empty = _EMPTY.search(answer.body)
+            return nothing(first, promised) if empty else Verdict("parse_error", "no_page_object")
         if _HAS_RECORDS.search(literal):
             return Verdict("ok")
         if re.search(rb"items[\"\']?\s*:\s*\[\s*\]", literal) is None:
             return Verdict("parse_error", "no_items")
         # An empty list on the first page is believed where the page also says in words that nothing was found.
-        return nothing(first) if not first or _EMPTY.search(answer.body) else Verdict("parse_error", "no_items")
+        over = not first or _EMPTY.search(answer.body)
+        return nothing(first, promised) if over else Verdict("parse_error", "no_items")
 
     def says_end(self, part: str, body: bytes, parsed: ParsedPage) -> bool:
         """No page says that it is the last; one with nothing new is the end."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from lib.engines.base import API, Answer, Ask, Engine, Verdict, Web
-from lib.engines.judging import JSON_ONLY, json_object, judge_status, not_an_object, nothing, query_url
+from lib.engines.judging import JSON_ONLY, count_in, json_object, judge_status, not_an_object, nothing, query_url
 from lib.parsers.naver_api import LAST_START
 from lib.parsers.raw_json import load_json
 from lib.parsers.values import mapping, text, whole
@@ -76,7 +76,10 @@ class Source(Engine):
         items = found.get("items")
         if not isinstance(items, list):
             return Verdict("parse_error", "no_items")
-        return Verdict("ok") if items else nothing((whole(found.get("start")) or 1) == 1)
+        if items:
+            return Verdict("ok")
+        start = whole(found.get("start")) or 1
+        return nothing(start == 1, min(count_in(found, "total"), LAST_START + self.page_size - 1), start - 1)
 
     def says_end(self, part: str, body: bytes, parsed: ParsedPage) -> bool:
         """The last page starts at 1000 and overlaps the one before, so that results up to 1,099 can be had."""

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from urllib.parse import urlencode
 
 from lib.engines.base import API, Answer, Ask, Engine, Verdict, Web
-from lib.engines.judging import JSON_ONLY, json_object, judge_status, not_an_object, nothing, query_url
+from lib.engines.judging import JSON_ONLY, count_in, json_object, judge_status, not_an_object, nothing, query_url
 from lib.parsers.values import whole
 
 PATH = "/v1/images/"
@@ -100,4 +100,11 @@ class Source(Engine):
         results = found.get("results")
         if not isinstance(results, list):
             return Verdict("parse_error", "no_results_key")
-        return Verdict("ok") if results else nothing((whole(found.get("page")) or 1) == 1)
+        if results:
+            return Verdict("ok")
+        page, size = whole(found.get("page")) or 1, whole(found.get("page_size")) or self.page_size
+        # It counts more than it gives to anybody, so that the pages tell where its list ends.
+        promised = count_in(found, "result_count")
+        if "page_count" in found:
+            promised = min(promised, count_in(found, "page_count") * size)
+        return nothing(page == 1, promised, (page - 1) * size)

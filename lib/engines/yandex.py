@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
 from lib.engines.base import PAGE, UPLOAD, XHR, Answer, Ask, Engine, FilePart, Verdict, Web
+from lib.engines.judging import count_on, nothing
 from lib.parsers.yandex import parse_page
 from lib.records import ParsedPage, ParseError
 
@@ -206,7 +207,7 @@ def _judge_xhr(answer: Answer, is_json: bool) -> Verdict:
 def _judge_page(answer: Answer, is_json: bool) -> Verdict:
     body = answer.body
     if answer.status == 200 and _LIST.search(body):
-        return Verdict("empty") if _EMPTY.search(body) and not _has_results(body) else Verdict("ok")
+        return nothing(True, count_on(body)) if _EMPTY.search(body) and not _has_results(body) else Verdict("ok")
     if _REGION.search(body):
         return Verdict("region", "under_construction")
     if answer.status != 200:
@@ -215,7 +216,7 @@ def _judge_page(answer: Answer, is_json: bool) -> Verdict:
         return Verdict("consent")
     if "tabInt" in parse_qs(urlsplit(answer.url).query) or _OTHER_TAB.search(body):
         return Verdict("wrong_tab")
-    return Verdict("empty") if _EMPTY.search(body) else Verdict("parse_error", "no_serp_list")
+    return nothing(True, count_on(body)) if _EMPTY.search(body) else Verdict("parse_error", "no_serp_list")
 
 
 def _has_results(body: bytes) -> bool:

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
 from lib.engines.base import API, UPLOAD, Answer, Ask, Engine, Verdict, Web
-from lib.engines.judging import JSON_ONLY, as_body, json_object, judge_status, not_an_object, nothing
+from lib.engines.judging import JSON_ONLY, as_body, count_in, json_object, judge_status, not_an_object, nothing
 from lib.parsers.raw_xml import load_xml
 from lib.parsers.values import text
 from lib.parsers.yandex_cloud import NOTHING_FOUND
@@ -113,7 +113,10 @@ class Source(Engine):
         if not images and found.keys() - SILENT_KEYS - {"images"}:
             return Verdict(refused, "unknown_keys")
         # An upload that brought nothing was accepted all the same: its first page says so.
-        return Verdict("ok") if images or answer.part == UPLOAD else nothing(first)
+        if images or answer.part == UPLOAD:
+            return Verdict("ok")
+        page = count_in(found, "page")
+        return nothing(first, count_in(found, "maxPage"), max(page, 1))  # the least that it says is one page
 
     def read_upload(self, answer: Answer) -> dict[str, Any]:
         found = json_object(answer) or {}
@@ -133,17 +136,18 @@ def _judge_words(encoded: str, first: bool) -> Verdict:
         return Verdict("parse_error", "not_base64")
     except ParseError as error:
         return Verdict("parse_error", str(error))
+    counts = [count_in({"found": text(entry.text)}, "found") for entry in root.iterfind(".//found")]
+    promised = max(counts, default=0) if first else 0  # an estimate, and more than it ever gives
     error_found = root.find(".//error")
     if error_found is not None:
         code = (error_found.get("code") or "")[:20]
-        return nothing(first) if code == NOTHING_FOUND else Verdict("parse_error", f"error_{code}")
+        return nothing(first, promised) if code == NOTHING_FOUND else Verdict("parse_error", f"error_{code}")
     if root.find(".//results/grouping/group/doc") is not None:
         return Verdict("ok")
     grouping = root.find(".//results/grouping")
     if grouping is None:
         return Verdict("parse_error", "no_grouping")
     # Documents that were counted or stand there in another shape are not "nothing".
-    promised = first and text(root.findtext(".//found")).strip() not in ("", "0")
     if promised or {child.tag for child in grouping} - SILENT_TAGS:
         return Verdict("parse_error", "no_documents")
     return nothing(first)

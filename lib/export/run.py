@@ -1,6 +1,8 @@
 """One export: choose, split, write beside the place, put it there whole, journal it.
 
-The dataset is built in `<place>.part` and renamed when it is complete, so that a folder under its own name is whole.
+The dataset is built in a hidden folder beside its place and renamed when it is complete, so that a folder under its own
+name is whole. The journal has the building from its begin, and the whole plan before anything is moved: what a kill
+leaves is finished or cleared by the next run of step 7 (`lib.export.settle`).
 Its manifest (`dataset.json`) says what it was made of: an export of the same changes nothing, one of something else
 takes another place or, with `--replace`, sends the old one to the quarantine.
 """
@@ -11,11 +13,9 @@ import hashlib
 import json
 import logging
 import os
-import shutil
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,16 +31,15 @@ from lib.db.worklist import Worklist
 from lib.errors import GleanerError, UsageError
 from lib.export.card import Card
 from lib.export.records import file_name, records
+from lib.export.settle import MANIFEST, abandon, begin, commit, files_below, finish, in_blocks
 from lib.export.split import Groups, Shares, Sides
 from lib.export.writers import ImageFolder, Parquet, TarShards, Writer
-from lib.moves import move_without_overwriting
 from lib.pictures import folder_pictures, sha256_of, workspace_pictures
 from lib.progress import BarFactory
 from lib.workspace import Workspace
 
 log = logging.getLogger("gleaner.export")
 
-MANIFEST = "dataset.json"
 SPLIT = "split"  # the criterion under which sides are kept
 
 
@@ -77,14 +76,21 @@ class Export:
             return f"{self.place} holds this dataset already"
         if self.place.exists() and not self.args.replace:
             raise UsageError(f"{self.place} exists and holds something else; give another --to, or --replace.")
-        building = self.place.with_name(f"{self.place.name}.part")
-        shutil.rmtree(building, ignore_errors=True)
-        self._build(building, digest)
-        if self.stopping():
-            shutil.rmtree(building, ignore_errors=True)
-            return "stopped before it was complete; nothing was kept"
-        self._put(building)
-        self._remember()
+        begun = begin(self.db, self.workspace, self.run_id, self.place)
+        try:
+            self._build(begun.folder, digest)
+            if self.stopping():
+                abandon(self.db, begun)
+                return "stopped before it was complete; nothing was kept"
+            for part in in_blocks(self._planned(begun.folder)):  # they are hashed: other steps get their turn
+                journal.insert_actions(self.db, self.run_id, part)
+            with self.db.transaction():
+                self._remember()
+                commit(self.db, begun)
+        except OSError as error:
+            abandon(self.db, begun)
+            raise GleanerError(f"the dataset could not be written ({error}); make room and run it again.") from error
+        finish(self.db, self.workspace, begun)
         return f"dataset: {self.place}"
 
     def counts(self) -> dict[str, int | float | str]:
@@ -165,7 +171,6 @@ class Export:
             return False
 
     def _build(self, building: Path, digest: str) -> None:
-        building.mkdir(parents=True)
         writer, card = self._writer(building), Card(building, self._criteria())
         try:
             with self.bar(sum(self.splits.values()), "Exporting", "picture") as progress:
@@ -179,9 +184,6 @@ class Export:
                         continue
                     writer.add(split, path, record)
                     card.add(split, file_name(record, path), record)
-        except OSError as error:
-            shutil.rmtree(building, ignore_errors=True)
-            raise GleanerError(f"the dataset could not be written ({error}); make room and run it again.") from error
         finally:
             writer.close()
         filters = [f"--where {self.where.text}"] if self.where else []
@@ -204,32 +206,22 @@ class Export:
             return Parquet(folder, self.args.parquet_pictures == "embed", self.args.shard_size)
         return ImageFolder(folder, self.args.mode, self.args.label or "")
 
-    def _put(self, building: Path) -> None:
-        if self.place.exists():
-            self._put_away()
-        os.replace(building, self.place)
-        new = (self._written(path) for path in sorted(self.place.rglob("*")) if not path.is_dir())
-        journal.insert_actions(self.db, self.run_id, new, state="done")
-
-    def _put_away(self) -> None:
-        """Sends an older dataset to the quarantine; planned first, so that a kill in between loses no file's trace."""
+    def _planned(self, building: Path) -> Iterator[Action]:
+        """What is going to be done: the files of an older dataset go to the quarantine, those of the new one come."""
         away = self.workspace.quarantine / str(self.run_id) / "export" / self.place.name
-        old = sorted(path for path in self.place.rglob("*") if path.is_file() or path.is_symlink())
-        moves = (self._action("move", path, away / path.relative_to(self.place)) for path in old)
-        journal.insert_actions(self.db, self.run_id, moves)
-        for action in journal.iter_actions(self.db, self.run_id, "planned"):
-            move_without_overwriting(self.workspace.to_path(action.source), self.workspace.to_path(action.target))
-            journal.set_state(self.db, [action.id], "done")
-        shutil.rmtree(self.place)
+        for path in files_below(self.place):
+            content = "" if path.is_symlink() else sha256_of(path)
+            yield self._action("move", path, away / path.relative_to(self.place), content, path.lstat().st_size)
+        for path in files_below(building):
+            target = self.place / path.relative_to(building)
+            if path.is_symlink():
+                yield self._action("symlink", Path(os.readlink(path)), target)
+            else:  # undo takes away only what is still as it was written
+                yield self._action("write", None, target, sha256_of(path), path.stat().st_size)
 
-    def _written(self, path: Path) -> Action:
-        """The journal's entry for a file of the dataset; undo takes away only what is still as it was written."""
-        if path.is_symlink():
-            return self._action("symlink", Path(os.readlink(path)), path)
-        return Action("write", "", self.workspace.to_text(path), sha256_of(path), path.stat().st_size)
-
-    def _action(self, kind: str, source: Path | None, target: Path) -> Action:
-        return Action(kind, self.workspace.to_text(source) if source else "", self.workspace.to_text(target))
+    def _action(self, kind: str, source: Path | None, target: Path, sha256: str = "", size: int = 0) -> Action:
+        text = self.workspace.to_text(source) if source else ""
+        return Action(kind, text, self.workspace.to_text(target), sha256, size)
 
     def _remember(self) -> None:
         """Keeps every picture's side, for later exports and for `--where \"split = train\"`."""
@@ -237,13 +229,3 @@ class Export:
             LabelRow(item.sha256, item.label, None, "", self.shares.version) for item in self.files.items("labelled")
         )
         store.save_labels(self.db, self.run_id, SPLIT, rows)
-
-
-def remove_empty_folders(db: Database, workspace: Workspace, run_id: int) -> None:
-    """After an undo: the folders of the run's dataset that hold nothing any more."""
-    for action in journal.iter_actions(db, run_id, "undone"):
-        if action.kind == "write" and action.target.endswith(f"/{MANIFEST}"):
-            place = workspace.to_path(action.target).parent
-            for folder in sorted((path for path in (place, *place.rglob("*")) if path.is_dir()), reverse=True):
-                with suppress(OSError):  # not empty
-                    folder.rmdir()

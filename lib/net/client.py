@@ -14,7 +14,7 @@ from yarl import URL
 
 from lib import __version__
 from lib.net.decoding import decoder
-from lib.net.exchange import PLAIN, Answer, Ask, Gate, Sink
+from lib.net.exchange import PLAIN, Answer, Ask, Sink
 from lib.net.failures import SinkError, Stop, raise_our_own, reached, reason_of
 from lib.net.guard import PORTS, refusals, socket_factory
 from lib.net.limits import Limits
@@ -23,6 +23,7 @@ from lib.net.retry import retry_after
 from lib.net.urls import BadAddress, redirected
 from lib.net.versions import validator_of
 from lib.net.watch import TransferEnded, Watch
+from lib.text import storable
 
 MOST_REDIRECTS = 5
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -30,6 +31,8 @@ KEEP_ALIVE = 15.0  # seconds an idle connection is kept
 DNS_SECONDS = 300
 DETAIL_LENGTH = 200  # characters of an error's text that are kept
 NOT_MODIFIED = "not_modified"
+REDIRECTED = "redirected"
+OPT_OUTS = ("X-Robots-Tag", "tdm-reservation", "Content-Usage")  # headers by which owners refuse
 BAD_RANGE = "bad_range"
 
 
@@ -69,18 +72,18 @@ async def fetch(
     limits: Limits,
     watch: Watch,
     ask: Ask = PLAIN,
-    gate: Gate | None = None,
 ) -> Answer:
-    """Fetches one address, as `parse_address` made it, into the sink; `gate` has a say in where redirects may lead.
+    """Fetches one address, as `parse_address` made it, into the sink.
 
-    Raises OSError only for what is wrong with this machine.
+    A redirect is not followed: the answer is `redirected` and says where to, so that whoever follows waits for that
+    host's turn, and looks at it first. Raises OSError only for what is wrong with this machine.
     """
     answer, started = Answer(bytes=ask.offset), time.monotonic()
     refused: list[str] = []
-    before = refusals.set(refused)  # a gate may fetch something within this request
+    before = refusals.set(refused)
     try:
         with watch.over(limits) as transfer:
-            await _follow(session, url, ask, sink, limits, transfer.progress, answer, gate)
+            await _get(session, url, ask, sink, limits, transfer.progress, answer)
     except Stop as stop:
         answer.reason, answer.detail = stop.reason, stop.detail
     except SinkError as fault:
@@ -95,31 +98,9 @@ async def fetch(
     finally:
         refusals.reset(before)
     if answer.detail:
-        answer.detail = " ".join(answer.detail.split())[:DETAIL_LENGTH]
+        answer.detail = storable(" ".join(answer.detail.split()))[:DETAIL_LENGTH]
     answer.elapsed_ms = round((time.monotonic() - started) * 1000)
     return answer
-
-
-async def _follow(
-    session: aiohttp.ClientSession,
-    url: URL,
-    ask: Ask,
-    sink: Sink,
-    limits: Limits,
-    progress: Callable[[int], None],
-    answer: Answer,
-    gate: Gate | None,
-) -> None:
-    """Asks the address and those that it redirects to, until one gives a body."""
-    # Followed here and not by aiohttp, so that every hop is looked at before it is asked.
-    for _ in range(MOST_REDIRECTS + 1):
-        target = await _get(session, url, ask, sink, limits, progress, answer)
-        if target is None:
-            return
-        url = target
-        if gate is not None and (verdict := await gate(url)).reason:
-            raise Stop(verdict.reason, f"redirected to {url}: {verdict.detail}")
-    raise Stop("too_many_redirects", f"more than {MOST_REDIRECTS}")
 
 
 @lru_cache(maxsize=8)
@@ -135,30 +116,31 @@ async def _get(
     limits: Limits,
     progress: Callable[[int], None],
     answer: Answer,
-) -> URL | None:
-    """One request; gives where it redirects to, or None when the body is in the sink."""
+) -> None:
+    """One request, after which the body is in the sink."""
     timeout = _timeout(limits.timeout)
     async with session.get(url, headers=ask.headers(), timeout=timeout, allow_redirects=False) as response:
         _note(answer, response)
         if response.status in REDIRECTS and (target := response.headers.get("Location")):
             _judge_opt_out(response, ask)
             try:
-                return redirected(url, target)
+                answer.location = redirected(url, target)
             except BadAddress as error:
                 raise Stop("bad_redirect", str(error)) from error
+            raise Stop(REDIRECTED)
         _judge_status(answer, response, ask, sink)
         _judge_headers(answer, response, ask, sink, limits)
         await _read(response, sink, limits, progress, answer)
-    return None
 
 
 def _note(answer: Answer, response: aiohttp.ClientResponse) -> None:
     headers = response.headers
     answer.status = response.status
     answer.final_url = str(response.url if not response.url.raw_fragment else response.url.with_fragment(None))
-    answer.content_type = headers.get("Content-Type", "")[:DETAIL_LENGTH]
-    answer.etag = headers.get("ETag", "")[:DETAIL_LENGTH]
-    answer.last_modified = headers.get("Last-Modified", "")[:DETAIL_LENGTH]
+    # Bytes that are no UTF-8 come as half characters, which a database does not take.
+    answer.content_type = storable(headers.get("Content-Type", ""))[:DETAIL_LENGTH]
+    answer.etag = storable(headers.get("ETag", ""))[:DETAIL_LENGTH]
+    answer.last_modified = storable(headers.get("Last-Modified", ""))[:DETAIL_LENGTH]
     if headers.get("Accept-Ranges", "").strip().lower() == "bytes" and "Content-Encoding" not in headers:
         answer.validator, answer.total = validator_of(headers), response.content_length or 0
     else:
@@ -209,7 +191,8 @@ def _judge_opt_out(response: aiohttp.ClientResponse, ask: Ask) -> None:
     headers = response.headers
     if not ask.picture:
         return
-    if signal := opt_out(headers.getall("X-Robots-Tag", ()), headers.get("tdm-reservation", "")):
+    tags, reservations, usages = (headers.getall(name, ()) for name in OPT_OUTS)
+    if signal := opt_out(tags, reservations, usages):
         raise Stop("opted_out", signal)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -52,7 +51,7 @@ class Answer:
 
     `retry_after` is in seconds, `elapsed_ms` from the request to the last byte; `reached` tells whether any machine
     answered (None: nothing was sent). With a `validator` the rest of the `total` bytes (0: unknown) may be asked for
-    alone.
+    alone. A redirect ends with where it leads as `location`.
     """
 
     reason: str = ""
@@ -68,10 +67,7 @@ class Answer:
     reached: bool | None = True
     validator: str = ""
     total: int = 0
-
-
-# Asked before a redirect is followed; an answer with a reason ends the address there.
-Gate = Callable[[URL], Awaitable[Answer]]
+    location: URL | None = None
 
 
 class Sink(Protocol):

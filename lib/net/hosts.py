@@ -4,7 +4,8 @@ A request waits here *before* it takes a connection, so that a thousand rows of 
 Each host has a limit of requests at once, which is halved when it strains and grows back with success, and may be
 paused until a moment (a server's Retry-After), during which its slot serves others. The hosts of one registrable
 domain share a second limit, and a rhythm where the domain is known to want one. A host that only fails is called down
-for a while.
+for a while. Whatever is asked waits here under the host that gets the request, so a redirect to another host waits
+again, with nothing held meanwhile.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from lib.domains import registrable_domain
 from lib.net.manners import Manners
 from lib.net.retry import FAULTS, SLOW_DOWN, STRAIN
+from lib.net.shared import Shared, Turns
 
 Job = TypeVar("Job")
 
@@ -28,6 +31,9 @@ DOWN_AFTER = 10  # faults in a row: more than one round of the default limit, so
 DOWN_SECONDS = 60.0  # until one request may find out whether the host is back
 
 
+_DOWN = "down "  # begins the name under which processes tell each other that a host is down
+
+
 @dataclass(slots=True, eq=False)
 class Domain:
     """What the hosts of one registrable domain share: `gap` is the mean of seconds between two starts."""
@@ -36,6 +42,7 @@ class Domain:
     gap: float = 0.0
     active: int = 0
     ready_at: float = 0.0  # by the loop's clock
+    turns: Turns | None = None  # that other processes have as well
     parked: list[Host] = field(default_factory=list)  # hosts whose turn came when the domain had no room
 
 
@@ -62,12 +69,21 @@ class Host(Generic[Job]):
 class HostQueues(Generic[Job]):
     """Round-robin over hosts with a limit for each; belongs to one event loop.
 
-    `share` processes work at once and divide every limit among them.
+    `share` processes work at once and divide every limit among them; pauses reach the others by `shared`. `on_rest` is
+    told of a host that is paused or down, and may drain it.
     """
 
-    def __init__(self, per_host: int, per_domain: int = 0, manners: Manners | None = None, share: int = 1):
+    def __init__(
+        self,
+        per_host: int,
+        per_domain: int = 0,
+        manners: Manners | None = None,
+        share: int = 1,
+        shared: Shared | None = None,
+    ):
         self.per_host, self.per_domain = per_host, max(per_host, per_domain)
-        self.manners, self.share = manners or Manners(), share
+        self.manners, self.share, self.shared = manners or Manners(), share, shared
+        self.on_rest: Callable[[Host[Job]], object] = lambda host: None
         self.hosts: dict[str, Host[Job]] = {}
         self.domains: dict[str, Domain] = {}
         self.round: deque[Host[Job]] = deque()
@@ -75,12 +91,15 @@ class HostQueues(Generic[Job]):
         self.loop = asyncio.get_running_loop()
         self.reached = self.unreached = 0  # requests that some machine answered, and those that none did
 
-    def put(self, name: str, job: Job) -> None:
-        """Queues a job under its host."""
+    def put(self, name: str, job: Job, *, first: bool = False) -> None:
+        """Queues a job under its host, before the others if it is to be `first`."""
         host = self.hosts.get(name)
         if host is None:
             host = self.hosts[name] = self._meet(name)
-        host.waiting.append(job)
+        if first:
+            host.waiting.appendleft(job)
+        else:
+            host.waiting.append(job)
         self._list(host)
 
     def _meet(self, name: str) -> Host[Job]:
@@ -91,7 +110,9 @@ class HostQueues(Generic[Job]):
         domain = self.domains.get(registered)
         if domain is None:
             wide = min(self.per_domain, manner.per_domain or self.per_domain)
-            domain = self.domains[registered] = Domain(self._divided(wide), manner.gap * self.share)
+            turns = self.shared.turns.get(registered) if self.shared else None
+            gap = manner.gap if turns else manner.gap * self.share
+            domain = self.domains[registered] = Domain(self._divided(wide), gap, turns=turns)
         return Host(name, limit, domain, limit)
 
     def _divided(self, limit: int) -> int:
@@ -110,11 +131,7 @@ class HostQueues(Generic[Job]):
         host.listed = False
         job = host.waiting.popleft()
         host.active += 1
-        domain = host.domain
-        domain.active += 1
-        if domain.gap:
-            # A random rhythm around the mean: a fixed one is what a server's guard looks for.
-            domain.ready_at = self.loop.time() + domain.gap * random.uniform(0.5, 1.5)
+        host.domain.active += 1
         self._list(host)
         return host, job
 
@@ -122,13 +139,28 @@ class HostQueues(Generic[Job]):
         """The host whose turn it is; those whose domain has no room step aside until it has."""
         while self.round:
             host = self.round.popleft()
+            if self.pause_left(host) or self.is_down(host):  # since it was put into the round, or for other processes
+                host.listed = False
+                self.loop.call_soon(self.on_rest, host)
+                continue
             domain = host.domain
-            if domain.active < domain.limit and (not domain.gap or domain.ready_at <= self.loop.time()):
+            if domain.active < domain.limit and self._start(domain):
                 return host
-            if not domain.parked and domain.gap:
+            if not domain.parked and domain.ready_at > self.loop.time():
                 self.loop.call_at(domain.ready_at, self._unpark, domain)
             domain.parked.append(host)
         return None
+
+    def _start(self, domain: Domain) -> bool:
+        """Whether a request may start now in the domain's rhythm; if so, the next one has to wait for its time."""
+        now = self.loop.time()
+        if domain.ready_at > now:
+            return False
+        # A random rhythm around the mean: a fixed one is what a server's guard looks for.
+        pause = domain.gap * random.uniform(0.5, 1.5)
+        wait = domain.turns.take(pause) if domain.turns else 0.0
+        domain.ready_at = now + (wait or pause)
+        return not wait
 
     def _unpark(self, domain: Domain) -> None:
         hosts, domain.parked = domain.parked, []
@@ -148,7 +180,6 @@ class HostQueues(Generic[Job]):
 
         `reached` tells whether any machine answered; None is for what never left this one.
         """
-        self.release(host)
         host.requests += 1
         host.seconds += seconds
         if reason:
@@ -161,14 +192,22 @@ class HostQueues(Generic[Job]):
         self._judge(host, reason, reached)
         if retry_after is not None or reason in SLOW_DOWN:
             self.pause(host, SLOW_DOWN_PAUSE if retry_after is None else retry_after)
+        # Only now: a slot that is free before the pause is known would let one more request out.
+        if self.pause_left(host) or self.is_down(host):
+            self.on_rest(host)
+        self.release(host)
         if len(self.hosts) > MOST_IDLE_HOSTS:
             self._forget(host)
 
-    def release(self, host: Host[Job]) -> None:
-        """Gives a slot back that was not used."""
+    def release(self, host: Host[Job], *, started: bool = True) -> None:
+        """Gives a slot back; one that sent nothing (`started` is false) leaves its moment in the rhythm to the next."""
         host.active -= 1
         domain = host.domain
         domain.active -= 1
+        if not started:
+            domain.ready_at = 0.0
+        if domain.turns:
+            domain.turns.give_back(started=started)
         if domain.parked:
             self._unpark(domain)
         self._list(host)
@@ -180,19 +219,38 @@ class HostQueues(Generic[Job]):
         host.faults = host.faults + 1 if reason in FAULTS else 0
         if host.faults >= DOWN_AFTER:
             host.down_until = self.loop.time() + DOWN_SECONDS
+            if self.shared:
+                self.shared.pause(_DOWN + host.name, host.down_until)
 
     def is_down(self, host: Host[Job]) -> bool:
-        return host.faults >= DOWN_AFTER and host.down_until > self.loop.time()
+        """Whether this process, or another one, has found that a host only fails."""
+        now = self.loop.time()
+        if host.faults >= DOWN_AFTER and host.down_until > now:
+            return True
+        return self.shared is not None and self.shared.paused_until(_DOWN + host.name) > now
 
     def pause(self, host: Host[Job], seconds: float) -> None:
         """Starts nothing on this host for a while; never shortens a pause."""
         until = self.loop.time() + seconds
         if until > host.paused_until:
             host.paused_until = until
-            self.loop.call_at(until, self._list, host)
+            self.loop.call_at(until, self._resume, host)
+            if self.shared:
+                self.shared.pause(host.name, until)
 
     def pause_left(self, host: Host[Job]) -> float:
+        """Seconds until a host may be asked again, whichever process was told to wait."""
+        if self.shared and (until := self.shared.paused_until(host.name)) > host.paused_until:
+            host.paused_until = until
+            self.loop.call_at(until, self._resume, host)
         return max(0.0, host.paused_until - self.loop.time())
+
+    def _resume(self, host: Host[Job]) -> None:
+        """Goes on with a host whose pause may be over: it may have become longer, and clocks are not exact."""
+        if host.paused_until > self.loop.time():
+            self.loop.call_at(host.paused_until, self._resume, host)
+        else:
+            self._list(host)
 
     def drain(self, host: Host[Job]) -> list[Job]:
         """Takes everything that waits for a host out of the queue."""

@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import re
-import tempfile
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from html import unescape
@@ -22,6 +21,7 @@ from urllib.parse import quote, urlsplit
 from lib import __version__
 from lib.pages.model import Card
 from lib.stream import stream
+from lib.temporary import clear_dead, write_whole
 from lib.thumbs import thumbnail_data_uri
 
 if TYPE_CHECKING:
@@ -84,16 +84,8 @@ def _policy(*scripts: str) -> str:
 
 def write_page(path: Path, html: str) -> Path:
     """Write the page whole or not at all; makes the folder. Characters that UTF-8 cannot hold become `?`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(html.encode("utf-8", errors="replace"))
-        os.chmod(temporary, 0o644)  # mkstemp makes files private; a report is meant to be passed on
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    clear_dead(path.parent, target=path.name)  # pages and plans may be written anywhere: nobody else looks there
+    write_whole(path, html.encode("utf-8", errors="replace"))
     return path
 
 

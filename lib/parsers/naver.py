@@ -28,8 +28,13 @@ _EMPTY_MARK = b"not_found02"
 _WRAPPED = re.compile(r"^https?://search\.pstatic\.net/common/?\?(.*)$")
 # One token of a JavaScript literal: a string, a run of blanks, a word, or a single character.
 _TOKEN = re.compile(
-    r""""(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|\s+|//[^\n]*|/\*.*?\*/|[A-Za-z_$][\w$]*|-?[\d.][\w.+-]*|.""", re.DOTALL
+    r""""(?:[^"\\]|\\.)*(?:"|\\?\Z)|'(?:[^'\\]|\\.)*(?:'|\\?\Z)|\s+|//[^\n]*|/\*.*?(?:\*/|\Z)"""
+    r"|[A-Za-z_$][\w$]*|-?[\d.][\w.+-]*|.",
+    re.DOTALL,
 )
+# Strings and braces, all that tells where an object ends. A string without end is one token up to the end: asked for
+# at every quotation mark after it, it would take hours.
+_PARTS = re.compile(rb""""(?:[^"\\]|\\.)*(?:"|\\?\Z)|'(?:[^'\\]|\\.)*(?:'|\\?\Z)|[{}]""", re.DOTALL)
 _COLON = re.compile(r"\s*:")
 _WORDS = {"undefined": "null", "null": "null", "true": "true", "false": "false", "NaN": "null", "Infinity": "null"}
 
@@ -57,10 +62,10 @@ def find_literal(html: bytes) -> bytes | None:
     if match is None:
         return None
     depth = 0
-    for token in re.finditer(rb""""(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|[{}]""", html[match.end() :], re.DOTALL):
+    for token in _PARTS.finditer(html, match.end()):
         depth += {b"{": 1, b"}": -1}.get(token[0], 0)
         if depth == 0:
-            return html[match.end() : match.end() + token.end()]
+            return html[match.end() : token.end()]
     return None
 
 

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from html import unescape
 from typing import Any
 
+from lib.text import storable
+
 TEXT_LIMIT = 20_000  # characters; a title or snippet longer than this is no title
 URL_LIMIT = 8_192  # characters; servers refuse longer addresses
 LARGEST = 2**53 - 1  # the largest whole number that JSON carries safely, far below SQLite's limit
@@ -28,10 +30,10 @@ def objects(value: Any) -> list[Mapping[str, Any]]:
 
 
 def text(value: Any) -> str:
-    """Text without outer blanks and NULs; numbers as written; empty for anything else."""
+    """Text without outer blanks, NULs and half characters; numbers as written; empty for anything else."""
     if isinstance(value, str):
         value = value[:TEXT_LIMIT].strip() if len(value) > TEXT_LIMIT else value.strip()
-        return value.replace("\x00", "") if "\x00" in value else value
+        return value if value.isascii() and "\x00" not in value else storable(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return ""
     return str(value)[:TEXT_LIMIT]
@@ -49,7 +51,7 @@ def plain(value: Any) -> str:
     # What is printable has no blank but the space, so that there is nothing to fold: a third of the time.
     if "  " not in found and found.isprintable():
         return found.strip()
-    return " ".join(found.split())
+    return storable(" ".join(found.split()))
 
 
 def whole(value: Any) -> int | None:
@@ -95,4 +97,6 @@ def address(value: Any) -> str:
         found = text(value)
         if len(found) > URL_LIMIT:
             return ""
+    if not found.isascii():
+        found = storable(found)
     return "https:" + found if found.startswith("//") else found

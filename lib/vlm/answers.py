@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lib.text import storable
+
 SCHEMA_VERSION = "1"
 SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -90,4 +92,8 @@ def _checked(found: Mapping[str, Any]) -> Verdict | str:
 
 
 def _line(text: Any, length: int) -> str:
-    return " ".join(str(text).split())[:length]
+    try:
+        said = str(text)
+    except RecursionError:  # lists in lists
+        said = ""
+    return storable(" ".join(said.split())[:length])

@@ -20,6 +20,8 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from lib.errors import GleanerError
+from lib.parsers.values import LARGEST
+from lib.text import storable
 from lib.vlm.answers import SCHEMA, Verdict, content_of, verdict_of
 
 RETRIED = (408, 409, 425, 429, 500, 502, 503, 504, 529)
@@ -202,7 +204,7 @@ def _seconds(text: str | None) -> float | None:
         pass
     try:
         return max(0.0, (parsedate_to_datetime(text) - datetime.now(timezone.utc)).total_seconds())
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
 
 
@@ -211,12 +213,15 @@ def _said(text: str) -> str:
     try:
         found = json.loads(text)
         message = found["error"]["message"] if isinstance(found["error"], dict) else found["error"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         message = text
-    return " ".join(str(message).split())[:120]
+    try:
+        return storable(" ".join(str(message).split())[:120])
+    except RecursionError:  # lists in lists
+        return ""
 
 
 def _tokens(body: Any) -> int:
     usage = body.get("usage") if isinstance(body, dict) else None
     total = usage.get("total_tokens") if isinstance(usage, dict) else 0
-    return total if isinstance(total, int) else 0
+    return total if isinstance(total, int) and 0 <= total <= LARGEST else 0

@@ -28,6 +28,7 @@ def by(criterion: str, mode: str, *more: str) -> tuple[str, ...]:
 MODES = ("copy", "move", "hardlink", "symlink")
 EDGES = ("--edges", "0.005,0.01")
 OTHER_EDGES = ("--edges", "0.007,0.02")
+LABELS = frozenset({"labels"})  # on which side of a split a picture is stays known
 FORMS = ("imagefolder", "webdataset", "parquet")
 
 
@@ -60,8 +61,14 @@ SORT = [
         after(own_pictures, by("megapixels", "move", *EDGES), by("megapixels", "move", *OTHER_EDGES)),
         ("sort", "--undo", "2"),
     ),
-    *(Scenario(f"export-{form}", own_pictures, export(form), undo=UNDO) for form in FORMS),
-    Scenario("export-hardlink", own_pictures, export("imagefolder", "--mode", "hardlink"), undo=UNDO),
+    *(Scenario(f"export-{form}", own_pictures, export(form), undo=UNDO, caches=LABELS) for form in FORMS),
+    Scenario(
+        "export-hardlink",
+        own_pictures,
+        export("imagefolder", "--mode", "hardlink"),
+        undo=UNDO,
+        caches=LABELS,
+    ),
     Scenario("export-replace", after(own_pictures, export("webdataset")), export("imagefolder", "--replace")),
-    *(Scenario(f"export-undo-{form}", after(own_pictures, export(form)), UNDO) for form in FORMS),
+    *(Scenario(f"export-undo-{form}", after(own_pictures, export(form)), UNDO, deletes=True) for form in FORMS),
 ]
