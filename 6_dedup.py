@@ -94,7 +94,7 @@ def work(session: cli.Session) -> cli.Summary:
     from lib.dedup.run import Run
 
     if not session.dry_run:
-        settle(session.db, session.workspace, session.run_id)
+        settle(session.db, session.workspace, session.run_id, purging=bool(session.args.purge))
     if session.args.undo:
         return undo(session)
     if session.args.purge:

@@ -33,6 +33,7 @@ from lib.moves import (
     let_go,
     move_without_overwriting,
     remove_empty_parents,
+    same_file,
     symbolic_link,
     temporary_name,
 )
@@ -103,7 +104,7 @@ def settle(db: Database, workspace: Workspace, step: str, before: int = 0, *, ti
     called by a step that is `alone` (see `lib.cli.run`): a living run's plan would be dropped.
     """
     settled = _settle_runs(db, workspace, journal.runs_with_planned_actions(db, step), tidy)
-    if (number := _broken_undo(db, step, before)) is not None:
+    if (number := broken_undo(db, step, before)) is not None:
         settled += _settle_undo(db, workspace, number)
     return settled
 
@@ -127,7 +128,7 @@ def settle_others(db: Database, workspace: Workspace, before: int, steps: Sequen
     """
     for step in steps:
         runs = [run for run in journal.runs_with_planned_actions(db, step) if not journal.writes_planned(db, run)]
-        undone = _broken_undo(db, step, before)
+        undone = broken_undo(db, step, before)
         if not runs and undone is None:
             continue
         with ExitStack() as stack:
@@ -167,26 +168,19 @@ def _is_owed(workspace: Workspace, link: Action, room: Action | None) -> bool:
     return not keeper.is_symlink() and keeper.is_file() and sha256_of(keeper) == link.sha256
 
 
-def _broken_undo(db: Database, step: str, before: int) -> int | None:
-    """The run that the newest run of a step was taking back when it was broken off; None where it was doing else."""
-    last = journal.broken_off(db, step, before)
-    if last is None or not last.undo:
-        return None
-    if last.undo != "last":
-        return int(last.undo) if last.undo.isdigit() and run_step(db, int(last.undo)) == step else None
-    return journal.taken_back_since(db, step, last.started_at) or latest_run_with_actions(db, step)
-
-
 def _settle_undo(db: Database, workspace: Workspace, run_id: int) -> int:
     """Marks what an undo had taken back when it was killed; what it had not reached stays as it is."""
     settled = 0
     undoing = _Undoing(db, workspace, run_id, resumed=True)
     for action in journal.iter_actions(db, run_id, "done", newest_first=True):
         source, target = workspace.to_path(action.source), workspace.to_path(action.target)
-        if os.path.lexists(target):
-            if action.kind in LINKS:
+        if action.kind in LINKS and os.path.lexists(target):
+            room = room_of(db, action)
+            if room is None or is_as_made(workspace, action, room) or not undoing.is_back(room):
                 undoing.standing.add(action.target)
-            elif action.kind == "move" and not os.path.lexists(source):
+                continue
+        elif os.path.lexists(target):
+            if action.kind == "move" and not os.path.lexists(source):
                 temporary_name(source).unlink(missing_ok=True)
             if action.kind != "move" or not both_hold(source, target):
                 continue
@@ -240,10 +234,20 @@ def run_to_undo(db: Database, step: str, reference: str, before: int = 0) -> int
     back, so that the same command goes on with it. Raises UsageError for a number that is no run of the step.
     """
     if reference == "last":
-        return _broken_undo(db, step, before) or latest_run_with_actions(db, step)
+        return broken_undo(db, step, before) or latest_run_with_actions(db, step)
     if run_step(db, int(reference)) != step:
         raise UsageError(f"run {reference} is no run of this step; `--undo last` takes back the newest one.")
     return int(reference)
+
+
+def broken_undo(db: Database, step: str, before: int) -> int | None:
+    """The run that the newest run of a step was taking back when it was broken off; None where it was doing else."""
+    last = journal.broken_off(db, step, before)
+    if last is None or not last.undo:
+        return None
+    if last.undo != "last":
+        return int(last.undo) if last.undo.isdigit() and run_step(db, int(last.undo)) == step else None
+    return journal.taken_back_since(db, step, last.started_at) or latest_run_with_actions(db, step)
 
 
 def left(db: Database, run_id: int) -> int:
@@ -412,7 +416,7 @@ class _Undoing:
         if not os.path.lexists(target):
             return "undone" if self.resumed and self._has_source(action) else "missing"
         if not is_as_made(self.workspace, action, room):
-            return "changed"
+            return "undone" if room is not None and self.is_back(room) else "changed"
         if room is not None and not (
             room.state == "done" and os.path.lexists(self.workspace.to_path(room.target))
         ):  # the file that was here cannot come back, and an empty place is no way back
@@ -423,6 +427,15 @@ class _Undoing:
             os.unlink(target)
             _tidy(self.workspace, action.target)
         return "undone"
+
+    def is_back(self, room: Action) -> bool:
+        """Whether the file that made room for a link lies in its place again, whole or as a kill left it."""
+        source, target = self.workspace.to_path(room.source), self.workspace.to_path(room.target)
+        if not os.path.lexists(target):
+            return os.path.lexists(source) and is_returned(self.workspace, room)
+        if self.resumed:
+            return both_hold(source, target)
+        return not source.is_symlink() and same_file(source, target)
 
     def _has_source(self, action: Action) -> bool:
         """Whether what a copy or link was made of is still somewhere; a file that was written has no source."""

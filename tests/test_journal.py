@@ -304,6 +304,19 @@ def test_an_undo_that_was_killed_ends_like_any_other(
     assert {state for _, state in states(root)} == {"undone"}
 
 
+@pytest.mark.parametrize(("call", "nth"), [("link", 1), ("unlink", 1), ("unlink", 2), ("rmdir", 2)])
+@pytest.mark.parametrize("link", ["hard", "sym"])
+def test_an_undo_of_links_that_was_killed_is_finished_by_the_next(
+    photos: Path, link: str, call: str, nth: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, before, names = photos.parent / "ws", snapshot(photos), shared(photos)
+    run("dedup", root, "exact", photos, "--link", link)
+    killed("dedup", root, "--undo", "last", call=call, nth=nth, where="b.jpg" if call == "link" else "")
+    assert counts("dedup", root, capsys, "--undo", "last").keys() <= {"run", "undone"}
+    assert snapshot(photos) == before and shared(photos) == names
+    assert {state for _, state in states(root)} == {"undone"} and not (root / "quarantine").exists()
+
+
 @pytest.mark.parametrize("mode", ["copy", "hardlink", "symlink"])
 def test_an_undo_of_copies_that_was_killed_misses_nothing(
     workspace: Workspace, mode: str, capsys: pytest.CaptureFixture[str]

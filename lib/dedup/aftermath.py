@@ -11,14 +11,18 @@ from lib.reports_index import refresh_index
 from lib.workspace import Workspace
 
 
-def settle(db: Database, workspace: Workspace, run_id: int) -> None:
-    """Finishes what killed runs had begun: see `lib.actions.settle`. To be called by a step that is alone."""
+def settle(db: Database, workspace: Workspace, run_id: int, *, purging: bool = False) -> None:
+    """Finishes what killed runs had begun: see `lib.actions.settle`. To be called by a step that is alone.
+
+    With `purging` the run is to delete for good itself, and goes on with what a killed one was deleting.
+    """
     actions.settle(db, workspace, "dedup", run_id, tidy=True)
     last = journal.broken_off(db, "dedup", run_id)
-    if last and last.purge and (number := actions.run_to_undo(db, "dedup", last.purge, run_id)) is not None:
-        settle_purge(db, workspace, number)
-    if last and last.undo and (number := actions.run_to_undo(db, "dedup", last.undo, run_id)) is not None:
+    number = actions.broken_undo(db, "dedup", run_id)
+    if number is not None:
         close(db, workspace, number)
+    elif last and last.purge and not purging:
+        settle_purge(db, workspace, last.purge)
     actions.settle_others(db, workspace, run_id, ("sort",))
     if last and workspace.reports.is_dir():  # the index is written last
         refresh_index(workspace)

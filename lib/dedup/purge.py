@@ -10,6 +10,7 @@ from lib.db import Database
 from lib.db import actions as journal
 from lib.db.actions import Action
 from lib.db.duplicates import set_file_state
+from lib.db.runs import latest_run_with_actions, run_step
 from lib.evidence import LINKS, is_returned
 from lib.workspace import Workspace
 
@@ -58,8 +59,11 @@ def purge(db: Database, workspace: Workspace, what: Purge, stopping: Callable[[]
     return len(gone)
 
 
-def settle_purge(db: Database, workspace: Workspace, run_id: int) -> None:
+def settle_purge(db: Database, workspace: Workspace, reference: str) -> None:
     """Records what a deletion that was killed had deleted of a run's quarantine."""
+    run_id = latest_run_with_actions(db, "dedup") if reference == "last" else int(reference)
+    if run_id is None or run_step(db, run_id) != "dedup":
+        return
     held = quarantined(db, workspace, run_id).actions
     gone = [a for a in held if not os.path.lexists(workspace.to_path(a.target)) and not is_returned(workspace, a)]
     _record(db, gone)
