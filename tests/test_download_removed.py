@@ -65,6 +65,34 @@ def test_removed_pictures_are_not_fetched_again_until_they_are_back(
     assert {row["state"] for row in rows(workspace).values()} == {"done"} and site.asked["/good/7"] == 1
 
 
+AS_KILLED = {
+    "marked": "UPDATE runs SET exit_code = NULL, finished_at = NULL WHERE step = 'dedup'",
+    "moved": "UPDATE actions SET state = 'planned', finished_at = '';"
+    " UPDATE files SET state = 'present', path = (SELECT source FROM actions WHERE actions.sha256 = files.sha256)"
+    " WHERE state = 'quarantined'",
+}
+
+
+@pytest.mark.parametrize("how", [("marked",), ("marked", "moved")], ids=" and ".join)
+def test_what_a_killed_step_6_took_away_is_not_fetched_again(
+    workspace: Workspace, site: Site, removed: str, how: tuple[str, ...]
+) -> None:
+    """Step 6 never ran again: it was killed after the mark of its move, or before that."""
+    before = files(workspace)
+    with open_database(workspace.database) as db:
+        db.execute("DELETE FROM tombstones")
+        for name in how:
+            db.connection.executescript(AS_KILLED[name])
+    run(workspace)
+    found = {key: (row["state"], row["reason"]) for key, row in rows(workspace).items()}
+    assert found["u:1"] == found["u:2"] == ("blocked", REMOVED)
+    assert not site.asked and files(workspace) == before
+    assert as_rows(workspace.database, "SELECT count(*) FROM files WHERE state = 'quarantined'") == [(1,)]
+    dedup(workspace, "--undo", "last")
+    run(workspace)
+    assert {row["state"] for row in rows(workspace).values()} == {"done"}
+
+
 def test_what_was_deleted_for_good_does_not_come_back(
     workspace: Workspace, site: Site, removed: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

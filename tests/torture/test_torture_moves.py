@@ -7,11 +7,10 @@ from made import own_pictures
 from scenarios_dedup import HARD, OWN, PURGE, SYM, after, names_of_one_file, own_repeats, repeats
 from scenarios_dedup import UNDO as UNDO_DEDUP
 from scenarios_sort import EDGES, by
-from scenarios_sort import UNDO as UNDO_SORT
 from torture import Folder, Scenario, check_full_disk, check_interrupts, check_kills
 
 # By number: `last` is the run before, where this one was killed before it did anything.
-UNDO_SECOND, UNDO_THIRD = (("sort", "--undo", number) for number in "23")
+UNDO_THIRD = ("sort", "--undo", "3")
 MOVED = by("megapixels", "move", *EDGES)
 SCENARIOS = [
     Scenario("purge-hard", after(repeats, HARD), PURGE, answer="2\n", deletes=True),
@@ -24,9 +23,9 @@ SCENARIOS = [
         for mode in ("copy", "hardlink", "symlink")
     ),
     Scenario("undo-withdraw-symlink", after(own_repeats, by("megapixels", "symlink", *EDGES), OWN,
-             by("megapixels", "symlink", *EDGES)), UNDO_SORT),
+             by("megapixels", "symlink", *EDGES)), UNDO_THIRD),
     Scenario("left-out-of-moved", after(own_pictures, by("quality", "move")),
-             (*by("quality", "move"), "--min-score", "100"), undo=UNDO_SECOND),
+             (*by("quality", "move"), "--min-score", "100")),
 ]  # fmt: skip
 NAMES = [scenario.name for scenario in SCENARIOS]
 
