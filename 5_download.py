@@ -109,7 +109,9 @@ def work(session: cli.Session) -> cli.Summary:
 
     args = session.args
     if args.undo:
-        return cli.Summary(step.undo(session.db, session.workspace, args.undo, session.dry_run, session.run_id))
+        return cli.Summary(
+            step.undo(session.db, session.workspace, args.undo, session.dry_run, session.run_id, args.to)
+        )
     cli.require_pictures(session)
     options = _options(args)
     if args.retry_failed:

@@ -238,20 +238,19 @@ def _prepare(db: Database, options: Options) -> None:
 
 
 def undo(
-    db: Database, workspace: Workspace, reference: str, dry_run: bool, before: int = 0
+    db: Database, workspace: Workspace, reference: str, dry_run: bool, before: int = 0, to: str = ""
 ) -> dict[str, int | float | str]:
     """Brings back what a run moved into the quarantine; the counts are those of `lib.actions.undo`.
 
-    `before` is the run that asks.
+    `before` is the run that asks, `to` the address that files may have come from, as the command line has it.
     """
+    far = Elsewhere(db, workspace, to)
     if not dry_run and not claims.leases(db):
+        far.settle()
         actions.settle(db, workspace, "download", before, tidy=True)
     run_id = actions.run_to_undo(db, "download", reference, before)
     if run_id is None:
         return {}
-    far = Elsewhere(db, workspace)
-    if not dry_run and not claims.leases(db):
-        far.settle()
     counts = far.undo(run_id, dry_run=dry_run) + actions.undo(db, workspace, run_id, dry_run=dry_run)
     if not dry_run:
         forget_undone(db, run_id)

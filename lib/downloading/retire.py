@@ -154,8 +154,8 @@ class Elsewhere:
 
     def _send_back(self, action: Action, dry_run: bool) -> str:
         store, target = self._store(action), self.workspace.to_path(action.target)
-        there, here = store.exists(action.source), target.is_file()
-        if there and not self._is_same(store, action):
+        there, here = store.sha256(action.source), target.is_file()
+        if there and there != action.sha256:
             return "occupied"
         if not there and not here:
             return "missing"
@@ -172,22 +172,13 @@ class Elsewhere:
         remove_empty_parents(target.parent, self.workspace.root)
         return "undone"
 
-    def _is_same(self, store: RemoteTarget, action: Action) -> bool:
-        """Whether what lies at an address is the file of an entry."""
-        aside = temporary_name(self.workspace.to_path(action.target).with_suffix(".back"))
-        aside.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            store.fetch(action.source, str(aside))
-            return sha256_of(aside) == action.sha256
-        finally:
-            aside.unlink(missing_ok=True)
-            remove_empty_parents(aside.parent, self.workspace.root)
-
     def _store(self, action: Action) -> RemoteTarget:
         """What takes and gives files at an entry's address: this run's own where it lies there."""
-        own = self.to.rstrip("/")
-        inside = own and action.source.startswith(f"{own}/")
-        return RemoteTarget(self.workspace, own if inside else action.source.rsplit("/", 2)[0])
+        if self.to:
+            own = RemoteTarget(self.workspace, self.to)  # which may know a password that no row holds
+            if action.source.startswith(f"{own.address}/"):
+                return own
+        return RemoteTarget(self.workspace, action.source.rsplit("/", 2)[0])
 
 
 def _is_of_this_disk(error: OSError) -> bool:
