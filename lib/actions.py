@@ -136,7 +136,7 @@ def settle_others(db: Database, workspace: Workspace, before: int, steps: Sequen
     For a step that relies on where files lie and on what was taken away.
     """
     for step in steps:
-        runs = [run for run in journal.runs_with_planned_actions(db, step) if not journal.writes_planned(db, run)]
+        runs = journal.runs_with_planned_actions(db, step)
         undone = broken_undo(db, step, before)
         if not runs and undone is None:
             continue

@@ -99,7 +99,9 @@ def run(
         as_json = args.json
         start_logging(args)
         require_text(args)
-        Workspace(args.workspace).refuse_links()
+        workspace = Workspace(args.workspace)
+        workspace.refuse_links()
+        _finish_restore(workspace, dry_run=bool(getattr(args, "dry_run", False)))
         check(args)
         return _run_in_session(args, work, Opening(needs, alone, before), last=argv is None)
     except GleanerError as error:
@@ -173,7 +175,6 @@ def _run_in_session(
 ) -> int:
     workspace = Workspace(args.workspace)
     dry_run = bool(getattr(args, "dry_run", False))
-    _finish_restore(workspace, dry_run=dry_run)
     if not getattr(args, "restore", None):  # a restore works whatever is wrong with the database
         _refuse_missing(workspace, args, opening.needs)
         refuse_unusable(workspace.database)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.console import log
-from lib.redact import hide, secrets_in
+from lib.redact import hide, replacements
 from lib.session import Session, Summary
 
 
@@ -20,7 +20,7 @@ def tell(session: Session, summary: Summary) -> None:
     """Prints the summary of a run, as a line for a person or as one JSON object."""
     elapsed = time.monotonic() - session.started
     if session.args.json:
-        secrets = set(secrets_in(vars(session.args).values()))
+        secrets = replacements(vars(session.args).values())
         parts_of_json = json_parts(_as_json(session, summary))
         # A result may hold addresses of pictures, which stay as they are; what a flag brought as a secret does not.
         sys.stdout.writelines(hide(part, secrets) for part in parts_of_json)

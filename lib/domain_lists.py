@@ -12,6 +12,7 @@ from pathlib import Path
 
 from lib.errors import UsageError
 from lib.families import domains_of
+from lib.temporary import clear_dead, write_whole
 
 BLOCKED, NOT_ALLOWED = "blocked_domain", "not_allowed_domain"
 _FAMILY = "family:"
@@ -52,8 +53,8 @@ def read_list(path: Path) -> frozenset[str]:
 def write_list(path: Path, names: Iterable[str], about: str) -> int:
     """Writes a list, sorted, with a line that says what it is; gives the number of names."""
     found = sorted({name.lower() for name in names if name})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join([f"# {about}", *found]) + "\n", encoding="utf-8")
+    clear_dead(path.parent, target=path.name)
+    write_whole(path, ("\n".join([f"# {about}", *found]) + "\n").encode())
     return len(found)
 
 

@@ -14,7 +14,7 @@ from lib.picture_parts import NotAPicture, TooManyParts, demand
 # Four ways to write a number, of which two bits choose one: (a number that is added, bits that follow).
 Choices = tuple[tuple[int, int], tuple[int, int], tuple[int, int], tuple[int, int]]
 
-MOST_PROFILE = 1 << 19  # numbers of a colour profile; one is some microseconds of work
+MOST_PROFILE = 1 << 18  # numbers of a colour profile; one is some microseconds of work
 _PRECISION = 12
 _TOTAL = 1 << _PRECISION
 _FINAL_STATE = 0x130000
@@ -342,12 +342,11 @@ def _reader(bits: Bits, lengths: dict[int, int]) -> Callable[[], int]:
     if max(lengths.values(), default=-1) <= 0:
         demand(lengths, "a code of nothing")
         return lambda: next(iter(lengths))
-    codes, code, longest = dict[tuple[int, int], int](), 0, max(lengths.values())
-    for length in range(1, longest + 1):
-        for symbol in sorted(symbol for symbol, own in lengths.items() if own == length):
-            codes[length, code] = symbol
-            code += 1
-        code <<= 1
+    codes, code, last, longest = dict[tuple[int, int], int](), 0, 0, max(lengths.values())
+    for length, symbol in sorted((length, symbol) for symbol, length in lengths.items()):
+        code <<= length - last
+        codes[length, code] = symbol
+        code, last = code + 1, length
 
     def read() -> int:
         value = 0

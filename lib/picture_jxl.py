@@ -245,12 +245,15 @@ def _walk_frame(bits: Bits, picture: _Picture, size: tuple[int, int], parts: Ite
     frame = _Frame(*size)
     if not bits.flag():
         _read_frame(bits, picture, frame)
-    if frame.sections > MOST_SECTIONS:
+    sections = frame.sections
+    if sections > MOST_SECTIONS:
         raise TooManyParts
+    if bits.at + 12 * sections > bits.end:  # the shortest way to write so many lengths
+        raise IndexError("a table of contents that breaks off")
     if bits.flag():
-        skip_order(bits, frame.sections)
+        skip_order(bits, sections)
     bits.align()
-    length = sum(bits.choose(_SECTION) for _ in range(frame.sections))
+    length = sum(bits.choose(_SECTION) for _, _ in zip(range(sections), parts, strict=False))
     bits.align()
     demand(length, "a frame of no bytes")
     demand_coded(bits.data, bits.at >> 3, (bits.at >> 3) + length)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import PurePath
 from typing import Any
 
 HIDDEN = "***"
+SHORTEST = 6  # characters of a password that is looked for by itself
 # A `Path` made of an address has one slash only.
 _USER = re.compile(r"(?P<head>\b[A-Za-z][A-Za-z0-9+.-]*:/{1,3})(?P<secret>[^/?#\s\"'<>]+)@")
 _BARE = re.compile(r"[^\s:/@'\"]+:[^\s/@'\"]+@(?=[\w.-])")
@@ -46,21 +47,24 @@ def without_user(address: str) -> str:
     return _USER.sub(r"\g<head>", address)
 
 
-def secrets_in(values: Iterable[Any]) -> Iterator[str]:
-    """The passwords and keys of the addresses among options: what must stand in nothing that a run gives out."""
+def replacements(values: Iterable[Any]) -> dict[str, str]:
+    """What options hold of secrets, with what stands for it in whatever a run gives out: whole addresses, and the
+    words themselves unless they are so short that other text holds them too."""
+    found: dict[str, str] = {}
     for value in values:
         if isinstance(value, list | tuple):
-            yield from secrets_in(value)
-        elif isinstance(value, str | PurePath):
-            text = str(value)
-            for found in _USER.finditer(text):
-                yield found["secret"]
-                yield from (part for part in [found["secret"].partition(":")[2]] if part)
-            yield from (found["secret"] for found in _PARAMETER.finditer(text))
+            found |= replacements(value)
+        elif isinstance(value, str | PurePath) and (text := str(value)) != redact(text):
+            found[text] = redact(text)
+            users = [match["secret"] for match in _USER.finditer(text)]
+            words = [*users, *(user.partition(":")[2] for user in users)]
+            words += [match["secret"] for match in _PARAMETER.finditer(text)]
+            found |= {word: HIDDEN for word in words if len(word) >= SHORTEST}
+    return found
 
 
-def hide(text: str, secrets: Iterable[str]) -> str:
-    """A text without these very words; the longest first, since one may be part of another."""
-    for secret in sorted(set(secrets), key=len, reverse=True):
-        text = text.replace(secret, HIDDEN)
+def hide(text: str, found: Mapping[str, str]) -> str:
+    """A text with the replacements made, the longest first, since one may be part of another."""
+    for secret in sorted(found, key=len, reverse=True):
+        text = text.replace(secret, found[secret])
     return text

@@ -25,6 +25,7 @@ else:
 
 PREFIX = "GLEANER_"
 LARGEST_FILE = 256_000  # bytes; a settings file has a few lines
+DEEPEST_KEY = 16  # parts of a dotted key; two are needed, and the reader's time grows with the square
 SHOWN = 60  # characters of a wrong value that a message repeats
 _SECRET_WORDS = ("key", "password", "passwd", "token", "secret")
 STEPS = ("collect", "ingest", "report", "cleanup", "download", "dedup", "sort")
@@ -108,6 +109,8 @@ def read_settings(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} cannot be read ({error}); correct it or move it away.") from error
     try:
+        if _has_deep_key(text):
+            raise RecursionError
         return tomllib.loads(text)
     except RecursionError:
         raise UsageError(f"{path} cannot be read (it is nested too deeply); correct it or move it away.") from None
@@ -126,6 +129,15 @@ def _read(path: Path) -> str:
     if len(body) > LARGEST_FILE:
         raise UsageError(f"{path} is larger than {LARGEST_FILE // 1000} kB, which no settings are; move it away.")
     return body.decode("utf-8-sig")
+
+
+def _has_deep_key(text: str) -> bool:
+    parts = 0
+    for piece in text.split("."):
+        parts = parts + 1 if re.fullmatch(r"[\w\"' \t-]+", piece) else 0
+        if parts > DEEPEST_KEY:
+            return True
+    return False
 
 
 def apply_settings(
@@ -147,7 +159,8 @@ def apply_settings(
     for name, action in known.items():
         for table in (settings, settings.get(step, {})):
             if name in table:
-                _refuse_unsafe(step, name, table[name], path)
+                # Only at the top can there still be what this step refuses: another step may take it.
+                _refuse_unsafe(step, name, table[name], path, "put it into the table of the step that it is meant for")
                 chosen[action.dest] = _convert(action, table[name], f"{name} in {path}")
         variable = PREFIX + name.upper().replace("-", "_")
         if text := environment.get(variable):
@@ -194,10 +207,10 @@ def _look_through(settings: Mapping[str, Any], path: Path) -> None:
                 raise UsageError(f"{path} sets {shown(inner)} for {name}, which has no such option; remove the line.")
 
 
-def _refuse_unsafe(step: str, name: str, value: Any, path: Path) -> None:
+def _refuse_unsafe(step: str, name: str, value: Any, path: Path, remedy: str = "remove the line") -> None:
     place = place_of(step, name)
     if place in (SPOT, ENVIRONMENT):
-        _refuse_place(f"{name} for {step}", place, path)
+        _refuse_place(f"{name} for {step}", place, path, remedy)
     if value in REFUSED_VALUES.get((step, name), ()):
         raise UsageError(f"{path} sets {name} = {shown(value)}, which a settings file may not; give --{name} {value}.")
     texts = [text for text in (value if isinstance(value, list) else [value]) if isinstance(text, str)]
@@ -207,12 +220,11 @@ def _refuse_unsafe(step: str, name: str, value: Any, path: Path) -> None:
         raise UsageError(f"{name} in {path} is a folder, which may hold code; give --{name} on the command line.")
 
 
-def _refuse_place(what: str, place: str, path: Path) -> None:
+def _refuse_place(what: str, place: str, path: Path, remedy: str = "remove the line") -> None:
     name = what.partition(" ")[0]
-    instead = f" or {PREFIX}{name.upper().replace('-', '_')} in the environment" if place == ENVIRONMENT else ""
+    instead = f" or as {PREFIX}{name.upper().replace('-', '_')} in the environment" if place == ENVIRONMENT else ""
     raise UsageError(
-        f"{path} sets {what}, which a settings file may not; remove the line (or put it into the table of the step "
-        f"that it is meant for) and give --{name} on the command line{instead}."
+        f"{path} sets {what}, which a settings file may not; {remedy}, or give --{name} on the command line{instead}."
     )
 
 

@@ -110,7 +110,7 @@ def process_lives(number: int, changed_at: float | None = None) -> bool:
 
 
 def _is_dead(entry: os.DirEntry[str], match: re.Match[str], target: str) -> bool:
-    if (target and match["target"] != target) or not entry.is_file(follow_symlinks=False):
+    if (target and _innermost(match) != target) or not entry.is_file(follow_symlinks=False):
         return False
     status = entry.stat(follow_symlinks=False)
     # A link to a file has that file's time of change; the other time says when it was made.
@@ -121,6 +121,13 @@ def _is_over(match: re.Match[str], changed_at: float) -> bool:
     if match["machine"] != _machine():
         return time.time() - changed_at > STALE_SECONDS
     return not process_lives(int(match["process"]), changed_at)
+
+
+def _innermost(match: re.Match[str]) -> str:
+    """The file that it is going to be: a temporary file may be made by way of another one."""
+    while inner := _NAME.fullmatch(match["target"]):
+        match = inner
+    return match["target"]
 
 
 def _short(name: str) -> str:

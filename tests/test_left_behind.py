@@ -76,7 +76,10 @@ def test_only_files_of_dead_processes_are_cleared(tmp_path: Path) -> None:
         path.write_bytes(b"not to be touched")
     os.symlink(tmp_path / "kept.jpg", dead[0].with_name(dead[0].name.replace("a.json", "link")))
     before = snapshot(tmp_path)
-    assert clear_dead(tmp_path, target="a.json") == 1 and not dead[0].exists() and dead[1].exists()
+    nested = left_by_a_dead_process(dead[0])  # as a database that is being made comes to be
+    nested.write_bytes(b"half")
+    dead.append(nested)
+    assert clear_dead(tmp_path, target="a.json") == 2 and not dead[0].exists() and dead[1].exists()
     assert clear_dead(tmp_path) == 1
     assert snapshot(tmp_path) == {name: digest for name, digest in before.items() if tmp_path / name not in dead}
     os.utime(elsewhere, (1, 1))

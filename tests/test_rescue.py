@@ -411,6 +411,20 @@ def test_a_restore_that_is_killed_anywhere_ends_when_it_is_run_again(
     assert at > 10
 
 
+@pytest.mark.parametrize("step", STEPS)
+def test_every_step_finishes_a_restore_that_was_killed(step: str, workspace: Path, capsys) -> None:
+    database = workspace / "gleaner.db"
+    os.rename(database, waiting(database))
+    wanted, before = dump(waiting(database)), snapshot(workspace)
+    words = {"sort": ["orientation"], "collect": ["--list"], "ingest": ["--check"]}.get(step, [])
+    words += ["--limit", "1"] if step == "download" else []
+    assert run(step, workspace, *words, "--dry-run") == 2
+    assert "--restore last" in capsys.readouterr().err and snapshot(workspace) == before
+    assert run(step, workspace, *words) == 0
+    assert not waiting(database).exists() and dump(database).keys() == wanted.keys()
+    assert as_rows(database, "SELECT count(*) > 5 FROM images") == [(1,)]
+
+
 def test_a_waiting_copy_is_no_matter_while_there_is_a_database(workspace: Path) -> None:
     shutil.copy(workspace / "gleaner.db", waiting(workspace / "gleaner.db"))
     assert finish_replacing(workspace / "gleaner.db") is False

@@ -169,8 +169,10 @@ def test_what_is_harmless_is_taken(tmp_path: Path) -> None:
 ODD_TEXTS = {
     "nested lists": b"a = " + b"[" * 20_000,
     "nested closed lists": b"[sort]\nkeep = " + b"[" * 300 + b"]" * 300,
-    "dotted": b".".join([b"a"] * 20_000) + b" = 1",
-    "dotted table": b"[" + b".".join([b"sort"] * 20_000) + b"]\n",
+    "dotted": b".".join([b"a"] * 100_000) + b" = 1",
+    "dotted and quoted": b" . ".join([b'"a"'] * 40_000) + b" = 1",
+    "dotted within": b"a = {" + b".".join([b"a"] * 100_000) + b" = 1}",
+    "dotted table": b"[" + b".".join([b"sort"] * 40_000) + b"]\n",
     "digits": b"workers = " + b"9" * 20_000,
     "hexadecimal": b"workers = 0x" + b"f" * 20_000,
     "hexadecimal list": b"[sort]\nkeep = [0x" + b"f" * 20_000 + b"]",

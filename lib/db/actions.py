@@ -158,19 +158,29 @@ def counts_by_reason(db: Database, run_id: int, state: str) -> list[tuple[str, s
 
 
 def runs_with_planned_actions(db: Database, step: str) -> list[int]:
-    """Runs of a step that were killed between planning and finishing, oldest first."""
+    """Runs of a step that were killed between planning and finishing, oldest first.
+
+    A run of which a dataset is on its way to its place is left to `lib.export.settle`.
+    """
+    return _runs(db, step, f"actions.state = 'planned' AND runs.id NOT IN ({_BEGUN_DATASETS})")
+
+
+def runs_with_begun_datasets(db: Database) -> list[int]:
+    """Runs that were killed while a dataset was being built or on its way to its place, oldest first."""
+    return _runs(db, "sort", f"runs.id IN ({_BEGUN_DATASETS})")
+
+
+BUILDING = "building"  # the reason of an entry that is no file: a folder in which a dataset is being built
+_BEGUN_DATASETS = f"SELECT run_id FROM actions WHERE state = 'planned' AND kind = 'write' AND reason = '{BUILDING}'"
+
+
+def _runs(db: Database, step: str, where: str) -> list[int]:
     rows = db.rows(
         "SELECT DISTINCT actions.run_id AS id FROM actions JOIN runs ON runs.id = actions.run_id"
-        " WHERE actions.state = 'planned' AND runs.step = ? ORDER BY 1",
+        f" WHERE runs.step = ? AND {where} ORDER BY 1",
         (step,),
     )
     return [int(row["id"]) for row in rows]
-
-
-def writes_planned(db: Database, run_id: int) -> bool:
-    """Whether a run planned a dataset; step 7 alone knows how to go on with that."""
-    sql = "SELECT 1 FROM actions WHERE run_id = ? AND state = 'planned' AND kind = 'write' LIMIT 1"
-    return db.value(sql, (run_id,)) is not None
 
 
 def quarantined_sources(db: Database, quarantine: str) -> Iterator[str]:

@@ -64,12 +64,14 @@ def find_fault(path: Path, *, deep: bool = False, texts: bool = False, seconds: 
     `deep` walks through all pages and indexes, `texts` reads every text; both end unfinished after so many `seconds`
     (0: never). Raises OSError where the file may not be read.
     """
-    for _ in range(5):
-        before = _state(path)
+    last: tuple[Fault, list[tuple[int, int]]] | None = None
+    for _ in range(10):
         found = _plain_fault(path) or _inner_fault(path, deep=deep, texts=texts, seconds=seconds)
-        if found is None or before == _state(path):  # otherwise a living run has written while it was read
+        # A living run may have written while it was read: only what is found twice in one and the same file is true.
+        if found is None or last == (found, _state(path)):
             return found
-        time.sleep(0.05)
+        last = (found, _state(path))
+        time.sleep(0.02)
     return found
 
 

@@ -163,6 +163,10 @@ class RemoteTarget:
         with contextlib.suppress(FileNotFoundError):
             self.files.rm_file(self._at(text))
 
+    def fetch(self, text: str, path: str) -> None:
+        """Writes a copy of a file to a path of this machine. Raises FileNotFoundError, or what the store raises."""
+        self.files.get_file(self._at(text), path)
+
     def sha256(self, text: str) -> str:
         """What lies under a name, by its content; empty where nothing does."""
         digest = hashlib.sha256()
@@ -184,10 +188,6 @@ class RemoteTarget:
             return False
         self.write(temporary, data, name, aside)
         return True
-
-    def fetch(self, text: str, path: str) -> None:
-        """Writes a copy of a file to a path of this machine. Raises FileNotFoundError, or what the store raises."""
-        self.files.get_file(self._at(text), path)
 
     def write(self, temporary: str | None, data: Buffer, name: str, aside: str) -> None:
         """Sends a file or its bytes. Raises OSError, whatever the address's own library raises."""

@@ -19,16 +19,16 @@ from pathlib import Path
 
 from lib.db import Database
 from lib.db import actions as journal
-from lib.db.actions import Action
+from lib.db.actions import BUILDING, Action
 from lib.errors import GleanerError
 from lib.moves import let_go, move_without_overwriting, same_file, temporary_name
 from lib.temporary import is_temporary, temporary_beside
 from lib.workspace import Workspace
 
 MANIFEST = "dataset.json"
-# Why an entry is in the journal that is no file: a folder is being built, and all of it and of the plan is there. Both
-# are dropped when the dataset is in its place.
-BUILDING, COMPLETE = "building", "complete"
+# Why an entry is in the journal that is no file: all of a folder that was being built is there, and all of the plan. It
+# and the entry of the folder are dropped when the dataset is in its place.
+COMPLETE = "complete"
 BLOCK = 500
 
 log = logging.getLogger("gleaner.export")
@@ -87,7 +87,7 @@ def finish(db: Database, workspace: Workspace, begun: Building) -> None:
 def settle_exports(db: Database, workspace: Workspace) -> int:
     """Finishes or clears the exports that were cut off; gives their number. For a run of step 7, which is alone."""
     cut_off = 0
-    for run_id in journal.runs_with_planned_actions(db, "sort"):
+    for run_id in journal.runs_with_begun_datasets(db):
         for begun in _begun(db, workspace, run_id):
             cut_off += 1
             if not any(action.reason == COMPLETE for action in _planned(db, begun)):
