@@ -49,7 +49,7 @@ def has_happened(workspace: Workspace, action: Action, room: Action | None) -> b
     if action.kind == "move":
         # A final name only ever shows a whole file; and what lies in the run's own quarantine keeps its way back, even
         # where somebody has changed it there.
-        left = not os.path.lexists(source) and _is_own(workspace, action)
+        left = not os.path.lexists(source) and (_is_own(workspace, action) or _is_own_link(target, action))
         return left or both_hold(source, target) or is_content(target, action)
     if room is None and not action.target.startswith(workspace.sorted.name + "/"):
         return False  # copies, and links for which no file has to go, are made below sorted/ and nowhere else
@@ -78,9 +78,7 @@ def both_hold(one: Path, other: Path) -> bool:
 def is_returned(workspace: Workspace, action: Action) -> bool:
     """Whether a file that was moved, and is gone from where it went, lies at its old place again."""
     source = workspace.to_path(action.source)
-    if source.is_symlink():  # step 7 moves its own links, and no step moves another's
-        return action.source.startswith(workspace.sorted.name + "/")
-    return is_content(source, action)
+    return _is_own_link(source, action) or is_content(source, action)
 
 
 def is_as_made(workspace: Workspace, action: Action, room: Action | None) -> bool:
@@ -146,6 +144,11 @@ class Elsewhere:
 
 def _is_own(workspace: Workspace, action: Action) -> bool:
     return action.target.startswith(f"{workspace.quarantine.name}/{action.run_id}/")
+
+
+def _is_own_link(path: Path, action: Action) -> bool:
+    """Whether a link lies at one end of a move within `sorted/`: step 7 moves its own, and no step moves another's."""
+    return path.is_symlink() and action.source.startswith("sorted/")
 
 
 def _is_link_to(target: Path, source: Path, kind: str) -> bool:

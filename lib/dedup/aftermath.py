@@ -5,7 +5,7 @@ from __future__ import annotations
 from lib import actions
 from lib.db import Database
 from lib.db import actions as journal
-from lib.dedup.purge import settle_purge
+from lib.dedup.purge import clear_emptied, settle_purge
 from lib.dedup.undo import close
 from lib.reports_index import refresh_index
 from lib.workspace import Workspace
@@ -23,6 +23,8 @@ def settle(db: Database, workspace: Workspace, run_id: int, *, purging: bool = F
         close(db, workspace, number)
     elif last and last.purge and not purging:
         settle_purge(db, workspace, last.purge)
+    if last and last.purge:
+        clear_emptied(db, workspace)
     actions.settle_others(db, workspace, run_id, ("sort",))
     if last and workspace.reports.is_dir():  # the index is written last
         refresh_index(workspace)

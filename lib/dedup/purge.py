@@ -70,6 +70,13 @@ def settle_purge(db: Database, workspace: Workspace, reference: str) -> None:
     _remove_empty(workspace, run_id)
 
 
+def clear_emptied(db: Database, workspace: Workspace) -> None:
+    """Takes the folders away that a deletion has emptied and was killed before it could."""
+    for folder in workspace.quarantine.glob("[0-9]*"):
+        if folder.name.isdecimal() and run_step(db, int(folder.name)) == "dedup":
+            _remove_empty(workspace, int(folder.name))
+
+
 def _record(db: Database, gone: list[Action]) -> None:
     """A link in the place of a file that cannot come back stays for good: nothing is left to take back."""
     after = (journal.following(db, action) for action in gone)
