@@ -355,7 +355,7 @@ _END_CHECKS: dict[str, Callable[[Buffer], bool]] = {
     "ico": _icon_is_whole,
 }
 
-# A walk that gives the size has been to the end.
+# A walk that gives the size has been to the end, but for JPEG XL, whose decoder says whether it is whole.
 _SIZES: dict[str, Callable[[Buffer], tuple[int, int] | None]] = {
     "avif": heif_size,
     "heic": heif_size,

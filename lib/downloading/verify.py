@@ -8,7 +8,6 @@ import os
 import queue
 import signal
 import sys
-from importlib import import_module
 from importlib.util import find_spec
 from multiprocessing import connection, get_context
 from typing import Any
@@ -21,11 +20,12 @@ DECODE_TIMEOUT, DECODE_CRASHED, UNDECODABLE = "decode_timeout", "decode_crashed"
 MOST_FRAMES = 500  # of an animation that are decoded
 # Seconds more on the clock than of processor time, for a worker that has just been started on a busy machine.
 GRACE = 30
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "ICO", "CUR", "MPO", "HEIF", "JXL")
+# What Pillow may open here; an MPO is one of its JPEGs. HEIF stands last, since naming what is not registered raises.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "ICO", "CUR", "JXL", "HEIF")
 
 # What decodes a format that Pillow may lack: a part of its own, or a plugin beside it.
 _BUILT_IN = {"avif": "avif", "jpeg2000": "jpg_2000"}
-_PLUGINS = {"heic": "pillow_heif", "jxl": "pillow_jxl"}
+_PLUGINS = {"heic": "pillow_heif"}
 
 
 class Verifier:
@@ -97,8 +97,7 @@ def serve(channel: connection.Connection, limits: VerifyLimits) -> None:
     Image.MAX_IMAGE_PIXELS = None  # the size was checked by the header before
     Image.init()
     learn_heif()
-    with contextlib.suppress(ImportError):
-        import_module(_PLUGINS["jxl"])  # teaches Pillow its format
+    learn_jxl()
     _limit_memory(limits.memory)
     while True:
         try:
@@ -107,6 +106,13 @@ def serve(channel: connection.Connection, limits: VerifyLimits) -> None:
             return
         _limit_time(limits.seconds)
         channel.send(decode_fully(picture, frames))
+
+
+def learn_jxl() -> None:
+    """Teaches Pillow JPEG XL, in this process only: its plugin decodes all of a picture as it opens it."""
+    from pillow_jxl import JpegXLImagePlugin
+
+    JpegXLImagePlugin.DECODE_THREADS = 0  # each decoder has one core
 
 
 def has_decoder(name: str) -> bool:
@@ -133,7 +139,7 @@ def decode_fully(picture: bytes | str, frames: int = MOST_FRAMES) -> tuple[str, 
     except MemoryError:
         return "decode_memory", "more memory than a picture may need"
     except Exception as error:  # Pillow's plugins raise whatever their parser met
-        return UNDECODABLE, f"{type(error).__name__}: {error}"[:200]
+        return UNDECODABLE, " ".join(f"{type(error).__name__}: {error}".split())[:200]
     return "", ""
 
 
