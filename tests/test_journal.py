@@ -102,12 +102,21 @@ def counts(step: str, root: Path, capsys: pytest.CaptureFixture[str], *arguments
 
 
 def killed(
-    step: str, root: Path, *arguments: object, call: str, where: str = "", nth: int = 1, after: bool = True
+    step: str,
+    root: Path,
+    *arguments: object,
+    call: str,
+    where: str = "",
+    nth: int = 1,
+    after: bool = True,
+    answer: str = "",
 ) -> None:
     """Runs a step and kills it at its n-th call of a function of `os` on such a path."""
     file = str(ROOT / STEPS[step])
     script = KILLER.format(call=call, where=where, nth=nth, after=after, step=file, arguments=words(root, *arguments))
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE, cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, "-c", script], input=answer, capture_output=True, text=True, timeout=PATIENCE, cwd=ROOT
+    )
     assert done.returncode == -signal.SIGKILL, done.stderr
 
 
@@ -205,6 +214,23 @@ def test_links_of_a_run_that_was_deleted_for_good_stay(
     run("dedup", root, "--undo", "last")
     assert snapshot(photos) == after and set(after) == {"a.jpg", "b.jpg", "c.jpg", "other.jpg"}
     assert states(root) == {("move", "dropped"): 2, ("hardlink", "dropped"): 2}
+
+
+@pytest.mark.parametrize(("call", "nth"), [("unlink", 1), ("unlink", 2), ("rmdir", 1)])
+@pytest.mark.parametrize("again", [True, False], ids=["purged again", "taken back"])
+def test_a_deletion_for_good_that_was_killed(
+    photos: Path, call: str, nth: int, again: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same command goes on; an undo brings back what had not been deleted, and every name stays."""
+    root, before = photos.parent / "ws", snapshot(photos)
+    run("dedup", root, "exact", photos, "--link", "hard")
+    killed("dedup", root, "--purge", "last", call=call, nth=nth, where="quarantine", answer="2\n")
+    if again:
+        monkeypatch.setattr(sys, "stdin", io.StringIO("2\n"))
+    run("dedup", root, *(("--purge", "last") if again else ("--undo", "last")))
+    assert snapshot(photos) == before and not list((root / "quarantine").rglob("*"))
+    left = {state for _, state in states(root)}
+    assert left == ({"dropped"} if again or (call, nth) != ("unlink", 1) else {"dropped", "undone"})
 
 
 @pytest.mark.parametrize("link", ["hard", "sym"])

@@ -11,7 +11,7 @@ from lib.db import actions as journal
 from lib.db.actions import Action
 from lib.db.duplicates import set_file_state
 from lib.db.runs import latest_run_with_actions, run_step
-from lib.evidence import LINKS, is_returned
+from lib.evidence import LINKS, is_returned, stands_for
 from lib.workspace import Workspace
 
 BATCH = 200  # files whose rows are written at once
@@ -46,17 +46,20 @@ def quarantined(db: Database, workspace: Workspace, run_id: int) -> Purge:
 
 def purge(db: Database, workspace: Workspace, what: Purge, stopping: Callable[[], bool] = lambda: False) -> int:
     """Deletes the files and records it; gives their number. A kill leaves files whose rows the next purge settles."""
-    gone: list[Action] = []
+    count, gone = 0, list[Action]()
     for action in what.actions:
         if stopping():
             break
+        if len(gone) == BATCH:
+            _record(db, gone)
+            gone.clear()
         workspace.to_path(action.target).unlink(missing_ok=True)
         gone.append(action)
-        if len(gone) % BATCH == 0:
-            _record(db, gone[-BATCH:])
-    _record(db, gone[len(gone) // BATCH * BATCH :])
+        count += 1
+    # Before the last rows are written: as long as there are any, the same command goes on.
     _remove_empty(workspace, what.run_id)
-    return len(gone)
+    _record(db, gone)
+    return count
 
 
 def settle_purge(db: Database, workspace: Workspace, reference: str) -> None:
@@ -65,9 +68,9 @@ def settle_purge(db: Database, workspace: Workspace, reference: str) -> None:
     if run_id is None or run_step(db, run_id) != "dedup":
         return
     held = quarantined(db, workspace, run_id).actions
-    gone = [a for a in held if not os.path.lexists(workspace.to_path(a.target)) and not is_returned(workspace, a)]
-    _record(db, gone)
+    gone = [a for a in held if not os.path.lexists(workspace.to_path(a.target)) and not _is_back(db, workspace, a)]
     _remove_empty(workspace, run_id)
+    _record(db, gone)
 
 
 def clear_emptied(db: Database, workspace: Workspace) -> None:
@@ -86,6 +89,12 @@ def _record(db: Database, gone: list[Action]) -> None:
         for action in gone:
             if action.sha256:
                 set_file_state(db, action.sha256, action.target, "missing")
+
+
+def _is_back(db: Database, workspace: Workspace, moved: Action) -> bool:
+    """Whether the file lies in its old place again, and not a link with the same bytes."""
+    link = journal.following(db, moved)
+    return is_returned(workspace, moved) and not (link is not None and stands_for(workspace, link, moved))
 
 
 def _replaces(link: Action, moved: Action) -> bool:
