@@ -40,11 +40,15 @@ class Fault:
     kind: str
     detail: str
 
+    @property
+    def brief(self) -> str:
+        """The detail on one line: SQLite repeats whole statements."""
+        line = " ".join(self.detail.split())
+        return line if len(line) <= SHOWN else f"{line[:SHOWN]}…"
+
     def error(self, path: Path) -> GleanerError:
         """The fault as a sentence with its remedy."""
-        detail = " ".join(self.detail.split())  # SQLite repeats whole statements
-        detail = detail if len(detail) <= SHOWN else f"{detail[:SHOWN]}…"
-        back = "put back a copy with `python 4_db_cleanup.py --restore last`"
+        detail, back = self.brief, "put back a copy with `python 4_db_cleanup.py --restore last`"
         sentences = {
             DAMAGED: f"{path} is damaged or no SQLite database ({detail}); {back}, or move the file away.",
             EMPTY: f"{path} is empty and no database any more; {back}, or move the file away to begin anew.",
