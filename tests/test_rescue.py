@@ -212,6 +212,16 @@ def foreign(path: Path, *, version: int = 0, wal: bool = False, table: str = "re
     connection.close()
 
 
+def test_a_statement_that_sqlite_repeats_does_not_break_the_sentence(workspace: Path, capsys) -> None:
+    body = (workspace / "gleaner.db").read_bytes()
+    assert body.count(b"CREATE TABLE scores (") == 1
+    (workspace / "gleaner.db").write_bytes(body.replace(b"CREATE TABLE scores (", b"CREATE TABLE scores {"))
+    for step in STEPS:
+        assert run(step, workspace, *{"sort": ["orientation"], "collect": ["--list"]}.get(step, [])) == 1
+        said = capsys.readouterr().err.strip()
+        assert said.startswith("error: ") and "\n" not in said and len(said) < 500, said
+
+
 def make_unusable(database: Path, kind: str) -> None:
     body = database.read_bytes()
     if kind == "folder":

@@ -104,7 +104,7 @@ def _unfit(copy: Path) -> str:
         NEWER: f"{copy} was made by a newer Gleaner",
         EMPTY: f"{copy} is empty",
     }
-    return kinds.get(fault.kind, f"{copy} is damaged or no database ({fault.detail})") if fault else ""
+    return kinds.get(fault.kind, f"{copy} is damaged or no database ({fault.brief})") if fault else ""
 
 
 def restore_backup(db: Database, copy: Path) -> None:

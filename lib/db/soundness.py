@@ -28,6 +28,7 @@ BESIDE = ("-wal", "-shm", "-journal")
 SMALL = 8_000_000  # bytes: every text of so large a file is read in about 0.1 s
 MIDDLE = 64_000_000  # bytes: SQLite walks through all pages of so large a file in about 0.1 s
 OURS = frozenset({"runs", "queries", "responses", "images"})  # tables that every version has had
+SHOWN = 100  # characters of what SQLite says
 DAMAGED, FOREIGN, NEWER, EMPTY, ODD = "damaged", "foreign", "newer", "empty", "odd"
 Tables = dict[str, frozenset[str]]
 
@@ -39,15 +40,21 @@ class Fault:
     kind: str
     detail: str
 
+    @property
+    def brief(self) -> str:
+        """The detail on one line: SQLite repeats whole statements."""
+        line = " ".join(self.detail.split())
+        return line if len(line) <= SHOWN else f"{line[:SHOWN]}…"
+
     def error(self, path: Path) -> GleanerError:
         """The fault as a sentence with its remedy."""
-        back = "put back a copy with `python 4_db_cleanup.py --restore last`"
+        detail, back = self.brief, "put back a copy with `python 4_db_cleanup.py --restore last`"
         sentences = {
-            DAMAGED: f"{path} is damaged or no SQLite database ({self.detail}); {back}, or move the file away.",
+            DAMAGED: f"{path} is damaged or no SQLite database ({detail}); {back}, or move the file away.",
             EMPTY: f"{path} is empty and no database any more; {back}, or move the file away to begin anew.",
-            ODD: f"{path} is {self.detail}, no database; {back}, or move it away.",
+            ODD: f"{path} is {detail}, no database; {back}, or move it away.",
             FOREIGN: f"{path} is some other program's database; give another --workspace.",
-            NEWER: f"{path} was made by a newer Gleaner ({self.detail}); update this copy.",
+            NEWER: f"{path} was made by a newer Gleaner ({detail}); update this copy.",
         }
         return (UsageError if self.kind == FOREIGN else GleanerError)(sentences[self.kind])
 
