@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -119,15 +120,17 @@ def serve() -> None:
 
 
 def _warm() -> dict[str, Any]:
-    """Loads the steps and all of `lib`: what is heavy is imported in its functions, so this takes a second."""
+    """Loads the steps and all of `lib` but the models, which bring torch along."""
     import PIL.Image
     from support import STEPS, load_step
 
     import lib
 
     for found in pkgutil.walk_packages(lib.__path__, "lib."):
-        importlib.import_module(found.name)
+        if not found.name.startswith("lib.models."):
+            importlib.import_module(found.name)
     PIL.Image.init()
+    gc.freeze()  # a collection in a child would copy every page
     return {name: load_step(name) for name in STEPS if name != "collect"}
 
 

@@ -291,7 +291,8 @@ class Disturbed:
     def take_back(self) -> list[str]:
         """The differences after the undo, which has nothing to do where the disturbance came early.
 
-        Then a run has left no entry that could be called undone, no report and no backup, and it has measured less.
+        Then a run has left no entry that could be called undone, no report and no backup, and it has measured less. A
+        run that was asked to stop before it moved anything has written its report, which stays.
         """
         if not (self.folder.ws / "gleaner.db").exists():
             return []
@@ -300,10 +301,16 @@ class Disturbed:
             return [str(ended)]
         state = self.folder.state()
         tables = {*self.scenario.ignore, *self.scenario.kept}
-        if not any('"undone"' in row for row in state.rows.get("actions", [])):
+        moved = any('"undone"' in row for row in state.rows.get("actions", []))
+        if not moved:
             tables.add("duplicates")
         less = ["actions", *self.scenario.caches]
-        allowed = (*(f"- {table}: " for table in less), "- ws/reports/", "- ws/backups/")
+        allowed = (
+            *(f"- {table}: " for table in less),
+            "- ws/reports/",
+            "- ws/backups/",
+            *([] if moved else ["+ ws/reports/dedup"]),
+        )
         return [line for line in self.undone.differences(state, tables=tables) if not line.startswith(allowed)]
 
 
