@@ -16,7 +16,7 @@ Next:     .venv/bin/python 1_collect.py --help
 import sys
 
 # This sentence is for those who run an older Python, so the file has to parse on one: 3.6 does.
-if sys.version_info < (3, 11):
+if sys.version_info < (3, 11):  # noqa: UP036
     sys.exit(
         "Gleaner needs Python 3.11 or newer and this is {}.{}; run 0_setup.py with a newer one.".format(
             *sys.version_info

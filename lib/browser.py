@@ -225,7 +225,7 @@ class BrowserWeb:
             return await asyncio.wait_for(work(page), self._timeout + GRACE)
         except Late:
             raise FetchError("timeout") from None
-        except asyncio.TimeoutError:
+        except TimeoutError:
             await self.forget()  # not even Playwright's own time-out came: the renderer is stuck
             raise FetchError("timeout") from None
         except Error as error:

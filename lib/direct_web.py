@@ -172,7 +172,7 @@ class DirectWeb:
         before = refusals.set(refused)
         try:
             return await asyncio.wait_for(work, self._settings.timeout)
-        except (aiohttp.ClientError, OSError, ValueError, asyncio.TimeoutError) as error:
+        except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
             reason = refused[0] if refused else _reason(error)
             log.debug("%s: %s", reason, type(error).__name__)
             raise FetchError(reason) from None

@@ -12,7 +12,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from functools import partial
 from itertools import chain, groupby
 from pathlib import Path
@@ -227,7 +227,7 @@ def _copy(source: Path, target: Path, digest: str) -> None:
 
 def _new_answer(page: int, part: str, path: str, file: Path, digest: str) -> NewAnswer:
     status = file.stat()
-    fetched = to_text(datetime.fromtimestamp(status.st_mtime, timezone.utc))
+    fetched = to_text(datetime.fromtimestamp(status.st_mtime, UTC))
     return NewAnswer(page, part, path, digest, status.st_size, fetched)
 
 

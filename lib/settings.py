@@ -11,17 +11,12 @@ import argparse
 import os
 import re
 import stat
-import sys
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lib.errors import UsageError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 PREFIX = "GLEANER_"
 LARGEST_FILE = 256_000  # bytes; a settings file has a few lines

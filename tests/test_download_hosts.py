@@ -41,7 +41,7 @@ async def take_all(queues: HostQueues[str]) -> list[str]:
     while True:
         try:
             _, job = await asyncio.wait_for(queues.take(), 0.01)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             return taken
         taken.append(job)
 

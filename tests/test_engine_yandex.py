@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -202,7 +202,7 @@ def test_says_end(part: str, body: bytes, next_url: str, ends: bool) -> None:
     ],
 )
 def test_retry_after(text: str, seconds: float | None) -> None:
-    now = datetime(2026, 11, 20, 10, 0, tzinfo=timezone.utc)
+    now = datetime(2026, 11, 20, 10, 0, tzinfo=UTC)
     assert retry_after({"retry-after": text}, now) == seconds
 
 

@@ -163,7 +163,7 @@ async def take_all(queues: HostQueues[str]) -> list[str]:
     while True:
         try:
             taken.append((await asyncio.wait_for(queues.take(), 0.01))[1])
-        except asyncio.TimeoutError:
+        except TimeoutError:
             return taken
 
 

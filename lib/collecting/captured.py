@@ -14,7 +14,7 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urldefrag, urljoin, urlsplit
@@ -95,7 +95,7 @@ def _from_files(files: list[tuple[Path, bytes]], engine: Engine, host: str, ask:
         numbers = [ranked.index(place) for place in range(len(files))]
     for (file, body), page in zip(files, numbers, strict=True):
         assert page is not None
-        moment = to_text(datetime.fromtimestamp(file.stat().st_mtime, timezone.utc))
+        moment = to_text(datetime.fromtimestamp(file.stat().st_mtime, UTC))
         part = _part(engine, page, body)
         yield Captured(page, Answer(part, address_of(engine, host, ask, page), 200, {}, body), moment)
 
@@ -276,7 +276,7 @@ def _posted_page(entry: Mapping[str, Any]) -> int | None:
 def _moment(entry: Mapping[str, Any]) -> str:
     try:
         moment = datetime.fromisoformat(str(entry["startedDateTime"]).replace("Z", "+00:00"))
-        return to_text(moment.astimezone(timezone.utc))
+        return to_text(moment.astimezone(UTC))
     except (KeyError, ValueError, OverflowError):
         return ""
 

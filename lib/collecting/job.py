@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 from lib.collecting import intake
 from lib.collecting.filters import filters_in
@@ -185,5 +185,5 @@ def seconds_until(moment: str) -> float:
     """Seconds from now to a moment as the database writes it; 0 where it is empty or over."""
     if not moment:
         return 0.0
-    then = datetime.strptime(moment, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=timezone.utc)
-    return max(0.0, (then - datetime.now(timezone.utc)).total_seconds())
+    then = datetime.strptime(moment, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC)
+    return max(0.0, (then - datetime.now(UTC)).total_seconds())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,7 @@ class Store:
 
     def keep_adopted(self, query: QueryRow, page: int, answer: Answer, parsed: ParsedPage) -> None:
         path = self.folder(query) / raw_store.file_name(page, answer.part, "ok", answer.body)
-        written = to_text(datetime.fromtimestamp(path.stat().st_mtime, timezone.utc))
+        written = to_text(datetime.fromtimestamp(path.stat().st_mtime, UTC))
         sha256 = hashlib.sha256(answer.body).hexdigest()
         self._record(query, page, answer, Verdict("ok"), parsed, path, sha256, written)
 

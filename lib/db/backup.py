@@ -6,7 +6,7 @@ import itertools
 import os
 import re
 import sqlite3
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 from lib.db.connection import Database, for_owner_only, prepare
@@ -166,7 +166,7 @@ def waiting(database: Path) -> Path:
 
 
 def _free_aside(database: Path) -> Path:
-    stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     for number in itertools.count(1):
         aside = database.with_name(f"{database.name}{_ASIDE}{stamp}" + (f"-{number}" if number > 1 else ""))
         if not any(os.path.lexists(aside.with_name(aside.name + suffix)) for suffix in ("", *BESIDE)):
@@ -194,7 +194,7 @@ def _copy(db: Database, path: Path) -> None:
 
 
 def _free_name(folder: Path, ending: str) -> Path:
-    stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     # Counted on from the newest of the same second: rotation may have made room below it.
     taken = [number for other, number in map(_age, list_backups(folder)) if other == stamp]
     number = f"-{max(taken) + 1}" if taken else ""

@@ -8,7 +8,6 @@ plain tables are read, a row at a time, and SQLite itself refuses values that ar
 from __future__ import annotations
 
 import sqlite3
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -38,8 +37,7 @@ def open_reference(path: Path) -> Iterator[sqlite3.Connection]:
     connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
     try:
         connection.execute("PRAGMA trusted_schema=OFF")
-        if sys.version_info >= (3, 11):  # before it, a long value is read and then left out
-            connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST_VALUE)
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST_VALUE)
         _check(connection, path)
         yield connection
     except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # what SQLite quotes may be no text

@@ -12,7 +12,7 @@ import email.utils
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any, ClassVar, Protocol
 
 from lib.errors import UsageError
@@ -212,5 +212,5 @@ def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> floa
     except (TypeError, ValueError, IndexError, OverflowError):
         return None
     if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=timezone.utc)
-    return min(LONGEST_PAUSE, max(0.0, (moment - (now or datetime.now(timezone.utc))).total_seconds()))
+        moment = moment.replace(tzinfo=UTC)
+    return min(LONGEST_PAUSE, max(0.0, (moment - (now or datetime.now(UTC))).total_seconds()))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -91,7 +90,7 @@ async def fetch(
     except TransferEnded as end:
         answer.reason, answer.detail = end.reason, "ended by the watchman"
         answer.reached = True if answer.status else None  # a name service that hangs looks the same from here
-    except (aiohttp.ClientError, OSError, ValueError, EOFError, asyncio.TimeoutError) as error:
+    except (TimeoutError, aiohttp.ClientError, OSError, ValueError, EOFError) as error:
         raise_our_own(error)
         answer.reason, answer.detail = reason_of(error, refused), f"{type(error).__name__}: {error}"
         answer.reached = reached(error, answer.reason)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 TOKEN = "gleaner"  # our name in `X-Robots-Tag: gleaner: noai`
@@ -44,7 +44,7 @@ def opt_out(
     for line in usages:
         if refused := refused_usage(line):
             return f"Content-Usage: {refused}"
-    moment = now or datetime.now(timezone.utc)
+    moment = now or datetime.now(UTC)
     for line in robots_tags:
         if directive := _forbidding(line, token, moment):
             return f"X-Robots-Tag: {directive}"
@@ -117,4 +117,4 @@ def _dates(text: str) -> Iterator[datetime]:
             moment = read(written)
         except (ValueError, TypeError, IndexError, OverflowError):
             continue
-        yield moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
+        yield moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import unquote
 
@@ -134,7 +134,7 @@ def unwrap_proxy(url: str) -> tuple[str, str, str]:
 def _expiry(seconds: str) -> str:
     if not (seconds.isascii() and seconds.isdigit() and len(seconds) <= 11):
         return ""
-    return datetime.fromtimestamp(int(seconds), timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _parse_items(answer: Mapping[str, Any], drift: Drift) -> ParsedPage:

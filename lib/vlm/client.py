@@ -12,7 +12,7 @@ import json
 import random
 import time
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
@@ -162,7 +162,7 @@ class Client:
                     content += more
                 after = _seconds(answer.headers.get("Retry-After"))
                 return answer.status, after, content.decode("utf-8", "replace")
-        except asyncio.TimeoutError:
+        except TimeoutError:
             return 0, None, f"timeout after {self.timeout:g} s"
         except aiohttp.ClientConnectorError as error:
             return 0, None, f"unreachable, {type(error.os_error).__name__}"
@@ -203,7 +203,7 @@ def _seconds(text: str | None) -> float | None:
     except ValueError:
         pass
     try:
-        return max(0.0, (parsedate_to_datetime(text) - datetime.now(timezone.utc)).total_seconds())
+        return max(0.0, (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds())
     except (TypeError, ValueError, OverflowError):
         return None
 
