@@ -11,6 +11,7 @@ from lib.errors import UsageError
 
 # Another file system, one without hard links, or one more name than it allows.
 NO_HARD_LINK = frozenset({errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS})
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 def free_target(target: Path, taken: set[str]) -> Path:
@@ -38,7 +39,9 @@ def move_without_overwriting(source: Path, target: Path) -> None:
         os.link(source, target)
     except FileExistsError:
         raise
-    except OSError:
+    except OSError as error:
+        if error.errno in NO_ROOM:  # a copy needs more, and would no longer be one file with its other names
+            raise
         copy_without_overwriting(source, target)
     let_go(source, target)
 

@@ -206,6 +206,8 @@ class Run:
             actions.plan(self.db, self.run_id, plan.actions if plan else ())
         if plan:
             self._move(plan)
+            if self.stopping() and not self.moved:  # nothing to tell of: the next run finds it all again
+                return
         page = self.workspace.reports / "dedup.html"
         if new or not page.exists():
             self._report()
