@@ -383,8 +383,9 @@ def die(*arguments, **more):
     os.kill(os.getpid(), signal.SIGKILL)
 real = os.link
 def link(source, target, **more):
-    # The first link of a run moves the file into the quarantine, the second takes its place.
-    return die() if "quarantine" not in str(target) else real(source, target, **more)
+    # The first link of the file moves it into the quarantine, the second takes its place.
+    in_place = "a-bytes" in str(target) and "quarantine" not in str(target)
+    return die() if in_place else real(source, target, **more)
 os.link, os.symlink = link, die
 sys.argv = [{step!r}, *{arguments!r}]
 runpy.run_path({step!r}, run_name="__main__")
