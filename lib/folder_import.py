@@ -23,6 +23,7 @@ from lib.decode import DecodeError, Header, read_header
 from lib.downloading.names import file_name, shelf
 from lib.ingest import Totals
 from lib.media import sniff
+from lib.moves import NO_ROOM
 from lib.picture_rows import picture_rows
 from lib.pictures import PictureFile, folder_pictures
 from lib.plain_files import Unread
@@ -138,7 +139,9 @@ def _place(workspace: Workspace, picture: PictureFile, header: Header) -> FileRo
         with becoming(target) as temporary:
             try:
                 os.link(picture.path, temporary)
-            except OSError:
+            except OSError as error:
+                if error.errno in NO_ROOM:  # a copy needs more
+                    raise
                 shutil.copyfile(picture.path, temporary)
     text = workspace.to_text(target)
     return FileRow(picture.sha256, text, picture.bytes, header.format, *size, header.frames, header.orientation)

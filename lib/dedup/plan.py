@@ -39,13 +39,27 @@ class Guard:
 
 
 class Plan:
-    """The moves of a run and the guard of each."""
+    """The moves of a run and the guard of each.
 
-    def __init__(self, workspace: Workspace, run_id: int, groups: Sequence[Group], *, sidecars: bool, link: str = ""):
+    `roots` are all folders that were looked at, so that a run which goes on with what a killed one has left puts its
+    files where that one would have put them.
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        run_id: int,
+        groups: Sequence[Group],
+        *,
+        sidecars: bool,
+        link: str = "",
+        roots: Sequence[Path] = (),
+    ):
         self.workspace, self.link = workspace, link
         self.groups = groups
         self.victims = {str(member.file.path) for _, member in removals(groups)}
-        self._bases = _bases({group.keeper.root for group in groups} | {m.file.root for _, m in removals(groups)})
+        looked_at = set(roots) or {group.keeper.root for group in groups}
+        self._bases = _bases(looked_at | {member.file.root for _, member in removals(groups)})
         self._listings: dict[Path, dict[str, list[str]]] = {}
         self.guards: dict[str, Guard] = {}
         self.links: dict[str, Guard] = {}

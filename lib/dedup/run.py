@@ -214,8 +214,8 @@ class Run:
         self.note = f"page: {page}"
 
     def _plan(self) -> Plan:
-        folders, link = bool(self.args.folders), self.args.link or ""
-        return Plan(self.workspace, self.run_id, self.groups, sidecars=folders, link=link)
+        roots, link = normal_folders(self.workspace, self.args.folders), self.args.link or ""
+        return Plan(self.workspace, self.run_id, self.groups, sidecars=bool(roots), link=link, roots=roots)
 
     def _move(self, plan: Plan) -> None:
         self.acted = True
