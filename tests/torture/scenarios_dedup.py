@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Callable
 
+from fork_server import AS_ASKED
 from made import own_pictures, steady
 from support import drawing
 from torture import Folder, Scenario
@@ -83,6 +84,6 @@ DEDUP = [
     Scenario("dedup-undo-names", after(names_of_one_file, HARD), UNDO),
     Scenario("dedup-undo-own", after(own_repeats, OWN), UNDO),
     Scenario("dedup-two-workers", repeats, ("dedup", "all", "{photos}", "--workers", "2", "-q"), undo=UNDO, slow=True),
-    Scenario("dedup-purge", after(repeats, ON_PHOTOS), PURGE, answer="4\n", deletes=True),
-    Scenario("dedup-purge-own", after(own_repeats, OWN), PURGE, answer="3\n", deletes=True),
+    Scenario("dedup-purge", after(repeats, ON_PHOTOS), PURGE, answer=AS_ASKED, deletes=True),
+    Scenario("dedup-purge-own", after(own_repeats, OWN), PURGE, answer=AS_ASKED, deletes=True),
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from fork_server import AS_ASKED
 from made import own_pictures
 from scenarios_dedup import HARD, OWN, PURGE, SYM, after, names_of_one_file, own_repeats, repeats
 from scenarios_dedup import UNDO as UNDO_DEDUP
@@ -13,8 +14,8 @@ from torture import Folder, Scenario, check_full_disk, check_interrupts, check_k
 UNDO_THIRD = ("sort", "--undo", "3")
 MOVED = by("megapixels", "move", *EDGES)
 SCENARIOS = [
-    Scenario("purge-hard", after(repeats, HARD), PURGE, answer="2\n", deletes=True),
-    Scenario("purge-sym", after(repeats, SYM), PURGE, answer="2\n", deletes=True),
+    Scenario("purge-hard", after(repeats, HARD), PURGE, answer=AS_ASKED, deletes=True),
+    Scenario("purge-sym", after(repeats, SYM), PURGE, answer=AS_ASKED, deletes=True),
     Scenario("undo-names-sym", after(names_of_one_file, SYM), UNDO_DEDUP),
     Scenario("dedup-of-moved", after(own_repeats, MOVED), OWN, undo=UNDO_DEDUP),
     *(

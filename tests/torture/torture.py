@@ -87,7 +87,7 @@ class Scenario:
     prepare     fills the folder; may run steps
     command     the step and its arguments
     undo        what takes it back, if anything does
-    answer      what is typed when the command asks
+    answer      what is typed when the command asks; AS_ASKED for the number that it asks for
     again       what is run after a disturbance, where that is not the command itself
     deletes     whether the command is meant to delete files for good
     ignore      tables that are not compared
