@@ -74,7 +74,7 @@ class RobotsGate:
         origin = str(url.origin())
         found = self.known.get(origin)
         if found is None:
-            text = known_robots(self.db, origin)
+            text = None if origin in self.readings else known_robots(self.db, origin)
             if text is None:
                 return None
             found = await self._learn(origin, text)
