@@ -231,7 +231,8 @@ class BrowserWeb:
         except Error as error:
             reason = _reason(error.message)
             log.debug("%s: %s", reason, error.message.partition("\n")[0])
-            if reason == "browser_crashed":
+            # A page whose navigation was refused breaks off the next one when Chromium's page about it comes late.
+            if reason in ("browser_crashed", PRIVATE_ADDRESS):
                 await self.forget()
             raise FetchError(reason) from None
 
