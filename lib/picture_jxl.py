@@ -7,8 +7,6 @@ once the size is known.
 
 from __future__ import annotations
 
-from itertools import chain
-
 from lib.media import Buffer, u32
 from lib.picture_parts import boxes, demand, parts_of
 
@@ -71,6 +69,6 @@ def _start_of_codestream(data: Buffer) -> bytes:
             demand(number & 0x7FFF_FFFF == len(pieces), "parts of the codestream out of order")
             pieces.append((at + 4, end))
             if number >> 31:  # the last part
-                starts = (data[at : min(end, at + 2 + _LONGEST_SIZE)] for at, end in pieces)
-                return bytes(chain.from_iterable(starts))[: 2 + _LONGEST_SIZE]
+                starts = (bytes(data[at : min(end, at + 2 + _LONGEST_SIZE)]) for at, end in pieces)
+                return b"".join(starts)[: 2 + _LONGEST_SIZE]
     raise IndexError("no end of the codestream")
