@@ -31,9 +31,8 @@ from pathlib import Path
 
 from lib.errors import EXIT_INTERRUPTED, GleanerError
 from lib.setup.browser import browser_version, ensure_browser
-from lib.setup.demo_run import run_child, run_steps, running_gallery
+from lib.setup.demo import report_pages, run_child, run_steps, running_gallery, workspace_lines
 from lib.setup.environment import Environment
-from lib.setup.result import report_pages, workspace_lines
 from lib.setup.survey import survey
 
 ROOT = Path(__file__).resolve().parent

@@ -32,7 +32,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from lib.collecting import options
+from lib.collect import options
 
 NOTHING = "nothing to search: what was asked for ended before (see --list, --retry), and nothing else is queued"
 INGEST = "python 2_ingest_db.py"
@@ -48,7 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def check(args: argparse.Namespace) -> None:
     """The rules across flags."""
-    from lib.collecting.preconditions import check_before
+    from lib.collect.preconditions import check_before
 
     options.check(args)
     check_before(args)
@@ -71,7 +71,7 @@ def work(session: cli.Session) -> cli.Summary:
 
 def search(session: cli.Session) -> cli.Summary:
     """Searches, or says what would be searched."""
-    from lib.collecting.collection import Collection
+    from lib.collect.run import Collection
 
     everything = Collection(session.args, session.workspace, session.db)
     if session.dry_run:
@@ -90,7 +90,7 @@ def search(session: cli.Session) -> cli.Summary:
 
 def show(session: cli.Session) -> cli.Summary:
     """The queue, or how the answers' shape has changed."""
-    from lib.collecting.listing import drift_lines, drift_rows, queue_lines, queue_rows
+    from lib.collect.show import drift_lines, drift_rows, queue_lines, queue_rows
 
     chosen = session.args.engine
     if session.args.drift:
@@ -104,7 +104,7 @@ def show(session: cli.Session) -> cli.Summary:
 
 def replay(session: cli.Session) -> cli.Summary:
     """Answers captured elsewhere, judged and kept as if they had been fetched."""
-    from lib.collecting.replay import Replay
+    from lib.collect.replay import Replay
 
     work = Replay(session.args, session.workspace, session.db)
     if session.dry_run:
@@ -121,7 +121,7 @@ def replay(session: cli.Session) -> cli.Summary:
 
 def expand(session: cli.Session) -> cli.Summary:
     """Keywords that the titles found so far suggest."""
-    from lib.collecting.expand import Expansion
+    from lib.collect.expand import Expansion
 
     work = Expansion(session.args, session.db)
     proposed = work.propose()

@@ -35,8 +35,8 @@ from lib.errors import UsageError
 from lib.workspace import Workspace
 
 if TYPE_CHECKING:
-    from lib.check import Findings
-    from lib.ingest import Totals
+    from lib.ingest.answers import Totals
+    from lib.ingest.check import Findings
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -83,7 +83,7 @@ def check(args: argparse.Namespace) -> None:
 
 
 def work(session: cli.Session) -> cli.Summary:
-    from lib.ingest_run import counts_of, remark_on
+    from lib.ingest.run import counts_of, remark_on
 
     args = session.args
     if args.undo:
@@ -97,21 +97,20 @@ def work(session: cli.Session) -> cli.Summary:
 
 
 def undo(session: cli.Session) -> cli.Summary:
-    from lib.cleanup import undo_named
+    from lib.journal.rows import undo_named
 
     counts, note = undo_named(session.db, session.step, session.args.undo, dry_run=session.dry_run, bar=session.bar)
     return cli.Summary(dict(counts), note=note)
 
 
 def take_in(session: cli.Session) -> Totals:
-    from lib.db.overview import has_rows
-    from lib.imports import recognise
+    from lib.db.journal import has_rows
+    from lib.ingest.folders import import_folder
+    from lib.ingest.run import Wanted, ingest_answers, recognise, save_records, watch
 
     args, db, workspace = session.args, session.db, session.workspace
     shared = {"limit": args.limit, "preview": session.dry_run, "stopping": session.stopping, "bar": session.bar}
     if args.folder:
-        from lib.folder_import import import_folder
-
         return import_folder(db, workspace, args.folder, session.run_id, **shared)
     source = recognise(args.source) if args.source else None
     if not source and not args.rescan and args.watch is None and not has_rows(db, "responses"):
@@ -119,10 +118,7 @@ def take_in(session: cli.Session) -> Totals:
     if source:
         cli.log.info("took %s for %s", source.path, source.description)
     if source and source.records:
-        from lib.record_import import save_records
-
         return save_records(db, source, session.run_id, **shared)
-    from lib.ingest_run import Wanted, ingest_answers, watch
 
     wanted = Wanted(
         session.run_id, source, args.rescan, args.retry_failed, args.reparse, workers=args.workers, **shared
@@ -131,7 +127,7 @@ def take_in(session: cli.Session) -> Totals:
 
 
 def check_disk(session: cli.Session) -> cli.Summary:
-    from lib.check import Checker, Findings
+    from lib.ingest.check import Checker, Findings
 
     checker = Checker(session.db, session.workspace, Findings(), session.args.repair and not session.dry_run,
                       session.stopping, session.bar)  # fmt: skip
@@ -146,7 +142,7 @@ def check_disk(session: cli.Session) -> cli.Summary:
 
 
 def show(found: Findings) -> None:
-    from lib.check import PROBLEMS
+    from lib.ingest.check import PROBLEMS
 
     for kind, count in found.counts().items():
         print(f"{kind}  {count:,}  ({PROBLEMS[kind]})")

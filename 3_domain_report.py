@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def check(args: argparse.Namespace) -> None:
-    from lib.selection import chosen_domains
+    from lib.domains import chosen_domains
 
     if bool(args.extract) != bool(args.to):
         raise UsageError("--extract and --to belong together; give both.")
@@ -72,8 +72,7 @@ def work(session: cli.Session) -> cli.Summary:
         return compare(session)
     if args.extract:
         return extract(session)
-    from lib.report import make_report, write_files
-    from lib.report_formats import FORMATS
+    from lib.report.domains import FORMATS, make_report, write_files
 
     cli.require_pictures(session)
     report = make_report(session.db, args.by, args.top)
@@ -94,7 +93,7 @@ def work(session: cli.Session) -> cli.Summary:
 
 
 def compare(session: cli.Session) -> cli.Summary:
-    from lib.comparison import FORMATS, make_comparison
+    from lib.report.compare import FORMATS, make_comparison
 
     found = make_comparison(session.db, session.args.compare, session.args.by, session.args.top)
     if not session.args.json:
@@ -104,9 +103,9 @@ def compare(session: cli.Session) -> cli.Summary:
 
 
 def extract(session: cli.Session) -> cli.Summary:
-    from lib.db.extract import count_pictures
-    from lib.db.extract import extract as write
-    from lib.selection import chosen_domains
+    from lib.db.report import count_pictures
+    from lib.db.report import extract as write
+    from lib.domains import chosen_domains
 
     chosen = chosen_domains(session.args.extract)
     found = count_pictures(session.db, chosen)
@@ -119,8 +118,7 @@ def extract(session: cli.Session) -> cli.Summary:
 
 def write_lists(session: cli.Session, shown: list[str]) -> dict[str, int]:
     """The names given, or those of the rows shown, as lists for steps 4 and 5."""
-    from lib.domain_lists import write_list
-    from lib.selection import chosen_domains, names_of
+    from lib.domains import chosen_domains, names_of, write_list
 
     args = session.args
     rows = [name for name in shown if name and not name.startswith("(")]

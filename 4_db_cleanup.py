@@ -28,11 +28,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lib.cleanup_rules import RULE_NAMES, RULES
 from lib.errors import UsageError
+from lib.journal.rows import RULE_NAMES, RULES
 
 if TYPE_CHECKING:
-    from lib.cleanup import Plan
+    from lib.journal.rows import Plan
 
 
 class _ListRules(argparse.Action):
@@ -66,7 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    from lib.cleanup_jobs import rescue
+    from lib.cleanup.run import rescue
 
     return cli.run(build_parser(), argv, work, check=check, needs="1_collect.py", alone=True, before=rescue)
 
@@ -78,7 +78,7 @@ def check(args: argparse.Namespace) -> None:
     if given and args.rule:
         raise UsageError(f"--rule and {given[0]} are different jobs; give one of them.")
     if not args.dry_run:
-        from lib.cleanup_jobs import make_sure
+        from lib.cleanup.run import make_sure
 
         make_sure(args.workspace, args.restore, args.reset, args.yes, can_ask=sys.stdin.isatty())
 
@@ -90,10 +90,9 @@ def work(session: cli.Session) -> cli.Summary:
 
 
 def clean(session: cli.Session) -> cli.Summary:
-    from lib.cleanup import apply_plan
-    from lib.cleanup_jobs import choose, plan, remarks
-    from lib.cleanup_show import as_json, plan_lines
-    from lib.db.backup import make_backup
+    from lib.cleanup.run import as_json, choose, plan, plan_lines, remarks
+    from lib.db.maintenance import make_backup
+    from lib.journal.rows import apply_plan
 
     cli.require_pictures(session)
     args, db = session.args, session.db
@@ -116,8 +115,8 @@ def clean(session: cli.Session) -> cli.Summary:
 
 
 def undo(session: cli.Session) -> cli.Summary:
-    from lib.cleanup import undo_named
-    from lib.cleanup_show import undo_table
+    from lib.cleanup.run import undo_table
+    from lib.journal.rows import undo_named
 
     if not session.args.json:
         print(undo_table(session.db, session.step, session.args.undo), end="")
@@ -126,7 +125,7 @@ def undo(session: cli.Session) -> cli.Summary:
 
 
 def restore(session: cli.Session) -> cli.Summary:
-    from lib.cleanup_jobs import restore as put_back
+    from lib.cleanup.run import restore as put_back
 
     args = session.args
     restored, note, session.run_id = put_back(session.db, session.workspace, args, session.run_id)
@@ -134,15 +133,15 @@ def restore(session: cli.Session) -> cli.Summary:
 
 
 def vacuum(session: cli.Session) -> cli.Summary:
-    from lib.upkeep import make_smaller
+    from lib.cleanup.run import make_smaller
 
     counts, note = make_smaller(session.db, session.workspace, dry_run=session.dry_run)
     return cli.Summary(dict(counts), note=note)
 
 
 def reset(session: cli.Session) -> cli.Summary:
-    from lib import upkeep
-    from lib.cleanup_show import reset_lines
+    from lib.cleanup import run as upkeep
+    from lib.cleanup.run import reset_lines
 
     args = session.args
     found = upkeep.plan_reset(session.db, args.reset, args.examples)

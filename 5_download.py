@@ -24,17 +24,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lib.downloading.amounts import seconds, shard, size
+from lib.arguments import seconds, shard, size
 from lib.errors import UsageError
-from lib.sentences import counted
+from lib.text import counted
 
 if TYPE_CHECKING:
-    from lib.download import Report
-    from lib.downloading.options import Options
+    from lib.download.options import Options
+    from lib.download.run import Report
 
 log = logging.getLogger("gleaner.download")
 NEXT = "python 6_dedup.py all --dry-run"
-MOST_MEGAPIXELS = 200  # what lib.decode opens
+MOST_MEGAPIXELS = 200  # what lib.images.decode opens
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -105,7 +105,7 @@ def check(args: argparse.Namespace) -> None:
 
 
 def work(session: cli.Session) -> cli.Summary:
-    from lib import download as step
+    from lib.download import run as step
 
     args = session.args
     if args.undo:
@@ -128,7 +128,7 @@ def work(session: cli.Session) -> cli.Summary:
 
 
 def _options(args: argparse.Namespace) -> Options:
-    from lib.downloading.options import from_arguments
+    from lib.download.options import from_arguments
 
     return from_arguments(vars(args), os.environ.get("GLEANER_CONTACT", ""))
 

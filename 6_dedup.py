@@ -89,9 +89,9 @@ def work(session: cli.Session) -> cli.Summary:
         # Before NumPy is loaded: its products are small here, and threads that wait for their share of one by spinning
         # cost a third of all processor time. Embeddings are compared by large products.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    from lib.dedup.aftermath import settle
-    from lib.dedup.page import as_csv, as_lines, as_result
-    from lib.dedup.run import Run
+    from lib.dedup.plan import ask
+    from lib.dedup.report import as_csv, as_lines, as_result
+    from lib.dedup.run import Run, settle
 
     if not session.dry_run:
         settle(session.db, session.workspace, session.run_id, purging=bool(session.args.purge))
@@ -104,8 +104,6 @@ def work(session: cli.Session) -> cli.Summary:
     )
     groups = run.find()
     if session.args.interactive and not session.dry_run:
-        from lib.dedup.ask import ask
-
         groups = run.accept(*ask(groups, say, sys.stdin.readline))
     if not session.stopping():
         run.apply()
@@ -121,7 +119,7 @@ def work(session: cli.Session) -> cli.Summary:
 
 
 def undo(session: cli.Session) -> cli.Summary:
-    from lib.dedup.undo import undo
+    from lib.dedup.run import undo
 
     asked, run = session.args.undo, session.run_id
     counts = undo(session.db, session.workspace, asked, before=run, dry_run=session.dry_run, bar=session.bar)
@@ -130,8 +128,8 @@ def undo(session: cli.Session) -> cli.Summary:
 
 
 def purge(session: cli.Session) -> cli.Summary:
-    from lib import actions
-    from lib.dedup.purge import purge, quarantined
+    from lib.dedup.plan import purge, quarantined
+    from lib.journal import files as actions
 
     number = actions.run_to_undo(session.db, "dedup", session.args.purge, session.run_id)
     held = quarantined(session.db, session.workspace, number) if number else None

@@ -32,8 +32,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lib.errors import UsageError
-from lib.export_options import check_export, make_export
-from lib.sort_options import CRITERIA, EXPORT, add_options, make_criterion
+from lib.sort.options import CRITERIA, EXPORT, add_options, check_export, make_criterion, make_export
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -97,10 +96,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def work(session: cli.Session) -> cli.Summary:
-    from lib import sorting
     from lib.db.where import parse_where
-    from lib.export.settle import settle_exports
-    from lib.sort_run import as_result, finish, shown
+    from lib.sort import run as sorting
+    from lib.sort.export.settle import settle_exports
+    from lib.sort.run import as_result, finish, shown
 
     if not session.dry_run:
         settle_exports(session.db, session.workspace)

@@ -51,7 +51,7 @@ def technical(args: argparse.Namespace) -> dict[str, Any]:
     """Pictures a processor second on JPEGs of 2 megapixels, decode included; cleanvision's where that is installed."""
     from PIL import Image
 
-    from lib.criteria.quality import measure_technical
+    from lib.quality.measure import measure_technical
 
     folder = Path(tempfile.mkdtemp())
     for number, path in enumerate(photos(args)[:24]):
@@ -101,8 +101,7 @@ def steps(args: argparse.Namespace) -> dict[str, Any]:
     import numpy as np
     from PIL import Image
 
-    from lib.quality.jpeg_tables import quality_of_file
-    from lib.quality.score import judge
+    from lib.quality.score import judge, quality_of_file
     from lib.quality.signals import measure_signals
 
     result: dict[str, Any] = {}
@@ -200,12 +199,12 @@ def folder(args: argparse.Namespace) -> dict[str, Any]:
     """The same metrics over files of mixed sizes as a download leaves them: pyiqa's call on each path, and our feed."""
     import torch
 
-    from lib.criteria import Spread
+    from lib.models.batches import Feed, looking
     from lib.models.clipiqa import CachedClipiqa
     from lib.models.device import keep_memory, pixels_in_batch
-    from lib.models.feed import Feed, looking
     from lib.models.iqa import Learned, Scale
     from lib.models.musiq import PackedMusiq
+    from lib.work.stream import Spread
 
     torch.set_num_threads(args.threads)
     paths = _files(args, (*MIXED[::2], *LARGER)[: args.pictures])
@@ -262,7 +261,7 @@ def _files(args: argparse.Namespace, sizes: Sequence[tuple[int, int]]) -> list[P
 
 def _untrained(name: str) -> Any:
     """pyiqa's metric at its full size with random weights."""
-    from lib.models.offline import require
+    from lib.models.weights import require
 
     pyiqa = require("pyiqa")
     if name.startswith("musiq"):
@@ -280,9 +279,9 @@ def large(args: argparse.Namespace) -> dict[str, Any]:
     import torch
     from PIL import Image
 
+    from lib.models.batches import look
     from lib.models.clipiqa import CachedClipiqa
     from lib.models.device import keep_memory
-    from lib.models.feed import look
     from lib.models.musiq import PackedMusiq
 
     torch.set_num_threads(args.threads)
@@ -306,10 +305,10 @@ def embedding(args: argparse.Namespace) -> dict[str, Any]:
     import torch
     from PIL import Image
 
-    from lib.criteria import Spread
+    from lib.models.batches import Feed
     from lib.models.clip import Clip, shortened, vector_of
     from lib.models.device import keep_memory
-    from lib.models.feed import Feed
+    from lib.work.stream import Spread
 
     torch.set_num_threads(args.threads)
     net, _, transform = open_clip.create_model_and_transforms(args.model)
@@ -348,7 +347,7 @@ def dbscan(args: argparse.Namespace) -> dict[str, Any]:
     """DBSCAN of 20,000 unit vectors of 512 dimensions, many small topics and one that is four fifths of the set."""
     import numpy as np
 
-    from lib.clusters import dbscan as run
+    from lib.sort.clusters import dbscan as run
 
     random = np.random.default_rng(0)
     result = {}

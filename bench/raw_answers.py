@@ -17,7 +17,7 @@ import orjson
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from lib.db import Database, open_database
-from lib.db.ingest import NewAnswer, add_answers, ensure_query
+from lib.db.responses import NewAnswer, add_answers, ensure_query
 
 PAGE = 100  # results an answer
 PAGES_A_QUERY = 20

@@ -1,14 +1,36 @@
-"""Host names and the domains that people register, by the public suffix list that ships with tldextract."""
+"""Host names and the domains that people register, by the public suffix list that ships with tldextract.
+
+Service families: VK, Pinterest, Google … each one name for a service's many domains (`lib/data/families.toml`).
+
+Lists of domains to leave out or to keep to: plain text, one name a line, written by step 3, read by steps 4 and 5.
+
+A line is a registrable domain or a host and covers every host below it, or `family:NAME` for a service family. What
+follows a `#` is a comment.
+
+Which domains the words of a command line mean: families, registrable domains, and single hosts.
+"""
 
 from __future__ import annotations
 
 import ipaddress
 import re
-from functools import lru_cache
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from pathlib import Path
 from typing import Any
+
+from lib.errors import UsageError
+from lib.temporary import clear_dead, write_whole
 
 _HOST = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://(?:[^/?#]*@)?(\[[^\]/?#]*\]|[^/?#:]*)")
 KEPT = 65_536  # answers remembered; a crawl meets the same hosts again and again
+
+DATA = Path(__file__).parent / "data" / "families.toml"
+
+BLOCKED, NOT_ALLOWED = "blocked_domain", "not_allowed_domain"
+_FAMILY = "family:"
 
 
 def host_of(url: str) -> str:
@@ -58,3 +80,122 @@ def _extractor() -> Any:
 
     # No addresses and no folder: the bundled list only, neither network nor cache files.
     return tldextract.TLDExtract(suffix_list_urls=(), cache_dir=None, fallback_to_snapshot=True)
+
+
+@cache
+def family_by_domain() -> Mapping[str, str]:
+    """Registrable domain (or single host) to the name of its family."""
+    with DATA.open("rb") as handle:
+        families = tomllib.load(handle)["family"]
+    return {domain: family["name"] for family in families for domain in [*family["domains"], *family.get("hosts", [])]}
+
+
+def family_of(domain: str, host: str = "") -> str:
+    """The family of a domain, or of the host where a rule names hosts; empty when there is none."""
+    known = family_by_domain()
+    while host and host != domain:
+        if host in known:
+            return known[host]
+        host = host.partition(".")[2]
+    return known.get(domain, "")
+
+
+@cache
+def host_rules() -> frozenset[str]:
+    """The registrable domains that a rule splits by naming single hosts of them."""
+    with DATA.open("rb") as handle:
+        families = tomllib.load(handle)["family"]
+    return frozenset(registrable_domain(host) for family in families for host in family.get("hosts", []))
+
+
+def domains_of(family: str) -> list[str]:
+    """The domains of a family by its name, whatever the case; empty when there is no such family."""
+    return [domain for domain, name in family_by_domain().items() if name.casefold() == family.casefold()]
+
+
+def family_names() -> list[str]:
+    """Every family's name, in the order of the file."""
+    return list(dict.fromkeys(family_by_domain().values()))
+
+
+@dataclass(frozen=True)
+class DomainLists:
+    """What may not be taken (`block`), and what alone may be taken (`allow`; None for no such limit)."""
+
+    block: frozenset[str] = frozenset()
+    allow: frozenset[str] | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.block) or self.allow is not None
+
+    def refusal(self, host: str) -> str:
+        """Why a host may not be used: `blocked_domain`, `not_allowed_domain`, or empty when it may."""
+        if covers(self.block, host):
+            return BLOCKED
+        return NOT_ALLOWED if self.allow is not None and not covers(self.allow, host) else ""
+
+
+def read_lists(block: Path | None, allow: Path | None) -> DomainLists:
+    """Both lists from their files. Raises UsageError for a file that cannot be read or holds no names."""
+    return DomainLists(read_list(block) if block else frozenset(), read_list(allow) if allow else None)
+
+
+def read_list(path: Path) -> frozenset[str]:
+    """The names of a list in lower case, families resolved. Raises UsageError."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} cannot be read ({error}); give a text file with one domain a line.") from None
+    names = [name for line in lines if (name := line.partition("#")[0].strip())]
+    return frozenset(name for line in names for name in _resolve(line, path))
+
+
+def write_list(path: Path, names: Iterable[str], about: str) -> int:
+    """Writes a list, sorted, with a line that says what it is; gives the number of names."""
+    found = sorted({name.lower() for name in names if name})
+    clear_dead(path.parent, target=path.name)
+    write_whole(path, ("\n".join([f"# {about}", *found]) + "\n").encode())
+    return len(found)
+
+
+def covers(names: frozenset[str], host: str) -> bool:
+    """Whether a host or a domain above it is among the names."""
+    host = host.lower().rstrip(".")
+    while host:
+        if host in names:
+            return True
+        host = host.partition(".")[2]
+    return False
+
+
+def _resolve(name: str, path: Path) -> list[str]:
+    if not name.lower().startswith(_FAMILY):
+        plain = name.lower().removeprefix("*.").strip(".")
+        if not plain or any(c in plain for c in "/ :"):
+            raise UsageError(f"{path}: {name!r} is no domain; write names such as example.org, one a line.")
+        return [plain]
+    if not (domains := domains_of(name[len(_FAMILY) :].strip())):
+        raise UsageError(f"{path}: there is no family {name[len(_FAMILY) :]!r}; see lib/data/families.toml.")
+    return domains
+
+
+def chosen_domains(words: Sequence[str]) -> list[tuple[str, str]]:
+    """(registrable domain, host) of every word; no host where the whole domain is meant. Raises UsageError.
+
+    What another word covers is left out: no picture is chosen by two of them.
+    """
+    found: list[tuple[str, str]] = []
+    for word in words:
+        for name in domains_of(word) or [word.lower().strip(".")]:
+            if "." not in name or any(c in name for c in "/ :"):
+                known = ", ".join(family_names())
+                raise UsageError(f"{word!r} is neither a domain nor a family; families are {known}.")
+            domain = registrable_domain(name)
+            found.append((domain, "" if domain == name else name))
+    names = frozenset(names_of(found))
+    return [pair for pair in dict.fromkeys(found) if not covers(names, (pair[1] or pair[0]).partition(".")[2])]
+
+
+def names_of(chosen: Sequence[tuple[str, str]]) -> list[str]:
+    """The names of the chosen domains and hosts."""
+    return [host or domain for domain, host in chosen]

@@ -66,7 +66,7 @@ class ParsedPage:
     """What one raw answer holds: its pictures in rank order, whether more follow, and how its shape has drifted.
 
     `next_url` is the engine's own address of the next page, empty at the end or where the engine does not say.
-    `skipped` counts entries that are no results (advertisements); `drift` is as `lib.parsers.drift` describes it.
+    `skipped` counts entries that are no results (advertisements); `drift` is as `lib.engines.parsing` describes it.
     `page_size` is 0 where ranks count over all pages; otherwise they count within the page, which has so many places.
     """
 

@@ -1,18 +1,46 @@
-"""The one folder that the steps share, and how paths in it are written down."""
+"""The one folder that the steps share, and how paths in it are written down.
+
+Locks that a process holds and that the system lets go when it ends, however that happens.
+"""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-
+from pathlib import Path
+from pathlib import PurePosixPath
+import os
 from lib.errors import UsageError
+from collections.abc import Iterator
+from contextlib import contextmanager
+from lib.errors import GleanerError
+import sys
 
 DATABASE_NAME = "gleaner.db"
 SETTINGS_NAME = "gleaner.toml"
 # Folders that the steps write to, and how many floors of folders they make in them. Runs and queries can be many.
 FLOORS = {"xhr": 2, "images": 1, "quarantine": 1, "sorted": 2, "reports": 1, "backups": 0}
+
+if sys.platform == "win32":
+
+    def _lock(handle: int) -> bool:
+        import msvcrt
+
+        try:
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+
+else:
+
+    def _lock(handle: int) -> bool:
+        import fcntl
+
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
 
 
 @dataclass(frozen=True)
@@ -113,3 +141,24 @@ def _links(folder: Path, floors: int) -> Iterator[str]:
                         pending.append((entry.path, left - 1))
         except OSError:  # not there, no folder, not to be read: whoever writes to it says so
             continue
+
+
+def step_lock(root: Path, step: str) -> Path:
+    """The lock that a step which keeps a journal holds in a workspace while it is at work."""
+    return root / f".{step}.lock"
+
+
+@contextmanager
+def held(path: Path, busy: str) -> Iterator[None]:
+    """Holds the lock file `path`; raises GleanerError with the sentence `busy` when another process has it.
+
+    The file stays: removing it would let two processes hold locks on two files of one name.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        if not _lock(handle):
+            raise GleanerError(busy)
+        yield
+    finally:
+        os.close(handle)

@@ -16,12 +16,12 @@ from hostile_server import Site, hostile_server
 from support import ROOT, load_step
 
 from lib.db import open_database
-from lib.db.wishes import Again
-from lib.download import Report, download
-from lib.downloading.names import read_name
-from lib.downloading.options import Options
-from lib.downloading.tally import Tally
-from lib.net.client import Limits
+from lib.db.download_queue import Again
+from lib.download.options import Options
+from lib.download.outcomes import Tally
+from lib.download.run import Report, download
+from lib.files.names import read_name
+from lib.net.fetch import Limits
 from lib.times import utc_now
 from lib.workspace import Workspace
 

@@ -20,15 +20,14 @@ import pytest
 from support import PATIENCE, ROOT, STEPS, as_rows, drawing, load_step, peak_of_step
 
 from lib.db.reference import LONGEST_VALUE
+from lib.engines import naver
 from lib.engines.base import LONGEST_PAUSE, retry_after
-from lib.net.inside import leads_inside, names_inside
-from lib.parsers import naver
-from lib.parsers.raw_xml import load_xml
-from lib.parsers.values import address, plain, text
+from lib.engines.parsing import address, load_xml, plain, text
+from lib.ingest.folders import LARGEST, Sidecars
+from lib.ingest.lists import LONGEST_LINE, list_records
+from lib.net.guard import leads_inside, names_inside
 from lib.records import ParseError
-from lib.sidecars import LARGEST, Sidecars
 from lib.text import path_as_text, storable
-from lib.url_lists import LONGEST_LINE, list_records
 
 step = load_step("ingest")
 MOST_MEMORY = 400  # MiB; what these inputs took was 1,600 and more
@@ -393,7 +392,7 @@ sys.meta_path.insert(0, Finder())
 
 
 @pytest.mark.skipif(os.name != "posix", reason="a process sends itself a Ctrl-C in another way there")
-@pytest.mark.parametrize("module", ["lib.cli", "lib.closing", "lib.workspace"])
+@pytest.mark.parametrize("module", ["lib.cli", "lib.cli.output", "lib.workspace"])
 @pytest.mark.parametrize("name", ["collect", "ingest", "sort"])
 def test_ctrl_c_while_modules_are_loaded_is_a_sentence(tmp_path: Path, name: str, module: str) -> None:
     (tmp_path / "sitecustomize.py").write_text(INTERRUPT.format(module=module))

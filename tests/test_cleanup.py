@@ -15,11 +15,12 @@ import pytest
 from support import ROOT, STEPS, as_rows, dump, load_step, run_step, snapshot
 from yandex_answers import entity, make_workspace, results_page
 
-from lib.cleanup import apply_plan, make_plan, plan_to_forget, undo
-from lib.cleanup_rules import DEFAULT_RULES, RULE_NAMES, is_private, url_fault
+from lib.cleanup.plan import make_plan
+from lib.cleanup.rules import DEFAULT_RULES, is_private, url_fault
 from lib.db import open_database
-from lib.db.backup import list_backups, make_backup
-from lib.db.runs import start_run
+from lib.db.journal import start_run
+from lib.db.maintenance import list_backups, make_backup
+from lib.journal.rows import RULE_NAMES, apply_plan, plan_to_forget, undo
 
 STEP = load_step("cleanup")
 INGEST = load_step("ingest")

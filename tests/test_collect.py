@@ -21,21 +21,20 @@ from support import PATIENCE, ROOT, as_rows, drawing, dump, left_by_a_dead_proce
 from yandex_answers import entity, page, serp_list, xhr
 
 from demo import Gallery, running_gallery
-from lib import raw_store
-from lib.collecting.intake import hosts_for, keywords, params_for
-from lib.collecting.job import seconds_until
-from lib.collecting.options import host as clean_host
-from lib.collecting.pace import Interrupted, PacedWeb, Pacer, is_loopback
-from lib.collecting.search import Ending, Hosts, Limits, Search
-from lib.collecting.store import Store
+from lib.collect.options import host as clean_host
+from lib.collect.pace import Hosts, Interrupted, PacedWeb, Pacer, is_loopback
+from lib.collect.queue import Limits, hosts_for, keywords, params_for, prepare_upload
+from lib.collect.run import seconds_until
+from lib.collect.search import Ending, Search
+from lib.collect.store import Store
 from lib.db import open_database
 from lib.db.queries import NewQuery, add_query, get_query
-from lib.decode import decode
 from lib.engines.base import PAGE, UPLOAD, XHR, Answer, FetchError, FilePart
 from lib.engines.yandex import Source
 from lib.errors import UsageError
-from lib.proxy import Proxy, read_proxy
-from lib.query_pictures import prepare_upload
+from lib.files import answers as files_answers
+from lib.images.decode import decode
+from lib.web.direct import Proxy, read_proxy
 from lib.workspace import Workspace
 
 PAGE_SIZE = 8
@@ -725,7 +724,7 @@ def test_read_proxy(text: str | None, stored_proxy: str, found: Proxy | type[Usa
 
 
 def test_folder_names_come_from_the_content():
-    name = raw_store.folder_name
+    name = files_answers.folder_name
     assert name("image", "", "ab" * 32, "{}") == "abababababababab"
     assert name("image", "", "ab" * 32, '{"host":"http://127.0.0.1:1"}').startswith("abababababababab-")
     assert name("keyword", "Wooden  boat!", "", "{}").startswith("wooden-boat-")
@@ -743,16 +742,16 @@ def test_two_queries_never_share_a_folder(tmp_path: Path) -> None:
         first = seen.setdefault(hashlib.sha256(word.encode()).digest()[:4], word)
         if first != word:
             break
-    assert len({raw_store.folder_name("keyword", text, "", "{}") for text in (first, word)}) == 1
+    assert len({files_answers.folder_name("keyword", text, "", "{}") for text in (first, word)}) == 1
     long = "x" * 40
     for one, other in (((first, {}), (word, {})), ((long, {"a": 1}), (long + '{"a":1}', {}))):
         folders = []
         for text, params in (one, other, one, other):
             as_text = json.dumps(params, separators=(",", ":"))
-            folders.append(raw_store.folder_of(tmp_path, "keyword", text, "", params, as_text))
-            raw_store.write_note(folders[-1], "yandex", "keyword", text, "", params)
+            folders.append(files_answers.folder_of(tmp_path, "keyword", text, "", params, as_text))
+            files_answers.write_note(folders[-1], "yandex", "keyword", text, "", params)
         assert folders[:2] == folders[2:] and folders[0] != folders[1]
-        assert folders[0].name == raw_store.folder_name("keyword", one[0], "", "{}" if not one[1] else '{"a":1}')
+        assert folders[0].name == files_answers.folder_name("keyword", one[0], "", "{}" if not one[1] else '{"a":1}')
 
 
 def test_keywords_are_cleaned_and_kept_once():
@@ -790,8 +789,8 @@ def test_a_converted_picture_is_upright(tmp_path):
 
 def test_a_file_is_whole_or_not_there(tmp_path):
     path = tmp_path / "a" / "0.json"
-    assert raw_store.write_whole(path, b"{}") == hashlib.sha256(b"{}").hexdigest()
+    assert files_answers.write_whole(path, b"{}") == hashlib.sha256(b"{}").hexdigest()
     assert [found.name for found in path.parent.iterdir()] == ["0.json"]
-    assert raw_store.file_name(0, PAGE, "ok", b"<html>") == "0.html"
-    assert raw_store.file_name(2, XHR, "captcha", b"<html>") == "2.captcha.html"
-    assert raw_store.file_name(1, PAGE, "ok", b'{"content":{}}') == "1.json"
+    assert files_answers.file_name(0, PAGE, "ok", b"<html>") == "0.html"
+    assert files_answers.file_name(2, XHR, "captcha", b"<html>") == "2.captcha.html"
+    assert files_answers.file_name(1, PAGE, "ok", b'{"content":{}}') == "1.json"

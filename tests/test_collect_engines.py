@@ -24,13 +24,12 @@ from playwright.async_api import Error, async_playwright
 from support import PATIENCE, ROOT, as_rows, drawing, dump, load_step, snapshot, wait_until
 
 from demo import Gallery, keys, running_gallery
-from lib.browser import BrowserWeb
-from lib.chromium import BrowserSettings, Chromium, require_browser
-from lib.collecting.drift_watch import Shape, jumps
-from lib.collecting.pace import Interrupted, Pacer
-from lib.collecting.person import Person, captcha_address
+from lib.collect.engine_run import Person, captcha_address
+from lib.collect.pace import Interrupted, Pacer
+from lib.collect.show import Shape, jumps
 from lib.engines import FILTER_VALUES, load_engine
 from lib.engines.base import PAGE, Answer, FetchError
+from lib.web.browser import BrowserSettings, BrowserWeb, Chromium, require_browser
 
 WORDS = "photo drawing"  # found in every picture
 KEYS = {
@@ -593,7 +592,7 @@ class Spectator:
 
 @pytest.mark.parametrize("fault", ["captcha@1", "captcha_page@0", "captcha_json@1"])
 def test_a_person_answers_the_captcha_and_the_search_goes_on(gallery, tmp_path, monkeypatch, screen, fault):
-    from lib.collecting.collection import Collection
+    from lib.collect.run import Collection
     from lib.db import open_database
     from lib.progress import no_bar
     from lib.workspace import Workspace
@@ -633,7 +632,7 @@ RESULTS = Answer(PAGE, "https://yandex.com/images/search?text=a", 200, {}, b"<ht
     ],
 )
 def test_the_page_is_looked_at_until_it_is_another_one(monkeypatch, looks, limit, passed):
-    monkeypatch.setattr("lib.collecting.person.LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("lib.collect.engine_run.LOOK_SECONDS", 0.01)
     window = Spectator(looks)
     assert asyncio.run(person(limit=limit).help(window, CAPTCHA, "https://yandex.com/first")) is passed
     assert window.shown == [CAPTCHA.url]
@@ -662,7 +661,7 @@ def test_where_a_captcha_can_be_seen(part: str, body: bytes, address: str) -> No
 
 
 def test_one_captcha_is_enough_for_all_searches_of_a_profile(monkeypatch):
-    monkeypatch.setattr("lib.collecting.person.LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("lib.collect.engine_run.LOOK_SECONDS", 0.01)
 
     async def both() -> tuple[bool, bool, list[str]]:
         who, window = person(), Spectator([RESULTS])
@@ -677,7 +676,7 @@ def test_ctrl_c_ends_the_wait_for_a_person():
 
 
 def test_a_context_is_replaced_after_its_pages_and_a_crashed_browser_is_started_again(gallery, monkeypatch):
-    monkeypatch.setattr("lib.browser.PAGES_PER_CONTEXT", 2)
+    monkeypatch.setattr("lib.web.browser.PAGES_PER_CONTEXT", 2)
 
     async def tour() -> tuple[int, bool, str, int]:
         async with Chromium(BrowserSettings(require_browser(headed=False))) as chromium, BrowserWeb(chromium) as web:
@@ -716,7 +715,7 @@ def slow_browser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float
 @pytest.mark.slow
 def test_the_limit_for_a_request_is_none_for_the_start_of_the_browser(gallery, tmp_path, monkeypatch):
     """On a busy machine a start may take longer than any answer should; it was cut off and tried again, in vain."""
-    monkeypatch.setattr("lib.browser.GRACE", 0.0)
+    monkeypatch.setattr("lib.web.browser.GRACE", 0.0)
     slow_browser(tmp_path, monkeypatch, 21)
 
     async def visit() -> int:

@@ -8,10 +8,8 @@ from typing import Any
 
 import pytest
 
-from lib.converters import at_least, between, number, positive, run_reference, share, whole
-from lib.export_options import megabytes
-from lib.model_options import epsilon
-from lib.sort_options import above_zero, edges, long_side
+from lib.arguments import at_least, between, number, positive, run_reference, share, whole
+from lib.sort.options import above_zero, edges, epsilon, long_side, megabytes
 
 
 @pytest.mark.parametrize(

@@ -17,17 +17,16 @@ from pathlib import Path
 import pytest
 from support import ROOT, as_rows, snapshot
 
-from lib import actions as journal
 from lib import cli
+from lib.cli.settings import apply_settings
 from lib.db import open_database, open_for_preview
-from lib.db.actions import Action, count_actions
 from lib.db.files import FileRow, add_file
-from lib.db.migrations import migrate, schema_version, statements
-from lib.db.runs import start_run
+from lib.db.journal import Action, count_actions, start_run
+from lib.db.schema import migrate, schema_version, statements
 from lib.errors import GleanerError, UsageError
-from lib.moves import free_target, move_without_overwriting
-from lib.pictures import find_files
-from lib.settings import apply_settings
+from lib.files.pictures import find_files
+from lib.journal import files as journal
+from lib.journal.moves import free_target, move_without_overwriting
 from lib.workspace import Workspace
 
 
@@ -116,7 +115,7 @@ def test_a_migration_and_its_number_are_one_transaction(tmp_path, monkeypatch):
     path.write_text(
         "CREATE TABLE half (id INTEGER) STRICT;\nCREATE TABLE half (id INTEGER) STRICT;\n", encoding="utf-8"
     )
-    monkeypatch.setattr("lib.db.migrations.migrations", lambda: [(999, path)])
+    monkeypatch.setattr("lib.db.schema.migrations", lambda: [(999, path)])
     connection = sqlite3.connect(":memory:", isolation_level=None)
     with pytest.raises(sqlite3.OperationalError):
         migrate(connection)
@@ -193,7 +192,7 @@ def test_a_preview_after_a_kill_leaves_the_log_as_it_is(tmp_path):
         "import os, sys; sys.path.insert(0, sys.argv[2])\n"
         "from pathlib import Path\n"
         "from lib.db import open_database\n"
-        "from lib.db.runs import start_run\n"
+        "from lib.db.journal import start_run\n"
         "start_run(open_database(Path(sys.argv[1])), 'ingest', {}); os._exit(9)\n"
     )
     subprocess.run([sys.executable, "-c", script, str(tmp_path / "gleaner.db"), str(ROOT)], check=False)

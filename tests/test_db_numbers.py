@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from support import ROOT, as_rows, load_step
 
-from lib.cleanup import undo
 from lib.db import open_database
-from lib.db.migrations import migrations, statements
+from lib.db.schema import migrations, statements
+from lib.journal.rows import undo
 
 KEYS = [f"yandex:{number:032x}" for number in (7, 3, 9, 1)]
 CHILDREN = ("results", "image_variants", "downloads", "superseded")

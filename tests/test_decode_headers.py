@@ -15,9 +15,9 @@ from PIL import Image, PngImagePlugin
 from rare_pictures import chunk, made
 from support import ROOT
 
-from lib import exif
-from lib.decode import decode, read_header
-from lib.dedup.facts import read_facts
+from lib.dedup.keep import read_facts
+from lib.images import exif
+from lib.images.decode import decode, read_header
 
 SIZE = (60, 40)
 
@@ -142,7 +142,7 @@ PEAK = """
 import sys
 from pathlib import Path
 from PIL import Image, ImageFile
-from lib.decode import read_header
+from lib.images.decode import read_header
 
 def refuse(self, *_):
     raise SystemExit("decoded")

@@ -19,13 +19,13 @@ from PIL import Image, ImageDraw
 from support import PATIENCE, ROOT, as_rows, drawing, dump, load_step, run_step, snapshot
 
 from lib.db import open_database
-from lib.db.actions import Action
 from lib.db.files import FileRow, add_file
-from lib.dedup.facts import Facts
-from lib.dedup.filenames import read_name
-from lib.dedup.find import Group, Member
+from lib.db.journal import Action
+from lib.dedup.groups import Group, Member
+from lib.dedup.keep import Facts
 from lib.dedup.plan import Plan
-from lib.pictures import PictureFile, sha256_of
+from lib.files.names import read_any_name
+from lib.files.pictures import PictureFile, sha256_of
 from lib.workspace import Workspace
 
 PHOTOGRAPHS = Path(str(find_spec("sklearn").submodule_search_locations[0])) / "datasets" / "images"
@@ -454,7 +454,7 @@ def test_notes_travel_with_their_picture_and_come_back(folder):
     ],
 )
 def test_only_our_own_names_say_anything(name, image):
-    read = read_name(name)
+    read = read_any_name(name)
     assert (read.image if read else None) == image
 
 

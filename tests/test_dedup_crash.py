@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from support import PATIENCE, ROOT, as_rows, drawing
 
-from lib.dedup.suspects import SLOT, Suspects
+from lib.dedup.fingerprints import SLOT, Suspects
 
 # Python reads this when it starts, in workers as well. Pictures that carry the word crash when they are decoded.
 CRASHING_CODEC = """

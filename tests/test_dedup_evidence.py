@@ -12,8 +12,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
 from support import load_step
 
-from lib.dedup.confirm import compare
-from lib.dedup.leftover import RANKS, left_over
+from lib.dedup.compare import RANKS, compare, left_over
 from lib.hashing.buffers import Buffers, read_buffers
 from lib.hashing.enlarged import is_enlarged, read_middle
 

@@ -11,10 +11,10 @@ import pytest
 from PIL import Image, features
 from support import drawing, run_step
 
-from lib.decode import DecodeError, learn_heif, read_header
-from lib.dedup.facts import Facts, read_facts
-from lib.dedup.prints import fingerprint
-from lib.thumbs import thumbnail_data_uri
+from lib.dedup.fingerprints import fingerprint
+from lib.dedup.keep import Facts, read_facts
+from lib.images.decode import DecodeError, learn_heif, read_header
+from lib.pages.render import thumbnail_data_uri
 
 HIDDEN = 'import sys; sys.modules["pillow_heif"] = None  # importing it raises ImportError'
 HEIC_START = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(64)

@@ -17,13 +17,12 @@ from PIL import Image, ImageDraw
 from support import PATIENCE, ROOT, as_rows, dedup, drawing, dump, load_step, result, snapshot
 
 from lib.db import open_database
-from lib.db.tombstones import is_buried
-from lib.dedup.neighbours import cells_with_views
+from lib.db.duplicates import is_buried
+from lib.dedup.near import cells_with_views
 from lib.hashing import dct, views
-from lib.hashing.align import refine, sample
-from lib.hashing.buffers import Buffers, read_buffers
+from lib.hashing.buffers import UNTRIMMED, Buffers, read_buffers, trimmed_box
 from lib.hashing.kinds import KINDS, HashChoice
-from lib.hashing.trim import WHOLE, trimmed_box
+from lib.hashing.views import refine, sample
 
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 
@@ -172,7 +171,13 @@ def test_refining_finds_the_window(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("lines", "box"),
-    [((0, 0), WHOLE), ((10, 0), (0, 26, 255, 255)), ((1, 0), WHOLE), ((40, 0), WHOLE), ((10, 20), (51, 26, 255, 255))],
+    [
+        ((0, 0), UNTRIMMED),
+        ((10, 0), (0, 26, 255, 255)),
+        ((1, 0), UNTRIMMED),
+        ((40, 0), UNTRIMMED),
+        ((10, 20), (51, 26, 255, 255)),
+    ],
 )
 def test_borders_are_trimmed_within_bounds(lines: tuple[int, int], box: tuple[int, int, int, int]):
     grey = np.random.default_rng(6).integers(0, 256, (100, 100), dtype=np.uint8)

@@ -37,9 +37,9 @@ from demo.keys import (
 )
 from demo.queries import disturbed, query_scenes
 from demo.scenes import full_size
-from lib.browser_path import find_browser, launch_arguments
-from lib.parsers import baidu, baidu_graph, bing, commons, naver, naver_api, openverse, yandex_cloud
+from lib.engines import baidu, baidu_graph, bing, commons, naver, naver_api, openverse, yandex_cloud
 from lib.records import ParsedPage, ParseError
+from lib.web.find_browser import find_browser, launch_arguments
 
 WORDS = "photo drawing"  # found in every picture
 NOTHING = "zebra-xylophone"

@@ -12,12 +12,11 @@ import pytest
 from aiohttp import web
 from support import PATIENCE
 
-from lib.direct_web import DirectSettings, DirectWeb, settings_for
 from lib.engines import load_engine
 from lib.engines.base import API, FetchError
+from lib.engines.parsing import LARGEST_BODY
 from lib.errors import UsageError
-from lib.parsers.raw_json import LARGEST_BODY
-from lib.proxy import Proxy
+from lib.web.direct import DirectSettings, DirectWeb, Proxy, settings_for
 
 CONTACT = "someone@example.org"
 
@@ -113,7 +112,7 @@ def test_a_name_that_stands_for_a_private_address_is_refused_where_it_is_connect
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """No check of the name alone can see it, and a second look-up may tell something else than the first."""
-    monkeypatch.setattr("lib.direct_web.names_inside", lambda host: False)
+    monkeypatch.setattr("lib.web.direct.names_inside", lambda host: False)
 
     async def scene() -> None:
         echo = Echo()

@@ -25,7 +25,7 @@ from hostile_server import Site, jpeg
 from support import as_rows
 
 from lib.db import open_database
-from lib.db.wishes import Again
+from lib.db.download_queue import Again
 from lib.workspace import Workspace
 
 REFRESH, UPGRADE, ORIGINALS = Again(refresh=True), Again(upgrade=True), Again(untried=True)

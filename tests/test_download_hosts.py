@@ -26,11 +26,10 @@ from hostile_server import Site, jpeg
 from support import PATIENCE
 
 from lib.db import open_database
-from lib.domain_lists import write_list
+from lib.domains import write_list
 from lib.errors import GleanerError, UsageError
-from lib.net.hosts import DOWN_AFTER, HostQueues
-from lib.net.limits import Limits
-from lib.net.manners import Manner, Manners, known_manners
+from lib.net.fetch import Limits
+from lib.net.host_queues import DOWN_AFTER, HostQueues, Manner, Manners, known_manners
 from lib.net.placeholders import read_placeholders
 from lib.workspace import Workspace
 

@@ -41,9 +41,9 @@ from support import PATIENCE, ROOT, snapshot, wait_until
 
 from lib.db import open_database
 from lib.db.downloads import has_path
-from lib.decode import MAX_PIXELS
-from lib.downloading.names import file_name, part_owner, shelf
-from lib.net.client import Limits
+from lib.files.names import file_name, part_owner, shelf
+from lib.images.decode import MAX_PIXELS
+from lib.net.fetch import Limits
 from lib.temporary import process_lives
 from lib.workspace import Workspace
 
@@ -99,7 +99,7 @@ def test_it_says_what_to_run_first(tmp_path: Path, capsys: pytest.CaptureFixture
 NURSERY = """
 import json, os, sys
 sys.path[:0] = [{root!r}, {tests!r}]
-import lib.downloading.engine
+import lib.download.loop
 from support import load_step
 step = load_step("download")
 for line in sys.stdin:
@@ -260,7 +260,7 @@ def test_a_folder_that_vanishes_stops_the_run(workspace: Workspace, site: Site) 
 
 
 def test_stale_temporary_files_are_swept_but_only_our_own(workspace: Workspace, site: Site) -> None:
-    from lib.downloading.names import part_owner
+    from lib.files.names import part_owner
 
     fill(workspace, originals(site, "/good/1"))
     parts = workspace.images / ".part"

@@ -28,9 +28,9 @@ from hostile_server import Site, jpeg
 from support import ROOT
 
 from lib.db import open_database
-from lib.db.wishes import Again
-from lib.downloading.names import file_name, safe_id
-from lib.downloading.target import _rename_where_free, rename_new
+from lib.db.download_queue import Again
+from lib.download.targets import _rename_where_free, rename_new
+from lib.files.names import file_name, safe_id
 from lib.workspace import Workspace
 
 

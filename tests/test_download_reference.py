@@ -24,8 +24,8 @@ from download_support import (  # noqa: F401 (fixtures)
 from hostile_server import Site, jpeg
 
 from lib.db import open_database
-from lib.download import download
-from lib.downloading.ledger import BATCH_SECONDS
+from lib.download.outcomes import BATCH_SECONDS
+from lib.download.run import download
 from lib.workspace import Workspace
 
 

@@ -22,7 +22,7 @@ from support import as_rows, load_step
 
 from lib.db import open_database
 from lib.db.downloads import enqueue
-from lib.db.tombstones import REMOVED, buried_images
+from lib.db.duplicates import REMOVED, buried_images
 from lib.workspace import Workspace
 
 

@@ -28,9 +28,8 @@ from download_support import (  # noqa: F401 (fixtures)
 from hostile_server import Site, jpeg
 from support import PATIENCE, load_step, snapshot, wait_until
 
-from lib.downloading import parts
-from lib.net.limits import Limits
-from lib.net.versions import validator_of
+from lib.download import body
+from lib.net.fetch import Limits, validator_of
 from lib.workspace import Workspace
 
 MANY = 20 << 20
@@ -103,7 +102,7 @@ def test_a_part_survives_a_run_that_gets_no_answer(workspace: Workspace, site: S
 
 
 def shard_of_first(workspace: Workspace) -> int:
-    from lib.db.claims import shard_of
+    from lib.db.download_queue import shard_of
 
     return shard_of("test:0000", 2)
 
@@ -127,15 +126,15 @@ def test_parts_are_no_pictures(workspace: Workspace, site: Site, capsys: pytest.
 def test_what_nobody_goes_on_with_is_removed(workspace: Workspace, site: Site) -> None:
     killed_in_the_middle(workspace, site)
     folder = workspace.images / ".part"
-    parts.settle(folder)
+    body.settle(folder)
     (kept,) = folder.glob("kept-*.part")
     note = Path(f"{kept}.json")
     (folder / "kept-0.part").write_bytes(b"without a note")
     (folder / "kept-1.part.json").write_text("{}")
-    parts.settle(folder)
+    body.settle(folder)
     assert set(folder.iterdir()) == {kept, note}
     os.utime(kept, (1, 1))
-    parts.settle(folder)
+    body.settle(folder)
     assert not list(folder.iterdir())
 
 
@@ -143,25 +142,25 @@ def test_what_nobody_goes_on_with_is_removed(workspace: Workspace, site: Site) -
 def test_a_note_that_cannot_be_relied_on(tmp_path: Path, change: dict[str, str]) -> None:
     made = str(tmp_path / "a.part")
     Path(made).write_bytes(b"123")
-    parts.write_note(made, "http://here/", '"tag"', 9)
-    assert parts.leave(made)
-    kept = tmp_path / parts.kept_name("http://here/")
+    body.write_note(made, "http://here/", '"tag"', 9)
+    assert body.leave(made)
+    kept = tmp_path / body.kept_name("http://here/")
     note = Path(f"{kept}.json")
     note.write_text(json.dumps({**json.loads(note.read_text()), **change}))
-    assert parts.take(tmp_path, "http://here/", lambda: made) is None and not list(tmp_path.iterdir())
+    assert body.take(tmp_path, "http://here/", lambda: made) is None and not list(tmp_path.iterdir())
 
 
 def test_one_of_two_takes_a_part_over(tmp_path: Path) -> None:
     made = str(tmp_path / "a.part")
     Path(made).write_bytes(b"123456789")
-    parts.write_note(made, "http://here/", '"tag"', 9)
-    assert parts.leave(made)
-    first = parts.take(tmp_path, "http://here/", lambda: str(tmp_path / "b.part"))
-    assert first == parts.Partial(str(tmp_path / "b.part"), 8, '"tag"', 9)  # whole: its last byte is asked for
+    body.write_note(made, "http://here/", '"tag"', 9)
+    assert body.leave(made)
+    first = body.take(tmp_path, "http://here/", lambda: str(tmp_path / "b.part"))
+    assert first == body.Partial(str(tmp_path / "b.part"), 8, '"tag"', 9)  # whole: its last byte is asked for
     assert Path(first.path).read_bytes() == b"12345678"
-    assert parts.take(tmp_path, "http://here/", lambda: str(tmp_path / "c.part")) is None
+    assert body.take(tmp_path, "http://here/", lambda: str(tmp_path / "c.part")) is None
     with contextlib.suppress(FileNotFoundError):
-        parts.drop(first.path)
+        body.drop(first.path)
     assert not list(tmp_path.iterdir())
 
 

@@ -28,11 +28,11 @@ from hostile_server import Site, jpeg
 from support import PATIENCE, ROOT, peak_of_step, wait_until
 
 from lib.db import open_database
-from lib.db.claims import claim
-from lib.download import download
-from lib.downloading.options import PictureLimits
-from lib.downloading.reasons import FINAL, is_reason
-from lib.net.client import Limits
+from lib.db.download_queue import claim
+from lib.download.options import PictureLimits
+from lib.download.run import download
+from lib.net.failures import FINAL, is_reason
+from lib.net.fetch import Limits
 from lib.times import utc_in
 from lib.workspace import Workspace
 

@@ -23,7 +23,7 @@ from download_support import (  # noqa: F401 (fixtures)
 from hostile_server import Site, jpeg
 
 from lib.db import open_database
-from lib.downloading.names import file_name, read_name, safe_id
+from lib.files.names import file_name, read_name, safe_id
 from lib.workspace import Workspace
 
 FAILURES = [

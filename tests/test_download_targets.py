@@ -36,14 +36,14 @@ from hostile_server import Site, animation, jpeg, picture
 from support import PATIENCE, as_rows, load_step, wait_until
 
 from lib.db import open_database
-from lib.db.claims import shard_of
-from lib.downloading.crew import divide
-from lib.downloading.options import Options, VerifyLimits
-from lib.downloading.target import LocalTarget
-from lib.downloading.verify import Verifier
-from lib.media import sniff
-from lib.net.limits import Limits
-from lib.picture_end import trailing_bytes
+from lib.db.download_queue import shard_of
+from lib.download.options import Options, VerifyLimits
+from lib.download.targets import LocalTarget
+from lib.download.verify import Verifier
+from lib.download.workers import divide
+from lib.images.formats import sniff
+from lib.images.structure import trailing_bytes
+from lib.net.fetch import Limits
 from lib.workspace import Workspace
 
 

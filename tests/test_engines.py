@@ -12,11 +12,10 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from support import ROOT
 
-from lib.engines import FILTER_VALUES, NAMES, load_engine
+from lib.engines import FILTER_VALUES, NAMES, load_engine, parser_for
 from lib.engines.baidu_graph import list_address, multipart, on_host
 from lib.engines.base import API, PAGE, UPLOAD, XHR, Answer, Ask
 from lib.errors import UsageError
-from lib.parsers import parser_for
 from lib.records import OUTCOMES
 
 SAMPLES = ROOT.parent / "shared" / "samples"

@@ -17,9 +17,9 @@ from support import as_rows, drawing, run_step
 
 from demo import keys
 from demo.app import Gallery, running_gallery
-from lib.direct_web import DirectSettings, DirectWeb, settings_for
 from lib.engines import NAMES, load_engine
 from lib.engines.base import Ask, Engine, Verdict
+from lib.web.direct import DirectSettings, DirectWeb, settings_for
 
 NEW = tuple(name for name in NAMES if name != "yandex")
 CLOUD = {"YANDEX_CLOUD_API_KEY": keys.YANDEX_CLOUD_KEY, "YANDEX_CLOUD_FOLDER_ID": keys.YANDEX_CLOUD_FOLDER}
@@ -61,7 +61,7 @@ class Harvest:
 
 
 async def search(engine: Engine, host: str, ask: Ask, pages: int = 50, cursor: dict[str, Any] | None = None) -> Harvest:
-    """Page after page to the end, as `lib.collecting` does it."""
+    """Page after page to the end, as `lib.collect` does it."""
     found = Harvest(Verdict("ok"), [], [])
     async with DirectWeb(settings_for(engine, None, 20.0, CONTACT)) as direct:
         if ask.kind == "image" and cursor is None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from support import as_rows, load_step, snapshot
 
-from lib.collecting.expand import propose, terms
+from lib.collect.expand import propose, terms
 from lib.db import open_database
 from lib.db.queries import NewQuery, add_query
 

@@ -22,9 +22,9 @@ from support import PATIENCE, ROOT, as_rows, drawing, dump, load_step, snapshot
 
 from lib.db import open_database
 from lib.db.files import FileRow, add_file
-from lib.export import settle
-from lib.export.split import Groups, Sides, parse_shares
-from lib.pictures import sha256_of
+from lib.files.pictures import sha256_of
+from lib.sort.export import settle
+from lib.sort.export.split import Groups, Sides, parse_shares
 
 step = load_step("sort")
 COUNT = 40
@@ -133,7 +133,7 @@ def test_parquet_has_pictures_inside_or_by_path(pictures: str, workspace: Path) 
 
 
 def test_shards_are_cut_by_size(workspace: Path) -> None:
-    from lib.export.writers import TarShards
+    from lib.sort.export.formats import TarShards
 
     writer = TarShards(workspace, "jpg", 20_000)
     for number, path in enumerate(sorted((workspace / "images").iterdir())):
@@ -315,21 +315,21 @@ def test_what_the_technical_score_found_broken_is_not_exported(tmp_path: Path, c
 
 
 KILLED_AFTER = {
-    "the folder was told of": ("lib.export.settle.Path.mkdir", 0),
-    "a picture was written": ("lib.export.writers._put", 7),
-    "the plan began to be written": ("lib.export.run.files_below", 1),
-    "the plan was written": ("lib.export.run.commit", 0),
-    "all is committed": ("lib.export.run.finish", 0),
-    "some files were put away": ("lib.export.settle.move_without_overwriting", 5),
-    "all files were put away": ("lib.export.settle.os.rename", 0),
-    "the dataset is in its place": ("lib.export.settle._record", 0),
+    "the folder was told of": ("lib.sort.export.settle.Path.mkdir", 0),
+    "a picture was written": ("lib.sort.export.formats._put", 7),
+    "the plan began to be written": ("lib.sort.export.run.files_below", 1),
+    "the plan was written": ("lib.sort.export.run.commit", 0),
+    "all is committed": ("lib.sort.export.run.finish", 0),
+    "some files were put away": ("lib.sort.export.settle.move_without_overwriting", 5),
+    "all files were put away": ("lib.sort.export.settle.os.rename", 0),
+    "the dataset is in its place": ("lib.sort.export.settle._record", 0),
 }
 DYING = """
 import importlib, json, os, sys
 sys.path[:0] = [{root!r}, {tests!r}]
 from support import load_step
 step = load_step("sort")
-import lib.export.run, lib.export.settle, lib.export.writers
+import lib.sort.export.run, lib.sort.export.settle, lib.sort.export.formats
 owner, name = {name!r}.rsplit(".", 1)
 place = importlib.import_module(owner) if owner.count(".") == 2 else eval(owner)
 real, calls = getattr(place, name), []
@@ -406,7 +406,7 @@ def test_a_file_that_came_meanwhile_stays_and_stops_no_later_run(
         commit(*given)
         (workspace / "export" / "new.txt").write_text("a person's")
 
-    monkeypatch.setattr("lib.export.run.commit", comes)
+    monkeypatch.setattr("lib.sort.export.run.commit", comes)
     assert sort(workspace, "export", "--as", "webdataset", "--replace") == 1
     assert "holds files that came while the dataset was written" in capsys.readouterr().err
     monkeypatch.undo()

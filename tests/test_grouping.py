@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib.dedup.grouping import EXACT_TO_SAME, STRENGTH, Items, Relation, Verdict, cover
-from lib.dedup.pairs import related
+from lib.dedup.near import related
 
 
 @dataclass

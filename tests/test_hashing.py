@@ -12,13 +12,11 @@ import scipy.fft
 from PIL import Image, ImageEnhance, ImageFilter
 from support import drawing
 
-from lib.dedup.confirm import compare
-from lib.hashing import dct, fields
-from lib.hashing.blocked import COLUMNS, gathered
+from lib.dedup.compare import compare
+from lib.hashing import dct
 from lib.hashing.buffers import Buffers, read_buffers
-from lib.hashing.hamming import GATHER_FROM, collapse, cross_join, distance, self_join, to_words
-from lib.hashing.kinds import HashChoice
-from lib.hashing.pixels import pixel_digest
+from lib.hashing.hamming import COLUMNS, GATHER_FROM, collapse, cross_join, distance, gathered, self_join, to_words
+from lib.hashing.kinds import HashChoice, pixel_digest
 
 # A photograph that comes with a core requirement; the package itself takes a second to import and is not needed.
 PHOTOGRAPH = Path(str(find_spec("sklearn").submodule_search_locations[0])) / "datasets" / "images" / "china.jpg"
@@ -325,8 +323,8 @@ def test_small_fields_equal_those_of_numpy(side: int):
     padded = np.pad(values, 1, mode="edge")
     around = padded[:-2, 1:-1] + padded[2:, 1:-1] + padded[1:-1, :-2] + padded[1:-1, 2:] - 4 * values
     each = side // 4
-    assert all(np.array_equal(*pair) for pair in zip(fields.gradient(values), np.gradient(values), strict=True))
-    assert np.array_equal(fields.laplacian(values), around)
-    assert np.allclose(fields.block_means(values, 4), values.reshape(4, each, 4, each).mean(axis=(1, 3)), rtol=1e-5)
-    assert fields.median(values.ravel()) == np.median(values)
-    assert fields.mean(values) == pytest.approx(values.mean())
+    assert all(np.array_equal(*pair) for pair in zip(dct.gradient(values), np.gradient(values), strict=True))
+    assert np.array_equal(dct.laplacian(values), around)
+    assert np.allclose(dct.block_means(values, 4), values.reshape(4, each, 4, each).mean(axis=(1, 3)), rtol=1e-5)
+    assert dct.median(values.ravel()) == np.median(values)
+    assert dct.mean(values) == pytest.approx(values.mean())

@@ -13,9 +13,9 @@ import pytest
 from support import PATIENCE, ROOT, as_rows, drawing, dump, load_step, run_step, snapshot, wait_until
 from yandex_answers import entity, make_workspace, put_answer, xhr
 
-from lib import raw_store
 from lib.db import open_database
-from lib.sidecars import sidecar_record
+from lib.files import answers as files_answers
+from lib.ingest.folders import sidecar_record
 
 ingest = load_step("ingest")
 
@@ -282,10 +282,10 @@ def test_answers_of_another_workspace_bring_their_queries_along(tmp_path: Path) 
     there, here = tmp_path / "there", tmp_path / "here"
     wanted = [("yandex", "image", "", "cd" * 32, "{}"), ("yandex", "keyword", "old bridge", "", '{"site":"a.example"}')]
     for number, (engine, kind, text, sha256, params) in enumerate(wanted):
-        folder = there / "xhr" / engine / raw_store.folder_name(kind, text, sha256, params)
-        raw_store.write_note(folder, engine, kind, text, sha256, json.loads(params))
+        folder = there / "xhr" / engine / files_answers.folder_name(kind, text, sha256, params)
+        files_answers.write_note(folder, engine, kind, text, sha256, json.loads(params))
         for page in (0, 1):
-            raw_store.write_whole(folder / f"{page}.json", xhr([entity(number * 10 + page)]))
+            files_answers.write_whole(folder / f"{page}.json", xhr([entity(number * 10 + page)]))
     asked = "SELECT engine, kind, text, image_sha256, params FROM queries ORDER BY kind"
     assert run(here, "--import", there / "xhr", "--dry-run") == 0 and not here.exists()
     for _ in range(2):
@@ -316,11 +316,11 @@ def test_the_note_beside_the_answers_gives_the_query_back(tmp_path: Path) -> Non
     wanted = [("yandex", "image", "", "ab" * 32, '{"host":"yandex.com","site":"a \\"b\\""}')]
     wanted.append(("yandex", "keyword", "старый мост", "", "{}"))
     for number, (engine, kind, text, sha256, params) in enumerate(wanted):
-        folder = root / "xhr" / engine / raw_store.folder_name(kind, text, sha256, params)
-        raw_store.write_note(folder, engine, kind, text, sha256, json.loads(params))
-        raw_store.write_whole(folder / "0.json", xhr([entity(number)]))
+        folder = root / "xhr" / engine / files_answers.folder_name(kind, text, sha256, params)
+        files_answers.write_note(folder, engine, kind, text, sha256, json.loads(params))
+        files_answers.write_whole(folder / "0.json", xhr([entity(number)]))
     before = snapshot(root)
-    raw_store.write_note(folder, engine, kind, text, sha256, json.loads(params))
+    files_answers.write_note(folder, engine, kind, text, sha256, json.loads(params))
     assert snapshot(root) == before
     assert run(root, "--rescan") == 0
     found = as_rows(root / "gleaner.db", "SELECT engine, kind, text, image_sha256, params FROM queries ORDER BY kind")

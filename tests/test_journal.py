@@ -16,14 +16,12 @@ from typing import Any
 import pytest
 from support import PATIENCE, ROOT, STEPS, as_rows, drawing, dump, load_step, snapshot
 
-from lib import actions
 from lib.db import open_database
-from lib.db.actions import Action
 from lib.db.files import FileRow, add_file
-from lib.db.runs import finish_run, start_run
-from lib.digest import sha256_of
-from lib.lock import held, step_lock
-from lib.workspace import Workspace
+from lib.db.journal import Action, finish_run, start_run
+from lib.files.pictures import sha256_of
+from lib.journal import files
+from lib.workspace import Workspace, held, step_lock
 
 # Ends the process at the n-th call of a function of `os` whose paths hold a text: right before it, or right after it.
 KILLER = """
@@ -178,7 +176,7 @@ def planned_link(photos: Path, root: Path, source: Path, target: Path, state: st
     with open_database(root / "gleaner.db") as db:
         number = start_run(db, "dedup", {})
         entry = Action("hardlink", str(source), str(target), sha256_of(source), source.stat().st_size)
-        actions.journal.insert_actions(db, number, [entry], state=state)
+        files.journal.insert_actions(db, number, [entry], state=state)
     return number
 
 
@@ -302,11 +300,11 @@ def test_a_file_that_took_the_place_of_a_planned_copy_is_never_taken_away(photos
         number = start_run(db, "sort", {})
         source = photos / "a.jpg"
         entry = Action("copy", str(source), "sorted/orientation/landscape/a.jpg", sha256_of(source), 1)
-        actions.plan(db, number, [entry])
+        files.plan(db, number, [entry])
         place.parent.mkdir(parents=True)
         shutil.copy2(source, place)  # somebody's, between the plan and its turn
-        with pytest.raises(actions.GleanerError, match="appeared"):
-            actions.apply(db, Workspace(root), number)
+        with pytest.raises(files.GleanerError, match="appeared"):
+            files.apply(db, Workspace(root), number)
         finish_run(db, number, 1, {})
     run("sort", root, "--undo", "last")
     assert place.is_file() and states(root) == {("copy", "dropped"): 1}
@@ -372,8 +370,8 @@ def test_what_a_killed_undo_returned_is_known_to_the_next_run_of_any_step(worksp
 
 def settle(workspace: Workspace, step: str) -> None:
     """What a run of a step begins with."""
-    from lib import sorting
-    from lib.dedup import aftermath
+    from lib.dedup import run as aftermath
+    from lib.sort import run as sorting
 
     with open_database(workspace.database) as db:
         number = start_run(db, step, {})
@@ -382,7 +380,7 @@ def settle(workspace: Workspace, step: str) -> None:
         elif step == "sort":
             sorting.settle(db, workspace, number)
         else:
-            actions.settle_others(db, workspace, number, ("dedup", "sort"))
+            files.settle_others(db, workspace, number, ("dedup", "sort"))
         finish_run(db, number, 0, {})
 
 
@@ -447,15 +445,15 @@ def test_an_interrupted_run_remembers_what_it_took_away(workspace: Workspace) ->
             Action("move", path, f"quarantine/{number}/{path}", sha256)
             for path, sha256 in db.execute("SELECT path, sha256 FROM duplicates WHERE run_id = ?", (number,)).fetchall()
         ]
-        actions.plan(db, number, moves)
-        assert actions.apply(db, workspace, number, stopping=after_one) == {"done": 1}
+        files.plan(db, number, moves)
+        assert files.apply(db, workspace, number, stopping=after_one) == {"done": 1}
         assert db.value("SELECT count(*) FROM tombstones") == 1
 
 
 def test_a_living_run_of_step_6_is_not_disturbed(workspace: Workspace) -> None:
     with open_database(workspace.database) as db:
         number = start_run(db, "dedup", {})
-        actions.plan(db, number, [Action("move", "images/ab/90.jpg", f"quarantine/{number}/90.jpg")])
+        files.plan(db, number, [Action("move", "images/ab/90.jpg", f"quarantine/{number}/90.jpg")])
     with held(step_lock(workspace.root, "dedup"), "busy"):
         settle(workspace, "download")
         assert states(workspace.root) == {("move", "planned"): 1}

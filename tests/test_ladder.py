@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lib.ladder import Variant, ladder, referers
+from lib.download.addresses import Variant, ladder, referers
 
 
 def test_kind_comes_first_then_area_downward() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lib.closing import json_parts
+from lib.cli.output import json_parts
 from lib.db import worklist
 from lib.db.worklist import Worklist
 

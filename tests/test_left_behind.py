@@ -13,7 +13,7 @@ from support import ROOT, drawing, left_by_a_dead_process, load_step, snapshot
 from yandex_answers import entity, make_workspace, results_page
 
 from lib import temporary
-from lib.leftovers import clear_leftovers
+from lib.files.pictures import clear_leftovers
 from lib.temporary import becoming, clear_dead, is_temporary, process_lives, temporary_beside, write_whole
 from lib.workspace import Workspace
 

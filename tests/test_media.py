@@ -12,9 +12,9 @@ from hostile_server import HTML, SVG, picture
 from PIL import Image
 from rare_pictures import FAKES, JXL, made
 
-from lib import media, picture_end
-from lib.downloading.options import VerifyLimits
-from lib.downloading.verify import UNDECODABLE, Verifier
+from lib.download.options import VerifyLimits
+from lib.download.verify import UNDECODABLE, Verifier
+from lib.images import formats, structure
 
 FORMATS = ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "ICO"]
 EXTENSIONS = dict(zip(FORMATS, "jpg png webp gif bmp tif avif jp2 ico".split(), strict=True))
@@ -37,33 +37,33 @@ def animation() -> bytes:
 @pytest.mark.parametrize("form", FORMATS)
 def test_a_picture_is_known_by_its_bytes_and_whole(form: str) -> None:
     data = noisy(form)
-    found = media.sniff(data)
+    found = formats.sniff(data)
     assert found is not None and found.extension == EXTENSIONS[form]
-    assert picture_end.check_end(data, found) == ""
-    assert media.refusal(data) == ("", "")
+    assert structure.check_end(data, found) == ""
+    assert formats.refusal(data) == ("", "")
 
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_trailing_bytes_do_no_harm(form: str) -> None:
     data = noisy(form) + b"\0trailing rubbish\0"
-    found = media.sniff(data)
-    assert found is not None and picture_end.check_end(data, found) == ""
+    found = formats.sniff(data)
+    assert found is not None and structure.check_end(data, found) == ""
 
 
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
 def test_a_cut_picture_is_truncated(form: str, share: float) -> None:
     data = noisy(form)
-    found = media.sniff(data)
+    found = formats.sniff(data)
     assert found is not None
-    assert picture_end.check_end(data[: int(len(data) * share)], found) == picture_end.TRUNCATED
+    assert structure.check_end(data[: int(len(data) * share)], found) == structure.TRUNCATED
 
 
 def test_a_picture_that_lacks_four_bytes_is_truncated() -> None:
     for form in ("JPEG", "PNG", "GIF", "WEBP", "BMP"):
         data = noisy(form)
-        found = media.sniff(data)
-        assert found is not None and picture_end.check_end(data[:-4], found) == picture_end.TRUNCATED, form
+        found = formats.sniff(data)
+        assert found is not None and structure.check_end(data[:-4], found) == structure.TRUNCATED, form
 
 
 def test_the_end_of_an_embedded_thumbnail_is_not_the_end() -> None:
@@ -71,27 +71,27 @@ def test_the_end_of_an_embedded_thumbnail_is_not_the_end() -> None:
     whole, thumbnail = noisy("JPEG"), picture(3)
     block = b"Exif\0\0" + thumbnail
     data = whole[:2] + b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block + whole[2:]
-    assert picture_end.check_end(data, media.JPEG) == ""
-    assert picture_end.check_end(data[:-200], media.JPEG) == picture_end.TRUNCATED
+    assert structure.check_end(data, formats.JPEG) == ""
+    assert structure.check_end(data[:-200], formats.JPEG) == structure.TRUNCATED
 
 
 def test_an_animation_is_walked_to_its_trailer() -> None:
     data = animation()
-    assert picture_end.check_end(data, media.GIF) == ""
+    assert structure.check_end(data, formats.GIF) == ""
     for cut in range(20, len(data) - 1, 97):
-        assert picture_end.check_end(data[:cut], media.GIF) == picture_end.TRUNCATED
+        assert structure.check_end(data[:cut], formats.GIF) == structure.TRUNCATED
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "TIFF", "AVIF", "ICO", "BMP", "WEBP"])
 def test_no_cut_and_no_garbage_raises(form: str) -> None:
     data = noisy(form)
-    found = media.sniff(data)
+    found = formats.sniff(data)
     assert found is not None
     for cut in range(min(len(data), 400)):
-        media.refusal(data[:cut])
-        picture_end.check_end(data[:cut], found)
-        picture_end.check_end(data[:cut] + b"\xff" * 50, found)
-        picture_end.check_end(data[:cut] + b"\0" * 50, found)
+        formats.refusal(data[:cut])
+        structure.check_end(data[:cut], found)
+        structure.check_end(data[:cut] + b"\xff" * 50, found)
+        structure.check_end(data[:cut] + b"\0" * 50, found)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_no_cut_and_no_garbage_raises(form: str) -> None:
     ],
 )
 def test_what_is_no_picture_says_what_it_is(head: bytes, reason: str, detail: str) -> None:
-    assert media.refusal(head) == (reason, detail)
+    assert formats.refusal(head) == (reason, detail)
 
 
 @pytest.mark.parametrize(
@@ -129,30 +129,30 @@ def test_what_is_no_picture_says_what_it_is(head: bytes, reason: str, detail: st
     ],
 )
 def test_formats_that_the_decoder_may_not_know(head: bytes, extension: str) -> None:
-    found = media.sniff(head)
+    found = formats.sniff(head)
     assert found is not None and found.extension == extension
 
 
 @pytest.mark.parametrize(
     ("claimed", "found", "mismatch"),
     [
-        ("image/jpeg", media.JPEG, False),
-        ("image/jpg; charset=binary", media.JPEG, False),
-        ("image/png", media.JPEG, True),
-        ("application/octet-stream", media.JPEG, False),
-        ("", media.PNG, False),
-        ("IMAGE/WEBP", media.WEBP, False),
+        ("image/jpeg", formats.JPEG, False),
+        ("image/jpg; charset=binary", formats.JPEG, False),
+        ("image/png", formats.JPEG, True),
+        ("application/octet-stream", formats.JPEG, False),
+        ("", formats.PNG, False),
+        ("IMAGE/WEBP", formats.WEBP, False),
     ],
 )
-def test_a_claimed_type_that_differs_is_noticed(claimed: str, found: media.Format, mismatch: bool) -> None:
-    assert media.mime_mismatch(claimed, found) is mismatch
+def test_a_claimed_type_that_differs_is_noticed(claimed: str, found: formats.Format, mismatch: bool) -> None:
+    assert formats.mime_mismatch(claimed, found) is mismatch
 
 
 @pytest.mark.parametrize("form", ["AVIF", "JPEG2000"])
 def test_the_size_of_a_rare_picture_needs_no_decoder(form: str) -> None:
     data = noisy(form)
-    found = media.sniff(data)
-    assert found is not None and picture_end.size_of_structure(data, found) == (64, 64)
+    found = formats.sniff(data)
+    assert found is not None and structure.size_of_structure(data, found) == (64, 64)
 
 
 def many_pages(pages: int) -> bytes:
@@ -184,21 +184,21 @@ def many_blocks(form: str) -> bytes:
     ids=["JPEG", "PNG", "GIF", "TIFF", "JPEG2000"],
 )
 def test_a_picture_of_a_million_parts_is_not_read(data: bytes) -> None:
-    found = media.sniff(data)
-    assert found is not None and picture_end.check_end(data, found) == picture_end.TOO_MANY_PARTS
+    found = formats.sniff(data)
+    assert found is not None and structure.check_end(data, found) == structure.TOO_MANY_PARTS
 
 
 def test_pictures_of_many_parts_are_sound() -> None:
     """Pages, frames and chunks as a long scan, a long animation and a picky encoder make them."""
     for data in (many_pages(2000), many_blocks("PNG")[: 33 + 12 * 5000] + picture(3, form="PNG")[33:]):
-        found = media.sniff(data)
-        assert found is not None and picture_end.check_end(data, found) == ""
+        found = formats.sniff(data)
+        assert found is not None and structure.check_end(data, found) == ""
 
 
 def fault(data: bytes) -> str:
     """What step 5 says of a body before it asks a decoder."""
-    found = media.sniff(data)
-    return media.refusal(data)[0] if found is None else picture_end.check_end(data, found)
+    found = formats.sniff(data)
+    return formats.refusal(data)[0] if found is None else structure.check_end(data, found)
 
 
 @pytest.fixture(scope="module", name="decoder")
@@ -211,13 +211,13 @@ def decoder_fixture() -> Iterator[Verifier]:
 def fault_or_undecodable(data: bytes, decoder: Verifier) -> str:
     """The same, and of JPEG XL, whose structure is left to its decoder, what that says."""
     reason = fault(data)
-    return decoder.check(data, 1)[0] if not reason and media.sniff(data) is media.JXL else reason
+    return decoder.check(data, 1)[0] if not reason and formats.sniff(data) is formats.JXL else reason
 
 
 # A black strip, or a TIFF's page whose strip is a page of HTML, is a picture to everything but a decoder.
 @pytest.mark.parametrize("name", FAKES)
 def test_what_only_begins_like_a_picture_is_none(name: str, decoder: Verifier) -> None:
-    assert fault_or_undecodable(FAKES[name], decoder) in (picture_end.TRUNCATED, media.NOT_AN_IMAGE, UNDECODABLE)
+    assert fault_or_undecodable(FAKES[name], decoder) in (structure.TRUNCATED, formats.NOT_AN_IMAGE, UNDECODABLE)
 
 
 def rare() -> dict[str, tuple[tuple[int, int], bytes]]:
@@ -237,9 +237,9 @@ def rare() -> dict[str, tuple[tuple[int, int], bytes]]:
 @pytest.mark.parametrize("name", rare())
 def test_a_rare_picture_is_seen_to_its_end(name: str, decoder: Verifier) -> None:
     size, data = rare()[name]
-    found = media.sniff(data)
-    assert found is not None and picture_end.find_fault(data, found) == ("", "")
-    assert picture_end.size_of_structure(data, found) == size
+    found = formats.sniff(data)
+    assert found is not None and structure.find_fault(data, found) == ("", "")
+    assert structure.size_of_structure(data, found) == size
     assert fault_or_undecodable(data + b"<script>alert(1)</script>", decoder) == ""
     for tenth in range(1, 10):
         assert fault_or_undecodable(data[: len(data) * tenth // 10], decoder), tenth
@@ -250,9 +250,9 @@ def test_heic_is_walked_to_its_end() -> None:
     heif = pytest.importorskip("pillow_heif")
     data = io.BytesIO()
     heif.from_pillow(Image.effect_noise((700, 90), 80).convert("RGB")).save(data)
-    found = media.sniff(data.getvalue())
-    assert found is media.HEIC and picture_end.find_fault(data.getvalue(), found) == ("", "")
-    assert picture_end.size_of_structure(data.getvalue(), found) == (700, 90)
+    found = formats.sniff(data.getvalue())
+    assert found is formats.HEIC and structure.find_fault(data.getvalue(), found) == ("", "")
+    assert structure.size_of_structure(data.getvalue(), found) == (700, 90)
     for tenth in range(1, 10):
         assert fault(data.getvalue()[: len(data.getvalue()) * tenth // 10])
 

@@ -20,9 +20,9 @@ from support import PATIENCE, ROOT, drawing, dump, load_step, snapshot
 from lib.db import open_database
 from lib.db.files import FileRow, add_file
 from lib.errors import GleanerError, UsageError
+from lib.files.pictures import sha256_of
 from lib.models.device import batched
-from lib.models.place import MissingWeights, Place, fingerprint
-from lib.pictures import sha256_of
+from lib.models.weights import MissingWeights, Place, fingerprint
 
 torch = pytest.importorskip("torch", reason="requirements-core.txt leaves the models out")
 step = load_step("sort")
@@ -33,7 +33,7 @@ MUSIQ = "musiq_koniq_ckpt-e95806b9.pth"
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of weights as people would fill it, under the published names: small or random, never trained."""
-    from lib.models.offline import require
+    from lib.models.weights import require
 
     folder = tmp_path_factory.mktemp("models")
     pyiqa = require("pyiqa")
@@ -85,7 +85,7 @@ def result(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
 def test_our_way_gives_pyiqas_own_scores(name: str, models: Path) -> None:
     """The same pixels through pyiqa's call, one by one, and through ours, all sizes at once."""
     from lib.models.iqa import load
-    from lib.models.offline import local_only
+    from lib.models.weights import local_only
 
     rgbs = [np.array(drawing(number, *size)) for number, size in enumerate(SIZES)]
     import pyiqa
@@ -110,7 +110,7 @@ def test_our_way_gives_pyiqas_own_scores(name: str, models: Path) -> None:
 def test_our_convolutions_give_torchs_values(
     inputs: int, outputs: int, side: int, stride: int, shape: tuple[int, int, int]
 ) -> None:
-    from lib.models.convolution import Direct, Winograd, fastest
+    from lib.models.clipiqa import Direct, Winograd, fastest
 
     torch.manual_seed(1)
     theirs = torch.nn.Conv2d(inputs, outputs, side, stride=stride, padding=side // 2)
@@ -324,7 +324,7 @@ def test_a_place_knows_our_folder_and_torchs(tmp_path: Path, monkeypatch: Any) -
 
 
 def test_pictures_reach_a_model_upright_reduced_and_bounded(tmp_path: Path) -> None:
-    from lib.models.feed import Feed, looking
+    from lib.models.batches import Feed, looking
 
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -355,7 +355,7 @@ def test_pictures_reach_a_model_upright_reduced_and_bounded(tmp_path: Path) -> N
 @pytest.fixture(scope="session")
 def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A CLIP of two layers a side, saved and loaded as `local-dir`, the way people bring their own."""
-    from lib.models.offline import require
+    from lib.models.weights import require
 
     open_clip = require("open_clip")
     folder = tmp_path_factory.mktemp("clip")
@@ -383,9 +383,9 @@ def test_embeddings_are_open_clips_own(
     monkeypatch.setattr("lib.models.device.has_bfloat16", lambda: native_bfloat16)
     import open_clip
 
-    from lib.criteria import Spread
+    from lib.models.batches import Feed
     from lib.models.clip import load_clip, vector_of
-    from lib.models.feed import Feed
+    from lib.work.stream import Spread
 
     net, _, transform = open_clip.create_model_and_transforms(f"local-dir:{clip_folder}")
     paths = []
@@ -407,8 +407,8 @@ def test_embeddings_are_open_clips_own(
 def test_a_model_sees_what_open_clips_transform_shows_it(size: tuple[int, int], tmp_path: Path) -> None:
     import open_clip
 
+    from lib.models.batches import Seen
     from lib.models.clip import look
-    from lib.models.feed import Seen
 
     drawing(4, *size).save(tmp_path / "a.png")
     theirs = np.asarray(open_clip.image_transform(64, False, mean=(0, 0, 0), std=(1, 1, 1))(drawing(4, *size)))
@@ -506,7 +506,7 @@ def test_a_dry_run_with_models_writes_nothing(clip_folder: Path, tmp_path: Path,
 
 
 def test_a_prompt_of_another_script_suggests_a_multilingual_model(caplog: Any, tmp_path: Path) -> None:
-    from lib.criteria.prompts import Prompts
+    from lib.sort.criteria.prompts import Prompts
 
     criterion = Prompts("default", Place(tmp_path), keep=["озеро"])
     criterion.loaded.append(SimpleNamespace(multilingual=False))  # type: ignore[arg-type]
@@ -561,7 +561,7 @@ def test_what_is_known_of_usual_models_is_what_their_packages_say() -> None:
     from torchvision.models import get_model_weights
 
     from lib.models import clip, detector
-    from lib.models.offline import require
+    from lib.models.weights import require
 
     for name, hub in clip.HUBS.items():
         assert require("open_clip").get_pretrained_cfg(*name.split("/"))["hf_hub"] == hub
@@ -608,7 +608,7 @@ def blobs(*counts: int, noise: int = 0, spread: float = 0.25, seed: int = 0) -> 
 @pytest.mark.parametrize("eps", [0.02, 0.06, 0.12, 0.5])
 @pytest.mark.parametrize("sizes", [(40, 30, 5), (300,), (2, 2, 2)])
 def test_the_blocked_way_is_scikit_learns(sizes: tuple[int, ...], eps: float, monkeypatch: Any) -> None:
-    from lib import clusters
+    from lib.sort import clusters
 
     monkeypatch.setattr(clusters, "BLOCK", 16)
     vectors = blobs(*sizes, noise=20)
@@ -622,7 +622,7 @@ def test_the_blocked_way_is_scikit_learns(sizes: tuple[int, ...], eps: float, mo
 
 
 def test_large_sets_join_the_clusters_of_a_sample(monkeypatch: Any) -> None:
-    from lib import clusters
+    from lib.sort import clusters
 
     monkeypatch.setattr(clusters, "EXACT", 200)
     vectors = blobs(400, 300, noise=40, spread=0.15)
@@ -632,7 +632,7 @@ def test_large_sets_join_the_clusters_of_a_sample(monkeypatch: Any) -> None:
 
 
 def test_eps_is_found_between_clusters_and_noise() -> None:
-    from lib.clusters import EPS_RANGE, dbscan, suggested_eps
+    from lib.sort.clusters import EPS_RANGE, dbscan, suggested_eps
 
     vectors = blobs(60, 50, 40, noise=60, spread=0.3)
     eps = suggested_eps(vectors, 3)

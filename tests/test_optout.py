@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from lib.net.optout import opt_out, refused_usage
+from lib.net.robots import opt_out, refused_usage
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 TAG = "X-Robots-Tag: "

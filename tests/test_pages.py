@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 from support import PATIENCE, wait_until
 
-from lib.browser_path import find_browser, launch_arguments
 from lib.pages import (
     Bucket,
     Card,
@@ -35,9 +34,19 @@ from lib.pages import (
     render_run_summary,
     write_page,
 )
-from lib.pages.render import TEMPLATES, filesize, moment, number, percent, picture_url, script_json, web_link
-from lib.pages.treemap import squarify
-from lib.thumbs import thumbnail_data_uri
+from lib.pages.domains import squarify
+from lib.pages.render import (
+    TEMPLATES,
+    filesize,
+    moment,
+    number,
+    percent,
+    picture_url,
+    script_json,
+    thumbnail_data_uri,
+    web_link,
+)
+from lib.web.find_browser import find_browser, launch_arguments
 
 HOSTILE = "</script><script>alert(1)</script><!-- <img src=x onerror=alert(2)> ' \" & \u202eevil\u2028 {{ 7*7 }}"
 ODD_NAMES = ["plain.png", "a b#c?d%e&f.png", 'it\'s "quoted".png', "c:olon.png", "тест – 猫.png", "<b>.png", "-n.png"]

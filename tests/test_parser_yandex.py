@@ -16,10 +16,9 @@ from hypothesis import strategies as st
 from yandex_answers import entity, page, results_page, serp_list, xhr
 
 from lib.domains import host_of, registrable_domain
-from lib.parsers import engines, parser_for
-from lib.parsers.raw_json import LARGEST_BODY, MOST_CONTAINERS
-from lib.parsers.values import address, flag, plain, text, whole
-from lib.parsers.yandex import parse_page, parse_xhr
+from lib.engines import engines, parser_for
+from lib.engines.parsing import LARGEST_BODY, MOST_CONTAINERS, address, flag, plain, text, whole
+from lib.engines.yandex import parse_page, parse_xhr
 from lib.records import ParsedPage, ParseError
 
 ADAPTER = "i-react-ajax-adapter:ajax"
@@ -346,7 +345,7 @@ def test_other_values() -> None:
 HOSTILE = """
 import json, sys
 from support import peak_megabytes
-from lib.parsers.yandex import parse_xhr
+from lib.engines.yandex import parse_xhr
 from lib.records import ParseError
 kind = sys.argv[1]
 one = {"preview": [{"url": f"a{n}"} for n in range(180)]}

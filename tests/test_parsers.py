@@ -8,8 +8,8 @@ import json
 import pytest
 from support import ROOT
 
-from lib.parsers import baidu, baidu_graph, bing, commons, naver, naver_api, openverse, yandex_cloud
-from lib.parsers.raw_xml import load_xml
+from lib.engines import baidu, baidu_graph, bing, commons, naver, naver_api, openverse, yandex_cloud
+from lib.engines.parsing import load_xml
 from lib.records import ImageRecord, ParsedPage, ParseError
 
 SAMPLES = ROOT.parent / "shared" / "samples"

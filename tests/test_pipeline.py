@@ -108,7 +108,7 @@ def test_the_pages_open_without_a_network(finished, page):
     """In real Chromium, from disk: no error on the console, and no request but to files and data."""
     from playwright.sync_api import sync_playwright
 
-    from lib.browser_path import find_browser, launch_arguments
+    from lib.web.find_browser import find_browser, launch_arguments
 
     workspace, *_ = finished
     path = workspace / "reports" / f"{page}.html"

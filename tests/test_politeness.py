@@ -12,9 +12,7 @@ from aiohttp import web
 from counting_server import Door, counting_server
 from download_support import fill, report, rows, run, workspace_fixture  # noqa: F401 (fixtures)
 
-from lib.net.hosts import DOWN_AFTER, Host, HostQueues
-from lib.net.manners import Manner, Manners
-from lib.net.shared import ROOM, Shared, make_shared
+from lib.net.host_queues import DOWN_AFTER, ROOM, Host, HostQueues, Manner, Manners, Shared, make_shared
 from lib.workspace import Workspace
 
 PATHOLOGICAL = "User-agent: *\nDisallow: /*a*a*a*a*a*a*a*a*b\n"

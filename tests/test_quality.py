@@ -15,10 +15,9 @@ from PIL import Image, ImageFilter
 from sklearn.datasets import load_sample_image
 from support import ROOT
 
-from lib.criteria.quality import measure_technical, technical_of
 from lib.quality import signals as formulas
-from lib.quality.jpeg_tables import jpeg_quality, quality_of_file
-from lib.quality.score import ANCHORS, WEIGHTS, Verdict, between, judge
+from lib.quality.measure import measure_technical, technical_of
+from lib.quality.score import ANCHORS, WEIGHTS, Verdict, between, jpeg_quality, judge, quality_of_file
 from lib.quality.signals import Signals, measure_signals
 
 KODAK = ROOT.parent / "shared" / "photos" / "kodak"  # used where it lies beside the checkout

@@ -13,8 +13,8 @@ from support import ROOT, as_rows, dump, load_step, snapshot
 from yandex_answers import entity, make_workspace, put_answer, xhr
 
 from lib.db import open_database
-from lib.db.ingest import READABLE_OUTCOMES
-from lib.db.misread import unsure_queries
+from lib.db.images import unsure_queries
+from lib.db.responses import READABLE_OUTCOMES
 
 step = load_step("ingest")
 CONTENT = ("runs", "actions")
@@ -106,17 +106,17 @@ def test_a_second_time_changes_nothing(root: Path) -> None:
 KILLED = """
 import os, sys
 sys.path.insert(0, {tests!r})
-import lib.misread
+import lib.ingest.reparse
 from support import load_step
-lib.misread.BLOCK = 1
-applied, apply_plan = [], lib.misread.apply_plan
+lib.ingest.reparse.BLOCK = 1
+applied, apply_plan = [], lib.ingest.reparse.apply_plan
 def dying(*arguments):
     if len(applied) == {blocks}:
         os._exit(9)
     applied.append(apply_plan(*arguments))
     if {inside}:
         os._exit(9)
-lib.misread.apply_plan = dying
+lib.ingest.reparse.apply_plan = dying
 load_step("ingest").main(["--reparse", "--workspace", {root!r}, "-q"])
 """
 

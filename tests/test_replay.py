@@ -15,12 +15,12 @@ from support import as_rows, drawing, dump, load_step, snapshot
 from yandex_answers import entity, page, serp_list, xhr
 
 from demo import Gallery, running_gallery
-from lib.chromium import require_browser
-from lib.collecting.captured import Places, read_captured
+from lib.collect.replay import Places, read_captured
 from lib.engines import load_engine
 from lib.engines.base import API, PAGE, XHR, Answer, Ask
 from lib.engines.yandex import page_address, xhr_address
 from lib.errors import UsageError
+from lib.web.browser import require_browser
 
 BOAT = ["--engine", "yandex", "--keywords", "boat"]
 COM = "https://yandex.com"

@@ -12,7 +12,7 @@ import pytest
 from support import drawing, dump, load_step, run_step, snapshot
 
 from lib.db import open_database
-from lib.families import domains_of, family_by_domain, family_names, family_of
+from lib.domains import domains_of, family_by_domain, family_names, family_of
 from lib.times import utc_now
 
 PICTURES = [

@@ -14,10 +14,10 @@ from yandex_answers import entity, make_workspace, xhr
 
 from lib.db import open_database
 from lib.db import report as counts
-from lib.db.runs import start_run
-from lib.domain_lists import DomainLists, covers, read_list, read_lists
+from lib.db.journal import start_run
+from lib.domains import DomainLists, covers, read_list, read_lists
 from lib.errors import UsageError
-from lib.report import _sampled, make_report
+from lib.report.domains import _sampled, make_report
 
 step = load_step("report")
 ingest = load_step("ingest")

@@ -9,11 +9,11 @@ import pytest
 from support import load_step
 from yandex_answers import entity, make_workspace, xhr
 
-from lib import raw_store
 from lib.db import open_database
+from lib.files import answers
 from lib.pages import DomainRow, Heading, render_domain_report
-from lib.report_formats import cell, shortened
-from lib.sentences import counted
+from lib.report.domains import cell, shortened
+from lib.text import counted
 
 report, ingest = load_step("report"), load_step("ingest")
 
@@ -142,8 +142,8 @@ def test_one_picture_is_one_picture(tmp_path: Path) -> None:
 
 def test_a_restored_search_is_named_by_its_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "ws/xhr/yandex" / ("ab" * 8)
-    raw_store.write_note(folder, "yandex", "image", "", "ab" * 32, {})
-    raw_store.write_whole(folder / "0.json", xhr([entity(1)]))
+    answers.write_note(folder, "yandex", "image", "", "ab" * 32, {})
+    answers.write_whole(folder / "0.json", xhr([entity(1)]))
     assert ingest.main(["--rescan", "--workspace", str(tmp_path / "ws"), "-q"]) == 0
     assert "yandex: picture abababababababab " in said(tmp_path / "ws", capsys, "--by", "query")
 

@@ -20,8 +20,8 @@ from support import ROOT, STEPS, as_rows, drawing, dump, load_step, snapshot
 
 from lib.db import open_database
 from lib.db import soundness as sound
-from lib.db.backup import finish_replacing, list_backups, make_backup, waiting
-from lib.db.migrations import schema_version
+from lib.db.maintenance import finish_replacing, list_backups, make_backup, waiting
+from lib.db.schema import schema_version
 
 MODULES = {name: load_step(name) for name in STEPS}
 # What each step is for, its previews and what takes back; nothing here asks the network for anything.
@@ -467,7 +467,7 @@ def test_a_bug_in_a_sound_database_stays_a_traceback(workspace: Path) -> None:
 
 
 def test_an_older_schema_is_ours_and_another_mix_is_not(tmp_path: Path) -> None:
-    from lib.db.migrations import migrate
+    from lib.db.schema import migrate
 
     for version in range(1, schema_version() + 1):
         path = tmp_path / f"{version}.db"

@@ -19,7 +19,7 @@ from download_support import fill, originals, server_fixture, site_fixture, work
 from hostile_server import Site
 from support import ROOT, STEPS, as_rows, drawing, load_step, run_step, snapshot
 
-from lib.redact import hide, redact, redact_any, redacted, replacements, without_user
+from lib.text import hide, redact, redact_any, redacted, replacements, without_user
 from lib.workspace import FLOORS, Workspace
 
 SECRET, TOKEN = "s3cret-Wort", "t0ken-Wort"

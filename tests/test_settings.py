@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from support import ROOT, STEPS, load_step, snapshot
 
-from lib.settings import ENVIRONMENT, FILE, INSIDE, NAME, PREFIX, REFUSED_VALUES, SETTABLE, SPOT
+from lib.cli.settings import ENVIRONMENT, FILE, INSIDE, NAME, PREFIX, REFUSED_VALUES, SETTABLE, SPOT
 
 MODULES = {name: load_step(name) for name in STEPS}
 
@@ -38,7 +38,7 @@ def sentence(capsys: pytest.CaptureFixture[str]) -> str:
 def test_every_flag_is_decided_about(step: str) -> None:
     """A new flag fails here until somebody has said where it may be set."""
     flags = flags_of(MODULES[step].build_parser())
-    assert not flags.keys() - SETTABLE[step].keys(), "say in lib/settings.py where these may be set"
+    assert not flags.keys() - SETTABLE[step].keys(), "say in lib/cli/settings.py where these may be set"
     gone = SETTABLE[step].keys() - flags.keys() - {"limit", "workers", "executor", "undo", "dry-run"}
     assert not gone, "these are no flags any more"
     assert set(SETTABLE[step].values()) <= {FILE, INSIDE, NAME, ENVIRONMENT, SPOT}

@@ -19,14 +19,20 @@ from types import ModuleType
 import pytest
 from support import PATIENCE, ROOT, STEPS, load_step, wait_until
 
-from lib.browser_path import find_browser, launch_arguments, own_browser
 from lib.errors import GleanerError, UsageError
 from lib.setup.browser import FAILED_DOWNLOAD, download_own
-from lib.setup.demo_run import DemoStepError, run_steps, running_gallery
-from lib.setup.environment import STAMP, Environment, pip_error
-from lib.setup.requirements import fingerprint, included_files, installed_packages, requirement_lines
-from lib.setup.result import human_size, report_pages, workspace_lines
+from lib.setup.demo import DemoStepError, human_size, report_pages, run_steps, running_gallery, workspace_lines
+from lib.setup.environment import (
+    STAMP,
+    Environment,
+    fingerprint,
+    included_files,
+    installed_packages,
+    pip_error,
+    requirement_lines,
+)
 from lib.setup.survey import KEYS, weight_names
+from lib.web.find_browser import find_browser, launch_arguments, own_browser
 
 REQUIREMENTS = ("requirements-core.txt", "requirements.txt", "requirements-dev.txt")
 
@@ -193,7 +199,7 @@ def test_git_tracks_lib_and_leaves_out_what_is_made(tmp_path: Path) -> None:
     subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
     (tmp_path / ".gitignore").write_bytes((ROOT / ".gitignore").read_bytes())
     cases = {
-        "lib/cli.py": False,
+        "lib/cli/__init__.py": False,
         "lib/setup/environment.py": False,
         "lib/workspace.py": False,
         "demo/site.py": False,
@@ -531,7 +537,7 @@ def test_a_workspace_that_is_a_file_is_one_sentence(project: Environment) -> Non
 def test_an_interrupted_demo_leaves_nothing_running(project: Environment, sign: signal.Signals) -> None:
     code = (
         "import signal, sys; from pathlib import Path\n"
-        "from lib.setup.demo_run import run_steps, running_gallery\n"
+        "from lib.setup.demo import run_steps, running_gallery\n"
         "from lib.setup.environment import Environment\n"
         "signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\n"
         f"project = Environment(Path({str(project.root)!r}))\n"

@@ -17,13 +17,12 @@ import pytest
 from PIL import Image
 from support import ROOT, as_rows, drawing, dump, load_step, run_step, snapshot
 
-from lib.criteria import Measure
-from lib.criteria.megapixels import Megapixels
-from lib.criteria.orientation import Orientation
 from lib.db import Database, open_database
 from lib.db.files import FileRow, add_file
-from lib.pictures import sha256_of
-from lib.sort_totals import Totals
+from lib.files.pictures import sha256_of
+from lib.quality.measure import Measure
+from lib.sort.criteria.sizes import Megapixels, Orientation
+from lib.sort.output import Totals
 from lib.times import utc_now
 
 step = load_step("sort")

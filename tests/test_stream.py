@@ -18,8 +18,8 @@ import pytest
 from support import PATIENCE, wait_until
 
 from lib.errors import GleanerError, UsageError
-from lib.stream import WORKER_KILLED, Outcome, stream
-from lib.threads import in_threads
+from lib.work.outcome import WORKER_KILLED, Outcome
+from lib.work.stream import in_threads, stream
 
 ROOT = Path(__file__).resolve().parents[1]
 POSIX = pytest.mark.skipif(os.name != "posix", reason="signals and process ids are POSIX here")
@@ -229,7 +229,7 @@ def test_workers_leave_ctrl_c_to_the_parent() -> None:
 PARENT = """
 import itertools, sys
 sys.path[:0] = [{root!r}, {tests!r}]
-from lib.stream import stream
+from lib.work.stream import stream
 from test_stream import note_and_sleep
 if __name__ == "__main__":
     try:

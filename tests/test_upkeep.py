@@ -12,11 +12,11 @@ import pytest
 from support import as_rows, dump, load_step, snapshot
 from yandex_answers import entity, make_workspace, xhr
 
-from lib.cleanup_named import is_foreign
+from lib.cleanup.rules import is_foreign
 from lib.db import cleanup as cleanup_store
 from lib.db import open_database
-from lib.db.backup import list_backups
-from lib.db.ingest import ensure_query
+from lib.db.maintenance import list_backups
+from lib.db.responses import ensure_query
 
 STEP = load_step("cleanup")
 INGEST = load_step("ingest")

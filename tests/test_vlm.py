@@ -17,9 +17,9 @@ from aiohttp import web
 from PIL import Image
 from support import PATIENCE, as_rows, drawing, load_step, snapshot
 
-from lib.criteria.vlm import key_for
-from lib.vlm import client as client_module
-from lib.vlm.answers import Verdict, content_of, verdict_of
+from lib.models import vlm as client_module
+from lib.models.vlm import Verdict, content_of, verdict_of
+from lib.sort.criteria.vlm import key_for
 
 step = load_step("sort")
 GOOD = {"decision": "keep", "score": 0.9, "reason": "a lake", "tags": ["water", "sky"]}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.db import Database, open_database
-from lib.db.ingest import NewAnswer, add_answers, ensure_query
+from lib.db.responses import NewAnswer, add_answers, ensure_query
 
 FETCHED = "2026-11-20T09:30:00.000Z"
 
@@ -102,7 +102,7 @@ def put_answer(db: Database, root: Path, query: str, number: int, body: bytes, p
 
 
 def _run(db: Database) -> int:
-    from lib.db.runs import start_run
+    from lib.db.journal import start_run
 
     return int(db.value("SELECT max(id) FROM runs") or start_run(db, "collect", {}))
 

@@ -1,4 +1,9 @@
-"""The `downloads` table as a record: what became of each picture."""
+"""The `downloads` table as a record: what became of each picture.
+
+The `superseded` table: contents that pictures had before a newer or better one.
+
+The `robots` table: what the robots.txt of an origin said.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +16,29 @@ from typing import Any
 
 from lib.db.connection import Database
 from lib.db.files import FileRow, add_file
-from lib.db.superseded import forget, supersede, was_superseded
-from lib.times import utc_now
+from lib.times import utc_in, utc_now
+
+_RECORDED = (
+    "state reason attempts next_try_at variant_id kind sha256 http_status final_url content_type etag last_modified"
+    " bytes elapsed_ms log"
+).split()
+# Step 4 may have taken an address away since the row was claimed.
+_VALUE = {"variant_id": "(SELECT id FROM image_variants WHERE id = ?)"}
+_ASSIGNMENTS = ", ".join(f"{name} = {_VALUE.get(name, '?')}" for name in _RECORDED)
+_RECORD = (
+    f"UPDATE downloads SET {_ASSIGNMENTS}, wish = '', checked_at = ?, lease = '', lease_until = '', run_id = ?,"
+    " updated_at = ? WHERE image_id = ?"
+)
+_LEAVE = (
+    "UPDATE downloads SET attempts = ?, log = ?, wish = ?, next_try_at = ?, checked_at = ?, lease = '',"
+    " lease_until = '' WHERE image_id = ?"
+)
+_values = attrgetter(*_RECORDED)
+
+# A content that is still some picture's own stays where it is.
+_UNUSED = "state = 'present' AND NOT EXISTS (SELECT 1 FROM downloads WHERE downloads.sha256 = files.sha256)"
+
+FRESH_SECONDS = 24 * 3600.0  # RFC 9309: a cached copy should not be used for more than a day
 
 
 @dataclass(frozen=True)
@@ -97,24 +123,6 @@ def record(db: Database, run_id: int, outcomes: Iterable[Outcome | Unchanged]) -
     return added, surplus
 
 
-_RECORDED = (
-    "state reason attempts next_try_at variant_id kind sha256 http_status final_url content_type etag last_modified"
-    " bytes elapsed_ms log"
-).split()
-# Step 4 may have taken an address away since the row was claimed.
-_VALUE = {"variant_id": "(SELECT id FROM image_variants WHERE id = ?)"}
-_ASSIGNMENTS = ", ".join(f"{name} = {_VALUE.get(name, '?')}" for name in _RECORDED)
-_RECORD = (
-    f"UPDATE downloads SET {_ASSIGNMENTS}, wish = '', checked_at = ?, lease = '', lease_until = '', run_id = ?,"
-    " updated_at = ? WHERE image_id = ?"
-)
-_LEAVE = (
-    "UPDATE downloads SET attempts = ?, log = ?, wish = ?, next_try_at = ?, checked_at = ?, lease = '',"
-    " lease_until = '' WHERE image_id = ?"
-)
-_values = attrgetter(*_RECORDED)
-
-
 class Keeping(Enum):
     """What the table of files made of a file that was written."""
 
@@ -181,3 +189,57 @@ def read_log(text: str) -> list[dict[str, Any]]:
     except ValueError:
         return []
     return [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
+
+
+def supersede(db: Database, image_id: int, sha256: str, by_sha256: str, run_id: int) -> None:
+    """Remembers what a picture had; inside the caller's transaction."""
+    if sha256 != by_sha256:
+        db.execute(
+            "INSERT INTO superseded (image_id, sha256, by_sha256, run_id) VALUES (?, ?, ?, ?)"
+            " ON CONFLICT (image_id, sha256) DO UPDATE SET by_sha256 = excluded.by_sha256, run_id = excluded.run_id",
+            (image_id, sha256, by_sha256, run_id or None),
+        )
+
+
+def was_superseded(db: Database, sha256: str) -> bool:
+    """Whether a content went to the quarantine because a better one replaced it, and for no other reason."""
+    return db.value("SELECT 1 FROM superseded WHERE sha256 = ? LIMIT 1", (sha256,)) is not None
+
+
+def forget(db: Database, sha256: str) -> None:
+    """The content is in use again; inside the caller's transaction."""
+    db.execute("DELETE FROM superseded WHERE sha256 = ?", (sha256,))
+
+
+def forget_undone(db: Database, run_id: int) -> None:
+    """What `--undo` has brought back stays: the next run does not take it away again."""
+    with db.transaction():
+        db.execute(
+            "DELETE FROM superseded WHERE sha256 IN (SELECT sha256 FROM actions WHERE run_id = ? AND state = 'undone')",
+            (run_id,),
+        )
+
+
+def unused_contents(db: Database) -> list[tuple[str, str, int, bool]]:
+    """(sha256, path, bytes, whether a better one replaced it) of superseded contents that lie where pictures lie."""
+    rows = db.rows(
+        "SELECT files.sha256, path, bytes, max(by_sha256) <> '' FROM superseded JOIN files USING (sha256)"
+        f" WHERE {_UNUSED} GROUP BY files.sha256 ORDER BY path"
+    )
+    return [(row[0], row[1], int(row[2]), bool(row[3])) for row in rows]
+
+
+def known_robots(db: Database, origin: str) -> str | None:
+    """The text of a copy that is fresh enough; None where there is none."""
+    row = db.row("SELECT body FROM robots WHERE origin = ? AND fetched_at > ?", (origin, utc_in(-FRESH_SECONDS)))
+    return None if row is None else str(row["body"])
+
+
+def remember_robots(db: Database, origin: str, status: int, body: str) -> None:
+    """Keeps a copy."""
+    with db.transaction():
+        db.execute(
+            "INSERT INTO robots (origin, status, body, fetched_at) VALUES (?, ?, ?, ?) ON CONFLICT (origin) DO UPDATE"
+            " SET status = excluded.status, body = excluded.body, fetched_at = excluded.fetched_at",
+            (origin, status, body, utc_now()),
+        )

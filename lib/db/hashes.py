@@ -3,16 +3,22 @@
 A row is valid only for the algorithm that made it. Kinds: `phash` (empty value: too flat to hash), `buffers` (what two
 pictures are compared by), `pixels` (digest of the pixels), `enlarged from …` (whether it is that content, enlarged) and
 `broken` (the reason why the content cannot be decoded).
+
+Which hashes lie near each other: found once, remembered, and only completed when new hashes come.
+
+`near_hashes` holds every hash that has been compared with all the others there, `near_pairs` the pairs that were found.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass
 
 from lib.db.connection import Database
 
 BLOCK = 500  # below SQLite's oldest limit of 999 parameters
+
+VIEWS_BLOCK = 2_000  # rows of views fetched at once, 1.2 KB each
 
 
 @dataclass(frozen=True)
@@ -65,3 +71,113 @@ def remember_hashes(db: Database, rows: Iterable[HashRow]) -> None:
             " WHERE algorithm <> excluded.algorithm OR value IS NOT excluded.value",
             [astuple(row) for row in rows],
         )
+
+
+@dataclass(frozen=True)
+class NearPair:
+    """Two hashes, `one` < `other`, and how they were found near each other.
+
+    view     -1: as they are; else the number of the view under which a picture of one hash shows that of the other
+    flipped  whether the view is one of `other`
+    inside   whether it was compared with what is inside the border
+    """
+
+    one: bytes
+    other: bytes
+    distance: int
+    view: int
+    flipped: bool
+    inside: bool
+
+
+def compared_hashes(db: Database, algorithm: str) -> set[bytes]:
+    """The hashes that have been compared with one another under this algorithm."""
+    return {row["hash"] for row in db.rows("SELECT hash FROM near_hashes WHERE algorithm = ?", (algorithm,))}
+
+
+def iter_views(db: Database, algorithm: str) -> Iterator[tuple[list[bytes], list[bytes]]]:
+    """(hashes, their views) in blocks, in the order of the hashes."""
+    last = b""
+    while True:
+        rows = db.rows(
+            "SELECT hash, views FROM near_hashes WHERE algorithm = ? AND hash > ? ORDER BY hash LIMIT ?",
+            (algorithm, last, VIEWS_BLOCK),
+        )
+        if rows:
+            yield [row["hash"] for row in rows], [row["views"] for row in rows]
+        if len(rows) < VIEWS_BLOCK:
+            return
+        last = rows[-1]["hash"]
+
+
+def near_pairs(db: Database) -> Iterator[NearPair]:
+    """Every pair that is known."""
+    for row in db.rows("SELECT one, other, distance, view, flipped, inside FROM near_pairs"):
+        how = bool(row["flipped"]), bool(row["inside"])
+        yield NearPair(row["one"], row["other"], row["distance"], row["view"], *how)
+
+
+def remember_near(
+    db: Database, algorithm: str, compared: Iterable[tuple[bytes, bytes]], pairs: Sequence[NearPair]
+) -> None:
+    """Adds hashes with their views, and the pairs they are in; what another algorithm found is dropped."""
+    with db.transaction():
+        if db.value("SELECT 1 FROM near_hashes WHERE algorithm <> ? LIMIT 1", (algorithm,)):
+            db.execute("DELETE FROM near_hashes")
+            db.execute("DELETE FROM near_pairs")
+        db.executemany(
+            "INSERT INTO near_hashes (hash, algorithm, views) VALUES (?, ?, ?) ON CONFLICT (hash) DO NOTHING",
+            ((value, algorithm, views) for value, views in compared),
+        )
+        db.executemany(
+            "INSERT INTO near_pairs (one, other, distance, view, flipped, inside) VALUES (?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT (one, other) DO NOTHING",
+            ((p.one, p.other, p.distance, p.view, p.flipped, p.inside) for p in pairs),
+        )
+
+
+def known_relations(db: Database, algorithm: str) -> dict[tuple[str, str], tuple[str, float, str, str]]:
+    """(keeper's content, other content) -> (kind or '', distance, reason, why it must stay)."""
+    return {
+        (row["keeper"], row["other"]): (row["kind"], row["distance"], row["reason"], row["blocked"])
+        for row in db.rows(
+            "SELECT keeper, other, kind, distance, reason, blocked FROM relations WHERE algorithm = ?", (algorithm,)
+        )
+    }
+
+
+def remember_relations(db: Database, algorithm: str, found: dict[tuple[str, str], tuple[str, float, str, str]]) -> None:
+    """Writes how pairs of contents were judged, so that no pair is judged twice."""
+    if not found:
+        return
+    with db.transaction():
+        if db.value("SELECT 1 FROM relations WHERE algorithm <> ? LIMIT 1", (algorithm,)):
+            db.execute("DELETE FROM relations WHERE algorithm <> ?", (algorithm,))
+        db.executemany(
+            "INSERT INTO relations (keeper, other, algorithm, kind, distance, reason, blocked)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (keeper, other) DO NOTHING",
+            ((keeper, other, algorithm, *relation) for (keeper, other), relation in found.items()),
+        )
+
+
+def known_apart(db: Database) -> set[frozenset[str]]:
+    """Pairs of contents that a person has said are no repeats of each other."""
+    return {frozenset((row["one"], row["other"])) for row in db.rows("SELECT one, other FROM not_repeats")}
+
+
+def set_apart(db: Database, run_id: int, pairs: Iterable[tuple[str, str]], now: str) -> int:
+    """Remembers that pairs of contents are no repeats; gives the number of new ones."""
+    with db.transaction():
+        before = int(db.value("SELECT count(*) FROM not_repeats"))
+        db.executemany(
+            "INSERT INTO not_repeats (one, other, run_id, created_at) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            ((min(pair), max(pair), run_id, now) for pair in pairs),
+        )
+        return int(db.value("SELECT count(*) FROM not_repeats")) - before
+
+
+def forget_apart(db: Database, run_id: int) -> None:
+    """Forgets what a run remembered of pairs that are no repeats."""
+    if db.value("SELECT 1 FROM not_repeats WHERE run_id = ? LIMIT 1", (run_id,)):
+        with db.transaction():
+            db.execute("DELETE FROM not_repeats WHERE run_id = ?", (run_id,))

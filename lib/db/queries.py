@@ -1,4 +1,7 @@
-"""The `queries` table (one row a search) and the `responses` table (one row a raw answer on disk)."""
+"""The `queries` table (one row a search) and the `responses` table (one row a raw answer on disk).
+
+Searches whose rows were lost and made again from the answers on disk.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,18 @@ from lib.times import utc_now
 _COLUMNS = (
     "id, engine, kind, text, image_sha256, image_path, params, state, outcome, detail, cursor, next_page, not_before"
 )
+
+_COUNT_PAGES = """
+UPDATE queries SET next_page = (
+    SELECT min(here.page) + 1 FROM responses AS here
+    WHERE here.query_id = queries.id AND here.outcome = 'ok' AND NOT EXISTS (
+        SELECT 1 FROM responses AS after
+        WHERE after.query_id = here.query_id AND after.page = here.page + 1 AND after.outcome = 'ok'
+    )
+)
+WHERE engine = ? AND next_page = 0
+  AND EXISTS (SELECT 1 FROM responses WHERE query_id = queries.id AND page = 0 AND outcome = 'ok')
+"""
 
 
 @dataclass(frozen=True)
@@ -292,3 +307,8 @@ def _update(db: Database, change: str, where: str, values: Iterable[Any]) -> int
 def _query(row: Any) -> QueryRow:
     values = dict(row)
     return QueryRow(**{**values, "params": json.loads(values["params"]), "cursor": json.loads(values["cursor"])})
+
+
+def count_restored_pages(db: Database, engine: str) -> int:
+    """Lets restored searches go on behind the pages that they have without a gap; gives how many they are."""
+    return db.execute(_COUNT_PAGES, (engine,)).rowcount

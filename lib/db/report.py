@@ -2,16 +2,24 @@
 
 Pictures are counted in one table, or in an index where that suffices; what became of them is counted from the downloads
 that are no longer pending. Joined in one statement, a million pending rows would be looked up for nothing.
+
+Two searches, or two runs of step 1, side by side: which pictures both found, and which only one of them.
+
+A part of the database as one of its own: the pictures of some domains with everything that belongs to them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 
-from lib.db.connection import Database
-from lib.families import family_by_domain, family_of, host_rules
+from lib.db.connection import Database, open_database
+from lib.domains import family_by_domain, family_of, host_rules
+from lib.errors import GleanerError, UsageError
+from lib.temporary import becoming, clear_dead
 
 _TRIED = "state IN ('done', 'failed', 'blocked', 'opted_out')"  # an index knows these; `<> 'pending'` it would not
 _RULED = ", ".join(f"'{domain}'" for domain in sorted({*family_by_domain(), *host_rules()}))  # domains with a rule
@@ -32,8 +40,24 @@ KEYS = {
     " substr(q.image_sha256, 1, 16), q.image_path) ELSE q.text END",
 }
 
-
 _NAMES_ALIKE = f"SELECT count(*) > count(DISTINCT {KEYS['query']}) FROM queries q"
+
+# Tables in the order in which they are filled, each with the rows that the chosen pictures need.
+_PARTS = {
+    "queries": "id IN (SELECT query_id FROM src.results WHERE image_id IN (SELECT id FROM chosen))",
+    "responses": "id IN (SELECT response_id FROM src.results WHERE image_id IN (SELECT id FROM chosen))",
+    "images": "id IN (SELECT id FROM chosen)",
+    "results": "image_id IN (SELECT id FROM chosen)",
+    "image_variants": "image_id IN (SELECT id FROM chosen)",
+    "files": "sha256 IN (SELECT sha256 FROM src.downloads WHERE image_id IN (SELECT id FROM chosen))",
+    "downloads": "image_id IN (SELECT id FROM chosen)",
+    "hashes": "sha256 IN (SELECT sha256 FROM main.files)",
+    "scores": "sha256 IN (SELECT sha256 FROM main.files)",
+    "labels": "sha256 IN (SELECT sha256 FROM main.files)",
+}
+_WITHOUT_RUN = ("queries", "responses", "downloads", "labels")  # runs stay behind
+
+_CHOOSES = "registrable_domain = ? AND (? = '' OR domain = ? OR domain LIKE '%.' || ?)"
 
 
 @dataclass(frozen=True)
@@ -201,3 +225,127 @@ def _grouped(rows: Iterator[tuple[str, int, int]]) -> Iterator[tuple[str, list[t
         sizes.append((width, height))
     if sizes:
         yield current or "", sizes
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of a comparison: what it is called and which results belong to it."""
+
+    name: str
+    condition: str
+    value: int
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Pictures of one key: of the first side alone, of both, of the second alone."""
+
+    key: str
+    only_a: int
+    both: int
+    only_b: int
+
+
+def side(db: Database, text: str) -> Side:
+    """`run:12` for what a run of step 1 found; else a search, by its number or its words. Raises UsageError."""
+    kind, _, number = text.partition(":")
+    if kind == "run" and number.isdigit():
+        if db.value("SELECT 1 FROM responses WHERE run_id = ? LIMIT 1", (int(number),)):
+            condition = "r.response_id IN (SELECT id FROM responses WHERE run_id = ?)"
+            return Side(text, condition, int(number))
+        raise UsageError(f"--compare: run {number} stored no answers; see the table runs for those that did.")
+    name = number if kind == "query" and number else text
+    rows = db.rows(
+        "SELECT id, engine, CASE kind WHEN 'image' THEN image_path ELSE text END AS words FROM queries"
+        " WHERE id = ? OR text = ? OR (kind = 'image' AND image_path = ?) ORDER BY id",
+        (int(name) if name.isdigit() else -1, name, name),
+    )
+    if len(rows) != 1:
+        found = ", ".join(f"{row['id']} ({row['engine']})" for row in rows[:8])
+        hint = f"several searches are called {text!r}: give one number of {found}" if rows else f"no search is {text!r}"
+        raise UsageError(f"--compare: {hint}.")
+    return Side(f"{rows[0]['engine']}: {rows[0]['words']}", "r.query_id = ?", rows[0]["id"])
+
+
+def compare(db: Database, a: Side, b: Side, by: str) -> list[Shared]:
+    """The pictures of both sides by a key of `KEYS`, most first. By query, one that both found stands under both."""
+    values = [a.value, b.value]
+    source = "images i ON i.id = met.id"
+    if by == "query":
+        source += f" JOIN results r ON r.image_id = met.id AND ({a.condition} OR {b.condition})"
+        source += " JOIN queries q ON q.id = r.query_id"
+        values *= 2
+    rows = db.execute(
+        "WITH a AS (SELECT DISTINCT r.image_id AS id FROM results r WHERE "
+        f"{a.condition}), b AS (SELECT DISTINCT r.image_id AS id FROM results r WHERE {b.condition}),"
+        " met AS (SELECT id, max(side) AS most, min(side) AS least FROM"
+        " (SELECT id, 1 AS side FROM a UNION ALL SELECT id, 2 FROM b) GROUP BY id)"
+        f" SELECT {KEYS[by]}, total(most = 1), total(most <> least), total(least = 2)"
+        f" FROM met JOIN {source} GROUP BY 1 ORDER BY count(*) DESC, 1",
+        values,
+    )
+    return [Shared(row[0] or "", int(row[1]), int(row[2]), int(row[3])) for row in rows]
+
+
+def count_pictures(db: Database, names: Iterable[tuple[str, str]]) -> int:
+    """How many pictures the names choose."""
+    return sum(
+        int(db.value(f"SELECT count(*) FROM images WHERE {_CHOOSES}", (domain, host, host, host)))
+        for domain, host in names
+    )
+
+
+def extract(db: Database, names: Iterable[tuple[str, str]], target: Path) -> int:
+    """Writes the pictures of the named (registrable domain, host or empty) into a new database; gives their number.
+
+    Raises UsageError where another program's file stands in the way.
+    """
+    if db.path is None:
+        raise GleanerError("there is no database to extract from; run 2_ingest_db.py first.")
+    _check_target(target)
+    clear_dead(target.parent, target=target.name)  # it may lie anywhere: nobody else looks there
+    with becoming(target) as part, open_database(part) as made:
+        found = _fill(made, db.path, list(names))
+        made.execute("PRAGMA journal_mode = DELETE")
+    return found
+
+
+def _check_target(target: Path) -> None:
+    """Raises UsageError for a file that no earlier extract has made: one has all our tables, and runs stay behind."""
+    if not target.exists():
+        return
+    refusal = UsageError(f"--to: {target} is there and no earlier extract; give another name.")
+    try:
+        connection = sqlite3.connect(f"{target.resolve().as_uri()}?mode=ro", uri=True)
+    except sqlite3.Error:
+        raise refusal from None
+    try:
+        tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if not {"images", "results", "runs"} <= tables or connection.execute("SELECT 1 FROM runs").fetchone():
+            raise refusal
+    except sqlite3.DatabaseError:
+        raise refusal from None
+    finally:
+        connection.close()
+
+
+def _fill(made: Database, source: Path, names: list[tuple[str, str]]) -> int:
+    made.execute("ATTACH ? AS src", (source.resolve().as_posix(),))
+    made.execute("CREATE TEMP TABLE chosen (id INTEGER PRIMARY KEY)")
+    with made.transaction():
+        for domain, host in names:
+            made.execute(
+                f"INSERT OR IGNORE INTO chosen SELECT id FROM src.images WHERE {_CHOOSES}", (domain, host, host, host)
+            )
+        for table, condition in _PARTS.items():
+            columns = [row["name"] for row in made.rows(f"PRAGMA main.table_info({table})")]
+            shown = ["NULL" if c == "run_id" and table in _WITHOUT_RUN else c for c in columns]
+            made.execute(
+                f"INSERT INTO main.{table} ({', '.join(columns)})"
+                f" SELECT {', '.join(shown)} FROM src.{table} WHERE {condition}"
+            )
+    found = int(made.value("SELECT count(*) FROM chosen"))
+    made.execute("DETACH src")
+    if made.value("PRAGMA integrity_check(1)") != "ok" or made.row("PRAGMA foreign_key_check"):
+        raise GleanerError("the extracted database is not whole; run 4_db_cleanup.py --rule orphan and try again.")
+    return found

@@ -21,7 +21,7 @@ from functools import lru_cache
 from pathlib import Path
 from urllib.parse import quote
 
-from lib.db.migrations import migrate, schema_version
+from lib.db.schema import migrate, schema_version
 from lib.errors import GleanerError, UsageError
 
 BESIDE = ("-wal", "-shm", "-journal")

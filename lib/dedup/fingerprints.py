@@ -1,31 +1,43 @@
-"""Every content's hash and buffers: from the cache, or from one reduced decode in a bounded parallel stream."""
+"""Every content's hash and buffers: from the cache, or from one reduced decode in a bounded parallel stream.
+
+What one decode of a picture file tells, as workers compute it.
+
+Pictures under which a codec may bring the whole process down: known by name afterwards, and then decoded apart.
+
+Decoding in threads of this process spares the start of others, which on a small folder costs more than the work. But a
+codec that crashes then takes the run with it. So every decode notes its file first; what is still noted when the next
+run begins was under way when this one died, and is decoded in a process of its own from then on.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import mmap
+import os
 import tempfile
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from threading import RLock
+from threading import Lock, RLock, get_ident
 from typing import Any, TypeVar
 
 import numpy as np
 
 from lib.db import Database
 from lib.db.hashes import HashRow, known_hashes, remember_hashes
-from lib.decode import DecodeError
-from lib.dedup.facts import FACTS_BYTES, Facts
-from lib.dedup.prints import ELSEWHERE, OURS, TRUSTED, Print, fingerprint
-from lib.dedup.suspects import Suspects
-from lib.hashing import buffers, dct, pixels
-from lib.hashing.buffers import Buffers
-from lib.hashing.kinds import HashChoice
+from lib.dedup.keep import FACTS_BYTES, Facts, facts_of
+from lib.files.pictures import PictureFile
+from lib.hashing import buffers, dct, kinds
+from lib.hashing.buffers import Buffers, packed_buffers
+from lib.hashing.kinds import HashChoice, imagehash_of
 from lib.hashing.kinds import is_flat as is_empty
-from lib.pictures import PictureFile
+from lib.images.decode import DecodeError, opened
 from lib.progress import BarFactory, no_bar
-from lib.stream import WORKER_KILLED, Outcome, stream
+from lib.work.outcome import WORKER_KILLED, Outcome
+from lib.work.stream import stream
 
 T = TypeVar("T")
 
@@ -37,6 +49,15 @@ PASSING = frozenset({"missing_file", "unreadable_file", "too_large", "needs_pill
 PROCESSES_FROM = 5_000  # pictures: from then on what the start of worker processes costs makes no difference
 ALGORITHM = f"dct {buffers.VERSION}"
 PIXELS_ALGORITHM = f"pixels 1 {buffers.VERSION}"
+
+# What is decoded in this process: formats whose codecs are used everywhere and attacked every day. A file in any other
+# is left to worker processes, which may die of it.
+TRUSTED = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP")
+ELSEWHERE = "not_trusted"
+OURS = HashChoice()
+
+SLOT = 4096 + 64  # bytes: the longest path that Linux takes
+SLOTS = 64  # decodes under way at once; more than that are not noted
 
 
 class Fingerprints:
@@ -159,7 +180,7 @@ class Fingerprints:
                 if data:
                     self._keep(content, data)
                     self._stored.add(content)
-            digests = known_hashes(self.db, block, pixels.KIND, 256, PIXELS_ALGORITHM)
+            digests = known_hashes(self.db, block, kinds.KIND, 256, PIXELS_ALGORITHM)
             self._digests.update((content, digest or b"") for content, digest in digests.items())
 
     def packed(self, content: str) -> bytes | None:
@@ -208,11 +229,11 @@ class Fingerprints:
         """The digest of a content's pixels; None when it cannot be decoded in full."""
         if content not in self._digests:
             try:
-                digest = self.decoding(pixels.pixel_digest, content)[0] or b""
+                digest = self.decoding(kinds.pixel_digest, content)[0] or b""
             except DecodeError:
                 digest = b""
             self._digests[content] = digest
-            self.note(HashRow(content, pixels.KIND, 256, digest, PIXELS_ALGORITHM))
+            self.note(HashRow(content, kinds.KIND, 256, digest, PIXELS_ALGORITHM))
         return self._digests[content] or None
 
     def decoding(self, task: Callable[[str], T], content: str) -> tuple[T | None, str]:
@@ -274,3 +295,142 @@ def places_of(files: Iterable[PictureFile]) -> dict[str, Path]:
         if file.sha256 not in places or str(file.path) < str(places[file.sha256]):
             places[file.sha256] = file.path
     return places
+
+
+@dataclass(frozen=True)
+class Print:
+    """What one decode tells of a picture, or the `reason` why it tells nothing.
+
+    packed  its buffers
+    facts   what its header says, packed
+    other   its hash, where that is another one than ours
+    """
+
+    packed: bytes = b""
+    facts: bytes = b""
+    other: bytes = b""
+    reason: str = ""
+
+
+def fingerprint(path: str, choice: HashChoice = OURS, formats: tuple[str, ...] | None = None) -> Print:
+    """The print of a picture file. An undecodable picture is a value here, not an error.
+
+    With `formats` any other one is ELSEWHERE.
+    """
+    try:
+        with opened(Path(path), formats) as image:
+            facts = facts_of(image).to_bytes()  # before the decoder is told to reduce
+            packed = packed_buffers(image)
+        return Print(packed, facts, b"" if choice.is_ours else imagehash_of(path, choice.kind, choice.size))
+    except DecodeError as error:
+        return Print(reason=ELSEWHERE if formats and error.reason == "not_an_image" else error.reason)
+
+
+class Suspects:
+    """The notes of one workspace: a file in the temporary folder, because a dry run must leave the workspace alone.
+
+    paths   what to decode apart: what an earlier run died under
+    killed  what brought down the process that decoded it apart
+    """
+
+    def __init__(self, workspace: Path | None):
+        """Without a workspace nothing is noted."""
+        self.killed: set[str] = set()
+        self._slots: dict[int, int] = {}
+        self._lock = Lock()
+        self.paths: set[str] = set()
+        self._notes: mmap.mmap | None = None
+        if workspace is None:
+            return
+        name = hashlib.blake2b(str(workspace.absolute()).encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
+        self.file = Path(tempfile.gettempdir()) / f"gleaner-{_user()}-{name}.decoding"
+        self.paths = self._left_over()
+        self._notes = self._open()
+
+    def _left_over(self) -> set[str]:
+        try:
+            notes = self.file.read_bytes()
+        except OSError:
+            return set()
+        found = (notes[start : start + SLOT].split(b"\0", 1)[0] for start in range(0, len(notes), SLOT))
+        return {path.decode("utf-8", "surrogateescape") for path in found if path}
+
+    def _open(self) -> mmap.mmap | None:
+        """Memory of a file outlives the process that wrote it, without a call to the system for each note."""
+        try:
+            handle = os.open(self.file, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
+        except OSError:
+            return None  # no place for notes: a crash then stays a riddle, but all else works
+        try:
+            # Never made shorter: another run of this workspace may have it in its memory.
+            os.write(handle, b"\0" * SLOT * SLOTS)
+            return mmap.mmap(handle, SLOT * SLOTS)
+        except OSError:
+            return None
+        finally:
+            os.close(handle)
+
+    @contextmanager
+    def noted(self, path: str) -> Iterator[None]:
+        """Notes a file for as long as the block lasts."""
+        name = path.encode("utf-8", "surrogateescape")
+        slot = self._slot()
+        if self._notes is None or slot >= SLOTS or len(name) >= SLOT:
+            yield
+            return
+        start = slot * SLOT
+        self._notes[start : start + len(name) + 1] = name + b"\0"
+        try:
+            yield
+        finally:
+            self._notes[start] = 0
+
+    def noting(self, task: Callable[[str], T]) -> Callable[[str], T]:
+        """The task, each file noted while it lasts; for this process and its threads."""
+
+        def noted(path: str) -> T:
+            with self.noted(path):
+                return task(path)
+
+        return noted
+
+    def _slot(self) -> int:
+        thread = get_ident()
+        slot = self._slots.get(thread)
+        if slot is None:
+            with self._lock:
+                slot = self._slots[thread] = len(self._slots)
+        return slot
+
+    def run(self, task: Callable[[str], T], path: str) -> tuple[T | None, str]:
+        """(value, "") or (None, reason): here, or in a process of its own where the file is suspect."""
+        if path not in self.paths:
+            with self.noted(path):
+                return task(path), ""
+        outcome: Any = next(stream(task, [path], executor="processes", chunk=1))
+        self.learn(path, outcome.error)
+        return outcome.value, outcome.error
+
+    def learn(self, path: str, error: str) -> None:
+        """Takes note of what became of a file that was decoded apart."""
+        if error == WORKER_KILLED:
+            self.killed.add(path)
+
+    def close(self) -> None:
+        """Ends the notes; what killed the process that decoded it apart is decoded so in the next run, too."""
+        if self._notes is None:
+            return
+        self._notes.close()
+        self._notes = None
+        names = [path.encode("utf-8", "surrogateescape") for path in sorted(self.killed)]
+        with suppress(OSError):
+            if names:
+                beside = self.file.with_suffix(f".{os.getpid()}")
+                beside.write_bytes(b"".join(name.ljust(SLOT, b"\0") for name in names if len(name) < SLOT))
+                os.replace(beside, self.file)
+            else:
+                self.file.unlink()
+
+
+def _user() -> int:
+    return os.getuid() if hasattr(os, "getuid") else 0

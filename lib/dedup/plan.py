@@ -1,4 +1,9 @@
-"""From groups to moves into the quarantine, each checked once more at the last moment."""
+"""From groups to moves into the quarantine, each checked once more at the last moment.
+
+Asking a person about each group before anything moves.
+
+Deleting for good what step 6 moved into the quarantine: its own command, and only after a person said so.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +15,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib.db.actions import Action
-from lib.db.duplicates import DuplicateRow
-from lib.dedup.facts import sidecar_names
-from lib.dedup.find import Group, Member
+from lib.db import Database, journal
+from lib.db.duplicates import DuplicateRow, set_file_state
+from lib.db.journal import Action, latest_run_with_actions, run_step
+from lib.dedup.groups import Group, Member
 from lib.dedup.judge import ONE_FILE
+from lib.dedup.keep import sidecar_names
 from lib.errors import GleanerError
-from lib.moves import free_target
-from lib.pictures import PictureFile
+from lib.files.pictures import PictureFile
+from lib.journal.evidence import LINKS, is_returned, stands_for
+from lib.journal.moves import free_target
 from lib.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -25,8 +32,11 @@ log = logging.getLogger(__name__)
 MOST_REMOVED = 0.5  # of the files looked at, where --max-share is not given
 FEW = 10  # files; without --max-share so few may go in any case, or three copies of one picture would be refused
 
+LINK_KINDS = {"hard": "hardlink", "sym": "symlink"}
 
-LINKS = {"hard": "hardlink", "sym": "symlink"}
+QUESTION = "move these away? [y]es, [n]o, [s]top asking and keep the rest, [q]uit without any move: "
+
+BATCH = 200  # files whose rows are written at once
 
 
 @dataclass(frozen=True)
@@ -84,7 +94,7 @@ class Plan:
         """A link to the keeper in the place of a file with the same bytes."""
         source, target = self.workspace.to_text(guard.keeper.path), self.workspace.to_text(guard.victim.path)
         self.links[target] = guard
-        return Action(LINKS[self.link], source, target, guard.keeper.sha256, guard.keeper.bytes, reason=reason)
+        return Action(LINK_KINDS[self.link], source, target, guard.keeper.sha256, guard.keeper.bytes, reason=reason)
 
     def _move(self, guard: Guard, source: Path, target: Path, sha256: str, reason: str) -> Action:
         text = self.workspace.to_text(source)
@@ -122,7 +132,7 @@ class Plan:
         return reason
 
     def _objection(self, action: Action) -> str:
-        if action.kind in LINKS.values():
+        if action.kind in LINK_KINDS.values():
             return self._link_is_due(action)
         guard = self.guards.get(action.source)
         if guard is None:
@@ -265,3 +275,134 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except OSError:
         return 0
+
+
+def ask(groups: Sequence[Group], say: Callable[[str], object], hear: Callable[[], str]) -> tuple[set[int], set[int]]:
+    """The numbers of the groups that are to be left alone, and of those that a person said no to.
+
+    To stop asking says nothing of the groups that were not shown. `hear` gives a line, or nothing at the end of the
+    input.
+    """
+    pending = [group for group in groups if any(member.decision == "remove" for member in group.members)]
+    refused: set[int] = set()
+    for place, group in enumerate(pending):
+        say(f"\n{place + 1} of {len(pending)}: keep {group.keeper.path}\n")
+        for member in group.members:
+            say(f"  {member.decision:<7} {member.file.path}  ({member.kind}, {member.reason})\n")
+        answer = _answer(say, hear)
+        if answer == "q":
+            return {other.number for other in pending}, set()
+        if answer == "s":
+            return refused | {other.number for other in pending[place:]}, refused
+        if answer == "n":
+            refused.add(group.number)
+    return refused, refused
+
+
+def _answer(say: Callable[[str], object], hear: Callable[[], str]) -> str:
+    """One of y, n, s, q; the end of the input means q, so that a pipe that breaks moves nothing."""
+    while True:
+        say(QUESTION)
+        line = hear()
+        if not line:
+            return "q"
+        if (letter := line.strip().lower()[:1]) and letter in "ynsq":
+            return letter
+
+
+@dataclass(frozen=True)
+class Purge:
+    """What a run's quarantine still holds."""
+
+    run_id: int
+    actions: list[Action]
+    bytes: int
+
+    @property
+    def question(self) -> str:
+        count = len(self.actions)
+        return (
+            f"Delete {count:,} files ({self.bytes / 1e6:,.1f} MB) of run {self.run_id} for good? They cannot come back."
+            f" Type {count} to do it: "
+        )
+
+
+def quarantined(db: Database, workspace: Workspace, run_id: int) -> Purge:
+    """The files of a run that still lie in the quarantine."""
+    held = [
+        action
+        for action in journal.iter_actions(db, run_id, "done")
+        if action.kind == "move" and _in_quarantine(workspace, action)
+    ]
+    return Purge(run_id, held, sum(action.bytes for action in held))
+
+
+def purge(db: Database, workspace: Workspace, what: Purge, stopping: Callable[[], bool] = lambda: False) -> int:
+    """Deletes the files and records it; gives their number. A kill leaves files whose rows the next purge settles."""
+    count, gone = 0, list[Action]()
+    for action in what.actions:
+        if stopping():
+            break
+        if len(gone) == BATCH:
+            _record(db, gone)
+            gone.clear()
+        workspace.to_path(action.target).unlink(missing_ok=True)
+        gone.append(action)
+        count += 1
+    # Before the last rows are written: as long as there are any, the same command goes on.
+    _remove_empty(workspace, what.run_id)
+    _record(db, gone)
+    return count
+
+
+def settle_purge(db: Database, workspace: Workspace, reference: str) -> None:
+    """Records what a deletion that was killed had deleted of a run's quarantine."""
+    run_id = latest_run_with_actions(db, "dedup") if reference == "last" else int(reference)
+    if run_id is None or run_step(db, run_id) != "dedup":
+        return
+    held = quarantined(db, workspace, run_id).actions
+    gone = [a for a in held if not os.path.lexists(workspace.to_path(a.target)) and not _is_back(db, workspace, a)]
+    _remove_empty(workspace, run_id)
+    _record(db, gone)
+
+
+def clear_emptied(db: Database, workspace: Workspace) -> None:
+    """Takes the folders away that a deletion has emptied and was killed before it could."""
+    for folder in workspace.quarantine.glob("[0-9]*"):
+        if folder.name.isdecimal() and run_step(db, int(folder.name)) == "dedup":
+            _remove_empty(workspace, int(folder.name))
+
+
+def _record(db: Database, gone: list[Action]) -> None:
+    """A link in the place of a file that cannot come back stays for good: nothing is left to take back."""
+    after = (journal.following(db, action) for action in gone)
+    links = [link for link, action in zip(after, gone, strict=True) if link and _replaces(link, action)]
+    with db.transaction():
+        journal.set_state(db, [action.id for action in (*gone, *links)], "dropped")
+        for action in gone:
+            if action.sha256:
+                set_file_state(db, action.sha256, action.target, "missing")
+
+
+def _is_back(db: Database, workspace: Workspace, moved: Action) -> bool:
+    """Whether the file lies in its old place again, and not a link with the same bytes."""
+    link = journal.following(db, moved)
+    return is_returned(workspace, moved) and not (link is not None and stands_for(workspace, link, moved))
+
+
+def _replaces(link: Action, moved: Action) -> bool:
+    return link.kind in LINKS and link.state == "done" and link.target == moved.source
+
+
+def _in_quarantine(workspace: Workspace, action: Action) -> bool:
+    path = workspace.to_path(action.target)
+    return workspace.quarantine.resolve() in path.resolve().parents and not path.is_symlink()
+
+
+def _remove_empty(workspace: Workspace, run_id: int) -> None:
+    base = workspace.quarantine / str(run_id)
+    for folder, _, _ in os.walk(base, topdown=False):
+        try:
+            os.rmdir(folder)
+        except OSError:
+            continue

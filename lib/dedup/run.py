@@ -1,4 +1,9 @@
-"""One run of step 6, from the files to the report."""
+"""One run of step 6, from the files to the report.
+
+What is left to do after runs that did not come to their end: moves, links, an undo, a deletion for good.
+
+Taking a run back: the files with all that follows them, the groups, and what a person said in it.
+"""
 
 from __future__ import annotations
 
@@ -10,28 +15,45 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from lib import actions
-from lib.db import Database
-from lib.db.duplicates import page_urls, record_duplicates
-from lib.db.near import known_apart, set_apart
-from lib.dedup.facts import is_below
-from lib.dedup.find import Group, Policy, find_groups
-from lib.dedup.fingerprints import Fingerprints, places_of
+from lib.db import Database, journal
+from lib.db.duplicates import forget_duplicates, page_urls, record_duplicates, reported_run
+from lib.db.hashes import forget_apart, known_apart, set_apart
+from lib.dedup.fingerprints import Fingerprints, Suspects, places_of
 from lib.dedup.grouping import STRENGTH
+from lib.dedup.groups import Group, Policy, find_groups
+from lib.dedup.inputs import (
+    Decision,
+    by_queries,
+    decide,
+    normal_folders,
+    not_followed,
+    query_places,
+    read_decisions,
+    read_files,
+)
 from lib.dedup.judge import Looking
+from lib.dedup.keep import is_below
 from lib.dedup.options import EXIT_LEAK
-from lib.dedup.page import as_result, full_path, write_reports
-from lib.dedup.plan import Plan, as_rows, brake, joined, removals, without, without_far_links
-from lib.dedup.queries import by_queries, query_places
+from lib.dedup.plan import (
+    Plan,
+    as_rows,
+    brake,
+    clear_emptied,
+    joined,
+    removals,
+    settle_purge,
+    without,
+    without_far_links,
+)
+from lib.dedup.report import as_result, full_path, write_reports
 from lib.dedup.semantic import LEAST_COSINE, Choice, Likeness, find_likeness
-from lib.dedup.sources import Decision, decide, normal_folders, not_followed, read_decisions, read_files
-from lib.dedup.suspects import Suspects
 from lib.errors import EXIT_OK, GleanerError, UsageError
+from lib.files.pictures import PictureFile, folder_pictures
 from lib.hashing.kinds import DEFAULT_SIZE, HashChoice
+from lib.journal import files as journal_files
 from lib.pages import write_page
-from lib.pictures import PictureFile, folder_pictures
+from lib.pages.index import refresh_index
 from lib.progress import BarFactory
-from lib.reports_index import refresh_index
 from lib.times import utc_now
 from lib.workspace import Workspace
 
@@ -203,7 +225,7 @@ class Run:
         plan = self._plan() if going else None
         with self.db.transaction():  # a run that was killed has left all of it or nothing
             new = record_duplicates(self.db, self.run_id, as_rows(self.workspace, self.groups))
-            actions.plan(self.db, self.run_id, plan.actions if plan else ())
+            journal_files.plan(self.db, self.run_id, plan.actions if plan else ())
         if plan:
             self._move(plan)
             if self.stopping() and not self.moved:  # nothing to tell of: the next run finds it all again
@@ -219,7 +241,9 @@ class Run:
 
     def _move(self, plan: Plan) -> None:
         self.acted = True
-        actions.apply(self.db, self.workspace, self.run_id, check=plan.check, stopping=self.stopping, bar=self.bar)
+        journal_files.apply(
+            self.db, self.workspace, self.run_id, check=plan.check, stopping=self.stopping, bar=self.bar
+        )
         moves = (a for a in plan.actions if a.kind == "move")
         places = ((self.workspace.to_path(a.source), self.workspace.to_path(a.target)) for a in moves)
         linked = {self.workspace.to_path(target) for target in plan.links}
@@ -274,3 +298,53 @@ class Run:
         found.update((reason, count) for reason, count in sorted(self.broken.items()))
         found["decoded"] = self.decoded
         return found
+
+
+def settle(db: Database, workspace: Workspace, run_id: int, *, purging: bool = False) -> None:
+    """Finishes what killed runs had begun: see `lib.journal.files.settle`. To be called by a step that is alone.
+
+    With `purging` the run is to delete for good itself, and goes on with what a killed one was deleting.
+    """
+    journal_files.settle(db, workspace, "dedup", run_id, tidy=True)
+    last = journal.broken_off(db, "dedup", run_id)
+    number = journal_files.broken_undo(db, "dedup", run_id)
+    if number is not None:
+        close(db, workspace, number)
+    elif last and last.purge and not purging:
+        settle_purge(db, workspace, last.purge)
+    if last and last.purge:
+        clear_emptied(db, workspace)
+    journal_files.settle_others(db, workspace, run_id, ("sort",))
+    if last and workspace.reports.is_dir():  # the index is written last
+        refresh_index(workspace)
+
+
+def undo(
+    db: Database, workspace: Workspace, reference: str, *, before: int, dry_run: bool, bar: BarFactory
+) -> dict[str, int | float | str]:
+    """The counts of what was undone; only `undone` where there was nothing. `before` is the run that asks."""
+    number = journal_files.run_to_undo(db, "dedup", reference, before)
+    if number is None:
+        return {"undone": 0}
+    counts = journal_files.undo(db, workspace, number, dry_run=dry_run, bar=bar)
+    if not dry_run:
+        forget_apart(db, number)
+        close(db, workspace, number)
+    return {"run": number, **counts}
+
+
+def close(db: Database, workspace: Workspace, number: int) -> None:
+    """Takes back what a run found, once nothing that it moved is left; to be repeated where it was broken off."""
+    if journal_files.left(db, number):
+        return
+    # The report was last written by the newest run that found something new.
+    if reported_run(db) == number:
+        _take_report_away(workspace)
+    forget_duplicates(db, number)
+
+
+def _take_report_away(workspace: Workspace) -> None:
+    """The report tells of a run that did not happen after all."""
+    for suffix in (".html", ".json", ".csv"):
+        (workspace.reports / "dedup").with_suffix(suffix).unlink(missing_ok=True)
+    refresh_index(workspace)

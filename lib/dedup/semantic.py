@@ -86,12 +86,11 @@ def _vectors(
     stopping: Callable[[], bool],
     bar: BarFactory,
 ) -> dict[str, np.ndarray]:
-    from lib.criteria import Spread
+    from lib.models.batches import Feed
     from lib.models.clip import load_clip, vector_of
     from lib.models.device import choose
-    from lib.models.feed import Feed
-    from lib.models.offline import require
-    from lib.models.place import place_at
+    from lib.models.weights import place_at, require
+    from lib.work.stream import Spread
 
     require("open_clip")
 

@@ -1,13 +1,18 @@
 """The search engines of step 1: one module each, behind the contract of `lib.engines.base`.
 
 Names are known without importing a module, because `--help` shows them.
+
+What narrows a search, as the command line, a query's parameters and an engine know it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from lib.records import ParsedPage, ParseError
 
 if TYPE_CHECKING:
     from lib.engines.base import Engine
@@ -35,8 +40,60 @@ FILTER_VALUES: Mapping[str, tuple[str, ...]] = {
     "licence": ("cc", "commercial", "modify", "public-domain"),
 }
 
+Parse = Callable[[bytes], ParsedPage]
+
+# (engine, part) -> module and function. The version rises when a parser begins to read more than it did.
+_REGISTRY: dict[tuple[str, str], tuple[str, str, int]] = {
+    ("yandex", "page"): ("lib.engines.yandex", "parse_page", 1),
+    ("yandex", "xhr"): ("lib.engines.yandex", "parse_xhr", 1),
+    ("yandex-cloud", "api"): ("lib.engines.yandex_cloud", "parse_api", 1),
+    ("baidu", "xhr"): ("lib.engines.baidu", "parse_acjson", 1),
+    ("baidu", "page"): ("lib.engines.baidu", "parse_page", 1),  # the `flip` page of old, for imports
+    ("baidu-graph", "page"): ("lib.engines.baidu_graph", "parse_page", 1),
+    ("baidu-graph", "api"): ("lib.engines.baidu_graph", "parse_api", 1),
+    ("naver", "page"): ("lib.engines.naver", "parse_page", 1),
+    ("naver-api", "api"): ("lib.engines.naver_api", "parse_api", 1),
+    ("bing", "page"): ("lib.engines.bing", "parse_page", 1),
+    ("openverse", "api"): ("lib.engines.openverse", "parse_api", 1),
+    ("commons", "api"): ("lib.engines.commons", "parse_api", 1),
+}
+
 
 def load_engine(name: str, environ: Mapping[str, str] | None = None) -> Engine:
     """The engine of that name; `environ` is where it looks up its keys, the process's own by default."""
     made: Engine = import_module(f"lib.engines.{MODULES[name]}").Source(environ)
     return made
+
+
+@dataclass(frozen=True)
+class Parser:
+    """A parser and the name under which `responses.parser` remembers it, such as `yandex-xhr/1`."""
+
+    name: str
+    parse: Parse
+
+
+def parser_for(engine: str, part: str) -> Parser:
+    """The parser of an engine's kind of answer. Raises ParseError where there is none."""
+    try:
+        module, function, version = _REGISTRY[engine, part]
+    except KeyError:
+        raise ParseError("no_parser") from None
+    return Parser(f"{engine}-{part}/{version}", getattr(import_module(module), function))
+
+
+def engines() -> list[str]:
+    """The engines whose answers can be read."""
+    return sorted({engine for engine, _ in _REGISTRY})
+
+
+def part_of(engine: str, suffix: str) -> str:
+    """Which part of an engine's answers a raw file holds, by the suffix of its name."""
+    if suffix in (".html", ".htm"):
+        return "page"
+    return next((part for part in ("xhr", "api") if (engine, part) in _REGISTRY), "page")
+
+
+def filters_in(params: Mapping[str, Any]) -> dict[str, str]:
+    """The filters among a query's parameters or a step's arguments, such as size -> large."""
+    return {name: str(params[name]) for name in FILTER_VALUES if params.get(name)}

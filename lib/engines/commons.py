@@ -1,13 +1,33 @@
-"""Wikimedia Commons, through the MediaWiki API: free files with licence, author, and the SHA-1 of every file."""
+"""Wikimedia Commons, through the MediaWiki API: free files with licence, author, and the SHA-1 of every file.
+
+Wikimedia Commons: the MediaWiki API's `generator=search` with `imageinfo` and its licence metadata.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from lib.engines.base import API, Answer, Ask, Engine, Verdict, Web
-from lib.engines.judging import JSON_ONLY, asked, count_in, json_object, judge_status, not_an_object, nothing, query_url
-from lib.parsers.values import mapping, text
+from lib.domains import host_of
+from lib.engines.base import (
+    API,
+    JSON_ONLY,
+    Answer,
+    Ask,
+    Engine,
+    Verdict,
+    Web,
+    asked,
+    count_in,
+    json_object,
+    judge_status,
+    not_an_object,
+    nothing,
+    query_url,
+)
+from lib.engines.parsing import Drift, address, load_json, mapping, objects, plain, text, whole
+from lib.records import ImageRecord, ParsedPage, ParseError, VariantRecord
 
 PATH = "/w/api.php"
 FILE_NAMESPACE = "6"
@@ -24,6 +44,30 @@ PARAMS = {
     "iiurlwidth": PREVIEW_WIDTH,
 }
 BUSY = frozenset({"maxlag", "ratelimited", "readonly"})  # errors that mean "later", with status 200
+
+KNOWN = frozenset(
+    [
+        "pageid",
+        "ns",
+        "title",
+        "index",
+        "imagerepository",
+        "imageinfo",
+        "contentmodel",
+        "pagelanguage",
+        "pagelanguagehtmlcode",
+        "pagelanguagedir",
+        "touched",
+        "lastrevid",
+        "length",
+        "fullurl",
+        "editurl",
+        "canonicalurl",
+    ]
+)
+EXPECTED = frozenset({"pageid", "title", "imageinfo"})
+MOST_CATEGORIES = 50
+_HREF = re.compile(r"""href\s*=\s*["']([^"']+)["']""", re.IGNORECASE)
 
 
 class Source(Engine):
@@ -90,3 +134,81 @@ class Source(Engine):
         promised = count_in(mapping(mapping(found.get("query")).get("searchinfo")), "totalhits")
         following = count_in(mapping(found.get("continue")), "gsroffset")  # where it would have gone on
         return nothing(offset == 0, max(promised, following), offset)
+
+
+def parse_api(body: bytes) -> ParsedPage:
+    """One answer; `next_url` holds the offset to go on with. Raises ParseError: `not_json`, `refused: …`."""
+    value, repaired = load_json(body)
+    answer = mapping(value)
+    if error := mapping(answer.get("error")):
+        raise ParseError(f"refused: {(text(error.get('code')) or text(error.get('info')))[:120]}")
+    pages = mapping(answer.get("query")).get("pages")
+    found = objects(list(pages.values()) if isinstance(pages, dict) else pages)
+    if pages is None and "batchcomplete" not in answer and "continue" not in answer:
+        raise ParseError("no_data")
+    drift = Drift(repaired=repaired)
+    ordered = sorted(enumerate(found), key=lambda pair: (whole(pair[1].get("index")) or 10**9, pair[0]))
+    images = [record for _, page in ordered if (record := _read_page(page, drift)) is not None]
+    offset = whole(mapping(answer.get("continue")).get("gsroffset"))
+    return ParsedPage(tuple(images), f"gsroffset={offset}" if offset else "", len(found) - len(images), drift.report())
+
+
+def _read_page(page: Mapping[str, Any], drift: Drift) -> ImageRecord | None:
+    info = next(iter(objects(page.get("imageinfo"))), None)
+    engine_id = text(page.get("pageid"))
+    if info is None or not engine_id:
+        return None
+    drift.see("page", page, KNOWN, EXPECTED)
+    drift.results += 1
+    original = address(info.get("url"))
+    drift.empty_originals += not original
+    page_url = address(info.get("descriptionurl")) or address(page.get("fullurl"))
+    meta = mapping(info.get("extmetadata"))
+    artist = text(mapping(meta.get("Artist")).get("value"))
+    return ImageRecord(
+        engine_id=engine_id,
+        rank=(whole(page.get("index")) or 1) - 1,
+        page_url=page_url,
+        title=plain(page.get("title")).removeprefix("File:").rpartition(".")[0] or plain(page.get("title")),
+        snippet=_meta(meta, "ImageDescription"),
+        domain=host_of(page_url) or host_of(original),
+        width=whole(info.get("width")),
+        height=whole(info.get("height")),
+        bytes=whole(info.get("size")),
+        format=text(info.get("mime")).partition("/")[2].partition("+")[0].lower(),
+        published_at=_meta(meta, "DateTimeOriginal") or text(info.get("timestamp")),
+        creator=plain(artist) or plain(info.get("user")),
+        creator_url=address(href[1]) if (href := _HREF.search(artist)) else "",
+        license=_meta(meta, "LicenseShortName") or _meta(meta, "UsageTerms") or _meta(meta, "License"),
+        license_url=address(text(mapping(meta.get("LicenseUrl")).get("value"))),
+        attribution=_meta(meta, "Attribution") or _meta(meta, "Credit"),
+        extra=_extra(info, meta),
+        variants=tuple(_variants(info, original, page_url)),
+    )
+
+
+def _variants(info: Mapping[str, Any], original: str, page_url: str) -> list[VariantRecord]:
+    width, height, size = whole(info.get("width")), whole(info.get("height")), whole(info.get("size"))
+    made = [VariantRecord("original", original, width, height, size, page_url)] if original else []
+    if thumb := address(info.get("thumburl")):
+        small = (whole(info.get("thumbwidth")), whole(info.get("thumbheight")))
+        made.append(VariantRecord("preview", thumb, *small, None, page_url))
+    return made
+
+
+def _extra(info: Mapping[str, Any], meta: Mapping[str, Any]) -> dict[str, Any]:
+    categories = [part for part in _meta(meta, "Categories").split("|") if part][:MOST_CATEGORIES]
+    found = {
+        "sha1": text(info.get("sha1")),
+        "categories": categories,
+        "credit": _meta(meta, "Credit"),
+        "restrictions": _meta(meta, "Restrictions"),
+        "attribution_required": _meta(meta, "AttributionRequired").lower() == "true",
+        "uploader": text(info.get("user")),
+    }
+    return {name: value for name, value in found.items() if value}
+
+
+def _meta(meta: Mapping[str, Any], name: str) -> str:
+    """A value of `extmetadata` without markup; values are mostly text, but numbers occur."""
+    return plain(mapping(meta.get(name)).get("value"))

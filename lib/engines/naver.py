@@ -2,20 +2,50 @@
 
 The document is kept as received, since the object stands in it as a literal. Where it does not, or not as one that can
 be read without running it, the browser that ran the page is asked for the object, and that is kept as JSON.
+
+Naver's keyword search: the page object `imageSearchTabData`, read in the browser or cut out of the page.
+
+From the browser it is clean data, saved as JSON. In the page it is a JavaScript literal: keys without quotes, trailing
+commas, blanks anywhere; `to_json` turns that into JSON without running it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
-from lib.engines.base import PAGE, Answer, Ask, Engine, Verdict, Web
-from lib.engines.judging import CONSENT_LABELS, asked, count_on, is_consent, judge_status, nothing, query_url
-from lib.parsers.naver import OBJECT, find_literal, parse_page
-from lib.records import ParsedPage, ParseError
+from lib.domains import host_of
+from lib.engines.base import (
+    CONSENT_LABELS,
+    PAGE,
+    Answer,
+    Ask,
+    Engine,
+    Verdict,
+    Web,
+    asked,
+    count_on,
+    is_consent,
+    judge_status,
+    nothing,
+    query_url,
+)
+from lib.engines.parsing import (
+    Drift,
+    address,
+    check_size,
+    load_json,
+    load_json_text,
+    mapping,
+    objects,
+    plain,
+    text,
+    whole,
+)
+from lib.records import ImageRecord, ParsedPage, ParseError, VariantRecord
 
 PATH = "/search.naver"
 _CAPTCHA = re.compile(
@@ -24,6 +54,27 @@ _CAPTCHA = re.compile(
 )
 _EMPTY = re.compile(rb'\bclass\s*=\s*"[^"]{0,200}\bnot_found02\b')
 _HAS_RECORDS = re.compile(rb"items[\"\']?\s*:\s*\[\s*\{")
+
+KNOWN = frozenset(
+    "type title link source thumb thumbnail lensThumb viewerThumb originalUrl orgWidth orgHeight imgId color dateInfo"
+    " writerTitle tld desc saslink".split()
+)
+EXPECTED = frozenset({"title", "link", "originalUrl", "orgWidth", "orgHeight", "imgId"})
+PAGE_SIZE = 50
+OBJECT = "imageSearchTabData"
+_EMPTY_MARK = b"not_found02"
+_WRAPPED = re.compile(r"^https?://search\.pstatic\.net/common/?\?(.*)$")
+# One token of a JavaScript literal: a string, a run of blanks, a word, or a single character.
+_TOKEN = re.compile(
+    r""""(?:[^"\\]|\\.)*(?:"|\\?\Z)|'(?:[^'\\]|\\.)*(?:'|\\?\Z)|\s+|//[^\n]*|/\*.*?(?:\*/|\Z)"""
+    r"|[A-Za-z_$][\w$]*|-?[\d.][\w.+-]*|.",
+    re.DOTALL,
+)
+# Strings and braces, all that tells where an object ends. A string without end is one token up to the end: asked for
+# at every quotation mark after it, it would take hours.
+_PARTS = re.compile(rb""""(?:[^"\\]|\\.)*(?:"|\\?\Z)|'(?:[^'\\]|\\.)*(?:'|\\?\Z)|[{}]""", re.DOTALL)
+_COLON = re.compile(r"\s*:")
+_WORDS = {"undefined": "null", "null": "null", "true": "true", "false": "false", "NaN": "null", "Infinity": "null"}
 
 
 class Source(Engine):
@@ -95,3 +146,126 @@ def _is_readable(body: bytes) -> bool:
     except ParseError:
         return False
     return True
+
+
+def parse_page(body: bytes) -> ParsedPage:
+    """The pictures of one page, saved as JSON or as HTML; advertisements are skipped and counted.
+
+    Raises ParseError: `no_state`, `not_json`, `too_large`, `too_complex`.
+    """
+    check_size(body)
+    if body.lstrip()[:1] == b"{":
+        value, repaired = load_json(body)
+    elif (literal := find_literal(body)) is not None:
+        value, repaired = load_json_text(to_json(literal.decode("utf-8", "replace")))
+    elif _EMPTY_MARK in body:
+        return ParsedPage((), page_size=PAGE_SIZE)
+    else:
+        raise ParseError("no_state")
+    return _parse_items(mapping(mapping(value).get("content")).get("items"), Drift(repaired=repaired))
+
+
+def find_literal(html: bytes) -> bytes | None:
+    """The object after `imageSearchTabData=`, up to its closing brace; None where there is none."""
+    match = re.search(OBJECT.encode() + rb"\s*=\s*(?=\{)", html)
+    if match is None:
+        return None
+    depth = 0
+    for token in _PARTS.finditer(html, match.end()):
+        depth += {b"{": 1, b"}": -1}.get(token[0], 0)
+        if depth == 0:
+            return html[match.end() : token.end()]
+    return None
+
+
+def to_json(literal: str) -> str:
+    """A JavaScript object literal as JSON: keys quoted, strings in double quotes, trailing commas and comments gone."""
+    parts: list[str] = []
+    for token in _meaningful(literal):
+        if token in "}]" and parts and parts[-1] == ",":
+            parts.pop()
+        parts.append(token)
+    return "".join(parts)
+
+
+def _meaningful(literal: str) -> Iterator[str]:
+    for match in _TOKEN.finditer(literal):
+        token = match[0]
+        if token.isspace() or token.startswith(("//", "/*")):
+            continue
+        if token[0] == "'":
+            yield '"' + token[1:-1].replace("\\'", "'").replace('"', '\\"') + '"'
+        elif token[0].isalpha() or token[0] in "_$":
+            is_key = token not in _WORDS or _COLON.match(literal, match.end()) is not None
+            yield f'"{token}"' if is_key else _WORDS[token]
+        else:
+            yield token
+
+
+def unwrap_thumbnail(url: str) -> str:
+    """The original that a `search.pstatic.net` address wraps; empty for any other.
+
+    Decoded exactly once: file names are percent-encoded EUC-KR inside, and a second decoding would break them.
+    """
+    match = _WRAPPED.match(url)
+    if match is None:
+        return ""
+    for pair in match[1].split("&"):
+        name, _, value = pair.partition("=")
+        if name == "src":
+            return address(unquote(value, errors="replace"))
+    return ""
+
+
+def _parse_items(items: Any, drift: Drift) -> ParsedPage:
+    if not isinstance(items, list):
+        raise ParseError("no_state")
+    images: dict[str, ImageRecord] = {}
+    skipped = 0
+    for rank, item in enumerate(objects(items)):
+        engine_id = text(item.get("imgId"))[:200]
+        if text(item.get("type")) not in ("", "image") or not engine_id:
+            skipped += 1
+            continue
+        drift.see("item", item, KNOWN, EXPECTED)
+        drift.results += 1
+        drift.empty_originals += not address(item.get("originalUrl"))
+        images.setdefault(engine_id, _read_item(engine_id, rank, item))
+    return ParsedPage(tuple(images.values()), "", skipped, drift.report(), PAGE_SIZE)
+
+
+def _read_item(engine_id: str, rank: int, item: Mapping[str, Any]) -> ImageRecord:
+    page_url, original = address(item.get("link")), address(item.get("originalUrl"))
+    viewer = address(item.get("viewerThumb"))
+    width, height = whole(item.get("orgWidth")), whole(item.get("orgHeight"))
+    source = original or unwrap_thumbnail(viewer)
+    # Naver's own proxy serves at most 960 pixels, but it serves them when the blog's server refuses strangers.
+    wanted = [("original", source, width, height), ("preview", viewer, None, None)]
+    wanted += [("thumb", address(item.get(name)), None, None) for name in ("thumb", "thumbnail", "lensThumb")]
+    seen: set[str] = set()
+    variants = []
+    for kind, url, w, h in wanted:
+        if url and url not in seen:
+            seen.add(url)
+            variants.append(VariantRecord(kind, url, w, h, None, _referer(url, page_url)))
+    extra = {"source": text(item.get("source")), "color": text(item.get("color"))}
+    return ImageRecord(
+        engine_id=engine_id,
+        rank=rank,
+        page_url=page_url,
+        title=plain(item.get("title")),
+        snippet=plain(item.get("desc")),
+        domain=host_of(page_url) or text(item.get("tld")).lower(),
+        width=width,
+        height=height,
+        published_at=text(item.get("dateInfo")),
+        creator=plain(item.get("writerTitle")),
+        is_gif="_gif" in viewer,
+        is_shop="nshopping" in engine_id,
+        extra={name: value for name, value in extra.items() if value},
+        variants=tuple(variants),
+    )
+
+
+def _referer(url: str, page_url: str) -> str:
+    return "https://blog.naver.com" if host_of(url) == "blogfiles.naver.net" else page_url

@@ -1,4 +1,7 @@
-"""Openverse: openly licensed pictures from many collections. No key is needed; one raises the limits."""
+"""Openverse: openly licensed pictures from many collections. No key is needed; one raises the limits.
+
+Openverse: openly licensed pictures, with licence, creator and attribution.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,62 @@ from dataclasses import replace
 from typing import Any, ClassVar
 from urllib.parse import urlencode
 
-from lib.engines.base import API, Answer, Ask, Engine, Verdict, Web
-from lib.engines.judging import JSON_ONLY, count_in, json_object, judge_status, not_an_object, nothing, query_url
-from lib.parsers.values import whole
+from lib.domains import host_of
+from lib.engines.base import (
+    API,
+    JSON_ONLY,
+    Answer,
+    Ask,
+    Engine,
+    Verdict,
+    Web,
+    count_in,
+    json_object,
+    judge_status,
+    not_an_object,
+    nothing,
+    query_url,
+)
+from lib.engines.parsing import LARGEST, Drift, address, flag, load_json, mapping, objects, plain, text, whole
+from lib.records import ImageRecord, ParsedPage, ParseError, VariantRecord
 
 PATH = "/v1/images/"
 TOKEN_PATH = "/v1/auth_tokens/token/"
 CLIENT_KEYS = ("OPENVERSE_CLIENT_ID", "OPENVERSE_CLIENT_SECRET")  # both optional
 TOKEN_MARGIN = 60.0  # seconds before its end at which a token is replaced
+
+KNOWN = frozenset(
+    [
+        "id",
+        "title",
+        "indexed_on",
+        "foreign_landing_url",
+        "url",
+        "creator",
+        "creator_url",
+        "license",
+        "license_version",
+        "license_url",
+        "provider",
+        "source",
+        "category",
+        "filesize",
+        "filetype",
+        "tags",
+        "attribution",
+        "fields_matched",
+        "mature",
+        "height",
+        "width",
+        "thumbnail",
+        "detail_url",
+        "related_url",
+        "unstable__sensitivity",
+        "alt_files",
+    ]
+)
+EXPECTED = frozenset({"id", "url", "foreign_landing_url", "license", "license_url", "creator", "attribution"})
+MOST_TAGS = 50
 
 
 class Source(Engine):
@@ -108,3 +159,63 @@ class Source(Engine):
         if "page_count" in found:
             promised = min(promised, count_in(found, "page_count") * size)
         return nothing(page == 1, promised, (page - 1) * size)
+
+
+def parse_api(body: bytes) -> ParsedPage:
+    """One page of results; `next_url` names the next page. Raises ParseError: `not_json`, `no_data`, `refused: …`."""
+    value, repaired = load_json(body)
+    answer = mapping(value)
+    results = answer.get("results")
+    if not isinstance(results, list):
+        detail = text(answer.get("detail")) or text(answer.get("error"))
+        raise ParseError(f"refused: {detail[:120]}" if detail else "no_data")
+    drift = Drift(repaired=repaired)
+    page, size = whole(answer.get("page")) or 1, whole(answer.get("page_size")) or len(results)
+    before = min((page - 1) * size, LARGEST)  # a rank has to fit in a column
+    images = [
+        _read_result(before + place, found, drift)
+        for place, found in enumerate(objects(results))
+        if text(found.get("id"))
+    ]
+    more = page < (whole(answer.get("page_count")) or 0)
+    return ParsedPage(tuple(images), f"page={page + 1}" if more else "", 0, drift.report())
+
+
+def license_name(code: str, version: str) -> str:
+    """The short name that licences are known by: `by-sa`, `4.0` is `CC BY-SA 4.0`."""
+    code = code.strip().lower()
+    names = {"cc0": "CC0", "pdm": "Public Domain Mark"}
+    name = names.get(code, f"CC {code.upper()}" if code else "")
+    return f"{name} {version}".strip()
+
+
+def _read_result(rank: int, found: Mapping[str, Any], drift: Drift) -> ImageRecord:
+    drift.see("result", found, KNOWN, EXPECTED)
+    drift.results += 1
+    page_url, original, thumb = (address(found.get(n)) for n in ("foreign_landing_url", "url", "thumbnail"))
+    drift.empty_originals += not original
+    width, height, size = whole(found.get("width")), whole(found.get("height")), whole(found.get("filesize"))
+    variants = [VariantRecord("original", original, width, height, size, page_url)] if original else []
+    variants += [VariantRecord("thumb", thumb)] if thumb else []
+    tags = [name for tag in objects(found.get("tags"))[:MOST_TAGS] if (name := plain(tag.get("name")))]
+    extra = {"source": text(found.get("source")), "provider": text(found.get("provider")), "tags": tags}
+    return ImageRecord(
+        engine_id=text(found.get("id"))[:200],
+        rank=rank,
+        page_url=page_url,
+        title=plain(found.get("title")),
+        domain=host_of(page_url) or host_of(original),
+        width=width,
+        height=height,
+        bytes=size,
+        format=text(found.get("filetype")).lower(),
+        published_at=text(found.get("indexed_on")),
+        is_censored=flag(found.get("mature")),
+        creator=plain(found.get("creator")),
+        creator_url=address(found.get("creator_url")),
+        license=license_name(text(found.get("license")), text(found.get("license_version"))),
+        license_url=address(found.get("license_url")),
+        attribution=plain(found.get("attribution")),
+        extra={name: value for name, value in extra.items() if value},
+        variants=tuple(variants),
+    )

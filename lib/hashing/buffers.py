@@ -1,4 +1,7 @@
-"""One small grey and one small colour buffer of a picture: everything that is hashed or compared comes from them."""
+"""One small grey and one small colour buffer of a picture: everything that is hashed or compared comes from them.
+
+Where a picture ends and a uniform border begins.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,8 @@ import numpy as np
 from PIL import Image, ImageFile, features
 from PIL import __version__ as pillow_version
 
-from lib.decode import Header, codec_boundary, flattened, header_of, opened
-from lib.hashing.dct import SIDE
-from lib.hashing.fields import mean
-from lib.hashing.trim import WHOLE, trimmed_box
+from lib.hashing.dct import SIDE, mean
+from lib.images.decode import Header, codec_boundary, flattened, header_of, opened
 
 LONG_SIDE = 256  # four times the hash's input: hashes then differ from those of a full decode by two bits at most
 CHROMA_SIDE = 16
@@ -27,6 +28,13 @@ NO_COLOUR = 128  # of Cb and Cr
 
 # Another decoder gives slightly other pixels, so a cache made with it must not be mixed with a new one.
 VERSION = f"3 pillow {'.'.join(pillow_version.split('.')[:2])} jpeg {features.version('jpg')}"
+
+UNTRIMMED = (0, 0, 255, 255)
+MOST = 0.3  # of a side: what is uniform beyond that is part of the picture
+# A line belongs to the border while its levels spread and differ from the outermost line by no more than this (JPEG
+# leaves ripples of a few levels in a plain border).
+TOLERANCE = 14
+LEAST = 2  # lines; the reduced picture has 256 of them and more on its long side
 
 
 @dataclass(frozen=True)
@@ -45,7 +53,7 @@ class Buffers:
     chroma: np.ndarray
     width: int
     height: int
-    box: tuple[int, int, int, int] = WHOLE
+    box: tuple[int, int, int, int] = UNTRIMMED
 
     @cached_property
     def colour(self) -> float:
@@ -76,14 +84,14 @@ def read_buffers(path: Path | str, formats: tuple[str, ...] | None = None) -> by
     """The buffers of a picture file, packed; a module-level function so that workers can run it.
 
     The file is opened and decoded once, whatever it is looked at for. With `formats` any other is `not_an_image`.
-    Raises lib.decode.DecodeError.
+    Raises lib.images.decode.DecodeError.
     """
     with opened(Path(path), formats) as image:
         return packed_buffers(image)
 
 
 def packed_buffers(image: Image.Image) -> bytes:
-    """The buffers of an opened picture, packed. Raises lib.decode.DecodeError."""
+    """The buffers of an opened picture, packed. Raises lib.images.decode.DecodeError."""
     header = header_of(image)
     with codec_boundary():
         grey, chroma, box = _measured(_reduced(image, header, _WHITE), header.orientation)
@@ -149,10 +157,46 @@ def upright(stored: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def _upright_box(box: tuple[int, int, int, int], orientation: int) -> tuple[int, int, int, int]:
-    if orientation == 1 or box == WHOLE:
+    if orientation == 1 or box == UNTRIMMED:
         return box
     mask = np.zeros((256, 256), bool)
     left, top, right, bottom = box
     mask[top : bottom + 1, left : right + 1] = True
     rows, columns = (np.nonzero(upright(mask, orientation).any(axis=axis))[0] for axis in (1, 0))
     return int(columns[0]), int(rows[0]), int(columns[-1]), int(rows[-1])
+
+
+def trimmed_box(pixels: np.ndarray) -> tuple[int, int, int, int]:
+    """uint8 of shape (h, w), grey -> left, top, right, bottom of what is inside uniform borders, in 1/255 of the size.
+
+    A picture that would be all border, or has hardly any, is whole.
+    """
+    top, bottom = _edges(pixels)
+    left, right = _edges(pixels.T)
+    height, width = pixels.shape
+    if max(top, bottom, left, right) < LEAST:
+        return UNTRIMMED
+    return (
+        round(255 * left / width),
+        round(255 * top / height),
+        round(255 * (width - right) / width),
+        round(255 * (height - bottom) / height),
+    )
+
+
+def _edges(pixels: np.ndarray) -> tuple[int, int]:
+    """How many uniform lines lie at either end of the first axis; none at both where it is more than can be."""
+    most = int(len(pixels) * MOST)
+    first, last = _run(pixels[: most + 1]), _run(pixels[::-1][: most + 1])
+    return (first if first <= most else 0), (last if last <= most else 0)
+
+
+def _run(lines: np.ndarray) -> int:
+    """Lines in a row that are of the first one's grey."""
+    first = lines[0]
+    low, high = int(first.min()), int(first.max())
+    if high - low > TOLERANCE:
+        return 0  # where most pictures end
+    level = (low + high) / 2
+    apart = (lines.max(axis=1) > level + TOLERANCE) | (lines.min(axis=1) < level - TOLERANCE)
+    return int(apart.argmax()) if apart.any() else len(lines)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from lib.decode import codec_boundary, flattened, header_of, opened
+from lib.images.decode import codec_boundary, flattened, header_of, opened
 
 VERSION = "5"
 CROP = 192  # pixels of the larger picture's middle; the cost does not grow with the picture
@@ -82,7 +82,7 @@ class Middle:
 
 
 def read_middle(path: Path | str) -> Middle:
-    """The middle of a picture file. Decodes the whole picture. Raises lib.decode.DecodeError."""
+    """The middle of a picture file. Decodes the whole picture. Raises lib.images.decode.DecodeError."""
     with opened(Path(path)) as image, codec_boundary():
         save = _way_to_save(image)
         orientation = header_of(image).orientation

@@ -1,12 +1,18 @@
-"""The kinds of perceptual hash that can be chosen, and how near two hashes of each must be to mean anything."""
+"""The kinds of perceptual hash that can be chosen, and how near two hashes of each must be to mean anything.
+
+One digest of a picture's own pixels: equal only where nothing a viewer shows differs.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib.decode import codec_boundary, flattened, header_of, opened
+from PIL import Image, ImageOps, ImageSequence
+
 from lib.hashing import dct
+from lib.images.decode import MAX_FRAMES, DecodeError, codec_boundary, flattened, header_of, opened
 
 # Share of the bits that may differ for "same picture" and for "look at it". Ours: of 256 bits the nearest pair among
 # 1.4 million pairs of distinct photographs lies at 80, text pages at 60. The others, of 64 bits: the perceptual hash
@@ -21,6 +27,8 @@ LIMITS = {
 }
 KINDS = tuple(LIMITS)
 DEFAULT_SIZE = {"dct": dct.KEPT, "phash": 8, "dhash": 8, "ahash": 8, "whash": 8}
+
+KIND = "pixels"
 
 
 @dataclass(frozen=True)
@@ -55,7 +63,7 @@ class HashChoice:
 def imagehash_of(path: Path | str, kind: str, size: int) -> bytes:
     """The hash as the imagehash package computes it, of the whole picture turned upright.
 
-    Raises lib.decode.DecodeError.
+    Raises lib.images.decode.DecodeError.
     """
     import imagehash
     import numpy as np
@@ -78,3 +86,34 @@ def imagehash_of(path: Path | str, kind: str, size: int) -> bytes:
 def is_flat(value: bytes) -> bool:
     """Whether a hash says nothing: all bits alike."""
     return len(set(value)) == 1 and value[0] in (0, 255)
+
+
+def pixel_digest(path: Path | str) -> bytes:
+    """SHA-256 over every frame's mode, upright size, palette and pixels, and its duration where it is animated.
+
+    The bytes alone would not do: 300x200 and 200x300 pixels can have the same bytes, and equal palette indices can
+    stand for other colours. Raises lib.images.decode.DecodeError.
+    """
+    digest = hashlib.sha256()
+    try:
+        with opened(Path(path)) as image:
+            if getattr(image, "n_frames", 1) > MAX_FRAMES:
+                raise DecodeError("too_many_frames")
+            for frame in ImageSequence.Iterator(image):
+                _add_frame(digest, frame)
+    except DecodeError:
+        raise
+    except Exception as error:  # the codec boundary: plugins raise whatever their parser met
+        raise DecodeError("undecodable", f"{type(error).__name__}: {error}"[:200]) from error
+    return digest.digest()
+
+
+def _add_frame(digest: hashlib._Hash, frame: Image.Image) -> None:
+    mode = frame.mode
+    clear = frame.info.get("transparency")
+    # As the colours that it shows: the order of a palette is the encoder's business.
+    coloured = frame.convert("RGBA") if mode in ("P", "PA") or clear is not None else frame
+    upright = ImageOps.exif_transpose(coloured) if frame.getexif().get(0x0112, 1) != 1 else coloured
+    size = frame.size if upright is coloured else upright.size
+    digest.update(f"{mode} {upright.mode} {size} {frame.info.get('duration', 0)};".encode())
+    digest.update(upright.tobytes())

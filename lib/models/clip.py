@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lib.errors import GleanerError, UsageError
-from lib.models.offline import hub_file, local_only, require
-from lib.models.place import Place, fingerprint
+from lib.models.weights import Place, fingerprint, hub_file, local_only, require
 
 if TYPE_CHECKING:
-    from lib.criteria import Measure
-    from lib.models.feed import Seen
+    from lib.models.batches import Seen
+    from lib.quality.measure import Measure
 
 # MIT, the best accuracy for its cost among the B/32 sizes: 72.8 % zero-shot on ImageNet, 0.609 over 38 sets
 # (open_clip's own table); its tokenizer comes with the package.
@@ -229,9 +228,9 @@ def look(path: Path, size: tuple[int, int], squash: bool) -> Seen | Measure:
     """
     from PIL import Image
 
-    from lib.criteria import Measure
-    from lib.decode import DecodeError, decode, read_header
-    from lib.models.feed import Seen
+    from lib.images.decode import DecodeError, decode, read_header
+    from lib.models.batches import Seen
+    from lib.quality.measure import Measure
 
     try:
         header = read_header(path)

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from lib.errors import GleanerError, UsageError
-from lib.models.offline import require
-from lib.models.place import Place, fingerprint
+from lib.models.weights import Place, fingerprint, require
 
 # BSD-3; 22.8 box mAP on COCO at a fifth of a second on a CPU (torchvision's table). More accurate and slower:
 # fasterrcnn_resnet50_fpn_v2, 46.7.

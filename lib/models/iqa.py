@@ -2,6 +2,8 @@
 
 pyiqa is under the PolyForm Noncommercial licence. Its metrics predict what people would say of a picture; how well each
 does is published in its tables and quoted in docs/sort.md.
+
+Names of learned metrics and the files of the usual ones; imports nothing, so that flags can be checked at once.
 """
 
 from __future__ import annotations
@@ -16,9 +18,7 @@ from typing import Any
 import numpy as np
 
 from lib.errors import GleanerError, UsageError
-from lib.models.iqa_names import INSTEAD, KNOWN_FILES
-from lib.models.offline import local_only, require
-from lib.models.place import MissingWeights, Place, fingerprint
+from lib.models.weights import MissingWeights, Place, fingerprint, local_only, require
 
 # Metrics of a whole set, or of a picture with a text, which give no score for one picture.
 NOT_FOR_ONE = ("fid", "sfid", "fid_dinov2", "inception_score", "clipscore")
@@ -27,6 +27,27 @@ RANGES = {"pi": (0.0, 10.0), "niqe": (0.0, 20.0), "ilniqe": (0.0, 100.0)}
 LONG_SIDES = {"entropy": 512}  # makes 256 eight-byte planes of each pixel
 OPTIONS: dict[str, dict[str, Any]] = {"topiq": {"backbone_pretrain": False}}  # the file has the backbone's weights too
 SAME_SIZE = ("topiq", "cnniqa", "dbcnn", "nima", "arniqa", "liqe")  # scored in batches of one size
+
+INSTEAD = "--metric technical, which needs none"
+LONG_SIDE = 1024  # KonIQ-10k, on which most of these were trained, is 1024 x 768
+ALIASES = {"topiq": "topiq_nr", "clipiqa_plus": "clipiqa+"}
+COMBINED = ("musiq", "clipiqa")  # what `combined` stands for, as people know it from other pipelines
+
+PUBLISHED = "https://huggingface.co/chaofengc/IQA-PyTorch-Weights/resolve/main/"
+RN50 = (
+    "https://openaipublic.azureedge.net/clip/models/"
+    "afeb0e10f9e5a86da6080e35cf09123aca3b358a0c3e3b6c78a7b63bc04b6762/RN50.pt"
+)
+# Files of the usual metrics, so that their presence and their fingerprint are known before torch is imported.
+KNOWN_FILES = {
+    "musiq": (PUBLISHED + "musiq_koniq_ckpt-e95806b9.pth",),
+    "musiq-ava": (PUBLISHED + "musiq_ava_ckpt-e8d3f067.pth",),
+    "musiq-spaq": (PUBLISHED + "musiq_spaq_ckpt-358bb6af.pth",),
+    "musiq-paq2piq": (PUBLISHED + "musiq_paq2piq_ckpt-364c0c84.pth",),
+    "clipiqa": (RN50,),
+    "clipiqa+": (RN50, PUBLISHED + "CLIP-IQA+_learned_prompts-603f3273.pth"),
+    "topiq_nr": (PUBLISHED + "cfanet_nr_koniq_res50-9a73138b.pth",),
+}
 
 
 @dataclass(frozen=True)
@@ -78,7 +99,9 @@ def version_of(name: str, files: Sequence[Path], long_side: int) -> str:
 
 def load(name: str, place: Place, device: str, long_side: int) -> Learned:
     """The metric, ready to run. Raises MissingWeights, UsageError for an unknown name, GleanerError for bad weights."""
+    from lib.models.clipiqa import CachedClipiqa
     from lib.models.device import keep_memory, pixels_in_batch
+    from lib.models.musiq import PackedMusiq
 
     keep_memory(device)
     scale = scale_of(name)
@@ -88,12 +111,8 @@ def load(name: str, place: Place, device: str, long_side: int) -> Learned:
     made = Learned(name, version_of(name, files, long_side), scale, pixels_in_batch(device), _runner(net, device))
     made.files = files
     if name.startswith("musiq"):
-        from lib.models.musiq import PackedMusiq
-
         made.run, made.same_size = _in_half(PackedMusiq(net, device), device), False
     elif name.startswith("clipiqa"):
-        from lib.models.clipiqa import CachedClipiqa
-
         made.run = _in_half(CachedClipiqa(net, device), device)
     elif not name.startswith(SAME_SIZE):
         made.pixels = 1  # one picture at a time: not every network of pyiqa keeps the pictures of a batch apart

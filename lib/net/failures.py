@@ -1,19 +1,63 @@
-"""The short, stable name of everything that can go wrong with one address."""
+"""The short, stable name of everything that can go wrong with one address.
+
+Which failures are worth another try, when, and what a server's Retry-After means.
+
+The reasons that a picture may fail with, so that a command line can be told a known one from a typing error.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import errno
 import os
+import random
+import re
 import socket
 import sys
+import time
+from email.utils import parsedate_to_datetime
 
 import aiohttp
 
-from lib.net.guard import RefusedAddress
-from lib.net.urls import BAD_URL
+from lib.net.guard import BAD_URL, RefusedAddress
 
 OUR_OWN_LIMITS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+_REASONS: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
+    ((aiohttp.ClientConnectorDNSError,), "dns_error"),
+    ((aiohttp.ClientSSLError, aiohttp.ServerFingerprintMismatch), "tls_error"),
+    ((asyncio.TimeoutError,), "timeout"),
+    ((aiohttp.TooManyRedirects,), "too_many_redirects"),
+    ((aiohttp.RedirectClientError, aiohttp.NonHttpUrlRedirectClientError), "bad_redirect"),
+    ((aiohttp.InvalidURL,), BAD_URL),
+    ((aiohttp.ClientConnectorError,), "connect_error"),
+    ((aiohttp.ServerDisconnectedError, ConnectionResetError, BrokenPipeError), "disconnected"),
+    ((aiohttp.ClientPayloadError,), "truncated"),
+    ((aiohttp.ClientOSError,), "disconnected"),
+    ((aiohttp.ClientResponseError,), "bad_response"),
+)
+
+LONGEST_RETRY_AFTER = 3600.0  # seconds; what a server may ask for at most in one answer
+LONGEST_BACKOFF = 60.0  # seconds
+
+# Trying again later may help. Everything else is the answer to that address.
+TRANSIENT = frozenset(
+    "timeout connect_error dns_error disconnected truncated too_slow bad_response http_408 http_425 http_429 http_500"
+    " http_502 http_503 http_504 http_520 http_521 http_522 http_523 http_524 http_529 http_530 bad_range".split()
+)
+# The host says that it is too much, so the whole host is left alone for a while.
+SLOW_DOWN = frozenset({"http_429", "http_503"})
+# The host struggles: fewer requests at once.
+STRAIN = SLOW_DOWN | {"timeout", "too_slow", "connect_error"}
+# Many of these in a row, and the host is down. (After a 429 or 503 it is paused instead.)
+FAULTS = TRANSIENT - SLOW_DOWN - {"too_slow", "truncated", "bad_range"}
+
+FINAL = frozenset(
+    "bad_redirect too_many_redirects tls_error bad_url not_an_image svg_refused undecodable empty encoded_body"
+    " placeholder too_large too_many_pixels too_many_frames too_many_parts decode_timeout decode_memory decode_crashed"
+    " private_address port_refused robots_txt blocked_domain not_allowed_domain removed_repeat no_address".split()
+)
+_STATUS = re.compile(r"http_[1-5]\d\d")
 
 
 class Stop(Exception):
@@ -64,16 +108,36 @@ def reached(error: BaseException, reason: str) -> bool | None:
     return True
 
 
-_REASONS: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
-    ((aiohttp.ClientConnectorDNSError,), "dns_error"),
-    ((aiohttp.ClientSSLError, aiohttp.ServerFingerprintMismatch), "tls_error"),
-    ((asyncio.TimeoutError,), "timeout"),
-    ((aiohttp.TooManyRedirects,), "too_many_redirects"),
-    ((aiohttp.RedirectClientError, aiohttp.NonHttpUrlRedirectClientError), "bad_redirect"),
-    ((aiohttp.InvalidURL,), BAD_URL),
-    ((aiohttp.ClientConnectorError,), "connect_error"),
-    ((aiohttp.ServerDisconnectedError, ConnectionResetError, BrokenPipeError), "disconnected"),
-    ((aiohttp.ClientPayloadError,), "truncated"),
-    ((aiohttp.ClientOSError,), "disconnected"),
-    ((aiohttp.ClientResponseError,), "bad_response"),
-)
+def is_transient(reason: str) -> bool:
+    return reason in TRANSIENT
+
+
+def backoff(tries: int, base: float) -> float:
+    """Seconds to wait after `tries` failures: a random share of base * 2^(tries-1) ("full jitter"), at most a minute.
+
+    The random share keeps rows that failed together from coming back together.
+    """
+    return random.uniform(0, min(LONGEST_BACKOFF, base * 2 ** max(0, tries - 1)))
+
+
+def retry_after(value: str | None, now: float | None = None) -> float | None:
+    """Seconds to wait, from a Retry-After header in seconds or as an HTTP date; None when it says nothing usable.
+
+    Negative, past and broken values are ignored; longer ones are cut to an hour. `now` is a Unix time.
+    """
+    text = (value or "").strip()
+    if not text:
+        return None
+    if text.isascii() and text.isdigit():
+        return min(float(text[:12]), LONGEST_RETRY_AFTER)
+    try:
+        moment = parsedate_to_datetime(text).timestamp()
+    except (TypeError, ValueError, IndexError, OverflowError, OSError):
+        return None
+    seconds = moment - (time.time() if now is None else now)
+    return min(seconds, LONGEST_RETRY_AFTER) if seconds > 0 else None
+
+
+def is_reason(text: str) -> bool:
+    """Whether a picture may fail for this reason."""
+    return text in TRANSIENT or text in FINAL or _STATUS.fullmatch(text) is not None

@@ -3,15 +3,27 @@
 The check sits in the connector's socket factory, which sees every address that is about to be connected: literals,
 answers of the name service (so rebinding gains nothing), and each hop of a redirect. Names are never checked, only
 the addresses that are used.
+
+Whether an address that somebody else wrote down may be asked at all.
+
+Whether a name or an address that a stranger wrote down leads into private networks, before anything is asked there.
+
+`lib.net.guard` sees the addresses that are about to be connected; this is for ways that it cannot stand in: a browser,
+and a proxy that looks names up itself.
 """
 
 from __future__ import annotations
 
+import asyncio
+import re
 import socket
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from contextvars import ContextVar
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any
+
+from yarl import URL
 
 Address = IPv4Address | IPv6Address
 
@@ -34,6 +46,17 @@ _NETWORKS_6 = tuple(net for net in _NETWORKS if net.version == 6)
 _NAT64 = ip_network("64:ff9b::/96")
 _COMPATIBLE = ip_network("::/96")
 
+# What the guard refused during the current request: the connector may fold several errors into one of its own.
+refusals: ContextVar[list[str]] = ContextVar("refusals")
+
+LONGEST = 8000  # characters; servers refuse longer request lines
+BAD_URL = "bad_url"
+
+_FORBIDDEN = re.compile(r"[\x00-\x1f\x7f\\]")
+_PLAIN = re.compile(r"[!-~]+")
+
+_NAMES = ("localhost", "local", "internal", "intranet", "lan", "home.arpa")
+
 
 class RefusedAddress(OSError):
     """A connection was refused by our own rules, before a packet left. `reason` is private_address or port_refused."""
@@ -41,10 +64,6 @@ class RefusedAddress(OSError):
     def __init__(self, reason: str, detail: str):
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
-
-
-# What the guard refused during the current request: the connector may fold several errors into one of its own.
-refusals: ContextVar[list[str]] = ContextVar("refusals")
 
 
 def is_private(text: str) -> bool:
@@ -102,3 +121,72 @@ def _check(host: str, port: int, ports: frozenset[int]) -> None:
     if reason:
         refusals.get([]).append(reason)
         raise RefusedAddress(reason, f"{host} port {port}")
+
+
+class BadAddress(ValueError):
+    """The address cannot be asked; the message says what is wrong with it."""
+
+
+def parse_address(text: str) -> URL:
+    """The address as it will be asked: http or https, no name and password, no fragment. Raises BadAddress.
+
+    An address that is plain ASCII is sent byte for byte: signed addresses break when their escapes are rewritten.
+    """
+    text = text.strip(" ")
+    if len(text) > LONGEST:
+        raise BadAddress(f"longer than {LONGEST} characters")
+    if _FORBIDDEN.search(text):
+        raise BadAddress("a backslash or control character")
+    try:
+        url = URL(text, encoded=_PLAIN.fullmatch(text) is not None)
+        if url.scheme not in ("http", "https"):
+            raise BadAddress(f"{url.scheme or 'no'} scheme; only http and https are fetched")
+        if not url.host or not url.port:
+            raise BadAddress("no host")
+        return url.with_user(None) if url.raw_user or url.raw_password else url
+    except BadAddress:
+        raise
+    except ValueError as error:  # yarl: bad port, bad IPv6 literal, a host that no IDNA can spell
+        raise BadAddress(str(error)[:200]) from error
+
+
+def redirected(url: URL, location: str) -> URL:
+    """Where a redirect from `url` leads, under the rules of `parse_address`. Raises BadAddress."""
+    location = location.strip(" ")
+    if len(location) > LONGEST or _FORBIDDEN.search(location):
+        raise BadAddress("a redirect that is no address")
+    try:
+        target = URL(location, encoded=_PLAIN.fullmatch(location) is not None)
+        return parse_address(str(target if target.scheme else url.join(target)))
+    except BadAddress:
+        raise
+    except ValueError as error:
+        raise BadAddress(str(error)[:200]) from error
+
+
+def host_of(url: URL) -> str:
+    """`host:port` in lower case: the key under which requests are counted and paced."""
+    return f"{(url.raw_host or '').lower().rstrip('.')}:{url.port}"
+
+
+def names_inside(host: str) -> bool:
+    """Whether the name itself says so: an address in any of the ways that systems read, or a name of this machine."""
+    name = host.strip("[]").rstrip(".").lower()
+    if name in _NAMES or name.endswith(tuple(f".{known}" for known in _NAMES)):
+        return True
+    with suppress(ValueError):
+        return is_private(name)
+    with suppress(OSError):  # 2130706433, 0x7f.1, 017700000001
+        return is_private(socket.inet_ntoa(socket.inet_aton(name)))
+    return False
+
+
+async def leads_inside(host: str) -> bool:
+    """The same, also asking the name service; a name that it does not know leads nowhere."""
+    if names_inside(host):
+        return True
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host.strip("[]"), None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return False
+    return any(is_private(str(address[0])) for *_, address in found)

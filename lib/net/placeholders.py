@@ -1,18 +1,23 @@
-"""Pictures that stand for a picture that was removed, known by address, entity tag or content."""
+"""Pictures that stand for a picture that was removed, known by address, entity tag or content.
+
+The tables of known hosts and placeholders that lie beside this file, or that a user names.
+"""
 
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lib.errors import UsageError
-from lib.net.tables import FOLDER, read_table
 
 PLACEHOLDER = "placeholder"
 Patterns = tuple[re.Pattern[str], ...]
+
+FOLDER = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -65,3 +70,11 @@ def _table(table: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 def _patterns(texts: Iterable[str]) -> Patterns:
     return tuple(re.compile(text, re.IGNORECASE) for text in texts)
+
+
+def read_table(path: Path) -> dict[str, Any]:
+    """A TOML file as a dictionary. Raises UsageError for one that cannot be read."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be used ({error}); correct it or name another file.") from error

@@ -9,8 +9,9 @@
 from __future__ import annotations
 
 from lib.pages.contact_sheet import render_contact_sheet
-from lib.pages.dedup_report import render_dedup_report
-from lib.pages.domain_report import render_domain_report
+from lib.pages.dedup import render_dedup_report
+from lib.pages.domains import render_domain_report
+from lib.pages.index import render_run_summary
 from lib.pages.model import (
     Bucket,
     Card,
@@ -24,7 +25,6 @@ from lib.pages.model import (
     SheetItem,
 )
 from lib.pages.render import write_page
-from lib.pages.run_summary import render_run_summary
 
 __all__ = [
     "Bucket",

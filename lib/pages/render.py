@@ -2,12 +2,15 @@
 
 A page is one file that asks nobody for anything: styles and scripts stand in it, a content security policy allows
 only them (scripts by their hash) and pictures from disk, and all text is escaped by the templates.
+
+Small pictures as data URIs, for pages that must open without a network and without other files.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import json
 import os
 import re
@@ -20,17 +23,20 @@ from urllib.parse import quote, urlsplit
 
 from lib import __version__
 from lib.pages.model import Card
-from lib.stream import stream
 from lib.temporary import clear_dead, write_whole
-from lib.thumbs import thumbnail_data_uri
+from lib.work.stream import stream
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from PIL import Image
 
 TEMPLATES = Path(__file__).parent / "templates"
 HEAD = 4_096  # characters of a page that hold its metadata
 _CARDS = re.compile(r'<meta name="gleaner-cards" content="([^"]*)">')
 EMBED_LIMIT = 2_000  # pictures: 2,000 thumbnails of about 6 KB make a page of 12 MB, which browsers open at once
+
+JPEG_QUALITY = 78  # about 6 KB for a 192-pixel photograph; block edges stay invisible at that size
+BACKGROUND = (255, 255, 255)  # under transparent pixels; white, as most viewers show them
 
 
 @lru_cache(maxsize=1)
@@ -184,3 +190,53 @@ def web_link(url: str) -> str:
     except ValueError:
         return ""
     return url if parts.scheme in ("http", "https") and parts.netloc else ""
+
+
+def thumbnail_data_uri(path: str | Path, size: int = 192) -> str:
+    """A JPEG data URI of the picture, upright, at most `size` pixels on its long side.
+
+    The empty text for anything that cannot be decoded; never raises for a bad file. Small pictures are not enlarged.
+    """
+    try:
+        from lib.images.decode import opened
+
+        with opened(Path(path)) as picture:
+            picture.draft("RGB", (2 * size, 2 * size))  # JPEG: decode at a fraction of the size, a cheap first step
+            # Within the block: what needs no shrinking is decoded only when it is converted or written.
+            buffer = io.BytesIO()
+            _opaque(_upright(picture, size)).save(buffer, "JPEG", quality=JPEG_QUALITY, optimize=True)
+    except Exception:  # the codec boundary: Pillow's plugins raise whatever their formats make them raise
+        return ""
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _upright(picture: Image.Image, size: int) -> Image.Image:
+    from PIL import ImageOps
+
+    orientation = picture.getexif().get(0x0112, 1)
+    if picture.mode == "P" or picture.mode == "PA":
+        picture = picture.convert("RGBA")  # palette indices must not be averaged
+    elif picture.mode.startswith("I") or picture.mode == "F":
+        picture = _eight_bits(picture)
+    picture.thumbnail((size, size), reducing_gap=2.0)
+    if orientation == 1:
+        return picture
+    picture.getexif()[0x0112] = orientation  # conversions drop it
+    return ImageOps.exif_transpose(picture)
+
+
+def _eight_bits(picture: Image.Image) -> Image.Image:
+    """Grey of 16 or 32 bits (integer or float) to 8: values above 255 are taken for a 16-bit scale."""
+    _, high = picture.convert("F").getextrema()
+    scale = 1 / 257 if isinstance(high, float) and high > 255 else 1.0
+    return picture.convert("F").point(lambda value: value * scale + 0.0).convert("L")
+
+
+def _opaque(picture: Image.Image) -> Image.Image:
+    from PIL import Image
+
+    if picture.mode in ("RGBA", "LA", "La", "RGBa") or "transparency" in picture.info:
+        layered = picture.convert("RGBA")
+        ground = Image.new("RGBA", layered.size, (*BACKGROUND, 255))
+        return Image.alpha_composite(ground, layered).convert("RGB")
+    return picture.convert("RGB")

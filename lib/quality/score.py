@@ -10,14 +10,17 @@ so that one bad trait cannot be made good by the others, and yet every trait tha
 
 The reason is the trait that is the least usual, which need not be the lowest: photographs differ much in contrast and
 hardly in their JPEG tables, so that 85 is nothing in the one and a defect in the other. See `USUAL`.
+
+JPEG quality from a file's quantisation tables: read from the header, no pixel is decoded.
 """
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from lib.quality.signals import Signals
 
@@ -81,6 +84,8 @@ NAME_FROM = 0.3  # certainty from which soft pixels are called upscaled rather t
 SCORE_PENALTY, NAME_PENALTY = 0.12, 0.25
 # An enlargement has no detail at its end, at full or (by 5 and more) at half the size; a texture that repeats has.
 FALLS_FROM, HALF_FALLS_FROM = -1.65, -2.0
+
+ANNEX_K_SUM = 3688  # sum of the luminance table that the JPEG standard gives in Annex K.1, quality 50 by libjpeg
 
 
 @dataclass(frozen=True)
@@ -180,3 +185,28 @@ def _enlarged(signals: Signals) -> float:
 
 def _weight(trait: str) -> float:
     return WEIGHTS["blurry" if trait == "upscaled" else trait]
+
+
+def jpeg_quality(tables: Mapping[int, Sequence[int]]) -> float | None:
+    """The IJG quality, 1..100, that the luminance table comes nearest to; None without one.
+
+    libjpeg scales the Annex K table by S per cent, S = 200 - 2 Q from quality 50 up and 5000 / Q below; the sum of the
+    table gives S back, whatever order its entries are in. Entries stop at 255, so that qualities below 15 read a
+    little high; for tables that are not scaled from Annex K (cameras, Photoshop) the number is an approximation.
+    """
+    if not tables:
+        return None
+    scale = 100 * sum(tables[min(tables)]) / ANNEX_K_SUM
+    quality = (200 - scale) / 2 if scale <= 100 else 5000 / scale
+    return min(100.0, max(1.0, quality))
+
+
+def quality_of_file(source: Any) -> float | None:
+    """The quality of a JPEG file (a path or a binary file object); None for other formats and unreadable files."""
+    from PIL import Image
+
+    try:
+        with Image.open(source) as image:
+            return jpeg_quality(getattr(image, "quantization", None) or {})
+    except Exception:  # the codec boundary; whether the picture can be read is for the decode to say
+        return None

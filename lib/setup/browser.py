@@ -10,10 +10,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from lib.browser_path import BrowserChoice, find_browser
 from lib.errors import GleanerError
-from lib.setup.environment import Environment
-from lib.setup.system import apt_install, can_apt
+from lib.setup.environment import Environment, apt_install, can_apt
+from lib.web.find_browser import BrowserChoice, find_browser
 
 log = logging.getLogger("gleaner.setup")
 

@@ -1,8 +1,14 @@
-"""The virtual environment in `.venv`: made, checked, filled, and remembered so that a rerun is quick."""
+"""The virtual environment in `.venv`: made, checked, filled, and remembered so that a rerun is quick.
+
+The requirements files: what they include, what they ask for, and whether it is there.
+
+Packages of the operating system, where this process may install them.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib.util
 import json
 import logging
@@ -12,12 +18,11 @@ import subprocess
 import sys
 import time
 from collections import deque
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lib.errors import GleanerError
-from lib.setup.requirements import fingerprint, included_files, installed_packages, requirement_lines
-from lib.setup.system import apt_install, can_apt
 
 log = logging.getLogger("gleaner.setup")
 
@@ -27,6 +32,28 @@ PIP_LOG = "gleaner-pip.log"
 MODELS_BYTES = 9_000_000_000 if sys.platform.startswith("linux") else 3_000_000_000
 NEEDED_BYTES = {"requirements-core.txt": 1_000_000_000, "requirements.txt": MODELS_BYTES}
 HEARTBEAT_SECONDS = 15
+
+# Run by the environment's Python: what each requirement wants and what is there, read with pip's own parser.
+PROBE = """
+import json, sys
+from importlib.metadata import PackageNotFoundError, version
+from pip._vendor.packaging.requirements import Requirement
+answer = []
+for line in json.load(sys.stdin):
+    wanted = Requirement(line)
+    if wanted.marker and not wanted.marker.evaluate():
+        continue
+    try:
+        found = version(wanted.name)
+    except PackageNotFoundError:
+        found = None
+    fits = found is not None and wanted.specifier.contains(found, prereleases=True)
+    answer.append([wanted.name, found, fits])
+print(json.dumps(answer))
+"""
+
+# A mirror that hangs must not hang the set-up; 15 minutes are ample for 150 MB.
+APT_TIMEOUT_SECONDS = 900
 
 
 class Environment:
@@ -216,3 +243,81 @@ def _require_ensurepip() -> None:
 
 def _last_line(text: str) -> str:
     return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "no reason given")
+
+
+@dataclass(frozen=True)
+class Package:
+    """One required package: its version where it is installed, and whether that is one of those allowed."""
+
+    name: str
+    version: str | None
+    fits: bool
+
+
+def included_files(path: Path) -> list[Path]:
+    """The requirements file and those it includes with `-r`, each once, in the order of reading."""
+    found = [path]
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.startswith("-r "):
+            found += included_files(path.parent / line[3:].split("#")[0].strip())
+    return list(dict.fromkeys(found))
+
+
+def fingerprint(path: Path) -> str:
+    """A hash of a requirements file with its includes and of the running Python's version."""
+    digest = hashlib.sha256(sys.version.encode())
+    for included in included_files(path):
+        digest.update(included.name.encode() + b"\0" + included.read_bytes())
+    return digest.hexdigest()
+
+
+def requirement_lines(path: Path) -> list[str]:
+    """The requirements written in this very file, without comments and includes."""
+    lines = (line.split(" #")[0].strip() for line in path.read_text(encoding="utf-8").splitlines())
+    return [line for line in lines if line and not line.startswith(("#", "-"))]
+
+
+def installed_packages(python: Path, lines: list[str]) -> list[Package]:
+    """What the interpreter has of the required packages; those for other Pythons do not count."""
+    answer = subprocess.run(
+        [str(python), "-c", PROBE], input=json.dumps(lines), capture_output=True, text=True, check=True
+    )
+    return [Package(*entry) for entry in json.loads(answer.stdout)]
+
+
+def can_apt() -> bool:
+    """Whether this is root on a Debian or Ubuntu."""
+    return sys.platform.startswith("linux") and os.geteuid() == 0 and shutil.which("apt-get") is not None
+
+
+def apt_install(packages: list[str]) -> None:
+    """`apt-get update` and `install`, without a question; GleanerError with apt's reason where it fails."""
+    log.info("Installing %s with apt-get", " ".join(packages))
+    # A failed update is no reason to stop: the lists may do, and install says what is wrong if not.
+    _apt(["update", "-qq"])
+    failed = _apt(["install", "-y", "-qq", "--no-install-recommends", *packages])
+    if failed is not None:
+        raise GleanerError(f"apt-get could not install {' '.join(packages)} ({failed}); install it by hand and rerun.")
+
+
+def _apt(arguments: list[str]) -> str | None:
+    """None where it worked, else the reason."""
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
+    command = ["apt-get", *arguments]
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            env=environment,
+            timeout=APT_TIMEOUT_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        return type(error).__name__
+    if done.returncode == 0:
+        return None
+    lines = [line for line in done.stderr.splitlines() if line.startswith("E:")]
+    return lines[0][2:].strip() if lines else f"exit code {done.returncode}"

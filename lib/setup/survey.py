@@ -13,9 +13,8 @@ from pathlib import Path
 from lib.db.connection import OLDEST_SQLITE
 from lib.errors import GleanerError
 from lib.setup.browser import browser_version, look
-from lib.setup.environment import Environment
-from lib.setup.requirements import installed_packages, requirement_lines
-from lib.setup.result import folder_size, human_size, workspace_lines
+from lib.setup.demo import folder_size, human_size, workspace_lines
+from lib.setup.environment import Environment, installed_packages, requirement_lines
 
 GROUPS = {"core": "requirements-core.txt", "models": "requirements.txt", "dev": "requirements-dev.txt"}
 KEYS = (

@@ -1,0 +1,118 @@
+"""What turns the text of an option into its value; a wrong text is refused with what would be right.
+
+What the flags of step 5 measure in: seconds, bytes with a unit, and parts of a whole. For `type=` in a parser.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+from math import isfinite
+
+LARGEST = 2**63 - 1  # what the database can hold
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1."""
+    return at_least(1)(text)
+
+
+def whole(text: str) -> int:
+    """A whole number of at least 0."""
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is less than 0")
+    if value > LARGEST:
+        raise argparse.ArgumentTypeError(f"{text[:20]!r} is too large")
+    return value
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """A converter to whole numbers from `least` on."""
+
+    def convert(text: str) -> int:
+        value = whole(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is not {least} or more")
+        return value
+
+    return convert
+
+
+def number(text: str) -> float:
+    """A finite number."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+    if not isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not finite")
+    return value
+
+
+def between(low: float, high: float) -> Callable[[str], float]:
+    """A converter to numbers from `low` to `high`, both included."""
+
+    def convert(text: str) -> float:
+        value = number(text)
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text!r} is not between {low:g} and {high:g}")
+        return value
+
+    return convert
+
+
+def share(text: str) -> float:
+    """A share, written as 0.5 or 50%."""
+    try:
+        value = number(text[:-1]) / 100 if text.endswith("%") else number(text)
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no share such as 0.5 or 50%") from None
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not between 0 and 1 (0% and 100%)")
+    return value
+
+
+def run_reference(text: str) -> str:
+    """`last`, or the number of a run."""
+    if text == "last" or (text.isascii() and text.isdigit() and int(text) <= LARGEST):
+        return text
+    raise argparse.ArgumentTypeError(f"{text!r} is neither a run's number nor 'last'")
+
+
+def cpu_count() -> int:
+    """The processors that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:
+        return os.cpu_count() or 1
+
+
+def seconds(text: str) -> float:
+    """A positive number of seconds."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds") from None
+    if not 0 < value < 1e6:
+        raise argparse.ArgumentTypeError(f"{text!r} is not more than 0 and less than a million")
+    return value
+
+
+def size(text: str) -> int:
+    """Bytes, written as 800, 20K, 50M or 2G."""
+    units = {"K": 2**10, "M": 2**20, "G": 2**30}
+    digits, unit = (text[:-1], units[text[-1:].upper()]) if text[-1:].upper() in units else (text, 1)
+    return whole(digits) * unit
+
+
+def shard(text: str) -> tuple[int, int]:
+    """`i/n`: part i of n, counted from 1."""
+    part, _, parts = text.partition("/")
+    if not (part.isdigit() and parts.isdigit() and 1 <= int(part) <= int(parts)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no part such as 1/4")
+    return int(part) - 1, int(parts)

@@ -1,0 +1,170 @@
+"""The rules of step 4: what each is called, what it takes out, and how an address is judged.
+
+The rules of step 4 that are applied only when named, and the options that they go by.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from lib.db import Database
+from lib.db import cleanup as store
+from lib.domains import DomainLists, host_of
+from lib.journal.rows import RULES
+from lib.net.guard import is_private as leads_inside
+
+_HTTP = re.compile(r"https?://", re.IGNORECASE)
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:")
+_BLANK = re.compile(r"[\x00-\x20\x7f]")
+_NUMERIC = re.compile(r"(?:0x[0-9a-f]+|\d+)(?:\.(?:0x[0-9a-f]+|\d+)){0,3}")
+_LOCAL_NAMES = ("localhost", ".localhost", ".local", ".internal", ".lan", ".home.arpa")
+
+DEFAULT_RULES = tuple(rule.name for rule in RULES if rule.by_default)
+
+UNREACHABLE = {"dns_error", "connect_error", "timeout"}  # step 5's words for a host that did not answer
+DEAD_AFTER = 3  # addresses of a host that step 5 has tried: fewer may be an accident
+LETTERS = 8  # fewer tell no language
+
+# The scripts that languages are written in, as the first word of their letters' Unicode names.
+SCRIPTS = {
+    **dict.fromkeys("en de fr es it pt nl pl cs sv da no fi tr vi id ro hu".split(), ("LATIN",)),
+    **dict.fromkeys("ru uk be bg kk mk".split(), ("CYRILLIC",)),
+    "sr": ("CYRILLIC", "LATIN"),
+    "zh": ("CJK",),
+    "ja": ("CJK", "HIRAGANA", "KATAKANA"),
+    "ko": ("HANGUL", "CJK"),
+    "ar": ("ARABIC",),
+    "fa": ("ARABIC",),
+    "he": ("HEBREW",),
+    "el": ("GREEK",),
+    "hi": ("DEVANAGARI",),
+    "th": ("THAI",),
+    "ka": ("GEORGIAN",),
+    "hy": ("ARMENIAN",),
+}
+
+
+def url_fault(url: str) -> tuple[str, str]:
+    """(rule, reason) of what is wrong with an address; two empty texts when nothing is."""
+    if not url.strip():
+        return "broken_url", "empty"
+    if url.startswith("//"):
+        return "schemeless_url", "no_scheme"
+    if _BLANK.search(url):
+        return "broken_url", "blank_or_control_character"
+    if not _SCHEME.match(url):
+        return "broken_url", "no_scheme"
+    if not (match := _HTTP.match(url)):
+        return "not_http", "scheme_" + url.partition(":")[0].lower()[:20]
+    if not host_after(url, match.end()):
+        return "broken_url", "no_host"
+    return "", ""
+
+
+def host_after(url: str, start: int) -> str:
+    """The host name that begins at `start`, behind user name and password, without its port."""
+    authority = re.split(r"[/?#\\]", url[start:], maxsplit=1)[0].rpartition("@")[2]
+    if authority.startswith("["):
+        return authority[1:].partition("]")[0]
+    return authority.partition(":")[0]
+
+
+def is_private(url: str) -> bool:
+    """Whether an address is on this machine or in a network of its own: by its spelling, no name is looked up."""
+    match = _HTTP.match(url)
+    host = host_after(url, match.end()).rstrip(".").lower() if match else ""
+    if _NUMERIC.fullmatch(host):
+        host = _as_connected(host)
+    try:
+        return leads_inside(host)
+    except ValueError:
+        one_word = bool(host) and "." not in host  # such as `intranet`: the public internet has no such name
+        return one_word or any(host == name or (name[0] == "." and host.endswith(name)) for name in _LOCAL_NAMES)
+
+
+def _as_connected(host: str) -> str:
+    """An address that is written otherwise than as four numbers (`127.1`, `0x7f000001`), as systems read it."""
+    try:
+        return socket.inet_ntoa(socket.inet_aton(host))
+    except OSError:
+        return host
+
+
+@dataclass(frozen=True)
+class Options:
+    """What some rules need: lists of domains, the shortest side in pixels, the languages that are wanted."""
+
+    lists: DomainLists = field(default_factory=DomainLists)
+    min_side: int = 0
+    languages: tuple[str, ...] = ()
+
+
+NO_OPTIONS = Options()
+
+
+def named_addresses(db: Database, rules: Sequence[str], options: Options) -> Iterator[tuple[str, int, str, str]]:
+    """(rule, variant, reason, URL) of the addresses that `dead_host` and `blocked_domain` take."""
+    dead = dead_hosts(db) if "dead_host" in rules else frozenset()
+    block = options.lists.block if "blocked_domain" in rules else frozenset()
+    if not dead and not block:
+        return
+    only_block = DomainLists(block)
+    for number, _, url in store.all_addresses(db):
+        host = host_of(url)
+        if host in dead:
+            yield "dead_host", number, "never_answered", url
+        elif block and (reason := only_block.refusal(host)):
+            yield "blocked_domain", number, reason, url
+
+
+def kept_on_blocked_domains(db: Database, options: Options) -> int:
+    """Pictures that the lists exclude and that stay, because they are downloaded."""
+    hosts = [host for host in store.hosts_of_images(db) if options.lists.refusal(host)] if options.lists else []
+    return store.count_kept(db, hosts)
+
+
+def named_pictures(db: Database, rules: Sequence[str], options: Options) -> Iterator[tuple[str, list[int]]]:
+    """(rule, pictures) of the rules that take whole pictures."""
+    if "blocked_domain" in rules and options.lists:
+        hosts = [host for host in store.hosts_of_images(db) if options.lists.refusal(host)]
+        yield "blocked_domain", store.images_of_hosts(db, hosts)
+    if "small_claim" in rules:
+        yield "small_claim", store.small_images(db, options.min_side)
+    if "advert" in rules:
+        yield "advert", store.shop_images(db)
+    if "wrong_language" in rules:
+        wanted = frozenset(script for language in options.languages for script in SCRIPTS[language])
+        yield "wrong_language", [image_id for image_id, text in store.titles(db) if is_foreign(text, wanted)]
+
+
+def dead_hosts(db: Database) -> frozenset[str]:
+    """Hosts of which step 5 has tried several addresses and not one ever answered."""
+    tried: Counter[str] = Counter()
+    alive: set[str] = set()
+    for url, reason, won in store.tried_addresses(db):
+        host = host_of(url)
+        tried[host] += 1
+        if won or reason not in UNREACHABLE:
+            alive.add(host)
+    alive.update(host_of(url) for url in store.won_addresses(db))
+    return frozenset(host for host, count in tried.items() if host and count >= DEAD_AFTER and host not in alive)
+
+
+def is_foreign(text: str, wanted: frozenset[str]) -> bool:
+    """Whether most letters of a text belong to none of the wanted scripts. A text with few letters is not judged."""
+    letters = [c for c in text[:500] if c.isalpha()]
+    if len(letters) < LETTERS:
+        return False
+    return sum(script_of(c) in wanted for c in letters) * 2 < len(letters)
+
+
+@lru_cache(maxsize=4096)
+def script_of(letter: str) -> str:
+    """The first word of a letter's Unicode name: LATIN, CYRILLIC, CJK …; empty where it has none."""
+    return unicodedata.name(letter, "").partition(" ")[0]

@@ -1,0 +1,257 @@
+"""From the command line to queries: which ones are new, which go on, and which are done already.
+
+Query pictures: from files of any format that Pillow reads to the bytes that an engine takes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from lib.db import Database
+from lib.db import queries as table
+from lib.db.queries import NewQuery, QueryRow
+from lib.engines import filters_in
+from lib.engines.base import Engine
+from lib.errors import UsageError
+from lib.files.pictures import find_files
+from lib.images.decode import DecodeError, decode, read_header
+from lib.times import utc_now
+from lib.workspace import Workspace
+
+log = logging.getLogger("gleaner.collect")
+
+NOTHING_GIVEN = "no picture and no keyword was found in what was given; check the paths."
+SEARCH, CONTINUE, WAIT, SKIP = "search", "continue", "wait", "skip"
+
+LARGEST_FILE = 512 * 2**20  # bytes; read into memory once
+PHASH_SIDE = 256  # pixels; a perceptual hash looks at 32x32
+# Tried in this order until the file is small enough: (long side in pixels or None, JPEG quality).
+REDUCTIONS = ((None, 92), (4096, 90), (2560, 88), (1600, 85), (1024, 80), (512, 75))
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A query, its row where there is one, how far it goes, and what is to be done with it."""
+
+    new: NewQuery
+    row: QueryRow | None
+    limits: Limits
+    action: str
+
+    @property
+    def line(self) -> str:
+        """What a dry run says about it."""
+        what = f"picture {self.new.image_path}" if self.new.kind == "image" else f"keyword {self.new.text!r}"
+        what += "".join(f", {name} {value}" for name, value in filters_in(self.new.params).items())
+        far = f"up to {self.limits.pages} pages"
+        if self.row is None:
+            return f"Would search {self.new.engine} for {what}, {far}"
+        if self.action == SKIP:
+            return f"Would skip {what}: {self.row.state}, {self.row.outcome}"
+        if self.action == WAIT:
+            return f"Would wait with {what}: {self.row.outcome} until {self.row.not_before}"
+        return f"Would search {self.new.engine} for {what} from page {self.row.next_page}, {far}"
+
+
+def hosts_for(engine: Engine, host: str | None) -> tuple[str, ...]:
+    """The hosts to try in order: the one asked for, and the engine's others where it is one of its own."""
+    if host is None:
+        return engine.hosts
+    if not engine.knows_host(host):
+        return (host,)
+    return (host, *(other for other in engine.hosts if other != host))
+
+
+def params_for(engine: Engine, host: str | None, filters: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """What sets a query apart: its filters, and that answers of a foreign host (the gallery) are not the engine's."""
+    foreign = {} if host is None or engine.knows_host(host) else {"host": host}
+    return foreign | dict(filters or {})
+
+
+def keywords(words: Sequence[str], file: Path | None) -> list[str]:
+    """Keywords from the command line and a file with one a line, in order, each once. Raises UsageError."""
+    found = list(words)
+    if file is not None:
+        try:
+            found += file.read_text(encoding="utf-8-sig").splitlines()
+        except UnicodeDecodeError as error:
+            raise UsageError(f"{file} is no UTF-8 text ({error.reason}); save it as UTF-8.") from error
+        except OSError as error:
+            raise UsageError(f"{file} cannot be read ({error.strerror}); give another --keywords-file.") from error
+    plain = (" ".join(unicodedata.normalize("NFC", word).split()) for word in found)
+    return list(dict.fromkeys(word for word in plain if word))
+
+
+def picture_queries(
+    engine: Engine, places: Sequence[Path], workspace: Workspace, params: Mapping[str, Any], problems: list[str]
+) -> Iterator[NewQuery]:
+    """A query for each distinct picture; what cannot be read is named in `problems`. Raises UsageError."""
+    known: set[str] = set()
+
+    def leave_out(path: Path, error: OSError) -> None:
+        problems.append(f"{path} cannot be read ({error.strerror or error}); it is left out.")
+
+    for path in find_pictures(places, leave_out):
+        try:
+            sha256 = read_sha256(path)
+        except OSError as error:
+            leave_out(path, error)
+            continue
+        if sha256 not in known:
+            known.add(sha256)
+            yield NewQuery(engine.name, "image", "", sha256, workspace.to_text(path), params=params)
+
+
+def plan_given(db: Database, queries: Iterable[NewQuery], limits: Limits) -> list[Planned]:
+    """What is to be done with queries that were asked for by name."""
+    planned = []
+    for new in queries:
+        row = table.find_query(db, new)
+        planned.append(Planned(new, row, limits, SEARCH if row is None else _action(db, row, limits)))
+    return planned
+
+
+def plan_pending(db: Database, engine: Engine, host: str | None, limits: Limits, pages: int | None) -> list[Planned]:
+    """What is still queued for the engine, as far as it was meant to go unless `pages` says otherwise.
+
+    Without `host` queries to every host go on; with it those to that host alone.
+    """
+    wanted = params_for(engine, host).get("host")
+    rows = table.pending_queries(db, engine.name)
+    planned = [_planned(row, limits, pages) for row in rows if host is None or row.params.get("host") == wanted]
+    return [replace(plan, action=_action(db, plan.row, plan.limits)) for plan in planned if plan.row]
+
+
+def plan_retry(db: Database, engine: Engine, outcome: str, limits: Limits, pages: int | None) -> list[Planned]:
+    """The queries that `--retry` would queue again."""
+    return [_planned(row, limits, pages) for row in table.queries_with_outcome(db, engine.name, outcome)]
+
+
+def _planned(row: QueryRow, limits: Limits, pages: int | None) -> Planned:
+    wanted = Limits(pages or row.cursor.get("pages") or limits.pages, limits.results or row.cursor.get("results"))
+    new = NewQuery(row.engine, row.kind, row.text, row.image_sha256, row.image_path, params=row.params)
+    return Planned(new, row, wanted, CONTINUE)
+
+
+def queue(db: Database, planned: Sequence[Planned], run_id: int, workspace: Workspace) -> tuple[list[Planned], int]:
+    """Writes the new queries down; also gives how many pictures cannot be decoded: failed rows with their reason."""
+    fresh = [(plan, _examined(plan.new, workspace)) for plan in planned if plan.row is None]
+    made: dict[tuple[str, ...], Planned] = {}
+    with db.transaction():
+        for plan, (new, problem) in fresh:
+            number = table.add_query(db, new, run_id)
+            if problem:
+                table.end_query(db, number, "failed", "upload_rejected", problem)
+                log.warning("%s is no picture that can be searched for: %s", new.image_path, problem)
+            made[new.key] = replace(plan, row=table.get_query(db, number), action=SKIP if problem else SEARCH)
+    rejected = sum(bool(problem) for _, (_, problem) in fresh)
+    return [made.get(plan.new.key, plan) for plan in planned], rejected
+
+
+def _examined(new: NewQuery, workspace: Workspace) -> tuple[NewQuery, str]:
+    if new.kind != "image":
+        return new, ""
+    picture = examine(workspace.to_path(new.image_path), new.image_sha256)
+    return replace(new, image_phash=picture.phash), picture.problem
+
+
+def _action(db: Database, row: QueryRow, limits: Limits) -> str:
+    if row.state in ("pending", "running"):
+        return WAIT if row.not_before > utc_now() else CONTINUE
+    # `ok` means that our own limit ended it, so a larger one goes on from there.
+    wants_more = limits.results is None or table.results_stored(db, row.id) < limits.results
+    return CONTINUE if row.outcome == "ok" and row.next_page < limits.pages and wants_more else SKIP
+
+
+@dataclass(frozen=True)
+class QueryPicture:
+    """A query picture on disk; `phash` is hexadecimal and empty together with a `problem` (a short reason)."""
+
+    path: Path
+    sha256: str
+    phash: str = ""
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Upload:
+    """The bytes to be sent, and what they are."""
+
+    mime: str
+    content: bytes = field(repr=False)
+
+
+def find_pictures(
+    places: Sequence[Path], unreadable: Callable[[Path, OSError], None] = lambda path, error: None
+) -> Iterator[Path]:
+    """Files as given, and the picture files in folders; a folder below that may not be read goes to `unreadable`.
+
+    Raises UsageError for a place that cannot be read.
+    """
+    for place in places:
+        if not place.exists():
+            raise UsageError(f"{place} does not exist; give a picture or a folder of pictures to --images.")
+        yield from (path for path, _ in find_files([place], unreadable))
+
+
+def read_sha256(path: Path) -> str:
+    """The content's SHA-256. Raises OSError, also for what is too large to be a picture."""
+    return hashlib.sha256(_read(path)).hexdigest()
+
+
+def examine(path: Path, sha256: str) -> QueryPicture:
+    """The perceptual hash of a picture, or why it cannot be decoded."""
+    from imagehash import phash
+    from PIL import Image
+
+    try:
+        picture = decode(path, long_side=PHASH_SIDE)
+    except DecodeError as error:
+        return QueryPicture(path, sha256, problem=error.reason)
+    return QueryPicture(path, sha256, str(phash(Image.fromarray(picture.rgb))))
+
+
+def prepare_upload(path: Path, formats: frozenset[str], limit: int) -> Upload:
+    """The file as it is where the engine takes it, else a JPEG below `limit` bytes.
+
+    Raises DecodeError (also `too_large` where no reduction is enough) and OSError.
+    """
+    content = _read(path)
+    header = read_header(content)
+    if header.format in formats and len(content) <= limit:
+        return Upload(f"image/{header.format}", content)
+    return Upload("image/jpeg", encode_jpeg(content, limit))
+
+
+def encode_jpeg(content: bytes, limit: int) -> bytes:
+    """The picture upright as JPEG, as large and as good as `limit` bytes allow."""
+    from PIL import Image
+
+    for side, quality in REDUCTIONS:
+        rgb = decode(content, long_side=side).rgb
+        buffer = io.BytesIO()
+        Image.fromarray(rgb).save(buffer, "JPEG", quality=quality, optimize=True)
+        if buffer.tell() <= limit:
+            return buffer.getvalue()
+    raise DecodeError("too_large", f"no JPEG below {limit} bytes")
+
+
+def _read(path: Path) -> bytes:
+    if path.stat().st_size > LARGEST_FILE:
+        raise OSError(f"{path} is larger than {LARGEST_FILE >> 20} MiB")
+    return path.read_bytes()
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How far a query goes: pages, and results where a number was asked for."""
+
+    pages: int
+    results: int | None = None

@@ -1,0 +1,339 @@
+"""The `downloads` table as work: which rows are due, who works on them, and for how long.
+
+Which rows of `downloads` are asked again: failed ones, finished ones, and those that may have something better.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lib.db.connection import Database
+from lib.db.duplicates import buried_images
+from lib.times import utc_now
+
+CHECKPOINT_LOG = 32 * 2**20  # bytes
+BLOCK = 500  # rows of one statement: below SQLite's oldest limit of 999 parameters
+PENDING, REFRESH, UPGRADE = "", "refresh", "upgrade"  # why a row is asked: it never was, or what is wished of it
+
+_PREVIEWED = (
+    " FROM (SELECT images.id AS image_id, coalesce(state, 'pending') AS state, reason,"
+    " coalesce(attempts, 0) AS attempts, coalesce(log, '[]') AS log, coalesce(next_try_at, '') AS next_try_at,"
+    " kind, sha256 FROM images LEFT JOIN downloads ON image_id = images.id) AS downloads"
+)
+
+_NAMED = "SELECT id, key, page_url FROM images WHERE id IN ({marks})"
+
+RETRYABLE = ("failed", "blocked")  # an opt-out is an answer, not a failure
+ROBOTS_TXT = "robots_txt"
+PENDING_NOW = "state = 'pending' AND next_try_at <= ?"
+
+_KINDS = ("original", "preview", "dup", "thumb")  # best first, as the ladder has them
+_RANK = "CASE {} " + " ".join(f"WHEN '{kind}' THEN {rank}" for rank, kind in enumerate(_KINDS)) + " ELSE 9 END"
+_KEPT = "EXISTS (SELECT 1 FROM files WHERE files.sha256 = downloads.sha256 AND files.state = 'present')"
+_UNTRIED = (
+    " AND v.id NOT IN (SELECT json_extract(value, '$.variant') FROM json_each(downloads.log)"
+    " WHERE json_extract(value, '$.variant') IS NOT NULL)"
+)
+
+
+@dataclass(frozen=True)
+class Current:
+    """What a finished row has that is asked again; `pixels` is 0 where the size is unknown."""
+
+    sha256: str
+    variant_id: int | None
+    etag: str
+    last_modified: str
+    pixels: int
+
+
+@dataclass(frozen=True)
+class PendingRow:
+    """One picture to fetch, with its addresses as (id, kind, url, width, height, bytes, referer, expires_at)."""
+
+    image_id: int
+    key: str  # <engine>:<the engine's id>
+    page_url: str
+    attempts: int
+    log: str
+    next_try_at: str
+    variants: tuple[tuple[Any, ...], ...]
+    wish: str = PENDING
+    current: Current | None = None
+    buried: str = ""  # a content that one of its addresses brought and step 6 took away
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Which rows a run is about: pictures with an address of one of the kinds (none named: all), and of its shard."""
+
+    kinds: tuple[str, ...] = ()
+    shard: int = 0
+    shards: int = 1
+
+    def where(self) -> tuple[str, tuple[Any, ...]]:
+        """A condition over `downloads` and its values; empty where every row belongs."""
+        text = ""
+        values: tuple[Any, ...] = ()
+        if self.kinds:
+            text += (
+                " AND EXISTS (SELECT 1 FROM image_variants WHERE image_variants.image_id = downloads.image_id"
+                f" AND kind IN ({_marks(self.kinds)}))"
+            )
+            values += self.kinds
+        if self.shards > 1:
+            text += " AND shard_of((SELECT key FROM images WHERE images.id = downloads.image_id), ?) = ?"
+            values += (self.shards, self.shard)
+        return text, values
+
+
+EVERYTHING = Scope()
+
+
+def shard_of(key: str, shards: int) -> int:
+    """The part of a divided job that a picture belongs to, the same on every machine: numbers differ between them."""
+    return zlib.crc32(key.encode("utf-8", "surrogatepass")) % shards
+
+
+def prepare(db: Database) -> None:
+    """Makes a connection fit for downloading: `shard_of` is known to SQL, and checkpoints are rare.
+
+    A checkpoint waits for the disk, and ext4 then writes out every picture that was just kept as well.
+    """
+    db.connection.create_function("shard_of", 2, shard_of, deterministic=True)
+    pages = CHECKPOINT_LOG // int(db.value("PRAGMA page_size"))
+    db.execute(f"PRAGMA wal_autocheckpoint={pages}")  # the last to leave takes the rest in
+
+
+def claim(
+    db: Database,
+    lease: str,
+    until: str,
+    after: tuple[str, int],
+    count: int,
+    wish: str = PENDING,
+    scope: Scope = EVERYTHING,
+) -> list[PendingRow]:
+    """Takes up to `count` rows that are due and free, beyond the place `after` = (next_try_at, image_id).
+
+    The claim is one transaction, so that two processes never work on one row.
+    """
+    now = utc_now()
+    which, values = ("state = 'pending'", ()) if wish == PENDING else ("wish <> '' AND wish = ?", (wish,))
+    where, more = scope.where()
+    with db.transaction():
+        rows = db.rows(
+            f"SELECT image_id, attempts, log, next_try_at FROM downloads WHERE {which}"
+            " AND next_try_at <= ? AND (next_try_at, image_id) > (?, ?)"
+            f" AND (lease = '' OR lease_until < ?){where} ORDER BY next_try_at, image_id LIMIT ?",
+            (*values, now, *after, now, *more, count),
+        )
+        db.executemany(
+            "UPDATE downloads SET lease = ?, lease_until = ? WHERE image_id = ?",
+            [(lease, until, row["image_id"]) for row in rows],
+        )
+    return list(_with_variants(db, rows, wish))
+
+
+def count_preview(db: Database, where: str, values: Sequence[Any], scope: Scope) -> int:
+    """How many rows match `where`, pictures that have no row yet among them."""
+    also, more = scope.where()
+    return int(db.value(f"SELECT count(*){_PREVIEWED} WHERE {where}{also}", (*values, *more)))
+
+
+def preview(
+    db: Database, where: str, values: Sequence[Any], scope: Scope, count: int, wish: str = PENDING
+) -> Iterator[PendingRow]:
+    """The rows that a run would begin with: those that match `where`, and of pictures that have no row yet."""
+    also, more = scope.where()
+    rows = db.rows(
+        f"SELECT image_id, attempts, log, next_try_at{_PREVIEWED} WHERE {where}{also} ORDER BY image_id LIMIT ?",
+        (*values, *more, count),
+    )
+    for start in range(0, len(rows), BLOCK):
+        yield from _with_variants(db, rows[start : start + BLOCK], wish)
+
+
+def _with_variants(db: Database, rows: Sequence[Any], wish: str) -> Iterator[PendingRow]:
+    """Adds the page and the addresses to rows of `downloads`, a block at a time."""
+    for start in range(0, len(rows), BLOCK):
+        block = rows[start : start + BLOCK]
+        ids = [row["image_id"] for row in block]
+        named = {row[0]: row[1:] for row in db.execute(_NAMED.format(marks=_marks(ids)), ids)}
+        variants: dict[int, list[tuple[Any, ...]]] = {}
+        for image_id, *rest in db.execute(
+            "SELECT image_id, id, kind, url, width, height, bytes, referer, expires_at FROM image_variants"
+            f" WHERE image_id IN ({_marks(ids)})",
+            ids,
+        ):
+            variants.setdefault(image_id, []).append(tuple(rest))
+        held = _current(db, ids) if wish else {}
+        buried = buried_images(db, ids)
+        for image_id, attempts, log, next_try_at in block:
+            key, page_url = named.get(image_id, (str(image_id), ""))
+            found = tuple(variants.get(image_id, ()))
+            yield PendingRow(
+                image_id, key, page_url, attempts, log, next_try_at, found, wish, held.get(image_id),
+                buried.get(image_id, ""),
+            )  # fmt: skip
+
+
+def _current(db: Database, ids: Sequence[int]) -> dict[int, Current]:
+    rows = db.rows(
+        "SELECT image_id, downloads.sha256, variant_id, etag, last_modified, coalesce(width * height, 0)"
+        " FROM downloads JOIN files ON files.sha256 = downloads.sha256"
+        f" WHERE image_id IN ({_marks(ids)})",
+        ids,
+    )
+    return {image_id: Current(*rest) for image_id, *rest in rows}
+
+
+def renew(db: Database, lease: str, until: str) -> None:
+    """Keeps the rows of a lease for longer."""
+    with db.transaction():
+        db.execute("UPDATE downloads SET lease_until = ? WHERE lease = ?", (until, lease))
+
+
+def leases(db: Database) -> list[str]:
+    """Everybody who holds rows."""
+    return [row["lease"] for row in db.rows("SELECT DISTINCT lease FROM downloads WHERE lease <> ''")]
+
+
+def unfinished_keys(db: Database) -> Iterator[str]:
+    """The keys of pictures that are to be fetched, now or later, and of those that somebody is at work on."""
+    rows = db.execute(
+        "SELECT key FROM downloads JOIN images ON images.id = image_id"
+        " WHERE state = 'pending' OR wish <> '' OR lease <> ''"
+    )
+    yield from (row[0] for row in rows)
+
+
+def release(db: Database, lease: str) -> int:
+    """Gives the rows of a lease back; writes nothing where there are none."""
+    if db.value("SELECT 1 FROM downloads WHERE lease = ? LIMIT 1", (lease,)) is None:
+        return 0
+    with db.transaction():
+        return db.execute("UPDATE downloads SET lease = '', lease_until = '' WHERE lease = ?", (lease,)).rowcount
+
+
+def count_pending(db: Database, scope: Scope = EVERYTHING, wish: str = PENDING) -> tuple[int, int]:
+    """(due now, waiting for a later time) of the rows that are pending, or that something is wished of."""
+    where, values = scope.where()
+    which, first = ("state = 'pending'", ()) if wish == PENDING else ("wish <> '' AND wish = ?", (wish,))
+    count, now = f"SELECT count(*) FROM downloads WHERE {which}{where} AND next_try_at", utc_now()
+    due, waiting = (db.value(f"{count} {sign} ?", (*first, *values, now)) for sign in ("<=", ">"))
+    return int(due), int(waiting)
+
+
+def next_due(db: Database) -> str:
+    """When the next waiting row is due, as UTC text; empty when none waits."""
+    return str(db.value("SELECT min(next_try_at) FROM downloads WHERE state = 'pending' AND next_try_at <> ''") or "")
+
+
+def _marks(values: Sequence[Any]) -> str:
+    return ", ".join("?" * len(values))
+
+
+@dataclass(frozen=True)
+class Again:
+    """What else a run asks, besides pending rows.
+
+    `retry` are the reasons of failed rows (empty: all; None: no failed row). `upgrade` asks for every better address,
+    also those that failed; `untried` only for those that were never asked. `kept` leaves out what is in quarantine,
+    and pending rows too.
+    """
+
+    retry: tuple[str, ...] | None = None
+    refresh: bool = False
+    upgrade: bool = False
+    untried: bool = False
+    kept: bool = False
+
+    @property
+    def wishes(self) -> tuple[str, ...]:
+        upgrade = self.upgrade or self.untried
+        return tuple(wish for wish, wanted in ((REFRESH, self.refresh), (UPGRADE, upgrade)) if wanted)
+
+
+def reset_failed(db: Database, reasons: Sequence[str], scope: Scope) -> int:
+    """Makes failed and blocked rows pending again, all or those with one of the reasons."""
+    where, values = failed_where(reasons)
+    also, more = scope.where()
+    with db.transaction():
+        return db.execute(
+            "UPDATE downloads SET state = 'pending', reason = '', next_try_at = '', log = '[]', updated_at = ?"
+            f" WHERE {where}{also}",
+            (utc_now(), *values, *more),
+        ).rowcount
+
+
+def reopen_untried(db: Database, scope: Scope) -> int:
+    """Makes failed rows pending that have an address of the scope's kinds which was never asked."""
+    where, values = untried_failed_where(scope.kinds)
+    also, more = scope.where()
+    with db.transaction():
+        return db.execute(
+            f"UPDATE downloads SET state = 'pending', reason = '', next_try_at = '' WHERE {where}{also}",
+            (*values, *more),
+        ).rowcount
+
+
+def wish(db: Database, again: Again, what: str, scope: Scope) -> None:
+    """Marks the finished rows that are to be asked again; what an interrupted run has left is finished first."""
+    also, more = scope.where()
+    left = db.value(f"SELECT 1 FROM downloads WHERE wish <> '' AND wish = ?{also} LIMIT 1", (what, *more))
+    if left is not None and not again.untried:
+        return
+    where, values = wish_where(again, what, scope.kinds)
+    if db.value(f"SELECT 1 FROM downloads WHERE {where}{also} LIMIT 1", (*values, *more)) is None:
+        return
+    with db.transaction():
+        db.execute(f"UPDATE downloads SET wish = ? WHERE {where}{also}", (what, *values, *more))
+
+
+def failed_where(reasons: Sequence[str]) -> tuple[str, tuple[Any, ...]]:
+    """The condition of failed and blocked rows, all or with one of the reasons.
+
+    What robots.txt forbade counts only where it is named: the file may have changed, an owner's own word does not.
+    """
+    where = f"state IN ({_marks(RETRYABLE)})"
+    if not reasons:
+        return where, RETRYABLE
+    forbidden = f" OR (state = 'opted_out' AND reason = '{ROBOTS_TXT}')" if ROBOTS_TXT in reasons else ""
+    return f"(({where} AND reason IN ({_marks(reasons)})){forbidden})", (*RETRYABLE, *reasons)
+
+
+def untried_failed_where(kinds: Sequence[str]) -> tuple[str, tuple[Any, ...]]:
+    """The condition of failed rows that have an address which was never asked."""
+    of_kind = f" AND v.kind IN ({_marks(kinds)})" if kinds else ""
+    where = (
+        f"state = 'failed' AND EXISTS (SELECT 1 FROM image_variants v WHERE v.image_id = downloads.image_id"
+        f"{of_kind}{_UNTRIED})"
+    )
+    return where, tuple(kinds)
+
+
+def wish_where(again: Again, what: str, kinds: Sequence[str]) -> tuple[str, tuple[Any, ...]]:
+    """The condition of finished rows that something is wished of."""
+    where = "state = 'done'"
+    values: tuple[Any, ...] = ()
+    if again.kept:
+        where += f" AND {_KEPT}"
+    if what == UPGRADE:
+        of_kind = f" AND v.kind IN ({_marks(kinds)})" if kinds else ""
+        better = f"{_RANK.format('v.kind')} < {_RANK.format('downloads.kind')}"
+        where += (
+            " AND EXISTS (SELECT 1 FROM image_variants v WHERE v.image_id = downloads.image_id"
+            f" AND {better}{of_kind}{'' if again.upgrade else _UNTRIED})"
+        )
+        values += tuple(kinds)
+    return where, values
+
+
+def failed_reasons(db: Database) -> list[str]:
+    """The reasons that failed and blocked rows have."""
+    rows = db.rows(f"SELECT DISTINCT reason FROM downloads WHERE state IN ({_marks(RETRYABLE)}) ORDER BY 1", RETRYABLE)
+    return [row["reason"] for row in rows]

@@ -1,0 +1,266 @@
+"""The `runs` table: one row a run of a step.
+
+The `actions` table: the journal of what was moved, copied, linked, changed or taken out.
+
+How much is in a database, for people who want to know whether there is anything.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from lib import __version__
+from lib.db.connection import Database
+from lib.times import utc_now
+
+BATCH = 500
+
+_COLUMNS = "id, run_id, kind, state, source, target, sha256, bytes, table_name, payload, reason"
+
+BUILDING = "building"  # the reason of an entry that is no file: a folder in which a dataset is being built
+_BEGUN_DATASETS = f"SELECT run_id FROM actions WHERE state = 'planned' AND kind = 'write' AND reason = '{BUILDING}'"
+
+
+def start_run(db: Database, step: str, arguments: dict[str, Any]) -> int:
+    """Records that a step begins and gives the run's number."""
+    with db.transaction():
+        cursor = db.execute(
+            "INSERT INTO runs (step, arguments, started_at, version, host, pid) VALUES (?, ?, ?, ?, ?, ?)",
+            (
+                step,
+                json.dumps(arguments, default=str),
+                utc_now(),
+                __version__,
+                socket.gethostname(),
+                os.getpid(),
+            ),
+        )
+    return int(cursor.lastrowid or 0)
+
+
+def finish_run(db: Database, run_id: int, exit_code: int, counts: dict[str, Any]) -> None:
+    """Records how a run ended."""
+    with db.transaction():
+        db.execute(
+            "UPDATE runs SET finished_at = ?, exit_code = ?, counts = ? WHERE id = ?",
+            (utc_now(), exit_code, json.dumps(counts, default=str), run_id),
+        )
+
+
+def latest_run_with_actions(db: Database, step: str) -> int | None:
+    """The newest run of a step that did something which has not been undone."""
+    found = db.value(
+        "SELECT max(runs.id) FROM runs WHERE step = ? AND EXISTS"
+        " (SELECT 1 FROM actions WHERE actions.run_id = runs.id AND actions.state = 'done')",
+        (step,),
+    )
+    return None if found is None else int(found)
+
+
+def run_step(db: Database, run_id: int) -> str | None:
+    """Which step a run was of; None where there is no such run."""
+    found = db.value("SELECT step FROM runs WHERE id = ?", (run_id,))
+    return None if found is None else str(found)
+
+
+@dataclass(frozen=True)
+class Action:
+    """One journal entry. Paths are as `Workspace.to_text` writes them; `bytes` and `sha256` are of the source."""
+
+    kind: str
+    source: str = ""
+    target: str = ""
+    sha256: str = ""
+    bytes: int = 0
+    table_name: str = ""
+    payload: str = "{}"
+    reason: str = ""
+    id: int = 0
+    run_id: int = 0
+    state: str = "planned"
+
+
+@dataclass(frozen=True)
+class BrokenOff:
+    """A run that did not come to its end. `undo` and `purge` are as they were asked for, empty where they were not."""
+
+    id: int
+    started_at: str
+    undo: str
+    purge: str
+
+
+def insert_actions(db: Database, run_id: int, actions: Iterable[Action], state: str = "planned") -> int:
+    """Writes entries in one transaction and gives their number."""
+    now, count = utc_now(), 0
+    with db.transaction():
+        for action in actions:
+            db.execute(
+                "INSERT INTO actions (run_id, kind, state, source, target, sha256, bytes, table_name, payload, reason,"
+                " created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    *(run_id, action.kind, state, action.source, action.target, action.sha256, action.bytes),
+                    *(action.table_name, action.payload, action.reason, now),
+                ),
+            )
+            count += 1
+    return count
+
+
+def iter_actions(
+    db: Database, run_id: int, state: str, *, newest_first: bool = False, elsewhere: bool = False
+) -> Iterator[Action]:
+    """The entries of a run in one state, in blocks, so that the state may be changed while reading.
+
+    Those of files at an address (`s3://…`) only with `elsewhere`, and then no others: see `lib.download.superseded`.
+    """
+    last: int | None = None
+    comparison, order = ("<", "DESC") if newest_first else (">", "ASC")
+    while True:
+        bound = "" if last is None else f"AND id {comparison} {last}"
+        rows = db.rows(
+            f"SELECT {_COLUMNS} FROM actions WHERE run_id = ? AND state = ? AND (instr(source, '://') > 0) = ? {bound}"
+            f" ORDER BY id {order} LIMIT {BATCH}",
+            (run_id, state, elsewhere),
+        )
+        for row in rows:
+            yield Action(**dict(row))
+        if len(rows) < BATCH:
+            return
+        last = int(rows[-1]["id"])
+
+
+def preceding(db: Database, action: Action) -> Action | None:
+    """The entry of the same run right before this one."""
+    return _beside(db, action, "id < ? ORDER BY id DESC")
+
+
+def following(db: Database, action: Action) -> Action | None:
+    """The entry of the same run right after this one."""
+    return _beside(db, action, "id > ? ORDER BY id")
+
+
+def _beside(db: Database, action: Action, where: str) -> Action | None:
+    row = db.row(
+        f"SELECT {_COLUMNS} FROM actions WHERE run_id = ? AND {where} LIMIT 1",
+        (action.run_id, action.id),
+    )
+    return None if row is None else Action(**dict(row))
+
+
+def places_of_contents(db: Database, run_id: int) -> Iterator[tuple[str, str]]:
+    """(content, a place where it lies or lay) of every content that a run handled, as far as any table knows."""
+    own = "sha256 IN (SELECT sha256 FROM actions WHERE run_id = ? AND sha256 <> '')"
+    for row in db.execute(
+        f"SELECT sha256, path FROM files WHERE {own} UNION ALL SELECT sha256, path FROM contents WHERE {own}"
+        " UNION ALL SELECT sha256, target FROM actions WHERE state = 'done' AND kind IN ('move', 'copy', 'hardlink')"
+        f" AND {own}",
+        (run_id,) * 3,
+    ):
+        yield row[0], row[1]
+
+
+def broken_off(db: Database, step: str, before: int = 0) -> BrokenOff | None:
+    """The newest run of a step (before run `before`), where it was killed, interrupted or failed."""
+    row = db.row(
+        "SELECT id, arguments, started_at, exit_code FROM runs WHERE step = ? AND (? = 0 OR id < ?)"
+        " ORDER BY id DESC LIMIT 1",
+        (step, before, before),
+    )
+    if row is None or row["exit_code"] == 0:
+        return None
+    arguments = json.loads(row["arguments"])
+    found = (str(arguments.get(name) or "") for name in ("undo", "purge"))
+    return BrokenOff(int(row["id"]), row["started_at"], *found)
+
+
+def taken_back_since(db: Database, step: str, moment: str) -> int | None:
+    """The run of a step of which an entry was taken back at or after a moment, the newest one."""
+    found = db.value(
+        "SELECT actions.run_id FROM actions JOIN runs ON runs.id = actions.run_id WHERE actions.state = 'undone'"
+        " AND runs.step = ? AND actions.finished_at >= ? ORDER BY actions.id DESC LIMIT 1",
+        (step, moment),
+    )
+    return None if found is None else int(found)
+
+
+def set_state(db: Database, ids: Iterable[int], state: str) -> None:
+    """Moves entries on to another state."""
+    now = utc_now()
+    with db.transaction():
+        db.executemany("UPDATE actions SET state = ?, finished_at = ? WHERE id = ?", [(state, now, i) for i in ids])
+
+
+def count_actions(db: Database, run_id: int, state: str) -> int:
+    return int(db.value("SELECT count(*) FROM actions WHERE run_id = ? AND state = ?", (run_id, state)))
+
+
+def counts_by_reason(db: Database, run_id: int, state: str) -> list[tuple[str, str, int]]:
+    """(reason, table, entries) of a run's entries in one state, in the order in which they were written."""
+    rows = db.rows(
+        "SELECT reason, table_name, count(*) FROM actions WHERE run_id = ? AND state = ?"
+        " GROUP BY reason, table_name ORDER BY min(id)",
+        (run_id, state),
+    )
+    return [(row[0], row[1], row[2]) for row in rows]
+
+
+def runs_with_planned_actions(db: Database, step: str) -> list[int]:
+    """Runs of a step that were killed between planning and finishing, oldest first.
+
+    A run of which a dataset is on its way to its place is left to `lib.sort.export.settle`.
+    """
+    return _runs(db, step, f"actions.state = 'planned' AND runs.id NOT IN ({_BEGUN_DATASETS})")
+
+
+def runs_with_begun_datasets(db: Database) -> list[int]:
+    """Runs that were killed while a dataset was being built or on its way to its place, oldest first."""
+    return _runs(db, "sort", f"runs.id IN ({_BEGUN_DATASETS})")
+
+
+def _runs(db: Database, step: str, where: str) -> list[int]:
+    rows = db.rows(
+        "SELECT DISTINCT actions.run_id AS id FROM actions JOIN runs ON runs.id = actions.run_id"
+        f" WHERE runs.step = ? AND {where} ORDER BY 1",
+        (step,),
+    )
+    return [int(row["id"]) for row in rows]
+
+
+def quarantined_sources(db: Database, quarantine: str) -> Iterator[str]:
+    """Where the files lay that any step moved into the quarantine (its name with a closing slash)."""
+    last = 0
+    while True:
+        rows = db.rows(
+            "SELECT id, source FROM actions WHERE id > ? AND kind = 'move' AND state = 'done'"
+            " AND substr(target, 1, ?) = ? ORDER BY id LIMIT ?",
+            (last, len(quarantine), quarantine, BATCH * 4),
+        )
+        yield from (row["source"] for row in rows)
+        if len(rows) < BATCH * 4:
+            return
+        last = int(rows[-1]["id"])
+
+
+def follow_file(db: Database, sha256: str, old: str, new: str, state: str) -> None:
+    """The row of a moved file follows it to its new place."""
+    db.execute(
+        "UPDATE files SET path = ?, state = ? WHERE sha256 = ? AND path = ?",
+        (new, state, sha256, old),
+    )
+
+
+def table_counts(db: Database) -> dict[str, int]:
+    """Rows of every table, by the table's name."""
+    names = db.rows("SELECT name FROM sqlite_master WHERE type='table' AND name NOT LIKE 'sqlite_%' ORDER BY name")
+    return {name: int(db.value(f'SELECT count(*) FROM "{name}"')) for (name,) in names}
+
+
+def has_rows(db: Database, table: str) -> bool:
+    """Whether a table holds anything at all."""
+    return bool(db.value(f'SELECT EXISTS (SELECT 1 FROM "{table}")'))

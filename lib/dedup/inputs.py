@@ -1,0 +1,181 @@
+"""Which files step 6 looks at, and what a person has decided about them in a file.
+
+Pictures that are too near to what was searched for, or have nothing to do with it.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from lib.db import Database
+from lib.db.duplicates import present_file_count, query_picture_paths
+from lib.dedup.groups import Group, Member
+from lib.dedup.keep import read_facts
+from lib.dedup.report import full_path
+from lib.errors import UsageError
+from lib.files.pictures import PictureFile, folder_pictures, workspace_pictures
+from lib.hashing.hamming import to_words
+from lib.progress import BarFactory, no_bar
+from lib.workspace import Workspace
+
+
+def read_files(
+    db: Database,
+    workspace: Workspace,
+    folders: Sequence[Path],
+    *,
+    remember: bool,
+    bar: BarFactory = no_bar,
+    limit: int | None = None,
+) -> tuple[list[PictureFile], Counter[str]]:
+    """The files to look at, at most `limit`, and the reasons why others could not be read.
+
+    Raises UsageError for a folder that is none, and for a workspace without pictures.
+    """
+    if not folders:
+        if not present_file_count(db):
+            raise UsageError("the workspace holds no picture yet; run 5_download.py first, or name a folder.")
+        return list(workspace_pictures(db, workspace, limit)), Counter()
+    unreadable: Counter[str] = Counter()
+
+    def note(path: Path, error: OSError) -> None:
+        unreadable["name_not_utf8" if error.errno == errno.EILSEQ else "unreadable_file"] += 1
+
+    found = folder_pictures(db, folders, remember=remember, unreadable=note, bar=bar, limit=limit)
+    ours = tuple(folder.resolve() for folder in (workspace.quarantine, workspace.sorted))
+    inside: dict[str, bool] = {}  # asked once a folder: to resolve every path costs more than all else of a second run
+
+    def is_ours(path: Path) -> bool:
+        parent = os.path.dirname(path)
+        if parent not in inside:
+            real = Path(parent).resolve()
+            inside[parent] = any(folder == real or folder in real.parents for folder in ours)
+        return inside[parent]
+
+    return [file for file in found if not is_ours(file.path)], unreadable
+
+
+def normal_folders(workspace: Workspace, folders: Iterable[Path]) -> list[Path]:
+    """Absolute, each once, and inside the workspace written as the database writes it."""
+    found: dict[Path, Path] = {}
+    root = workspace.root.resolve()
+    for folder in folders:
+        real = folder.resolve()
+        inside = real == root or root in real.parents
+        chosen = workspace.root / real.relative_to(root) if inside else Path(os.path.abspath(folder))
+        found.setdefault(real, chosen)
+    return list(found.values())
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What was decided on a file, and beside which other one it was looked at; `keeper` is empty where nobody says."""
+
+    word: str
+    keeper: str = ""
+
+    def is_about(self, group: Group) -> bool:
+        return self.keeper in ("", full_path(group.keeper))
+
+
+def read_decisions(path: Path) -> dict[str, Decision]:
+    """Path -> decision, from a file that the page saved or that `--plan` wrote. Raises UsageError for anything else."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        if "decisions" in data:
+            members = data["decisions"]
+        else:
+            members = [{"keeper": g.get("keeper"), **member} for g in data["groups"] for member in g["members"]]
+        found = {str(m["path"]): Decision(str(m["decision"]), str(m.get("keeper") or "")) for m in members}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(
+            f"{path} holds no decisions ({error}); give a file saved from the page or by --plan."
+        ) from error
+    if wrong := {decision.word for decision in found.values()} - {"remove", "review", "keep"}:
+        raise UsageError(f"{path} holds the decision {min(wrong)!r}; it is one of remove, review, keep.")
+    return found
+
+
+def decide(groups: Sequence[Group], decisions: dict[str, Decision], *, others: bool) -> list[Group]:
+    """The groups under a person's decisions. Without `others`, files not decided on stay.
+
+    That a file goes holds beside the keeper that was shown with it, and no other. Nobody can decide that a file goes
+    which other files of the plan rely on, or which must stay.
+    """
+    keepers = {full_path(group.keeper) for group in groups}
+
+    def decided(group: Group, member: Member) -> Member:
+        path = full_path(member.file)
+        wanted = member.decision if others else "keep"
+        decision = decisions.get(path)
+        if decision and (decision.word != "remove" or decision.is_about(group)):
+            wanted = decision.word
+        if wanted == member.decision:
+            return member
+        if wanted == "remove" and (path in keepers or member.decision == "keep"):
+            return member
+        return replace(member, decision=wanted, reason=f"{member.reason}; decided by hand")
+
+    return [replace(group, members=tuple(decided(group, m) for m in group.members)) for group in groups]
+
+
+def not_followed(groups: Iterable[Group], decisions: dict[str, Decision]) -> int:
+    """How many files were to go by a person's decision and do not: not looked at, relied upon, or of another keeper."""
+    going = {full_path(m.file) for group in groups for m in group.members if m.decision == "remove"}
+    left = (path for path, decision in decisions.items() if decision.word == "remove" and path not in going)
+    return sum(os.path.lexists(path) for path in left)
+
+
+def query_places(db: Database, workspace: Workspace) -> list[Path]:
+    """The query pictures of step 1 that lie on disk."""
+    paths = (workspace.to_path(text) for text in query_picture_paths(db))
+    return [path for path in paths if path.is_file()]
+
+
+def by_queries(
+    files: Sequence[PictureFile],
+    queries: Sequence[PictureFile],
+    hashes: Mapping[str, bytes | None],
+    near: int | None,
+    far: int | None,
+    apart: Collection[frozenset[str]] = (),
+) -> list[Group]:
+    """One group a query picture with the files that are to go: within `near` bits of it, or beyond `far` of them all.
+
+    A file is in the group of the query picture that it is nearest to. Files and queries without a hash are left alone,
+    and files that a person kept before that very picture (`apart`).
+    """
+    asked = [file for file in queries if hashes.get(file.sha256)]
+    known = [file for file in files if hashes.get(file.sha256)]
+    if not asked or not known:
+        return []
+    targets = to_words(
+        np.frombuffer(b"".join(hashes[q.sha256] or b"" for q in asked), np.uint8).reshape(len(asked), -1)
+    )
+    members: dict[int, list[Member]] = {}
+    for file in known:
+        value = to_words(np.frombuffer(hashes[file.sha256] or b"", np.uint8).reshape(1, -1))
+        distances = np.bitwise_count(targets ^ value).sum(axis=1)
+        place = int(distances.argmin())
+        bits = int(distances[place])
+        if frozenset((asked[place].sha256, file.sha256)) in apart:
+            continue
+        if near is not None and bits <= near:
+            chosen = Member(file, read_facts(file.path), "edited", bits, "remove", "nearly the query picture")
+        elif far is not None and bits > far:
+            chosen = Member(file, read_facts(file.path), "semantic", bits, "remove", "nothing like a query picture")
+        else:
+            continue
+        members.setdefault(place, []).append(chosen)
+    return [
+        Group(number, asked[place], read_facts(asked[place].path), tuple(members[place]))
+        for number, place in enumerate(sorted(members), 1)
+    ]

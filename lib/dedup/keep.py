@@ -1,0 +1,146 @@
+"""What makes one file better than another: the keep key, a documented, total and deterministic order."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from lib.files.pictures import PictureFile
+from lib.images.decode import opened
+from lib.images.exif import ORIENTATION, exif_of, orientation_of, turned
+
+SIDECARS = (".json", ".txt", ".xmp", ".caption")
+# Photographs are squeezed into a palette, drawings fit into a small one: a larger one is no lossless copy.
+SMALL_PALETTE = 128  # colours
+LOSSLESS = frozenset({"png", "bmp", "tiff", "ppm", "tga", "pcx", "dib"})
+# Formats whose files do not tell their quality stand between a good and a fair JPEG; GIF has 256 colours.
+QUALITY_UNKNOWN, QUALITY_GIF, QUALITY_LOSSLESS = 80, 60, 100
+# Sum of the luminance table that libjpeg scales by its quality setting (ITU-T T.81, table K.1).
+_STANDARD_LUMINANCE = 3688
+_PACKED = struct.Struct("<IIB?12s")  # Pillow's names of formats have 8 letters at most
+FACTS_BYTES = _PACKED.size
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a file's header and its surroundings say. Sizes are in pixels, upright; `quality` is 1 to 100."""
+
+    width: int = 0
+    height: int = 0
+    format: str = ""
+    quality: int = 0
+    has_metadata: bool = False
+
+    @property
+    def pixels(self) -> int:
+        return self.width * self.height
+
+    def to_bytes(self) -> bytes:
+        return _PACKED.pack(self.width, self.height, self.quality, self.has_metadata, self.format.encode())
+
+    @staticmethod
+    def from_bytes(data: bytes) -> Facts:
+        width, height, quality, has_metadata, name = _PACKED.unpack(data)
+        return Facts(width, height, name.rstrip(b"\0").decode(), quality, has_metadata)
+
+
+def read_facts(path: Path) -> Facts:
+    """Reads the header only; a file that cannot be read has no size and so comes last."""
+    try:
+        with opened(path) as image:
+            return beside(path, facts_of(image))
+    except Exception:  # the codec boundary; the decode that came before has told the reason
+        return beside(path, Facts())
+
+
+def facts_of(image: Image.Image) -> Facts:
+    """What the header of an opened picture says that was not decoded yet; nothing where it is broken."""
+    try:
+        exif = exif_of(image)
+        width, height = turned(image.size, orientation_of(image, exif))
+        name = {"mpo": "jpeg"}.get((image.format or "").lower(), (image.format or "").lower())
+        return Facts(width, height, name, _quality(image, name), any(tag != ORIENTATION for tag in exif))
+    except Exception:  # the codec boundary; what the pixels are worth, their decoder will tell
+        return Facts()
+
+
+def beside(path: Path, facts: Facts) -> Facts:
+    """The facts of a picture's content together with what lies beside its file."""
+    folder = os.path.dirname(path)
+    has_sidecar = not facts.has_metadata and any(os.path.exists(os.path.join(folder, n)) for n in sidecar_names(path))
+    return replace(facts, has_metadata=True) if has_sidecar else facts
+
+
+def keep_key(
+    file: PictureFile,
+    facts: Facts,
+    *,
+    keep: str,
+    protected: bool,
+    priority: int,
+    colourless: bool = False,
+    real_pixels: int | None = None,
+) -> tuple[Any, ...]:
+    """Smaller is better. The path ends every key, so no two files are alike and no order is left to chance.
+
+    `real_pixels` are those of the copy from which the file was enlarged, where it was.
+    """
+    real = facts.pixels if real_pixels is None else real_pixels
+    per_pixel = file.bytes / facts.pixels if facts.pixels else 0.0
+    best = (
+        priority,
+        -real,
+        real < facts.pixels,
+        colourless,
+        -facts.quality,
+        -per_pixel,
+        not facts.has_metadata,
+        file.mtime_ns,
+        len(str(file.path)),
+        str(file.path),
+    )
+    first: dict[str, tuple[Any, ...]] = {
+        "best": (),
+        "largest": (-facts.pixels,),
+        "oldest": (file.mtime_ns,),
+        "newest": (-file.mtime_ns,),
+        "first": (priority, str(file.path)),
+    }
+    # What is only compared against (priority -1) stays in any case, so that it comes before all others.
+    return (priority >= 0, not protected, *first[keep], *best)
+
+
+def sidecar_names(path: Path) -> list[str]:
+    """The names under which notes about a picture may lie beside it."""
+    stem, name = path.stem, path.name
+    return [start + end for start in (stem, name) for end in SIDECARS]
+
+
+def is_below(path: Path, folders: Sequence[Path]) -> bool:
+    """Whether a file lies in one of the folders or below, links resolved."""
+    real = path.resolve()
+    return any(folder == real or folder in real.parents for folder in folders)
+
+
+def _quality(image: Image.Image, name: str) -> int:
+    """libjpeg's quality setting, from the first quantisation table (its own scaling formula turned round)."""
+    if name in LOSSLESS:
+        return QUALITY_GIF if image.mode == "P" and _colours(image) > SMALL_PALETTE else QUALITY_LOSSLESS
+    tables = getattr(image, "quantization", None)
+    if not tables:
+        return QUALITY_GIF if name == "gif" else QUALITY_UNKNOWN
+    scale = 100.0 * sum(tables[min(tables)]) / _STANDARD_LUMINANCE
+    quality = (200.0 - scale) / 2.0 if scale <= 100.0 else 5000.0 / scale
+    return int(min(100, max(1, round(quality))))
+
+
+def _colours(image: Image.Image) -> int:
+    """Entries of a palette, as the header holds it."""
+    palette = image.palette
+    return len(palette.getdata()[1]) // 3 if palette else 0

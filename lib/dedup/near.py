@@ -1,0 +1,300 @@
+"""The search: every pair of hashes within the radius, as they are or under a view; only new hashes are searched for.
+
+Which contents are near enough to be looked at together: cells that files share, and cells that lie close by.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from lib.db import Database
+from lib.db.hashes import NearPair, compared_hashes, iter_views, near_pairs, remember_near
+from lib.hashing import dct, views
+from lib.hashing.buffers import Buffers
+from lib.hashing.hamming import cross_join, self_join, to_words
+from lib.progress import BarFactory, no_bar
+
+RADIUS = 64
+VIEWS_VERSION = 2
+# Thirty-six views of each picture against all others: beyond this many pictures only the turns are searched for.
+WINDOWS_UP_TO = 200_000
+BLOCK = 4_096  # pictures whose views are compared at once
+AT_ONCE = 64  # pictures whose views are computed together: what is in between stays in the processor's cache
+_WIDTH = dct.BITS // 8
+
+Cell = Hashable
+PLAIN = -1  # the number of the view that is none
+
+
+def plain_cells(hashes: Mapping[str, bytes], radius: int, workers: int, bar: BarFactory = no_bar) -> HashCells:
+    """The pairs of hashes that lie near each other as they are; nothing is remembered. Hashes of any one length."""
+    cells = HashCells(hashes)
+    distinct = sorted(set(hashes.values()))
+    if distinct:
+        width = len(distinct[0])
+        padded = np.zeros((len(distinct), -(-width // 8) * 8), np.uint8)
+        padded[:, :width] = np.frombuffer(b"".join(distinct), np.uint8).reshape(-1, width)
+        for one, other, distance in self_join(to_words(padded), radius, workers):
+            for i, j, bits in zip(one.tolist(), other.tolist(), distance.tolist(), strict=True):
+                cells.add(NearPair(distinct[i], distinct[j], bits, PLAIN, False, False))
+    return cells.ready()
+
+
+def cells_with_views(
+    hashes: Mapping[str, bytes],
+    load: Callable[[Sequence[str]], list[Buffers]],
+    db: Database,
+    algorithm: str,
+    *,
+    remember: bool,
+    workers: int = 1,
+    bar: BarFactory = no_bar,
+) -> HashCells:
+    """The pairs of 256-bit hashes within RADIUS, under views as well, from the database as far as it knows them.
+
+    `load` gives the buffers of contents that are new. With `remember` what was found is written down.
+    """
+    by_hash: dict[bytes, str] = {}
+    for content in sorted(hashes):
+        by_hash.setdefault(hashes[content], content)
+    windows = len(by_hash) <= WINDOWS_UP_TO
+    algorithm = f"{algorithm} views {VIEWS_VERSION} {'windows' if windows else 'turns'} {RADIUS}"
+    old = compared_hashes(db, algorithm)
+    fresh = sorted(value for value in by_hash if value not in old)
+    found: dict[tuple[bytes, bytes], NearPair] = {}
+    if fresh:
+        with tempfile.TemporaryFile() as spool:
+            search = _Search(db, algorithm, sorted(old), fresh, spool, windows, workers)
+            search.measure([by_hash[value] for value in fresh], load)
+            found = search.run(bar)
+            if remember:
+                compared = ((value, search.views[n].tobytes()) for n, value in enumerate(fresh))
+                remember_near(db, algorithm, compared, list(found.values()))
+    cells = HashCells(hashes)
+    for pair in near_pairs(db) if old else ():
+        if pair.one in by_hash and pair.other in by_hash:
+            found.setdefault((pair.one, pair.other), pair)
+    for pair in found.values():
+        if pair.one in by_hash and pair.other in by_hash:
+            cells.add(pair)
+    return cells.ready()
+
+
+class _Search:
+    """New hashes against one another and against those that were compared before."""
+
+    def __init__(
+        self, db: Database, algorithm: str, old: list[bytes], fresh: list[bytes], spool: object, windows: bool, w: int
+    ):
+        self.db, self.algorithm, self.old, self.fresh, self.workers = db, algorithm, old, fresh, w
+        self.used = views.COUNT if windows else views.WITHOUT_WINDOWS
+        shape = (len(fresh), views.COUNT, _WIDTH)
+        # In a file beyond a few thousand pictures: 1.2 KB each is more than the hashes of a million may take.
+        self.views = np.memmap(spool, np.uint8, "w+", shape=shape) if len(fresh) > BLOCK else np.empty(shape, np.uint8)  # type: ignore[call-overload]
+        self.found: dict[tuple[bytes, bytes], NearPair] = {}
+        self.values = fresh + old
+        self.ordered = sorted(self.values)
+        self.rank = np.empty(len(self.values), np.int64)
+        self.rank[sorted(range(len(self.values)), key=self.values.__getitem__)] = np.arange(len(self.values))
+        self.words = to_words(np.frombuffer(b"".join(self.values), np.uint8).reshape(-1, _WIDTH))
+
+    def measure(self, contents: list[str], load: Callable[[Sequence[str]], list[Buffers]]) -> None:
+        """The views of the new pictures."""
+        for start in range(0, len(contents), AT_ONCE):
+            read = load(contents[start : start + AT_ONCE])
+            greys = np.stack([buffers.greys[0] for buffers in read])
+            self.views[start : start + len(read)] = views.view_hashes(greys, [buffers.box for buffers in read])
+
+    def run(self, bar: BarFactory) -> dict[tuple[bytes, bytes], NearPair]:
+        new = len(self.fresh)
+        for one, other, distance in self_join(self.words[:new], RADIUS, self.workers):
+            self._note(one, other, distance, None, None)
+        if self.old:
+            for one, other, distance in cross_join(self.words[:new], self.words[new:], RADIUS, self.workers):
+                self._note(one, other + new, distance, None, None)
+        if self.used == views.COUNT:
+            self._join_cuts()
+        insides = self._insides()
+        with bar(len(self.values), "Comparing", "picture") as progress:
+            for start in range(0, new, BLOCK):
+                self._join_views(self.views[start : start + BLOCK], start, self.values, self.words, insides)
+                progress.update(min(BLOCK, new - start))
+            place = new
+            for hashes, packed in iter_views(self.db, self.algorithm) if self.old else ():
+                seen = np.frombuffer(b"".join(packed), np.uint8).reshape(-1, views.COUNT, _WIDTH)
+                fresh = {owner: value for owner, value in insides.items() if owner < new}
+                self._join_views(seen, place, self.values[:new], self.words[:new], fresh)
+                place += len(hashes)
+                progress.update(len(hashes))
+        return self.found
+
+    def _join_cuts(self) -> None:
+        """Pictures without their foot or head against others without it: captions that cover a part."""
+        for number in views.CUT_IN_BOTH:
+            cut = to_words(np.ascontiguousarray(self.views[:, number]))
+            for one, other, distance in self_join(cut, RADIUS, self.workers):
+                self._note(one, other, distance, np.full(len(one), number + views.BOTH), None)
+            place = len(self.fresh)
+            for hashes, packed in iter_views(self.db, self.algorithm) if self.old else ():
+                seen = np.frombuffer(b"".join(packed), np.uint8).reshape(-1, views.COUNT, _WIDTH)[:, number]
+                for one, other, distance in cross_join(cut, to_words(np.ascontiguousarray(seen)), RADIUS, self.workers):
+                    self._note(one, other + place, distance, np.full(len(one), number + views.BOTH), None)
+                place += len(hashes)
+
+    def _insides(self) -> dict[int, bytes]:
+        """Number -> hash of what is inside the border, for the pictures that have one."""
+        found = {}
+        for number, value in enumerate(self.fresh):
+            if (inside := self.views[number, views.INSIDE].tobytes()) != value:
+                found[number] = inside
+        place = len(self.fresh)
+        for hashes, packed in iter_views(self.db, self.algorithm) if self.old else ():
+            for value, seen in zip(hashes, packed, strict=True):
+                if seen[:_WIDTH] != value:
+                    found[place] = seen[:_WIDTH]
+                place += 1
+        return found
+
+    def _join_views(
+        self, seen: np.ndarray, start: int, targets: list[bytes], words: np.ndarray, insides: dict[int, bytes]
+    ) -> None:
+        """Views of the pictures numbered from `start` against hashes, and against what is inside borders."""
+        used = np.ascontiguousarray(seen[:, : self.used]).reshape(-1, _WIDTH)
+        queries = to_words(used)
+        owners, numbers = np.divmod(np.arange(len(queries)), self.used)
+        for row, column, distance in cross_join(queries, words, RADIUS, self.workers):
+            self._note(owners[row] + start, column, distance, numbers[row], None)
+        if insides:
+            owner = np.array(list(insides))
+            packed = to_words(np.frombuffer(b"".join(insides.values()), np.uint8).reshape(-1, _WIDTH))
+            for row, column, distance in cross_join(queries, packed, RADIUS, self.workers):
+                self._note(owners[row] + start, owner[column], distance, numbers[row], True)
+
+    def _note(
+        self,
+        one: np.ndarray,
+        other: np.ndarray,
+        distance: np.ndarray,
+        numbers: np.ndarray | None,
+        inside: bool | None,
+    ) -> None:
+        """Keeps the best way in which two pictures are near: as they are, else the view with the smallest distance."""
+        shown = numbers if numbers is not None else np.full(len(one), PLAIN)
+        for low, high, bits, number, flipped in self._best(one, other, distance, shown):
+            key = (self.ordered[low], self.ordered[high])
+            known, way = self.found.get(key), (bits, number, flipped)
+            if known and (known.view == PLAIN or (known.distance, known.view, known.flipped) <= way):
+                continue
+            self.found[key] = NearPair(*key, bits, number, flipped, bool(inside))
+
+    def _best(
+        self, one: np.ndarray, other: np.ndarray, distance: np.ndarray, numbers: np.ndarray
+    ) -> Iterator[tuple[int, int, int, int, bool]]:
+        """Of each two pictures (lower rank, higher rank, distance, view, flipped) with the smallest of the latter."""
+        first, second = self.rank[one], self.rank[other]
+        pairs = np.minimum(first, second) * len(self.ordered) + np.maximum(first, second)
+        flipped = first > second
+        order = np.lexsort((flipped, numbers, distance, pairs))
+        order = order[np.diff(pairs[order], prepend=-1) != 0]
+        order = order[first[order] != second[order]]
+        low, high = np.divmod(pairs[order], len(self.ordered))
+        ways = (low, high, distance[order], numbers[order], flipped[order])
+        yield from zip(*(values.tolist() for values in ways), strict=True)
+
+
+def content_cell(sha256: str) -> Cell:
+    return ("content", sha256)
+
+
+def flat_cell(buffers: bytes) -> Cell:
+    """Flat pictures have no hash: only those whose buffers are equal are looked at together."""
+    return ("flat", hashlib.blake2b(buffers, digest_size=16).digest())
+
+
+def name_cell(image: str) -> Cell:
+    return ("name", image)
+
+
+@dataclass
+class HashCells:
+    """The cell of every hash and the cells within a radius, nearest first.
+
+    hashes  content -> hash
+    """
+
+    hashes: Mapping[str, bytes]
+    around: dict[bytes, list[tuple[int, bytes]]] = field(default_factory=lambda: defaultdict(list))
+    seen_as: dict[tuple[bytes, bytes], NearPair] = field(default_factory=dict)
+
+    def add(self, pair: NearPair) -> None:
+        self.around[pair.one].append((pair.distance, pair.other))
+        self.around[pair.other].append((pair.distance, pair.one))
+        if pair.view != PLAIN:
+            self.seen_as[pair.one, pair.other] = pair
+
+    def ready(self) -> HashCells:
+        """To be called once all pairs are there."""
+        for near in self.around.values():
+            near.sort()
+        return self
+
+    def cell(self, content: str) -> Cell | None:
+        value = self.hashes.get(content)
+        return None if value is None else ("hash", value)
+
+    def near(self, content: str, radius: int | None = None) -> list[Cell]:
+        """The content's own cell and those around it, nearest first; ties in the order of the hashes.
+
+        With a radius only those that lie within it as they are.
+        """
+        own = self.hashes.get(content)
+        if own is None:
+            return []
+        found = self.around.get(own, ())
+        if radius is not None:
+            found = [(d, v) for d, v in found if d <= radius and (min(own, v), max(own, v)) not in self.seen_as]
+        return [("hash", own), *(("hash", value) for _, value in found)]
+
+    def how(self, one: str, other: str) -> NearPair | None:
+        """How two contents were found near each other, where it is not as they are."""
+        a, b = self.hashes.get(one), self.hashes.get(other)
+        return self.seen_as.get((min(a, b), max(a, b))) if a and b else None
+
+
+def crowded(cells: Sequence[Sequence[Cell]], near: Callable[[int], Sequence[Cell]]) -> list[int]:
+    """The numbers of the files that share a cell with another file or lie near an occupied one."""
+    count: dict[Cell, int] = defaultdict(int)
+    for own in cells:
+        for cell in own:
+            count[cell] += 1
+    return [
+        number
+        for number, own in enumerate(cells)
+        if any(count[cell] > 1 for cell in own) or any(cell not in own and cell in count for cell in near(number))
+    ]
+
+
+def related(cells: Mapping[int, Sequence[Cell]]) -> list[list[int]]:
+    """Files in sets that share no cell, in the order of the numbers, by the cells that each lies in or near to."""
+    leader: dict[Cell, Cell] = {}
+
+    def find(cell: Cell) -> Cell:
+        while (above := leader.setdefault(cell, cell)) != cell:
+            leader[cell] = leader[above]
+            cell = above
+        return cell
+
+    for own in cells.values():
+        first = find(own[0])
+        for cell in own[1:]:
+            leader[find(cell)] = first
+    parts: dict[Cell, list[int]] = defaultdict(list)
+    for number, own in cells.items():
+        parts[find(own[0])].append(number)
+    return list(parts.values())

@@ -1,0 +1,163 @@
+"""What a killed run left behind: rows that it held, and files that it finished but did not record."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from lib import temporary
+from lib.db import Database
+from lib.db.download_queue import leases, release, unfinished_keys
+from lib.db.downloads import has_path, known_file, last_run_was_clean
+from lib.db.files import FileRow, add_or_restore_files
+from lib.download.targets import RemoteTarget, Target
+from lib.files.names import KEPT, PARTS, part_owner, read_name, safe_id
+from lib.files.pictures import sha256_of
+from lib.images.decode import DecodeError, read_header
+from lib.workspace import Workspace
+
+LAST_BREATH = 10.0  # seconds that a worker whose parent was killed gets to end
+WAITING = "unrecorded"  # in the folder of temporary files: some whole files still wait for their row
+
+
+def own_lease() -> str:
+    """Who works on a row: machine and process number, with that of the parent where this is one of several workers."""
+    parent = multiprocessing.parent_process()
+    return f"{socket.gethostname()}:{f'{parent.pid}/' if parent else ''}{os.getpid()}"
+
+
+def release_dead(db: Database) -> int:
+    """Frees the rows of processes of this machine that are no more; gives their number."""
+    return sum(release(db, lease) for lease in leases(db) if _is_dead(lease))
+
+
+def _is_dead(lease: str) -> bool:
+    machine, _, numbers = lease.rpartition(":")
+    parent, _, number = numbers.rpartition("/")
+    if machine != socket.gethostname() or not number.isdigit():
+        return False
+    if parent.isdigit() and not process_lives(int(parent)):
+        _await_end(int(number))
+    return not process_lives(int(number))
+
+
+def _await_end(number: int) -> None:
+    """A worker ends by itself when its parent was killed, at once, but not in the same moment."""
+    end = time.monotonic() + LAST_BREATH
+    while process_lives(number) and time.monotonic() < end:
+        time.sleep(0.02)
+
+
+def process_lives(number: int) -> bool:
+    """Whether another process has this number."""
+    if number == os.getpid():  # a number that came round again: this run has claimed nothing yet
+        return False
+    return temporary.process_lives(number)
+
+
+def remove_parts_folder(workspace: Workspace) -> None:
+    """Takes the folder of temporary files away when it is empty."""
+    try:
+        (workspace.images / PARTS).rmdir()
+    except OSError:
+        return
+
+
+def may_have_orphans(db: Database, workspace: Workspace, run_id: int) -> bool:
+    """Whether a run before this one may have left files without rows: looking at every file takes a while.
+
+    Every run makes the folder of temporary files and, at its end, removes it, unless a later run can go on with what is
+    in it. A run that is cut off leaves the folder.
+    """
+    try:
+        held = [entry.name for entry in os.scandir(workspace.images / PARTS)]
+    except FileNotFoundError:
+        held = [KEPT]
+    return not held or not all(name.startswith(KEPT) for name in held) or not last_run_was_clean(db, run_id)
+
+
+def find_orphans(db: Database, workspace: Workspace) -> dict[str, list[Path]]:
+    """Whole files under final names that no row knows, by the safe id in their name.
+
+    A kill between the rename and the commit leaves them, at most one batch and what was in flight.
+    """
+    found: dict[str, list[Path]] = {}
+    for shelf in sorted(workspace.images.glob("[0-9a-f][0-9a-f]")):
+        for path in sorted(shelf.iterdir()):
+            parts = read_name(path.name)
+            if parts and not path.is_symlink() and not has_path(db, workspace.to_text(path)):
+                found.setdefault(parts[0], []).append(path)
+    return found
+
+
+def settle_orphans(db: Database, workspace: Workspace, orphans: Mapping[str, Sequence[Path]]) -> int:
+    """What a run has not taken over of the files without rows: gives the number that a later one may.
+
+    Those of rows that are not finished wait, and the next run looks for them. Where the content is known, and lies
+    elsewhere, the file is one too many; any other picture gets a row. A run that is at work is left alone.
+    """
+    left = [(name, path) for name, paths in orphans.items() for path in paths]
+    left = [(name, path) for name, path in left if path.exists() and not has_path(db, workspace.to_text(path))]
+    if not left:
+        _forget_waiting(workspace)
+        return 0
+    unfinished = {safe_id(key) for key in unfinished_keys(db)}
+    waiting = 0
+    for name, path in left:
+        if name in unfinished:
+            waiting += 1
+        else:
+            _settle_orphan(db, workspace, path)
+    if waiting:
+        (workspace.images / PARTS).mkdir(exist_ok=True)
+        (workspace.images / PARTS / WAITING).touch()
+    else:
+        _forget_waiting(workspace)
+    return waiting
+
+
+def _settle_orphan(db: Database, workspace: Workspace, path: Path) -> None:
+    try:
+        digest, size, header = sha256_of(path), path.stat().st_size, read_header(path)
+    except (OSError, DecodeError):
+        return  # `2_ingest_db.py --check` tells of it
+    known = known_file(db, digest)
+    if known and known[1] != "missing" and (workspace.root / known[0]).exists():
+        path.unlink(missing_ok=True)
+        return
+    sides = (header.width, header.height)
+    row = FileRow(digest, workspace.to_text(path), size, header.format, *sides, header.frames, header.orientation)
+    with db.transaction():
+        add_or_restore_files(db, [row])
+
+
+def _forget_waiting(workspace: Workspace) -> None:
+    (workspace.images / PARTS / WAITING).unlink(missing_ok=True)
+
+
+def clear_sidecars(db: Database, workspace: Workspace) -> None:
+    """Removes what is beside a picture that never came: a sidecar is written first."""
+    for path in workspace.images.glob("[0-9a-f][0-9a-f]/*.json"):
+        picture = path.with_suffix("")
+        if read_name(picture.name) and not picture.exists() and not has_path(db, workspace.to_text(picture)):
+            path.unlink(missing_ok=True)
+
+
+def clear_elsewhere(target: Target) -> None:
+    """Removes the temporary files of dead processes of this machine from a place that is not the workspace's own.
+
+    Only where a file is written aside and renamed; what is only shown whole leaves none.
+    """
+    if not isinstance(target, RemoteTarget) or target.whole:
+        return
+    owner = part_owner().partition("-")[0]
+    for path in target.files.glob(f"{target.path}/*/.{owner}-*.part"):
+        number = str(path).rpartition("/")[2].split("-")[1]
+        if number.isdigit() and not process_lives(int(number)):
+            with suppress(FileNotFoundError):
+                target.files.rm_file(path)

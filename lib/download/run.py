@@ -1,0 +1,257 @@
+"""Step 5 as a whole: what is to be done, doing it, and what came of it. The edge calls only this module."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from lib.db import Database, download_queue
+from lib.db import downloads as table
+from lib.db.downloads import forget_undone
+from lib.download import body
+from lib.download.options import Options
+from lib.download.outcomes import Tally
+from lib.download.recovery import (
+    clear_elsewhere,
+    clear_sidecars,
+    find_orphans,
+    may_have_orphans,
+    release_dead,
+    remove_parts_folder,
+    settle_orphans,
+)
+from lib.download.superseded import Elsewhere, retire
+from lib.download.targets import is_elsewhere, make_target
+from lib.download.workers import divide, run_crew
+from lib.errors import UsageError
+from lib.files.names import PARTS
+from lib.journal import files
+from lib.net.failures import is_reason
+from lib.progress import BarFactory, no_bar
+from lib.times import utc_now
+from lib.workspace import Workspace
+
+PREVIEW_ROWS = 10_000  # rows that a dry run looks at to count hosts
+PREVIEW_LINES = 10
+SHOWN_HOSTS = 5
+JSON_HOSTS = 1000  # those with the most requests
+SLOW_SECONDS = 2.0  # a request, above which a host is told of
+
+
+@dataclass
+class Report:
+    """What a run did, how long it took in seconds, and how many rows wait until when.
+
+    In the JSON, `seconds` are of the run, `steady_seconds` and `cpu_seconds` of the downloading without its start.
+    """
+
+    tally: Tally = field(default_factory=Tally)
+    seconds: float = 0.0
+    retired: int = 0
+    waiting: int = 0
+    next_due: str = ""
+    elsewhere: str = ""  # the address where the files are, if it is none on this machine
+
+    def counts(self) -> dict[str, int | float | str]:
+        """The numbers of the summary line."""
+        tally = self.tally
+        counts: dict[str, int | float | str] = {state: tally.states[state] for state in ("done", "failed")}
+        counts.update({state: n for state, n in sorted(tally.states.items()) if state not in counts})
+        counts.update({"new_files": tally.files, "MiB": round(tally.received / 2**20, 2)})
+        counts["files_a_second"] = round(sum(tally.states.values()) / max(tally.ended - tally.began, 1e-3), 1)
+        if self.retired:
+            counts["retired"] = self.retired
+        also = [*tally.reasons.most_common(), *tally.notes.most_common()]
+        counts.update({name: n for name, n in also if name not in counts})
+        return counts
+
+    def lines(self) -> Iterator[str]:
+        """The hosts that failed most and those that were slowest, where there is something to tell."""
+        hosts = self.tally.hosts.items()
+        failing = sorted((host for host in hosts if host[1].failures), key=lambda host: -host[1].failures)
+        slowest = sorted((host for host in hosts if host[1].mean > SLOW_SECONDS), key=lambda host: -host[1].mean)
+        for title, found in (("failing", failing), ("slow", slowest)):
+            for name, host in found[:SHOWN_HOSTS]:
+                reasons = ", ".join(f"{n} {reason}" for reason, n in host.reasons.most_common(3))
+                end = f", {reasons}" if reasons else ""
+                yield f"{title} host {name}: {host.requests} requests, {host.mean:.2f} s each{end}"
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything, by state, reason and host."""
+        tally = self.tally
+        seconds = max(tally.ended - tally.began, 1e-3)
+        return {
+            "step": "download",
+            "counts": self.counts(),
+            "states": dict(tally.states),
+            "reasons": dict(tally.reasons.most_common()),
+            "kinds": dict(tally.kinds),
+            "notes": dict(tally.notes),
+            "new_files": tally.files,
+            "retired": self.retired,
+            "bytes": tally.received,
+            "seconds": round(self.seconds, 3),
+            "steady_seconds": round(tally.ended - tally.began, 3),
+            "cpu_seconds": round(tally.cpu, 3),
+            "files_per_second": round(sum(tally.states.values()) / seconds, 1),
+            "mib_per_second": round(tally.received / 2**20 / seconds, 2),
+            "waiting": self.waiting,
+            "next_due": self.next_due,
+            "hosts": {
+                name: {
+                    "requests": host.requests,
+                    "failures": host.failures,
+                    "seconds_a_request": round(host.mean, 4),
+                    "reasons": dict(host.reasons.most_common()),
+                }
+                for name, host in sorted(tally.hosts.items(), key=lambda item: -item[1].requests)[:JSON_HOSTS]
+            },
+        }
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would do: how many rows, at how many hosts, and the first addresses."""
+
+    rows: int
+    waiting: int
+    hosts: int
+    lines: tuple[str, ...]
+
+
+def check_reasons(db: Database, reasons: Sequence[str] | None) -> None:
+    """Raises UsageError for what is no reason at all: a typing error must not look like success.
+
+    One that no row has failed with, or not any more, is nothing to do.
+    """
+    known = download_queue.failed_reasons(db)
+    unknown = [reason for reason in reasons or () if reason not in known and not is_reason(reason)]
+    if unknown:
+        there = f"there are {', '.join(known)}" if known else "no row has failed"
+        raise UsageError(f"--retry-failed: no row failed with {', '.join(unknown)}; {there}.")
+
+
+def plan(db: Database, options: Options) -> Plan:
+    """What `download` would do with the same options; writes nothing."""
+    from lib.download.picture import make_job
+    from lib.net.guard import host_of
+
+    download_queue.prepare(db)
+    hosts: set[str] = set()
+    lines: list[str] = []
+    count = 0
+    for wish in options.sources:
+        where, values = _preview_where(options, wish)
+        count += download_queue.count_preview(db, where, values, options.scope)
+        for row in download_queue.preview(db, where, values, options.scope, PREVIEW_ROWS, wish):
+            # What is tried again starts with an empty log.
+            job = make_job(replace(row, log="[]") if options.again.retry is not None else row, options, utc_now())
+            url = job.next_address()
+            if url is not None:
+                hosts.add(host_of(url))
+            if len(lines) < PREVIEW_LINES:
+                why_not = "step 6 took it away as a repeat" if job.buried else "it has no usable address"
+                where_to = f"{job.rung.kind}  {job.rung.url}" if url is not None else f"nothing: {why_not}"
+                lines.append(f"would {wish or 'fetch'}  {row.key}  {where_to}")
+    rows = min(count, options.limit) if options.limit else count
+    return Plan(rows, download_queue.count_pending(db, options.scope)[1], len(hosts), tuple(lines[:rows]))
+
+
+def _preview_where(options: Options, wish: str) -> tuple[str, tuple[Any, ...]]:
+    again, kinds = options.again, options.scope.kinds
+    if wish != download_queue.PENDING:
+        return download_queue.wish_where(again, wish, kinds)
+    where, values = download_queue.PENDING_NOW, (utc_now(),)
+    more = []
+    if again.retry is not None:
+        more.append(download_queue.failed_where(again.retry))
+    if again.untried:
+        more.append(download_queue.untried_failed_where(kinds))
+    for text, found in more:
+        where, values = f"{where} OR ({text})", (*values, *found)
+    return f"({where})", values
+
+
+def download(
+    db: Database,
+    workspace: Workspace,
+    run_id: int,
+    options: Options,
+    *,
+    stopping: Callable[[], bool] = lambda: False,
+    bar: BarFactory = no_bar,
+) -> Report:
+    """Fetches every row that is due. Raises OSError or GleanerError when the disk ends it, with rows left pending."""
+    started = time.monotonic()
+    download_queue.prepare(db)
+    release_dead(db)
+    # A clean end leaves nothing, and looking at every file of a large workspace takes a while.
+    cut_off = may_have_orphans(db, workspace, run_id)
+    # What step 6 took away is not fetched again, and where step 7 put a file it is not missed.
+    files.settle_others(db, workspace, run_id, ("dedup", "sort"))
+    body.settle(workspace.images / PARTS)
+    remove_parts_folder(workspace)
+    if cut_off:
+        clear_elsewhere(make_target(workspace, options.to))
+    _prepare(db, options)
+    due = sum(download_queue.count_pending(db, options.scope, wish)[0] for wish in options.sources)
+    report = Report(elsewhere=options.to if is_elsewhere(options.to) else "")
+    orphans = find_orphans(db, workspace) if cut_off else {}
+    if due:
+        workspace.images.mkdir(exist_ok=True)
+        with bar(min(due, options.limit or due), "Downloading", "file") as progress:
+            try:
+                shares = divide(options, due)
+                if len(shares) > 1:
+                    report.tally = run_crew(workspace, run_id, shares, orphans, stopping, progress)
+                else:
+                    # Late: a crew's parent has no use for what an engine loads.
+                    from lib.download.loop import Engine
+
+                    engine = Engine(db, workspace, run_id, options, orphans=dict(orphans), stopping=stopping)
+                    report.tally = engine.run(progress)
+            finally:
+                remove_parts_folder(workspace)
+    if cut_off and not stopping():
+        settle_orphans(db, workspace, orphans)
+        clear_sidecars(db, workspace)
+        remove_parts_folder(workspace)
+    report.retired = 0 if stopping() else retire(db, workspace, run_id, options.to)
+    report.waiting, report.next_due = download_queue.count_pending(db, options.scope)[1], download_queue.next_due(db)
+    report.seconds = time.monotonic() - started
+    return report
+
+
+def _prepare(db: Database, options: Options) -> None:
+    """Makes the rows due that this run is about."""
+    again = options.again
+    if not again.kept:
+        table.enqueue(db)
+        if again.retry is not None:
+            download_queue.reset_failed(db, again.retry, options.scope)
+        if again.untried:
+            download_queue.reopen_untried(db, options.scope)
+    for wish in again.wishes:
+        download_queue.wish(db, again, wish, options.scope)
+
+
+def undo(
+    db: Database, workspace: Workspace, reference: str, dry_run: bool, before: int = 0, to: str = ""
+) -> dict[str, int | float | str]:
+    """Brings back what a run moved into the quarantine; the counts are those of `lib.journal.files.undo`.
+
+    `before` is the run that asks, `to` the address that files may have come from, as the command line has it.
+    """
+    far = Elsewhere(db, workspace, to)
+    if not dry_run and not download_queue.leases(db):
+        far.settle()
+        files.settle(db, workspace, "download", before, tidy=True)
+    run_id = files.run_to_undo(db, "download", reference, before)
+    if run_id is None:
+        return {}
+    counts = far.undo(run_id, dry_run=dry_run) + files.undo(db, workspace, run_id, dry_run=dry_run)
+    if not dry_run:
+        forget_undone(db, run_id)
+    return dict(counts)

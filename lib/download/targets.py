@@ -1,0 +1,287 @@
+"""Where pictures are kept: the workspace's own folder, or any address that fsspec knows."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from lib.errors import GleanerError, UsageError
+from lib.files.pictures import sha256_of
+from lib.images.formats import Buffer
+from lib.text import without_user
+from lib.workspace import Workspace
+
+# Stores that show an object only when it is whole; anywhere else a file is written aside and renamed.
+WHOLE_OBJECTS = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "hf", "memory"})
+# How file systems without hard links refuse one.
+_NO_LINKS = frozenset({errno.EPERM, errno.EACCES, errno.EINVAL, errno.EMLINK, errno.ENOSYS, errno.EOPNOTSUPP})
+
+
+class Target(Protocol):
+    """Takes whole files under names such as `ab/name.jpg` and says how the database writes them down."""
+
+    local: bool
+
+    def text(self, name: str) -> str: ...
+
+    def exists(self, text: str) -> bool: ...
+
+    def write(self, temporary: str | None, data: Buffer, name: str, aside: str) -> None: ...
+
+    def write_new(self, temporary: str | None, data: Buffer, name: str, aside: str) -> bool: ...
+
+    def sha256(self, text: str) -> str: ...
+
+    def remove(self, text: str) -> None: ...
+
+
+def make_target(workspace: Workspace, address: str) -> Target:
+    """The workspace's `images/` for an empty address. Raises UsageError for one that cannot be used."""
+    return RemoteTarget(workspace, address) if address else LocalTarget(workspace)
+
+
+def is_elsewhere(address: str) -> bool:
+    """Whether what lies at an address is no file of this machine, so that the steps after this one do not find it."""
+    return "://" in address and not address.startswith(("file://", "local://"))
+
+
+class LocalTarget:
+    """`images/` of the workspace: a temporary file on the same file system, then a rename."""
+
+    local = True
+
+    def __init__(self, workspace: Workspace):
+        self.workspace = workspace
+        # Strings rather than `Path` in what follows: they take a third of the time of a small file.
+        self.root = str(workspace.images)
+        self.folder = workspace.images.name
+        self.shelves: set[str] = set()
+
+    def text(self, name: str) -> str:
+        return f"{self.folder}/{name}"
+
+    def exists(self, text: str) -> bool:
+        return self.workspace.to_path(text).exists()
+
+    def remove(self, text: str) -> None:
+        self.workspace.to_path(text).unlink(missing_ok=True)
+
+    def sha256(self, text: str) -> str:
+        """What lies under a name, by its content; empty where that is no file."""
+        path = self.workspace.to_path(text)
+        return sha256_of(path) if path.is_file() and not path.is_symlink() else ""
+
+    def write(self, temporary: str | None, data: Buffer, name: str, aside: str) -> None:
+        """Brings a temporary file, or data through one at `aside`, under its final name. Raises OSError."""
+        self._write(temporary, data, name, aside, os.replace)
+
+    def write_new(self, temporary: str | None, data: Buffer, name: str, aside: str) -> bool:
+        """The same, but never over another file: False where the name is taken. Raises OSError."""
+        if temporary is not None:
+            _sync(temporary)  # a large one: it costs more to fetch again than to wait for
+        try:
+            self._write(temporary, data, name, aside, rename_new)
+        except FileExistsError:
+            if not _is_void(f"{self.root}/{name}"):
+                return False
+            self._write(temporary, data, name, aside, os.replace)
+        return True
+
+    def _write(
+        self, temporary: str | None, data: Buffer, name: str, aside: str, rename: Callable[[str, str], None]
+    ) -> None:
+        path = f"{self.root}/{name}"
+        self._check_shelf(name[:2])
+        try:
+            if temporary is None:
+                self._write_aside(aside, data)
+            try:
+                rename(temporary or aside, path)
+            except FileNotFoundError:  # the shelf's first file
+                _make_folder(os.path.dirname(path))
+                rename(temporary or aside, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(aside)
+            raise
+
+    def _check_shelf(self, shelf: str) -> None:
+        """A link in the place of a shelf would lead files out of the workspace."""
+        if shelf not in self.shelves:
+            if os.path.islink(f"{self.root}/{shelf}"):
+                raise GleanerError(f"{self.root}/{shelf} is a link; put a folder in its place and run this again.")
+            self.shelves.add(shelf)
+
+    def _write_aside(self, aside: str, data: Buffer) -> None:
+        try:
+            write_new(aside, data)
+        except FileNotFoundError:  # another process that came to its end took the empty folder away
+            _make_folder(os.path.dirname(aside))
+            write_new(aside, data)
+
+
+class RemoteTarget:
+    """A folder at any address that fsspec knows. The files' rows hold whole addresses, or paths on this machine."""
+
+    local = False
+
+    def __init__(self, workspace: Workspace, address: str):
+        try:
+            import fsspec
+
+            self.files, path = fsspec.core.url_to_fs(address)
+        except ImportError as error:
+            raise UsageError(f"--to {address} needs a package that is not installed ({error}).") from error
+        except (ValueError, OSError) as error:
+            raise UsageError(f"--to {address} cannot be used ({error}).") from error
+        self.workspace, self.elsewhere = workspace, is_elsewhere(address)
+        # Rows hold no password; who reads the files brings credentials as the address's own library wants them.
+        self.address, self.path = without_user(address).rstrip("/"), str(path).rstrip("/")
+        names = self.files.protocol
+        self.protocols = {names} if isinstance(names, str) else set(names)
+        self.whole = bool(self.protocols & WHOLE_OBJECTS)
+        self.shelves: set[str] = set()
+
+    def text(self, name: str) -> str:
+        return f"{self.address}/{name}" if self.elsewhere else self.workspace.to_text(Path(self.path, name))
+
+    def _at(self, text: str) -> str:
+        if not self.elsewhere:
+            return str(self.workspace.to_path(text))
+        return f"{self.path}/{without_user(text).removeprefix(self.address).lstrip('/')}"
+
+    def exists(self, text: str) -> bool:
+        return bool(self.files.exists(self._at(text)))
+
+    def remove(self, text: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self.files.rm_file(self._at(text))
+
+    def fetch(self, text: str, path: str) -> None:
+        """Writes a copy of a file to a path of this machine. Raises FileNotFoundError, or what the store raises."""
+        self.files.get_file(self._at(text), path)
+
+    def sha256(self, text: str) -> str:
+        """What lies under a name, by its content; empty where nothing does."""
+        digest = hashlib.sha256()
+        try:
+            with self.files.open(self._at(text), "rb") as handle:
+                while block := handle.read(1 << 20):
+                    digest.update(block)
+        except FileNotFoundError:
+            return ""
+        return digest.hexdigest()
+
+    def write_new(self, temporary: str | None, data: Buffer, name: str, aside: str) -> bool:
+        """The same as `write`, but not over another file: False where the name is taken.
+
+        Few stores can refuse by themselves, so it looks first. A name belongs to one picture, and a picture to the
+        process that claimed its row, so nobody comes in between.
+        """
+        if self.exists(self.text(name)):
+            return False
+        self.write(temporary, data, name, aside)
+        return True
+
+    def write(self, temporary: str | None, data: Buffer, name: str, aside: str) -> None:
+        """Sends a file or its bytes. Raises OSError, whatever the address's own library raises."""
+        try:
+            self._send(temporary, data, f"{self.path}/{name}", aside)
+        except OSError:
+            raise
+        except Exception as error:  # every store has exceptions of its own
+            raise GleanerError(f"{self.address} does not take files ({type(error).__name__}: {error}).") from error
+        if temporary is not None:
+            os.unlink(temporary)
+
+    def _send(self, temporary: str | None, data: Buffer, path: str, aside: str) -> None:
+        folder = path.rpartition("/")[0]
+        if folder not in self.shelves:
+            self.files.makedirs(folder, exist_ok=True)
+            self.shelves.add(folder)
+        there = path if self.whole else f"{folder}/.{os.path.basename(aside)}"
+        if temporary is not None:
+            self.files.put_file(temporary, there)
+        else:
+            self.files.pipe_file(there, bytes(data))
+        if there != path:
+            self.files.mv(there, path)
+
+
+def rename_new(source: str, path: str) -> None:
+    """Gives a file its final name. Raises FileExistsError where that is taken, and leaves both as they are."""
+    if os.name == "nt":
+        os.rename(source, path)  # refuses by itself there
+        return
+    try:
+        os.link(source, path)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        _rename_where_free(source, path)
+    else:
+        os.unlink(source)
+
+
+def _rename_where_free(source: str, path: str) -> None:
+    """For file systems without hard links: looks and renames while no other process does either in that folder."""
+    import fcntl
+
+    folder = os.open(os.path.dirname(path), os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a network's file system that cannot lock
+            fcntl.flock(folder, fcntl.LOCK_EX)
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
+        os.rename(source, path)
+    finally:
+        os.close(folder)
+
+
+def _is_void(path: str) -> bool:
+    """Whether nothing is lost with what has a name: a link, or the empty file that a power cut leaves."""
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return True
+    return stat.S_ISLNK(found.st_mode) or (stat.S_ISREG(found.st_mode) and not found.st_size)
+
+
+def _sync(path: str) -> None:
+    handle = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _make_folder(path: str) -> None:
+    """Makes one folder; another thread or process may be quicker."""
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path)
+
+
+def write_new(path: str, data: Buffer) -> None:
+    """Writes a file that must not exist, never through a link that somebody put there."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    handle = os.open(path, flags, 0o666)
+    try:
+        view: Any = memoryview(data)
+        while view:
+            view = view[os.write(handle, view) :]
+    except OSError as error:
+        error.filename = error.filename or path
+        raise
+    finally:
+        os.close(handle)
+
+
+def local_path(workspace: Workspace, text: str) -> Path | None:
+    """The path of a file that the database holds; None where it lies at an address."""
+    return None if "://" in text else workspace.to_path(text)

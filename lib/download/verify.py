@@ -1,0 +1,163 @@
+"""Full decodes in worker processes with limits on memory and time: a broken picture can cost one of them, no more."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import queue
+import signal
+import sys
+from importlib.util import find_spec
+from multiprocessing import connection, get_context
+from typing import Any
+
+from lib.download.options import VerifyLimits
+from lib.images.decode import learn_heif
+from lib.work.processes import interrupts_held
+
+DECODE_TIMEOUT, DECODE_CRASHED, UNDECODABLE = "decode_timeout", "decode_crashed", "undecodable"
+MOST_FRAMES = 500  # of an animation that are decoded
+# Seconds more on the clock than of processor time, for a worker that has just been started on a busy machine.
+GRACE = 30
+# What Pillow may open here; an MPO is one of its JPEGs. HEIF stands last, since naming what is not registered raises.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "ICO", "CUR", "JXL", "HEIF")
+
+# What decodes a format that Pillow may lack: a part of its own, or a plugin beside it.
+_BUILT_IN = {"avif": "avif", "jpeg2000": "jpg_2000"}
+_PLUGINS = {"heic": "pillow_heif"}
+
+
+class Verifier:
+    """A few processes that decode. `check` may be called from as many threads as there are processes."""
+
+    def __init__(self, workers: int, limits: VerifyLimits):
+        self.limits = limits
+        self.context = get_context("spawn")
+        self.idle: queue.Queue[tuple[Any, connection.Connection] | None] = queue.Queue()
+        for _ in range(workers):
+            self.idle.put(None)  # started when first needed
+
+    def check(self, picture: bytes | str, frames: int = MOST_FRAMES) -> tuple[str, str]:
+        """(reason, detail) for a picture, given as bytes or as a path, that does not decode; ("", "") when it does.
+
+        Of an animation so many frames are decoded at most.
+        """
+        worker = self.idle.get()
+        try:
+            worker = worker or self._hire()
+            process, channel = worker
+            channel.send((picture, frames))
+            if not channel.poll(self.limits.seconds + GRACE):
+                self._dismiss(process)
+                worker = None
+                return DECODE_TIMEOUT, f"more than {self.limits.seconds:g} s"
+            found: tuple[str, str] = channel.recv()
+            return found
+        except (EOFError, OSError):
+            if worker is not None:
+                worker[0].join(1)
+                code = worker[0].exitcode
+                self._dismiss(worker[0])
+                worker = None
+                if code == -getattr(signal, "SIGXCPU", 0):
+                    return DECODE_TIMEOUT, f"more than {self.limits.seconds:g} s"
+                return DECODE_CRASHED, f"the decoder ended with {code}"
+            return DECODE_CRASHED, "no decoder could be started"
+        finally:
+            self.idle.put(worker)
+
+    def close(self) -> None:
+        while not self.idle.empty():
+            worker = self.idle.get()
+            if worker is not None:
+                worker[1].close()
+                self._dismiss(worker[0])
+
+    def _hire(self) -> tuple[Any, connection.Connection]:
+        ours, theirs = self.context.Pipe()
+        process = self.context.Process(target=serve, args=(theirs, self.limits), daemon=True)
+        with interrupts_held():
+            process.start()
+        theirs.close()
+        return process, ours
+
+    def _dismiss(self, process: Any) -> None:
+        with contextlib.suppress(OSError):
+            process.kill()
+        process.join()
+
+
+def serve(channel: connection.Connection, limits: VerifyLimits) -> None:
+    """Life of a worker: picture in, verdict out, until the pipe closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"
+    from PIL import Image
+
+    Image.MAX_IMAGE_PIXELS = None  # the size was checked by the header before
+    Image.init()
+    learn_heif()
+    learn_jxl()
+    _limit_memory(limits.memory)
+    while True:
+        try:
+            picture, frames = channel.recv()
+        except (EOFError, OSError):
+            return
+        _limit_time(limits.seconds)
+        channel.send(decode_fully(picture, frames))
+
+
+def learn_jxl() -> None:
+    """Teaches Pillow JPEG XL, in this process only: its plugin decodes all of a picture as it opens it."""
+    from pillow_jxl import JpegXLImagePlugin
+
+    JpegXLImagePlugin.DECODE_THREADS = 0  # each decoder has one core
+
+
+def has_decoder(name: str) -> bool:
+    """Whether a format can be decoded here."""
+    from PIL import features
+
+    built_in, plugin = _BUILT_IN.get(name), _PLUGINS.get(name)
+    if built_in:
+        return bool(features.check(built_in))
+    return plugin is None or find_spec(plugin) is not None
+
+
+def decode_fully(picture: bytes | str, frames: int = MOST_FRAMES) -> tuple[str, str]:
+    """(reason, detail) for what does not decode to its last row, every one of the first frames of it."""
+    from PIL import Image
+
+    source: Any = io.BytesIO(picture) if isinstance(picture, bytes) else picture
+    try:
+        with Image.open(source, formats=FORMATS) as image:
+            image.load()
+            for frame in range(1, min(int(getattr(image, "n_frames", 1)), frames)):
+                image.seek(frame)
+                image.load()
+    except MemoryError:
+        return "decode_memory", "more memory than a picture may need"
+    except Exception as error:  # Pillow's plugins raise whatever their parser met
+        return UNDECODABLE, " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    return "", ""
+
+
+def _limit_memory(size: int) -> None:
+    if sys.platform == "win32":
+        return
+    import resource
+
+    with contextlib.suppress(ValueError, OSError):  # the system's own limit may be lower
+        resource.setrlimit(resource.RLIMIT_AS, (size, size))
+
+
+def _limit_time(seconds: float) -> None:
+    """The kernel ends the process after this much more processor time; waiting is watched by the parent."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    soft = int(used.ru_utime + used.ru_stime + seconds) + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.getrlimit(resource.RLIMIT_CPU)[1]))

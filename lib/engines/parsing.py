@@ -1,0 +1,249 @@
+"""Reading values that an engine sent: any of them may be null, missing, of another type, or hostile.
+
+JSON from outside: fast when it is right, repaired when it is nearly right, a short reason when it is not.
+
+XML from outside: no document types, no entities, bounded in size.
+
+How an answer's shape differs from the one that a parser was written for.
+
+The report is a small dictionary, empty when nothing is new:
+
+    unknown          {"entity.newKey": how many results have it}
+    missing          {"entity.alt": how many results lack a key that all should have}
+    empty_originals  share of results without the address of the original, 0..1
+    repaired         true when the JSON had to be mended before it could be read
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Set
+from dataclasses import dataclass, field
+from html import unescape
+from typing import Any
+from xml.etree import ElementTree
+from xml.etree.ElementTree import Element
+
+import orjson
+
+from lib.records import ParseError
+from lib.text import storable
+
+TEXT_LIMIT = 20_000  # characters; a title or snippet longer than this is no title
+URL_LIMIT = 8_192  # characters; servers refuse longer addresses
+LARGEST = 2**53 - 1  # the largest whole number that JSON carries safely, far below SQLite's limit
+_DIGITS = 16  # of LARGEST; int() of a million digits would take minutes
+_TAG = re.compile(r"<[^<>]*>")
+_NO: Mapping[str, Any] = {}
+_FALSE_WORDS = frozenset({"", "0", "false", "no", "off", "none", "null"})
+
+# Recorded answers stay below 3 MiB and 10,000 objects and lists. Both limits bound the memory that a hostile file can
+# take: an empty object costs 64 bytes, and one that is read as an address about 500.
+LARGEST_BODY = 16 * 2**20
+MOST_CONTAINERS = 300_000
+
+_CONTROLS = dict.fromkeys(range(32), " ")
+_ESCAPE = re.compile(
+    r"\\(?:[\"\\/bfnrt]"
+    r"|u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+    r"|u(?P<lone>[dD][89a-fA-F][0-9a-fA-F]{2})"
+    r"|u[0-9a-fA-F]{4}"
+    r"|(?P<wrong>.?))",
+    re.DOTALL,
+)
+
+MOST_TAGS = 500_000
+# Entity bombs and references to files need a document type, and no answer that we read has one.
+_FORBIDDEN = re.compile(rb"<!\s*(?:DOCTYPE|ENTITY)", re.IGNORECASE)
+
+MOST_KEYS = 40  # names kept: a hostile answer may have a million
+NAME_LENGTH = 60
+
+
+def mapping(value: Any) -> Mapping[str, Any]:
+    """The object, or an empty one for anything else."""
+    return value if isinstance(value, dict) else _NO
+
+
+def objects(value: Any) -> list[Mapping[str, Any]]:
+    """The objects of a list; what is no object is left out."""
+    return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
+
+
+def text(value: Any) -> str:
+    """Text without outer blanks, NULs and half characters; numbers as written; empty for anything else."""
+    if isinstance(value, str):
+        value = value[:TEXT_LIMIT].strip() if len(value) > TEXT_LIMIT else value.strip()
+        return value if value.isascii() and "\x00" not in value else storable(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return ""
+    return str(value)[:TEXT_LIMIT]
+
+
+def plain(value: Any) -> str:
+    """Text without markup, character references and runs of blanks."""
+    found = value if type(value) is str and len(value) <= TEXT_LIMIT and "\x00" not in value else text(value)
+    if "<" in found:
+        found = found.replace("<b>", " ").replace("</b>", " ")  # the only ones that engines send as a rule
+        if "<" in found:
+            found = _TAG.sub(" ", found)
+    if "&" in found:
+        found = unescape(found).replace("\x00", "")
+    # What is printable has no blank but the space, so that there is nothing to fold: a third of the time.
+    if "  " not in found and found.isprintable():
+        return found.strip()
+    return storable(" ".join(found.split()))
+
+
+def whole(value: Any) -> int | None:
+    """A positive whole number from a number or its text; None for zero, nonsense and what no picture can have."""
+    if type(value) is int:
+        return value if 0 < value <= LARGEST else None
+    if isinstance(value, bool) or value is None:
+        return None
+    if isinstance(value, str):
+        value = value.strip()
+        if not value or len(value) > _DIGITS + 4:
+            return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return int(number) if math.isfinite(number) and 1 <= number <= LARGEST else None
+
+
+def position(value: Any) -> int | None:
+    """A whole number from 0, as ranks are."""
+    if type(value) is int and value == 0:
+        return 0
+    if isinstance(value, str) and value.strip() == "0":
+        return 0
+    return whole(value)
+
+
+def flag(value: Any) -> bool:
+    """A truth value, also when written as text or number. An object or a list (a badge's data) counts as true."""
+    if isinstance(value, str):
+        return value.strip().lower() not in _FALSE_WORDS
+    return bool(value)
+
+
+def address(value: Any) -> str:
+    """A URL as sent, scheme-less `//` completed to https; empty for what is no text or is absurdly long."""
+    if type(value) is str and len(value) <= URL_LIMIT and "\x00" not in value:
+        found = value.strip()
+    elif not value:
+        return ""
+    else:
+        found = text(value)
+        if len(found) > URL_LIMIT:
+            return ""
+    if not found.isascii():
+        found = storable(found)
+    return "https:" + found if found.startswith("//") else found
+
+
+def load_json(body: bytes) -> tuple[Any, bool]:
+    """The value, and whether invalid escapes, lone surrogates, control characters or bad UTF-8 had to be mended.
+
+    Raises ParseError with `too_large`, `too_complex` or `not_json`.
+    """
+    check_size(body)
+    try:
+        return orjson.loads(body), False
+    except orjson.JSONDecodeError:
+        return _load_repaired(body.decode("utf-8-sig", "replace")), True
+
+
+def load_json_text(found: str) -> tuple[Any, bool]:
+    """Like `load_json`, for text that was cut out of a page."""
+    try:
+        return orjson.loads(found), False
+    except (orjson.JSONDecodeError, UnicodeEncodeError):
+        return _load_repaired(found.encode("utf-8", "replace").decode("utf-8")), True
+
+
+def check_size(body: bytes) -> None:
+    """Refuses what would not fit in memory once parsed."""
+    if len(body) > LARGEST_BODY:
+        raise ParseError("too_large")
+    if len(body) > MOST_CONTAINERS and body.count(b"{") + body.count(b"[") > MOST_CONTAINERS:
+        raise ParseError("too_complex")
+
+
+def _load_repaired(found: str) -> Any:
+    try:
+        return orjson.loads(_ESCAPE.sub(_right_escape, found.translate(_CONTROLS)))
+    except orjson.JSONDecodeError:
+        raise ParseError("not_json") from None
+
+
+def _right_escape(match: re.Match[str]) -> str:
+    if match["lone"]:
+        return "\\ufffd"
+    if match["wrong"] == "'":
+        return "'"  # Baidu escapes apostrophes, as JavaScript allows and JSON does not
+    if match["wrong"] is not None:
+        return "\\\\" + match["wrong"]
+    return match[0]
+
+
+def load_xml(body: bytes) -> Element:
+    """The root element. Raises ParseError: `too_large`, `too_complex`, `not_xml`."""
+    if len(body) > LARGEST_BODY:
+        raise ParseError("too_large")
+    if body.count(b"<") > MOST_TAGS:
+        raise ParseError("too_complex")
+    # In UTF-16 the words above are spelled with NULs between their letters.
+    if _FORBIDDEN.search(body) or b"\x00" in body[:200]:
+        raise ParseError("not_xml")
+    try:
+        return ElementTree.fromstring(body)
+    except (ElementTree.ParseError, ValueError, LookupError, RecursionError):
+        raise ParseError("not_xml") from None
+
+
+@dataclass
+class Drift:
+    """Counts while a parser walks over an answer; `report()` gives the dictionary."""
+
+    unknown: Counter[str] = field(default_factory=Counter)
+    missing: Counter[str] = field(default_factory=Counter)
+    results: int = 0
+    empty_originals: int = 0
+    repaired: bool = False
+    plain: dict[str, tuple[str, ...]] = field(default_factory=dict)  # the last keys of each part that were as expected
+    usual: tuple[Any, ...] = ()  # for parsers of many parts: the last shape in which each of them was as expected
+
+    def see(self, part: str, found: Mapping[str, Any], known: Set[str], expected: Set[str]) -> bool:
+        """Notes the keys of one object that are new, and those that it should have and has not; True without any.
+
+        What is known and expected may depend on the part and on the object's keys only.
+        """
+        keys = tuple(found)
+        if self.plain.get(part) == keys:
+            return True
+        if found.keys() <= known and expected <= found.keys():
+            self.plain[part] = keys
+            return True
+        if not found.keys() <= known:
+            for key in found.keys() - known:
+                name = f"{part}.{key[:NAME_LENGTH]}"
+                if name in self.unknown or len(self.unknown) < MOST_KEYS:
+                    self.unknown[name] += 1
+        if not expected <= found.keys():
+            self.missing.update(f"{part}.{key}" for key in expected - found.keys())
+        return False
+
+    def report(self) -> dict[str, Any]:
+        made: dict[str, Any] = {}
+        for name, counts in (("unknown", self.unknown), ("missing", self.missing)):
+            if counts:
+                made[name] = dict(sorted(counts.items()))
+        if self.empty_originals:
+            made["empty_originals"] = round(self.empty_originals / self.results, 4)
+        if self.repaired:
+            made["repaired"] = True
+        return made

@@ -1,0 +1,1 @@
+"""Which pictures and answers lie where, and what they are called."""

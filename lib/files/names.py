@@ -1,0 +1,96 @@
+"""Names of downloaded files: ASCII, from our own ids and hashes only, never from what a server or an address says.
+
+The names that step 5 gives: several files of one picture can be told by name alone, and by no other names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import socket
+from dataclasses import dataclass
+
+KEPT = "kept-"  # begins the name of an unfinished file that a later run may go on with
+PARTS = ".part"  # the folder of temporary files: on the same file system as the final names
+LONGEST_ID = 80  # characters; leaves room under the 255 bytes that file systems allow
+
+# Digits of a content's hash in a name, as few as tell it from what lies there: 8 are found again by trying, 64 never.
+DIGITS = (8, 12, 16, 64)
+
+_PLAIN_ID = re.compile(r"[a-z0-9]+:[a-z0-9-]+")
+_MARK = "--"  # before the hash of an id that is not plain, and in no plain one
+_NAME = re.compile(
+    r"(?P<id>[a-z0-9-]+)_(?P<kind>original|preview|dup|thumb)_(?P<width>\d+)x(?P<height>\d+)"
+    r"_(?P<sha>[0-9a-f]{8}|[0-9a-f]{12}|[0-9a-f]{16}|[0-9a-f]{64})\.[a-z0-9]+"
+)
+
+RUNGS = ("original", "preview", "dup", "thumb")
+_ANY_NAME = re.compile(
+    rf"(?P<image>.+)_(?P<rung>{'|'.join(RUNGS)})_(?P<width>\d+)x(?P<height>\d+)_(?P<hash>[0-9a-f]{{8}}|[0-9a-f]{{12}}|[0-9a-f]{{16}}|[0-9a-f]{{64}})(?:_\d+)?\.\w+",
+    re.ASCII,
+)
+
+
+def safe_id(image_id: str) -> str:
+    """An image's id in `[a-z0-9-]`: `yandex:ab12` becomes `yandex-ab12`.
+
+    Where anything else had to be replaced or cut, a hash of the whole id is added, so that ids that differ only there
+    keep different names, also on file systems that do not tell upper from lower case. No id can be made that gives
+    another's name: a plain one holds no `--`, and nobody finds two ids whose hashes share 32 digits.
+    """
+    if _PLAIN_ID.fullmatch(image_id) and len(image_id) <= LONGEST_ID and _MARK not in image_id.replace(":", "-"):
+        return image_id.replace(":", "-", 1)
+    kept = re.sub(r"[^a-z0-9]+", "-", image_id.lower()).strip("-")[: LONGEST_ID - 40]
+    return f"{kept or 'id'}{_MARK}{hashlib.sha256(image_id.encode()).hexdigest()[:32]}"
+
+
+def shelf(image_id: str) -> str:
+    """The folder, two hexadecimal digits, that keeps the files of an image: 256 folders of about equal size."""
+    return hashlib.sha256(image_id.encode()).hexdigest()[:2]
+
+
+def file_name(
+    image_id: str,
+    kind: str,
+    width: int | None,
+    height: int | None,
+    sha256: str,
+    extension: str,
+    digits: int = DIGITS[0],
+) -> str:
+    """`<id>_<kind>_<W>x<H>_<8 hex>.<ext>`, with more digits where that name is another content's.
+
+    An unknown size is written 0.
+    """
+    return f"{safe_id(image_id)}_{kind}_{width or 0}x{height or 0}_{sha256[:digits]}.{extension}"
+
+
+def read_name(name: str) -> tuple[str, str, str] | None:
+    """(safe id, kind, first digits of the content's hash) of a name that `file_name` made; None for any other."""
+    found = _NAME.fullmatch(name)
+    return (found["id"], found["kind"], found["sha"]) if found else None
+
+
+def part_owner() -> str:
+    """This process as a temporary file's name tells it: machine and process number."""
+    machine = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
+    return f"{machine}-{os.getpid()}"
+
+
+@dataclass(frozen=True)
+class OwnName:
+    """`<image-id>_<kind>_<W>x<H>_<hex of sha256>.<ext>`, read: 8 digits, or more where two contents share these."""
+
+    image: str
+    rung: str
+    width: int
+    height: int
+
+
+def read_any_name(name: str) -> OwnName | None:
+    """What a file name of our own scheme says; None for every other name, so that `IMG_0001.jpg` says nothing."""
+    match = _ANY_NAME.fullmatch(name)
+    if match is None:
+        return None
+    return OwnName(match["image"], match["rung"], int(match["width"]), int(match["height"]))

@@ -1,0 +1,289 @@
+"""The pictures that steps 6 and 7 work on: those of the workspace, or those of any folder.
+
+The plain files below a folder, with a word for everything that stands in the way.
+
+The identity of a content.
+
+What killed runs left half written in a workspace: found, and cleared by the next run of the step.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import logging
+import os
+import stat
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+from lib.db import Database
+from lib.db.files import KnownContent, iter_present_files, known_contents, remember_contents
+from lib.errors import UsageError
+from lib.progress import BarFactory, no_bar
+from lib.temporary import clear_dead, dead_files
+from lib.workspace import Workspace
+
+SUFFIXES = frozenset(
+    [
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".png",
+        ".webp",
+        ".gif",
+        ".bmp",
+        ".dib",
+        ".tif",
+        ".tiff",
+        ".avif",
+        ".heic",
+        ".heif",
+        ".jp2",
+        ".j2k",
+        ".ppm",
+        ".pgm",
+        ".pbm",
+        ".pnm",
+        ".tga",
+        ".ico",
+        ".mpo",
+        ".pcx",
+        ".jxl",
+    ]
+)
+BLOCK = 1000  # files that are looked up at once
+SKIPPED_FOLDERS = frozenset({"$RECYCLE.BIN", "System Volume Information", "lost+found", "@eaDir", "#recycle"})
+
+log = logging.getLogger("gleaner")
+
+Unreadable = Callable[[Path, OSError], None]
+
+ANSWERS = ("collect", "ingest")  # the steps that write below xhr/
+
+
+@dataclass(frozen=True)
+class PictureFile:
+    """A picture on disk: where it lies, which content it has, and how large it is in bytes."""
+
+    path: Path
+    sha256: str
+    bytes: int
+    mtime_ns: int
+    root: Path  # the folder it was found under; quarantine keeps the path relative to it
+
+
+def workspace_pictures(db: Database, workspace: Workspace, limit: int | None = None) -> Iterator[PictureFile]:
+    """Every file that the database holds as present and that lies on disk, or the first `limit` of those it holds."""
+    for sha256, text in islice(iter_present_files(db), limit):
+        path = workspace.to_path(text)
+        try:
+            status = path.stat()
+        except OSError:
+            continue  # `2_ingest_db.py --check` reports it; a step that only reads leaves the row alone
+        yield PictureFile(path, sha256, status.st_size, status.st_mtime_ns, workspace.root)
+
+
+def folder_pictures(
+    db: Database,
+    folders: Sequence[Path],
+    *,
+    remember: bool,
+    unreadable: Callable[[Path, OSError], None] = lambda path, error: None,
+    bar: BarFactory = no_bar,
+    limit: int | None = None,
+) -> Iterator[PictureFile]:
+    """Every picture file below the folders, by suffix, sorted by path; each file once, links and trash left out.
+
+    With `limit` only the first of them; what lies behind is not read.
+
+    A file whose size, time and inode are as the database knows them is not read again. With `remember` new contents
+    are written to that cache (a dry run passes False). A file that cannot be read is handed to `unreadable`.
+    Raises UsageError for a folder that does not exist.
+    """
+    # Text and shared folders: a million `Path`s would take more memory than all the rest.
+    names, roots = list[str](), list[Path]()
+    for path, root in islice(find_files(folders, unreadable), limit):
+        if _is_utf8(path):
+            names.append(str(path))
+            roots.append(root)
+        else:  # the database, JSON and pages hold text; such a file is told of and left alone
+            unreadable(path, OSError(errno.EILSEQ, "the name is no UTF-8", str(path)))
+    with bar(len(names), "Reading", "file") as progress:
+        for start in range(0, len(names), BLOCK):
+            block = [(Path(names[at]), roots[at]) for at in range(start, min(start + BLOCK, len(names)))]
+            known = known_contents(db, [str(path.absolute()) for path, _ in block])
+            fresh: list[KnownContent] = []
+            for path, root in block:
+                progress.update()
+                try:
+                    picture, content = _picture(path, root, known.get(str(path.absolute())))
+                except OSError as error:
+                    unreadable(path, error)
+                    continue
+                if content:
+                    fresh.append(content)
+                yield picture
+            if remember and fresh:
+                remember_contents(db, fresh)
+
+
+def find_files(
+    folders: Iterable[Path], unreadable: Callable[[Path, OSError], None] = lambda path, error: None
+) -> Iterator[tuple[Path, Path]]:
+    """(file, folder it was found under) for every picture file, each real file once.
+
+    A folder below that may not be read is handed to `unreadable`. Raises UsageError where a named folder may not.
+    """
+    folders = list(folders)
+    overlap = _overlap(folders)
+    seen: set[str] = set()
+    real: dict[str, str] = {}  # folder -> without links; the files themselves are no links
+    for folder in folders:
+        if folder.is_file():
+            yield folder, folder.parent
+            continue
+        if not folder.is_dir():
+            raise UsageError(f"{folder} is no folder; give the path of one that exists.")
+        if not os.access(folder, os.R_OK | os.X_OK):
+            raise UsageError(f"{folder} may not be read; check its permissions.")
+        for path in _walk(folder, unreadable):
+            # A file reached twice (nested folders on the command line) is one file, not a repeat of itself. Hard
+            # links are two names of one content, and step 6 must see both.
+            parent, name = os.path.split(path)
+            if not overlap:
+                yield path, folder
+                continue
+            if parent not in real:
+                real[parent] = os.path.realpath(parent)
+            identity = os.path.join(real[parent], name)
+            if identity not in seen:
+                seen.add(identity)
+                yield path, folder
+
+
+def _overlap(folders: Sequence[Path]) -> bool:
+    """Whether one folder is another, or lies in another, by whatever name."""
+    real = [Path(os.path.realpath(folder)) for folder in folders]
+    return len(set(real)) < len(real) or any(one in other.parents for one in real for other in real)
+
+
+def _walk(folder: Path, unreadable: Callable[[Path, OSError], None]) -> Iterator[Path]:
+    def tell(error: OSError) -> None:
+        unreadable(Path(error.filename or folder), error)
+
+    for current, folders, files in os.walk(folder, followlinks=False, onerror=tell):
+        folders[:] = sorted(
+            name for name in folders if name not in SKIPPED_FOLDERS and not name.lower().startswith(".trash")
+        )
+        for name in sorted(files):
+            path = Path(current) / name
+            if path.suffix.lower() in SUFFIXES and not name.startswith("._") and _is_regular(path):
+                yield path
+
+
+def _is_regular(path: Path) -> bool:
+    """No link, and no pipe or device, which would block for ever when read."""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return True  # reading it will tell the reason
+
+
+def _is_utf8(path: Path) -> bool:
+    try:
+        str(path.absolute()).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _picture(path: Path, root: Path, known: KnownContent | None) -> tuple[PictureFile, KnownContent | None]:
+    status = path.stat()
+    if known and (known.bytes, known.mtime_ns, known.inode) == (
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ino,
+    ):
+        return PictureFile(path, known.sha256, status.st_size, status.st_mtime_ns, root), None
+    sha256 = sha256_of(path)
+    content = KnownContent(str(path.absolute()), status.st_size, status.st_mtime_ns, status.st_ino, sha256)
+    return PictureFile(path, sha256, status.st_size, status.st_mtime_ns, root), content
+
+
+def text_name(path: Path, workspace: Workspace) -> str:
+    """How the database writes a path. Raises OSError for a name that is no text: databases and pages hold only that."""
+    text = workspace.to_text(path)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise OSError(errno.EILSEQ, "the name is no UTF-8", str(path)) from None
+    return text
+
+
+@dataclass(frozen=True)
+class Unread:
+    """What could not be read: said aloud, and counted by reason."""
+
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    def __call__(self, path: Path, error: OSError) -> None:
+        log.warning("%s cannot be read (%s); it is left out", path, error.strerror or error)
+        self.reasons["unreadable_folder" if path.is_dir() else "unreadable_file"] += 1
+
+
+def plain_files(
+    folder: Path, unreadable: Unreadable, wanted: Callable[[str], bool], *, hidden: bool = True
+) -> Iterator[Path]:
+    """Every file below a folder whose name is wanted, sorted; without `hidden`, no folder whose name has a dot first.
+
+    A folder that may not be read goes to `unreadable`, and so does a link to nothing, a pipe or a device: reading one
+    of those would wait for ever. The folder itself need not be there.
+    """
+
+    def tell(error: OSError) -> None:
+        path = Path(error.filename or folder)
+        if path != folder or not isinstance(error, FileNotFoundError):
+            unreadable(path, error)
+
+    for parent, folders, names in os.walk(folder, onerror=tell):
+        folders[:] = sorted(name for name in folders if hidden or not name.startswith("."))
+        for name in sorted(filter(wanted, names)):
+            path = Path(parent, name)
+            try:
+                if not stat.S_ISREG(path.stat().st_mode):
+                    raise OSError(errno.EINVAL, "it is no plain file", str(path))
+            except OSError as error:
+                unreadable(path, error)
+            else:
+                yield path
+
+
+def sha256_of(path: Path) -> str:
+    """The file's SHA-256 as lower-case hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as handle:
+        while block := handle.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def clear_leftovers(workspace: Workspace, step: str) -> int:
+    """Removes what killed runs left where this step writes; gives the number of files.
+
+    The pictures' folder holds too many files to be walked through by every run: step 5 keeps its temporary ones in
+    a folder of their own, and an import of pictures looks for its own.
+    """
+    found = sum(clear_dead(folder) for folder in (workspace.root, workspace.backups, workspace.reports))
+    if step in ANSWERS:
+        found += clear_dead(workspace.xhr, deep=True)
+    return found
+
+
+def find_leftovers(workspace: Workspace) -> Iterator[Path]:
+    """Everything in the workspace that a killed run left half written."""
+    yield from dead_files(workspace.root, deep=True)

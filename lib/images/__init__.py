@@ -1,0 +1,1 @@
+"""Decoding pictures and telling formats from their bytes."""

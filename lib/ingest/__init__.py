@@ -1,0 +1,1 @@
+"""Step 2: raw answers, lists and folders become rows."""

@@ -1,0 +1,324 @@
+"""Raw answers become pictures: read and parsed in worker processes, written by one writer, a transaction a batch.
+
+An answer that cannot be read is a verdict with a short reason and never the end of the run. A batch's pictures and the
+verdicts of its answers are written in one transaction, so that after a kill an answer is either wholly in or pending.
+
+What a parser has read as rows of the database.
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import logging
+import marshal
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from itertools import chain
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from lib.db import Database
+from lib.db.connection import bulk_mode
+from lib.db.images import IMAGE_COLUMNS, PictureRows, Reread, Saved, known_images, save_pictures
+from lib.db.responses import FINAL_OUTCOMES, READABLE_OUTCOMES, Answer, Verdict, answers_there, save_verdicts
+from lib.domains import registrable_domain
+from lib.engines import parser_for
+from lib.engines.parsing import LARGEST_BODY
+from lib.progress import BarFactory, no_bar
+from lib.records import ImageRecord, ParsedPage, ParseError
+from lib.times import utc_now
+from lib.work.stream import stream
+from lib.workspace import Workspace
+
+log = logging.getLogger("gleaner")
+
+# Ids are hashes, so a transaction touches pages all over every index, and one of five times as many results writes
+# hardly more of them. Another step waits for the lock at most that long, and finds it free for a moment in between:
+# SQLite looks again every 100 ms.
+TRANSACTION_SECONDS = 4.0
+TRANSACTION_RESULTS = 200_000
+GAP_SECONDS = 0.12
+BATCH_RESULTS = 4_000  # rows that are in memory at once, beside those that wait to be read
+BATCH_ANSWERS = 200
+FEW_ANSWERS = 200  # below this, starting worker processes takes longer than the work
+CHUNK = 16  # answers; more keep the workers busy during a commit, and as many large ones have to be held at once
+PLAIN_REASONS = {"not_json", "captcha", "too_large", "too_complex", "no_parser"}
+
+_MADE = ("key", "engine", "registrable_domain", "is_gif", "is_censored", "is_shop", "extra", "first_seen_at")
+_TAKEN = {name: attrgetter(name) for name in IMAGE_COLUMNS if name not in _MADE}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One answer with the place where its file lies."""
+
+    answer: Answer
+    file: Path
+
+
+@dataclass
+class Reading:
+    """What a worker sends back. The rows are packed: unpacking plain tuples is cheaper than unpickling objects."""
+
+    verdict: Verdict
+    packed: bytes = b""
+
+    def add_to(self, rows: PictureRows) -> None:
+        if self.packed:
+            rows.add(PictureRows(*marshal.loads(self.packed)))
+
+
+@dataclass
+class Totals:
+    """What an ingest did, or in a preview would do."""
+
+    answers: int = 0
+    results: int = 0
+    saved: Saved = field(default_factory=Saved)
+    reasons: Counter[str] = field(default_factory=Counter)
+    withdrawn: Counter[str] = field(default_factory=Counter)  # rows that no answer yields any more, by table
+
+    @property
+    def failed(self) -> int:
+        return sum(self.reasons.values())
+
+    def count(self, readings: Iterable[Reading]) -> None:
+        for reading in readings:
+            self.answers += 1
+            self.results += reading.verdict.items
+            if reading.verdict.state == "failed":
+                self.reasons[reading.verdict.reason] += 1
+
+    def include(self, other: Totals) -> None:
+        """Adds what a further pass did."""
+        self.answers += other.answers
+        self.results += other.results
+        self.reasons.update(other.reasons)
+        self.add(other.saved)
+
+    def add(self, saved: Saved) -> None:
+        self.saved.new += saved.new
+        self.saved.known += saved.known
+        self.saved.variants += saved.variants
+        self.saved.results += saved.results
+
+
+def read_answer(job: Job) -> Reading:
+    """Reads, checks and parses one answer. Every failure is a verdict."""
+    answer = job.answer
+    try:
+        if answer.outcome not in READABLE_OUTCOMES:
+            return _failed(answer, answer.outcome)
+        if not answer.path and answer.outcome in FINAL_OUTCOMES:
+            return Reading(Verdict(answer.id, "done", "", 0, "{}", ""))
+        body = _read_body(job)
+        parser = parser_for(answer.engine, answer.part)
+        page = parser.parse(body)
+    except ParseError as error:
+        if answer.outcome in FINAL_OUTCOMES:
+            return Reading(Verdict(answer.id, "done", "", 0, "{}", ""))
+        return _failed(answer, stable_reason(str(error)))
+    except (RecursionError, MemoryError) as error:
+        return _failed(answer, f"parse_error:{type(error).__name__}")
+    rows = picture_rows(answer, page, utc_now())
+    drift = orjson.dumps(page.drift).decode()
+    packed = marshal.dumps((rows.count, rows.images, rows.variants, rows.results))
+    return Reading(Verdict(answer.id, "done", "", len(page.images), drift, parser.name), packed)
+
+
+def stable_reason(reason: str) -> str:
+    """A reason as it is counted: a known word, or `parse_error:` with what the parser said."""
+    known = reason in PLAIN_REASONS or reason.endswith("_file")
+    return reason if known else f"parse_error:{reason}"
+
+
+def _failed(answer: Answer, reason: str) -> Reading:
+    return Reading(Verdict(answer.id, "failed", reason, 0, "{}", ""))
+
+
+def _read_body(job: Job) -> bytes:
+    """The bytes of an answer. Raises ParseError where they are missing, too many, or not those that were recorded."""
+    try:
+        with job.file.open("rb") as handle:
+            # Asked for the limit at once, Python would make room for all of it: two microseconds a result.
+            size = os.fstat(handle.fileno()).st_size
+            body = handle.read(min(size, LARGEST_BODY) + 1)
+            if len(body) > size:  # it has grown, or is no ordinary file
+                body += handle.read(LARGEST_BODY + 1 - len(body))
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        raise ParseError("missing_file") from None
+    except OSError:
+        raise ParseError("unreadable_file") from None
+    if len(body) > LARGEST_BODY:
+        raise ParseError("too_large")
+    if job.answer.sha256 and hashlib.sha256(body).hexdigest() != job.answer.sha256:
+        raise ParseError("changed_file")
+    return body
+
+
+def ingest(
+    db: Database,
+    workspace: Workspace,
+    answers: Iterable[Answer],
+    total: int,
+    *,
+    workers: int = 1,
+    preview: bool = False,
+    reread: Reread | None = None,
+    stopping: Callable[[], bool] = lambda: False,
+    bar: BarFactory = no_bar,
+) -> Totals:
+    """Reads the answers and writes what they hold; with `preview`, only counts what would be written.
+
+    Given `reread`, what is read now takes the place of what an older parser had read, in pictures met again too; it
+    remembers all that was read.
+    """
+    totals, seen = Totals(), set[str]()
+    jobs = (Job(answer, workspace.to_path(answer.path)) for answer in _until(answers, stopping))
+    readings = _readings(jobs, workers if total > FEW_ANSWERS else 1)
+    with bar(total, "Ingesting", "answer") as progress, bulk_mode(db, foreign_keys=False) as wal, seldom_collecting():
+        for batches in _transactions(_batches(readings)):
+            with nullcontext() if preview else db.transaction():
+                for batch in batches:
+                    totals.count(batch)
+                    rows = preview_rows(db, _rows_of(batch), seen, reread) if preview else save_batch(db, batch, reread)
+                    totals.add(rows)
+                    if reread is not None:
+                        reread.answers.update(
+                            reading.verdict.id for reading in batch if reading.verdict.state == "done"
+                        )
+                    progress.update(len(batch))
+                    progress.set_postfix_str(f"{totals.results:,} results")
+            wal.committed()
+    return totals
+
+
+@contextmanager
+def seldom_collecting() -> Iterator[None]:
+    """Python looks for circular garbage seldom: rows have none, and the search took a tenth of the time."""
+    before = gc.get_threshold()
+    rarely_collect()
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+
+
+def rarely_collect() -> None:
+    gc.set_threshold(200_000, 20, 20)
+
+
+def save_batch(db: Database, batch: list[Reading], reread: Reread | None = None) -> Saved:
+    """Writes the pictures of some answers together with the answers' verdicts.
+
+    The connection does not check parents; an answer that has gone since it was read takes what it held with it.
+    """
+    with db.transaction():
+        there = answers_there(db, [reading.verdict.id for reading in batch])
+        kept = [reading for reading in batch if reading.verdict.id in there]
+        saved = save_pictures(db, _rows_of(kept), utc_now(), reread)
+        save_verdicts(db, [reading.verdict for reading in kept])
+    return saved
+
+
+def preview_rows(db: Database, rows: PictureRows, seen: set[str], reread: Reread | None = None) -> Saved:
+    """What saving would count; `seen` remembers the new pictures of this preview."""
+    keys = rows.images.get("key", [])
+    known = known_images(db, keys)
+    new = set(keys) - known.keys() - seen
+    seen |= new
+    if reread is not None:
+        reread.note([known.get(key, 0) for key in keys], rows.variants, rows.results)
+    return Saved(new=len(new), known=len(keys) - len(new))
+
+
+def _rows_of(batch: list[Reading]) -> PictureRows:
+    rows = PictureRows()
+    for reading in batch:
+        reading.add_to(rows)
+    return rows
+
+
+def _until(answers: Iterable[Answer], stopping: Callable[[], bool]) -> Iterator[Answer]:
+    for answer in answers:
+        if stopping():
+            return
+        yield answer
+
+
+def _readings(jobs: Iterable[Job], workers: int) -> Iterator[Reading]:
+    init = rarely_collect if workers > 1 else None
+    # In order: where two answers disagree about a picture the earlier one counts, also after a kill.
+    for outcome in stream(read_answer, jobs, workers=workers, chunk=CHUNK, ordered=True, init=init):
+        if outcome.value is None:
+            log.warning("%s could not be read: %s", outcome.item.answer.path, outcome.error)
+            yield _failed(outcome.item.answer, f"parse_error:{outcome.error.partition(':')[0]}")
+        else:
+            yield outcome.value
+
+
+def _transactions(batches: Iterator[list[Reading]]) -> Iterator[Iterator[list[Reading]]]:
+    """The batches of one transaction after the other; a moment's rest after each that was long."""
+    for first in batches:
+        started = time.monotonic()
+        yield _until_due(first, batches, started + TRANSACTION_SECONDS)
+        if time.monotonic() - started > 1:
+            time.sleep(GAP_SECONDS)
+
+
+def _until_due(first: list[Reading], batches: Iterator[list[Reading]], due: float) -> Iterator[list[Reading]]:
+    results = sum(reading.verdict.items for reading in first)
+    yield first
+    while time.monotonic() < due and results < TRANSACTION_RESULTS and (batch := next(batches, None)):
+        results += sum(reading.verdict.items for reading in batch)
+        yield batch
+
+
+def _batches(readings: Iterable[Reading]) -> Iterator[list[Reading]]:
+    batch: list[Reading] = []
+    results = 0
+    for reading in readings:
+        batch.append(reading)
+        results += reading.verdict.items
+        if results >= BATCH_RESULTS or len(batch) >= BATCH_ANSWERS:
+            yield batch
+            batch, results = [], 0
+    if batch:
+        yield batch
+
+
+def picture_rows(answer: Answer, page: ParsedPage, now: str) -> PictureRows:
+    """The rows of an answer, column by column as `lib.db.images` takes them."""
+    images, first_rank = page.images, answer.page * page.page_size
+    count = len(images)
+    columns = _image_columns(answer.engine, images, now)
+    rows = PictureRows(count, {name: columns[name] for name in IMAGE_COLUMNS if any(columns[name])})
+    variants = list(chain.from_iterable(record.variants for record in images))
+    if variants:
+        places = [place for place, record in enumerate(images) for _ in record.variants]
+        rows.variants = [places, *map(list, zip(*variants, strict=True))]
+    ranks = [first_rank + record.rank for record in images]
+    rows.results = [[answer.query_id] * count, [answer.id or None] * count, ranks]
+    return rows
+
+
+def _image_columns(engine: str, images: tuple[ImageRecord, ...], now: str) -> dict[str, list[Any]]:
+    taken = {name: list(map(value, images)) for name, value in _TAKEN.items()}
+    return taken | {
+        "key": [f"{engine}:{record.engine_id}" for record in images],
+        "engine": [engine] * len(images),
+        "registrable_domain": list(map(registrable_domain, taken["domain"])),
+        "is_gif": [int(record.is_gif) for record in images],
+        "is_censored": [int(record.is_censored) for record in images],
+        "is_shop": [int(record.is_shop) for record in images],
+        "extra": [orjson.dumps(record.extra).decode() for record in images],
+        "first_seen_at": [now] * len(images),
+    }

@@ -1,0 +1,268 @@
+"""`--check`: the database compared with the disk, both ways, and what can be put right.
+
+Rows without files, files without rows, bytes that are no longer those that were kept, raw answers that have gone. A
+repair deletes nothing but what a killed run left half written: a lost file makes its picture pending, so that step 5
+fetches it again; a file without a row gets one.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+from lib.db import Database
+from lib.db import maintenance as table
+from lib.db.files import FileRow, add_or_restore_files
+from lib.files.pictures import find_leftovers, plain_files, sha256_of, text_name
+from lib.images.decode import DecodeError, read_header
+from lib.ingest.raw_files import adopt_strays, find_strays
+from lib.progress import BarFactory, no_bar
+from lib.workspace import Workspace
+
+EXAMPLES = 10  # kept of every kind of problem
+BATCH = 500
+GONE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)  # any other error says nothing of the file
+EFFECTIVE = os.access in os.supports_effective_ids  # not on every system
+
+# What each problem is called, and what a repair does about it.
+PROBLEMS = {
+    "missing_file": "the row's file is gone: marked as missing",
+    "changed_file": "its bytes are not those that were kept: marked as missing, the new content gets a row",
+    "came_back": "a missing file lies in its place again: marked as present",
+    "unknown_file": "a picture without a row: gets one",
+    "unfinished_file": "a temporary file of a run that was killed: removed",
+    "not_a_picture": "a file among the pictures that is none: left alone",
+    "unreadable": "a file or folder that may not be read: nothing is known of it, check its permissions",
+    "done_without_file": "counts as downloaded and has no file: pending again, for step 5",
+    "no_download": "a picture without a row in downloads: gets a pending one",
+    "missing_answer": "a raw answer is gone: its pictures stay, the reason is noted",
+    "changed_answer": "a raw answer has other bytes than those that were received: the reason is noted",
+    "unknown_answer": "a raw answer without a row: gets one, to be ingested",
+    "broken_reference": "a row belongs to nothing: left to 4_db_cleanup.py --rule orphan",
+    "damaged_database": "SQLite finds the database damaged: put back a backup (4_db_cleanup.py --restore)",
+}
+
+# What no repair puts right: a raw answer that has gone is noted and stays gone.
+LEFT = {"not_a_picture", "unreadable", "missing_answer", "changed_answer", "broken_reference", "damaged_database"}
+
+
+@dataclass
+class Problem:
+    """One kind of problem: how often it was met, and the first few places."""
+
+    count: int = 0
+    examples: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Findings:
+    """Everything that a check found, by the names of `PROBLEMS`; `files` and `answers` are how many it looked at."""
+
+    files: int = 0
+    answers: int = 0
+    problems: dict[str, Problem] = field(default_factory=dict)
+    repaired: int = 0
+    unread: set[str] = field(default_factory=set)
+
+    def add(self, kind: str, where: str) -> None:
+        found = self.problems.setdefault(kind, Problem())
+        found.count += 1
+        if len(found.examples) < EXAMPLES:
+            found.examples.append(where)
+
+    def add_unread(self, where: str) -> None:
+        """Notes what may not be read, once: the same folder stands in the way of many files."""
+        if where not in self.unread:
+            self.unread.add(where)
+            self.add("unreadable", where)
+
+    @property
+    def mendable(self) -> int:
+        """How many of the problems a repair would put right."""
+        return sum(count for kind, count in self.counts().items() if kind not in LEFT)
+
+    def counts(self) -> dict[str, int]:
+        return {kind: self.problems[kind].count for kind in PROBLEMS if kind in self.problems}
+
+
+@dataclass(frozen=True)
+class Checker:
+    """A check of one workspace; with `repair`, what it finds is put right on the way, a transaction a batch."""
+
+    db: Database
+    workspace: Workspace
+    findings: Findings
+    repair: bool = False
+    stopping: Callable[[], bool] = lambda: False
+    bar: BarFactory = no_bar
+
+    def run(self, run_id: int) -> Findings:
+        """Looks at everything. The database itself comes first: what is damaged can prove nothing."""
+        for fault in table.damage(self.db):
+            self.findings.add("damaged_database", fault)
+        if self.findings.problems:
+            return self.findings
+        looks = (self.unfinished, self.files, self.strange_files, self.rows, self.answers)
+        for part in (*looks, lambda: self.strange_answers(run_id)):
+            if self.stopping():
+                break
+            part()
+        return self.findings
+
+    def unread(self, path: Path, error: OSError) -> None:
+        """A file that may not be read, or the folder in which it lies."""
+        locked = error.errno == errno.EACCES and not os.access(path.parent, os.X_OK, effective_ids=EFFECTIVE)
+        self.findings.add_unread(self.workspace.to_text(path.parent if locked else path))
+
+    def unfinished(self) -> None:
+        """Temporary files of processes that are no more, wherever they lie in the workspace."""
+        for path in find_leftovers(self.workspace):
+            self.findings.add("unfinished_file", self.workspace.to_text(path))
+            if self.repair:
+                with suppress(OSError):
+                    path.unlink()
+                    self.findings.repaired += 1
+
+    def files(self) -> None:
+        """Every row of `files` against its file."""
+        with self.bar(None, "Checking", "file") as progress:
+            for claims in _blocks(table.iter_files(self.db)):
+                states: dict[str, str] = {}
+                changed: list[FileRow] = []
+                for claim in claims:
+                    if "://" in claim.path:  # what lies at another place than this machine's disks is not asked for
+                        continue
+                    path = self.workspace.to_path(claim.path)
+                    found = self._judge(path, claim)
+                    if found:
+                        self.findings.add(found, claim.path)
+                        states[claim.sha256] = "present" if found == "came_back" else "missing"
+                    if found == "changed_file":
+                        with suppress(DecodeError):
+                            changed += filter(None, [self._file_row(path)])
+                self.findings.files += len(claims)
+                progress.update(len(claims))
+                if self.repair and states:
+                    self._settle_files(states, changed)
+                if self.stopping():
+                    return
+
+    def _settle_files(self, states: dict[str, str], changed: list[FileRow]) -> None:
+        with self.db.transaction():
+            for state in ("missing", "present"):
+                table.set_file_state(self.db, [sha256 for sha256, new in states.items() if new == state], state)
+            add_or_restore_files(self.db, changed)
+        self.findings.repaired += len(states)
+
+    def strange_files(self) -> None:
+        """Every file below images/ that no row tells of."""
+        for paths in _blocks(plain_files(self.workspace.images, self.unread, _is_finished, hidden=False)):
+            texts = {self.workspace.to_text(path): path for path in paths}
+            unknown = [texts[text] for text in texts.keys() - table.known_paths(self.db, list(texts))]
+            rows = []
+            for path in sorted(unknown):
+                # A changed file was told of already; without a repair its new content has no row yet.
+                try:
+                    row = self._file_row(path)
+                except DecodeError:
+                    self.findings.add("not_a_picture", self.workspace.to_text(path))
+                    continue
+                if row:
+                    self.findings.add("unknown_file", row.path)
+                    rows.append(row)
+            if self.repair and rows:
+                with self.db.transaction():
+                    add_or_restore_files(self.db, rows)
+                self.findings.repaired += len(rows)
+            if self.stopping():
+                return
+
+    def rows(self) -> None:
+        """Rows that contradict each other."""
+        for kind, pictures, mend in (
+            ("done_without_file", table.without_file(self.db), table.ask_again),
+            ("no_download", table.without_download(self.db), table.add_downloads),
+        ):
+            for _, key in pictures:
+                self.findings.add(kind, key)
+            if self.repair and pictures:
+                with self.db.transaction():
+                    mend(self.db, [number for number, _ in pictures])
+                self.findings.repaired += len(pictures)
+        for where in table.broken_references(self.db):
+            self.findings.add("broken_reference", where)
+
+    def answers(self) -> None:
+        """Every raw answer against its file."""
+        with self.bar(None, "Checking", "answer") as progress:
+            for claims in _blocks(table.iter_answers(self.db)):
+                notes = []
+                for claim in claims:
+                    if found := self._judge_answer(self.workspace.to_path(claim.path), claim.sha256):
+                        self.findings.add(found, claim.path)
+                        notes.append((claim.id, found.replace("answer", "file")))
+                self.findings.answers += len(claims)
+                progress.update(len(claims))
+                if self.repair and notes:
+                    with self.db.transaction():
+                        table.fail_answers(self.db, notes)
+                    self.findings.repaired += len(notes)
+                if self.stopping():
+                    return
+
+    def strange_answers(self, run_id: int) -> None:
+        """Raw answers that no row tells of."""
+        strays = find_strays(self.db, self.workspace, self.unread)
+        for stray in strays:
+            self.findings.add("unknown_answer", self.workspace.to_text(stray.file))
+        if self.repair and strays:
+            self.findings.repaired += adopt_strays(self.db, self.workspace, strays, run_id, self.unread).new
+
+    def _judge(self, path: Path, claim: table.FileClaim) -> str:
+        """What is wrong with a file; empty when nothing is, or nothing can be known."""
+        try:
+            size = path.stat().st_size
+            same = size == claim.bytes and sha256_of(path) == claim.sha256
+        except GONE:
+            return "" if claim.state == "missing" else "missing_file"
+        except OSError as error:
+            self.unread(path, error)
+            return ""
+        if claim.state == "missing":
+            return "came_back" if same else ""
+        return "" if same else "changed_file"
+
+    def _judge_answer(self, path: Path, sha256: str) -> str:
+        try:
+            return "changed_answer" if sha256_of(path) != sha256 and sha256 else ""
+        except GONE:
+            return "missing_answer"
+        except OSError as error:
+            self.unread(path, error)
+            return ""
+
+    def _file_row(self, path: Path) -> FileRow | None:
+        """The row that a picture file should have; None where it may not be read. Raises DecodeError for another."""
+        try:
+            size, digest, where = path.stat().st_size, sha256_of(path), text_name(path, self.workspace)
+        except OSError as error:
+            self.unread(path, error)
+            return None
+        header = read_header(path)
+        sides = (header.width, header.height)
+        return FileRow(digest, where, size, header.format, *sides, header.frames, header.orientation)
+
+
+def _is_finished(name: str) -> bool:
+    """Whether a file is a picture's own: names that begin with a dot belong to work in progress."""
+    return not name.startswith(".") and not name.endswith((".json", ".part"))
+
+
+def _blocks(items: Iterator) -> Iterator[list]:
+    while block := list(islice(items, BATCH)):
+        yield block

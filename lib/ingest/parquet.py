@@ -1,0 +1,259 @@
+"""Rows of a Parquet file in bounded memory: the file's own word for how large its pages are is looked at first.
+
+A page of a few kilobytes may unpack to gigabytes, and a value that stands once in a dictionary is repeated in every
+row. So every page's header is read before any page; values of a dictionary stay numbers until a row is made, and a
+batch has as many rows as fit in memory at the length that its pages allow. Nested columns are no text and stay unread.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from lib.engines.parsing import TEXT_LIMIT
+from lib.errors import GleanerError
+
+if TYPE_CHECKING:
+    from pyarrow import Array
+    from pyarrow.parquet import ParquetFile
+
+log = logging.getLogger("gleaner")
+
+LARGEST_PAGE = 16 * 2**20  # bytes, unpacked; writers aim at one
+BATCH_BYTES = 32 * 2**20  # what the values of a batch may take
+MOST_ROWS = 10_000  # of a batch
+LARGEST_FOOTER = 64 * 2**20  # bytes; of a file with ten thousand row groups some 40 MiB
+MOST_ENTRIES = 200_000  # columns or row groups that a footer may name
+LARGEST_HEADER = 2**20  # bytes of a page's header, which may carry the least and the greatest value
+LONGEST_TEXT = 4 * TEXT_LIMIT  # bytes of what counts of a value
+_PREFIXED = "DELTA_BYTE_ARRAY"  # values that repeat the beginning of the one before
+_NUM_VALUES = {5: "data", 7: "dictionary", 8: "data"}  # fields of a page's header that hold its number of values
+
+Row = Mapping[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Page:
+    """What a page's header says of it; sizes in bytes."""
+
+    unpacked: int
+    packed: int
+    values: int
+    dictionary: bool
+
+
+def parquet_rows(path: Path, wanted: Collection[str], reasons: Counter[str]) -> Iterator[Row]:
+    """The rows with those columns whose names in lower case are wanted.
+
+    A column that would take too much memory is left out, a row group that cannot be read as well; both are said and
+    counted. Raises GleanerError where the file is no Parquet.
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    unreadable = (pyarrow.ArrowException, OSError, ValueError, TypeError, MemoryError)
+    try:
+        table = _open(path, ())
+        names = [field.name for field in table.schema_arrow if field.name.lower() in wanted and _is_flat(field.type)]
+        table = _open(path, names)
+    except unreadable as error:
+        raise GleanerError(f"{path} cannot be read as Parquet ({error}); give a whole copy.") from error
+    for group in range(table.metadata.num_row_groups):
+        try:
+            columns, rows = _readable(path, table, group, names, reasons)
+            for batch in table.iter_batches(batch_size=rows, row_groups=[group], columns=columns) if columns else ():
+                yield from _rows(batch)
+        except unreadable as error:
+            log.warning("row group %d of %s cannot be read (%s); give a whole copy", group, path, error)
+            reasons["broken_row_group"] += 1
+
+
+def _open(path: Path, names: Collection[str]) -> ParquetFile:
+    """The file with texts as numbers of a dictionary. A column may be named in vain: those of numbers have none."""
+    import pyarrow.parquet
+
+    with path.open("rb") as handle:
+        handle.seek(-8, os.SEEK_END)
+        if int.from_bytes(handle.read(4), "little") > LARGEST_FOOTER:
+            raise ValueError("its footer is too large")
+    return pyarrow.parquet.ParquetFile(
+        path,
+        read_dictionary=list(names),
+        buffer_size=2**20,  # a column is read as it is needed, not at once
+        thrift_string_size_limit=LARGEST_FOOTER,
+        thrift_container_size_limit=MOST_ENTRIES,
+    )
+
+
+def _is_flat(kind: Any) -> bool:
+    from pyarrow import types
+
+    value = kind.value_type if types.is_dictionary(kind) else kind
+    numbers = (types.is_integer, types.is_floating, types.is_boolean, types.is_decimal, types.is_null)
+    return _is_text(value) or any(is_it(value) for is_it in numbers)
+
+
+def _readable(
+    path: Path, table: ParquetFile, group: int, names: list[str], reasons: Counter[str]
+) -> tuple[list[str], int]:
+    """The columns of a row group that fit in memory, and how many rows of them at once."""
+    metadata = table.metadata.row_group(group)
+    columns, rows = [], MOST_ROWS
+    with path.open("rb") as handle:
+        for place in range(metadata.num_columns):
+            column = metadata.column(place)
+            if column.path_in_schema not in names:
+                continue
+            size = _largest_value(handle, column, table.schema.column(place).length)
+            if size is None:
+                log.warning(
+                    "the column %s of row group %d in %s is left out: it unpacks to more than %d MiB a page",
+                    column.path_in_schema, group, path, LARGEST_PAGE >> 20,
+                )  # fmt: skip
+                reasons["column_too_large"] += 1
+            else:
+                columns.append(column.path_in_schema)
+                rows = max(1, min(rows, int(BATCH_BYTES / size)))
+    return columns, rows
+
+
+def _largest_value(handle: BinaryIO, column: Any, length: int) -> float | None:
+    """How many bytes a row takes where its pages have the longest ones; None where a page would not fit."""
+    size = float(max(8, length))  # of a number, or of a value of fixed length
+    for page in _pages(handle, column):
+        if page.unpacked > LARGEST_PAGE:
+            return None
+        if not page.dictionary:
+            size = max(size, page.unpacked / max(1, page.values))
+    if _PREFIXED in column.encodings:  # a value may be as long as all that stands before it
+        if column.total_uncompressed_size > LARGEST_PAGE:
+            return None
+        size = max(size, float(column.total_uncompressed_size))
+    return size
+
+
+def _pages(handle: BinaryIO, column: Any) -> Iterator[Page]:
+    """The headers of a column's pages. Raises ValueError for what is none."""
+    start = column.data_page_offset
+    if column.has_dictionary_page and 0 < (column.dictionary_page_offset or 0) < start:
+        start = column.dictionary_page_offset
+    end, left = start + column.total_compressed_size, column.num_values
+    while start < end and left > 0:
+        page, header = _page_at(handle, start)
+        yield page
+        left -= 0 if page.dictionary else page.values
+        start += header + page.packed
+
+
+def _page_at(handle: BinaryIO, offset: int) -> tuple[Page, int]:
+    """A page's header and how many bytes it has."""
+    size = 4096
+    while True:
+        handle.seek(offset)
+        reader = _Thrift(handle.read(size))
+        try:
+            found = reader.struct()
+            break
+        except IndexError:
+            if size >= LARGEST_HEADER or len(reader.body) < size:
+                raise ValueError("a page has no header") from None
+            size *= 8
+    held = next(((kind, found[field]) for field, kind in _NUM_VALUES.items() if field in found), None)
+    numbers = [found.get(2), found.get(3), held and held[1].get(1)]
+    if held is None or not all(isinstance(number, int) and number >= 0 for number in numbers):
+        raise ValueError("a page's header says no size")
+    return Page(found[2], found[3], held[1][1], held[0] == "dictionary"), reader.place
+
+
+class _Thrift:
+    """Reads a structure of Thrift's compact protocol: the numbers in it by field, all else is passed over.
+
+    Raises IndexError where the bytes end early and ValueError for what is no such structure.
+    """
+
+    def __init__(self, body: bytes):
+        self.body = body
+        self.place = 0
+
+    def struct(self, depth: int = 0) -> dict[int, Any]:
+        if depth > 8:
+            raise ValueError("a page's header is too deep")
+        found: dict[int, Any] = {}
+        field = 0
+        while (head := self._byte()) != 0:
+            field = field + (head >> 4) if head >> 4 else self._zigzag()
+            found[field] = self._value(head & 15, depth)
+        return found
+
+    def _value(self, kind: int, depth: int) -> Any:
+        if kind in (1, 2):  # true and false stand in the head
+            return kind == 1
+        if kind in (4, 5, 6):
+            return self._zigzag()
+        if kind == 12:
+            return self.struct(depth + 1)
+        if kind not in (3, 7, 8):
+            raise ValueError("a page's header has a field of an unknown kind")
+        self._skip({3: 1, 7: 8}.get(kind) or self._number())
+        return None
+
+    def _skip(self, count: int) -> None:
+        self.place += count
+        if self.place > len(self.body):
+            raise IndexError
+
+    def _byte(self) -> int:
+        self.place += 1
+        return self.body[self.place - 1]
+
+    def _number(self) -> int:
+        value = 0
+        for shift in range(0, 70, 7):
+            byte = self._byte()
+            value |= (byte & 127) << shift
+            if byte < 128:
+                return value
+        raise ValueError("a page's header has a number without end")
+
+    def _zigzag(self) -> int:
+        number = self._number()
+        return (number >> 1) ^ -(number & 1)
+
+
+def _rows(batch: Any) -> Iterator[Row]:
+    columns = [_values(column) for column in batch.columns]
+    for values in zip(*columns, strict=True):
+        yield dict(zip(batch.schema.names, values, strict=True))
+
+
+def _values(column: Array) -> list[Any]:
+    """The values of a column. Text is cut to what counts of it, and one that repeats is one object."""
+    import pyarrow
+
+    if not pyarrow.types.is_dictionary(column.type):
+        return _cut(column)
+    used = column.indices.unique().drop_null()
+    known = dict(zip(used.to_pylist(), _cut(column.dictionary.take(used)), strict=True))
+    return [known.get(number) for number in column.indices.to_pylist()]
+
+
+def _cut(values: Array) -> list[Any]:
+    import pyarrow
+    import pyarrow.compute
+
+    if not _is_text(values.type):
+        return list(values.to_pylist())
+    cut = pyarrow.compute.binary_slice(values.cast(pyarrow.large_binary()), 0, LONGEST_TEXT)
+    return [value if value is None else value.decode("utf-8", "replace") for value in cut.to_pylist()]
+
+
+def _is_text(kind: Any) -> bool:
+    from pyarrow import types
+
+    kinds = (types.is_string, types.is_large_string, types.is_string_view, types.is_binary, types.is_large_binary)
+    return any(is_it(kind) for is_it in kinds)

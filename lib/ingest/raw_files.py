@@ -1,0 +1,271 @@
+"""Raw answers that lie on disk without a row: found, told apart by name and content, and taken in.
+
+Three layouts are known: our own `<engine>/<query>/<page>.json|html`, the reference pipeline's `<name>_xhr_NNN.json`,
+and single files whose content shows what they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from itertools import chain, groupby
+from pathlib import Path
+
+import orjson
+
+from lib.db import Database
+from lib.db.responses import (
+    Answer,
+    NewAnswer,
+    add_answers,
+    answers_of,
+    ensure_query,
+    find_query_id,
+    known_paths,
+    query_of_folder,
+)
+from lib.engines import engines, part_of
+from lib.engines.parsing import load_json
+from lib.files.answers import NOTE, write_note
+from lib.files.pictures import Unreadable, plain_files, sha256_of, text_name
+from lib.progress import BarFactory, no_bar
+from lib.records import ParseError
+from lib.temporary import write_whole
+from lib.text import storable
+from lib.times import to_text
+from lib.workspace import Workspace
+
+_REFERENCE = re.compile(r"(?P<name>.+)_xhr_(?P<page>\d{1,6})\.json", re.IGNORECASE)
+_OURS = re.compile(r"(?P<page>\d{1,6})\.(?:json|html?)", re.IGNORECASE)
+_SUFFIXES = {".json", ".html", ".htm"}
+_SNIFFED = 4 * 2**20  # bytes looked at to tell what a file is: pages carry their results far behind the head
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+FILES_A_COMMIT = 200
+LARGEST_NOTE = 2**20  # bytes
+_ASKED = {"kind": "import", "text": "", "image_sha256": "", "params": "{}"}
+
+
+@dataclass(frozen=True)
+class Found:
+    """A raw answer on disk: whose query it belongs to, which page and part of it, and how its place was told."""
+
+    engine: str
+    query: str
+    page: int
+    part: str
+    file: Path
+    layout: str  # ours, reference or single
+
+
+@dataclass
+class Adopted:
+    """What became of the files that could be read: how many got a row; the others have one already."""
+
+    new: int = 0
+    known: int = 0
+
+
+def find_answers(folder: Path, unread: Unreadable) -> Iterator[Found]:
+    """The raw answers below a folder (or the one file), in the order of their queries and pages."""
+    if folder.is_file():
+        yield from _single(folder, folder.stem, unread)
+        return
+    files = plain_files(folder, unread, lambda name: Path(name).suffix.lower() in _SUFFIXES)
+    found = [entry for file in files for entry in _recognise(folder, file, unread)]
+    yield from sorted(found, key=lambda entry: (entry.engine, entry.query, entry.page, entry.part, str(entry.file)))
+
+
+def adopt(
+    db: Database,
+    workspace: Workspace,
+    found: Iterable[Found],
+    total: int,
+    run_id: int,
+    unread: Unreadable,
+    *,
+    stopping: Callable[[], bool] = lambda: False,
+    bar: BarFactory = no_bar,
+) -> Adopted:
+    """Copies raw answers into the workspace and gives them rows; one whose bytes the query has already is known."""
+    outcome = Adopted()
+    with bar(total, "Taking in", "file") as progress:
+        for (engine, query), group in groupby(found, key=lambda entry: (entry.engine, entry.query)):
+            asked = _asked(first := next(group), query)
+            with db.transaction():
+                query_id = ensure_query(db, engine, **asked, run_id=run_id)
+            if asked["kind"] != "import":  # so that a lost database gives the very query back
+                write_note(_folder(workspace, first), engine, **asked | {"params": orjson.loads(asked["params"])})
+            for part in _blocks(chain([first], group), FILES_A_COMMIT):
+                if stopping():
+                    return outcome
+                readable = [(entry, digest) for entry in part if (digest := _digest(entry.file, unread))]
+                answers = list(_place(db, workspace, query_id, readable))
+                with db.transaction():
+                    new = add_answers(db, query_id, answers, run_id)
+                outcome.new += new
+                outcome.known += len(readable) - new
+                progress.update(len(part))
+    return outcome
+
+
+def would_adopt(db: Database, found: Iterable[Found], unread: Unreadable) -> Iterator[Answer]:
+    """The answers that `adopt` would make rows of, to be read where they lie."""
+    for (engine, query), group in groupby(found, key=lambda entry: (entry.engine, entry.query)):
+        query_id = find_query_id(db, engine, **_asked(first := next(group), query))
+        contents = answers_of(db, query_id)[1] if query_id else set()
+        for entry in chain([first], group):
+            digest = _digest(entry.file, unread)
+            if digest and digest not in contents:
+                contents.add(digest)
+                path = str(entry.file.absolute())
+                yield Answer(0, query_id or 0, engine, entry.page, entry.part, path, digest)
+
+
+def find_strays(db: Database, workspace: Workspace, unread: Unreadable) -> list[Found]:
+    """The raw answers in the workspace that have no row, as after the loss of a database."""
+    if not workspace.xhr.is_dir():
+        return []
+    known = known_paths(db, workspace.to_text(workspace.xhr))
+    strays = []
+    for entry in find_answers(workspace.xhr, unread):
+        try:
+            if entry.layout == "ours" and text_name(entry.file, workspace) not in known:
+                strays.append(entry)
+        except OSError as error:
+            unread(entry.file, error)
+    return strays
+
+
+def adopt_strays(db: Database, workspace: Workspace, strays: list[Found], run_id: int, unread: Unreadable) -> Adopted:
+    """Gives rows to files of the workspace where they lie, under the query of their folder."""
+    outcome = Adopted()
+    for folder, group in groupby(strays, key=lambda entry: entry.file.parent):
+        entries = list(group)
+        answers = [
+            _new_answer(e.page, e.part, workspace.to_text(e.file), e.file, digest)
+            for e in entries
+            if (digest := _digest(e.file, unread))
+        ]
+        with db.transaction():
+            query_id = query_of_folder(db, workspace.to_text(folder))
+            if query_id is None:
+                query_id = ensure_query(db, entries[0].engine, **_asked(entries[0], folder.name), run_id=run_id)
+            new = add_answers(db, query_id, answers, run_id)
+        outcome.new += new
+        outcome.known += len(answers) - new
+    return outcome
+
+
+def _recognise(folder: Path, file: Path, unread: Unreadable) -> Iterator[Found]:
+    # What a query is called is text, whatever bytes the system allows in names.
+    whole = Path(os.fsencode(Path(folder.absolute().name) / file.relative_to(folder)).decode(errors="backslashreplace"))
+    parts = whole.parts
+    if match := _REFERENCE.fullmatch(parts[-1]):
+        query = "/".join((*parts[:-1], match["name"]))
+        yield Found("yandex", query, int(match["page"]), "xhr", file, "reference")
+    elif (match := _OURS.fullmatch(file.name)) and len(parts) >= 2:
+        engine = next((part for part in reversed(parts[:-2]) if part in engines()), "yandex")
+        suffix = file.suffix.lower()
+        yield Found(engine, "/".join(parts[:-1]), int(match["page"]), part_of(engine, suffix), file, "ours")
+    else:
+        yield from _single(file, "/".join((*parts[:-1], whole.stem)), unread)
+
+
+def _single(file: Path, query: str, unread: Unreadable) -> Iterator[Found]:
+    """A file under any name, if its content is an answer's."""
+    try:
+        with file.open("rb") as handle:
+            head = handle.read(_SNIFFED)
+    except OSError as error:
+        unread(file, error)
+        return
+    if b"serpList" in head:
+        part = "page" if head.lstrip()[:1] == b"<" else "xhr"
+        yield Found("yandex", query, 0, part, file, "single")
+
+
+def _place(db: Database, workspace: Workspace, query_id: int, entries: list[tuple[Found, str]]) -> Iterator[NewAnswer]:
+    """Copies what the query lacks into its folder; where a page's number is taken the next free one is used."""
+    taken, contents = answers_of(db, query_id)
+    for entry, digest in entries:
+        if digest in contents:
+            continue
+        page = entry.page
+        while (page, entry.part) in taken:
+            page += 1
+        suffix = ".html" if entry.part == "page" else ".json"
+        target = _folder(workspace, entry) / f"{page:04d}{suffix}"
+        _copy(entry.file, target, digest)
+        taken.add((page, entry.part))
+        contents.add(digest)
+        yield _new_answer(page, entry.part, workspace.to_text(target), entry.file, digest)
+
+
+def _digest(file: Path, unread: Unreadable) -> str:
+    """The digest of a file; empty where it cannot be read."""
+    try:
+        return sha256_of(file)
+    except OSError as error:
+        unread(file, error)
+        return ""
+
+
+def _copy(source: Path, target: Path, digest: str) -> None:
+    """The final name only ever shows a whole file; one that is there already is left alone when it is the same."""
+    if target.exists() and sha256_of(target) == digest:
+        return
+    with source.open("rb") as reading:
+        write_whole(target, partial(shutil.copyfileobj, reading))
+
+
+def _new_answer(page: int, part: str, path: str, file: Path, digest: str) -> NewAnswer:
+    status = file.stat()
+    fetched = to_text(datetime.fromtimestamp(status.st_mtime, UTC))
+    return NewAnswer(page, part, path, digest, status.st_size, fetched)
+
+
+def _folder(workspace: Workspace, entry: Found) -> Path:
+    """Where an imported answer goes: a short ASCII name that two queries never share."""
+    query = entry.query
+    digest = hashlib.sha256(query.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+    readable = _UNSAFE.sub("-", query.rpartition("/")[2]).strip("-.")[:40]
+    return workspace.xhr / entry.engine / (f"import-{readable}-{digest}" if readable else f"import-{digest}")
+
+
+def _asked(entry: Found, name: str) -> dict[str, str]:
+    """What was searched for, as a `query.json` beside the answer tells it; else an import of that name."""
+    note = _read_note(entry.file.parent / NOTE) if entry.layout == "ours" else {}
+    if note.get("engine") == entry.engine and note.get("kind") in ("image", "keyword", "import"):
+        return {key: note.get(key, default) for key, default in _ASKED.items()}
+    return _ASKED | {"text": name}
+
+
+def _read_note(path: Path) -> dict[str, str]:
+    try:
+        if not path.is_file() or path.stat().st_size > LARGEST_NOTE:
+            return {}
+        note, _ = load_json(path.read_bytes())
+    except (OSError, ParseError):
+        return {}
+    if not isinstance(note, dict):
+        return {}
+    params = note.get("params")
+    note["params"] = orjson.dumps(params if isinstance(params, dict) else {}, option=orjson.OPT_SORT_KEYS).decode()
+    return {key: storable(value) for key, value in note.items() if isinstance(value, str)}
+
+
+def _blocks(entries: Iterable[Found], size: int) -> Iterator[list[Found]]:
+    block: list[Found] = []
+    for entry in entries:
+        block.append(entry)
+        if len(block) >= size:
+            yield block
+            block = []
+    if block:
+        yield block

@@ -1,0 +1,110 @@
+"""`--reparse`: what no answer yields any more leaves the database, archived in the journal like a row of step 4.
+
+A row may leave only where all answers that might have brought it have just been read: an address, a result or a whole
+picture of searches whose every answer could be read. What came as a record (a list, another pipeline's database), what
+is downloaded, and the address that it was downloaded from stay.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+
+from lib.db import Database
+from lib.db import images as table
+from lib.db.images import Reread, mark
+from lib.db.responses import READABLE_OUTCOMES
+from lib.journal.rows import MISREAD, Change, Plan, apply_plan, plan_pictures
+from lib.progress import BarFactory, no_bar
+
+BLOCK = 500  # pictures in one transaction
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What this run has read, ready to be asked: marks as sorted int64 arrays, 8 bytes a row."""
+
+    answers: set[int]
+    addresses: np.ndarray
+    results: np.ndarray
+
+    @classmethod
+    def of(cls, reread: Reread) -> _Read:
+        addresses, results = (np.sort(np.frombuffer(a, np.int64)) for a in (reread.addresses, reread.results))
+        return cls(reread.answers, addresses, results)
+
+
+def withdraw(
+    db: Database,
+    run_id: int,
+    reread: Reread,
+    *,
+    preview: bool = False,
+    stopping: Callable[[], bool] = lambda: False,
+    bar: BarFactory = no_bar,
+) -> Counter[str]:
+    """Takes out what was misread; gives the number of rows by table. With `preview`, only counts."""
+    counts: Counter[str] = Counter()
+    read = _Read.of(reread)
+    suspects = _suspects(db, read)
+    with bar(len(suspects), "Comparing", "picture") as progress:
+        for start in range(0, len(suspects), BLOCK):
+            block = suspects[start : start + BLOCK]
+            with nullcontext() if preview else db.transaction():  # the plan and its application see the same rows
+                plan = _plan(db, read, block)
+                if not preview:
+                    apply_plan(db, run_id, plan)
+            counts.update(change.table for change in plan.changes.values())
+            progress.update(len(block))
+            if stopping():
+                break
+    return counts
+
+
+def _suspects(db: Database, read: _Read) -> list[int]:
+    """The pictures with an address or a result that has not been read in this run."""
+    found: set[int] = set()
+    for addresses in table.iter_addresses(db):
+        known = _among(read.addresses, [mark(*row) for row in addresses])
+        found.update(row[0] for row, is_known in zip(addresses, known, strict=True) if not is_known)
+    for results in table.iter_results(db):
+        known = _among(read.results, [mark(*row) for row in results])
+        found.update(row[1] for row, is_known in zip(results, known, strict=True) if not is_known)
+    return sorted(found)
+
+
+def _plan(db: Database, read: _Read, image_ids: Sequence[int]) -> Plan:
+    """What leaves of some pictures."""
+    unsure = table.unsure_queries(db, read.answers, READABLE_OUTCOMES)
+    free = table.without_file(db, image_ids)
+    plan, leaving = Plan(), list[int]()
+    for image_id in image_ids:
+        held = table.held(db, image_id)
+        if not held.results or any(answer is None or query in unsure for query, answer in held.results):
+            continue  # it came from elsewhere too, or from an answer that could not be read
+        known = _among(read.results, [mark(query, image_id) for query, _ in held.results])
+        if not known.any():
+            leaving += [image_id] if image_id in free else []  # one that has a file keeps its history
+            continue
+        for (query, _), is_known in zip(held.results, known, strict=True):
+            if not is_known and image_id in free:
+                plan.add(Change("results", (query, image_id), MISREAD, "read_no_more"))
+        known = _among(read.addresses, [mark(image_id, kind, url) for _, kind, url, _ in held.addresses])
+        for (number, _, url, won), is_known in zip(held.addresses, known, strict=True):
+            if not is_known and not won:
+                plan.add(Change("image_variants", (number,), MISREAD, "read_no_more", url))
+    plan_pictures(db, plan, MISREAD, leaving)
+    return plan
+
+
+def _among(marks: np.ndarray, asked: list[int]) -> np.ndarray:
+    """Which of the asked marks (int64) are among the sorted ones, as bool."""
+    wanted = np.asarray(asked, np.int64)
+    if not len(marks):
+        return np.zeros(len(wanted), bool)
+    places = np.minimum(np.searchsorted(marks, wanted), len(marks) - 1)
+    return np.asarray(marks[places] == wanted)

@@ -1,0 +1,1 @@
+"""Everything that can be undone: files moved, rows taken out."""

@@ -1,0 +1,445 @@
+"""Moves, copies and links of files, journalled so that a kill loses nothing and a run can be undone.
+
+The order is: the whole plan is written as `planned` entries; each file is handled; its entry becomes `done` together
+with the rows that follow the file. A kill in between leaves entries that are still `planned`; `settle` looks at the
+disk, finishes what had happened and drops what had not. Taking back goes the same way: each file, then its entry and
+its rows; what a kill left between the two is recognised by the disk.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from lib.db import Database, duplicates, journal
+from lib.db.duplicates import forget_unmoved
+from lib.db.journal import Action, latest_run_with_actions, run_step
+from lib.errors import GleanerError, UsageError
+from lib.journal.evidence import (
+    LINKS,
+    Elsewhere,
+    both_hold,
+    has_happened,
+    is_as_made,
+    is_content,
+    is_returned,
+    room_of,
+    stands_for,
+)
+from lib.journal.moves import (
+    copy_without_overwriting,
+    hard_link,
+    let_go,
+    move_without_overwriting,
+    remove_empty_parents,
+    same_file,
+    symbolic_link,
+    temporary_name,
+)
+from lib.progress import BarFactory, no_bar
+from lib.workspace import Workspace, held, step_lock
+
+log = logging.getLogger(__name__)
+
+# What is wrong with one file or its folder, and not with the disk: the others can still be handled.
+OF_ONE_FILE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY})
+MARK_EVERY = 100  # entries marked in one transaction; a kill loses only marks, which the disk gives back
+
+
+def plan(db: Database, run_id: int, actions: Iterable[Action]) -> int:
+    """Writes the plan into the journal; nothing on disk is touched."""
+    return journal.insert_actions(db, run_id, actions)
+
+
+def apply(
+    db: Database,
+    workspace: Workspace,
+    run_id: int,
+    *,
+    check: Callable[[Action], str] = lambda action: "",
+    stopping: Callable[[], bool] = lambda: False,
+    bar: BarFactory = no_bar,
+) -> Counter[str]:
+    """Carries out the planned file actions of a run and counts them by outcome.
+
+    `check` is asked right before each action and may give a reason not to do it. Outcomes are `done`, `dropped`
+    (a check said no) and `failed` (the file or its folder may not be changed). Raises GleanerError where the source has
+    gone or the target appeared, and OSError for a full disk.
+    """
+    counts: Counter[str] = Counter()
+    done: list[Action] = []
+    with bar(journal.count_actions(db, run_id, "planned"), "Applying", "file") as progress:
+        try:
+            emptied = ""
+            for action in journal.iter_actions(db, run_id, "planned"):
+                # A file that was moved to make room for a link is not left without it.
+                if stopping() and not (action.kind in LINKS and action.target == emptied):
+                    break
+                emptied = ""
+                if check(action):
+                    counts["dropped"] += 1
+                    journal.set_state(db, [action.id], "dropped")
+                    continue
+                if not _attempt(db, workspace, action, _carry_out):
+                    counts["failed"] += 1
+                    continue
+                done.append(action)
+                emptied = action.source if action.kind == "move" else ""
+                counts["done"] += 1
+                progress.update()
+                if len(done) >= MARK_EVERY:
+                    _mark_done(db, workspace, done)
+                    done.clear()
+        finally:
+            _mark_done(db, workspace, done)
+    return counts
+
+
+def settle(db: Database, workspace: Workspace, step: str, before: int = 0, *, tidy: bool = False) -> int:
+    """Brings the journal in line with the disk after a kill; gives the number of entries that it settled.
+
+    What has happened is finished and marked, a link that a moved file made room for is made up for, the rest is
+    dropped, with `tidy` also the folders that were made for it. `before` is the number of the run that asks. To be
+    called by a step that is `alone` (see `lib.cli.run`): a living run's plan would be dropped.
+    """
+    settled = _settle_runs(db, workspace, journal.runs_with_planned_actions(db, step), tidy)
+    if (number := broken_undo(db, step, before)) is not None:
+        settled += _settle_undo(db, workspace, number)
+    return settled
+
+
+def _settle_runs(db: Database, workspace: Workspace, runs: Iterable[int], tidy: bool = True) -> int:
+    settled = 0
+    for run_id in runs:
+        for action in journal.iter_actions(db, run_id, "planned"):
+            _settle_one(db, workspace, action)
+            if tidy:
+                _tidy(workspace, action.target)
+            settled += 1
+        forget_unmoved(db, run_id)
+    return settled
+
+
+def settle_others(db: Database, workspace: Workspace, before: int, steps: Sequence[str]) -> None:
+    """The same for other steps, where no run of theirs is at work, and what follows from what they did.
+
+    For a step that relies on where files lie and on what was taken away.
+    """
+    for step in steps:
+        runs = journal.runs_with_planned_actions(db, step)
+        undone = broken_undo(db, step, before)
+        if not runs and undone is None:
+            continue
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(held(step_lock(workspace.root, step), step))
+            except GleanerError:  # what a living run has planned is its own affair
+                continue
+            _settle_runs(db, workspace, runs)
+            if undone is not None:
+                _settle_undo(db, workspace, undone)
+    duplicates.make_up(db)
+
+
+def _settle_one(db: Database, workspace: Workspace, action: Action) -> None:
+    if action.kind in ("move", "copy"):
+        with suppress(OSError):
+            temporary_name(workspace.to_path(action.target)).unlink()
+    room = room_of(db, action)
+    happened = has_happened(workspace, action, room)
+    if not happened and not _is_owed(workspace, action, room):
+        journal.set_state(db, [action.id], "dropped")
+        return
+    try:
+        done = _attempt(db, workspace, action, partial(_finish_half_move, db) if happened else _carry_out)
+    except GleanerError as error:  # what cannot be made up for must not stop every run to come
+        log.warning("%s", error)
+        journal.set_state(db, [action.id], "dropped")
+        return
+    if done:
+        _mark_done(db, workspace, [action])
+
+
+def _is_owed(workspace: Workspace, link: Action, room: Action | None) -> bool:
+    """Whether the file whose place a link was to take has been moved away, and what it leads to is what it was."""
+    keeper, place = workspace.to_path(link.source), workspace.to_path(link.target)
+    if room is None or room.state != "done" or os.path.lexists(place):
+        return False
+    return is_content(keeper, link)
+
+
+def _settle_undo(db: Database, workspace: Workspace, run_id: int) -> int:
+    """Marks what an undo had taken back when it was killed; what it had not reached stays as it is."""
+    settled = 0
+    undoing = _Undoing(db, workspace, run_id, resumed=True)
+    for action in journal.iter_actions(db, run_id, "done", newest_first=True):
+        source, target = workspace.to_path(action.source), workspace.to_path(action.target)
+        if action.kind in LINKS and os.path.lexists(target):
+            room = room_of(db, action)
+            if room is None or is_as_made(workspace, action, room) or not undoing.is_back(room):
+                undoing.standing.add(action.target)
+                continue
+        elif os.path.lexists(target):
+            if action.kind == "move" and not os.path.lexists(source):
+                with suppress(OSError):
+                    temporary_name(source).unlink()
+            if action.kind != "move" or not both_hold(source, target):
+                continue
+        try:
+            outcome = undoing.take_back(action)
+        except OSError as error:
+            outcome = _of_one_file(action.target, error)
+        if outcome == "undone":
+            _mark_undone(db, workspace, [action])
+            settled += 1
+    return settled
+
+
+def undo(
+    db: Database, workspace: Workspace, run_id: int, *, dry_run: bool = False, bar: BarFactory = no_bar
+) -> Counter[str]:
+    """Takes back the file actions of a run, newest first. Nothing is ever overwritten, nor the last of its content
+    taken away.
+
+    Outcomes are `undone`, `missing` (what would be put back has gone), `occupied` (another file now lies at the old
+    place), `changed` (a copy or link is no longer what the run made, so it is somebody's work and stays), `last_copy`
+    (its content lies nowhere else any more, so it stays) and `failed` (the file or its folder may not be changed); all
+    but the first stay `done`, so that a later undo can try again.
+    """
+    counts: Counter[str] = Counter()
+    undoing = _Undoing(db, workspace, run_id, dry_run)
+    undone: list[Action] = []
+    with bar(journal.count_actions(db, run_id, "done"), "Undoing", "file") as progress:
+        try:
+            for action in journal.iter_actions(db, run_id, "done", newest_first=True):
+                try:
+                    outcome = undoing.take_back(action)
+                except OSError as error:
+                    outcome = _of_one_file(action.target, error)
+                counts[outcome] += 1
+                progress.update()
+                if outcome == "undone" and not dry_run:
+                    undone.append(action)
+                if len(undone) >= MARK_EVERY:
+                    _mark_undone(db, workspace, undone)
+                    undone.clear()
+        finally:
+            _mark_undone(db, workspace, undone)
+    return counts
+
+
+def run_to_undo(db: Database, step: str, reference: str, before: int = 0) -> int | None:
+    """The number of the run that `--undo` names; None when `last` finds nothing to take back.
+
+    `before` is the number of the run that asks. After an undo that was broken off `last` is the run that it was taking
+    back, so that the same command goes on with it. Raises UsageError for a number that is no run of the step.
+    """
+    if reference == "last":
+        return broken_undo(db, step, before) or latest_run_with_actions(db, step)
+    if run_step(db, int(reference)) != step:
+        raise UsageError(f"run {reference} is no run of this step; `--undo last` takes back the newest one.")
+    return int(reference)
+
+
+def broken_undo(db: Database, step: str, before: int) -> int | None:
+    """The run that the newest run of a step was taking back when it was broken off; None where it was doing else."""
+    last = journal.broken_off(db, step, before)
+    if last is None or not last.undo:
+        return None
+    if last.undo != "last":
+        return int(last.undo) if last.undo.isdigit() and run_step(db, int(last.undo)) == step else None
+    return journal.taken_back_since(db, step, last.started_at) or latest_run_with_actions(db, step)
+
+
+def left(db: Database, run_id: int) -> int:
+    """How many of a run's actions are still in force."""
+    return journal.count_actions(db, run_id, "done")
+
+
+def describe(workspace: Workspace, actions: Iterable[Action], *, dry_run: bool) -> Iterator[str]:
+    """One line an action, as a person reads it."""
+    for action in actions:
+        verb = f"would {action.kind}" if dry_run else action.kind
+        because = f"  ({action.reason})" if action.reason else ""
+        yield f"{verb}  {action.source} -> {action.target}{because}"
+
+
+def _attempt(db: Database, workspace: Workspace, action: Action, work: Callable[[Workspace, Action], object]) -> bool:
+    """Whether it could be done; what one file does not allow is recorded and told, and is no reason to stop."""
+    try:
+        work(workspace, action)
+        return True
+    except (OSError, GleanerError) as error:
+        _tidy(workspace, action.target)
+        if isinstance(error, _Appeared):  # the other file must never be taken for this one
+            journal.set_state(db, [action.id], "dropped")
+        if isinstance(error, GleanerError):
+            raise
+        outcome = _of_one_file(action.source, error)
+    journal.set_state(db, [action.id], outcome)
+    return False
+
+
+class _Appeared(GleanerError):
+    """Another file lies where one was to go."""
+
+
+def _of_one_file(name: str, error: OSError) -> str:
+    """`failed`; raises the error again where it is about more than one file."""
+    if error.errno not in OF_ONE_FILE:
+        raise error
+    log.warning("%s stays where it is: %s", name, error.strerror)
+    return "failed"
+
+
+def _carry_out(workspace: Workspace, action: Action) -> None:
+    source, target = workspace.to_path(action.source), workspace.to_path(action.target)
+    try:
+        _EFFECTS[action.kind](source, target)
+    except FileNotFoundError as error:
+        raise GleanerError(f"{action.source} has gone while working ({error}); run the same command again.") from error
+    except FileExistsError as error:
+        raise _Appeared(f"{action.target} appeared while working; run the same command again.") from error
+
+
+_EFFECTS: dict[str, Callable[[Path, Path], None]] = {
+    "move": move_without_overwriting,
+    "copy": copy_without_overwriting,
+    "hardlink": hard_link,
+    "symlink": symbolic_link,
+}
+
+
+def _mark_done(db: Database, workspace: Workspace, actions: list[Action]) -> None:
+    """Marks entries, and writes with them all that follows from what was done."""
+    if not actions:
+        return
+    moves = [action for action in actions if action.kind == "move"]
+    for folder in sorted({workspace.to_path(action.source).parent for action in moves}):
+        # One that a person named on the command line stays, empty or not: it is theirs. Undo makes folders again.
+        remove_empty_parents(folder, workspace.images)
+    with db.transaction():
+        journal.set_state(db, [action.id for action in actions], "done")
+        for action in moves:
+            journal.follow_file(db, action.sha256, action.source, action.target, _state_at(workspace, action.target))
+        duplicates.follow_moves(db, [action.id for action in moves])
+
+
+def _mark_undone(db: Database, workspace: Workspace, actions: list[Action]) -> None:
+    """Marks entries as taken back, and takes back with them all that followed."""
+    if not actions:
+        return
+    moves = [action for action in actions if action.kind == "move"]
+    with db.transaction():
+        journal.set_state(db, [action.id for action in actions], "undone")
+        for action in moves:
+            journal.follow_file(db, action.sha256, action.target, action.source, _state_at(workspace, action.source))
+        duplicates.follow_returns(db, [action.id for action in moves])
+
+
+def _tidy(workspace: Workspace, text: str) -> None:
+    """Removes the folders of the workspace that hold nothing where a file was to go or has gone; `images/` stays."""
+    folder = workspace.to_path(text).parent
+    inside = workspace.images == folder or workspace.images in folder.parents
+    remove_empty_parents(folder, workspace.images if inside else workspace.root)
+
+
+def _state_at(workspace: Workspace, text: str) -> str:
+    """A file in the quarantine is quarantined; anywhere else it is present."""
+    return "quarantined" if text.startswith(workspace.quarantine.name + "/") else "present"
+
+
+def _finish_half_move(db: Database, workspace: Workspace, action: Action) -> None:
+    source, target = workspace.to_path(action.source), workspace.to_path(action.target)
+    if action.kind != "move" or not both_hold(source, target):
+        return
+    after = journal.following(db, action)
+    if after is None or not stands_for(workspace, after, action):
+        let_go(source, target)
+
+
+@dataclass
+class _Undoing:
+    """Takes entries of one run back, newest first; a dry run only says what would come of it."""
+
+    db: Database
+    workspace: Workspace
+    run_id: int
+    dry_run: bool = False
+    resumed: bool = False  # an undo was broken off: copies that have gone are those that it took away
+    standing: set[str] = field(default_factory=set)  # places that links of the run still take
+
+    def __post_init__(self) -> None:
+        self.elsewhere = Elsewhere(self.db, self.workspace, self.run_id)
+
+    def take_back(self, action: Action) -> str:
+        """The outcome. Raises OSError where the file or its folder may not be changed."""
+        if action.kind == "move":
+            return self._put_back(action)
+        room = room_of(self.db, action)
+        if room is not None:
+            self.standing.add(action.target)
+        outcome = self._remove(action, room)
+        if outcome == "undone":
+            self.standing.discard(action.target)
+            if self.dry_run:
+                self.elsewhere.freed.add(action.target)
+        return outcome
+
+    def _put_back(self, action: Action) -> str:
+        source, target = self.workspace.to_path(action.source), self.workspace.to_path(action.target)
+        there = os.path.lexists(source) and action.source not in self.elsewhere.freed
+        if not os.path.lexists(target):
+            if action.source in self.standing or not there or not is_returned(self.workspace, action):
+                return "missing"
+        elif there and (action.source in self.standing or not both_hold(source, target)):
+            return "occupied"
+        elif self.dry_run:
+            self.elsewhere.freed.add(action.target)
+        elif there:
+            temporary_name(source).unlink(missing_ok=True)
+            os.unlink(target)
+        else:
+            move_without_overwriting(target, source)
+        if not self.dry_run:
+            _tidy(self.workspace, action.target)
+        return "undone"
+
+    def _remove(self, action: Action, room: Action | None) -> str:
+        target = self.workspace.to_path(action.target)
+        if not os.path.lexists(target):
+            return "undone" if self.resumed and self._has_source(action) else "missing"
+        if not is_as_made(self.workspace, action, room):
+            return "undone" if room is not None and self.is_back(room) else "changed"
+        if room is not None and not (
+            room.state == "done" and os.path.lexists(self.workspace.to_path(room.target))
+        ):  # the file that was here cannot come back, and an empty place is no way back
+            return "missing"
+        if not self.elsewhere.holds(action):
+            return "last_copy"
+        if not self.dry_run:
+            os.unlink(target)
+            _tidy(self.workspace, action.target)
+        return "undone"
+
+    def is_back(self, room: Action) -> bool:
+        """Whether the file that made room for a link lies in its place again, whole or as a kill left it."""
+        source, target = self.workspace.to_path(room.source), self.workspace.to_path(room.target)
+        if not os.path.lexists(target):
+            return os.path.lexists(source) and is_returned(self.workspace, room)
+        if self.resumed:
+            return both_hold(source, target)
+        return not source.is_symlink() and same_file(source, target)
+
+    def _has_source(self, action: Action) -> bool:
+        """Whether what a copy or link was made of is still somewhere; a file that was written has no source."""
+        if action.kind == "symlink":
+            return os.path.exists(self.workspace.to_path(action.source))
+        return self.elsewhere.holds(action)

@@ -1,0 +1,170 @@
+"""Pictures on their way to a model: decoded once, in worker processes, while the model runs on the batch before.
+
+The queue between the two is bounded by the stream's chunks in flight, so that memory stays flat; a picture that kills
+its worker is isolated by the stream and comes out as a reason.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from lib.models.device import batched
+from lib.quality.measure import Measure
+from lib.work.outcome import Outcome
+from lib.work.stream import Spread, stream
+
+CHUNK = 4  # pictures sent to a decoding worker at once: a megapixel picture is 3 MB on the way back
+MOST_IN_BATCH = 256
+LEAST_WORKERS = 2  # with one the stream would decode in this process
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A decoded picture: `rgb` uint8 (height, width, 3), upright, reduced; the size and format are the file's.
+
+    `technical` is the weight-free measure of the same decode, where that was asked for.
+    """
+
+    rgb: np.ndarray
+    width: int
+    height: int
+    format: str
+    technical: Measure | None = None
+
+
+class Model(Protocol):
+    """What a feed runs. Pictures of different keys are never in one batch."""
+
+    @property
+    def pixels(self) -> int:
+        """How many pixels make a batch."""
+        ...
+
+    def key(self, rgb: np.ndarray) -> Hashable: ...
+
+    def run(self, pictures: Sequence[np.ndarray]) -> Sequence[Any]: ...
+
+
+@dataclass
+class Feed:
+    """Runs a model over files; afterwards it knows how long the model ran and how long it waited, in seconds."""
+
+    model: Model
+    look: Callable[[Path], Seen | Measure]
+    spread: Spread = field(default_factory=Spread)
+    running: float = 0.0
+    waiting: float = 0.0
+
+    def outcomes(self, paths: Iterable[Path]) -> Iterator[Outcome[Path, tuple[Seen, Any]]]:
+        """One outcome a path, in no order: what was seen with the model's answer, or why there is none."""
+        groups: dict[Hashable, list[tuple[Path, Seen]]] = defaultdict(list)
+        held = 0
+        source = self._decoded(paths)
+        try:
+            for outcome in source:
+                seen = outcome.value
+                if not isinstance(seen, Seen):
+                    reason = outcome.error if seen is None else seen.reason
+                    yield Outcome(outcome.item, None, reason)
+                    continue
+                group = groups[key := self.model.key(seen.rgb)]
+                group.append((outcome.item, seen))
+                held += _pixels(seen)
+                if held > 4 * self.model.pixels:  # many sizes: the fullest group goes, so that memory stays bounded
+                    key = max(groups, key=lambda k: sum(_pixels(s) for _, s in groups[k]))
+                if held > 4 * self.model.pixels or self._full(group):
+                    ready = groups.pop(key)
+                    held -= sum(_pixels(seen) for _, seen in ready)
+                    yield from self._run(ready)
+            for group in groups.values():
+                yield from self._run(group)
+        finally:
+            source.close()
+
+    def _full(self, group: list[tuple[Path, Seen]]) -> bool:
+        return len(group) >= MOST_IN_BATCH or sum(_pixels(seen) for _, seen in group) >= self.model.pixels
+
+    def _decoded(self, paths: Iterable[Path]) -> Any:
+        # Never in this process: decoding overlaps with the model, and a file that kills its decoder must not take the
+        # model and what it has judged along.
+        workers = max(LEAST_WORKERS, self.spread.workers)
+        outcomes = stream(self.look, paths, executor=self.spread.executor, workers=workers, chunk=CHUNK)
+        try:
+            while True:
+                started = time.perf_counter()
+                outcome = next(outcomes, None)
+                self.waiting += time.perf_counter() - started
+                if outcome is None:
+                    return
+                yield outcome
+        finally:
+            outcomes.close()
+
+    def _run(self, group: list[tuple[Path, Seen]]) -> Iterator[Outcome[Path, tuple[Seen, Any]]]:
+        started = time.perf_counter()
+        answers: list[Any] = []
+        while len(answers) < len(group):  # a group may have outgrown a batch while others were filled
+            part = group[len(answers) : len(answers) + self._fitting(group[len(answers) :])]
+            answers += batched(self.model.run, [seen.rgb for _, seen in part])
+        self.running += time.perf_counter() - started
+        for (path, seen), answer in zip(group, answers, strict=True):
+            if isinstance(answer, Exception):
+                yield Outcome(path, None, f"model_failed: {type(answer).__name__}: {answer}"[:300])
+            else:
+                yield Outcome(path, (seen, answer), "")
+
+    def _fitting(self, group: list[tuple[Path, Seen]]) -> int:
+        room = self.model.pixels
+        for count, (_, seen) in enumerate(group[:MOST_IN_BATCH]):
+            room -= _pixels(seen)
+            if room < 0:
+                return max(1, count)
+        return min(len(group), MOST_IN_BATCH)
+
+
+def looking(long_side: int | None, *, technical: bool = False) -> Callable[[Path], Seen | Measure]:
+    """What a decoding worker does with a path: a function that can be sent to another process."""
+    return partial(look, long_side=long_side, technical=technical)
+
+
+def look(path: Path, long_side: int | None, technical: bool) -> Seen | Measure:
+    """One decode of a picture, reduced to the long side; the reason why not, as a measure without value.
+
+    With `technical` the signals are measured on the original pixels of the same decode before it is reduced.
+    """
+    from lib.images.decode import DecodeError, decode
+    from lib.quality.measure import technical_of
+
+    try:
+        if technical:
+            picture, measure = technical_of(path)
+            rgb = shrunk(picture.rgb, long_side)
+        else:
+            picture, measure = decode(path, long_side=long_side), None
+            rgb = picture.rgb
+    except DecodeError as error:
+        return Measure(None, error.reason)
+    width, height = picture.header.upright_size
+    return Seen(rgb, width, height, picture.header.format, measure)
+
+
+def shrunk(rgb: np.ndarray, long_side: int | None) -> np.ndarray:
+    """The picture with at most this long side, as `lib.images.decode` reduces it; uint8 (height, width, 3)."""
+    if not long_side or max(rgb.shape[:2]) <= long_side:
+        return rgb
+    from PIL import Image, ImageOps
+
+    small = ImageOps.contain(Image.fromarray(rgb), (long_side, long_side), Image.Resampling.BOX)
+    return np.asarray(small, dtype=np.uint8)
+
+
+def _pixels(seen: Seen) -> int:
+    return seen.rgb.shape[0] * seen.rgb.shape[1]

@@ -1,0 +1,313 @@
+"""Where weights lie. One folder of ours, and the caches that other programs have filled already; nothing is fetched.
+
+Building the models of other packages from local files only.
+
+pyiqa, torch.hub, openai-clip and Hugging Face's hub all download what they miss, the last with 45 seconds of retries
+where there is no network. While `local_only` is open each of them asks our `Place` instead, which has the file or says
+in one sentence which one is missing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import logging
+import os
+import re
+import sys
+import types
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from lib.errors import GleanerError, UsageError
+
+log = logging.getLogger("gleaner.models")
+
+DEFAULT_FOLDER = Path("~/.cache/gleaner/models")
+BELOW = ("", "hub/pyiqa", "hub/clip", "hub/checkpoints", "clip", "pyiqa", "checkpoints")
+_DIGEST_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.\w+$")  # torch.hub's custom: the first digits of the file's SHA-256
+
+INSTALL = "pip install -r requirements.txt"
+OLDER_FORM = "pytorch_model.bin"
+_PACKAGES = ("pyiqa", "clip", "timm", "torchvision")
+
+
+class MissingWeights(UsageError):
+    """A model's weights are not here. `name` is the file, `url` where it is published ('' where that is unknown)."""
+
+    def __init__(self, name: str, url: str, folder: Path, instead: str = ""):
+        source = f" from {url}" if url else ""
+        end = f", or use {instead}" if instead else ""
+        super().__init__(f"the weights {name} are not here; put that file{source} into {folder}{end}.")
+        self.name, self.url = name, url
+
+
+@dataclass(frozen=True)
+class Place:
+    """The folder of `--models-dir`."""
+
+    folder: Path
+
+    @property
+    def hub(self) -> Path:
+        """The folder for what comes from Hugging Face's hub, in the hub's own layout."""
+        return self.folder / "huggingface"
+
+    def find(self, name: str) -> Path | None:
+        """The weights file of this name: ours first, then torch's cache; None where there is none."""
+        for folder in self._folders():
+            if (path := folder / name).is_file():
+                return path
+        return None
+
+    def need(self, name: str, url: str = "", instead: str = "") -> Path:
+        """The same; raises MissingWeights where there is none."""
+        path = self.find(name)
+        if path is None:
+            raise MissingWeights(name, url, self.folder, instead)
+        return path
+
+    def need_address(self, url: str, instead: str = "") -> Path:
+        """The file that is published at this address, by its name."""
+        return self.need(file_of(url), url, instead)
+
+    def _folders(self) -> Iterator[Path]:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+        torch_home = Path(os.environ.get("TORCH_HOME") or cache / "torch").expanduser()
+        for root in (self.folder, torch_home, cache):
+            yield from (root / below for below in BELOW)
+
+
+def place_at(folder: Path | None) -> Place:
+    """The place of `--models-dir`, the default folder without one."""
+    return Place((folder or DEFAULT_FOLDER).expanduser())
+
+
+def file_of(url: str) -> str:
+    """The name of the file at an address."""
+    return unquote(urlsplit(url).path).rpartition("/")[2]
+
+
+def fingerprint(files: Iterable[Path]) -> str:
+    """Twelve digits that tell these weights from others: scores of other weights are never taken for theirs.
+
+    A file that does not have the digest that its name promises is told of: it may be cut short.
+    """
+    whole = hashlib.sha256()
+    for path in files:
+        digest = _digest(path)
+        promised = _DIGEST_IN_NAME.search(path.name)
+        if promised and not digest.startswith(promised[1]):
+            log.warning("%s has not the digest in its name: it was cut short, or is not the published file", path)
+        whole.update(digest.encode())
+    return whole.hexdigest()[:12]
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as handle:
+        while block := handle.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def local_only(place: Place, instead: str = "") -> Iterator[list[Path]]:
+    """Gives the list of the files that the model asked for, filled while it is built.
+
+    What the packages print goes nowhere, since stdout is a step's result. Raises MissingWeights.
+    """
+    asked: list[Path] = []
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")
+        stack.enter_context(_hub_offline(place))
+        stack.enter_context(_quiet())
+        _replace(stack, _fetchers(place, instead, asked))
+        yield asked
+
+
+def _fetchers(place: Place, instead: str, asked: list[Path]) -> dict[str, Callable[..., Any]]:
+    """What stands in for the packages' own functions, by the names that these have."""
+
+    def find(url: Any, *_: Any, **options: Any) -> str:
+        url = getattr(url, "full_url", url)
+        name = options.get("file_name") or options.get("filename")
+        path = place.need(name, url, instead) if name else place.need_address(url, instead)
+        asked.append(path)
+        return str(path)
+
+    def load(url: str, *_: Any, **options: Any) -> Any:
+        import torch
+
+        return torch.load(find(url, **options), map_location="cpu", weights_only=True)
+
+    def refuse(url: Any, *_: Any, **__: Any) -> None:
+        raise GleanerError(f"a download of {find(url)} was asked for, which is here; its package cannot find it.")
+
+    def from_hub(repo_id: str, filename: str, *_: Any, **__: Any) -> str:
+        try:
+            path = hub_file(place, repo_id, (filename,), instead)
+        except MissingWeights:
+            hub_file(place, repo_id, (filename, OLDER_FORM), instead)
+            from huggingface_hub.errors import LocalEntryNotFoundError
+
+            raise LocalEntryNotFoundError(filename) from None  # timm asks for the older form next
+        asked.append(path)
+        return str(path)
+
+    return {
+        "load_file_from_url": find,
+        "_download": find,
+        "load_state_dict_from_url": load,
+        "download_url_to_file": refuse,
+        "urlopen": refuse,
+        "hf_hub_download": from_hub,
+    }
+
+
+def _replace(stack: contextlib.ExitStack, replaced: Mapping[str, Callable[..., Any]]) -> None:
+    """Until the stack is left: in the modules that are there, and in those that are imported meanwhile.
+
+    pyiqa imports a metric's module, and that the packages it needs, when the metric is asked for.
+    """
+
+    def replace_in(module: types.ModuleType) -> None:
+        for name, function in replaced.items():
+            if name in vars(module) and callable(vars(module)[name]):
+                stack.enter_context(_swapped(module, name, function))
+
+    for module in _modules():
+        replace_in(module)
+    watch = _Imports(replace_in)
+    sys.meta_path.insert(0, watch)
+    stack.callback(sys.meta_path.remove, watch)
+
+
+class _Imports(MetaPathFinder):
+    """Hands every module of the watched packages on right after it was imported."""
+
+    def __init__(self, then: Callable[[types.ModuleType], None]):
+        self.then = then
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: types.ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if name.split(".")[0] not in _PACKAGES:
+            return None
+        others = (finder for finder in sys.meta_path if not isinstance(finder, _Imports))
+        spec = next((found for finder in others if (found := finder.find_spec(name, path, target))), None)
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def execute_and_tell(module: types.ModuleType) -> None:
+                execute(module)
+                self.then(module)
+
+            spec.loader.exec_module = execute_and_tell  # type: ignore[method-assign]
+        return spec
+
+
+def require(package: str) -> Any:
+    """The package, imported; GleanerError with one sentence where it is missing or cannot work here."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    if package in ("pyiqa", "open_clip"):
+        require("torchvision")
+    if package == "pyiqa":
+        _provide_pkg_resources()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(), _quiet():
+            warnings.simplefilter("ignore")
+            return __import__(package)
+    except ModuleNotFoundError as error:
+        raise GleanerError(f"{package} cannot be imported ({error}); {INSTALL}") from error
+    except RuntimeError as error:
+        if "torchvision::nms" not in str(error):
+            raise
+        raise GleanerError(
+            "torch is a CPU-only build and torchvision is not; install both in one command:"
+            " pip install torch torchvision --index-url https://download.pytorch.org/whl/cpu"
+        ) from error
+
+
+def hub_file(place: Place, repository: str, names: tuple[str, ...], instead: str = "") -> Path:
+    """A file from Hugging Face's hub: the first of the names that is in our folder or in the hub's own cache.
+
+    A file that was put into the models folder as `<repository with / as -->/<name>` counts too.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    folder = place.folder / repository.replace("/", "--")
+    for name in names:
+        if (path := folder / name).is_file():
+            return path
+        for cache in (place.hub, None):
+            found = try_to_load_from_cache(repository, name, cache_dir=cache)
+            if isinstance(found, str):
+                return Path(found)
+    raise MissingWeights(names[0], f"https://huggingface.co/{repository}/resolve/main/{names[0]}", folder, instead)
+
+
+def _modules() -> list[types.ModuleType]:
+    found = [module for name, module in list(sys.modules.items()) if name.split(".")[0] in _PACKAGES and module]
+    others = [sys.modules[name] for name in ("torch.hub", "urllib.request") if name in sys.modules]
+    return [*found, *others]
+
+
+@contextlib.contextmanager
+def _swapped(module: types.ModuleType, name: str, value: Any) -> Iterator[None]:
+    before = getattr(module, name)
+    setattr(module, name, value)
+    try:
+        yield
+    finally:
+        setattr(module, name, before)
+
+
+@contextlib.contextmanager
+def _hub_offline(place: Place) -> Iterator[None]:
+    try:
+        from huggingface_hub import constants
+    except ModuleNotFoundError:
+        yield
+        return
+    with _swapped(constants, "HF_HUB_OFFLINE", True):
+        if place.hub.is_dir():
+            with _swapped(constants, "HF_HUB_CACHE", str(place.hub)):
+                yield
+        else:
+            yield
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Other packages log every step of loading as an info or an error of their own; what matters is raised."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def _provide_pkg_resources() -> None:
+    """openai-clip imports `packaging` from pkg_resources, which setuptools 82 and newer no longer have."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import pkg_resources  # noqa: F401
+    except ModuleNotFoundError:
+        import packaging
+        import packaging.version
+
+        stub: Any = types.ModuleType("pkg_resources")
+        stub.packaging = packaging
+        sys.modules["pkg_resources"] = stub

@@ -1,0 +1,1 @@
+"""Step 7: pictures judged, put into folders, and handed over as a dataset."""

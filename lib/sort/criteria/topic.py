@@ -1,0 +1,274 @@
+"""Sort by topic: the pictures of each query are clustered, and clusters are ranked by how well they answer the query.
+
+The largest cluster is often not the subject: repeats and logos are tight, real subjects are diverse. So clusters are
+ranked by agreement with the query's words and with its picture, then by unique pictures and coherence; distances to
+words and to pictures are never added as they are, since they live on different scales, but as deviations.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from lib.db import scores as store
+from lib.quality.measure import Measure
+from lib.sort.clusters import NOISE, dbscan, suggested_eps
+from lib.sort.criteria import Label
+from lib.sort.criteria.prompts import Embedded
+
+TEMPLATES = ("{}", "a photo of {}", "a close-up photo of {}")
+# What a search brings besides its subject.
+OTHERS = (
+    "a logo", "a screenshot", "a meme with text", "a collage", "a product packshot on white", "a chart or diagram",
+    "a map", "a page of text",
+)  # fmt: skip
+FACES = 12  # pictures of a cluster on its page
+WITHIN = 1.0  # standard deviations below the best cluster that are still kept
+SHARE_BY_WORDS, SHARE_BY_PICTURE, SHARE_BY_NUMBER, SHARE_BY_COHERENCE = 1.0, 0.5, 0.35, 0.25
+JOINS = 25  # percentile of the kept members that a picture without cluster has to reach
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """One cluster of one query. `words` and `picture` are the members' median agreement, None where unknown."""
+
+    query: str
+    number: int
+    pictures: int
+    unique: int
+    coherence: float
+    words: float | None
+    picture: float | None
+    score: float
+    kept: bool
+    faces: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return f"{self.query or 'all'} {self.number + 1}"
+
+
+@dataclass
+class Topic(Embedded):
+    """`eps` is a cosine distance, None for the knee of each query; `texts` are further words for the subject."""
+
+    eps: float | None = None
+    least: int = 3
+    texts: Sequence[str] = ()
+    top: int | None = None
+    labels: Mapping[str, Label] = field(default_factory=dict)
+    clusters: Sequence[Cluster] = ()
+    said: Sequence[str] = ()
+
+    name = "topic"
+
+    def prompts(self) -> Sequence[str]:
+        return self.texts
+
+    def fitted(self, pool: Any) -> Topic:
+        """Clusters every query's pictures by itself; what no query found is one pool."""
+        members: dict[int, list[str]] = defaultdict(list)
+        block: list[str] = []
+        for measure in pool:
+            block.append(measure.sha256)
+            if len(block) == 500:
+                self._share_out(pool.db, block, members)
+                block = []
+        self._share_out(pool.db, block, members)
+        made = _Made()
+        for query, contents in sorted(members.items()):
+            self._cluster(pool, query, contents, made)
+        return replace(self, labels=made.labels, clusters=made.clusters, said=made.said)
+
+    def label(self, measure: Measure) -> Label | None:
+        return self.labels.get(measure.sha256)
+
+    def buckets(self) -> list[tuple[str, str]]:
+        return [
+            ("on_topic", "in a cluster that answers its query, or near to one"),
+            ("off_topic", "in a cluster that does not"),
+            ("unclustered", "like too few others"),
+        ]
+
+    def notes(self) -> list[str]:
+        """Lines for stdout: eps of each query, and its clusters."""
+        lines = list(self.said)
+        for cluster in self.clusters:
+            agreement = [f"words {cluster.words:+.3f}"] if cluster.words is not None else []
+            agreement += [f"picture {cluster.picture:.3f}"] if cluster.picture is not None else []
+            mark = "keep" if cluster.kept else "leave"
+            size = f"{cluster.pictures} pictures, {cluster.unique} unique, coherence {cluster.coherence:.2f}"
+            lines.append(f"{mark:<5}  {cluster.name}: {', '.join([size, *agreement])}, score {cluster.score:+.2f}")
+        return lines
+
+    def report(self) -> dict[str, Any]:
+        """What JSON and the page hold besides the pictures."""
+        clusters = [{**vars(cluster), "faces": list(cluster.faces)} for cluster in self.clusters]
+        return {"clusters": clusters, "notes": list(self.said)}
+
+    def _share_out(self, db: Any, contents: Sequence[str], members: dict[int, list[str]]) -> None:
+        queries = store.queries_of(db, contents)
+        for sha256 in contents:
+            for query in queries.get(sha256, [0]):
+                members[query].append(sha256)
+
+    def _cluster(self, pool: Any, query: int, contents: list[str], made: _Made) -> None:
+        vectors = self._vectors(pool, contents)
+        text = store.query_texts(pool.db, [query]).get(query, "")
+        seeds = self.query_pictures(pool.db, pool.workspace, [query])
+        self.suggest([text])
+        eps = suggested_eps(vectors, self.least) if self.eps is None else self.eps
+        numbers = dbscan(vectors, eps, self.least)
+        found = _Query(
+            text or (f"query {query}" if query else ""), contents, vectors, numbers,
+            self._words(vectors, [*self.texts, *([text] if text else [])]),
+            vectors @ seeds[query] if query in seeds else None,
+            store.known_phashes(pool.db, contents),
+        )  # fmt: skip
+        clusters = found.ranked(self.top)
+        made.clusters += clusters
+        made.said.append(found.said(eps, "by the knee" if self.eps is None else "as given"))
+        for sha256, label in found.labelled(clusters).items():
+            known = made.labels.get(sha256)
+            if known is None or (known.bucket != "on_topic" and label.bucket == "on_topic"):
+                made.labels[sha256] = label
+
+    def _vectors(self, pool: Any, contents: Sequence[str]) -> np.ndarray:
+        from lib.models.clip import vector_of
+
+        rows = np.empty((len(contents), 0), dtype=np.float32)
+        for start in range(0, len(contents), 500):
+            part = contents[start : start + 500]
+            known = pool.vectors(self.metric, self.clip.version, part)
+            if not rows.shape[1]:
+                rows = np.empty((len(contents), len(next(iter(known.values()))) // 2), dtype=np.float32)
+            for place, sha256 in enumerate(part, start):
+                rows[place] = vector_of(known[sha256])
+        return rows
+
+    def _words(self, vectors: np.ndarray, texts: Sequence[str]) -> np.ndarray | None:
+        """How much nearer each picture is to the subject's words than to the nearest of OTHERS; float32 (n,)."""
+        if not texts:
+            return None
+        wanted = self.clip.text([template.format(text) for text in texts for template in TEMPLATES]).mean(axis=0)
+        wanted /= np.linalg.norm(wanted)
+        return vectors @ wanted - (vectors @ self.clip.text(OTHERS).T).max(axis=1)
+
+
+@dataclass
+class _Made:
+    labels: dict[str, Label] = field(default_factory=dict)
+    clusters: list[Cluster] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
+
+
+@dataclass
+class _Query:
+    """One query's pictures: contents, vectors (n, d), cluster numbers (n,), agreement with words and picture (n,)."""
+
+    name: str
+    contents: Sequence[str]
+    vectors: np.ndarray
+    numbers: np.ndarray
+    words: np.ndarray | None
+    picture: np.ndarray | None
+    phashes: Mapping[str, str]
+
+    def ranked(self, top: int | None) -> list[Cluster]:
+        """The clusters, best first, and which of them are kept."""
+        count = int(self.numbers.max(initial=NOISE)) + 1
+        facts = [self._facts(number) for number in range(count)]
+        if not facts:
+            return []
+        score = SHARE_BY_NUMBER * np.log1p([fact["unique"] for fact in facts]) / np.log1p(len(self.contents))
+        score = score + SHARE_BY_COHERENCE * _deviations([fact["coherence"] for fact in facts])
+        for part, values in ((SHARE_BY_WORDS, self.words), (SHARE_BY_PICTURE, self.picture)):
+            if values is not None:
+                score = score + part * self._against_all(values, count)
+        best = float(score.max())
+        order = sorted(range(count), key=lambda number: -score[number])
+        made = []
+        for rank, number in enumerate(order):
+            fact, own = facts[number], float(score[number])
+            kept = self._keeps(fact, own, best, rank, top)
+            made.append(Cluster(self.name, rank, score=round(own, 4), kept=kept, **fact))
+        return made
+
+    def _facts(self, number: int) -> dict[str, Any]:
+        rows = np.flatnonzero(self.numbers == number)
+        centre = self.vectors[rows].mean(axis=0)
+        cosines = self.vectors[rows] @ (centre / max(float(np.linalg.norm(centre)), 1e-9))
+        faces = tuple(self.contents[int(row)] for row in rows[np.argsort(-cosines)][:FACES])
+        return {
+            "pictures": len(rows),
+            "unique": len({self.phashes.get(self.contents[row], self.contents[row]) for row in map(int, rows)}),
+            "coherence": round(float(cosines.mean()), 4),
+            "words": None if self.words is None else round(float(np.median(self.words[rows])), 4),
+            "picture": None if self.picture is None else round(float(np.median(self.picture[rows])), 4),
+            "faces": faces,
+        }
+
+    def _against_all(self, values: np.ndarray, count: int) -> np.ndarray:
+        """The clusters' medians as deviations among themselves and the pictures without a cluster."""
+        medians = [float(np.median(values[self.numbers == number])) for number in range(count)]
+        alone = values[self.numbers == NOISE]
+        return _deviations([*medians, float(np.median(alone))] if len(alone) else medians)[:count]
+
+    def _keeps(self, fact: Mapping[str, Any], score: float, best: float, rank: int, top: int | None) -> bool:
+        if top is not None:
+            return rank < top
+        answers = fact["words"] is None or fact["words"] > 0
+        return score == best or (answers and score >= best - WITHIN)
+
+    def labelled(self, clusters: Sequence[Cluster]) -> dict[str, Label]:
+        """The bucket of every picture, with the cluster that put it there."""
+        by_face = {cluster.faces[0]: cluster for cluster in clusters}
+        own: dict[int, Cluster] = {}
+        for row, sha256 in enumerate(self.contents):
+            if sha256 in by_face:
+                own.setdefault(int(self.numbers[row]), by_face[sha256])
+        joined = self._joining([number for number, cluster in own.items() if cluster.kept])
+        found = {}
+        for row, sha256 in enumerate(self.contents):
+            cluster = own.get(int(self.numbers[row]))
+            if cluster is not None:
+                words = f"cluster {cluster.name}, {cluster.pictures} pictures{self._agreement(row)}"
+                found[sha256] = Label("on_topic" if cluster.kept else "off_topic", cluster.score, words)
+            elif row in joined:
+                found[sha256] = Label("on_topic", None, f"near cluster {own[joined[row]].name}{self._agreement(row)}")
+            else:
+                found[sha256] = Label("unclustered", None, f"like too few others{self._agreement(row)}")
+        return found
+
+    def _joining(self, kept: Sequence[int]) -> dict[int, int]:
+        """Pictures without a cluster (by row) that lie as near to a kept one as the outer quarter of its own members
+        do, and agree with the words as much; with that cluster's number."""
+        alone = np.flatnonzero(self.numbers == NOISE)
+        found: dict[int, int] = {}
+        for number in kept:
+            rows = np.flatnonzero(self.numbers == number)
+            centre = self.vectors[rows].mean(axis=0)
+            centre /= max(float(np.linalg.norm(centre)), 1e-9)
+            near = self.vectors[alone] @ centre >= np.percentile(self.vectors[rows] @ centre, JOINS)
+            if self.words is not None:
+                near &= self.words[alone] >= np.percentile(self.words[rows], JOINS)
+            found |= {int(row): number for row in alone[near] if int(row) not in found}
+        return found
+
+    def said(self, eps: float, how: str) -> str:
+        known = [word for word, values in (("words", self.words), ("picture", self.picture)) if values is not None]
+        basis = f"ranked by {' and '.join(known)}" if known else "ranked by size and coherence: no words, no picture"
+        return f"{self.name or 'all pictures'}: {len(self.contents)} pictures, eps {eps:.3f} {how}, {basis}"
+
+    def _agreement(self, row: int) -> str:
+        words = f", words {self.words[row]:+.3f}" if self.words is not None else ""
+        return words + (f", query picture {self.picture[row]:.3f}" if self.picture is not None else "")
+
+
+def _deviations(values: Sequence[float]) -> np.ndarray:
+    array = np.asarray(values, dtype=np.float64)
+    return (array - array.mean()) / max(float(array.std()), 1e-6)

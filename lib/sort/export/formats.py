@@ -1,0 +1,222 @@
+"""What is known of a picture, as one flat record: the columns are the same for every picture of a dataset.
+
+The forms of a dataset. A writer takes pictures one by one, each with its record.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from lib.db import Database
+from lib.db import scores as store
+from lib.images.decode import DecodeError, read_header
+from lib.workspace import Workspace
+
+ORIGIN = (
+    "query", "engine", "image_url", "page_url", "title", "license", "license_url", "creator", "attribution",
+)  # fmt: skip
+
+FORMS = ("imagefolder", "webdataset", "parquet")
+SHARD_BYTES = 500_000_000  # half a gigabyte a shard, as Hugging Face cuts its own
+ROWS_IN_GROUP = 100  # of Parquet: pictures are large, and a reader takes a row group at once
+
+
+def records(
+    db: Database, workspace: Workspace, page: Sequence[tuple[str, str]], criteria: Sequence[str]
+) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """(file, record) of (sha256, path as the workspace writes it); what cannot be read has no `width`.
+
+    That is what has no readable header, and what the technical score found broken behind a good one.
+
+    `label_<criterion>` and `score_<criterion>` are there for all criteria, empty where one does not know the picture.
+    """
+    contents = [sha256 for sha256, _ in page]
+    labels = {criterion: store.known_labels(db, criterion, contents) for criterion in criteria}
+    sizes, origins = store.known_sizes(db, contents), store.provenance(db, contents)
+    broken = store.known_unreadable(db, contents)
+    for sha256, text in page:
+        path = workspace.to_path(text)
+        width, height, form = (0, 0, "") if sha256 in broken else sizes.get(sha256) or _size(path)
+        record: dict[str, Any] = {
+            "sha256": sha256,
+            "width": width,
+            "height": height,
+            "format": form,
+            "source_name": text.rpartition("/")[2],
+        }
+        for criterion in criteria:
+            label = labels[criterion].get(sha256)
+            record[f"label_{criterion}"] = label.label if label else ""
+            record[f"score_{criterion}"] = label.score if label else None
+        origin: Mapping[str, str] = origins.get(sha256, {})
+        yield path, record | {name: origin.get(name, "") for name in ORIGIN}
+
+
+def file_name(record: Mapping[str, Any], path: Path) -> str:
+    """The file's name in a dataset: by its content, so that it is the same in every export and clashes with none."""
+    suffix = path.suffix.lower() or f".{record['format']}"
+    return f"{record['sha256'][:24]}{suffix}"
+
+
+def _size(path: Path) -> tuple[int, int, str]:
+    try:
+        header = read_header(path)
+    except DecodeError:
+        return 0, 0, ""
+    return (*header.upright_size, header.format)
+
+
+class Writer(Protocol):
+    """`split` is train, val or test."""
+
+    def add(self, split: str, path: Path, record: Mapping[str, Any]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass
+class ImageFolder:
+    """`<split>/<name>` (or `<split>/<label>/<name>`) with a `metadata.jsonl` for each split."""
+
+    folder: Path
+    mode: str = "copy"
+    label: str = ""
+    open_files: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, split: str, path: Path, record: Mapping[str, Any]) -> None:
+        name = file_name(record, path)
+        if self.label:
+            name = f"{record[f'label_{self.label}'] or 'unlabelled'}/{name}"
+        target = self.folder / split / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _put(path, target, self.mode)
+        if split not in self.open_files:
+            self.open_files[split] = (self.folder / split / "metadata.jsonl").open("w", encoding="utf-8", newline="")
+        self.open_files[split].write(json.dumps({"file_name": name, **record}, ensure_ascii=False) + "\n")
+
+    def close(self) -> None:
+        for file in self.open_files.values():
+            file.close()
+
+
+@dataclass
+class TarShards:
+    """`<split>-000000.tar`: each picture as `<key>.<ext>` with `<key>.json` beside it; alike bytes for alike input.
+
+    Loaders want the same extensions for every key, so that all pictures get the one of the most common format; they
+    tell formats by the bytes, and the record says which it is.
+    """
+
+    folder: Path
+    extension: str = "jpg"
+    shard_bytes: int = SHARD_BYTES
+    shards: dict[str, tuple[tarfile.TarFile, int]] = field(default_factory=dict)
+    numbers: dict[str, int] = field(default_factory=dict)
+
+    def add(self, split: str, path: Path, record: Mapping[str, Any]) -> None:
+        content, name = path.read_bytes(), file_name(record, path)
+        key = name.rpartition(".")[0]
+        text = json.dumps(record, ensure_ascii=False).encode()
+        shard, size = self._shard(split, len(content) + len(text))
+        for suffix, part in ((self.extension, content), ("json", text)):
+            entry = tarfile.TarInfo(f"{key}.{suffix}")
+            entry.size, entry.mtime, entry.mode = len(part), 0, 0o644
+            shard.addfile(entry, io.BytesIO(part))
+        self.shards[split] = (shard, size + len(content) + len(text))
+
+    def _shard(self, split: str, coming: int) -> tuple[tarfile.TarFile, int]:
+        shard, size = self.shards.get(split, (None, 0))
+        if shard is not None and size + coming <= self.shard_bytes:
+            return shard, size
+        if shard is not None:
+            shard.close()
+        number = self.numbers[split] = self.numbers.get(split, -1) + 1
+        return tarfile.open(self.folder / f"{split}-{number:06}.tar", "w", format=tarfile.GNU_FORMAT), 0
+
+    def close(self) -> None:
+        for shard, _ in self.shards.values():
+            shard.close()
+
+
+@dataclass
+class Parquet:
+    """`<split>-00000.parquet` with the column `image` as Hugging Face's Image has it, its bytes inside or its path."""
+
+    folder: Path
+    embed: bool = True
+    shard_bytes: int = SHARD_BYTES
+    rows: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    shards: dict[str, tuple[Any, int]] = field(default_factory=dict)
+    numbers: dict[str, int] = field(default_factory=dict)
+
+    def add(self, split: str, path: Path, record: Mapping[str, Any]) -> None:
+        image = {"bytes": path.read_bytes() if self.embed else None, "path": self._path(path, record)}
+        rows = self.rows.setdefault(split, [])
+        rows.append({"image": image, **record})
+        if len(rows) >= ROWS_IN_GROUP:
+            self._flush(split)
+
+    def _path(self, path: Path, record: Mapping[str, Any]) -> str:
+        return file_name(record, path) if self.embed else str(path.absolute())
+
+    def _flush(self, split: str) -> None:
+        import pyarrow
+        import pyarrow.parquet
+
+        rows = self.rows.pop(split, [])
+        if not rows:
+            return
+        table = pyarrow.Table.from_pylist(rows, schema=_schema(rows[0]))
+        writer, size = self.shards.get(split, (None, 0))
+        if writer is not None and size > self.shard_bytes:
+            writer.close()
+            writer, size = None, 0
+        if writer is None:
+            number = self.numbers[split] = self.numbers.get(split, -1) + 1
+            writer = pyarrow.parquet.ParquetWriter(self.folder / f"{split}-{number:05}.parquet", table.schema)
+        writer.write_table(table)
+        self.shards[split] = (writer, size + sum(len(row["image"]["bytes"] or b"") for row in rows))
+
+    def close(self) -> None:
+        for split in list(self.rows):
+            self._flush(split)
+        for writer, _ in self.shards.values():
+            writer.close()
+
+
+def _schema(row: Mapping[str, Any]) -> Any:
+    """Columns by name, so that an empty block has the same types; and the hint that `image` is a picture."""
+    import pyarrow
+
+    types = {"width": pyarrow.int32(), "height": pyarrow.int32()}
+    image = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
+    fields = [("image", image)]
+    for name in row:
+        if name != "image":
+            other = pyarrow.float64() if name.startswith("score_") else pyarrow.string()
+            fields.append((name, types.get(name, other)))
+    features = {"info": {"features": {"image": {"_type": "Image"}} | {n: _feature(str(t)) for n, t in fields[1:]}}}
+    return pyarrow.schema(fields, metadata={"huggingface": json.dumps(features)})
+
+
+def _feature(kind: str) -> dict[str, str]:
+    return {"dtype": {"double": "float64"}.get(kind, kind), "_type": "Value"}
+
+
+def _put(source: Path, target: Path, mode: str) -> None:
+    if target.exists():
+        return  # two contents never share a name; the same one again is the same file
+    if mode == "hardlink":
+        os.link(source.resolve(), target)
+    elif mode == "symlink":
+        os.symlink(source.resolve(), target)
+    else:
+        shutil.copyfile(source, target)

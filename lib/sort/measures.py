@@ -1,0 +1,146 @@
+"""The measures of a run: known ones from the cache, missing ones from the criterion, given back page by page."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from lib.db import Database
+from lib.db import scores as store
+from lib.db.scores import ScoreRow
+from lib.db.worklist import Worklist
+from lib.progress import BarFactory
+from lib.quality.measure import Measure
+from lib.sort.criteria import CHUNK, Criterion
+from lib.work.stream import Spread
+from lib.workspace import Workspace
+
+# Measures in one transaction; a kill loses at most as many, or those of some seconds, and they are measured again.
+SAVE_EVERY, SAVE_SECONDS = 200, 5.0
+# Reasons that lie in the moment and not in the content: never kept, tried again by the next run.
+PASSING = (
+    "missing_file", "unreadable_file", "worker_killed", "MemoryError", "OSError", "PermissionError", "model_failed",
+    "not_asked", "no_answer",
+)  # fmt: skip
+
+
+@dataclass
+class Measures:
+    """Reads and writes the cache; iterating gives every readable measure."""
+
+    db: Database
+    workspace: Workspace
+    files: Worklist
+    criterion: Criterion
+    dry_run: bool
+
+    def fill(self, spread: Spread, *, stopping: Callable[[], bool], bar: BarFactory) -> int:
+        """Measures what is missing and gives the number of pictures measured."""
+        self._find_missing()
+        done = 0
+        for missing, count in self.files.missing_sets():
+            # A worker process takes half a second to start: not for a handful of pictures.
+            own = replace(spread, workers=min(spread.workers, max(1, count // CHUNK)))
+            done += self._measure(missing.split(","), count, own, stopping, bar)
+            if stopping():
+                break
+        return done
+
+    def pages(self) -> Iterator[dict[str, Measure]]:
+        """The joined measures of all contents, by content, some hundreds at a time."""
+        for page in self.files.contents():
+            contents = [sha256 for sha256, _ in page if sha256]
+            parts: dict[str, dict[str, Measure]] = defaultdict(dict)
+            for metric, version in self.criterion.keys:
+                for sha256, measure in self._known(metric, version, contents).items():
+                    parts[sha256][metric] = measure
+            yield {sha256: replace(self.criterion.join(found), sha256=sha256) for sha256, found in parts.items()}
+
+    def vectors(self, metric: str, version: str, contents: list[str]) -> dict[str, bytes]:
+        """The embeddings of contents: float16, little-endian."""
+        kept = {sha256: vector for sha256, (_, vector) in self.files.kept(metric, contents).items() if vector}
+        return store.known_vectors(self.db, metric, version, contents) | kept
+
+    def __iter__(self) -> Iterator[Measure]:
+        for page in self.pages():
+            yield from (measure for measure in page.values() if measure.value is not None)
+
+    def _find_missing(self) -> None:
+        for page in self.files.contents():
+            contents = [sha256 for sha256, _ in page if sha256]
+            lacking: dict[str, list[str]] = defaultdict(list)
+            for metric, version in self.criterion.keys:
+                known = store.known_contents(self.db, metric, version, contents)
+                for sha256 in contents:
+                    if sha256 not in known:
+                        lacking[sha256].append(metric)
+            self.files.add_todo(
+                (str(self.workspace.to_path(place)), sha256, ",".join(lacking[sha256]))
+                for sha256, place in page
+                if lacking.get(sha256)
+            )
+
+    def _measure(
+        self, missing: list[str], count: int, spread: Spread, stopping: Callable[[], bool], bar: BarFactory
+    ) -> int:
+        done = 0
+        fresh: list[tuple[str, Mapping[str, Measure]]] = []
+        paths = (Path(path) for path in self.files.todo(",".join(missing)))
+        outcomes = self.criterion.measured(paths, missing, spread)
+        saved = time.monotonic()
+        try:
+            with bar(count, "Measuring", "picture") as progress:
+                for outcome in outcomes:
+                    found = outcome.value or {metric: Measure(None, outcome.error) for metric in missing}
+                    fresh.append((self.files.content_at(str(outcome.item)), found))
+                    done += 1
+                    progress.update()
+                    if len(fresh) >= SAVE_EVERY or time.monotonic() - saved > SAVE_SECONDS:
+                        self._save(fresh)
+                        saved = time.monotonic()
+                    if stopping():
+                        break
+        finally:
+            self._save(fresh)  # also when a server ended the run: what was answered was paid for
+            if close := getattr(outcomes, "close", None):
+                close()
+        return done
+
+    def _save(self, fresh: list[tuple[str, Mapping[str, Measure]]]) -> None:
+        for metric, version in self.criterion.keys:
+            rows = [
+                (_to_row(sha256, found[metric]), found[metric].vector) for sha256, found in fresh if metric in found
+            ]
+            lasting = [] if self.dry_run else [row for row in rows if not _is_passing(row[0])]
+            if lasting:
+                store.save_measures(self.db, metric, version, lasting)
+            self.files.keep(metric, [row for row in rows if self.dry_run or _is_passing(row[0])])
+        fresh.clear()
+
+    def _known(self, metric: str, version: str, contents: list[str]) -> dict[str, Measure]:
+        found = {
+            sha256: _from_row(row) for sha256, row in store.known_scores(self.db, metric, version, contents).items()
+        }
+        vectors = store.known_vectors(self.db, metric, version, contents)
+        found = {sha256: replace(measure, vector=vectors.get(sha256)) for sha256, measure in found.items()}
+        for sha256, (row, vector) in self.files.kept(metric, contents).items():
+            found[sha256] = replace(_from_row(row), vector=vector)
+        return found
+
+
+def _is_passing(row: ScoreRow) -> bool:
+    return row.value is None and row.reason.startswith(PASSING)
+
+
+def _to_row(sha256: str, measure: Measure) -> ScoreRow:
+    size = {"width": measure.width, "height": measure.height, "format": measure.format}
+    return ScoreRow(sha256, measure.value, measure.reason, {**size, **measure.detail})
+
+
+def _from_row(row: ScoreRow) -> Measure:
+    detail = dict(row.detail)
+    width, height = int(detail.pop("width", 0)), int(detail.pop("height", 0))
+    return Measure(row.value, row.reason, width, height, str(detail.pop("format", "")), detail)

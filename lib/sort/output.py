@@ -1,0 +1,305 @@
+"""What step 7 writes besides the pictures: a `metadata.jsonl` in every bucket, and the report of a criterion.
+
+Everything is written line by line into a temporary file that replaces the old one only where it differs, so that a
+second run touches nothing and a million pictures need no memory.
+
+What the cards of a sorting's page say of all its pictures.
+"""
+
+from __future__ import annotations
+
+import csv
+import filecmp
+import io
+import json
+import os
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from lib.db import Database
+from lib.db import scores as store
+from lib.pages import Bucket, Card, Heading, SheetItem, render_contact_sheet, write_page
+from lib.pages.contact_sheet import ITEM_LIMIT
+from lib.sort.placements import Placement, read_placements
+from lib.workspace import Workspace
+
+METADATA = "metadata.jsonl"
+CSV_COLUMNS = ("path", "label", "score", "reason", "width", "height", "format", "sha256", "source")
+BLOCK = 500
+Told = tuple[str, str, float | None]  # (path, reason, score) of a picture that was not sorted
+
+REASONS = 40  # different reasons up to which they are words to be counted, and no sentences about one picture
+NO_DEFECTS = ("", "no defect found")
+
+
+def refresh_metadata(db: Database, workspace: Workspace) -> None:
+    """Makes every `metadata.jsonl` below `sorted/` say what lies in its folder, and removes those of empty buckets.
+
+    A file that is right already is not touched. All criteria are looked at: one may have moved another's files away.
+    """
+    if not workspace.sorted.is_dir():
+        return
+    for folder in sorted(path for path in workspace.sorted.iterdir() if path.is_dir()):
+        placements = read_placements(db, workspace, folder.name)
+        for bucket in sorted(path for path in folder.iterdir() if path.is_dir()):
+            own = placements.below(f"{workspace.sorted.name}/{folder.name}/{bucket.name}/")
+            lines = (_line(record) for record, _ in described(db, folder.name, own))
+            if not replace_with(bucket / METADATA, lines):
+                (bucket / METADATA).unlink(missing_ok=True)
+                _remove_if_empty(bucket)
+        _remove_if_empty(folder)
+    _remove_if_empty(workspace.sorted)
+
+
+def described(
+    db: Database, criterion: str, placements: Iterable[Placement]
+) -> Iterator[tuple[dict[str, Any], Placement]]:
+    """The records of `metadata.jsonl` with what they describe, in the given order."""
+    source = iter(placements)
+    while block := list(islice(source, BLOCK)):
+        contents = list(dict.fromkeys(placement.sha256 for placement in block))
+        labels = store.known_labels(db, criterion, contents)
+        sizes = store.known_sizes(db, contents)
+        origins = store.provenance(db, contents)
+        for placement in block:
+            label = labels.get(placement.sha256)
+            width, height, form = sizes.get(placement.sha256, (0, 0, ""))
+            record: dict[str, Any] = {
+                "file_name": placement.name,
+                "sha256": placement.sha256,
+                "width": width,
+                "height": height,
+                "format": form,
+                "criterion": criterion,
+                "label": placement.bucket,
+                "score": label.score if label else None,
+                "reason": label.reason if label else "",
+            }
+            yield record | origins.get(placement.sha256, {}), placement
+
+
+def write_report(
+    db: Database,
+    workspace: Workspace,
+    criterion: str,
+    *,
+    rules: Sequence[tuple[str, str]],
+    subtitle: str,
+    unreadable: Sequence[Told],
+    left_out: Sequence[Told],
+    workers: int,
+    extra: Mapping[str, Any] | None = None,
+) -> Path:
+    """`reports/sort_<criterion>.json`, `.csv` and `.html`; gives the page. Files that are right are not touched."""
+    page = workspace.reports / f"sort_{criterion}.html"
+    head = {
+        "criterion": criterion,
+        "settings": subtitle,
+        "buckets": [{"name": name, "rule": rule} for name, rule in rules],
+        "unreadable": [{"path": path, "reason": reason} for path, reason, _ in unreadable],
+        "left_out": [{"path": path, "score": score, "reason": reason} for path, reason, score in left_out],
+    } | dict(extra or {})
+
+    placements = read_placements(db, workspace, criterion)
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for record, placement in described(db, criterion, placements):
+            yield {"path": placement.target, "source": placement.origin, "how": placement.kind} | record
+
+    # The page shows nothing that the data does not hold, and its thumbnails are dear. The data is written last: a run
+    # that is killed in between leaves data that differs, and the next run writes the page again.
+    data = page.with_suffix(".json")
+    waiting = _beside(data)
+    try:
+        _write(waiting, _json_lines(head, rows()))
+        if not page.exists() or not _same(waiting, data):
+            write_page(page, _page(page, workspace, criterion, head, rows, workers))
+        replace_with(page.with_suffix(".csv"), csv_lines(rows()))
+        _put(waiting, data)
+    finally:
+        waiting.unlink(missing_ok=True)
+    return page
+
+
+def csv_lines(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """The sorted pictures as CSV, line by line."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, CSV_COLUMNS, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({name: _cell(value) for name, value in row.items()})
+        if out.tell() > 65_536:
+            yield out.getvalue()
+            out.seek(0)
+            out.truncate()
+    yield out.getvalue()
+
+
+def as_table(buckets: Mapping[str, int], rules: Sequence[tuple[str, str]]) -> str:
+    """The buckets with their counts, as a person reads them."""
+    notes = dict(rules)
+    names = [name for name, _ in rules] + sorted(set(buckets) - set(notes))
+    width = max(map(len, names), default=0)
+    return "\n".join(f"{name:<{width}}  {buckets.get(name, 0):>7,}  {notes.get(name, '')}".rstrip() for name in names)
+
+
+def replace_with(path: Path, lines: Iterable[str]) -> bool:
+    """Writes the file whole or not at all, and only where it would differ; False, and no file, for no lines."""
+    source = iter(lines)
+    first = next(source, None)
+    if first is None:
+        return False
+    waiting = _beside(path)
+    try:
+        _write(waiting, (line for part in ([first], source) for line in part))
+        _put(waiting, path)
+    finally:
+        waiting.unlink(missing_ok=True)
+    return True
+
+
+def _write(path: Path, lines: Iterable[str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", errors="replace", newline="") as file:
+        file.writelines(lines)
+
+
+def _put(waiting: Path, path: Path) -> None:
+    if not _same(waiting, path):
+        os.replace(waiting, path)
+
+
+def _same(one: Path, other: Path) -> bool:
+    return other.exists() and filecmp.cmp(one, other, shallow=False)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.part")
+
+
+def _json_lines(head: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """One JSON object with the rows under `pictures`, a picture a line."""
+    yield json.dumps(head, ensure_ascii=True, indent=1)[:-2] + ',\n "pictures": ['
+    before = "\n"
+    for row in rows:
+        yield f"{before}  {json.dumps(row, ensure_ascii=True)}"
+        before = ",\n"
+    yield "\n ]\n}\n"
+
+
+def _page(page: Path, workspace: Workspace, criterion: str, head: Mapping[str, Any], rows: Any, workers: int) -> str:
+    unreadable = head["unreadable"]
+    totals = Totals.of(rows())
+    counts = totals.labels
+    cards = totals.cards()
+    if head["left_out"]:
+        cards.append(Card("Left out", len(head["left_out"]), "by the criterion"))
+    if unreadable:
+        cards.append(Card("Unreadable", len(unreadable), "left where they are"))
+    notes = [f"{entry['path']} was not sorted: {entry['reason']}." for entry in unreadable[:20]]
+    if len(unreadable) > 20:
+        notes.append(f"{len(unreadable) - 20} more could not be read; the JSON file beside this page has them all.")
+    notes += head.get("notes", [])
+    named = {entry["name"]: entry["rule"] for entry in head["buckets"]} | {
+        name: "" for name in sorted(counts) if name not in {entry["name"] for entry in head["buckets"]}
+    }
+    buckets = [Bucket(name, counts[name], rule) for name, rule in named.items()]
+    heading = Heading(f"Sorted by {criterion}", head["settings"], cards=cards, notes=notes)
+    items = [
+        _item(workspace, row) for row in sorted(_shown(rows(), counts), key=lambda r: (-(r["score"] or 0.0), r["path"]))
+    ]
+    return render_contact_sheet(page, heading, buckets, items, workers=workers)
+
+
+def _shown(rows: Iterable[dict[str, Any]], counts: Counter[str]) -> list[dict[str, Any]]:
+    """All rows where a page can hold them; else of each bucket so many, evenly over its files."""
+    if sum(counts.values()) <= ITEM_LIMIT:
+        return list(rows)
+    room = max(1, ITEM_LIMIT // len(counts))
+    steps = {name: -(-count // room) for name, count in counts.items()}
+    seen: Counter[str] = Counter()
+    chosen = []
+    for row in rows:
+        if seen[row["label"]] % steps[row["label"]] == 0:
+            chosen.append(row)
+        seen[row["label"]] += 1
+    return chosen
+
+
+def _item(workspace: Workspace, row: Mapping[str, Any]) -> SheetItem:
+    known = (row.get(name, "") for name in ("title", "query", "engine", "license", "attribution"))
+    return SheetItem(
+        file=workspace.to_path(row["path"]),
+        name=row["file_name"],
+        bucket=row["label"],
+        score=row["score"],
+        reason=row["reason"],
+        width=row["width"] or None,
+        height=row["height"] or None,
+        detail=" · ".join(text for text in known if text),
+    )
+
+
+def _line(record: Mapping[str, Any]) -> str:
+    return json.dumps(record, ensure_ascii=False) + "\n"
+
+
+def _cell(value: Any) -> Any:
+    """A text that a spreadsheet would take for a formula gets an apostrophe in front."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t") else value
+
+
+def _remove_if_empty(folder: Path) -> None:
+    try:
+        folder.rmdir()
+    except OSError:
+        return
+
+
+@dataclass
+class Totals:
+    """What the cards say of all pictures; eight bytes a picture and number."""
+
+    labels: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+    scores: array[float] = field(default_factory=lambda: array("d"))
+    sizes: array[float] = field(default_factory=lambda: array("d"))
+    criterion: str = ""
+
+    @classmethod
+    def of(cls, rows: Iterable[Mapping[str, Any]]) -> Totals:
+        found = cls()
+        for row in rows:
+            found.labels[row["label"]] += 1
+            found.criterion = row["criterion"]
+            if row["score"] is not None:
+                found.scores.append(row["score"])
+            if row["width"]:
+                found.sizes.append(row["width"] * row["height"] / 1e6)
+            if row["reason"] in found.reasons or len(found.reasons) < REASONS:
+                found.reasons[row["reason"]] += 1
+        return found
+
+    def cards(self) -> list[Card]:
+        total = self.labels.total()
+        cards = [Card("Pictures", total, f"in {_count(len(self.labels), 'bucket')}")]
+        if self.sizes:
+            cards.append(Card("Median size", f"{median(self.sizes):.2g} MP", "upright, real pixels"))
+        if self.criterion == "quality" and self.scores:
+            cards.append(Card("Median score", round(median(self.scores), 1), "of 0 to 100"))
+        common = [(reason, count) for reason, count in self.reasons.most_common() if reason not in NO_DEFECTS]
+        defects = [(reason, count) for reason, count in common if reason.replace(" ", "").isalpha()]  # no "musiq 71.2"
+        if len(self.reasons) < REASONS and self.criterion == "quality" and defects:
+            reason, count = defects[0]
+            cards.append(Card("Named most", reason, f"in {_count(count, 'picture')}"))
+        return cards
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number:,} {word}{'' if number == 1 else 's'}"

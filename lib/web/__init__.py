@@ -1,0 +1,1 @@
+"""An engine's way to the network: a browser or a plain session."""
