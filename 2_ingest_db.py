@@ -35,7 +35,7 @@ from lib.errors import UsageError
 from lib.workspace import Workspace
 
 if TYPE_CHECKING:
-    from lib.ingest.answers import Totals
+    from lib.ingest.answers import IngestTotals
     from lib.ingest.check import Findings
 
 
@@ -103,7 +103,7 @@ def undo(session: cli.Session) -> cli.Summary:
     return cli.Summary(dict(counts), note=note)
 
 
-def take_in(session: cli.Session) -> Totals:
+def take_in(session: cli.Session) -> IngestTotals:
     from lib.db.journal import has_rows
     from lib.ingest.folders import import_folder
     from lib.ingest.run import Wanted, ingest_answers, recognise, save_records, watch

@@ -32,7 +32,7 @@ from lib.errors import UsageError
 from lib.journal.rows import RULE_NAMES, RULES
 
 if TYPE_CHECKING:
-    from lib.journal.rows import Plan
+    from lib.journal.rows import RowPlan
 
 
 class _ListRules(argparse.Action):
@@ -97,7 +97,7 @@ def clean(session: cli.Session) -> cli.Summary:
     cli.require_pictures(session)
     args, db = session.args, session.db
     choice = choose(args.rule, args.blocklist, args.allowlist, args.min_side, args.languages)
-    found: Plan = plan(db, choice, args.forget_query)
+    found: RowPlan = plan(db, choice, args.forget_query)
     if not args.json:
         print(
             *map(cli.clean, plan_lines(db, found, args.examples, session.dry_run)), sep="\n", end="\n" if found else ""

@@ -29,8 +29,8 @@ from lib.errors import UsageError
 from lib.text import counted
 
 if TYPE_CHECKING:
-    from lib.download.options import Options
-    from lib.download.run import Report
+    from lib.download.options import DownloadOptions
+    from lib.download.run import DownloadReport
 
 log = logging.getLogger("gleaner.download")
 NEXT = "python 6_dedup.py all --dry-run"
@@ -127,13 +127,13 @@ def work(session: cli.Session) -> cli.Summary:
     return _summary(report)
 
 
-def _options(args: argparse.Namespace) -> Options:
+def _options(args: argparse.Namespace) -> DownloadOptions:
     from lib.download.options import from_arguments
 
     return from_arguments(vars(args), os.environ.get("GLEANER_CONTACT", ""))
 
 
-def _summary(report: Report) -> cli.Summary:
+def _summary(report: DownloadReport) -> cli.Summary:
     for line in report.lines():
         log.info("%s", line)
     some = counted(report.waiting, "picture")

@@ -199,12 +199,12 @@ def folder(args: argparse.Namespace) -> dict[str, Any]:
     """The same metrics over files of mixed sizes as a download leaves them: pyiqa's call on each path, and our feed."""
     import torch
 
-    from lib.models.batches import Feed, looking
+    from lib.models.batches import BatchPipeline, looking
     from lib.models.clipiqa import CachedClipiqa
     from lib.models.device import keep_memory, pixels_in_batch
     from lib.models.iqa import Learned, Scale
     from lib.models.musiq import PackedMusiq
-    from lib.work.stream import Spread
+    from lib.work.stream import Parallelism
 
     torch.set_num_threads(args.threads)
     paths = _files(args, (*MIXED[::2], *LARGER)[: args.pictures])
@@ -219,7 +219,7 @@ def folder(args: argparse.Namespace) -> dict[str, Any]:
         run = (PackedMusiq if name == "musiq" else CachedClipiqa)(metric.net)
         model = Learned(name, "bench", Scale(0, 1, False), pixels_in_batch("cpu"), run, same_size=name != "musiq")
         run([looking(1024)(paths[0]).rgb])
-        feed = Feed(model, looking(1024), Spread())
+        feed = BatchPipeline(model, looking(1024), Parallelism())
         outcomes, fast = _fed(feed, paths)
         assert all(outcome.ok for outcome in outcomes)
         result[name] = _compared(slow[name], fast)
@@ -305,10 +305,10 @@ def embedding(args: argparse.Namespace) -> dict[str, Any]:
     import torch
     from PIL import Image
 
-    from lib.models.batches import Feed
+    from lib.models.batches import BatchPipeline
     from lib.models.clip import Clip, shortened, vector_of
     from lib.models.device import keep_memory
-    from lib.work.stream import Spread
+    from lib.work.stream import Parallelism
 
     torch.set_num_threads(args.threads)
     net, _, transform = open_clip.create_model_and_transforms(args.model)
@@ -331,7 +331,7 @@ def embedding(args: argparse.Namespace) -> dict[str, Any]:
     ours.run([ours.looking()(chosen[1024, 768][0]).rgb] * args.pictures)
     result: dict[str, Any] = {"arithmetic": str(ours.precision), "pictures of each size": args.pictures}
     for size, paths in chosen.items():
-        feed = Feed(ours, ours.looking(), Spread())
+        feed = BatchPipeline(ours, ours.looking(), Parallelism())
         outcomes, fast = _fed(feed, paths)
         alike = min(float(vector_of(one.value[1]) @ slow[size][0][one.item]) for one in outcomes)
         waited = feed.waiting / (feed.waiting + feed.running)

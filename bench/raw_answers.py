@@ -17,7 +17,7 @@ import orjson
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from lib.db import Database, open_database
-from lib.db.responses import NewAnswer, add_answers, ensure_query
+from lib.db.responses import NewResponse, add_answers, ensure_query
 
 PAGE = 100  # results an answer
 PAGES_A_QUERY = 20
@@ -130,12 +130,12 @@ def make_workspace(root: Path, results: int) -> int:
                 (folder / f"{page}.json").write_bytes(body)
                 written += len(body)
                 path = f"xhr/yandex/query-{query}/{page}.json"
-                rows.append(NewAnswer(page, "xhr", path, hashlib.sha256(body).hexdigest(), len(body), FETCHED))
+                rows.append(NewResponse(page, "xhr", path, hashlib.sha256(body).hexdigest(), len(body), FETCHED))
             _add_rows(db, query, rows)
     return written
 
 
-def _add_rows(db: Database, query: int, rows: list[NewAnswer]) -> None:
+def _add_rows(db: Database, query: int, rows: list[NewResponse]) -> None:
     with db.transaction():
         db.execute(
             "INSERT OR IGNORE INTO runs (id, step, started_at, version) VALUES (1, 'collect', ?, 'bench')", (FETCHED,)

@@ -126,7 +126,7 @@ def hide(text: str, found: Mapping[str, str]) -> str:
     return text
 
 
-def clean(text: str) -> str:
+def escape_controls(text: str) -> str:
     """Text without control characters: what a server sent must not steer somebody's terminal."""
     return "".join(c if c in "\n\t" or c.isprintable() else _escaped(c) for c in text)
 

@@ -5,6 +5,7 @@ Locks that a process holds and that the system lets go when it ends, however tha
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from pathlib import PurePosixPath
@@ -13,7 +14,6 @@ from lib.errors import UsageError
 from collections.abc import Iterator
 from contextlib import contextmanager
 from lib.errors import GleanerError
-import sys
 
 DATABASE_NAME = "gleaner.db"
 SETTINGS_NAME = "gleaner.toml"
@@ -149,7 +149,7 @@ def step_lock(root: Path, step: str) -> Path:
 
 
 @contextmanager
-def held(path: Path, busy: str) -> Iterator[None]:
+def file_lock(path: Path, busy: str) -> Iterator[None]:
     """Holds the lock file `path`; raises GleanerError with the sentence `busy` when another process has it.
 
     The file stays: removing it would let two processes hold locks on two files of one name.

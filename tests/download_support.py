@@ -16,12 +16,12 @@ from hostile_server import Site, hostile_server
 from support import ROOT, load_step
 
 from lib.db import open_database
-from lib.db.download_queue import Again
-from lib.download.options import Options
-from lib.download.outcomes import Tally
-from lib.download.run import Report, download
+from lib.db.download_queue import Recheck
+from lib.download.options import DownloadOptions
+from lib.download.outcomes import RunStats
+from lib.download.run import DownloadReport, download
 from lib.files.names import read_name
-from lib.net.fetch import Limits
+from lib.net.fetch import FetchLimits
 from lib.times import utc_now
 from lib.workspace import Workspace
 
@@ -81,29 +81,29 @@ def originals(site: Site, *paths: str) -> Rows:
     return {f"test:{n:04d}": [("original", site.address(path))] for n, path in enumerate(paths)}
 
 
-CALM = Limits(timeout=60, deadline=240, max_bytes=1 << 20, speed_window=60)
+CALM = FetchLimits(timeout=60, deadline=240, max_bytes=1 << 20, speed_window=60)
 
 
-def limits_for(path: str) -> Limits:
+def limits_for(path: str) -> FetchLimits:
     """Short ones where a test waits until they are passed; what is to end otherwise has time on any machine."""
     if path in ("/silent/1", "/raw/headers"):
         return replace(CALM, timeout=0.4)
     return replace(CALM, min_speed=2000, speed_window=0.3) if path == "/loris/1" else CALM
 
 
-def options(**changes: Any) -> Options:
-    return Options(**{"limits": CALM, "retries": 1, "backoff": 0.01, "allow_private": True, **changes})
+def options(**changes: Any) -> DownloadOptions:
+    return DownloadOptions(**{"limits": CALM, "retries": 1, "backoff": 0.01, "allow_private": True, **changes})
 
 
-def run(workspace: Workspace, **changes: Any) -> Tally:
+def run(workspace: Workspace, **changes: Any) -> RunStats:
     """One run in this process, as the step would do it; its tally."""
     return report(workspace, **changes).tally
 
 
-def report(workspace: Workspace, retry: list[str] | None = None, **changes: Any) -> Report:
+def report(workspace: Workspace, retry: list[str] | None = None, **changes: Any) -> DownloadReport:
     """One run in this process, as the step would do it."""
     if retry is not None:
-        changes["again"] = Again(tuple(retry))
+        changes["again"] = Recheck(tuple(retry))
     with open_database(workspace.database) as db:
         run_id = db.execute(
             "INSERT INTO runs (step, started_at, version) VALUES ('download', ?, '0')", (utc_now(),)

@@ -22,15 +22,15 @@ from yandex_answers import entity, page, serp_list, xhr
 
 from demo import Gallery, running_gallery
 from lib.collect.options import host as clean_host
-from lib.collect.pace import Hosts, Interrupted, PacedWeb, Pacer, is_loopback
-from lib.collect.queue import Limits, hosts_for, keywords, params_for, prepare_upload
+from lib.collect.pace import HostFallback, Interrupted, PacedSession, RateLimiter, is_loopback
+from lib.collect.queue import SearchLimits, hosts_for, keywords, params_for, prepare_upload
 from lib.collect.run import seconds_until
-from lib.collect.search import Ending, Search
+from lib.collect.search import Ending, QuerySearch
 from lib.collect.store import Store
 from lib.db import open_database
 from lib.db.queries import NewQuery, add_query, get_query
-from lib.engines.base import PAGE, UPLOAD, XHR, Answer, FetchError, FilePart
-from lib.engines.yandex import Source
+from lib.engines.base import PAGE, UPLOAD, XHR, FetchError, FilePart, PageResponse
+from lib.engines.yandex import Yandex
 from lib.errors import UsageError
 from lib.files import answers as files_answers
 from lib.images.decode import decode
@@ -514,7 +514,7 @@ class Canned:
         self.answers = answers
         self.asked: list[tuple[str, int]] = []
 
-    def _give(self, url: str, part: str) -> Answer:
+    def _give(self, url: str, part: str) -> PageResponse:
         number = int(parse_qs(urlsplit(url).query).get("p", ["0"])[0])
         key = (urlsplit(url).hostname or "", number)
         self.asked.append(key)
@@ -522,20 +522,20 @@ class Canned:
         if isinstance(found, Exception):
             raise found
         status, body, headers = found if isinstance(found, tuple) else (200, found, {})
-        return Answer(part, url, status, headers, body)
+        return PageResponse(part, url, status, headers, body)
 
-    async def open(self, url: str) -> Answer:
+    async def open(self, url: str) -> PageResponse:
         return self._give(url, PAGE)
 
-    async def get(self, url: str, *, part: str, headers: Mapping[str, str]) -> Answer:
+    async def get(self, url: str, *, part: str, headers: Mapping[str, str]) -> PageResponse:
         return self._give(url, part)
 
     async def post(
         self, url: str, *, headers: Mapping[str, str], form: FilePart | None = None, body: bytes = b""
-    ) -> Answer:
-        return Answer(UPLOAD, url, 200, {}, b'{"cbir_id":"1/a"}')
+    ) -> PageResponse:
+        return PageResponse(UPLOAD, url, 200, {}, b'{"cbir_id":"1/a"}')
 
-    async def press(self, labels: Sequence[str]) -> Answer | None:
+    async def press(self, labels: Sequence[str]) -> PageResponse | None:
         return None
 
 
@@ -549,15 +549,17 @@ def later_page(*numbers: int) -> bytes:
 
 def search(
     tmp_path: Path, answers: Mapping[tuple[str, int], Given], *, patient: bool = False
-) -> tuple[Ending, Canned, Hosts]:
+) -> tuple[Ending, Canned, HostFallback]:
     with open_database(tmp_path / "gleaner.db") as db:
         query = get_query(db, add_query(db, NewQuery("yandex", "keyword", "boat"), 0))
-        store = Store(db, Workspace(tmp_path), Source(), 0)
-        hosts = Hosts(list(Source.hosts))
+        store = Store(db, Workspace(tmp_path), Yandex(), 0)
+        hosts = HostFallback(list(Yandex.hosts))
 
         async def run() -> tuple[Ending, Canned]:
-            web, pacer = Canned(answers), Pacer(0, 0, lambda: False)
-            work = Search(store.engine, PacedWeb(web, pacer), pacer, store, hosts, query, Limits(9), patient)
+            web, pacer = Canned(answers), RateLimiter(0, 0, lambda: False)
+            work = QuerySearch(
+                store.engine, PacedSession(web, pacer), pacer, store, hosts, query, SearchLimits(9), patient
+            )
             return await work.run(), web
 
         ending, web = asyncio.run(run())
@@ -639,7 +641,7 @@ def test_a_real_host_is_left_alone_after_a_refusal(tmp_path, given, ending):
 
 
 def test_waiting_ends_when_the_run_is_asked_to_end():
-    pacer = Pacer(0, 0, lambda: True)
+    pacer = RateLimiter(0, 0, lambda: True)
     pacer.hold(3600)
     with pytest.raises(Interrupted):
         asyncio.run(pacer.turn())
@@ -688,8 +690,8 @@ def test_clean_host(text: str, found: str | None) -> None:
 )
 def test_hosts_and_what_sets_a_query_apart(host: str | None, hosts: tuple[str, ...], params: dict[str, str]) -> None:
     """A bug of the reference pipeline: the `.com` host was fixed; now it is the first of several."""
-    assert hosts_for(Source(), host) == hosts
-    assert params_for(Source(), host) == params
+    assert hosts_for(Yandex(), host) == hosts
+    assert params_for(Yandex(), host) == params
 
 
 @pytest.mark.parametrize(
@@ -773,7 +775,7 @@ def test_keywords_are_cleaned_and_kept_once():
 def test_pictures_are_converted_only_where_the_engine_needs_it(tmp_path, suffix, save, limit, mime):
     path = tmp_path / f"picture{suffix}"
     drawing(5, 640, 480).save(path, **save)
-    upload = prepare_upload(path, Source.upload_formats, limit)
+    upload = prepare_upload(path, Yandex.upload_formats, limit)
     assert upload.mime == mime and len(upload.content) <= limit
     untouched = upload.content == path.read_bytes()
     assert untouched is (path.stat().st_size <= limit and suffix in (".png", ".webp", ".jpg"))
@@ -783,7 +785,7 @@ def test_a_converted_picture_is_upright(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     drawing(6, 640, 480).save(tmp_path / "turned.tiff", exif=exif)
-    upload = prepare_upload(tmp_path / "turned.tiff", Source.upload_formats, 5_000_000)
+    upload = prepare_upload(tmp_path / "turned.tiff", Yandex.upload_formats, 5_000_000)
     assert decode(upload.content).rgb.shape == (640, 480, 3)
 
 

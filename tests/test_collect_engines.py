@@ -24,11 +24,11 @@ from playwright.async_api import Error, async_playwright
 from support import PATIENCE, ROOT, as_rows, drawing, dump, load_step, snapshot, wait_until
 
 from demo import Gallery, keys, running_gallery
-from lib.collect.engine_run import Person, captcha_address
-from lib.collect.pace import Interrupted, Pacer
+from lib.collect.engine_run import CaptchaPause, captcha_address
+from lib.collect.pace import Interrupted, RateLimiter
 from lib.collect.show import Shape, jumps
-from lib.engines import FILTER_VALUES, load_engine
-from lib.engines.base import PAGE, Answer, FetchError
+from lib.engines import FILTER_VALUES
+from lib.engines.base import PAGE, FetchError, PageResponse, load_engine
 from lib.web.browser import BrowserSettings, BrowserWeb, Chromium, require_browser
 
 WORDS = "photo drawing"  # found in every picture
@@ -577,13 +577,13 @@ def wrapped_browser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 class Spectator:
     """A window that shows what it is told to, one answer a look."""
 
-    def __init__(self, looks: list[Answer | FetchError | None]):
+    def __init__(self, looks: list[PageResponse | FetchError | None]):
         self.looks, self.shown = looks, []
 
     async def show(self, url: str) -> None:
         self.shown.append(url)
 
-    async def glance(self) -> Answer | None:
+    async def glance(self) -> PageResponse | None:
         look = self.looks.pop(0) if len(self.looks) > 1 else self.looks[0]
         if isinstance(look, FetchError):
             raise look
@@ -614,12 +614,12 @@ def test_a_person_answers_the_captcha_and_the_search_goes_on(gallery, tmp_path, 
     assert (workspace.root / "browser-profile").is_dir()
 
 
-def person(halted: bool = False, limit: float = PATIENCE) -> Person:
-    return Person(load_engine("yandex"), Pacer(0, 0, lambda: halted), limit, lambda: halted)
+def person(halted: bool = False, limit: float = PATIENCE) -> CaptchaPause:
+    return CaptchaPause(load_engine("yandex"), RateLimiter(0, 0, lambda: halted), limit, lambda: halted)
 
 
-CAPTCHA = Answer(PAGE, "https://yandex.com/showcaptcha?x=1", 200, {}, b"<html></html>")
-RESULTS = Answer(PAGE, "https://yandex.com/images/search?text=a", 200, {}, b"<html></html>")
+CAPTCHA = PageResponse(PAGE, "https://yandex.com/showcaptcha?x=1", 200, {}, b"<html></html>")
+RESULTS = PageResponse(PAGE, "https://yandex.com/images/search?text=a", 200, {}, b"<html></html>")
 
 
 @pytest.mark.parametrize(
@@ -657,7 +657,7 @@ HERE = "https://yandex.com/images/search?p=1"
     ],
 )
 def test_where_a_captcha_can_be_seen(part: str, body: bytes, address: str) -> None:
-    assert captcha_address(Answer(part, HERE, 200, {}, body)) == address
+    assert captcha_address(PageResponse(part, HERE, 200, {}, body)) == address
 
 
 def test_one_captcha_is_enough_for_all_searches_of_a_profile(monkeypatch):
@@ -771,7 +771,7 @@ def test_nothing_leads_the_browser_into_a_private_network():
         page = f'<script src="http://localhost:{port}/secret"></script><script src="/address"></script>'
         return web.Response(text=page if request.path == "/page" else "<p>end</p>", content_type="text/html")
 
-    async def outcome(asking: Awaitable[Answer]) -> str:
+    async def outcome(asking: Awaitable[PageResponse]) -> str:
         try:
             return (await asking).url.rpartition("/")[2]
         except FetchError as error:

@@ -21,9 +21,9 @@ from support import PATIENCE, ROOT, as_rows, drawing, dump, load_step, run_step,
 from lib.db import open_database
 from lib.db.files import FileRow, add_file
 from lib.db.journal import Action
-from lib.dedup.groups import Group, Member
+from lib.dedup.groups import DuplicateGroup, Member
 from lib.dedup.keep import Facts
-from lib.dedup.plan import Plan
+from lib.dedup.plan import QuarantinePlan
 from lib.files.names import read_any_name
 from lib.files.pictures import PictureFile, sha256_of
 from lib.workspace import Workspace
@@ -513,8 +513,8 @@ def test_both_files_are_checked_right_before_the_move(folder, whose, change, rea
     for path in paths.values():
         drawing(1).save(path)
     keeper, victim = file_of(paths["keeper"]), file_of(paths["victim"])
-    group = Group(1, keeper, Facts(), (Member(victim, Facts(), "bytes", 0, "remove", ""),))
-    plan = Plan(Workspace(folder.parent / "ws"), 1, [group], sidecars=True)
+    group = DuplicateGroup(1, keeper, Facts(), (Member(victim, Facts(), "bytes", 0, "remove", ""),))
+    plan = QuarantinePlan(Workspace(folder.parent / "ws"), 1, [group], sidecars=True)
     change(paths[whose])
     assert plan.check(plan.actions[0]) == reason
 
@@ -524,8 +524,8 @@ def test_a_keeper_that_became_a_hard_link_of_the_victim_is_noticed(folder):
     (folder / "b.png").write_bytes((folder / "a.png").read_bytes())
     os.utime(folder / "b.png", ns=(file_of(folder / "a.png").mtime_ns,) * 2)
     keeper, victim = file_of(folder / "a.png"), file_of(folder / "b.png")
-    group = Group(1, keeper, Facts(), (Member(victim, Facts(), "bytes", 0, "remove", ""),))
-    plan = Plan(Workspace(folder.parent / "ws"), 1, [group], sidecars=False)
+    group = DuplicateGroup(1, keeper, Facts(), (Member(victim, Facts(), "bytes", 0, "remove", ""),))
+    plan = QuarantinePlan(Workspace(folder.parent / "ws"), 1, [group], sidecars=False)
     (folder / "b.png").unlink()
     os.link(folder / "a.png", folder / "b.png")
     assert plan.check(plan.actions[0]) == "one_file"

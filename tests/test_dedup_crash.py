@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from support import PATIENCE, ROOT, as_rows, drawing
 
-from lib.dedup.fingerprints import SLOT, Suspects
+from lib.dedup.fingerprints import SLOT, CrashGuard
 
 # Python reads this when it starts, in workers as well. Pictures that carry the word crash when they are decoded.
 CRASHING_CODEC = """
@@ -103,8 +103,8 @@ def test_no_note_is_left_when_all_went_well(folder: Path):
 
 def test_notes_name_what_was_under_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    first = Suspects(tmp_path / "ws")
+    first = CrashGuard(tmp_path / "ws")
     with first.noted("/photos/ä \udcff.jpg"), first.noted("/photos/" + "x" * SLOT):
-        assert Suspects(tmp_path / "other").paths == set()
-        assert Suspects(tmp_path / "ws").paths == {"/photos/ä \udcff.jpg"}
-    assert Suspects(tmp_path / "ws").paths == set()
+        assert CrashGuard(tmp_path / "other").paths == set()
+        assert CrashGuard(tmp_path / "ws").paths == {"/photos/ä \udcff.jpg"}
+    assert CrashGuard(tmp_path / "ws").paths == set()

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
 from support import load_step
 
-from lib.dedup.compare import RANKS, compare, left_over
+from lib.dedup.compare import RANKS, compare, residual
 from lib.hashing.buffers import Buffers, read_buffers
 from lib.hashing.enlarged import is_enlarged, read_middle
 
@@ -99,7 +99,7 @@ def test_nothing_is_left_over_of_equal_pictures_and_flat_ones():
     grey = np.asarray(photograph("china.jpg").convert("L").resize((64, 64)), np.float32)
     chromas = np.full((4, 16, 16), 128, np.uint8)
     for values in (grey, np.full((64, 64), 90, np.float32), np.zeros((32, 32), np.float32)):
-        found = left_over(values, values, chromas)
+        found = residual(values, values, chromas)
         assert found.moved < 1e-3 and max(found.standing_out) < 0.1 and len(found.standing_out) == len(RANKS)
 
 
@@ -110,7 +110,7 @@ def test_a_shift_is_measured_in_shares_of_the_side(shift: float):
     grey = np.asarray(soft.resize((64, 64)), np.float32)
     turns = np.exp(-2j * np.pi * np.fft.fftfreq(64) * shift)[None, :]
     moved = np.fft.ifft2(np.fft.fft2(grey) * turns).real.astype(np.float32)
-    found = left_over(grey, moved, np.full((2, 16, 16), 128, np.uint8))
+    found = residual(grey, moved, np.full((2, 16, 16), 128, np.uint8))
     assert found.moved == pytest.approx(shift / 64, rel=0.25)
 
 

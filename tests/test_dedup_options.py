@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 from support import PATIENCE, ROOT, as_rows, dedup, drawing, dump, load_step, result, snapshot
 
 from lib.db import open_database
-from lib.db.duplicates import is_buried
+from lib.db.duplicates import is_removed
 from lib.dedup.near import cells_with_views
 from lib.hashing import dct, views
 from lib.hashing.buffers import UNTRIMMED, Buffers, read_buffers, trimmed_box
@@ -361,7 +361,7 @@ def test_removed_pictures_leave_a_tombstone_until_they_are_back(folder):
     database = folder.parent / "ws" / "gleaner.db"
     ((content,),) = as_rows(database, "SELECT sha256 FROM tombstones")
     with open_database(database) as db:
-        assert is_buried(db, content) and not is_buried(db, "0" * 64)
+        assert is_removed(db, content) and not is_removed(db, "0" * 64)
     dedup(folder, "--undo", "last")
     assert as_rows(database, "SELECT count(*) FROM tombstones") == [(0,)]
 

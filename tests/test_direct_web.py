@@ -12,8 +12,7 @@ import pytest
 from aiohttp import web
 from support import PATIENCE
 
-from lib.engines import load_engine
-from lib.engines.base import API, FetchError
+from lib.engines.base import API, FetchError, load_engine
 from lib.engines.parsing import LARGEST_BODY
 from lib.errors import UsageError
 from lib.web.direct import DirectSettings, DirectWeb, Proxy, settings_for

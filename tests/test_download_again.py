@@ -25,10 +25,10 @@ from hostile_server import Site, jpeg
 from support import as_rows
 
 from lib.db import open_database
-from lib.db.download_queue import Again
+from lib.db.download_queue import Recheck
 from lib.workspace import Workspace
 
-REFRESH, UPGRADE, ORIGINALS = Again(refresh=True), Again(upgrade=True), Again(untried=True)
+REFRESH, UPGRADE, ORIGINALS = Recheck(refresh=True), Recheck(upgrade=True), Recheck(untried=True)
 
 
 def quarantined(workspace: Workspace) -> list[str]:
@@ -176,7 +176,7 @@ def test_thumbs_then_the_originals_of_what_was_kept(workspace: Workspace, site: 
             " (SELECT sha256 FROM downloads JOIN images ON id = image_id WHERE key IN ('test:0001', 'test:0003'))"
         )
     site.asked.clear()
-    chosen = Again(untried=True, kept=True)
+    chosen = Recheck(untried=True, kept=True)
     made = report(workspace, stage="originals", again=chosen)
     assert made.tally.states == {"replaced": 2} and sorted(site.asked) == ["/large/0", "/large/2"]
     assert {row["key"] for row in rows(workspace).values() if row["kind"] == "original"} == {

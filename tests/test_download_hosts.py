@@ -28,8 +28,8 @@ from support import PATIENCE
 from lib.db import open_database
 from lib.domains import write_list
 from lib.errors import GleanerError, UsageError
-from lib.net.fetch import Limits
-from lib.net.host_queues import DOWN_AFTER, HostQueues, Manner, Manners, known_manners
+from lib.net.fetch import FetchLimits
+from lib.net.host_queues import DOWN_AFTER, HostPolicies, HostPolicy, HostQueues, known_manners
 from lib.net.placeholders import read_placeholders
 from lib.workspace import Workspace
 
@@ -62,7 +62,7 @@ def test_hosts_of_one_domain_share_a_limit() -> None:
 
 def test_known_hosts_are_asked_in_their_rhythm() -> None:
     async def run() -> float:
-        queues: HostQueues[str] = HostQueues(6, 12, Manners({"vk.com": Manner(per_host=2, gap=0.08)}))
+        queues: HostQueues[str] = HostQueues(6, 12, HostPolicies({"vk.com": HostPolicy(per_host=2, gap=0.08)}))
         for n in range(4):
             queues.put("sun1.vk.com:443", str(n))
         started = queues.loop.time()
@@ -87,7 +87,7 @@ def test_processes_divide_the_limits() -> None:
 def test_the_table_of_known_hosts() -> None:
     known = known_manners()
     assert known.of("vk.com").gap >= 0.5 and known.of("userapi.com").per_host == 2
-    assert known.of("example.com") == Manner()
+    assert known.of("example.com") == HostPolicy()
 
 
 def test_a_host_that_is_down_is_left_alone_and_the_next_address_is_asked(workspace: Workspace, site: Site) -> None:
@@ -279,7 +279,7 @@ def test_a_list_of_placeholders_that_makes_no_sense(
     assert "is no list of placeholders" in capsys.readouterr().err
 
 
-LARGE = Limits(timeout=60, max_bytes=20 << 20)
+LARGE = FetchLimits(timeout=60, max_bytes=20 << 20)
 WHOLE = len(jpeg(1)) + (6 << 20)
 
 

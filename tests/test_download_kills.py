@@ -43,7 +43,7 @@ from lib.db import open_database
 from lib.db.downloads import has_path
 from lib.files.names import file_name, part_owner, shelf
 from lib.images.decode import MAX_PIXELS
-from lib.net.fetch import Limits
+from lib.net.fetch import FetchLimits
 from lib.temporary import process_lives
 from lib.workspace import Workspace
 
@@ -118,7 +118,7 @@ def test_killed_at_fifty_moments_and_run_again_it_ends_the_same(
     undisturbed = Workspace(tmp_path / "undisturbed")
     for one in (undisturbed, workspace):
         fill(one, mixed(site, 2400))
-    run(undisturbed, limits=Limits(), per_host=16)
+    run(undisturbed, limits=FetchLimits(), per_host=16)
     site.asked.clear()
     site.slow = 0.02
     kill_again_and_again(workspace, site, KILLS)

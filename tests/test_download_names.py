@@ -28,7 +28,7 @@ from hostile_server import Site, jpeg
 from support import ROOT
 
 from lib.db import open_database
-from lib.db.download_queue import Again
+from lib.db.download_queue import Recheck
 from lib.download.targets import _rename_where_free, rename_new
 from lib.files.names import file_name, safe_id
 from lib.workspace import Workspace
@@ -68,7 +68,7 @@ def test_a_refresh_destroys_no_picture_whose_hash_begins_alike(
     run(workspace, sidecar=sidecar)
     first = only(workspace)["sha256"]
     site.bodies[0] = twins[1]
-    run(workspace, again=Again(None, refresh=True), sidecar=sidecar)
+    run(workspace, again=Recheck(None, refresh=True), sidecar=sidecar)
     second = only(workspace)["sha256"]
     assert first[:8] == second[:8] and second == hashlib.sha256(twins[1]).hexdigest()
     assert below(workspace) == set(twins)
@@ -84,7 +84,7 @@ def test_a_refresh_destroys_no_picture_whose_hash_begins_alike(
             assert notes.get("sha256", sha256) == sha256
     assert rows_of[second]["path"].endswith(f"_{second[:12]}.jpg")
     before = files(workspace)
-    run(workspace, again=Again(None, refresh=True), sidecar=sidecar)
+    run(workspace, again=Recheck(None, refresh=True), sidecar=sidecar)
     assert files(workspace) == before and only(workspace)["sha256"] == second
 
 

@@ -29,12 +29,12 @@ from hostile_server import Site, jpeg
 from support import PATIENCE, load_step, snapshot, wait_until
 
 from lib.download import body
-from lib.net.fetch import Limits, validator_of
+from lib.net.fetch import FetchLimits, validator_of
 from lib.workspace import Workspace
 
 MANY = 20 << 20
 PICTURE = jpeg(1) + bytes(6 << 20)
-LARGE = Limits(timeout=60, max_bytes=MANY)
+LARGE = FetchLimits(timeout=60, max_bytes=MANY)
 
 
 def killed_in_the_middle(workspace: Workspace, site: Site, signals: tuple[int, ...] = (signal.SIGKILL,)) -> None:

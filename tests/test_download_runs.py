@@ -32,7 +32,7 @@ from lib.db.download_queue import claim
 from lib.download.options import PictureLimits
 from lib.download.run import download
 from lib.net.failures import FINAL, is_reason
-from lib.net.fetch import Limits
+from lib.net.fetch import FetchLimits
 from lib.times import utc_in
 from lib.workspace import Workspace
 
@@ -195,12 +195,12 @@ def test_large_bodies_in_flight_do_not_fill_the_memory(workspace: Workspace, sit
 
 def test_a_large_picture_goes_through_a_temporary_file(workspace: Workspace, site: Site) -> None:
     fill(workspace, originals(site, "/big/1"))
-    run(workspace, limits=Limits(max_bytes=8 << 20))
+    run(workspace, limits=FetchLimits(max_bytes=8 << 20))
     ((name, data),) = files(workspace).items()
     assert len(data) > 6 << 20 and data.startswith(jpeg(1)) and name.endswith(".jpg")
     consistent(workspace)
     fill(workspace, {"other:1": [("original", site.address("/big/2"))]})
-    run(workspace, limits=Limits(max_bytes=5 << 20))
+    run(workspace, limits=FetchLimits(max_bytes=5 << 20))
     assert rows(workspace)["other:1"]["reason"] == "too_large"
     consistent(workspace)
 

@@ -37,13 +37,13 @@ from support import PATIENCE, as_rows, load_step, wait_until
 
 from lib.db import open_database
 from lib.db.download_queue import shard_of
-from lib.download.options import Options, VerifyLimits
+from lib.download.options import DownloadOptions, VerifyLimits
 from lib.download.targets import LocalTarget
 from lib.download.verify import Verifier
 from lib.download.workers import divide
 from lib.images.formats import sniff
 from lib.images.structure import trailing_bytes
-from lib.net.fetch import Limits
+from lib.net.fetch import FetchLimits
 from lib.workspace import Workspace
 
 
@@ -51,7 +51,7 @@ from lib.workspace import Workspace
 def test_pictures_go_to_any_address(workspace: Workspace, site: Site, tmp_path: Path, kind: str) -> None:
     address = "memory://pictures/here" if kind == "memory" else f"file://{tmp_path}/there"
     fill(workspace, originals(site, *[f"/good/{n % 7}" for n in range(10)], "/big/1"))
-    tally = run(workspace, to=address, limits=Limits(max_bytes=8 << 20))
+    tally = run(workspace, to=address, limits=FetchLimits(max_bytes=8 << 20))
     assert tally.states == {"done": 11} and tally.files == 8
     store, root = fsspec.core.url_to_fs(address)
     paths = [row[0] for row in as_rows(workspace.database, "SELECT path FROM files ORDER BY path")]
@@ -167,10 +167,10 @@ def test_several_processes_end_as_one_does(workspace: Workspace, site: Site, tmp
     alone = Workspace(tmp_path / "alone")
     for one in (alone, workspace):
         fill(one, mixed(site, 300))
-    run(alone, limits=Limits())
+    run(alone, limits=FetchLimits())
     site.asked.clear()
     site.slow = 0.003
-    made = report(workspace, workers=2, per_host=8, limits=Limits())
+    made = report(workspace, workers=2, per_host=8, limits=FetchLimits())
     assert outcome(workspace) == outcome(alone)
     assert made.tally.states["done"] + made.tally.states["failed"] == 300
     assert {path: n for path, n in site.asked.items() if n > 1}.keys() <= {"/good/3", "/missing/1", "/html/1"}
@@ -185,7 +185,7 @@ def test_several_processes_end_as_one_does(workspace: Workspace, site: Site, tmp
     [(4, 2, None, 100, [None] * 2), (2, 6, 5, 100, [3, 2]), (2, 6, 1, 100, [1]), (8, 6, None, 3, [None] * 3)],
 )
 def test_work_is_divided(workers: int, per_host: int, limit: int | None, due: int, expected: list[int | None]) -> None:
-    parts = divide(Options(workers=workers, per_host=per_host, limit=limit), due)
+    parts = divide(DownloadOptions(workers=workers, per_host=per_host, limit=limit), due)
     assert [part.limit for part in parts] == expected
 
 
@@ -276,7 +276,7 @@ def test_two_that_need_the_same_folder_at_once(tmp_path: Path) -> None:
 def test_a_picture_is_decoded_to_its_end(workspace: Workspace, site: Site) -> None:
     """The half picture has a sound header and an end marker: only decoding shows that it is broken."""
     fill(workspace, originals(site, "/good/1", "/half/1", "/big/2", "/frames/1"))
-    run(workspace, verify=VerifyLimits(), limits=Limits(max_bytes=8 << 20))
+    run(workspace, verify=VerifyLimits(), limits=FetchLimits(max_bytes=8 << 20))
     found = [(row["state"], row["reason"]) for row in rows(workspace).values()]
     assert found[0] == found[2] == found[3] == ("done", "") and found[1] == ("failed", "undecodable")
     consistent(workspace)

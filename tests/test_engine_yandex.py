@@ -10,9 +10,9 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from yandex_answers import entity, page, serp_list, xhr
 
-from lib.engines import NAMES, load_engine
-from lib.engines.base import PAGE, UPLOAD, XHR, Answer, Ask, Engine, retry_after
-from lib.engines.yandex import Source, page_address, xhr_address
+from lib.engines import NAMES
+from lib.engines.base import PAGE, UPLOAD, XHR, Engine, PageResponse, SearchRequest, load_engine, retry_after
+from lib.engines.yandex import Yandex, page_address, xhr_address
 from lib.records import OUTCOMES, ParsedPage
 
 SEARCH = "https://yandex.ru/images/search?cbir_id=1%2Fa&rpt=imageview&cbir_page=similar"
@@ -42,8 +42,8 @@ ABOUT_CAPTCHAS = xhr([entity(1, alt="captcha", origUrl="https://example.org/show
 ONE_BLOCK = json.dumps({"blocks": [{"params": {"adapterData": {"serpList": serp_list([entity(1)])}}}]}).encode()
 
 
-def answer(part: str, body: bytes, status: int = 200, url: str = SEARCH, **headers: str) -> Answer:
-    return Answer(part, url, status, {name.replace("_", "-"): value for name, value in headers.items()}, body)
+def answer(part: str, body: bytes, status: int = 200, url: str = SEARCH, **headers: str) -> PageResponse:
+    return PageResponse(part, url, status, {name.replace("_", "-"): value for name, value in headers.items()}, body)
 
 
 @pytest.mark.parametrize(
@@ -89,8 +89,8 @@ def answer(part: str, body: bytes, status: int = 200, url: str = SEARCH, **heade
         (answer(UPLOAD, b"", status=403), "blocked", "http_403"),
     ],
 )  # fmt: skip
-def test_classify(given: Answer, outcome: str, detail: str) -> None:
-    verdict = Source().classify(given)
+def test_classify(given: PageResponse, outcome: str, detail: str) -> None:
+    verdict = Yandex().classify(given)
     assert (verdict.outcome, verdict.detail) == (outcome, detail)
     assert outcome in OUTCOMES
 
@@ -108,7 +108,7 @@ if SAMPLES.is_dir():
         ],
     )
     def test_classify_recorded_answers(name: str, part: str, outcome: str) -> None:
-        assert Source().classify(answer(part, (SAMPLES / name).read_bytes())).outcome == outcome
+        assert Yandex().classify(answer(part, (SAMPLES / name).read_bytes())).outcome == outcome
 
 
 @pytest.mark.parametrize(
@@ -135,19 +135,19 @@ if SAMPLES.is_dir():
     ],
 )  # fmt: skip
 def test_read_upload(body: object, cbir_id: str | None, image_url: str | None) -> None:
-    found = Source().read_upload(answer(UPLOAD, json.dumps(body).encode()))
+    found = Yandex().read_upload(answer(UPLOAD, json.dumps(body).encode()))
     assert (found.get("cbir_id"), found.get("image_url")) == (cbir_id, image_url)
 
 
 def test_a_picture_page_is_always_asked_for_with_its_tab():
     cursor = {"cbir_id": "12/ab", "image_url": "https://a.example/get-images-cbir/12/ab/orig"}
-    asked = parse_qs(urlsplit(page_address("https://yandex.com", Ask("image"), cursor)).query)
+    asked = parse_qs(urlsplit(page_address("https://yandex.com", SearchRequest("image"), cursor)).query)
     assert asked["cbir_page"] == ["similar"] and asked["cbir_id"] == ["12/ab"] and "tabInt" not in asked
 
 
 def test_later_pages_carry_their_number_and_the_adapter_block():
     cursor = {"cbir_id": "12/ab", "image_url": "https://a.example/get-images-cbir/12/ab/orig"}
-    link = xhr_address("https://yandex.ru", Ask("image"), cursor, 3)
+    link = xhr_address("https://yandex.ru", SearchRequest("image"), cursor, 3)
     asked = {name: values[0] for name, values in parse_qs(urlsplit(link).query).items()}
     blocks = json.loads(asked.pop("request"))["blocks"]
     assert blocks[1]["block"] == {"block": "i-react-ajax-adapter:ajax"}
@@ -166,8 +166,8 @@ def test_later_pages_carry_their_number_and_the_adapter_block():
 def test_keywords_are_sent_as_they_are():
     words = 'старый город & "quotes" #1'
     for link in (
-        page_address("https://ya.ru", Ask("keyword", words), {}),
-        xhr_address("https://ya.ru", Ask("keyword", words), {}, 1),
+        page_address("https://ya.ru", SearchRequest("keyword", words), {}),
+        xhr_address("https://ya.ru", SearchRequest("keyword", words), {}, 1),
     ):
         asked = parse_qs(urlsplit(link).query)
         assert asked["text"] == [words]
@@ -185,7 +185,7 @@ def test_keywords_are_sent_as_they_are():
     ],
 )
 def test_says_end(part: str, body: bytes, next_url: str, ends: bool) -> None:
-    assert Source().says_end(part, body, ParsedPage((), next_url)) is ends
+    assert Yandex().says_end(part, body, ParsedPage((), next_url)) is ends
 
 
 @pytest.mark.parametrize(
@@ -208,12 +208,12 @@ def test_retry_after(text: str, seconds: float | None) -> None:
 
 @pytest.mark.parametrize("host", ["https://yandex.com", "https://yandex.ru", "https://yandex.com.tr", "https://ya.ru"])
 def test_all_its_hosts_are_known(host: str) -> None:
-    assert Source().knows_host(host)
+    assert Yandex().knows_host(host)
 
 
 def test_foreign_hosts_are_not_its_own():
     for host in ("http://127.0.0.1:8080", "https://yandex.ru.example.com", "https://notyandex.ru"):
-        assert not Source().knows_host(host)
+        assert not Yandex().knows_host(host)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -12,9 +12,9 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from support import ROOT
 
-from lib.engines import FILTER_VALUES, NAMES, load_engine, parser_for
+from lib.engines import FILTER_VALUES, NAMES, parser_for
 from lib.engines.baidu_graph import list_address, multipart, on_host
-from lib.engines.base import API, PAGE, UPLOAD, XHR, Answer, Ask
+from lib.engines.base import API, PAGE, UPLOAD, XHR, PageResponse, SearchRequest, load_engine
 from lib.errors import UsageError
 from lib.records import OUTCOMES
 
@@ -32,7 +32,7 @@ def as_json(value: Any) -> bytes:
 
 def answer(part: str, body: bytes | dict[str, Any], url: str = "https://x.example/", status: int = 200, **headers: str):
     given = {name.replace("_", "-"): value for name, value in headers.items()}
-    return Answer(part, url, status, given, as_json(body) if isinstance(body, dict) else body)
+    return PageResponse(part, url, status, given, as_json(body) if isinstance(body, dict) else body)
 
 
 HTML = b"<html><body>Service is being updated</body></html>"
@@ -85,7 +85,7 @@ CLOUD_URL = "https://searchapi.api.cloud.yandex.net/v2/image/search#page=%d"
 YANDEX = "https://yandex.com/images/search?text=a"
 COMMONS = "https://commons.wikimedia.org/w/api.php?gsroffset=%s"
 
-VERDICTS: list[tuple[str, Answer, str, str]] = [
+VERDICTS: list[tuple[str, PageResponse, str, str]] = [
     ("openverse", answer(API, {"results": [{"id": "1"}], "page": 1}), "ok", ""),
     ("openverse", answer(API, {"results": [], "page": 1}), "empty", ""),
     ("openverse", answer(API, {"results": [], "page": 3}), "end", "no_more_results"),
@@ -309,7 +309,7 @@ VERDICTS: list[tuple[str, Answer, str, str]] = [
 
 
 @pytest.mark.parametrize(("name", "given", "outcome", "detail"), VERDICTS)
-def test_classify(name: str, given: Answer, outcome: str, detail: str) -> None:
+def test_classify(name: str, given: PageResponse, outcome: str, detail: str) -> None:
     verdict = load_engine(name, {}).classify(given)
     assert (verdict.outcome, verdict.detail) == (outcome, detail)
     assert outcome in OUTCOMES
@@ -362,14 +362,14 @@ GRAPH_CURSOR = {"cards_url": GRAPH, "matches": True, "list_url": "https://g.exam
     ],
 )
 def test_addresses(name: str, page: int, path: str, expected: dict[str, str]) -> None:
-    url = load_engine(name, EVERY_KEY).address("https://h.example", Ask("keyword", "a b&c"), {}, page)
+    url = load_engine(name, EVERY_KEY).address("https://h.example", SearchRequest("keyword", "a b&c"), {}, page)
     found = {key: values[0] for key, values in parse_qs(urlsplit(url).query).items()}
     assert urlsplit(url).path == path
     assert {key: found.get(key) for key in expected} == expected
 
 
 def test_naver_is_asked_at_the_address_that_its_keys_are_for() -> None:
-    ask = Ask("keyword", "a")
+    ask = SearchRequest("keyword", "a")
     hub, old = load_engine("naver-api", HUB), load_engine("naver-api", OLD)
     assert hub.address(hub.hosts[0], ask, {}, 0).startswith("https://naverapihub.apigw.ntruss.com/search/v1/image?")
     assert old.address(old.hosts[0], ask, {}, 0).startswith("https://openapi.naver.com/v1/search/image?")
@@ -420,7 +420,7 @@ def test_graph_reads_what_later_requests_need() -> None:
     assert engine.read_upload(answer(UPLOAD, cards(SIMILAR), "https://graph.baidu.com/s"))["matches"] is False
     assert engine.read_upload(answer(UPLOAD, HTML)) == {}
     # Without exact matches the list is the first page; with them it begins on the second.
-    ask = Ask("image")
+    ask = SearchRequest("image")
     assert engine.address("", ask, GRAPH_CURSOR, 0) == GRAPH_CURSOR["cards_url"]
     assert engine.address("", ask, GRAPH_CURSOR, 1) == GRAPH_CURSOR["list_url"]
     assert engine.address("", ask, GRAPH_CURSOR | {"matches": False}, 0) == GRAPH_CURSOR["list_url"]
@@ -460,7 +460,7 @@ def test_filters(name: str, filters: dict[str, str], expected: dict[str, str]) -
     engine = load_engine(name, {})
     assert engine.filter_params(filters) == expected
     if engine.name != "yandex-cloud":  # its filters stand in the body
-        url = engine.address("https://h.example", Ask("keyword", "a", filters=filters), {}, 0)
+        url = engine.address("https://h.example", SearchRequest("keyword", "a", filters=filters), {}, 0)
         sent = parse_qs(urlsplit(url).query)
         assert all(value in " ".join(sent[key]) for key, value in expected.items())
 

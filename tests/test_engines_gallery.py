@@ -17,8 +17,8 @@ from support import as_rows, drawing, run_step
 
 from demo import keys
 from demo.app import Gallery, running_gallery
-from lib.engines import NAMES, load_engine
-from lib.engines.base import Ask, Engine, Verdict
+from lib.engines import NAMES
+from lib.engines.base import Engine, PageOutcome, SearchRequest, load_engine
 from lib.web.direct import DirectSettings, DirectWeb, settings_for
 
 NEW = tuple(name for name in NAMES if name != "yandex")
@@ -42,27 +42,29 @@ def calm(gallery: Gallery) -> Iterator[Gallery]:
     gallery.clear_faults()
 
 
-def query(kind: str, word: str = "photo") -> Ask:
+def query(kind: str, word: str = "photo") -> SearchRequest:
     if kind == "keyword":
-        return Ask("keyword", word)
+        return SearchRequest("keyword", word)
     body = io.BytesIO()
     drawing(3).save(body, "JPEG")
-    return Ask("image", picture=body.getvalue(), mime="image/jpeg")
+    return SearchRequest("image", picture=body.getvalue(), mime="image/jpeg")
 
 
 @dataclass
 class Harvest:
     """What a search brought: ids in order, how it ended, and every address that was answered."""
 
-    verdict: Verdict
+    verdict: PageOutcome
     ids: list[str]
     urls: list[str]
     skipped: int = 0
 
 
-async def search(engine: Engine, host: str, ask: Ask, pages: int = 50, cursor: dict[str, Any] | None = None) -> Harvest:
+async def search(
+    engine: Engine, host: str, ask: SearchRequest, pages: int = 50, cursor: dict[str, Any] | None = None
+) -> Harvest:
     """Page after page to the end, as `lib.collect` does it."""
-    found = Harvest(Verdict("ok"), [], [])
+    found = Harvest(PageOutcome("ok"), [], [])
     async with DirectWeb(settings_for(engine, None, 20.0, CONTACT)) as direct:
         if ask.kind == "image" and cursor is None:
             sent = await engine.upload(direct, host, ask, 0)
@@ -80,12 +82,12 @@ async def search(engine: Engine, host: str, ask: Ask, pages: int = 50, cursor: d
             new = [image.engine_id for image in parsed.images if image.engine_id not in found.ids]
             assert got.part == engine.part(page)
             if not new:
-                found.verdict = Verdict("end", "no_new_results")
+                found.verdict = PageOutcome("end", "no_new_results")
                 return found
             found.ids += new
             found.skipped += parsed.skipped
             if engine.says_end(got.part, got.body, parsed):
-                found.verdict = Verdict("end", "said")
+                found.verdict = PageOutcome("end", "said")
                 return found
     return found
 
@@ -171,7 +173,7 @@ def test_a_search_by_picture_goes_on_with_what_its_upload_left(calm: Gallery, na
             return engine.read_upload(await engine.upload(direct, calm.url, ask, 0))
 
     cursor = json.loads(json.dumps(asyncio.run(upload())))
-    later = asyncio.run(search(load_engine(name, EVERY_KEY), calm.url, Ask("image"), cursor=cursor))
+    later = asyncio.run(search(load_engine(name, EVERY_KEY), calm.url, SearchRequest("image"), cursor=cursor))
     assert len(later.ids) == calm.options.results
 
 
@@ -190,7 +192,9 @@ def test_filters_reach_the_engine(
     calm: Gallery, name: str, filters: dict[str, str], gallery_filters: dict[str, str]
 ) -> None:
     expected = len(calm.site.by_words("photo", gallery_filters))
-    found = asyncio.run(search(load_engine(name, EVERY_KEY), calm.url, Ask("keyword", "photo", filters=filters)))
+    found = asyncio.run(
+        search(load_engine(name, EVERY_KEY), calm.url, SearchRequest("keyword", "photo", filters=filters))
+    )
     assert len(found.ids) == expected < len(calm.site.by_words("photo", {}))
 
 
@@ -217,12 +221,12 @@ def test_a_refused_key_blocks(calm: Gallery, name: str, environ: dict[str, str])
 
 
 def test_baidu_is_refused_without_its_cookies(calm: Gallery) -> None:
-    async def scene() -> Verdict:
+    async def scene() -> PageOutcome:
         engine = load_engine("baidu", {})
         async with DirectWeb(DirectSettings(cookies=False)) as direct:
             return engine.classify(await engine.fetch(direct, calm.url, query("keyword"), {}, 0))
 
-    assert asyncio.run(scene()) == Verdict("blocked", "anti_flag")
+    assert asyncio.run(scene()) == PageOutcome("blocked", "anti_flag")
 
 
 def run_quietly(step: str, workspace: Path, *arguments: object) -> subprocess.CompletedProcess[str]:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib.dedup.grouping import EXACT_TO_SAME, STRENGTH, Items, Relation, Verdict, cover
+from lib.dedup.grouping import EXACT_TO_SAME, STRENGTH, Candidates, Decision, Relation, cover
 from lib.dedup.near import related
 
 
@@ -25,7 +25,7 @@ class World:
     cells: list[str]
     judged: set[tuple[int, int]] = field(default_factory=set)
 
-    def items(self, order: list[int], *, optimistic: bool = True) -> Items:
+    def items(self, order: list[int], *, optimistic: bool = True) -> Candidates:
         """The same world with its files given in another order."""
 
         def judge(keeper: int, other: int) -> Relation | None:
@@ -33,7 +33,7 @@ class World:
             return self.relations.get(frozenset((order[keeper], order[other])))
 
         first = [(self.key(f)[0], self.ranks[f] - self.optimism[f] * optimistic, f) for f in order]
-        return Items(
+        return Candidates(
             keys=first,
             refine=lambda i: self.key(order[i]),
             cells=lambda i: [("content", order[i]), self.cells[order[i]]],
@@ -45,7 +45,7 @@ class World:
     def key(self, item: int) -> tuple[bool, int, int]:
         return (item not in self.protected, self.ranks[item], item)
 
-    def run(self, order: list[int], removed: frozenset[str], **how: bool) -> dict[int, dict[int, Verdict]]:
+    def run(self, order: list[int], removed: frozenset[str], **how: bool) -> dict[int, dict[int, Decision]]:
         found = cover(self.items(order, **how), removed)
         return {order[k]: {order[v.item]: v for v in verdicts} for k, verdicts in found.items()}
 

@@ -21,7 +21,7 @@ from lib.db.files import FileRow, add_file
 from lib.db.journal import Action, finish_run, start_run
 from lib.files.pictures import sha256_of
 from lib.journal import files
-from lib.workspace import Workspace, held, step_lock
+from lib.workspace import Workspace, file_lock, step_lock
 
 # Ends the process at the n-th call of a function of `os` whose paths hold a text: right before it, or right after it.
 KILLER = """
@@ -454,7 +454,7 @@ def test_a_living_run_of_step_6_is_not_disturbed(workspace: Workspace) -> None:
     with open_database(workspace.database) as db:
         number = start_run(db, "dedup", {})
         files.plan(db, number, [Action("move", "images/ab/90.jpg", f"quarantine/{number}/90.jpg")])
-    with held(step_lock(workspace.root, "dedup"), "busy"):
+    with file_lock(step_lock(workspace.root, "dedup"), "busy"):
         settle(workspace, "download")
         assert states(workspace.root) == {("move", "planned"): 1}
     settle(workspace, "download")

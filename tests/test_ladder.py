@@ -2,48 +2,48 @@
 
 from __future__ import annotations
 
-from lib.download.addresses import Variant, ladder, referers
+from lib.download.addresses import StoredVariant, ladder, referers
 
 
 def test_kind_comes_first_then_area_downward() -> None:
     variants = [
-        Variant(1, "thumb", "http://t/1", 480, 300),
-        Variant(2, "dup", "http://d/2", 4000, 3000),
-        Variant(3, "preview", "http://p/3", 800, 600),
-        Variant(4, "preview", "http://p/4", 1600, 1200),
-        Variant(5, "original", "http://o/5"),
-        Variant(6, "original", "http://o/6", 100, 100),
-        Variant(7, "dup", "http://d/7"),
+        StoredVariant(1, "thumb", "http://t/1", 480, 300),
+        StoredVariant(2, "dup", "http://d/2", 4000, 3000),
+        StoredVariant(3, "preview", "http://p/3", 800, 600),
+        StoredVariant(4, "preview", "http://p/4", 1600, 1200),
+        StoredVariant(5, "original", "http://o/5"),
+        StoredVariant(6, "original", "http://o/6", 100, 100),
+        StoredVariant(7, "dup", "http://d/7"),
     ]
     assert [rung.variant_id for rung in ladder(variants)] == [6, 5, 4, 3, 2, 7, 1]
 
 
 def test_an_address_is_tried_once_under_its_best_kind() -> None:
     variants = [
-        Variant(1, "thumb", "http://x/a"),
-        Variant(2, "original", "http://x/a"),
-        Variant(3, "dup", "http://x/b"),
+        StoredVariant(1, "thumb", "http://x/a"),
+        StoredVariant(2, "original", "http://x/a"),
+        StoredVariant(3, "dup", "http://x/b"),
     ]
     assert [(rung.kind, rung.url) for rung in ladder(variants)] == [("original", "http://x/a"), ("dup", "http://x/b")]
 
 
 def test_expired_addresses_go_to_the_end_of_their_kind() -> None:
     variants = [
-        Variant(1, "preview", "http://p/1", 900, 900, expires_at="2026-01-01T00:00:00.000Z"),
-        Variant(2, "preview", "http://p/2", 90, 90, expires_at="2027-01-01T00:00:00.000Z"),
-        Variant(3, "thumb", "http://p/3", 9, 9),
+        StoredVariant(1, "preview", "http://p/1", 900, 900, expires_at="2026-01-01T00:00:00.000Z"),
+        StoredVariant(2, "preview", "http://p/2", 90, 90, expires_at="2027-01-01T00:00:00.000Z"),
+        StoredVariant(3, "thumb", "http://p/3", 9, 9),
     ]
     assert [rung.variant_id for rung in ladder(variants, now="2026-06-01T00:00:00.000Z")] == [2, 1, 3]
 
 
 def test_only_the_wanted_kinds() -> None:
-    variants = [Variant(1, "original", "http://o"), Variant(2, "thumb", "http://t")]
+    variants = [StoredVariant(1, "original", "http://o"), StoredVariant(2, "thumb", "http://t")]
     assert [rung.variant_id for rung in ladder(variants, kinds=("thumb",))] == [2]
     assert ladder([]) == ()
 
 
 def test_the_same_order_for_the_same_variants_in_any_order() -> None:
-    variants = [Variant(n, "dup", f"http://d/{n}", 10, 10) for n in range(6)]
+    variants = [StoredVariant(n, "dup", f"http://d/{n}", 10, 10) for n in range(6)]
     assert ladder(variants) == ladder(reversed(variants))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import graphlib
 import re
 import shlex
 import subprocess
@@ -33,6 +34,19 @@ HEAVY = (
 NETWORK = {"aiohttp", "playwright", "urllib.request", "http.client", "socket"}
 PICTURES = {"PIL", "numpy", "imagehash", "scipy"}
 
+# A package imports those of earlier floors only: neither its neighbours on the same floor nor anything above.
+# The plain modules in `lib/` itself are the ground and import nothing but each other.
+FLOORS = (
+    ("work", "images", "db"),
+    ("quality", "hashing", "net", "engines"),
+    ("models", "pages", "web", "files"),
+    ("journal",),
+    ("collect", "ingest", "report", "cleanup", "download", "dedup", "sort", "setup"),
+    ("cli",),
+)
+FLOOR_OF = {package: floor for floor, packages in enumerate(FLOORS, 1) for package in packages}
+MODULES = {".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): p for p in LIB}
+
 
 def imported(path: Path) -> set[str]:
     """The modules that a file imports, inside functions too."""
@@ -54,9 +68,42 @@ def relative(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-@pytest.mark.parametrize("path", LIB, ids=relative)
-def test_the_edge_is_imported_by_steps_only(path: Path) -> None:
-    assert not belongs(imported(path), {"lib.cli"})
+def modules_used(name: str) -> set[str]:
+    """The modules of `lib` that a module imports: inside functions and for types too."""
+    found = set()
+    for node in ast.walk(ast.parse(MODULES[name].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "lib":
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                found.add(inner if inner in MODULES else node.module)
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names if alias.name in MODULES}
+    return found - {name, "lib"}
+
+
+def package_of(module: str) -> str:
+    """The package that a module belongs to; "" for the plain modules in `lib/` itself."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 and (ROOT / "lib" / parts[1]).is_dir() else ""
+
+
+def test_every_package_has_its_floor() -> None:
+    assert {package_of(name) for name in MODULES} - {""} == set(FLOOR_OF)
+    assert sum(not package_of(name) for name in MODULES) <= 10, "a new module belongs into a package"
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_imports_lead_down(name: str) -> None:
+    here = package_of(name)
+    floor = FLOOR_OF.get(here, 0)
+    others = {other for other in modules_used(name) if package_of(other) != here}
+    assert {other for other in others if FLOOR_OF.get(package_of(other), 0) >= floor} == set()
+
+
+def test_modules_import_each_other_in_no_circle() -> None:
+    """Imports inside functions count: one that is late to dodge a circle is a circle."""
+    graph = {name: modules_used(name) for name in MODULES}
+    tuple(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError, which names the circle
 
 
 @pytest.mark.parametrize("path", LIB, ids=relative)

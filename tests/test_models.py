@@ -22,7 +22,7 @@ from lib.db.files import FileRow, add_file
 from lib.errors import GleanerError, UsageError
 from lib.files.pictures import sha256_of
 from lib.models.device import batched
-from lib.models.weights import MissingWeights, Place, fingerprint
+from lib.models.weights import MissingWeights, WeightsFolder, fingerprint
 
 torch = pytest.importorskip("torch", reason="requirements-core.txt leaves the models out")
 step = load_step("sort")
@@ -85,15 +85,15 @@ def result(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
 def test_our_way_gives_pyiqas_own_scores(name: str, models: Path) -> None:
     """The same pixels through pyiqa's call, one by one, and through ours, all sizes at once."""
     from lib.models.iqa import load
-    from lib.models.weights import local_only
+    from lib.models.weights import no_downloads
 
     rgbs = [np.array(drawing(number, *size)) for number, size in enumerate(SIZES)]
     import pyiqa
 
-    with local_only(Place(models)):
+    with no_downloads(WeightsFolder(models)):
         theirs = pyiqa.create_metric(name, device="cpu")
     expected = [float(theirs(torch.from_numpy(rgb).permute(2, 0, 1)[None].float() / 255)) for rgb in rgbs]
-    ours = load(name, Place(models), "cpu", 1024)
+    ours = load(name, WeightsFolder(models), "cpu", 1024)
     if ours.same_size:
         found = [ours.run([rgb])[0] for rgb in rgbs]
         assert ours.run([rgbs[0], rgbs[5]]) == pytest.approx([expected[0], expected[5]], abs=1e-5)
@@ -313,7 +313,7 @@ def test_a_place_knows_our_folder_and_torchs(tmp_path: Path, monkeypatch: Any) -
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     (tmp_path / "torch/hub/pyiqa").mkdir(parents=True)
     (tmp_path / "torch/hub/pyiqa/a.pth").write_bytes(b"torch")
-    place = Place(tmp_path / "ours")
+    place = WeightsFolder(tmp_path / "ours")
     assert place.need("a.pth").read_bytes() == b"torch"
     (tmp_path / "ours").mkdir()
     (tmp_path / "ours/a.pth").write_bytes(b"ours")
@@ -324,7 +324,7 @@ def test_a_place_knows_our_folder_and_torchs(tmp_path: Path, monkeypatch: Any) -
 
 
 def test_pictures_reach_a_model_upright_reduced_and_bounded(tmp_path: Path) -> None:
-    from lib.models.batches import Feed, looking
+    from lib.models.batches import BatchPipeline, looking
 
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -344,7 +344,7 @@ def test_pictures_reach_a_model_upright_reduced_and_bounded(tmp_path: Path) -> N
             return [rgb.shape for rgb in pictures]
 
     model = Shapes()
-    feed = Feed(model, looking(200))
+    feed = BatchPipeline(model, looking(200))
     outcomes = list(feed.outcomes(paths))
     assert sorted(str(outcome.item) for outcome in outcomes) == sorted(map(str, paths))
     assert all(outcome.value and outcome.value[1][0] == 200 > outcome.value[1][1] for outcome in outcomes)
@@ -383,17 +383,21 @@ def test_embeddings_are_open_clips_own(
     monkeypatch.setattr("lib.models.device.has_bfloat16", lambda: native_bfloat16)
     import open_clip
 
-    from lib.models.batches import Feed
+    from lib.models.batches import BatchPipeline
     from lib.models.clip import load_clip, vector_of
-    from lib.work.stream import Spread
+    from lib.work.stream import Parallelism
 
     net, _, transform = open_clip.create_model_and_transforms(f"local-dir:{clip_folder}")
     paths = []
     for number, size in enumerate(((640, 480), (300, 700), (128, 128), (90, 60), (900, 300))):
         paths.append(tmp_path / f"{number}.jpg")
         drawing(number, *size).save(paths[-1], quality=92)
-    ours = load_clip(f"local-dir:{clip_folder}", Place(tmp_path), "cpu")
-    found = {o.item: vector_of(o.value[1]) for o in Feed(ours, ours.looking(), Spread()).outcomes(paths) if o.value}
+    ours = load_clip(f"local-dir:{clip_folder}", WeightsFolder(tmp_path), "cpu")
+    found = {
+        o.item: vector_of(o.value[1])
+        for o in BatchPipeline(ours, ours.looking(), Parallelism()).outcomes(paths)
+        if o.value
+    }
     with torch.inference_mode():
         for path in paths:
             theirs = net.eval().encode_image(transform(Image.open(path))[None], normalize=True)[0].numpy()
@@ -506,9 +510,9 @@ def test_a_dry_run_with_models_writes_nothing(clip_folder: Path, tmp_path: Path,
 
 
 def test_a_prompt_of_another_script_suggests_a_multilingual_model(caplog: Any, tmp_path: Path) -> None:
-    from lib.sort.criteria.prompts import Prompts
+    from lib.sort.criteria.prompts import PromptFilter
 
-    criterion = Prompts("default", Place(tmp_path), keep=["озеро"])
+    criterion = PromptFilter("default", WeightsFolder(tmp_path), keep=["озеро"])
     criterion.loaded.append(SimpleNamespace(multilingual=False))  # type: ignore[arg-type]
     criterion.preflight()
     assert "--clip-model multilingual" in caplog.text
@@ -583,17 +587,17 @@ def test_the_words_of_a_multilingual_model_come_from_the_models_folder(tmp_path:
     folder.mkdir()
     (folder / "open_clip_model.safetensors").touch()
     with _no_network(), pytest.raises(MissingWeights, match=r"the weights tokenizer\.json are not here"):
-        tokenizer_of(architecture, Place(tmp_path))
+        tokenizer_of(architecture, WeightsFolder(tmp_path))
     words = Tokenizer(WordLevel({"<pad>": 0, "<unk>": 1, "красная": 2, "панда": 3}, unk_token="<unk>"))
     words.pre_tokenizer = Whitespace()
     words.save(str(folder / "tokenizer.json"))
     with pytest.raises(MissingWeights, match=r"tokenizer_config\.json"):
-        look_for_weights("multilingual", Place(tmp_path))
+        look_for_weights("multilingual", WeightsFolder(tmp_path))
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "<pad>", "unk_token": "<unk>"}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
-    look_for_weights("multilingual", Place(tmp_path))
+    look_for_weights("multilingual", WeightsFolder(tmp_path))
     with _no_network():
-        seen = tokenizer_of(architecture, Place(tmp_path))(["Красная панда!"])
+        seen = tokenizer_of(architecture, WeightsFolder(tmp_path))(["Красная панда!"])
     assert seen.shape == (1, 64) and seen[0, :3].tolist() == [2, 3, 0]  # SigLIP 2 reads small letters without marks
 
 

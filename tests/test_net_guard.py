@@ -10,9 +10,9 @@ from support import PATIENCE
 
 from lib.images.formats import refusal
 from lib.net.failures import LONGEST_RETRY_AFTER, backoff, is_transient, retry_after
-from lib.net.fetch import Answer, Limits, fetch, open_session, user_agent
+from lib.net.fetch import FetchLimits, FetchResult, fetch, open_session, user_agent
 from lib.net.guard import BadAddress, RefusedAddress, host_of, is_private, parse_address, socket_factory
-from lib.net.watchdog import Transfer, Watch
+from lib.net.watchdog import Transfer, Watchdog
 
 PRIVATE = """127.0.0.1 127.1.2.3 0.0.0.0 10.0.0.1 172.16.0.1 172.31.255.255 192.168.1.1 169.254.169.254 100.64.0.1
 198.18.0.1 192.0.2.1 192.0.0.8 192.88.99.1 203.0.113.7 224.0.0.1 240.0.0.1 255.255.255.255 ::1 :: fe80::1 fe80::1%eth0
@@ -49,7 +49,7 @@ class Buffer:
     def __init__(self) -> None:
         self.data = b""
 
-    def meet(self, answer: Answer) -> tuple[str, str]:
+    def meet(self, answer: FetchResult) -> tuple[str, str]:
         return "", ""
 
     def judge(self, head: bytes) -> tuple[str, str]:
@@ -68,15 +68,15 @@ def site():
         yield running
 
 
-def ask(url: str, *, exempt: frozenset[str] = frozenset(), private: bool = False, **limits: float) -> Answer:
-    async def run() -> Answer:
+def ask(url: str, *, exempt: frozenset[str] = frozenset(), private: bool = False, **limits: float) -> FetchResult:
+    async def run() -> FetchResult:
         async with open_session(allow_private=private, exempt=exempt) as session:
-            return await fetch(session, parse_address(url), Buffer(), Limits(**limits), Watch())  # type: ignore[arg-type]
+            return await fetch(session, parse_address(url), Buffer(), FetchLimits(**limits), Watchdog())  # type: ignore[arg-type]
 
     try:
         return asyncio.run(run())
     except BadAddress:
-        return Answer("bad_url")
+        return FetchResult("bad_url")
 
 
 @pytest.mark.parametrize(
@@ -203,8 +203,8 @@ def test_a_page_is_not_read_to_its_end(site: Site) -> None:
 
 
 def test_headers_that_never_end_are_given_up(site: Site) -> None:
-    async def run() -> Answer:
-        watch = Watch()
+    async def run() -> FetchResult:
+        watch = Watchdog()
 
         async def look() -> None:
             while True:
@@ -215,7 +215,7 @@ def test_headers_that_never_end_are_given_up(site: Site) -> None:
         try:
             async with open_session(allow_private=True) as session:
                 return await fetch(
-                    session, parse_address(site.address("/raw/headers")), Buffer(), Limits(timeout=0.3), watch
+                    session, parse_address(site.address("/raw/headers")), Buffer(), FetchLimits(timeout=0.3), watch
                 )
         finally:
             looking.cancel()
@@ -229,7 +229,7 @@ def test_a_transfer_is_as_fast_as_it_is_from_its_first_byte_on() -> None:
     async def run() -> list[str]:
         task = asyncio.current_task()
         assert task is not None
-        transfer = Transfer(task, Limits(timeout=20, min_speed=1000, speed_window=10))
+        transfer = Transfer(task, FetchLimits(timeout=20, min_speed=1000, speed_window=10))
         begun = transfer.started
         found = [transfer.judge(begun + 12)]
         transfer.progress(1500)

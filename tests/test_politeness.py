@@ -12,7 +12,7 @@ from aiohttp import web
 from counting_server import Door, counting_server
 from download_support import fill, report, rows, run, workspace_fixture  # noqa: F401 (fixtures)
 
-from lib.net.host_queues import DOWN_AFTER, ROOM, Host, HostQueues, Manner, Manners, Shared, make_shared
+from lib.net.host_queues import DOWN_AFTER, ROOM, Host, HostPolicies, HostPolicy, HostQueues, SharedPauses, make_shared
 from lib.workspace import Workspace
 
 PATHOLOGICAL = "User-agent: *\nDisallow: /*a*a*a*a*a*a*a*a*b\n"
@@ -183,9 +183,9 @@ def test_no_request_starts_between_a_refusal_and_its_pause(reason: str, retry_af
     assert asyncio.run(play()) == []
 
 
-def both(per_host: int, manners: Manners | None = None) -> tuple[HostQueues[str], HostQueues[str]]:
+def both(per_host: int, manners: HostPolicies | None = None) -> tuple[HostQueues[str], HostQueues[str]]:
     """The queues of two processes, in one loop."""
-    shared = make_shared(get_context("spawn"), 2, manners or Manners())
+    shared = make_shared(get_context("spawn"), 2, manners or HostPolicies())
     one, other = (HostQueues[str](per_host, 12, manners, 2, shared.seen_from(place)) for place in range(2))
     return one, other
 
@@ -221,7 +221,7 @@ def test_a_host_that_one_process_finds_down_is_down_for_the_others() -> None:
 
 def test_a_site_that_wants_one_request_at_a_time_gets_one_from_all_processes() -> None:
     async def play() -> None:
-        one, other = both(4, Manners({"vk.com": Manner(per_host=1, per_domain=1)}))
+        one, other = both(4, HostPolicies({"vk.com": HostPolicy(per_host=1, per_domain=1)}))
         for queues in (one, other):
             for n in range(3):
                 queues.put(f"sun{n}.vk.com:443", str(n))
@@ -235,7 +235,7 @@ def test_a_site_that_wants_one_request_at_a_time_gets_one_from_all_processes() -
 
 def test_the_rhythm_of_a_site_holds_over_processes() -> None:
     async def play() -> float:
-        one, other = both(4, Manners({"vk.com": Manner(per_host=4, gap=0.08)}))
+        one, other = both(4, HostPolicies({"vk.com": HostPolicy(per_host=4, gap=0.08)}))
         started = one.loop.time()
         for queues in (one, other, one, other):
             queues.put("sun.vk.com:443", "x")
@@ -245,13 +245,13 @@ def test_the_rhythm_of_a_site_holds_over_processes() -> None:
     assert asyncio.run(play()) >= 3 * 0.5 * 0.08
 
 
-def pause_there(shared: Shared, name: str, until: float) -> None:
+def pause_there(shared: SharedPauses, name: str, until: float) -> None:
     shared.pause(name, until)
 
 
 def test_a_pause_reaches_another_process() -> None:
     context = get_context("spawn")
-    shared = make_shared(context, 2, Manners())
+    shared = make_shared(context, 2, HostPolicies())
     until = time.monotonic() + 900
     process = context.Process(target=pause_there, args=(shared.seen_from(1), "a.example:80", until))
     process.start()
@@ -260,7 +260,7 @@ def test_a_pause_reaches_another_process() -> None:
 
 
 def test_many_pauses_have_room() -> None:
-    shared = make_shared(get_context("spawn"), 2, Manners())
+    shared = make_shared(get_context("spawn"), 2, HostPolicies())
     until = time.monotonic() + 900
     for n in range(ROOM // 4):
         shared.seen_from(1).pause(f"host{n}:80", until + n)

@@ -17,7 +17,7 @@ from support import ROOT
 
 from lib.quality import signals as formulas
 from lib.quality.measure import measure_technical, technical_of
-from lib.quality.score import ANCHORS, WEIGHTS, Verdict, between, jpeg_quality, judge, quality_of_file
+from lib.quality.score import ANCHORS, WEIGHTS, TechnicalScore, between, jpeg_quality, judge, quality_of_file
 from lib.quality.signals import Signals, measure_signals
 
 KODAK = ROOT.parent / "shared" / "photos" / "kodak"  # used where it lies beside the checkout
@@ -95,7 +95,7 @@ SERIES: dict[str, list[Damage]] = {
 }
 
 
-def verdict(image: Image.Image) -> Verdict:
+def verdict(image: Image.Image) -> TechnicalScore:
     tables = getattr(image, "quantization", None)
     return judge(signals_of(image), jpeg_quality(tables) if tables else None)
 

@@ -16,8 +16,7 @@ from yandex_answers import entity, page, serp_list, xhr
 
 from demo import Gallery, running_gallery
 from lib.collect.replay import Places, read_captured
-from lib.engines import load_engine
-from lib.engines.base import API, PAGE, XHR, Answer, Ask
+from lib.engines.base import API, PAGE, XHR, PageResponse, SearchRequest, load_engine
 from lib.engines.yandex import page_address, xhr_address
 from lib.errors import UsageError
 from lib.web.browser import require_browser
@@ -85,7 +84,7 @@ def har(path: Path, *entries: Any) -> Path:
 def asked(number: int, words: str = "boat") -> str:
     if number == 0:
         return f"{COM}/images/search?text={words}&lr=213"
-    return xhr_address(COM, Ask("keyword", words), {}, number)
+    return xhr_address(COM, SearchRequest("keyword", words), {}, number)
 
 
 def test_a_har_is_taken_as_if_it_had_been_fetched(tmp_path):
@@ -266,7 +265,7 @@ async def browse(gallery: Gallery, saved: Path) -> None:
         await visited.goto(gallery.url)
         await visited.goto(f"{gallery.url}/images/search?text={WORDS}")
         for number in (1, 2):
-            url = xhr_address(gallery.url, Ask("keyword", WORDS), {}, number)
+            url = xhr_address(gallery.url, SearchRequest("keyword", WORDS), {}, number)
             await visited.evaluate("async url => { await (await fetch(url)).text() }", url)
         await context.close()
         await browser.close()
@@ -278,7 +277,7 @@ def test_a_har_of_a_search_by_picture(tmp_path, capsys):
     by_picture = [{"cbir_id": f"1/{name}", "image_url": f"https://a.example/{name}/orig"} for name in ("one", "two")]
     entries = [entry(asked(0), first_page(7, 8))]
     for number, (told, start) in enumerate(zip(by_picture, (1, 11), strict=True)):
-        query = Ask("image")
+        query = SearchRequest("image")
         entries.append(entry(page_address(COM, query, told), first_page(start, start + 1)))
         entries.append(entry(xhr_address(COM, query, told, 1), later_page(start + 2), 304 if number else 200))
     saved = har(tmp_path / "saved.har", *entries)
@@ -337,19 +336,19 @@ def test_unexpected_bodies_end_in_an_outcome_and_no_traceback(tmp_path, capsys, 
 
 @pytest.mark.parametrize("name", ["yandex", "baidu", "naver", "naver-api", "bing", "openverse", "commons"])
 def test_an_engines_own_addresses_are_recognised(name: str) -> None:
-    engine, ask = load_engine(name, {}), Ask("keyword", "wooden boat")
+    engine, ask = load_engine(name, {}), SearchRequest("keyword", "wooden boat")
     host = engine.hosts[0]
     places = Places(engine, host, ask)
-    nothing = Answer(PAGE, host, 200, {}, b"")
+    nothing = PageResponse(PAGE, host, 200, {}, b"")
     values = [places.of(engine.address(host, ask, {}, number), None, nothing) for number in range(4)]
     assert None not in values and places.pages([v for v in values if v is not None]) == [0, 1, 2, 3]
-    other = Ask("keyword", "other words")
+    other = SearchRequest("keyword", "other words")
     assert places.of(engine.address(host, other, {}, 1), None, nothing) is None
     assert places.of(urlsplit(host)._replace(path="/elsewhere").geturl(), None, nothing) is None
 
 
 def test_pages_of_another_size_are_numbered_in_their_order() -> None:
-    places = Places(load_engine("bing", {}), "https://www.bing.com", Ask("keyword", "a"))
+    places = Places(load_engine("bing", {}), "https://www.bing.com", SearchRequest("keyword", "a"))
     assert places.pages([1, 36, 71]) == [0, 1, 2]
     assert places.pages([1, 29, 57, 29]) == [0, 1, 2, 1]
 
@@ -362,7 +361,7 @@ def test_an_api_that_is_asked_by_posts_tells_the_page_in_the_body(tmp_path):
         made["request"]["postData"] = {"text": json.dumps({"query": {"queryText": "a", "page": number}})}
         entries.append(made)
     engine = load_engine("yandex-cloud", {})
-    found = read_captured(har(tmp_path / "a.har", *entries), engine, engine.hosts[0], Ask("keyword", "a"))
+    found = read_captured(har(tmp_path / "a.har", *entries), engine, engine.hosts[0], SearchRequest("keyword", "a"))
     assert [(n, found[n].answer.part, found[n].answer.url) for n in sorted(found)] == [
         (0, API, f"{url}#page=0"),
         (1, API, f"{url}#page=1"),
@@ -372,8 +371,8 @@ def test_an_api_that_is_asked_by_posts_tells_the_page_in_the_body(tmp_path):
 def test_a_folder_without_answers_is_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     engine = load_engine("yandex", {})
-    assert read_captured(tmp_path / "empty", engine, COM, Ask("keyword", "a")) == {}
+    assert read_captured(tmp_path / "empty", engine, COM, SearchRequest("keyword", "a")) == {}
     (tmp_path / "broken.har").write_text("x")
     with pytest.raises(UsageError):
-        read_captured(tmp_path / "broken.har", engine, COM, Ask("keyword", "a"))
+        read_captured(tmp_path / "broken.har", engine, COM, SearchRequest("keyword", "a"))
     assert engine.part(1) == XHR

@@ -25,10 +25,10 @@ from hostile_server import Site, jpeg
 from support import as_rows
 
 from lib.db import open_database
-from lib.db.download_queue import Again
+from lib.db.download_queue import Recheck
 from lib.workspace import Workspace
 
-REFRESH = Again(refresh=True)
+REFRESH = Recheck(refresh=True)
 
 
 class Killed(BaseException):

@@ -22,7 +22,7 @@ from lib.db.files import FileRow, add_file
 from lib.files.pictures import sha256_of
 from lib.quality.measure import Measure
 from lib.sort.criteria.sizes import Megapixels, Orientation
-from lib.sort.output import Totals
+from lib.sort.output import SortTotals
 from lib.times import utc_now
 
 step = load_step("sort")
@@ -683,5 +683,5 @@ def test_the_page_says_what_is_usual_and_shows_no_empty_bucket(workspace: Path) 
 )
 def test_what_is_named_most_is_a_defect(reasons: list[str], named: str) -> None:
     row = {"label": "high", "criterion": "quality", "score": 60.0, "width": 40, "height": 30}
-    cards = {card.label: card.value for card in Totals.of({**row, "reason": reason} for reason in reasons).cards()}
+    cards = {card.label: card.value for card in SortTotals.of({**row, "reason": reason} for reason in reasons).cards()}
     assert cards.get("Named most", "") == named and cards["Pictures"] == len(reasons)

@@ -18,7 +18,7 @@ import pytest
 from support import PATIENCE, wait_until
 
 from lib.errors import GleanerError, UsageError
-from lib.work.outcome import WORKER_KILLED, Outcome
+from lib.work.outcome import WORKER_KILLED, Result
 from lib.work.stream import in_threads, stream
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -115,7 +115,7 @@ def test_every_item_comes_back_once(executor: str, workers: int) -> None:
 @pytest.mark.parametrize(("executor", "workers"), EVERYWHERE)
 def test_an_exception_is_the_outcome_of_its_item_alone(executor: str, workers: int) -> None:
     outcomes = {one.item: one for one in stream(fail_on_three, range(6), executor=executor, workers=workers, chunk=4)}
-    assert outcomes[3] == Outcome(3, None, "ValueError: three is not allowed")
+    assert outcomes[3] == Result(3, None, "ValueError: three is not allowed")
     assert [n for n, one in sorted(outcomes.items()) if one.ok] == [0, 1, 2, 4, 5]
 
 
@@ -165,7 +165,7 @@ def test_init_runs_before_the_first_item(workers: int) -> None:
 
 def test_an_item_that_kills_its_worker_ends_alone() -> None:
     outcomes = {one.item: one for one in stream(die_on_seven, range(40), workers=2, chunk=8)}
-    assert outcomes[7] == Outcome(7, None, WORKER_KILLED)
+    assert outcomes[7] == Result(7, None, WORKER_KILLED)
     assert sorted(n for n, one in outcomes.items() if one.ok) == [n for n in range(40) if n != 7]
 
 
@@ -265,7 +265,7 @@ def test_ray_gives_the_same_outcomes(capfd: pytest.CaptureFixture[str], monkeypa
     begin, late = ray.init, [LATE]
     monkeypatch.setattr(ray, "init", lambda **options: refuse(late.pop()) if late else begin(**options))
     outcomes = {one.item: one for one in stream(die_on_seven, range(20), executor="ray", workers=2, chunk=4)}
-    assert outcomes[7] == Outcome(7, None, WORKER_KILLED)
+    assert outcomes[7] == Result(7, None, WORKER_KILLED)
     assert sorted(n for n, one in outcomes.items() if one.ok) == [n for n in range(20) if n != 7]
     assert capfd.readouterr().out == "", "stdout belongs to the step"
 

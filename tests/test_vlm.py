@@ -18,7 +18,7 @@ from PIL import Image
 from support import PATIENCE, as_rows, drawing, load_step, snapshot
 
 from lib.models import vlm as client_module
-from lib.models.vlm import Verdict, content_of, verdict_of
+from lib.models.vlm import ModelAnswer, content_of, verdict_of
 from lib.sort.criteria.vlm import key_for
 
 step = load_step("sort")
@@ -373,7 +373,7 @@ def test_answers_of_other_shapes_have_no_text(body: Any) -> None:
 
 def test_verdicts_are_cut_to_size_and_deep_nesting_is_no_crash() -> None:
     verdict = verdict_of(json.dumps(GOOD | {"reason": "very " * 500, "tags": ["x" * 500] * 50}))
-    assert isinstance(verdict, Verdict)
+    assert isinstance(verdict, ModelAnswer)
     assert len(verdict.reason) <= 300 and len(verdict.tags) == 16 and len(verdict.tags[0]) == 60
     assert verdict_of('{"a":' * 100_000) == "no JSON object"
-    assert isinstance(verdict_of("{" * 150 + json.dumps(GOOD)), Verdict)
+    assert isinstance(verdict_of("{" * 150 + json.dumps(GOOD)), ModelAnswer)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.db import Database, open_database
-from lib.db.responses import NewAnswer, add_answers, ensure_query
+from lib.db.responses import NewResponse, add_answers, ensure_query
 
 FETCHED = "2026-11-20T09:30:00.000Z"
 
@@ -97,7 +97,7 @@ def put_answer(db: Database, root: Path, query: str, number: int, body: bytes, p
     with db.transaction():
         query_id = ensure_query(db, "yandex", "keyword", query, run_id=_run(db))
         digest = hashlib.sha256(body).hexdigest()
-        add_answers(db, query_id, [NewAnswer(number, part, path, digest, len(body), FETCHED)], _run(db))
+        add_answers(db, query_id, [NewResponse(number, part, path, digest, len(body), FETCHED)], _run(db))
     return file
 
 

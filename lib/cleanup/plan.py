@@ -10,33 +10,41 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 
-from lib.cleanup.rules import DEFAULT_RULES, NO_OPTIONS, Options, is_private, named_addresses, named_pictures, url_fault
+from lib.cleanup.rules import (
+    DEFAULT_RULES,
+    NO_OPTIONS,
+    RuleOptions,
+    is_private,
+    optional_addresses,
+    optional_pictures,
+    url_fault,
+)
 from lib.db import Database
 from lib.db import cleanup as store
 from lib.db.connection import meanwhile
-from lib.journal.rows import BLOCK, Change, Plan, plan_pictures
+from lib.journal.rows import BLOCK, Change, RowPlan, plan_pictures
 from lib.times import utc_now
 
 RELATED = {"orphan", "no_address", "no_result"}  # rules about pictures and their rows
 
 
-def make_plan(db: Database, rules: Sequence[str] = DEFAULT_RULES, options: Options = NO_OPTIONS) -> Plan:
+def make_plan(db: Database, rules: Sequence[str] = DEFAULT_RULES, options: RuleOptions = NO_OPTIONS) -> RowPlan:
     """What the rules would change now. Nothing is written."""
-    plan = Plan()
+    plan = RowPlan()
     store.prepare_for_plans(db)
     with meanwhile(db, store.mismatched_tables) if RELATED & set(rules) else nullcontext(set) as mismatched:
-        for find in (_doubtful, _repeated, _private, _expired):
+        for find in (_malformed_addresses, _repeated, _private, _expired):
             for change in find(db, rules):
                 plan.add(change)
-        for rule, number, reason, url in named_addresses(db, rules, options):
+        for rule, number, reason, url in optional_addresses(db, rules, options):
             plan.add(Change("image_variants", (number,), rule, reason, url))
-        for rule, image_ids in named_pictures(db, rules, options):
+        for rule, image_ids in optional_pictures(db, rules, options):
             plan_pictures(db, plan, rule, image_ids)
         _plan_unrelated(db, plan, rules, mismatched())
     return plan
 
 
-def _plan_unrelated(db: Database, plan: Plan, rules: Sequence[str], wrong: set[str]) -> None:
+def _plan_unrelated(db: Database, plan: RowPlan, rules: Sequence[str], wrong: set[str]) -> None:
     """Rows without their picture and pictures without rows; `wrong` are the tables where there may be any."""
     if "orphan" in rules:
         children = [table for table in store.CHILDREN if table in wrong]
@@ -44,12 +52,12 @@ def _plan_unrelated(db: Database, plan: Plan, rules: Sequence[str], wrong: set[s
             plan.take(Change(table, key, "orphan", f"not_in_{parent}", str(key[-1])))
     if "no_address" in rules:
         without = store.images_without_address(db) if "image_variants" in wrong else []
-        plan_pictures(db, plan, "no_address", [*without, *_bereft(db, plan)])
+        plan_pictures(db, plan, "no_address", [*without, *_losing_last_address(db, plan)])
     if "no_result" in rules and "results" in wrong:
         plan_pictures(db, plan, "no_result", store.images_without_result(db))
 
 
-def _doubtful(db: Database, rules: Sequence[str]) -> Iterator[Change]:
+def _malformed_addresses(db: Database, rules: Sequence[str]) -> Iterator[Change]:
     """What `broken_url`, `not_http` and `schemeless_url` take, found in one pass over the addresses."""
     completed: set[tuple[int, str]] = set()
     if not {"broken_url", "not_http", "schemeless_url"} & set(rules):
@@ -90,7 +98,7 @@ def _expired(db: Database, rules: Sequence[str]) -> Iterator[Change]:
             yield Change("image_variants", (number,), "expired_url", "expired", url)
 
 
-def _bereft(db: Database, plan: Plan) -> list[int]:
+def _losing_last_address(db: Database, plan: RowPlan) -> list[int]:
     """Pictures that lose their last address by this very plan."""
     leaving = [change.key for change in plan.changes.values() if change.table == "image_variants" and not change.url]
     losses: Counter[int] = Counter()

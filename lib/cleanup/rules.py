@@ -97,7 +97,7 @@ def _as_connected(host: str) -> str:
 
 
 @dataclass(frozen=True)
-class Options:
+class RuleOptions:
     """What some rules need: lists of domains, the shortest side in pixels, the languages that are wanted."""
 
     lists: DomainLists = field(default_factory=DomainLists)
@@ -105,10 +105,10 @@ class Options:
     languages: tuple[str, ...] = ()
 
 
-NO_OPTIONS = Options()
+NO_OPTIONS = RuleOptions()
 
 
-def named_addresses(db: Database, rules: Sequence[str], options: Options) -> Iterator[tuple[str, int, str, str]]:
+def optional_addresses(db: Database, rules: Sequence[str], options: RuleOptions) -> Iterator[tuple[str, int, str, str]]:
     """(rule, variant, reason, URL) of the addresses that `dead_host` and `blocked_domain` take."""
     dead = dead_hosts(db) if "dead_host" in rules else frozenset()
     block = options.lists.block if "blocked_domain" in rules else frozenset()
@@ -123,13 +123,13 @@ def named_addresses(db: Database, rules: Sequence[str], options: Options) -> Ite
             yield "blocked_domain", number, reason, url
 
 
-def kept_on_blocked_domains(db: Database, options: Options) -> int:
+def kept_on_blocked_domains(db: Database, options: RuleOptions) -> int:
     """Pictures that the lists exclude and that stay, because they are downloaded."""
     hosts = [host for host in store.hosts_of_images(db) if options.lists.refusal(host)] if options.lists else []
     return store.count_kept(db, hosts)
 
 
-def named_pictures(db: Database, rules: Sequence[str], options: Options) -> Iterator[tuple[str, list[int]]]:
+def optional_pictures(db: Database, rules: Sequence[str], options: RuleOptions) -> Iterator[tuple[str, list[int]]]:
     """(rule, pictures) of the rules that take whole pictures."""
     if "blocked_domain" in rules and options.lists:
         hosts = [host for host in store.hosts_of_images(db) if options.lists.refusal(host)]

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.cleanup.plan import make_plan
-from lib.cleanup.rules import DEFAULT_RULES, SCRIPTS, Options, kept_on_blocked_domains
+from lib.cleanup.rules import DEFAULT_RULES, SCRIPTS, RuleOptions, kept_on_blocked_domains
 from lib.db import Database, maintenance
 from lib.db.cleanup import describe_pictures, query_name
 from lib.db.journal import counts_by_reason, start_run
@@ -25,7 +25,7 @@ from lib.db.soundness import ODD, Fault, find_fault
 from lib.domains import read_lists
 from lib.errors import GleanerError, UsageError
 from lib.journal.files import run_to_undo
-from lib.journal.rows import Change, Plan, plan_to_forget
+from lib.journal.rows import Change, RowPlan, plan_to_forget
 from lib.text import counted
 from lib.workspace import Workspace
 
@@ -36,16 +36,16 @@ NEEDED_ROOM = 2.2  # times the file's size: SQLite writes a copy and then the lo
 
 
 @dataclass(frozen=True)
-class Choice:
+class RuleSelection:
     """Which rules, with what they go by."""
 
     rules: tuple[str, ...] = DEFAULT_RULES
-    options: Options = field(default_factory=Options)
+    options: RuleOptions = field(default_factory=RuleOptions)
 
 
 def choose(
     rules: list[str] | None, blocklist: Path | None, allowlist: Path | None, min_side: int, languages: list[str] | None
-) -> Choice:
+) -> RuleSelection:
     """The rules that were named, and those that an option implies. Raises UsageError for a rule without its option."""
     lists = read_lists(blocklist, allowlist)
     if wrong := [language for language in languages or () if language not in SCRIPTS]:
@@ -60,10 +60,10 @@ def choose(
         if rule in (rules or ()) and not given[rule]:
             raise UsageError(f"the rule {rule} goes by {flag}; give it.")
     implied = [rule for rule, is_given in given.items() if is_given and rule not in (rules or DEFAULT_RULES)]
-    return Choice((*(rules or DEFAULT_RULES), *implied), Options(lists, min_side, tuple(languages or ())))
+    return RuleSelection((*(rules or DEFAULT_RULES), *implied), RuleOptions(lists, min_side, tuple(languages or ())))
 
 
-def plan(db: Database, choice: Choice, forget: int | None) -> Plan:
+def plan(db: Database, choice: RuleSelection, forget: int | None) -> RowPlan:
     """What would be changed. Raises UsageError for a search that is not there."""
     if forget is None:
         return make_plan(db, choice.rules, choice.options)
@@ -122,7 +122,7 @@ def _choose(workspace: Workspace, name: str) -> Path:
     return chosen
 
 
-def remarks(db: Database, found: Plan, choice: Choice, applied_by: int) -> Iterator[str]:
+def remarks(db: Database, found: RowPlan, choice: RuleSelection, applied_by: int) -> Iterator[str]:
     """What there is to say beside the plan; `applied_by` is the run that has applied it, 0 for none."""
     if not found:
         yield f"no row is found by {' '.join(choice.rules)}"
@@ -147,7 +147,7 @@ def restore(db: Database, workspace: Workspace, args: Namespace, run_id: int) ->
     return chosen.name, f"what was there before: {saved}", start_run(db, "cleanup", {"restore": chosen.name})
 
 
-def plan_lines(db: Database, plan: Plan, examples: int, dry_run: bool) -> Iterator[str]:
+def plan_lines(db: Database, plan: RowPlan, examples: int, dry_run: bool) -> Iterator[str]:
     """The plan as a table, then a few rows of every rule."""
     counts = plan.counts()
     if not counts:
@@ -178,7 +178,7 @@ def reset_lines(reset: Reset) -> list[str]:
     return lines + [f"{verb}  {table}  {shown}" for table, shown in rows]
 
 
-def as_json(plan: Plan, counts: dict[str, Any], examples: int, backup: str) -> dict[str, Any]:
+def as_json(plan: RowPlan, counts: dict[str, Any], examples: int, backup: str) -> dict[str, Any]:
     """The plan as data: rows by rule and table, and examples."""
     rows = [{"rule": rule, "table": table, "rows": number} for (rule, table), number in plan.counts().items()]
     shown = [
@@ -188,7 +188,7 @@ def as_json(plan: Plan, counts: dict[str, Any], examples: int, backup: str) -> d
     return {"counts": counts, "plan": rows, "examples": shown, "backup": backup}
 
 
-def _examples(plan: Plan, examples: int) -> list[Change]:
+def _examples(plan: RowPlan, examples: int) -> list[Change]:
     rules = dict.fromkeys(rule for rule, _ in plan.counts())
     return [change for rule in rules for change in plan.examples(rule, examples)]
 

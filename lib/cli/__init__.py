@@ -22,7 +22,9 @@ from typing import Any
 
 from lib.arguments import cpu_count, positive, run_reference, share, whole
 from lib.cli.flags import STEP_FILES, add_dry_run, add_executor, add_limit, add_undo, add_workers, parser
-from lib.cli.output import log, speak_any_language, start_logging, tell
+from lib.cli.output import log, start_logging
+from lib.cli.output import print_summary as tell
+from lib.cli.output import tolerate_terminal_encoding as speak_any_language
 from lib.cli.session import Session, Summary
 from lib.cli.settings import apply_settings, read_settings
 from lib.db import open_database, open_for_preview
@@ -33,8 +35,10 @@ from lib.db.soundness import DAMAGED, Fault, find_fault, refuse_unusable
 from lib.errors import EXIT_INTERRUPTED, EXIT_OK, GleanerError, UsageError
 from lib.files.pictures import clear_leftovers
 from lib.progress import no_bar, terminal_bar
-from lib.text import clean, redact, redacted, require_text
-from lib.workspace import Workspace, held, step_lock
+from lib.text import escape_controls as clean
+from lib.text import redact, redacted, require_text
+from lib.workspace import Workspace, step_lock
+from lib.workspace import file_lock as held
 
 LONGEST_LOOK = 20.0  # seconds that a database is looked through after an error that nobody expected
 

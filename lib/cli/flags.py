@@ -28,7 +28,7 @@ class _Help(argparse.RawDescriptionHelpFormatter):
         super().__init__(prog, max_help_position=32, width=min(110, _terminal_width()))
 
 
-class _Parser(argparse.ArgumentParser):
+class _ArgumentParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         super().error(redact_any(message))  # what was typed wrong is repeated
 
@@ -43,7 +43,7 @@ def _terminal_width() -> int:
 def parser(doc: str | None, step: str) -> argparse.ArgumentParser:
     """A parser whose help is the step's docstring, with the flags that every step has."""
     first, _, rest = (doc or "").strip().partition("\n")
-    made = _Parser(
+    made = _ArgumentParser(
         prog=STEP_FILES.get(step, step),
         description=first,
         epilog=rest.strip("\n"),

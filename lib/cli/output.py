@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from lib.cli.session import Session, Summary
-from lib.text import clean, hide, redact, replacements
+from lib.text import escape_controls, hide, redact, replacements
 
 log = logging.getLogger("gleaner")
 
 
-def tell(session: Session, summary: Summary) -> None:
+def print_summary(session: Session, summary: Summary) -> None:
     """Prints the summary of a run, as a line for a person or as one JSON object."""
     elapsed = time.monotonic() - session.started
     if session.args.json:
@@ -123,7 +123,7 @@ class _Handler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            line = clean(redact(self.format(record)))
+            line = escape_controls(redact(self.format(record)))
             if "tqdm" in sys.modules:
                 sys.modules["tqdm"].tqdm.write(line, file=sys.stderr)
             else:
@@ -142,7 +142,7 @@ def start_logging(args: argparse.Namespace) -> None:
     log.setLevel(level)
 
 
-def speak_any_language() -> None:
+def tolerate_terminal_encoding() -> None:
     """A page title in Korean must not end a run on a terminal that cannot show it."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):

@@ -19,12 +19,12 @@ from functools import partial
 from typing import Any, Protocol, cast
 from urllib.parse import urljoin, urlsplit
 
-from lib.collect.pace import Hosts, Interrupted, PacedWeb, Pacer, Transport, is_loopback
-from lib.collect.queue import Limits
-from lib.collect.search import Ending, Search
+from lib.collect.pace import HostFallback, Interrupted, PacedSession, RateLimiter, Transport, is_loopback
+from lib.collect.queue import SearchLimits
+from lib.collect.search import Ending, QuerySearch
 from lib.collect.store import Store
 from lib.db.queries import QueryRow
-from lib.engines.base import API, UPLOAD, Answer, Engine, FetchError
+from lib.engines.base import API, UPLOAD, Engine, FetchError, PageResponse
 from lib.progress import Bar
 from lib.text import counted
 
@@ -85,7 +85,7 @@ class Task:
     """A query and how far it goes."""
 
     query: QueryRow
-    limits: Limits
+    limits: SearchLimits
 
 
 class EngineRun:
@@ -96,13 +96,13 @@ class EngineRun:
     ):
         self.store, self.options, self._stopping, self._open_web, self._bar = store, options, stopping, open_web, bar
         self.found = Collected()
-        self.hosts = Hosts(list(options.hosts))
+        self.hosts = HostFallback(list(options.hosts))
         self.patient = not is_loopback(self.hosts.name)
         engine = store.engine
         pace = options.pace if options.pace is not None else engine.interval if self.patient else 0.0
-        self.pacer = Pacer(pace, engine.jitter, self.halted)
+        self.pacer = RateLimiter(pace, engine.jitter, self.halted)
         limit = options.person_limit if engine.needs_browser else None
-        self.person = None if limit is None else Person(engine, self.pacer, limit, self.halted)
+        self.person = None if limit is None else CaptchaPause(engine, self.pacer, limit, self.halted)
         self._failures = 0  # of the network, one after the other
 
     def halted(self) -> bool:
@@ -132,9 +132,10 @@ class EngineRun:
 
     async def _search(self, web: Transport, task: Task) -> None:
         """One query to its ending, which is written down and counted."""
-        search = Search(
-            self.store.engine, PacedWeb(web, self.pacer), self.pacer, self.store, self.hosts, task.query, task.limits,
-            self.patient, self.halted, partial(self.person.help, cast(Window, web)) if self.person else None,
+        search = QuerySearch(
+            self.store.engine, PacedSession(web, self.pacer), self.pacer, self.store, self.hosts, task.query,
+            task.limits, self.patient, self.halted,
+            partial(self.person.help, cast(Window, web)) if self.person else None,
         )  # fmt: skip
         try:
             ending = await search.run()
@@ -157,7 +158,7 @@ class EngineRun:
             self.found.unreachable = ending.detail or "network"
 
 
-def write_down(store: Store, query: QueryRow, ending: Ending, search: Search) -> None:
+def write_down(store: Store, query: QueryRow, ending: Ending, search: QuerySearch) -> None:
     """Records how the work on a query ended, and tells the person."""
     state = "done" if ending.outcome in DONE else "pending" if ending.outcome in LATER else "failed"
     store.end(query, state, ending.outcome, ending.detail, ending.wait)
@@ -191,21 +192,21 @@ class Window(Protocol):
 
     async def show(self, url: str) -> None: ...
 
-    async def glance(self) -> Answer | None: ...
+    async def glance(self) -> PageResponse | None: ...
 
 
 @dataclass
-class Person:
+class CaptchaPause:
     """Who answers an engine's captchas, for at most `limit` seconds each time. One page is shown at a time."""
 
     engine: Engine
-    pacer: Pacer
+    pacer: RateLimiter
     limit: float
     halted: Callable[[], bool]
     passed: int = 0
     _one: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    async def help(self, window: Window, answer: Answer, address: str) -> bool:
+    async def help(self, window: Window, answer: PageResponse, address: str) -> bool:
         """Shows the captcha and waits until it is passed; False where it was not. Raises Interrupted."""
         before = self.passed
         async with self._one:
@@ -243,7 +244,7 @@ class Person:
         return False
 
 
-def captcha_address(answer: Answer) -> str:
+def captcha_address(answer: PageResponse) -> str:
     """Where the captcha can be seen: the answer itself where it is a page, or what its JSON names; else empty. Pure."""
     if answer.part == UPLOAD:
         return ""

@@ -16,7 +16,8 @@ from lib.collect.options import names_queries
 from lib.db import Database
 from lib.db import queries as table
 from lib.db.queries import NewQuery
-from lib.engines import DEFAULT, NAMES, filters_in, load_engine
+from lib.engines import DEFAULT, NAMES, filters_in
+from lib.engines.base import load_engine
 from lib.errors import UsageError
 
 log = logging.getLogger("gleaner.collect")

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 from urllib.parse import urlsplit
 
-from lib.engines.base import Answer, FilePart, Web
-from lib.workspace import Workspace, held
+from lib.engines.base import FilePart, PageResponse, Web
+from lib.workspace import Workspace, file_lock
 
 T = TypeVar("T")
 NAP = 0.2  # seconds between two looks at whether Ctrl-C was pressed
@@ -29,7 +29,7 @@ class Interrupted(Exception):
     """Ctrl-C came while waiting: what is done stays, the rest stays queued."""
 
 
-class Pacer:
+class RateLimiter:
     """Hands out turns: at least `interval` seconds apart, up to `jitter` of that added at random."""
 
     def __init__(self, interval: float, jitter: float, stopping: Callable[[], bool]):
@@ -67,25 +67,25 @@ class Transport(Web, Protocol):
         """Throws away what has served long enough."""
 
 
-class PacedWeb:
+class PacedSession:
     """A `Web` whose every request waits for its turn, so that no engine can forget to."""
 
-    def __init__(self, web: Web, pacer: Pacer):
+    def __init__(self, web: Web, pacer: RateLimiter):
         self._web, self._pacer = web, pacer
         self.requests = 0
 
-    async def open(self, url: str) -> Answer:
+    async def open(self, url: str) -> PageResponse:
         return await self._in_turn(lambda: self._web.open(url))
 
-    async def get(self, url: str, *, part: str, headers: Mapping[str, str]) -> Answer:
+    async def get(self, url: str, *, part: str, headers: Mapping[str, str]) -> PageResponse:
         return await self._in_turn(lambda: self._web.get(url, part=part, headers=headers))
 
     async def post(
         self, url: str, *, headers: Mapping[str, str], form: FilePart | None = None, body: bytes = b""
-    ) -> Answer:
+    ) -> PageResponse:
         return await self._in_turn(lambda: self._web.post(url, headers=headers, form=form, body=body))
 
-    async def press(self, labels: Sequence[str]) -> Answer | None:
+    async def press(self, labels: Sequence[str]) -> PageResponse | None:
         return await self._in_turn(lambda: self._web.press(labels))
 
     async def value(self, name: str) -> bytes:
@@ -108,7 +108,7 @@ def is_loopback(host: str) -> bool:
 
 
 @dataclass
-class Hosts:
+class HostFallback:
     """The engine's hosts in the order in which they are tried; all queries of a run share the one that works."""
 
     names: list[str]
@@ -134,9 +134,11 @@ class Hosts:
 def engine_lock(workspace: Workspace, engine: str) -> AbstractContextManager[None]:
     """Holds the engine for this process. Raises GleanerError when another run has it."""
     busy = f"another run is searching {engine} for this workspace; wait until it has ended."
-    return held(workspace.root / f".collect-{engine}.lock", busy)
+    return file_lock(workspace.root / f".collect-{engine}.lock", busy)
 
 
 def profile_lock(profile: Path) -> AbstractContextManager[None]:
     """Holds a browser profile, which two browsers cannot share. Raises GleanerError when another run has it."""
-    return held(profile.with_name(f".{profile.name}.lock"), f"another run uses the profile {profile}; give --profile.")
+    return file_lock(
+        profile.with_name(f".{profile.name}.lock"), f"another run uses the profile {profile}; give --profile."
+    )

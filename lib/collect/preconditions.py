@@ -12,8 +12,8 @@ from lib.collect import queue
 from lib.collect.options import names_queries
 from lib.collect.pace import is_loopback
 from lib.collect.queue import find_pictures
-from lib.engines import DEFAULT, filters_in, load_engine
-from lib.engines.base import Engine
+from lib.engines import DEFAULT, filters_in
+from lib.engines.base import Engine, load_engine
 from lib.errors import UsageError
 from lib.web.browser import BrowserSettings, require_browser
 from lib.web.direct import DirectSettings, read_proxy, settings_for

@@ -37,12 +37,12 @@ REDUCTIONS = ((None, 92), (4096, 90), (2560, 88), (1600, 85), (1024, 80), (512, 
 
 
 @dataclass(frozen=True)
-class Planned:
+class PlannedQuery:
     """A query, its row where there is one, how far it goes, and what is to be done with it."""
 
     new: NewQuery
     row: QueryRow | None
-    limits: Limits
+    limits: SearchLimits
     action: str
 
     @property
@@ -109,16 +109,18 @@ def picture_queries(
             yield NewQuery(engine.name, "image", "", sha256, workspace.to_text(path), params=params)
 
 
-def plan_given(db: Database, queries: Iterable[NewQuery], limits: Limits) -> list[Planned]:
+def plan_given(db: Database, queries: Iterable[NewQuery], limits: SearchLimits) -> list[PlannedQuery]:
     """What is to be done with queries that were asked for by name."""
     planned = []
     for new in queries:
         row = table.find_query(db, new)
-        planned.append(Planned(new, row, limits, SEARCH if row is None else _action(db, row, limits)))
+        planned.append(PlannedQuery(new, row, limits, SEARCH if row is None else _action(db, row, limits)))
     return planned
 
 
-def plan_pending(db: Database, engine: Engine, host: str | None, limits: Limits, pages: int | None) -> list[Planned]:
+def plan_pending(
+    db: Database, engine: Engine, host: str | None, limits: SearchLimits, pages: int | None
+) -> list[PlannedQuery]:
     """What is still queued for the engine, as far as it was meant to go unless `pages` says otherwise.
 
     Without `host` queries to every host go on; with it those to that host alone.
@@ -129,21 +131,25 @@ def plan_pending(db: Database, engine: Engine, host: str | None, limits: Limits,
     return [replace(plan, action=_action(db, plan.row, plan.limits)) for plan in planned if plan.row]
 
 
-def plan_retry(db: Database, engine: Engine, outcome: str, limits: Limits, pages: int | None) -> list[Planned]:
+def plan_retry(
+    db: Database, engine: Engine, outcome: str, limits: SearchLimits, pages: int | None
+) -> list[PlannedQuery]:
     """The queries that `--retry` would queue again."""
     return [_planned(row, limits, pages) for row in table.queries_with_outcome(db, engine.name, outcome)]
 
 
-def _planned(row: QueryRow, limits: Limits, pages: int | None) -> Planned:
-    wanted = Limits(pages or row.cursor.get("pages") or limits.pages, limits.results or row.cursor.get("results"))
+def _planned(row: QueryRow, limits: SearchLimits, pages: int | None) -> PlannedQuery:
+    wanted = SearchLimits(pages or row.cursor.get("pages") or limits.pages, limits.results or row.cursor.get("results"))
     new = NewQuery(row.engine, row.kind, row.text, row.image_sha256, row.image_path, params=row.params)
-    return Planned(new, row, wanted, CONTINUE)
+    return PlannedQuery(new, row, wanted, CONTINUE)
 
 
-def queue(db: Database, planned: Sequence[Planned], run_id: int, workspace: Workspace) -> tuple[list[Planned], int]:
+def queue(
+    db: Database, planned: Sequence[PlannedQuery], run_id: int, workspace: Workspace
+) -> tuple[list[PlannedQuery], int]:
     """Writes the new queries down; also gives how many pictures cannot be decoded: failed rows with their reason."""
     fresh = [(plan, _examined(plan.new, workspace)) for plan in planned if plan.row is None]
-    made: dict[tuple[str, ...], Planned] = {}
+    made: dict[tuple[str, ...], PlannedQuery] = {}
     with db.transaction():
         for plan, (new, problem) in fresh:
             number = table.add_query(db, new, run_id)
@@ -162,7 +168,7 @@ def _examined(new: NewQuery, workspace: Workspace) -> tuple[NewQuery, str]:
     return replace(new, image_phash=picture.phash), picture.problem
 
 
-def _action(db: Database, row: QueryRow, limits: Limits) -> str:
+def _action(db: Database, row: QueryRow, limits: SearchLimits) -> str:
     if row.state in ("pending", "running"):
         return WAIT if row.not_before > utc_now() else CONTINUE
     # `ok` means that our own limit ended it, so a larger one goes on from there.
@@ -250,7 +256,7 @@ def _read(path: Path) -> bytes:
 
 
 @dataclass(frozen=True)
-class Limits:
+class SearchLimits:
     """How far a query goes: pages, and results where a number was asked for."""
 
     pages: int

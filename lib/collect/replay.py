@@ -27,16 +27,16 @@ import orjson
 
 from lib.collect import queue
 from lib.collect.engine_run import Task, write_down
-from lib.collect.pace import Hosts, Interrupted, PacedWeb, Pacer, engine_lock
-from lib.collect.queue import SKIP, Limits, Planned
-from lib.collect.run import Ended, Job
-from lib.collect.search import Ending, Search
+from lib.collect.pace import HostFallback, Interrupted, PacedSession, RateLimiter, engine_lock
+from lib.collect.queue import SKIP, PlannedQuery, SearchLimits
+from lib.collect.run import Ended, EngineQueue
+from lib.collect.search import Ending, QuerySearch
 from lib.collect.show import drift_warning
 from lib.collect.store import Store
 from lib.db import Database
 from lib.db.queries import QueryRow
-from lib.engines import DEFAULT, filters_in, load_engine
-from lib.engines.base import PAGE, Answer, Ask, Engine, FetchError, FilePart, Verdict
+from lib.engines import DEFAULT, filters_in
+from lib.engines.base import PAGE, Engine, FetchError, FilePart, PageOutcome, PageResponse, SearchRequest, load_engine
 from lib.engines.parsing import whole
 from lib.errors import UsageError
 from lib.files.answers import NOTE
@@ -57,18 +57,18 @@ _WORTH = {"ok": 3, "empty": 2, "end": 2, "parse_error": 0, "network": 0}
 class Nowhere:
     """A web that reaches nothing, so that a replay cannot ask anybody by mistake."""
 
-    async def open(self, url: str) -> Answer:
+    async def open(self, url: str) -> PageResponse:
         raise FetchError("no_network")
 
-    async def get(self, url: str, *, part: str, headers: Mapping[str, str]) -> Answer:
+    async def get(self, url: str, *, part: str, headers: Mapping[str, str]) -> PageResponse:
         raise FetchError("no_network")
 
     async def post(
         self, url: str, *, headers: Mapping[str, str], form: FilePart | None = None, body: bytes = b""
-    ) -> Answer:
+    ) -> PageResponse:
         raise FetchError("no_network")
 
-    async def press(self, labels: Sequence[str]) -> Answer | None:
+    async def press(self, labels: Sequence[str]) -> PageResponse | None:
         return None
 
     async def value(self, name: str) -> bytes:
@@ -79,19 +79,19 @@ class Nowhere:
 
 
 @dataclass
-class Replayed(Search):
+class Replayed(QuerySearch):
     """A search whose pages are known already; there is nobody to be waited for."""
 
     captured: Mapping[int, Captured] = field(default_factory=dict)
 
-    async def _result_page(self, page: int) -> tuple[Answer | None, Verdict]:
+    async def _result_page(self, page: int) -> tuple[PageResponse | None, PageOutcome]:
         answer = self.captured[page].answer
         return answer, self.engine.classify(answer)
 
     def _received_at(self, page: int) -> str:
         return self.captured[page].received_at
 
-    def _ending(self, answer: Answer | None, verdict: Verdict) -> Ending:
+    def _ending(self, answer: PageResponse | None, verdict: PageOutcome) -> Ending:
         return Ending(verdict.outcome, verdict.detail)
 
 
@@ -100,12 +100,12 @@ class Replay:
 
     def __init__(self, args: argparse.Namespace, workspace: Workspace, db: Database):
         self.args, self.workspace, self.db = args, workspace, db
-        self.job = Job(args, workspace, db, load_engine((args.engine or [DEFAULT])[0]))
+        self.job = EngineQueue(args, workspace, db, load_engine((args.engine or [DEFAULT])[0]))
         self.planned = self.job.plan()
         if len(self.planned) != 1:
             raise UsageError(f"--replay is about one query, and {len(self.planned)} were given; give one.")
         query = self.planned[0].new
-        ask = Ask(query.kind, query.text, filters=filters_in(query.params))
+        ask = SearchRequest(query.kind, query.text, filters=filters_in(query.params))
         self.host = self.job.hosts[0]
         self.pages = read_captured(args.replay, self.job.engine, self.host, ask)
         if not self.pages:
@@ -153,12 +153,12 @@ class Replay:
         warnings += filter(None, [drifted])
         return Ended(_counts(search.pages, search.results, ending.outcome), warnings=warnings, exit_code=code)
 
-    def _search(self, plan: Planned, usable: range, run_id: int, stopping: Callable[[], bool]) -> Replayed:
+    def _search(self, plan: PlannedQuery, usable: range, run_id: int, stopping: Callable[[], bool]) -> Replayed:
         assert plan.row is not None
-        task = Task(plan.row, Limits(usable.stop, self.args.max_results))
-        pacer = Pacer(0, 0, stopping)
+        task = Task(plan.row, SearchLimits(usable.stop, self.args.max_results))
+        pacer = RateLimiter(0, 0, stopping)
         store = Store(self.db, self.workspace, self.job.engine, run_id)
-        web, hosts = PacedWeb(Nowhere(), pacer), Hosts([self.host])
+        web, hosts = PacedSession(Nowhere(), pacer), HostFallback([self.host])
         return Replayed(
             store.engine, web, pacer, store, hosts, task.query, task.limits, False, stopping, captured=self.pages
         )
@@ -169,14 +169,14 @@ class Replay:
             return []
         return [f"page {usable.stop} is not in {self.args.replay}; the {len(left)} pages after it are left out."]
 
-    def _go_further_later(self, search: Search, row: QueryRow) -> None:
+    def _go_further_later(self, search: QuerySearch, row: QueryRow) -> None:
         """What a later run takes for the query's own limits is not where the capture happens to end."""
         limits = self.job.limits
         goal: dict[str, Any] = {"pages": max(limits.pages, search.limits.pages), "results": limits.results}
         search.store.save_cursor(row, search.cursor | goal)
 
 
-async def _ended(search: Search) -> Ending | None:
+async def _ended(search: QuerySearch) -> Ending | None:
     try:
         return await search.run()
     except Interrupted:
@@ -192,11 +192,11 @@ class Captured:
     """A page of results as it was answered once; `received_at` as the database writes times."""
 
     page: int
-    answer: Answer
+    answer: PageResponse
     received_at: str
 
 
-def read_captured(path: Path, engine: Engine, host: str, ask: Ask) -> dict[int, Captured]:
+def read_captured(path: Path, engine: Engine, host: str, ask: SearchRequest) -> dict[int, Captured]:
     """The answers at `path` that belong to a query, by page. Raises UsageError for what cannot be read."""
     named = (p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and p.name != NOTE) if path.is_dir() else [path]
     files = sorted(named)
@@ -220,7 +220,7 @@ def read_captured(path: Path, engine: Engine, host: str, ask: Ask) -> dict[int, 
     return best
 
 
-def worth(engine: Engine, answer: Answer) -> int:
+def worth(engine: Engine, answer: PageResponse) -> int:
     """How much an answer tells about its page."""
     return _WORTH.get(engine.classify(answer).outcome, 1)
 
@@ -236,7 +236,7 @@ def _read(file: Path) -> bytes:
         raise UsageError(f"{file} cannot be read ({error.strerror}); give another --replay.") from error
 
 
-def _from_files(files: list[tuple[Path, bytes]], engine: Engine, host: str, ask: Ask) -> Iterator[Captured]:
+def _from_files(files: list[tuple[Path, bytes]], engine: Engine, host: str, ask: SearchRequest) -> Iterator[Captured]:
     """Pages by the number in the file's name; without one, in the order of the names."""
     numbers = [int(match["page"]) if (match := _NUMBERED.fullmatch(file.name)) else None for file, _ in files]
     if None in numbers or 0 not in numbers:
@@ -246,7 +246,7 @@ def _from_files(files: list[tuple[Path, bytes]], engine: Engine, host: str, ask:
         assert page is not None
         moment = to_text(datetime.fromtimestamp(file.stat().st_mtime, UTC))
         part = _part(engine, page, body)
-        yield Captured(page, Answer(part, address_of(engine, host, ask, page), 200, {}, body), moment)
+        yield Captured(page, PageResponse(part, address_of(engine, host, ask, page), 200, {}, body), moment)
 
 
 def _part(engine: Engine, page: int, body: bytes) -> str:
@@ -255,7 +255,7 @@ def _part(engine: Engine, page: int, body: bytes) -> str:
     return engine.part(1) if part == PAGE and body.lstrip()[:1] in (b"{", b"[") else part
 
 
-def address_of(engine: Engine, host: str, ask: Ask, page: int) -> str:
+def address_of(engine: Engine, host: str, ask: SearchRequest, page: int) -> str:
     """The address that the engine would ask for, as far as it is known without an upload."""
     return engine.address(host, ask, defaultdict(str), page)
 
@@ -273,7 +273,7 @@ def _har_entries(body: bytes) -> list[dict[str, Any]] | None:
     return [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else None
 
 
-def _from_har(entries: list[dict[str, Any]], engine: Engine, host: str, ask: Ask) -> Iterator[Captured]:
+def _from_har(entries: list[dict[str, Any]], engine: Engine, host: str, ask: SearchRequest) -> Iterator[Captured]:
     """The entries that ask for a page of this query, each with the answer that its redirects lead to."""
     answers = [_har_answer(entry) for entry in entries]
     places = Places(engine, host, ask)
@@ -300,7 +300,7 @@ class Places:
 
     engine: Engine
     host: str
-    ask: Ask
+    ask: SearchRequest
 
     def __post_init__(self) -> None:
         first, second, third = (urlsplit(address_of(self.engine, self.host, self.ask, page)) for page in range(3))
@@ -318,7 +318,7 @@ class Places:
         self._same = _same if any(_same(value, text) for value in known.values()) else _holds
         self._words = {name for name, value in known.items() if self._same(value, text)}
 
-    def of(self, url: str, posted: int | None, answer: Answer) -> int | None:
+    def of(self, url: str, posted: int | None, answer: PageResponse) -> int | None:
         """The value that the address has for the page; None where it asks for something else."""
         parts = urlsplit(url)
         if not self._paths:  # only an upload would tell the address, so the answer has to speak for itself
@@ -356,7 +356,7 @@ def _is_of(engine: Engine, host: str, url: str) -> bool:
     return origin == host or engine.knows_host(origin)
 
 
-def _has_results(engine: Engine, answer: Answer) -> bool:
+def _has_results(engine: Engine, answer: PageResponse) -> bool:
     for part in dict.fromkeys((engine.part(0), engine.part(1))):
         try:
             if engine.classify(replace(answer, part=part)).outcome == "ok" and engine.parse(part, answer.body).images:
@@ -366,7 +366,7 @@ def _has_results(engine: Engine, answer: Answer) -> bool:
     return False
 
 
-def _har_answer(entry: Mapping[str, Any]) -> Answer | None:
+def _har_answer(entry: Mapping[str, Any]) -> PageResponse | None:
     """The answer as it was received; None where the capture has none, or is not what a HAR holds."""
     try:
         response, content = entry["response"], entry["response"].get("content") or {}
@@ -381,7 +381,7 @@ def _har_answer(entry: Mapping[str, Any]) -> Answer | None:
     except (KeyError, TypeError, ValueError, AttributeError, binascii.Error):
         return None
     # Without a status the browser got no answer, or took it from elsewhere than the network.
-    return Answer(PAGE, url, status, headers, body) if status else None
+    return PageResponse(PAGE, url, status, headers, body) if status else None
 
 
 def _status(value: Any) -> int:
@@ -390,7 +390,7 @@ def _status(value: Any) -> int:
     return found if found < 1000 else 0
 
 
-def _follow(answer: Answer, later: list[Answer | None]) -> Answer:
+def _follow(answer: PageResponse, later: list[PageResponse | None]) -> PageResponse:
     """Where the redirects that begin with an answer lead, as far as the capture tells."""
     for _ in range(MOST_REDIRECTS):
         if not 300 <= answer.status < 400 or "location" not in answer.headers:

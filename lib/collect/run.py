@@ -22,15 +22,15 @@ from lib.collect.engine_run import Collected, CollectOptions, EngineRun, OpenWeb
 from lib.collect.options import names_queries
 from lib.collect.pace import engine_lock, profile_lock
 from lib.collect.preconditions import Settings, check_engine, check_flags, settings_of, without_searches
-from lib.collect.queue import SKIP, Limits, Planned
+from lib.collect.queue import SKIP, PlannedQuery, SearchLimits
 from lib.collect.search import LONGEST_WAIT
 from lib.collect.show import drift_warning
 from lib.collect.store import Store
 from lib.db import Database
 from lib.db import queries as table
 from lib.db.queries import NewQuery, QueryRow, count_restored_pages
-from lib.engines import DEFAULT, NAMES, filters_in, load_engine
-from lib.engines.base import Engine
+from lib.engines import DEFAULT, NAMES, filters_in
+from lib.engines.base import Engine, load_engine
 from lib.errors import UsageError
 from lib.progress import Bar, BarFactory
 from lib.web.browser import BrowserWeb, Chromium
@@ -62,7 +62,7 @@ class Collection:
         self.problems: list[str] = []
         engines = [load_engine(name) for name in self._names()]
         check_flags(args, engines)
-        self.jobs = [Job(args, workspace, db, engine, self.problems) for engine in engines]
+        self.jobs = [EngineQueue(args, workspace, db, engine, self.problems) for engine in engines]
 
     def _names(self) -> tuple[str, ...]:
         """The engines asked for; to go on with the queue, those that have one."""
@@ -151,7 +151,7 @@ class Collection:
 
 
 @dataclass(frozen=True)
-class Batch:
+class QueryBatch:
     """Queries that go to the same hosts, which want to be left alone for `wait` seconds more."""
 
     hosts: tuple[str, ...]
@@ -160,7 +160,7 @@ class Batch:
 
 
 @dataclass
-class Job:
+class EngineQueue:
     """`problems` are pictures that could not be read; `held` is until when everything has to wait."""
 
     args: argparse.Namespace
@@ -168,15 +168,15 @@ class Job:
     db: Database
     engine: Engine
     problems: list[str] = field(default_factory=list)
-    batches: list[Batch] = field(default_factory=list)
+    batches: list[QueryBatch] = field(default_factory=list)
     found: Collected = field(default_factory=Collected)
     held: str = ""
     searchable: int = 0  # queries that can be searched for, done or not
 
     @property
-    def limits(self) -> Limits:
+    def limits(self) -> SearchLimits:
         pages = self.args.max_pages or self.engine.default_pages
-        return Limits(min(pages, self.engine.most_pages), self.args.max_results)
+        return SearchLimits(min(pages, self.engine.most_pages), self.args.max_results)
 
     @property
     def hosts(self) -> tuple[str, ...]:
@@ -187,7 +187,7 @@ class Job:
             name = self.engine.name
             log.warning("%s asks every client who it is; set GLEANER_CONTACT to a mail address or a page", name)
 
-    def plan(self) -> list[Planned]:
+    def plan(self) -> list[PlannedQuery]:
         """What is to be done, in order; writes nothing. Raises UsageError."""
         args = self.args
         if names_queries(args):
@@ -212,7 +212,7 @@ class Job:
             raise UsageError(queue.NOTHING_GIVEN)
         return found
 
-    def _limited(self, planned: list[Planned]) -> list[Planned]:
+    def _limited(self, planned: list[PlannedQuery]) -> list[PlannedQuery]:
         """At most `--limit` queries that cost anything."""
         if self.args.limit is None:
             return planned
@@ -237,9 +237,9 @@ class Job:
         self.found.outcomes["skipped"] += sum(plan.action == SKIP for plan in planned) - rejected
         self._sort(planned)
 
-    def _sort(self, planned: list[Planned]) -> None:
+    def _sort(self, planned: list[PlannedQuery]) -> None:
         """Batches by the hosts that they belong to. A wait is for the whole queue, what is new in it included."""
-        by_hosts: dict[tuple[str, ...], list[Planned]] = {}
+        by_hosts: dict[tuple[str, ...], list[PlannedQuery]] = {}
         for plan in planned:
             if plan.row and plan.action != SKIP:
                 own = plan.row.params.get("host")
@@ -250,7 +250,9 @@ class Job:
             if wait > LONGEST_WAIT:
                 self.held = min(self.held or until, until)
             else:
-                self.batches.append(Batch(hosts, [Task(plan.row, plan.limits) for plan in plans if plan.row], wait))
+                self.batches.append(
+                    QueryBatch(hosts, [Task(plan.row, plan.limits) for plan in plans if plan.row], wait)
+                )
         if self.batches:
             self.held = ""
 

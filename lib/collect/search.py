@@ -7,12 +7,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from lib.collect.pace import Hosts, Interrupted, PacedWeb, Pacer
-from lib.collect.queue import Limits, prepare_upload
+from lib.collect.pace import HostFallback, Interrupted, PacedSession, RateLimiter
+from lib.collect.queue import SearchLimits, prepare_upload
 from lib.collect.store import Store
 from lib.db.queries import QueryRow
 from lib.engines import filters_in
-from lib.engines.base import Answer, Ask, Engine, FetchError, Verdict, retry_after
+from lib.engines.base import Engine, FetchError, PageOutcome, PageResponse, SearchRequest, retry_after
 from lib.images.decode import DecodeError
 from lib.records import ParsedPage, ParseError
 
@@ -35,27 +35,27 @@ class Ending:
 
 
 # Waits until a person has passed the captcha in an answer; the text is an address to show. True when it is passed.
-Helper = Callable[[Answer, str], Awaitable[bool]]
+Helper = Callable[[PageResponse, str], Awaitable[bool]]
 
 
 @dataclass
-class Search:
+class QuerySearch:
     """The work on one query. `halted` tells that the engine was stopped meanwhile."""
 
     engine: Engine
-    web: PacedWeb
-    pacer: Pacer
+    web: PacedSession
+    pacer: RateLimiter
     store: Store
-    hosts: Hosts
+    hosts: HostFallback
     query: QueryRow
-    limits: Limits
+    limits: SearchLimits
     patient: bool = True  # False at a loopback host: nobody has to be spared
     halted: Callable[[], bool] = lambda: False
     helper: Helper | None = None
     pages: int = 0  # stored by this run
     results: int = 0
     cursor: dict[str, Any] = field(default_factory=dict)
-    ask: Ask | None = None
+    ask: SearchRequest | None = None
     _entered: bool = False  # the engine knows us, and our picture, in this run
     _remembered: bool = False  # by an upload of an earlier run that has not proved to be known yet
     _tried_hosts: set[str] = field(default_factory=set)
@@ -106,27 +106,27 @@ class Search:
         """When a page was answered; empty means now."""
         return ""
 
-    def _parse(self, page: int, answer: Answer, seen: set[str]) -> tuple[Verdict, ParsedPage]:
+    def _parse(self, page: int, answer: PageResponse, seen: set[str]) -> tuple[PageOutcome, ParsedPage]:
         try:
             parsed = self.engine.parse(answer.part, answer.body)
         except ParseError as error:
-            return Verdict("captcha" if str(error) == "captcha" else "parse_error", str(error)), ParsedPage(())
+            return PageOutcome("captcha" if str(error) == "captcha" else "parse_error", str(error)), ParsedPage(())
         ids = {image.engine_id for image in parsed.images}
         # What was judged to hold results and gives none has changed its shape; an honest end skips nothing.
         if not ids and (page == 0 or parsed.skipped):
-            return Verdict("parse_error", "no_results_and_no_word_of_it"), parsed
+            return PageOutcome("parse_error", "no_results_and_no_word_of_it"), parsed
         if not ids - seen:
-            return Verdict("end", "no_new_results"), parsed
-        return Verdict("ok"), parsed
+            return PageOutcome("end", "no_new_results"), parsed
+        return PageOutcome("ok"), parsed
 
-    def _count(self, answer: Answer, parsed: ParsedPage, seen: set[str]) -> Ending:
+    def _count(self, answer: PageResponse, parsed: ParsedPage, seen: set[str]) -> Ending:
         ids = {image.engine_id for image in parsed.images}
         self.pages += 1
         self.results += len(ids - seen)
         seen |= ids
         return Ending("end" if self.engine.says_end(answer.part, answer.body, parsed) else "ok")
 
-    def _ending(self, answer: Answer | None, verdict: Verdict) -> Ending:
+    def _ending(self, answer: PageResponse | None, verdict: PageOutcome) -> Ending:
         pauses = {"captcha": self.engine.captcha_pause, "blocked": self.engine.blocked_pause}
         wait = pauses.get(verdict.outcome)
         if wait is not None:
@@ -134,7 +134,7 @@ class Search:
             wait = asked if asked is not None else wait if self.patient else 0.0
         return Ending(verdict.outcome, verdict.detail, wait)
 
-    async def _result_page(self, page: int) -> tuple[Answer | None, Verdict]:
+    async def _result_page(self, page: int) -> tuple[PageResponse | None, PageOutcome]:
         """A page of results, or what stood in its way after everything that may be tried was tried."""
         answer, verdict = await self._once(page)
         left = dict(SECOND_TRIES)
@@ -149,7 +149,7 @@ class Search:
                 return answer, verdict
             answer, verdict = await (self._consent(page) if verdict.outcome == "consent" else self._once(page))
 
-    async def _may_try_again(self, answer: Answer | None, verdict: Verdict) -> bool:
+    async def _may_try_again(self, answer: PageResponse | None, verdict: PageOutcome) -> bool:
         """After a captcha only when a person has passed it, after a consent page only where buttons can be pressed."""
         if verdict.outcome == "captcha":
             return answer is not None and self.helper is not None and await self.helper(answer, self._first_address())
@@ -162,7 +162,7 @@ class Search:
         except KeyError:  # the picture was not uploaded yet
             return self.hosts.name
 
-    async def _once(self, page: int) -> tuple[Answer | None, Verdict]:
+    async def _once(self, page: int) -> tuple[PageResponse | None, PageOutcome]:
         """Uploads or comes back where that is needed, then asks for the page."""
         answer, verdict = await self._enter()
         if verdict.outcome != "ok":
@@ -176,18 +176,18 @@ class Search:
                 answer, verdict = await self._fetch(page)
         return answer, verdict
 
-    async def _fetch(self, page: int) -> tuple[Answer | None, Verdict]:
+    async def _fetch(self, page: int) -> tuple[PageResponse | None, PageOutcome]:
         ask = self.ask
         assert ask is not None
         return await self._patiently(lambda: self.engine.fetch(self.web, self.hosts.name, ask, self.cursor, page))
 
-    async def _consent(self, page: int) -> tuple[Answer | None, Verdict]:
+    async def _consent(self, page: int) -> tuple[PageResponse | None, PageOutcome]:
         """Presses the known button; the page that it leads to may already be the one that was asked for."""
         try:
             answer = await self.web.press(self.engine.consent_labels)
         except FetchError:
             answer = None
-        verdict = self.engine.classify(answer) if answer else Verdict("consent")
+        verdict = self.engine.classify(answer) if answer else PageOutcome("consent")
         return (answer, verdict) if verdict.outcome in ("ok", "empty", "captcha") else await self._once(page)
 
     def _other_host(self) -> bool:
@@ -197,20 +197,20 @@ class Search:
         self._drop_upload()
         return True
 
-    def _plain_ask(self) -> Ask:
+    def _plain_ask(self) -> SearchRequest:
         """The question without the picture's bytes, which only an upload needs."""
-        return Ask(self.query.kind, self.query.text, filters=filters_in(self.query.params))
+        return SearchRequest(self.query.kind, self.query.text, filters=filters_in(self.query.params))
 
     def _drop_upload(self) -> None:
         kept: dict[str, Any] = {name: self.cursor[name] for name in ("pages", "results") if name in self.cursor}
         self.cursor, self._entered = kept, False
 
-    async def _enter(self) -> tuple[Answer | None, Verdict]:
+    async def _enter(self) -> tuple[PageResponse | None, PageOutcome]:
         """Has the picture uploaded (again where the engine will have forgotten it), or comes back to the site."""
         if self._entered:
-            return None, Verdict("ok")
-        answer: Answer | None = None
-        verdict = Verdict("ok")
+            return None, PageOutcome("ok")
+        answer: PageResponse | None = None
+        verdict = PageOutcome("ok")
         age = time.time() - float(self.cursor.get("uploaded_at") or 0)
         self.ask = self.ask or self._plain_ask()
         if self.query.kind == "image" and age > self.engine.upload_keeps:
@@ -225,22 +225,22 @@ class Search:
             self.store.save_cursor(self.query, self.cursor)
         return answer, verdict
 
-    async def _come_back(self) -> tuple[Answer | None, Verdict]:
+    async def _come_back(self) -> tuple[PageResponse | None, PageOutcome]:
         try:
             await self.engine.enter(self.web, self.hosts.name)
         except FetchError as error:
-            return None, Verdict("network", error.reason)
-        return None, Verdict("ok")
+            return None, PageOutcome("network", error.reason)
+        return None, PageOutcome("ok")
 
-    async def _upload(self) -> tuple[Answer | None, Verdict]:
+    async def _upload(self) -> tuple[PageResponse | None, PageOutcome]:
         path = self.store.workspace.to_path(self.query.image_path)
         try:
             upload = prepare_upload(path, self.engine.upload_formats, self.engine.upload_limit)
         except (OSError, DecodeError) as error:
             reason = error.reason if isinstance(error, DecodeError) else "missing_file"
-            return None, Verdict("upload_rejected", reason)
-        ask = self.ask = Ask("image", picture=upload.content, mime=upload.mime)
-        answer, verdict = None, Verdict("upload_rejected")
+            return None, PageOutcome("upload_rejected", reason)
+        ask = self.ask = SearchRequest("image", picture=upload.content, mime=upload.mime)
+        answer, verdict = None, PageOutcome("upload_rejected")
         for way in range(self.engine.upload_ways):
             answer, verdict = await self._patiently(
                 lambda way=way: self.engine.upload(self.web, self.hosts.name, ask, way)  # type: ignore[misc]
@@ -251,21 +251,23 @@ class Search:
             self.cursor |= self.engine.read_upload(answer)
         return answer, verdict
 
-    async def _patiently(self, request: Callable[[], Awaitable[Answer]]) -> tuple[Answer | None, Verdict]:
+    async def _patiently(
+        self, request: Callable[[], Awaitable[PageResponse]]
+    ) -> tuple[PageResponse | None, PageOutcome]:
         """One request, again after a failure of the network or a short wait that the engine asked for."""
-        answer: Answer | None = None
-        verdict = Verdict("network")
+        answer: PageResponse | None = None
+        verdict = PageOutcome("network")
         for attempt in range(ATTEMPTS):
             try:
                 answer = await request()
                 verdict = self.engine.classify(answer)
             except FetchError as error:
-                answer, verdict = None, Verdict("network", error.reason)
+                answer, verdict = None, PageOutcome("network", error.reason)
             if attempt == ATTEMPTS - 1 or not await self._wait_for_another(answer, verdict, attempt):
                 break
         return answer, verdict
 
-    async def _wait_for_another(self, answer: Answer | None, verdict: Verdict, attempt: int) -> bool:
+    async def _wait_for_another(self, answer: PageResponse | None, verdict: PageOutcome, attempt: int) -> bool:
         """Waits as long as another attempt is worth it; False where it is not."""
         if verdict.outcome == "network":
             await self.pacer.sleep(BACKOFF[min(attempt, len(BACKOFF) - 1)] if self.patient else 0.2)

@@ -12,7 +12,7 @@ from typing import Any
 from lib.db import Database
 from lib.db import queries as table
 from lib.db.queries import QueryRow, ResponseRow
-from lib.engines.base import Answer, Engine, Verdict
+from lib.engines.base import Engine, PageOutcome, PageResponse
 from lib.files import answers
 from lib.records import ParsedPage, ParseError
 from lib.times import to_text, utc_in, utc_now
@@ -53,7 +53,7 @@ class Store:
         return answers.folder_of(place, query.kind, query.text, query.image_sha256, query.params, as_text)
 
     def keep(
-        self, query: QueryRow, page: int, answer: Answer, verdict: Verdict, parsed: ParsedPage = NOTHING,
+        self, query: QueryRow, page: int, answer: PageResponse, verdict: PageOutcome, parsed: ParsedPage = NOTHING,
         fetched_at: str = "",
     ) -> None:  # fmt: skip
         """Writes an answer, then its row; with results it also moves the query on to the next page.
@@ -64,21 +64,21 @@ class Store:
         sha256 = answers.write_whole(path, answer.body)
         self._record(query, page, answer, verdict, parsed, path, sha256, fetched_at or utc_now())
 
-    def adopt(self, query: QueryRow, page: int, url: str) -> Answer | None:
+    def adopt(self, query: QueryRow, page: int, url: str) -> PageResponse | None:
         """A page whose file is whole and whose row a kill prevented; None where there is no such file."""
         part = self.engine.part(page)
         known = table.answer_path(self.db, query.id, page, part)
         for suffix in ("html", "json") if part == "page" else ("json",):
             path = self.folder(query) / f"{page}.{suffix}"
             if path.is_file() and known != self.workspace.to_text(path):
-                return Answer(part, url, 200, {}, path.read_bytes())
+                return PageResponse(part, url, 200, {}, path.read_bytes())
         return None
 
-    def keep_adopted(self, query: QueryRow, page: int, answer: Answer, parsed: ParsedPage) -> None:
+    def keep_adopted(self, query: QueryRow, page: int, answer: PageResponse, parsed: ParsedPage) -> None:
         path = self.folder(query) / answers.file_name(page, answer.part, "ok", answer.body)
         written = to_text(datetime.fromtimestamp(path.stat().st_mtime, UTC))
         sha256 = hashlib.sha256(answer.body).hexdigest()
-        self._record(query, page, answer, Verdict("ok"), parsed, path, sha256, written)
+        self._record(query, page, answer, PageOutcome("ok"), parsed, path, sha256, written)
 
     def seen(self, query: QueryRow) -> set[str]:
         """The engine's ids of all pictures in the pages stored so far."""
@@ -92,7 +92,7 @@ class Store:
         return found
 
     def _record(
-        self, query: QueryRow, page: int, answer: Answer, verdict: Verdict, parsed: ParsedPage,
+        self, query: QueryRow, page: int, answer: PageResponse, verdict: PageOutcome, parsed: ParsedPage,
         path: Path, sha256: str, fetched_at: str,
     ) -> None:  # fmt: skip
         before = table.answer_path(self.db, query.id, page, answer.part)

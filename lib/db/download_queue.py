@@ -238,7 +238,7 @@ def _marks(values: Sequence[Any]) -> str:
 
 
 @dataclass(frozen=True)
-class Again:
+class Recheck:
     """What else a run asks, besides pending rows.
 
     `retry` are the reasons of failed rows (empty: all; None: no failed row). `upgrade` asks for every better address,
@@ -281,7 +281,7 @@ def reopen_untried(db: Database, scope: Scope) -> int:
         ).rowcount
 
 
-def wish(db: Database, again: Again, what: str, scope: Scope) -> None:
+def wish(db: Database, again: Recheck, what: str, scope: Scope) -> None:
     """Marks the finished rows that are to be asked again; what an interrupted run has left is finished first."""
     also, more = scope.where()
     left = db.value(f"SELECT 1 FROM downloads WHERE wish <> '' AND wish = ?{also} LIMIT 1", (what, *more))
@@ -316,7 +316,7 @@ def untried_failed_where(kinds: Sequence[str]) -> tuple[str, tuple[Any, ...]]:
     return where, tuple(kinds)
 
 
-def wish_where(again: Again, what: str, kinds: Sequence[str]) -> tuple[str, tuple[Any, ...]]:
+def wish_where(again: Recheck, what: str, kinds: Sequence[str]) -> tuple[str, tuple[Any, ...]]:
     """The condition of finished rows that something is wished of."""
     where = "state = 'done'"
     values: tuple[Any, ...] = ()

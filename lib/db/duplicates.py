@@ -181,7 +181,7 @@ def make_up(db: Database) -> int:
     return len(missing)
 
 
-def is_buried(db: Database, sha256: str) -> bool:
+def is_removed(db: Database, sha256: str) -> bool:
     """Whether this content was taken away as a repeat."""
     return db.value("SELECT 1 FROM tombstones WHERE sha256 = ?", (sha256,)) is not None
 

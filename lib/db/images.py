@@ -106,7 +106,7 @@ def known_images(db: Database, keys: Sequence[str]) -> dict[str, int]:
     return {row[0]: row[1] for row in rows}
 
 
-def save_pictures(db: Database, rows: PictureRows, now: str, reread: Reread | None = None) -> Saved:
+def save_pictures(db: Database, rows: PictureRows, now: str, reread: ReparseIndex | None = None) -> Saved:
     """Writes pictures with their addresses, results and pending downloads; inside the caller's transaction.
 
     New pictures go in with plain inserts. Only those met again, in the database or earlier in these rows, pay for the
@@ -262,7 +262,7 @@ def mark(*values: Any) -> int:
 
 
 @dataclass
-class Reread:
+class ReparseIndex:
     """What has been read in this run: answers and pictures by number, addresses and results by their marks."""
 
     answers: set[int] = field(default_factory=set)
@@ -278,7 +278,7 @@ class Reread:
 
 
 @dataclass(frozen=True)
-class Held:
+class StoredRows:
     """What the database holds of a picture: addresses as (number, kind, URL, whether a download was won with it),
     results as (search, answer or None)."""
 
@@ -316,14 +316,16 @@ def without_file(db: Database, image_ids: Sequence[int]) -> set[int]:
     return {row[0] for row in rows}
 
 
-def held(db: Database, image_id: int) -> Held:
+def held(db: Database, image_id: int) -> StoredRows:
     addresses = db.execute(
         "SELECT id, kind, url, EXISTS (SELECT 1 FROM downloads WHERE variant_id = image_variants.id)"
         " FROM image_variants WHERE image_id = ?",
         (image_id,),
     )
     results = db.execute("SELECT query_id, response_id FROM results WHERE image_id = ?", (image_id,))
-    return Held([(row[0], row[1], row[2], bool(row[3])) for row in addresses], [(row[0], row[1]) for row in results])
+    return StoredRows(
+        [(row[0], row[1], row[2], bool(row[3])) for row in addresses], [(row[0], row[1]) for row in results]
+    )
 
 
 def _blocks(db: Database, sql: str) -> Iterator[list[Any]]:

@@ -61,7 +61,7 @@ _CHOOSES = "registrable_domain = ? AND (? = '' OR domain = ? OR domain LIKE '%.'
 
 
 @dataclass(frozen=True)
-class Group:
+class ReportGroup:
     """One value of the key. `files` are distinct contents on disk; `failed` counts final and blocked ones too."""
 
     key: str
@@ -72,7 +72,7 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Totals:
+class ReportTotals:
     """The whole database in numbers. `as_of` is the time of the newest change, UTC."""
 
     pictures: int
@@ -89,7 +89,7 @@ def prepare_for_reports(db: Database) -> None:
     db.connection.create_function("family", 2, lambda domain, host: family_of(domain or "", host or ""))
 
 
-def totals(db: Database) -> Totals:
+def totals(db: Database) -> ReportTotals:
     """What stands at the head of the report."""
     row = db.row(
         "SELECT (SELECT count(*) FROM images) AS pictures, (SELECT count(*) FROM image_variants) AS addresses,"
@@ -100,10 +100,10 @@ def totals(db: Database) -> Totals:
         f"     ifnull((SELECT max(updated_at) FROM downloads WHERE {_TRIED}), '')) AS as_of"
     )
     assert row is not None
-    return Totals(**dict(row))
+    return ReportTotals(**dict(row))
 
 
-def groups(db: Database, by: str) -> list[Group]:
+def groups(db: Database, by: str) -> list[ReportGroup]:
     """Pictures by a key of `KEYS`, most first. A picture that several queries found counts once for each query."""
     pictures = _families(db) if by == "family" else dict(map(tuple, db.execute(pictures_sql(by))))
     alike = by == "query" and bool(db.value(_NAMES_ALIKE))
@@ -112,7 +112,7 @@ def groups(db: Database, by: str) -> list[Group]:
     found = []
     for key, count in pictures.items():
         done, failed, files = map(int, outcomes.get(key, (0, 0, 0)))
-        found.append(Group(key or "", count, done, failed, files - int(again.get(key, 0))))
+        found.append(ReportGroup(key or "", count, done, failed, files - int(again.get(key, 0))))
     return sorted(found, key=lambda group: (-group.pictures, group.key))
 
 
@@ -237,7 +237,7 @@ class Side:
 
 
 @dataclass(frozen=True)
-class Shared:
+class SharedPictures:
     """Pictures of one key: of the first side alone, of both, of the second alone."""
 
     key: str
@@ -267,7 +267,7 @@ def side(db: Database, text: str) -> Side:
     return Side(f"{rows[0]['engine']}: {rows[0]['words']}", "r.query_id = ?", rows[0]["id"])
 
 
-def compare(db: Database, a: Side, b: Side, by: str) -> list[Shared]:
+def compare(db: Database, a: Side, b: Side, by: str) -> list[SharedPictures]:
     """The pictures of both sides by a key of `KEYS`, most first. By query, one that both found stands under both."""
     values = [a.value, b.value]
     source = "images i ON i.id = met.id"
@@ -284,7 +284,7 @@ def compare(db: Database, a: Side, b: Side, by: str) -> list[Shared]:
         f" FROM met JOIN {source} GROUP BY 1 ORDER BY count(*) DESC, 1",
         values,
     )
-    return [Shared(row[0] or "", int(row[1]), int(row[2]), int(row[3])) for row in rows]
+    return [SharedPictures(row[0] or "", int(row[1]), int(row[2]), int(row[3])) for row in rows]
 
 
 def count_pictures(db: Database, names: Iterable[tuple[str, str]]) -> int:

@@ -17,7 +17,7 @@ _QUERY_BY_KEY = "SELECT id FROM queries WHERE engine = ? AND kind = ? AND text =
 
 
 @dataclass(frozen=True)
-class Answer:
+class ResponseRow:
     """One raw answer to read. `path` is as the database writes it; `id` is 0 for a file that has no row yet."""
 
     id: int
@@ -31,7 +31,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ParseResult:
     """What became of one answer: `state` is done or failed, with the reason of the latter."""
 
     id: int
@@ -43,7 +43,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class NewAnswer:
+class NewResponse:
     """A raw answer that lies on disk and has no row."""
 
     page: int
@@ -58,12 +58,12 @@ def count_pending(db: Database) -> int:
     return int(db.value("SELECT count(*) FROM responses WHERE ingest_state = 'pending'"))
 
 
-def iter_pending(db: Database) -> Iterator[Answer]:
+def iter_pending(db: Database) -> Iterator[ResponseRow]:
     """Every pending answer in the order of arrival, in blocks, so that rows may change while reading."""
     return _iter_answers(db, "ingest_state = 'pending' AND ")
 
 
-def iter_all(db: Database) -> Iterator[Answer]:
+def iter_all(db: Database) -> Iterator[ResponseRow]:
     """Every answer in the order of arrival, whether it was read before or not.
 
     A refusal or a captcha holds no pictures, whatever the parser; step 1 has settled those.
@@ -75,7 +75,7 @@ def count_all(db: Database) -> int:
     return int(db.value(f"SELECT count(*) FROM responses WHERE {_READABLE}"))
 
 
-def _iter_answers(db: Database, condition: str) -> Iterator[Answer]:
+def _iter_answers(db: Database, condition: str) -> Iterator[ResponseRow]:
     last = 0
     while True:
         rows = db.rows(
@@ -83,7 +83,7 @@ def _iter_answers(db: Database, condition: str) -> Iterator[Answer]:
             f" JOIN queries ON queries.id = query_id WHERE {condition}responses.id > ? ORDER BY responses.id LIMIT ?",
             (last, BLOCK),
         )
-        yield from (Answer(*row) for row in rows)
+        yield from (ResponseRow(*row) for row in rows)
         if len(rows) < BLOCK:
             return
         last = int(rows[-1]["id"])
@@ -95,7 +95,7 @@ def answers_there(db: Database, ids: Sequence[int]) -> set[int]:
     return {row[0] for row in rows}
 
 
-def save_verdicts(db: Database, verdicts: Iterable[Verdict]) -> None:
+def save_verdicts(db: Database, verdicts: Iterable[ParseResult]) -> None:
     """Marks answers as read, inside the transaction that writes their pictures."""
     db.executemany(
         "UPDATE responses SET ingest_state = ?, ingest_reason = ?, items = ?, drift = ?, parser = ? WHERE id = ?",
@@ -115,13 +115,13 @@ def count_failed(db: Database) -> int:
     return int(db.value("SELECT count(*) FROM responses WHERE ingest_state = 'failed'"))
 
 
-def iter_failed(db: Database) -> Iterator[Answer]:
+def iter_failed(db: Database) -> Iterator[ResponseRow]:
     """Every answer that could not be read, for the preview of a retry."""
     for row in db.rows(
         "SELECT responses.id, query_id, engine, page, part, path, sha256, responses.outcome FROM responses"
         " JOIN queries ON queries.id = query_id WHERE ingest_state = 'failed' ORDER BY responses.id"
     ):
-        yield Answer(*row)
+        yield ResponseRow(*row)
 
 
 def known_paths(db: Database, folder: str) -> set[str]:
@@ -166,7 +166,7 @@ def answers_of(db: Database, query_id: int) -> tuple[set[tuple[int, str]], set[s
     return {(row["page"], row["part"]) for row in rows}, {row["sha256"] for row in rows}
 
 
-def add_answers(db: Database, query_id: int, answers: Iterable[NewAnswer], run_id: int) -> int:
+def add_answers(db: Database, query_id: int, answers: Iterable[NewResponse], run_id: int) -> int:
     """Gives rows to answers; one whose place is taken stays out. Gives the number of new rows."""
     return max(
         0,

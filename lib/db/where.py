@@ -76,10 +76,10 @@ class Condition:
 
 def parse_where(text: str) -> Condition:
     """The condition. Raises UsageError with the place that is not understood."""
-    return _Parser(text).parse()
+    return _WhereParser(text).parse()
 
 
-class _Parser:
+class _WhereParser:
     def __init__(self, text: str):
         self.text, self.values = text, list[str | float]()
         self.tokens: list[tuple[str, str]] = []

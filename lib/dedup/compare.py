@@ -71,7 +71,7 @@ _DOUBT = 3.0  # times the usual residual; what lies further off has half the say
 
 
 @dataclass(frozen=True)
-class Finding:
+class Comparison:
     """`same` tells whether it is one picture; `reason` says why, or what is different.
 
     `correlation` is 0 where the shapes alone tell two pictures apart.
@@ -98,26 +98,26 @@ class Fit:
     target: np.ndarray
 
 
-def compare(one: Buffers, other: Buffers) -> Finding:
+def compare(one: Buffers, other: Buffers) -> Comparison:
     """Whether two pictures are the same one, re-encoded, resized or retoned, by their grey and colour buffers."""
     if len(one.greys) != len(other.greys):
-        return Finding(False, 0.0, "one is animated or transparent")
+        return Comparison(False, 0.0, "one is animated or transparent")
     if _stretched(one, other):
-        return Finding(False, 0.0, "other proportions")
+        return Comparison(False, 0.0, "other proportions")
     lowest = 1.0
     small = min(one.width, one.height, other.width, other.height) < SMALL
     for a, b in zip(one.greys, other.greys, strict=True):
         fit = toned_difference(*(_halved(a), _halved(b)) if small else (a, b))
         lowest = min(lowest, fit.correlation)
         if fit.correlation < LEAST_CORRELATION:
-            return Finding(False, fit.correlation, "cropped or changed")
+            return Comparison(False, fit.correlation, "cropped or changed")
         if reason := _difference(fit.blocks, fit.correlation) or _closer(fit, one, other):
-            return Finding(False, fit.correlation, reason)
+            return Comparison(False, fit.correlation, reason)
     if _other_colours(one.chroma, other.chroma):
-        return Finding(False, lowest, "other colours")
+        return Comparison(False, lowest, "other colours")
     if colourless(one) != colourless(other):
-        return Finding(True, lowest, "grey version")
-    return Finding(True, lowest, "re-encoded or resized")
+        return Comparison(True, lowest, "grey version")
+    return Comparison(True, lowest, "re-encoded or resized")
 
 
 def look(shown: Buffers, met: Buffers, seen: View, inside: bool) -> str:
@@ -254,7 +254,7 @@ def _difference(blocks: np.ndarray, correlation: float) -> str:
 
 
 def _closer(fit: Fit, one: Buffers, other: Buffers) -> str:
-    left = left_over(fit.toned, fit.target, np.concatenate((one.chroma, other.chroma)))
+    left = residual(fit.toned, fit.target, np.concatenate((one.chroma, other.chroma)))
     shortest = max(1, min(one.width, one.height, other.width, other.height))
     if left.moved > GREATEST_MOVE + ROUNDED_MOVE / shortest + _padding(one) + _padding(other):
         return "tilted or cropped a little"
@@ -289,7 +289,7 @@ class LeftOver:
     standing_out: tuple[float, ...]
 
 
-def left_over(fitted: np.ndarray, target: np.ndarray, chromas: np.ndarray) -> LeftOver:
+def residual(fitted: np.ndarray, target: np.ndarray, chromas: np.ndarray) -> LeftOver:
     """Of two grey pictures whose tone was evened out, float32 of shape (n, n), and k buffers of colour, (k, 16, 16).
 
     One least-squares fit explains what a slight shift, turn, stretch or cut of the whole picture does, what blur or

@@ -36,7 +36,7 @@ from lib.hashing.kinds import HashChoice, imagehash_of
 from lib.hashing.kinds import is_flat as is_empty
 from lib.images.decode import DecodeError, opened
 from lib.progress import BarFactory, no_bar
-from lib.work.outcome import WORKER_KILLED, Outcome
+from lib.work.outcome import WORKER_KILLED, Result
 from lib.work.stream import stream
 
 T = TypeVar("T")
@@ -60,7 +60,7 @@ SLOT = 4096 + 64  # bytes: the longest path that Linux takes
 SLOTS = 64  # decodes under way at once; more than that are not noted
 
 
-class Fingerprints:
+class FingerprintStore:
     """Hashes, buffers, digests and broken pictures of a set of contents, each computed at most once.
 
     hashes   content -> 32 bytes, or None for a flat picture
@@ -74,10 +74,10 @@ class Fingerprints:
         *,
         remember: bool,
         choice: HashChoice = OURS,
-        suspects: Suspects | None = None,
+        suspects: CrashGuard | None = None,
     ):
         self.db, self.places, self.remember, self.choice = db, places, remember, choice
-        self.suspects = suspects or Suspects(None)
+        self.suspects = suspects or CrashGuard(None)
         # Another kind of hash has rows of its own beside ours.
         self.kind = dct.KIND if choice.is_ours else f"imagehash {choice.kind}"
         self.hashes: dict[str, bytes | None] = {}
@@ -112,7 +112,7 @@ class Fingerprints:
         with bar(len(missing), "Hashing", "picture") as progress, closing(work):
             for outcome in work:
                 progress.update()
-                found = outcome.value or Print(reason=outcome.error.split(":")[0])
+                found = outcome.value or Fingerprint(reason=outcome.error.split(":")[0])
                 self._take(by_path[outcome.item], found, batch)
                 if len(batch) >= BATCH:
                     self._finish(batch)
@@ -122,7 +122,7 @@ class Fingerprints:
         self._finish(batch)
         return True
 
-    def _outcomes(self, paths: list[str], workers: int, executor: str) -> Generator[Outcome[str, Any], None, None]:
+    def _outcomes(self, paths: list[str], workers: int, executor: str) -> Generator[Result[str, Any], None, None]:
         """What became of each picture: here, or apart where a codec might end the process."""
         task = partial(fingerprint, choice=self.choice)
         if executor == "local" and workers > 1 and len(paths) >= PROCESSES_FROM:
@@ -146,7 +146,7 @@ class Fingerprints:
             self.suspects.learn(outcome.item, outcome.error)
             yield outcome
 
-    def _take(self, content: str, found: Print, batch: list[tuple[str, bytes, bytes]]) -> None:
+    def _take(self, content: str, found: Fingerprint, batch: list[tuple[str, bytes, bytes]]) -> None:
         self.decoded += 1
         if found.reason:
             self.broken[content] = found.reason
@@ -189,7 +189,7 @@ class Fingerprints:
             self._used.add(content)
             if content not in self._offsets:
                 done, error = self.decoding(fingerprint, content)
-                found = done or Print(reason=error)
+                found = done or Fingerprint(reason=error)
                 if found.reason:
                     self.broken[content] = found.reason
                     return None
@@ -298,7 +298,7 @@ def places_of(files: Iterable[PictureFile]) -> dict[str, Path]:
 
 
 @dataclass(frozen=True)
-class Print:
+class Fingerprint:
     """What one decode tells of a picture, or the `reason` why it tells nothing.
 
     packed  its buffers
@@ -312,7 +312,7 @@ class Print:
     reason: str = ""
 
 
-def fingerprint(path: str, choice: HashChoice = OURS, formats: tuple[str, ...] | None = None) -> Print:
+def fingerprint(path: str, choice: HashChoice = OURS, formats: tuple[str, ...] | None = None) -> Fingerprint:
     """The print of a picture file. An undecodable picture is a value here, not an error.
 
     With `formats` any other one is ELSEWHERE.
@@ -321,12 +321,12 @@ def fingerprint(path: str, choice: HashChoice = OURS, formats: tuple[str, ...] |
         with opened(Path(path), formats) as image:
             facts = facts_of(image).to_bytes()  # before the decoder is told to reduce
             packed = packed_buffers(image)
-        return Print(packed, facts, b"" if choice.is_ours else imagehash_of(path, choice.kind, choice.size))
+        return Fingerprint(packed, facts, b"" if choice.is_ours else imagehash_of(path, choice.kind, choice.size))
     except DecodeError as error:
-        return Print(reason=ELSEWHERE if formats and error.reason == "not_an_image" else error.reason)
+        return Fingerprint(reason=ELSEWHERE if formats and error.reason == "not_an_image" else error.reason)
 
 
-class Suspects:
+class CrashGuard:
     """The notes of one workspace: a file in the temporary folder, because a dry run must leave the workspace alone.
 
     paths   what to decode apart: what an earlier run died under

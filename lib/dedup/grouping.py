@@ -35,7 +35,7 @@ class Relation:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Decision:
     """A file that is not its group's keeper, by number, with what is to become of it."""
 
     item: int
@@ -45,7 +45,7 @@ class Verdict:
 
 
 @dataclass
-class Items:
+class Candidates:
     """What `cover` asks about the files 0..n-1.
 
     keys     the keep key of each file, smaller is better; all different. May be too good, never too bad.
@@ -94,8 +94,8 @@ class _Kept:
 
 
 def cover(
-    items: Items, removed: frozenset[str], stopping: Callable[[], bool] = lambda: False
-) -> dict[int, list[Verdict]]:
+    items: Candidates, removed: frozenset[str], stopping: Callable[[], bool] = lambda: False
+) -> dict[int, list[Decision]]:
     """Keepers with the files that repeat them. `removed` are the kinds of repeat that are taken away.
 
     The answer does not depend on the order of the input, only on the keys. For every verdict `remove` its keeper stays
@@ -104,7 +104,7 @@ def cover(
     queue = [(key, number, False) for number, key in enumerate(items.keys)]
     heapq.heapify(queue)
     kept, waiting = _Kept(), Counter(cell for number in range(len(items.keys)) for cell in items.cells(number))
-    groups: dict[int, list[Verdict]] = {}
+    groups: dict[int, list[Decision]] = {}
     while queue and not stopping():
         _, number, refined = heapq.heappop(queue)
         keeper, verdict = _look_up(items, kept, number, removed)
@@ -124,14 +124,14 @@ def cover(
     return groups
 
 
-def _is_awaited(items: Items, waiting: Counter[Hashable], number: int) -> bool:
+def _is_awaited(items: Candidates, waiting: Counter[Hashable], number: int) -> bool:
     """Whether a file that is still to come could be compared with this one: else its rank makes no difference."""
     own = set(items.cells(number))
     rivals = items.rivals or items.near
     return any(waiting[cell] > (cell in own) for cell in rivals(number))
 
 
-def _look_up(items: Items, kept: _Kept, number: int, removed: frozenset[str]) -> tuple[int, Verdict | None]:
+def _look_up(items: Candidates, kept: _Kept, number: int, removed: frozenset[str]) -> tuple[int, Decision | None]:
     """The file that stays and that `number` repeats: the first for which it may go, else the strongest relation."""
     protected = items.protected(number)
     best: tuple[tuple[int, float], int, Relation] | None = None
@@ -144,7 +144,7 @@ def _look_up(items: Items, kept: _Kept, number: int, removed: frozenset[str]) ->
         if relation is None:
             continue
         if relation.kind in removed and not relation.blocked and not protected:
-            return keeper, Verdict(number, relation, "remove", relation.reason)
+            return keeper, Decision(number, relation, "remove", relation.reason)
         rank = (STRENGTH.index(relation.kind), relation.distance)
         if best is None or rank < best[0]:
             best = (rank, keeper, relation)
@@ -160,15 +160,15 @@ def _look_up(items: Items, kept: _Kept, number: int, removed: frozenset[str]) ->
     return keeper, _staying(number, relation, protected and relation.kind in removed)
 
 
-def _staying(number: int, relation: Relation, protected: bool) -> Verdict:
+def _staying(number: int, relation: Relation, protected: bool) -> Decision:
     if protected:
-        return Verdict(number, relation, "keep", "protected")
+        return Decision(number, relation, "keep", "protected")
     if relation.blocked:
-        return Verdict(number, relation, "keep", relation.blocked)
-    return Verdict(number, relation, "review", relation.reason)
+        return Decision(number, relation, "keep", relation.blocked)
+    return Decision(number, relation, "review", relation.reason)
 
 
-def _cells_as_keeper(cells: Sequence[Hashable], verdict: Verdict | None) -> Sequence[Hashable]:
+def _cells_as_keeper(cells: Sequence[Hashable], verdict: Decision | None) -> Sequence[Hashable]:
     """A file that stays for review, although it repeats another in full, stands in only for its own bytes.
 
     Its copies find the other file as well; without this, k copies that nobody wants removed cost k * k comparisons.

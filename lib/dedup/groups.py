@@ -10,10 +10,10 @@ from typing import Any
 
 from lib.db.hashes import known_apart, known_relations, remember_relations
 from lib.dedup.compare import colourless
-from lib.dedup.fingerprints import ALGORITHM, BATCH, Fingerprints
-from lib.dedup.grouping import Items, Verdict, cover
-from lib.dedup.judge import Judge, Looking, RealSizes
-from lib.dedup.keep import Facts, beside, is_below, keep_key, read_facts
+from lib.dedup.fingerprints import ALGORITHM, BATCH, FingerprintStore
+from lib.dedup.grouping import Candidates, Decision, cover
+from lib.dedup.judge import Judge, MatchOptions, RealSizes
+from lib.dedup.keep import Facts, is_below, keep_key, read_facts, with_sidecar
 from lib.dedup.near import (
     HashCells,
     cells_with_views,
@@ -32,10 +32,10 @@ from lib.work.stream import in_threads
 
 
 @dataclass(frozen=True)
-class Policy:
+class KeepPolicy:
     """What stays and what goes. `protected` are real paths; `roots` are the folders in the order given."""
 
-    looking: Looking
+    looking: MatchOptions
     removed: frozenset[str]
     keep: str = "best"
     protected: tuple[Path, ...] = ()
@@ -58,7 +58,7 @@ class Member:
 
 
 @dataclass(frozen=True)
-class Group:
+class DuplicateGroup:
     """A keeper and the files that repeat it."""
 
     number: int
@@ -69,16 +69,16 @@ class Group:
 
 def find_groups(
     files: Sequence[PictureFile],
-    prints: Fingerprints,
-    policy: Policy,
+    prints: FingerprintStore,
+    policy: KeepPolicy,
     *,
     workers: int = 1,
     stopping: Callable[[], bool] = lambda: False,
     bar: BarFactory = no_bar,
-) -> list[Group]:
+) -> list[DuplicateGroup]:
     """The groups among readable files, in the order of their keepers' paths. Broken pictures are in none."""
     whole = [file for file in files if file.sha256 not in prints.broken]
-    search = Search(whole, prints, policy, workers, bar)
+    search = GroupSearch(whole, prints, policy, workers, bar)
     busy = search.busy()
     if not busy:
         return []
@@ -88,11 +88,11 @@ def find_groups(
     return search.as_groups(groups)
 
 
-class Search:
+class GroupSearch:
     """The candidates among a set of files, and what the grouping asks about them."""
 
     def __init__(
-        self, files: Sequence[PictureFile], prints: Fingerprints, policy: Policy, workers: int, bar: BarFactory
+        self, files: Sequence[PictureFile], prints: FingerprintStore, policy: KeepPolicy, workers: int, bar: BarFactory
     ):
         self.files, self.prints, self.policy = files, prints, policy
         self.references = frozenset(n for n, file in enumerate(files) if file.path in policy.references)
@@ -185,7 +185,7 @@ class Search:
 
     def _facts(self, file: PictureFile) -> Facts:
         known = self.prints.facts(file.sha256)
-        return beside(file.path, known) if known else read_facts(file.path)
+        return with_sidecar(file.path, known) if known else read_facts(file.path)
 
     def key(self, number: int, real_pixels: int | None = None) -> tuple[Any, ...]:
         """The file's place in the order; without the size that is real as good as it may be."""
@@ -237,17 +237,17 @@ class Search:
         a, b = self.prints.picture(one), self.prints.picture(other)
         return -1.0 if a is None or b is None else float(a.outline @ b.outline)
 
-    def cover(self, busy: Sequence[int], stopping: Callable[[], bool], workers: int) -> dict[int, list[Verdict]]:
+    def cover(self, busy: Sequence[int], stopping: Callable[[], bool], workers: int) -> dict[int, list[Decision]]:
         """Keepers with the files that repeat them, by number; each set of files that may repeat one another by itself.
 
         What one set needs then lies together: its pictures are decoded once and forgotten.
         """
 
-        def covered(part: list[int]) -> dict[int, list[Verdict]]:
+        def covered(part: list[int]) -> dict[int, list[Decision]]:
             found = cover(self.items(part), self.policy.removed, stopping).items()
             return {part[keeper]: [replace(v, item=part[v.item]) for v in verdicts] for keeper, verdicts in found}
 
-        groups: dict[int, list[Verdict]] = {}
+        groups: dict[int, list[Decision]] = {}
         parts = related({n: self.near(n) for n in busy})
         for found in in_threads(covered, parts, workers):
             groups.update(found)
@@ -255,9 +255,9 @@ class Search:
         self.prints.write_noted()
         return groups
 
-    def items(self, busy: Sequence[int]) -> Items:
+    def items(self, busy: Sequence[int]) -> Candidates:
         edited, judge = "edited" in self.policy.removed, self.judge
-        return Items(
+        return Candidates(
             keys=[self.best_keys[n] for n in busy],
             refine=lambda i: self._refined(busy[i]),
             cells=lambda i: self.cells(busy[i]),
@@ -282,10 +282,10 @@ class Search:
         if self.prints.remember:
             remember_relations(self.prints.db, self.policy.looking.algorithm, self.judge.fresh)
 
-    def as_groups(self, found: dict[int, list[Verdict]]) -> list[Group]:
+    def as_groups(self, found: dict[int, list[Decision]]) -> list[DuplicateGroup]:
         keepers = sorted(found, key=lambda n: str(self.files[n].path))
         return [
-            Group(
+            DuplicateGroup(
                 number,
                 self.files[n],
                 self.facts[n],
@@ -294,7 +294,7 @@ class Search:
             for number, n in enumerate(keepers, 1)
         ]
 
-    def _member(self, verdict: Verdict) -> Member:
+    def _member(self, verdict: Decision) -> Member:
         number, relation = verdict.item, verdict.relation
         return Member(
             self.files[number],

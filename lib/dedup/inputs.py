@@ -17,7 +17,7 @@ import numpy as np
 
 from lib.db import Database
 from lib.db.duplicates import present_file_count, query_picture_paths
-from lib.dedup.groups import Group, Member
+from lib.dedup.groups import DuplicateGroup, Member
 from lib.dedup.keep import read_facts
 from lib.dedup.report import full_path
 from lib.errors import UsageError
@@ -82,7 +82,7 @@ class Decision:
     word: str
     keeper: str = ""
 
-    def is_about(self, group: Group) -> bool:
+    def is_about(self, group: DuplicateGroup) -> bool:
         return self.keeper in ("", full_path(group.keeper))
 
 
@@ -104,7 +104,7 @@ def read_decisions(path: Path) -> dict[str, Decision]:
     return found
 
 
-def decide(groups: Sequence[Group], decisions: dict[str, Decision], *, others: bool) -> list[Group]:
+def decide(groups: Sequence[DuplicateGroup], decisions: dict[str, Decision], *, others: bool) -> list[DuplicateGroup]:
     """The groups under a person's decisions. Without `others`, files not decided on stay.
 
     That a file goes holds beside the keeper that was shown with it, and no other. Nobody can decide that a file goes
@@ -112,7 +112,7 @@ def decide(groups: Sequence[Group], decisions: dict[str, Decision], *, others: b
     """
     keepers = {full_path(group.keeper) for group in groups}
 
-    def decided(group: Group, member: Member) -> Member:
+    def decided(group: DuplicateGroup, member: Member) -> Member:
         path = full_path(member.file)
         wanted = member.decision if others else "keep"
         decision = decisions.get(path)
@@ -127,7 +127,7 @@ def decide(groups: Sequence[Group], decisions: dict[str, Decision], *, others: b
     return [replace(group, members=tuple(decided(group, m) for m in group.members)) for group in groups]
 
 
-def not_followed(groups: Iterable[Group], decisions: dict[str, Decision]) -> int:
+def not_followed(groups: Iterable[DuplicateGroup], decisions: dict[str, Decision]) -> int:
     """How many files were to go by a person's decision and do not: not looked at, relied upon, or of another keeper."""
     going = {full_path(m.file) for group in groups for m in group.members if m.decision == "remove"}
     left = (path for path, decision in decisions.items() if decision.word == "remove" and path not in going)
@@ -147,7 +147,7 @@ def by_queries(
     near: int | None,
     far: int | None,
     apart: Collection[frozenset[str]] = (),
-) -> list[Group]:
+) -> list[DuplicateGroup]:
     """One group a query picture with the files that are to go: within `near` bits of it, or beyond `far` of them all.
 
     A file is in the group of the query picture that it is nearest to. Files and queries without a hash are left alone,
@@ -176,6 +176,6 @@ def by_queries(
             continue
         members.setdefault(place, []).append(chosen)
     return [
-        Group(number, asked[place], read_facts(asked[place].path), tuple(members[place]))
+        DuplicateGroup(number, asked[place], read_facts(asked[place].path), tuple(members[place]))
         for number, place in enumerate(sorted(members), 1)
     ]

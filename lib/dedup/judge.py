@@ -15,8 +15,8 @@ from threading import Lock
 import numpy as np
 
 from lib.db.hashes import HashRow, NearPair, known_flags
-from lib.dedup.compare import Finding, colourless, compare, look
-from lib.dedup.fingerprints import ALGORITHM, Fingerprints
+from lib.dedup.compare import Comparison, colourless, compare, look
+from lib.dedup.fingerprints import ALGORITHM, FingerprintStore
 from lib.dedup.grouping import Relation
 from lib.dedup.near import HashCells
 from lib.dedup.semantic import Likeness
@@ -45,7 +45,7 @@ HELD = 64  # middles in memory, 64 KB each
 
 
 @dataclass(frozen=True)
-class Looking:
+class MatchOptions:
     """What a run looks for."""
 
     exact: bool  # equal bytes, equal pixels
@@ -78,8 +78,8 @@ class Judge:
     def __init__(
         self,
         files: Sequence[PictureFile],
-        prints: Fingerprints,
-        looking: Looking,
+        prints: FingerprintStore,
+        looking: MatchOptions,
         cells: HashCells,
         references: frozenset[int] = frozenset(),
         likeness: Likeness | None = None,
@@ -170,7 +170,7 @@ class Judge:
         return digest is not None and digest == self.prints.pixel_digest(two.sha256)
 
     def _similar(self, apart: int, a: Buffers, b: Buffers) -> Relation:
-        finding: Finding = compare(a, b)
+        finding: Comparison = compare(a, b)
         reason = finding.reason + (f", correlation {finding.correlation:.3f}" if finding.correlation else "")
         if not finding.same or apart > self.looking.same_bits:
             return Relation("edited", float(apart), reason if not finding.same else f"{reason}, but a distant hash")
@@ -203,7 +203,7 @@ class RealSizes:
     Threads may ask at once.
     """
 
-    def __init__(self, prints: Fingerprints, contents: Iterable[str]):
+    def __init__(self, prints: FingerprintStore, contents: Iterable[str]):
         """With what is remembered of the contents."""
         self.prints = prints
         self._answers = known_flags(prints.db, sorted(contents), KIND, SIZES_ALGORITHM)

@@ -54,9 +54,9 @@ def read_facts(path: Path) -> Facts:
     """Reads the header only; a file that cannot be read has no size and so comes last."""
     try:
         with opened(path) as image:
-            return beside(path, facts_of(image))
+            return with_sidecar(path, facts_of(image))
     except Exception:  # the codec boundary; the decode that came before has told the reason
-        return beside(path, Facts())
+        return with_sidecar(path, Facts())
 
 
 def facts_of(image: Image.Image) -> Facts:
@@ -70,7 +70,7 @@ def facts_of(image: Image.Image) -> Facts:
         return Facts()
 
 
-def beside(path: Path, facts: Facts) -> Facts:
+def with_sidecar(path: Path, facts: Facts) -> Facts:
     """The facts of a picture's content together with what lies beside its file."""
     folder = os.path.dirname(path)
     has_sidecar = not facts.has_metadata and any(os.path.exists(os.path.join(folder, n)) for n in sidecar_names(path))

@@ -18,7 +18,7 @@ from pathlib import Path
 from lib.db import Database, journal
 from lib.db.duplicates import DuplicateRow, set_file_state
 from lib.db.journal import Action, latest_run_with_actions, run_step
-from lib.dedup.groups import Group, Member
+from lib.dedup.groups import DuplicateGroup, Member
 from lib.dedup.judge import ONE_FILE
 from lib.dedup.keep import sidecar_names
 from lib.errors import GleanerError
@@ -48,7 +48,7 @@ class Guard:
     same_bytes: bool
 
 
-class Plan:
+class QuarantinePlan:
     """The moves of a run and the guard of each.
 
     `roots` are all folders that were looked at, so that a run which goes on with what a killed one has left puts its
@@ -59,7 +59,7 @@ class Plan:
         self,
         workspace: Workspace,
         run_id: int,
-        groups: Sequence[Group],
+        groups: Sequence[DuplicateGroup],
         *,
         sidecars: bool,
         link: str = "",
@@ -166,7 +166,7 @@ class Plan:
         return ""
 
 
-def removals(groups: Iterable[Group]) -> Iterator[tuple[Group, Member]]:
+def removals(groups: Iterable[DuplicateGroup]) -> Iterator[tuple[DuplicateGroup, Member]]:
     """Every file that is to go, with its group."""
     for group in groups:
         for member in group.members:
@@ -174,20 +174,20 @@ def removals(groups: Iterable[Group]) -> Iterator[tuple[Group, Member]]:
                 yield group, member
 
 
-def joined(groups: Sequence[Group], more: Sequence[Group]) -> list[Group]:
+def joined(groups: Sequence[DuplicateGroup], more: Sequence[DuplicateGroup]) -> list[DuplicateGroup]:
     """Both lists as one, numbered through."""
     return [dataclasses.replace(group, number=number) for number, group in enumerate([*groups, *more], 1)]
 
 
-def without(groups: Iterable[Group], refused: set[int]) -> list[Group]:
+def without(groups: Iterable[DuplicateGroup], refused: set[int]) -> list[DuplicateGroup]:
     """The groups, with nothing removed from those a person refused."""
     return _keeping(groups, lambda group, member: "kept by hand" if group.number in refused else "")
 
 
-def without_far_links(groups: Iterable[Group]) -> list[Group]:
+def without_far_links(groups: Iterable[DuplicateGroup]) -> list[DuplicateGroup]:
     """The groups, with files kept in whose place no hard link to their keeper can be put."""
 
-    def reason(group: Group, member: Member) -> str:
+    def reason(group: DuplicateGroup, member: Member) -> str:
         if member.kind != "bytes" or _device(member.file.path) == _device(group.keeper.path):
             return ""
         return "on another file system than the keeper, where no hard link reaches"
@@ -195,10 +195,10 @@ def without_far_links(groups: Iterable[Group]) -> list[Group]:
     return _keeping(groups, reason)
 
 
-def _keeping(groups: Iterable[Group], reason: Callable[[Group, Member], str]) -> list[Group]:
+def _keeping(groups: Iterable[DuplicateGroup], reason: Callable[[DuplicateGroup, Member], str]) -> list[DuplicateGroup]:
     """The groups, with every removal taken back that there is a reason against."""
 
-    def kept(group: Group, member: Member) -> Member:
+    def kept(group: DuplicateGroup, member: Member) -> Member:
         why = reason(group, member) if member.decision == "remove" else ""
         return dataclasses.replace(member, decision="keep", reason=why) if why else member
 
@@ -216,7 +216,7 @@ def brake(removed: int, looked_at: int, max_share: float | None) -> None:
     )
 
 
-def as_rows(workspace: Workspace, groups: Iterable[Group]) -> Iterator[DuplicateRow]:
+def as_rows(workspace: Workspace, groups: Iterable[DuplicateGroup]) -> Iterator[DuplicateRow]:
     """What is recorded of the groups. A second name of the keeper is the same file, and no repeat of it."""
     for group in groups:
         for member in group.members:
@@ -277,7 +277,9 @@ def _size(path: Path) -> int:
         return 0
 
 
-def ask(groups: Sequence[Group], say: Callable[[str], object], hear: Callable[[], str]) -> tuple[set[int], set[int]]:
+def ask(
+    groups: Sequence[DuplicateGroup], say: Callable[[str], object], hear: Callable[[], str]
+) -> tuple[set[int], set[int]]:
     """The numbers of the groups that are to be left alone, and of those that a person said no to.
 
     To stop asking says nothing of the groups that were not shown. `hear` gives a line, or nothing at the end of the

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.dedup.grouping import STRENGTH
-from lib.dedup.groups import Group
+from lib.dedup.groups import DuplicateGroup
 from lib.dedup.keep import Facts
 from lib.files.pictures import PictureFile
 from lib.pages import Card, GroupView, Heading, MemberView, render_dedup_report, write_page
@@ -21,7 +21,7 @@ from lib.workspace import Workspace
 COLUMNS = ("group", "path", "keeper", "kind", "distance", "decision", "reason", "width", "height", "bytes", "sha256")
 
 
-def as_result(groups: Sequence[Group], summary: Mapping[str, Any]) -> dict[str, Any]:
+def as_result(groups: Sequence[DuplicateGroup], summary: Mapping[str, Any]) -> dict[str, Any]:
     """The object that `--json` prints; other programs build on its shape."""
     return {
         "groups": [
@@ -49,7 +49,7 @@ def full_path(file: PictureFile) -> str:
     return os.path.abspath(file.path)
 
 
-def as_csv(groups: Sequence[Group]) -> str:
+def as_csv(groups: Sequence[DuplicateGroup]) -> str:
     """One line a member, with its keeper."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -63,7 +63,7 @@ def as_csv(groups: Sequence[Group]) -> str:
     return out.getvalue()
 
 
-def as_lines(groups: Sequence[Group], workspace: Workspace, most: int | None = None) -> Iterator[str]:
+def as_lines(groups: Sequence[DuplicateGroup], workspace: Workspace, most: int | None = None) -> Iterator[str]:
     """One block a group, as a person reads it; at most `most` groups, and how many more there are."""
     for group in groups[:most]:
         yield f"{group.number}. keep    {workspace.to_text(group.keeper.path)}  ({_size(group.facts)})"
@@ -78,7 +78,7 @@ def as_lines(groups: Sequence[Group], workspace: Workspace, most: int | None = N
 
 def write_reports(
     workspace: Workspace,
-    groups: Sequence[Group],
+    groups: Sequence[DuplicateGroup],
     summary: Mapping[str, Any],
     run: int,
     about: str,
@@ -100,13 +100,15 @@ def write_reports(
     return page
 
 
-def _weakest(group: Group) -> tuple[int, float, int]:
+def _weakest(group: DuplicateGroup) -> tuple[int, float, int]:
     """How doubtful a group's weakest pair is: as the page itself orders them."""
     rank, distance = max((STRENGTH.index(m.kind), m.distance) for m in group.members)
     return rank, distance, -group.number
 
 
-def _heading(groups: Sequence[Group], summary: Mapping[str, Any], about: str, moved: Mapping[Path, Path]) -> Heading:
+def _heading(
+    groups: Sequence[DuplicateGroup], summary: Mapping[str, Any], about: str, moved: Mapping[Path, Path]
+) -> Heading:
     members = [member for group in groups for member in group.members]
     done = bool(moved)
     going = [m for m in members if m.decision == "remove" and (not done or m.file.path in moved)]
@@ -129,7 +131,7 @@ def _heading(groups: Sequence[Group], summary: Mapping[str, Any], about: str, mo
     return Heading("Repeated pictures", about, utc_now(), cards, notes)
 
 
-def _group_view(group: Group, urls: Mapping[str, str], moved: Mapping[Path, Path]) -> GroupView:
+def _group_view(group: DuplicateGroup, urls: Mapping[str, str], moved: Mapping[Path, Path]) -> GroupView:
     def view(file: PictureFile, facts: Facts, **more: Any) -> MemberView:
         return MemberView(
             path=full_path(file),

@@ -18,9 +18,9 @@ from pathlib import Path
 from lib.db import Database, journal
 from lib.db.duplicates import forget_duplicates, page_urls, record_duplicates, reported_run
 from lib.db.hashes import forget_apart, known_apart, set_apart
-from lib.dedup.fingerprints import Fingerprints, Suspects, places_of
+from lib.dedup.fingerprints import CrashGuard, FingerprintStore, places_of
 from lib.dedup.grouping import STRENGTH
-from lib.dedup.groups import Group, Policy, find_groups
+from lib.dedup.groups import DuplicateGroup, KeepPolicy, find_groups
 from lib.dedup.inputs import (
     Decision,
     by_queries,
@@ -31,11 +31,11 @@ from lib.dedup.inputs import (
     read_decisions,
     read_files,
 )
-from lib.dedup.judge import Looking
+from lib.dedup.judge import MatchOptions
 from lib.dedup.keep import is_below
 from lib.dedup.options import EXIT_LEAK
 from lib.dedup.plan import (
-    Plan,
+    QuarantinePlan,
     as_rows,
     brake,
     clear_emptied,
@@ -46,7 +46,7 @@ from lib.dedup.plan import (
     without_far_links,
 )
 from lib.dedup.report import as_result, full_path, write_reports
-from lib.dedup.semantic import LEAST_COSINE, Choice, Likeness, find_likeness
+from lib.dedup.semantic import LEAST_COSINE, ClipOptions, Likeness, find_likeness
 from lib.errors import EXIT_OK, GleanerError, UsageError
 from lib.files.pictures import PictureFile, folder_pictures
 from lib.hashing.kinds import DEFAULT_SIZE, HashChoice
@@ -70,7 +70,7 @@ class Run:
     stopping: Callable[[], bool]
     bar: BarFactory
     files: list[PictureFile] = field(default_factory=list)
-    groups: list[Group] = field(default_factory=list)
+    groups: list[DuplicateGroup] = field(default_factory=list)
     broken: Counter[str] = field(default_factory=Counter)
     references: list[PictureFile] = field(default_factory=list)
     moved: dict[Path, Path] = field(default_factory=dict)
@@ -80,7 +80,7 @@ class Run:
     acted: bool = False
     note: str = ""
 
-    def find(self) -> list[Group]:
+    def find(self) -> list[DuplicateGroup]:
         """The groups, with every decision made. Empty when stopped before all pictures were read."""
         decisions = {
             name: read_decisions(path) for name in ("apply", "decisions") if (path := getattr(self.args, name))
@@ -92,12 +92,12 @@ class Run:
         )
         self._read_references(folders, remember)
         policy = self._policy(folders)
-        prints = Fingerprints(
+        prints = FingerprintStore(
             self.db,
             places_of([*self.files, *self.references]),
             remember=remember,
             choice=policy.looking.hash,
-            suspects=Suspects(self.workspace.root),
+            suspects=CrashGuard(self.workspace.root),
         )
         try:
             self.groups = self._find(prints, policy)
@@ -145,14 +145,14 @@ class Run:
             and group.keeper.sha256 != member.file.sha256
         ]
 
-    def _find(self, prints: Fingerprints, policy: Policy) -> list[Group]:
+    def _find(self, prints: FingerprintStore, policy: KeepPolicy) -> list[DuplicateGroup]:
         if policy.looking.pictures and not prints.read(
             workers=self.args.workers, executor=self.args.executor, stopping=self.stopping, bar=self.bar
         ):
             return []
         if policy.looking.likeness:
             policy = replace(policy, likeness=self._likeness(prints))
-        asked: list[Group] = []
+        asked: list[DuplicateGroup] = []
         if self._asks_queries():
             free = [file for file in self.files if not (policy.protected and is_below(file.path, policy.protected))]
             limits = self.args.near_query, self.args.far_query
@@ -164,10 +164,10 @@ class Run:
         prints.remember_used_buffers()
         return [] if self.stopping() else joined(groups, asked)
 
-    def _likeness(self, prints: Fingerprints) -> Likeness:
+    def _likeness(self, prints: FingerprintStore) -> Likeness:
         whole = {content: path for content, path in prints.places.items() if content not in prints.broken}
         least = self.args.least_cosine if self.args.least_cosine is not None else LEAST_COSINE
-        choice = Choice(self.args.clip_model, self.args.models_dir, self.args.device, least)
+        choice = ClipOptions(self.args.clip_model, self.args.models_dir, self.args.device, least)
         return find_likeness(
             self.db,
             whole,
@@ -178,10 +178,10 @@ class Run:
             bar=self.bar,
         )
 
-    def _policy(self, folders: list[Path]) -> Policy:
+    def _policy(self, folders: list[Path]) -> KeepPolicy:
         mode = self.args.mode
         choice = HashChoice(self.args.hash, self.args.hash_size or DEFAULT_SIZE[self.args.hash])
-        looking = Looking(
+        looking = MatchOptions(
             exact=mode != "filename",
             similar=mode in ("similar", "semantic", "all"),
             names=mode in ("filename", "all"),
@@ -189,7 +189,7 @@ class Run:
             same_bits=choice.same_bits if self.args.threshold is None else self.args.threshold,
             hash=choice,
         )
-        return Policy(
+        return KeepPolicy(
             looking,
             frozenset() if self.args.leak else frozenset(self.args.remove) - {"none"},
             self.args.keep,
@@ -199,7 +199,7 @@ class Run:
             only_references=self.args.leak,
         )
 
-    def accept(self, left_alone: set[int], refused: set[int]) -> list[Group]:
+    def accept(self, left_alone: set[int], refused: set[int]) -> list[DuplicateGroup]:
         """Leaves groups alone; those that a person refused are remembered as no repeats."""
         chosen = (m for group in self.groups if group.number in refused for m in group.members)
         self._set_apart({full_path(member.file): Decision("keep") for member in chosen})
@@ -235,11 +235,11 @@ class Run:
             self._report()
         self.note = f"page: {page}"
 
-    def _plan(self) -> Plan:
+    def _plan(self) -> QuarantinePlan:
         roots, link = normal_folders(self.workspace, self.args.folders), self.args.link or ""
-        return Plan(self.workspace, self.run_id, self.groups, sidecars=bool(roots), link=link, roots=roots)
+        return QuarantinePlan(self.workspace, self.run_id, self.groups, sidecars=bool(roots), link=link, roots=roots)
 
-    def _move(self, plan: Plan) -> None:
+    def _move(self, plan: QuarantinePlan) -> None:
         self.acted = True
         journal_files.apply(
             self.db, self.workspace, self.run_id, check=plan.check, stopping=self.stopping, bar=self.bar

@@ -30,7 +30,7 @@ class Likeness:
 
 
 @dataclass(frozen=True)
-class Choice:
+class ClipOptions:
     """The model and where its files lie."""
 
     model: str = "default"
@@ -42,7 +42,7 @@ class Choice:
 def find_likeness(
     db: Database,
     places: Mapping[str, Path],
-    choice: Choice,
+    choice: ClipOptions,
     *,
     remember: bool,
     workers: int,
@@ -80,27 +80,27 @@ def _near(matrix: np.ndarray, least: float) -> Iterator[tuple[int, int, float]]:
 def _vectors(
     db: Database,
     places: Mapping[str, Path],
-    choice: Choice,
+    choice: ClipOptions,
     remember: bool,
     workers: int,
     stopping: Callable[[], bool],
     bar: BarFactory,
 ) -> dict[str, np.ndarray]:
-    from lib.models.batches import Feed
+    from lib.models.batches import BatchPipeline
     from lib.models.clip import load_clip, vector_of
     from lib.models.device import choose
-    from lib.models.weights import place_at, require
-    from lib.work.stream import Spread
+    from lib.models.weights import require, weights_folder
+    from lib.work.stream import Parallelism
 
     require("open_clip")
 
-    clip = load_clip(choice.model, place_at(choice.folder), choose(choice.device))
+    clip = load_clip(choice.model, weights_folder(choice.folder), choose(choice.device))
     metric = f"clip {clip.name}"
     found = {c: vector_of(v) for c, v in known_vectors(db, metric, clip.version, sorted(places)).items()}
     missing = {places[content]: content for content in sorted(places) if content not in found}
     fresh: list[tuple[ScoreRow, bytes | None]] = []
     with bar(len(missing), "Embedding", "picture") as progress:
-        for outcome in Feed(clip, clip.looking(), Spread(workers=workers)).outcomes(missing):
+        for outcome in BatchPipeline(clip, clip.looking(), Parallelism(workers=workers)).outcomes(missing):
             progress.update()
             if outcome.value is None:
                 continue  # the reason is told where its hash was computed

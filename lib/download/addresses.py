@@ -10,7 +10,7 @@ KINDS = ("original", "preview", "dup", "thumb")
 
 
 @dataclass(frozen=True)
-class Variant:
+class StoredVariant:
     """One address as the database knows it. Sizes are claims; `expires_at` is UTC text or empty."""
 
     id: int
@@ -24,7 +24,7 @@ class Variant:
 
 
 @dataclass(frozen=True)
-class Rung:
+class Address:
     """One address to try. The first Referer is sent; the second, if any, after the server has answered 403."""
 
     variant_id: int
@@ -34,8 +34,8 @@ class Rung:
 
 
 def ladder(
-    variants: Iterable[Variant], *, page_url: str = "", kinds: Sequence[str] = KINDS, now: str = ""
-) -> tuple[Rung, ...]:
+    variants: Iterable[StoredVariant], *, page_url: str = "", kinds: Sequence[str] = KINDS, now: str = ""
+) -> tuple[Address, ...]:
     """The addresses in the order in which they are tried, each address once.
 
     Kind comes first (original, preview, dup, thumb), then the claimed area downward, since the engines' sizes are
@@ -43,14 +43,14 @@ def ladder(
     """
     wanted = [variant for variant in variants if variant.kind in kinds]
     wanted.sort(key=lambda variant: _order(variant, kinds, now))
-    rungs: dict[str, Rung] = {}
+    rungs: dict[str, Address] = {}
     for variant in wanted:
         if variant.url not in rungs:
-            rungs[variant.url] = Rung(variant.id, variant.kind, variant.url, referers(variant.referer, page_url))
+            rungs[variant.url] = Address(variant.id, variant.kind, variant.url, referers(variant.referer, page_url))
     return tuple(rungs.values())
 
 
-def _order(variant: Variant, kinds: Sequence[str], now: str) -> tuple[int, bool, int, int, int]:
+def _order(variant: StoredVariant, kinds: Sequence[str], now: str) -> tuple[int, bool, int, int, int]:
     expired = bool(variant.expires_at and now and variant.expires_at <= now)
     area = (variant.width or 0) * (variant.height or 0)
     return kinds.index(variant.kind), expired, -area, -(variant.bytes or 0), variant.id

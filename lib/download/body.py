@@ -24,7 +24,7 @@ from typing import Any
 from lib.download.recovery import process_lives
 from lib.files.names import KEPT, part_owner
 from lib.images.formats import refusal
-from lib.net.fetch import Answer
+from lib.net.fetch import FetchResult
 from lib.net.placeholders import PLACEHOLDER, Placeholders
 
 # Most pictures are smaller than this; what is larger is written as it comes, so that memory stays flat.
@@ -38,7 +38,7 @@ STALE_SECONDS = 24 * 3600  # after which an unfinished file of another machine i
 KEPT_SECONDS = 7 * 24 * 3600  # after which nobody is going to ask for the rest
 
 
-class Intake:
+class BodyBuffers:
     """What the bodies of one loop share: names for temporary files, the writer's threads, and the room in memory."""
 
     def __init__(self, temporary: Callable[[], str], executor: Executor | None, placeholders: Placeholders):
@@ -49,7 +49,7 @@ class Intake:
 class Body:
     """The sink of one request for the address `asked`, from its beginning or after a `partial` one."""
 
-    def __init__(self, intake: Intake, asked: str = "", partial: Partial | None = None):
+    def __init__(self, intake: BodyBuffers, asked: str = "", partial: Partial | None = None):
         self.intake, self.asked = intake, asked
         self.blocks: list[bytes] = []
         self.held = 0
@@ -63,7 +63,7 @@ class Body:
         self.noted = self.path or ""  # the part that has a note
         self.handle: Any = None
 
-    def meet(self, answer: Answer) -> tuple[str, str]:
+    def meet(self, answer: FetchResult) -> tuple[str, str]:
         """A picture that stands for a removed one is not read."""
         self.validator, self.total = answer.validator, answer.total
         found = self.intake.placeholders.by_answer(self.asked, answer.final_url, answer.etag)

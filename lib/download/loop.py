@@ -24,19 +24,19 @@ import aiohttp
 from lib.db import Database
 from lib.db.download_queue import claim, prepare, release, renew
 from lib.download import body as download_body
-from lib.download.body import Body, Intake, Partial
-from lib.download.options import IGNORE, OBEY, Options, VerifyLimits
-from lib.download.outcomes import Course, Ledger, Standing, Tally, slowest_of
-from lib.download.picture import Job, make_job
+from lib.download.body import Body, BodyBuffers, Partial
+from lib.download.options import IGNORE, OBEY, DownloadOptions, VerifyLimits
+from lib.download.outcomes import ProgressStats, ResultWriter, RunStats, Scheduler, slowest_of
+from lib.download.picture import PictureFetch, make_job
 from lib.download.recovery import own_lease
-from lib.download.robots import Reading, RobotsGate
-from lib.download.store import Keeper, Writers
+from lib.download.robots import RobotsGate, RobotsReading
+from lib.download.store import FileStore, Writers
 from lib.download.verify import Verifier
 from lib.files.names import read_name, safe_id
-from lib.net.fetch import BAD_RANGE, NOT_MODIFIED, REDIRECTED, Answer, Ask, fetch, open_session
-from lib.net.host_queues import Host, HostQueues, Shared, known_manners
+from lib.net.fetch import BAD_RANGE, NOT_MODIFIED, REDIRECTED, FetchResult, Request, fetch, open_session
+from lib.net.host_queues import Host, HostQueues, SharedPauses, known_manners
 from lib.net.placeholders import read_placeholders
-from lib.net.watchdog import Watch
+from lib.net.watchdog import Watchdog
 from lib.progress import Bar
 from lib.times import utc_in, utc_now
 from lib.workspace import Workspace
@@ -57,7 +57,7 @@ RENEW_SECONDS = 300.0
 START = ("", -(2**62))  # before every (next_try_at, number of a picture)
 
 
-class Engine:
+class DownloadLoop:
     """One run over the rows that are due, in one event loop."""
 
     def __init__(
@@ -65,29 +65,29 @@ class Engine:
         db: Database,
         workspace: Workspace,
         run_id: int,
-        options: Options,
+        options: DownloadOptions,
         *,
         orphans: dict[str, list[Path]] | None = None,
         stopping: Callable[[], bool] = lambda: False,
-        shared: Shared | None = None,
+        shared: SharedPauses | None = None,
     ):
         self.shared = shared
         self.db, self.options, self.orphans, self.stopping = db, options, orphans or {}, stopping
         placeholders = read_placeholders(options.placeholders)
         decoders = max(1, (os.cpu_count() or 1) // options.share)
         self.verifier = Verifier(decoders, options.verify or VerifyLimits())
-        self.keeper = Keeper(workspace, options, placeholders, self.verifier)
+        self.keeper = FileStore(workspace, options, placeholders, self.verifier)
         threads = UPLOADS if options.to else decoders if options.verify else WRITERS
         self.writers = Writers(threads, self.keeper.close_reader)
         self.spooler = ThreadPoolExecutor(WRITERS, thread_name_prefix="spooler")  # of large bodies
-        self.intake = Intake(self.keeper.temporary, self.spooler, placeholders)
-        self.ledger = Ledger(db, workspace, run_id, self.keeper.target, self.keeper.committed, options.min_free)
-        self.feed = Feed(db, options)
-        self.watch = Watch()
+        self.intake = BodyBuffers(self.keeper.temporary, self.spooler, placeholders)
+        self.ledger = ResultWriter(db, workspace, run_id, self.keeper.target, self.keeper.committed, options.min_free)
+        self.feed = WorkQueue(db, options)
+        self.watch = Watchdog()
         self.busy, self.show_at = 0, 0.0
         self.failure: BaseException | None = None
 
-    def run(self, bar: Bar) -> Tally:
+    def run(self, bar: Bar) -> RunStats:
         """Works until nothing is due; raises what stopped the run early (a full disk), with everything recorded."""
         self.bar = bar
         tally = self.ledger.tally
@@ -118,14 +118,14 @@ class Engine:
         loop, options = asyncio.get_running_loop(), self.options
         self.writers.start()
         loop.set_default_executor(ThreadPoolExecutor(NAME_THREADS, thread_name_prefix="names"))
-        self.queues: HostQueues[Job | Reading] = HostQueues(
+        self.queues: HostQueues[PictureFetch | RobotsReading] = HostQueues(
             options.per_host, options.per_domain, known_manners(), options.share, self.shared
         )
         async with open_session(
             allow_private=options.allow_private, contact=options.contact, exempt=options.exempt
         ) as session:
             self.robots = RobotsGate(self.db, session, options.limits, self.watch)
-            self.course = Course(
+            self.course = Scheduler(
                 options, self.queues, self.ledger, self.orphans, self.bar, self.feed.block, self.robots
             )
             count = max(1, options.concurrency // options.share)
@@ -177,10 +177,10 @@ class Engine:
         if self.course.is_offline(OFFLINE_AFTER):
             self.failure = self.course.offline()
 
-    def standing(self) -> Standing:
+    def standing(self) -> ProgressStats:
         """How far this engine is."""
         slowest = slowest_of(self.queues.hosts.values())
-        return Standing(self.watch.bytes_so_far(), self.ledger.tally.states.copy(), slowest)
+        return ProgressStats(self.watch.bytes_so_far(), self.ledger.tally.states.copy(), slowest)
 
     def _fill(self) -> None:
         """Fills the window, block by block."""
@@ -196,7 +196,7 @@ class Engine:
                     return
                 self.busy += 1
                 try:
-                    if isinstance(item, Reading):
+                    if isinstance(item, RobotsReading):
                         await self._read_robots(host, item)
                     elif not host.name:
                         await self._adopt(host, item)
@@ -210,7 +210,7 @@ class Engine:
             self.failure = self.failure or error
             self.course.wake.set()
 
-    async def _may_ask(self, host: Host[Job | Reading], job: Job) -> bool:
+    async def _may_ask(self, host: Host[PictureFetch | RobotsReading], job: PictureFetch) -> bool:
         """What the origin's robots.txt says; where it says no or is not known, the job goes on from here."""
         answer = await self.robots.verdict(job.target)
         if answer is None:
@@ -233,7 +233,7 @@ class Engine:
             return False
         return True
 
-    async def _read_robots(self, host: Host[Job | Reading], reading: Reading) -> None:
+    async def _read_robots(self, host: Host[PictureFetch | RobotsReading], reading: RobotsReading) -> None:
         """One request for a robots.txt, and what follows for the jobs that wait for it."""
         answer = await self._in_its_turn(host, self.robots.read(reading))
         if answer.reason == REDIRECTED:
@@ -241,10 +241,10 @@ class Engine:
             if not (refusal := self.options.lists.refusal(refused)):
                 self.course.ask_robots(reading)
                 return
-            answer = Answer(refusal, f"robots.txt: {refused}", reached=None)
+            answer = FetchResult(refusal, f"robots.txt: {refused}", reached=None)
         if answer.reason and self.options.robots != OBEY:
             self.robots.pass_over(reading)
-            answer = Answer()
+            answer = FetchResult()
         for job in self.robots.end(reading):
             if answer.reason:
                 job.attempts += 1
@@ -252,7 +252,9 @@ class Engine:
             else:
                 self.course.schedule(job)
 
-    async def _try(self, session: aiohttp.ClientSession, host: Host[Job | Reading], job: Job) -> None:
+    async def _try(
+        self, session: aiohttp.ClientSession, host: Host[PictureFetch | RobotsReading], job: PictureFetch
+    ) -> None:
         """One request, and what follows from its answer."""
         begun, job.partial = job.partial or (None if job.hop else self._left_before(job)), None
         body = Body(self.intake, str(job.url), begun)
@@ -286,7 +288,7 @@ class Engine:
         else:
             self.course.end(job, job.done(kept, answer))
 
-    def _left_before(self, job: Job) -> Partial | None:
+    def _left_before(self, job: PictureFetch) -> Partial | None:
         """The beginning of this address's body that an earlier run has left."""
         url = str(job.url)
         if not self.left or (name := download_body.kept_name(url)) not in self.left:
@@ -295,12 +297,19 @@ class Engine:
         return download_body.take(self.keeper.parts, url, self.keeper.temporary)
 
     async def _ask(
-        self, session: aiohttp.ClientSession, host: Host[Job | Reading], job: Job, body: Body, ask: Ask
-    ) -> Answer:
+        self,
+        session: aiohttp.ClientSession,
+        host: Host[PictureFetch | RobotsReading],
+        job: PictureFetch,
+        body: Body,
+        ask: Request,
+    ) -> FetchResult:
         """The request itself; the host's slot is free again before the body goes to the disk."""
         return await self._in_its_turn(host, fetch(session, job.target, body, self.options.limits, self.watch, ask))
 
-    async def _in_its_turn(self, host: Host[Job | Reading], request: Awaitable[Answer]) -> Answer:
+    async def _in_its_turn(
+        self, host: Host[PictureFetch | RobotsReading], request: Awaitable[FetchResult]
+    ) -> FetchResult:
         """Waits for a request and lets its host's queue learn from the answer."""
         started = self.queues.loop.time()
         try:
@@ -312,7 +321,7 @@ class Engine:
         self.queues.done(host, reason, self.queues.loop.time() - started, answer.retry_after, answer.reached)
         return answer
 
-    async def _adopt(self, host: Host[Job | Reading], job: Job) -> None:
+    async def _adopt(self, host: Host[PictureFetch | RobotsReading], job: PictureFetch) -> None:
         """Takes over a whole file that a killed run left without its row."""
         self.queues.release(host)
         for path in self.orphans.pop(safe_id(job.key)):
@@ -322,16 +331,16 @@ class Engine:
                 continue
             kept = await self.writers.run(self.keeper.adopt, path, digits)
             if not kept.reason:
-                self.course.end(job, job.done(kept, Answer(bytes=kept.bytes)))
+                self.course.end(job, job.done(kept, FetchResult(bytes=kept.bytes)))
                 return
         job.at = 0
         self.course.schedule(job)
 
 
-class Feed:
+class WorkQueue:
     """Claims rows under this process's lease, up to a limit."""
 
-    def __init__(self, db: Database, options: Options):
+    def __init__(self, db: Database, options: DownloadOptions):
         self.db, self.options = db, options
         self.lease = own_lease()
         self.left = deque(options.sources)
@@ -345,7 +354,7 @@ class Feed:
     def exhausted(self) -> bool:
         return not self.left
 
-    def jobs(self) -> Iterator[Job]:
+    def jobs(self) -> Iterator[PictureFetch]:
         """The next block of rows, as jobs."""
         room = self.block
         if self.options.limit is not None:

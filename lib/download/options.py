@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lib.db.download_queue import PENDING, Again, Scope
+from lib.db.download_queue import PENDING, Recheck, Scope
 from lib.domains import DomainLists, read_lists
 from lib.download.addresses import KINDS
-from lib.net.fetch import Limits
+from lib.net.fetch import FetchLimits
 
 OBEY, REPORT, IGNORE = "obey", "report", "ignore"
 # The kinds of address that each stage asks, best first.
@@ -41,10 +41,10 @@ class VerifyLimits:
 
 
 @dataclass(frozen=True)
-class Options:
+class DownloadOptions:
     """How a run downloads. `limit` is the most rows it takes on; `share` the processes that divide a host's limit."""
 
-    limits: Limits = field(default_factory=Limits)
+    limits: FetchLimits = field(default_factory=FetchLimits)
     pictures: PictureLimits = field(default_factory=PictureLimits)
     concurrency: int = 64
     per_host: int = 6
@@ -59,7 +59,7 @@ class Options:
     robots: str = IGNORE
     lists: DomainLists = field(default_factory=DomainLists)  # of domains that may not, or alone may, be asked
     stage: str = "all"
-    again: Again = field(default_factory=Again)
+    again: Recheck = field(default_factory=Recheck)
     verify: VerifyLimits | None = None
     strip_trailing: bool = False
     to: str = ""
@@ -85,19 +85,19 @@ class Options:
         return Scope(self.kinds if self.stage != "all" else (), self.shard, self.shards)
 
 
-def from_arguments(args: Mapping[str, Any], contact: str) -> Options:
+def from_arguments(args: Mapping[str, Any], contact: str) -> DownloadOptions:
     """The options that a command line asks for. Raises UsageError for a list of domains that cannot be read."""
     shard, shards = args["shard"]
     retry = args["retry_failed"]
-    again = Again(
+    again = Recheck(
         None if retry is None else tuple(retry),
         refresh=args["refresh"],
         upgrade=args["upgrade"],
         untried=args["stage"] == "originals",
         kept=args["only"] == "kept",
     )
-    return Options(
-        limits=Limits(args["timeout"], args["deadline"], args["max_bytes"], args["min_speed"]),
+    return DownloadOptions(
+        limits=FetchLimits(args["timeout"], args["deadline"], args["max_bytes"], args["min_speed"]),
         pictures=PictureLimits(args["max_megapixels"] * 1_000_000),
         contact=contact,
         again=again,

@@ -21,14 +21,14 @@ from lib.db import Database
 from lib.db.downloads import Outcome, record
 from lib.db.duplicates import REMOVED
 from lib.download import body
-from lib.download.options import Options
-from lib.download.picture import OPTED_OUT, REFUSED_REFERER, Ending, Job
-from lib.download.robots import Reading, RobotsGate
+from lib.download.options import DownloadOptions
+from lib.download.picture import OPTED_OUT, REFUSED_REFERER, Ending, PictureFetch
+from lib.download.robots import RobotsGate, RobotsReading
 from lib.download.targets import Target
 from lib.errors import GleanerError
 from lib.files.names import safe_id
 from lib.net.failures import backoff, is_transient
-from lib.net.fetch import MOST_REDIRECTS, NOT_MODIFIED, Answer
+from lib.net.fetch import MOST_REDIRECTS, NOT_MODIFIED, FetchResult
 from lib.net.guard import host_of
 from lib.net.host_queues import Host, HostQueues
 from lib.progress import Bar
@@ -42,14 +42,14 @@ BATCH_ROWS = 200
 BATCH_SECONDS = 0.5
 
 
-class Course:
+class Scheduler:
     """Moves jobs between the hosts' queues and the ledger; `outstanding` counts those that have not ended."""
 
     def __init__(
         self,
-        options: Options,
-        queues: HostQueues[Job | Reading],
-        ledger: Ledger,
+        options: DownloadOptions,
+        queues: HostQueues[PictureFetch | RobotsReading],
+        ledger: ResultWriter,
         orphans: dict[str, list[Path]],
         bar: Bar,
         block: int,
@@ -65,12 +65,12 @@ class Course:
     def has_room(self) -> bool:
         return self.outstanding <= self.options.window - self.block
 
-    def start(self, job: Job) -> None:
+    def start(self, job: PictureFetch) -> None:
         """Takes a new job on."""
         self.outstanding += 1
         self.schedule(job)
 
-    def schedule(self, job: Job, *, first: bool = False) -> None:
+    def schedule(self, job: PictureFetch, *, first: bool = False) -> None:
         """Puts a job where its next address belongs, or ends it."""
         if self.orphans and safe_id(job.key) in self.orphans:
             self.queues.put("", job)  # a file that an earlier run had finished: no host is asked
@@ -90,7 +90,7 @@ class Course:
         else:
             self.queues.put(name, job, first=first)
 
-    def redirected(self, job: Job, answer: Answer) -> None:
+    def redirected(self, job: PictureFetch, answer: FetchResult) -> None:
         """Lets a job wait for its turn at the host that it was redirected to, where it may go there at all."""
         url = answer.location
         assert url is not None
@@ -105,7 +105,7 @@ class Course:
             return
         self.after_failure(job, answer)
 
-    def ask_robots(self, reading: Reading) -> None:
+    def ask_robots(self, reading: RobotsReading) -> None:
         """Puts the reading of a robots.txt where it is asked for, before the pictures that wait for it."""
         name = host_of(reading.url)
         host = self.queues.hosts.get(name)
@@ -114,7 +114,7 @@ class Course:
         else:
             self.queues.put(name, reading, first=True)
 
-    def end(self, job: Job, outcome: Ending) -> None:
+    def end(self, job: PictureFetch, outcome: Ending) -> None:
         """The row has an outcome; nothing else holds on to it."""
         if job.partial and outcome.next_try_at:  # a later run goes on with it
             body.leave(job.partial.path)
@@ -126,7 +126,7 @@ class Course:
         if self.has_room or not self.outstanding:
             self.wake.set()
 
-    def after_failure(self, job: Job, answer: Answer) -> None:
+    def after_failure(self, job: PictureFetch, answer: FetchResult) -> None:
         reason = answer.reason
         job.restart()
         if reason == NOT_MODIFIED:
@@ -147,7 +147,7 @@ class Course:
         else:
             self._later(job, answer)
 
-    def _later(self, job: Job, answer: Answer) -> None:
+    def _later(self, job: PictureFetch, answer: FetchResult) -> None:
         """Another try of the same address: soon in this run, or in a later run."""
         delay = max(backoff(int(job.entry()["tries"]), self.options.backoff), answer.retry_after or 0.0)
         if delay > LONGEST_WAIT:
@@ -155,16 +155,16 @@ class Course:
         else:
             self.queues.loop.call_later(delay, self.schedule, job)
 
-    def _clear_resting(self, host: Host[Job | Reading]) -> None:
+    def _clear_resting(self, host: Host[PictureFetch | RobotsReading]) -> None:
         """A host that wants to be left alone for long gives its rows back to the database; one that is down lets
         them go on to their next address."""
         if self.queues.is_down(host) or self.queues.pause_left(host) > LONGEST_WAIT:
             for waiting in self.queues.drain(host):
                 self._give_up(host, waiting)
 
-    def _give_up(self, host: Host[Job | Reading], item: Job | Reading) -> None:
+    def _give_up(self, host: Host[PictureFetch | RobotsReading], item: PictureFetch | RobotsReading) -> None:
         """What happens to a job, or to those that wait for a robots.txt, when its host is not asked now."""
-        jobs = self.robots.end(item) if isinstance(item, Reading) else [item]
+        jobs = self.robots.end(item) if isinstance(item, RobotsReading) else [item]
         is_down, pause = self.queues.is_down(host), self.queues.pause_left(host)
         for job in jobs:
             if is_down:
@@ -173,7 +173,7 @@ class Course:
             else:
                 self.end(job, job.deferred(pause, "host_paused"))
 
-    def _drop_partial(self, job: Job) -> None:
+    def _drop_partial(self, job: PictureFetch) -> None:
         if job.partial is not None:
             body.drop(job.partial.path)
             job.partial = None
@@ -188,7 +188,7 @@ class Course:
         )
 
 
-class Ledger:
+class ResultWriter:
     """Outcomes on their way into the database. What a kill takes away is found again on disk by its name."""
 
     def __init__(
@@ -204,7 +204,7 @@ class Ledger:
         self.committed, self.min_free = committed, min_free
         self.batch: list[Ending] = []
         self.since = 0.0
-        self.tally = Tally()
+        self.tally = RunStats()
 
     def add(self, outcome: Ending) -> None:
         if not self.batch:
@@ -263,14 +263,14 @@ class HostTotals:
 
 
 @dataclass
-class Standing:
+class ProgressStats:
     """How far a run is: what its bar says beside the number of files. `slowest` is (seconds a request, host)."""
 
     received: int = 0
     states: Counter[str] = field(default_factory=Counter)
     slowest: tuple[float, str] = (0.0, "")
 
-    def add(self, other: Standing) -> None:
+    def add(self, other: ProgressStats) -> None:
         """Adds how far another process is."""
         self.received += other.received
         self.states.update(other.states)
@@ -290,7 +290,7 @@ def slowest_of(hosts: Iterable[Host[Any]]) -> tuple[float, str]:
 
 
 @dataclass
-class Tally:
+class RunStats:
     """Rows by state, reason and winning kind, what else was noted, new files, bytes received, and the hosts."""
 
     states: Counter[str] = field(default_factory=Counter)
@@ -320,7 +320,7 @@ class Tally:
                 totals = self.hosts.setdefault(host.name, HostTotals())
                 totals.add(host.requests, host.failures, host.seconds, host.reasons)
 
-    def add(self, other: Tally) -> None:
+    def add(self, other: RunStats) -> None:
         """Adds what another process did."""
         for mine, theirs in (
             (self.states, other.states),

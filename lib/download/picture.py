@@ -15,12 +15,12 @@ from lib.db.duplicates import REMOVED
 from lib.db.files import FileRow
 from lib.domains import BLOCKED as BLOCKED_DOMAIN
 from lib.domains import NOT_ALLOWED, DomainLists
-from lib.download.addresses import KINDS, Rung, Variant, ladder
+from lib.download.addresses import KINDS, Address, StoredVariant, ladder
 from lib.download.body import Partial
-from lib.download.options import Options
+from lib.download.options import DownloadOptions
 from lib.images.formats import Format, mime_mismatch
 from lib.net.failures import is_transient
-from lib.net.fetch import PLAIN, Answer, Ask
+from lib.net.fetch import PLAIN, FetchResult, Request
 from lib.net.guard import BAD_URL, PORT_REFUSED, PRIVATE_ADDRESS, BadAddress, parse_address
 from lib.times import utc_in
 
@@ -43,12 +43,12 @@ _compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 @dataclass
-class Job:
+class PictureFetch:
     """A row, its rungs, and the log of what was tried: one entry an address, with its tries and last reason."""
 
     image_id: int
     key: str
-    rungs: tuple[Rung, ...]
+    rungs: tuple[Address, ...]
     retries: int
     attempts: int = 0
     log: list[dict[str, Any]] = field(default_factory=list)
@@ -66,7 +66,7 @@ class Job:
     buried: str = ""  # a content that one of its addresses brought and step 6 took away
 
     @property
-    def rung(self) -> Rung:
+    def rung(self) -> Address:
         return self.rungs[self.at]
 
     @property
@@ -87,14 +87,14 @@ class Job:
         """Pixels that a picture must exceed to replace what there is."""
         return self.current.pixels if self.wish == UPGRADE and self.current else 0
 
-    def ask(self, partial: Partial | None, last: bool = False) -> Ask:
+    def ask(self, partial: Partial | None, last: bool = False) -> Request:
         """What the next request says, with a part of the body at hand or without; `last` ends the connection."""
         referer = self.rung.referers[self.referer_at]
         if partial:
-            return Ask(referer, offset=partial.size, validator=partial.validator, total=partial.total, last=last)
+            return Request(referer, offset=partial.size, validator=partial.validator, total=partial.total, last=last)
         if self.wish == REFRESH and self.current:
-            return Ask(referer, self.current.etag, self.current.last_modified, last=last)
-        return Ask(referer, last=last) if referer or last else PLAIN
+            return Request(referer, self.current.etag, self.current.last_modified, last=last)
+        return Request(referer, last=last) if referer or last else PLAIN
 
     def entry(self) -> dict[str, Any]:
         """The log's entry of the current rung, made when there is none."""
@@ -152,7 +152,7 @@ class Job:
             self.at, self.referer_at = self.at + 1, 0
         return None
 
-    def done(self, kept: Kept, answer: Answer) -> Outcome:
+    def done(self, kept: StoredFile, answer: FetchResult) -> Outcome:
         """The row as it ends with a picture."""
         details = []
         if kept.format is not None and mime_mismatch(answer.content_type, kept.format):
@@ -173,7 +173,7 @@ class Job:
             supersedes=before if before != kept.sha256 else "", counted=counted, notes=tuple(self.notes),
         )  # fmt: skip
 
-    def opted_out(self, answer: Answer) -> Outcome:
+    def opted_out(self, answer: FetchResult) -> Outcome:
         """The row as it ends when its owner does not want it collected: lower rungs show the same picture."""
         return Outcome(
             self.image_id, "opted_out", OPTED_OUT, self.attempts, variant_id=self.rung.variant_id,
@@ -248,9 +248,9 @@ class Job:
         return _compact(self.log)
 
 
-def make_job(row: PendingRow, options: Options, now: str = "") -> Job:
+def make_job(row: PendingRow, options: DownloadOptions, now: str = "") -> PictureFetch:
     """A job from a row; what earlier runs tried is taken over. Addresses that have expired by `now` come last."""
-    rungs = ladder((Variant(*values) for values in row.variants), page_url=row.page_url, kinds=KINDS, now=now)
+    rungs = ladder((StoredVariant(*values) for values in row.variants), page_url=row.page_url, kinds=KINDS, now=now)
     log = read_log(row.log) if row.log != "[]" else []
     for entry in log:
         if entry.get("reason") == HOST_DOWN and entry.get("down", 0) < MOST_DOWN:
@@ -265,13 +265,13 @@ def make_job(row: PendingRow, options: Options, now: str = "") -> Job:
         rungs = _wished(row, rungs)
         if row.wish == REFRESH or options.again.upgrade:
             _reopen(log, rungs)
-    return Job(
+    return PictureFetch(
         row.image_id, row.key, rungs, options.retries, row.attempts, log, wish=row.wish, current=row.current,
         lists=options.lists, buried=row.buried,
     )  # fmt: skip
 
 
-def _wished(row: PendingRow, rungs: tuple[Rung, ...]) -> tuple[Rung, ...]:
+def _wished(row: PendingRow, rungs: tuple[Address, ...]) -> tuple[Address, ...]:
     """For a refresh the address that won; for an upgrade those above it."""
     won = row.current.variant_id if row.current else None
     if row.wish == REFRESH:
@@ -280,7 +280,7 @@ def _wished(row: PendingRow, rungs: tuple[Rung, ...]) -> tuple[Rung, ...]:
     return rungs[:at]
 
 
-def _reopen(log: list[dict[str, Any]], rungs: Iterable[Rung]) -> None:
+def _reopen(log: list[dict[str, Any]], rungs: Iterable[Address]) -> None:
     """What these addresses answered earlier does not count any more."""
     asked = {rung.variant_id for rung in rungs}
     for entry in log:
@@ -291,7 +291,7 @@ def _reopen(log: list[dict[str, Any]], rungs: Iterable[Rung]) -> None:
 
 
 @dataclass(frozen=True)
-class Kept:
+class StoredFile:
     """What became of a body. `reason` is empty when its content is (now) known; `file` is set when it was written.
 
     `trailing` counts the bytes after the picture's end.

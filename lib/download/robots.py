@@ -12,14 +12,14 @@ from yarl import URL
 
 from lib.db import Database
 from lib.db.downloads import known_robots, remember_robots
-from lib.download.picture import Job
-from lib.net.fetch import MOST_REDIRECTS, REDIRECTED, Answer, Ask, Limits, fetch
+from lib.download.picture import PictureFetch
+from lib.net.fetch import MOST_REDIRECTS, REDIRECTED, FetchLimits, FetchResult, Request, fetch
 from lib.net.robots import MOST_BYTES, Robots, decode_robots, parse_robots, robots_url
-from lib.net.watchdog import Watch
+from lib.net.watchdog import Watchdog
 
 ROBOTS_TXT = "robots_txt"
 ROBOTS_CUT = "robots_cut"  # noted of a picture whose robots.txt is longer than what is read of it
-ASK = Ask(picture=False)  # many sites send `X-Robots-Tag: noindex` with their robots.txt
+ASK = Request(picture=False)  # many sites send `X-Robots-Tag: noindex` with their robots.txt
 MOST_ORIGINS = 5000  # remembered in memory; the database has the others
 MOST_RULES = 300_000  # of all of them together, some 100 MB
 LONG = 32 * 1024  # characters above which a text is read in a thread: the loop serves other hosts meanwhile
@@ -31,7 +31,7 @@ class _Text:
     def __init__(self) -> None:
         self.data = bytearray()
 
-    def meet(self, answer: Answer) -> tuple[str, str]:
+    def meet(self, answer: FetchResult) -> tuple[str, str]:
         return "", ""
 
     def judge(self, head: bytes) -> tuple[str, str]:
@@ -45,26 +45,28 @@ class _Text:
 
 
 @dataclass(eq=False)
-class Reading:
+class RobotsReading:
     """The robots.txt of one origin while it is being read: where it is asked for next, and which jobs wait for it."""
 
     origin: str
     url: URL
     hops: int = 0
-    waiting: list[Job] = field(default_factory=list)
+    waiting: list[PictureFetch] = field(default_factory=list)
 
 
 class RobotsGate:
     """Answers for one loop whether an address may be asked. `db` is used from the loop's thread."""
 
-    def __init__(self, db: Database, session: aiohttp.ClientSession, limits: Limits, watch: Watch):
+    def __init__(self, db: Database, session: aiohttp.ClientSession, limits: FetchLimits, watch: Watchdog):
         self.db, self.session, self.watch = db, session, watch
-        self.limits = Limits(limits.timeout, min(limits.deadline, 3 * limits.timeout), 4 * MOST_BYTES, limits.min_speed)
+        self.limits = FetchLimits(
+            limits.timeout, min(limits.deadline, 3 * limits.timeout), 4 * MOST_BYTES, limits.min_speed
+        )
         self.known: OrderedDict[str, Robots] = OrderedDict()
         self.rules = 0  # of all that is known
-        self.readings: dict[str, Reading] = {}
+        self.readings: dict[str, RobotsReading] = {}
 
-    async def verdict(self, url: URL) -> Answer | None:
+    async def verdict(self, url: URL) -> FetchResult | None:
         """An answer without a reason where an address may be asked, `robots_txt` where it may not.
 
         Its detail is `robots_cut` where only the beginning was read. None where its robots.txt has to be read first.
@@ -77,24 +79,24 @@ class RobotsGate:
                 return None
             found = await self._learn(origin, text)
         if refusal := found.refusal(url.raw_path_qs):
-            return Answer(ROBOTS_TXT, f"robots.txt of {origin} {refusal} it", reached=None)
-        return Answer(detail=ROBOTS_CUT if found.cut else "")
+            return FetchResult(ROBOTS_TXT, f"robots.txt of {origin} {refusal} it", reached=None)
+        return FetchResult(detail=ROBOTS_CUT if found.cut else "")
 
-    def wait(self, job: Job) -> Reading | None:
+    def wait(self, job: PictureFetch) -> RobotsReading | None:
         """Lets a job wait for the robots.txt of its origin; gives the reading if it is a new one, to be queued."""
         origin = str(job.target.origin())
         known = self.readings.get(origin)
-        reading = known or Reading(origin, robots_url(job.target))
+        reading = known or RobotsReading(origin, robots_url(job.target))
         reading.waiting.append(job)
         self.readings[origin] = reading
         return None if known else reading
 
-    def end(self, reading: Reading) -> list[Job]:
+    def end(self, reading: RobotsReading) -> list[PictureFetch]:
         """The jobs that waited, for which the reading is over, whatever came of it."""
         self.readings.pop(reading.origin, None)
         return reading.waiting
 
-    async def read(self, reading: Reading) -> Answer:
+    async def read(self, reading: RobotsReading) -> FetchResult:
         """Makes one request. Without a reason the text is known now; `redirected` has to be asked for again elsewhere.
 
         A robots.txt that cannot be had speaks for its origin (RFC 9309): what went wrong with it is the answer to the
@@ -117,7 +119,7 @@ class RobotsGate:
         answer.reason = ""
         return answer
 
-    def pass_over(self, reading: Reading) -> None:
+    def pass_over(self, reading: RobotsReading) -> None:
         """Takes a robots.txt that cannot be had for an empty one, for this run: it is only reported."""
         self._remember(reading.origin, Robots())
 

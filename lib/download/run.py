@@ -11,8 +11,8 @@ from lib.db import Database, download_queue
 from lib.db import downloads as table
 from lib.db.downloads import forget_undone
 from lib.download import body
-from lib.download.options import Options
-from lib.download.outcomes import Tally
+from lib.download.options import DownloadOptions
+from lib.download.outcomes import RunStats
 from lib.download.recovery import (
     clear_elsewhere,
     clear_sidecars,
@@ -22,9 +22,9 @@ from lib.download.recovery import (
     remove_parts_folder,
     settle_orphans,
 )
-from lib.download.superseded import Elsewhere, retire
+from lib.download.superseded import FolderMoves, quarantine_superseded
 from lib.download.targets import is_elsewhere, make_target
-from lib.download.workers import divide, run_crew
+from lib.download.workers import divide, run_workers
 from lib.errors import UsageError
 from lib.files.names import PARTS
 from lib.journal import files
@@ -41,13 +41,13 @@ SLOW_SECONDS = 2.0  # a request, above which a host is told of
 
 
 @dataclass
-class Report:
+class DownloadReport:
     """What a run did, how long it took in seconds, and how many rows wait until when.
 
     In the JSON, `seconds` are of the run, `steady_seconds` and `cpu_seconds` of the downloading without its start.
     """
 
-    tally: Tally = field(default_factory=Tally)
+    tally: RunStats = field(default_factory=RunStats)
     seconds: float = 0.0
     retired: int = 0
     waiting: int = 0
@@ -112,7 +112,7 @@ class Report:
 
 
 @dataclass(frozen=True)
-class Plan:
+class DownloadPreview:
     """What a run would do: how many rows, at how many hosts, and the first addresses."""
 
     rows: int
@@ -133,7 +133,7 @@ def check_reasons(db: Database, reasons: Sequence[str] | None) -> None:
         raise UsageError(f"--retry-failed: no row failed with {', '.join(unknown)}; {there}.")
 
 
-def plan(db: Database, options: Options) -> Plan:
+def plan(db: Database, options: DownloadOptions) -> DownloadPreview:
     """What `download` would do with the same options; writes nothing."""
     from lib.download.picture import make_job
     from lib.net.guard import host_of
@@ -156,10 +156,10 @@ def plan(db: Database, options: Options) -> Plan:
                 where_to = f"{job.rung.kind}  {job.rung.url}" if url is not None else f"nothing: {why_not}"
                 lines.append(f"would {wish or 'fetch'}  {row.key}  {where_to}")
     rows = min(count, options.limit) if options.limit else count
-    return Plan(rows, download_queue.count_pending(db, options.scope)[1], len(hosts), tuple(lines[:rows]))
+    return DownloadPreview(rows, download_queue.count_pending(db, options.scope)[1], len(hosts), tuple(lines[:rows]))
 
 
-def _preview_where(options: Options, wish: str) -> tuple[str, tuple[Any, ...]]:
+def _preview_where(options: DownloadOptions, wish: str) -> tuple[str, tuple[Any, ...]]:
     again, kinds = options.again, options.scope.kinds
     if wish != download_queue.PENDING:
         return download_queue.wish_where(again, wish, kinds)
@@ -178,11 +178,11 @@ def download(
     db: Database,
     workspace: Workspace,
     run_id: int,
-    options: Options,
+    options: DownloadOptions,
     *,
     stopping: Callable[[], bool] = lambda: False,
     bar: BarFactory = no_bar,
-) -> Report:
+) -> DownloadReport:
     """Fetches every row that is due. Raises OSError or GleanerError when the disk ends it, with rows left pending."""
     started = time.monotonic()
     download_queue.prepare(db)
@@ -197,7 +197,7 @@ def download(
         clear_elsewhere(make_target(workspace, options.to))
     _prepare(db, options)
     due = sum(download_queue.count_pending(db, options.scope, wish)[0] for wish in options.sources)
-    report = Report(elsewhere=options.to if is_elsewhere(options.to) else "")
+    report = DownloadReport(elsewhere=options.to if is_elsewhere(options.to) else "")
     orphans = find_orphans(db, workspace) if cut_off else {}
     if due:
         workspace.images.mkdir(exist_ok=True)
@@ -205,12 +205,12 @@ def download(
             try:
                 shares = divide(options, due)
                 if len(shares) > 1:
-                    report.tally = run_crew(workspace, run_id, shares, orphans, stopping, progress)
+                    report.tally = run_workers(workspace, run_id, shares, orphans, stopping, progress)
                 else:
                     # Late: a crew's parent has no use for what an engine loads.
-                    from lib.download.loop import Engine
+                    from lib.download.loop import DownloadLoop
 
-                    engine = Engine(db, workspace, run_id, options, orphans=dict(orphans), stopping=stopping)
+                    engine = DownloadLoop(db, workspace, run_id, options, orphans=dict(orphans), stopping=stopping)
                     report.tally = engine.run(progress)
             finally:
                 remove_parts_folder(workspace)
@@ -218,13 +218,13 @@ def download(
         settle_orphans(db, workspace, orphans)
         clear_sidecars(db, workspace)
         remove_parts_folder(workspace)
-    report.retired = 0 if stopping() else retire(db, workspace, run_id, options.to)
+    report.retired = 0 if stopping() else quarantine_superseded(db, workspace, run_id, options.to)
     report.waiting, report.next_due = download_queue.count_pending(db, options.scope)[1], download_queue.next_due(db)
     report.seconds = time.monotonic() - started
     return report
 
 
-def _prepare(db: Database, options: Options) -> None:
+def _prepare(db: Database, options: DownloadOptions) -> None:
     """Makes the rows due that this run is about."""
     again = options.again
     if not again.kept:
@@ -244,7 +244,7 @@ def undo(
 
     `before` is the run that asks, `to` the address that files may have come from, as the command line has it.
     """
-    far = Elsewhere(db, workspace, to)
+    far = FolderMoves(db, workspace, to)
     if not dry_run and not download_queue.leases(db):
         far.settle()
         files.settle(db, workspace, "download", before, tidy=True)

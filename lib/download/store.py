@@ -23,11 +23,11 @@ from typing import Any
 
 from lib.db import Database, open_for_preview
 from lib.db.downloads import describe_picture, is_path_of_another, known_file
-from lib.db.duplicates import REMOVED, is_buried
+from lib.db.duplicates import REMOVED, is_removed
 from lib.db.files import FileRow
 from lib.download.body import Body, Contents
-from lib.download.options import Options
-from lib.download.picture import Kept
+from lib.download.options import DownloadOptions
+from lib.download.picture import StoredFile
 from lib.download.targets import Target, local_path, make_target
 from lib.download.verify import MOST_FRAMES, Verifier, has_decoder
 from lib.errors import GleanerError
@@ -51,10 +51,10 @@ _NO_DECODER = frozenset({"not_an_image", "undecodable", "needs_pillow_heif"})
 Task = tuple["asyncio.Future[Any]", Callable[..., Any], tuple[Any, ...]]
 
 
-class Keeper:
+class FileStore:
     """Lives in the writer threads: `keep` and `adopt` are called there only."""
 
-    def __init__(self, workspace: Workspace, options: Options, placeholders: Placeholders, verifier: Verifier):
+    def __init__(self, workspace: Workspace, options: DownloadOptions, placeholders: Placeholders, verifier: Verifier):
         self.workspace, self.options = workspace, options
         self.placeholders, self.verifier = placeholders, verifier
         self.target: Target = make_target(workspace, options.to)
@@ -71,7 +71,7 @@ class Keeper:
         """A new name for a file that is not finished; it tells the next run whose it was."""
         return f"{self.parts_text}/{self.owner}-{next(self.numbers)}.part"
 
-    def keep(self, key: str, kind: str, body: Body, more_than: int = 0) -> Kept:
+    def keep(self, key: str, kind: str, body: Body, more_than: int = 0) -> StoredFile:
         """Checks a body and brings it under its final name, unless its content is there already.
 
         `more_than` refuses a picture that has no more pixels than the one that it would replace. Raises OSError or
@@ -83,45 +83,45 @@ class Keeper:
             if not reason and more_than and header.width * header.height <= more_than:
                 reason, detail = "not_better", f"{header.width}x{header.height}"
             if reason or found is None:
-                return Kept(reason, detail)
+                return StoredFile(reason, detail)
             if trailing := trailing_bytes(data, found, exact=self.options.strip_trailing):
                 data = bytes(data[: len(data) - trailing]) if self.options.strip_trailing else data
             sha256 = hashlib.sha256(data).hexdigest()
             if self.placeholders.sha256 and sha256 in self.placeholders.sha256:
-                return Kept(PLACEHOLDER, self.placeholders.sha256[sha256])
+                return StoredFile(PLACEHOLDER, self.placeholders.sha256[sha256])
             reason, detail = self._verify(data, body.path or data, found)
             if reason:
-                return Kept(reason, detail)
+                return StoredFile(reason, detail)
             with self.locks[int(sha256[:2], 16) % LOCKS]:  # two threads with one content write it once
                 known, restores = self._known(sha256)
                 size = len(data)
                 if known:
-                    return Kept("", "", sha256, found, self.fresh.get(sha256), trailing=trailing, bytes=size)
-                if restores and is_buried(self.reader(), sha256):
-                    return Kept(REMOVED, "step 6 took this content away as a repeat")
+                    return StoredFile("", "", sha256, found, self.fresh.get(sha256), trailing=trailing, bytes=size)
+                if restores and is_removed(self.reader(), sha256):
+                    return StoredFile(REMOVED, "step 6 took this content away as a repeat")
                 name = self._write(key, kind, body, data, header, sha256, found)
                 row = self._row(self.target.text(name), sha256, found, header, size)
-        return Kept("", "", sha256, found, row, restores, trailing, size)
+        return StoredFile("", "", sha256, found, row, restores, trailing, size)
 
-    def adopt(self, path: Path, digits: str) -> Kept:
+    def adopt(self, path: Path, digits: str) -> StoredFile:
         """Takes over a whole file that an earlier run left without a row; `gone` when it is not what its name says."""
         try:
             data = path.read_bytes()
         except OSError as error:
-            return Kept("gone", str(error))
+            return StoredFile("gone", str(error))
         sha256 = hashlib.sha256(data).hexdigest()
         found, header, reason, detail = self._examine(data, data)
         if not reason and found is not None:
             reason, detail = self._verify(data, data, found)
         if reason or found is None or not digits or not sha256.startswith(digits):
-            return Kept(reason or "gone", detail)
+            return StoredFile(reason or "gone", detail)
         known, restores = self._known(sha256)
         if known:
             if local_path(self.workspace, known) != path:
                 path.unlink(missing_ok=True)
-            return Kept(sha256=sha256, format=found, file=self.fresh.get(sha256), bytes=len(data))
+            return StoredFile(sha256=sha256, format=found, file=self.fresh.get(sha256), bytes=len(data))
         row = self._row(self.workspace.to_text(path), sha256, found, header, len(data))
-        return Kept("", "", sha256, found, row, restores, bytes=len(data))
+        return StoredFile("", "", sha256, found, row, restores, bytes=len(data))
 
     def committed(self, hashes: Iterable[str]) -> None:
         """The rows of these contents are in the database now."""

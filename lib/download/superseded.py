@@ -29,7 +29,7 @@ from lib.workspace import Workspace
 log = logging.getLogger("gleaner.download")
 
 
-def retire(db: Database, workspace: Workspace, run_id: int, to: str = "") -> int:
+def quarantine_superseded(db: Database, workspace: Workspace, run_id: int, to: str = "") -> int:
     """Moves what no picture uses any more out of the pictures' folder; gives the number of files.
 
     `to` is the address that this run keeps files at. While another download is at work it does nothing: the next run
@@ -37,7 +37,7 @@ def retire(db: Database, workspace: Workspace, run_id: int, to: str = "") -> int
     """
     if leases(db):
         return 0
-    far = Elsewhere(db, workspace, to)
+    far = FolderMoves(db, workspace, to)
     far.settle()
     files.settle(db, workspace, "download", run_id, tidy=True)
     planned = list(_plan(db, workspace, run_id))
@@ -64,7 +64,7 @@ def _plan(db: Database, workspace: Workspace, run_id: int) -> Iterator[Action]:
 
 
 @dataclass
-class Elsewhere:
+class FolderMoves:
     """The journal's moves between an address and the quarantine.
 
     A file arrives whole under its new name before it goes at the old one, and its entry and row follow at the end; what

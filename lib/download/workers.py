@@ -17,10 +17,10 @@ from threading import Thread
 from typing import Any
 
 from lib.db import open_database
-from lib.download.options import Options
-from lib.download.outcomes import Standing, Tally
+from lib.download.options import DownloadOptions
+from lib.download.outcomes import ProgressStats, RunStats
 from lib.errors import GleanerError
-from lib.net.host_queues import Shared, known_manners, make_shared
+from lib.net.host_queues import SharedPauses, known_manners, make_shared
 from lib.progress import Bar
 from lib.work.processes import interrupts_held
 from lib.workspace import Workspace
@@ -30,15 +30,15 @@ SMALLEST_WINDOW = 64
 
 
 @dataclass
-class Member:
+class DownloadWorker:
     """One worker as its parent sees it."""
 
     process: Any
     channel: connection.Connection
-    standing: Standing = field(default_factory=Standing)
+    standing: ProgressStats = field(default_factory=ProgressStats)
 
 
-def divide(options: Options, due: int) -> list[Options]:
+def divide(options: DownloadOptions, due: int) -> list[DownloadOptions]:
     """The options of each worker: no more workers than a host bears, and a window that leaves rows for all."""
     count = max(1, min(options.workers, options.per_host, due))
     window = max(SMALLEST_WINDOW, min(options.window, due // (4 * count)))
@@ -50,14 +50,14 @@ def _parts(total: int, count: int) -> list[int | None]:
     return [total // count + (place < total % count) for place in range(count)]
 
 
-def run_crew(
+def run_workers(
     workspace: Workspace,
     run_id: int,
-    options: list[Options],
+    options: list[DownloadOptions],
     orphans: dict[str, list[Path]],
     stopping: Callable[[], bool],
     bar: Bar,
-) -> Tally:
+) -> RunStats:
     """Runs one engine for each of the options; raises what the first of them failed with, when all have ended."""
     context = get_context("spawn")
     members = []
@@ -65,13 +65,13 @@ def run_crew(
     for place, one in enumerate(options):
         ours, theirs = context.Pipe()
         given = (theirs, workspace.root, run_id, one, orphans, shared.seen_from(place))
-        process = context.Process(target=serve, args=given, daemon=False)
+        process = context.Process(target=worker_main, args=given, daemon=False)
         with interrupts_held():
             process.start()
         theirs.close()
-        members.append(Member(process, ours))
+        members.append(DownloadWorker(process, ours))
     try:
-        return _attend(members, stopping, bar)
+        return _supervise(members, stopping, bar)
     finally:
         for member in members:
             if member.process.is_alive():
@@ -79,8 +79,8 @@ def run_crew(
             member.process.join()
 
 
-def _attend(members: list[Member], stopping: Callable[[], bool], bar: Bar) -> Tally:
-    total, told, began = Tally(), False, time.monotonic()
+def _supervise(members: list[DownloadWorker], stopping: Callable[[], bool], bar: Bar) -> RunStats:
+    total, told, began = RunStats(), False, time.monotonic()
     failure: BaseException | None = None
     at_work = {id(member.channel): member for member in members}
     while at_work:
@@ -105,14 +105,14 @@ def _attend(members: list[Member], stopping: Callable[[], bool], bar: Bar) -> Ta
     return total
 
 
-def _standing(members: list[Member]) -> Standing:
-    total = Standing()
+def _standing(members: list[DownloadWorker]) -> ProgressStats:
+    total = ProgressStats()
     for member in members:
         total.add(member.standing)
     return total
 
 
-def _hear(member: Member) -> tuple[str, Any]:
+def _hear(member: DownloadWorker) -> tuple[str, Any]:
     try:
         found: tuple[str, Any] = member.channel.recv()
         return found
@@ -120,7 +120,7 @@ def _hear(member: Member) -> tuple[str, Any]:
         return "error", GleanerError("a worker process was killed; run the same command again.")
 
 
-def _tell_all(members: list[Member]) -> None:
+def _tell_all(members: list[DownloadWorker]) -> None:
     for member in members:
         try:
             member.channel.send("stop")
@@ -128,12 +128,12 @@ def _tell_all(members: list[Member]) -> None:
             continue  # it has ended
 
 
-class _News:
+class _ProgressChannel:
     """A worker's bar: what it shows goes to the parent, now and then."""
 
     def __init__(self, channel: connection.Connection):
         self.channel, self.done, self.told_at = channel, 0.0, 0.0
-        self.standing: Callable[[], Standing] = Standing
+        self.standing: Callable[[], ProgressStats] = ProgressStats
 
     def update(self, n: float = 1) -> None:
         self.done += n
@@ -144,13 +144,13 @@ class _News:
             self.done, self.told_at = 0.0, time.monotonic()
 
 
-def serve(
+def worker_main(
     channel: connection.Connection,
     root: Path,
     run_id: int,
-    options: Options,
+    options: DownloadOptions,
     orphans: dict[str, list[Path]],
-    shared: Shared,
+    shared: SharedPauses,
 ) -> None:
     """Life of a worker process; it stops when the parent says so and ends at once when the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
@@ -158,12 +158,12 @@ def serve(
     stops: list[float] = []
     Thread(target=_listen, args=(channel, stops), daemon=True).start()
     # Here and not above: the parent of the crew has no use for what an engine loads.
-    from lib.download.loop import Engine
+    from lib.download.loop import DownloadLoop
 
-    workspace, news = Workspace(root), _News(channel)
+    workspace, news = Workspace(root), _ProgressChannel(channel)
     try:
         with open_database(workspace.database) as db:
-            engine = Engine(
+            engine = DownloadLoop(
                 db, workspace, run_id, options, orphans=orphans, stopping=lambda: bool(stops), shared=shared
             )
             news.standing = engine.standing

@@ -1,8 +1,6 @@
 """The search engines of step 1: one module each, behind the contract of `lib.engines.base`.
 
-Names are known without importing a module, because `--help` shows them.
-
-What narrows a search, as the command line, a query's parameters and an engine know it.
+Names, parsers and filters are known without importing an engine, because `--help` shows them.
 """
 
 from __future__ import annotations
@@ -10,26 +8,23 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lib.records import ParsedPage, ParseError
 
-if TYPE_CHECKING:
-    from lib.engines.base import Engine
-
-# Name on the command line -> module under lib.engines that holds a class `Source`. Open sources first, then keyed ones.
-MODULES = {
-    "openverse": "openverse",
-    "commons": "commons",
-    "yandex-cloud": "yandex_cloud",
-    "naver-api": "naver_api",
-    "yandex": "yandex",
-    "baidu": "baidu",
-    "baidu-graph": "baidu_graph",
-    "naver": "naver",
-    "bing": "bing",
+# Name on the command line -> module under lib.engines and its class. Open sources first, then keyed ones.
+SOURCES = {
+    "openverse": ("openverse", "Openverse"),
+    "commons": ("commons", "Commons"),
+    "yandex-cloud": ("yandex_cloud", "YandexCloud"),
+    "naver-api": ("naver_api", "NaverApi"),
+    "yandex": ("yandex", "Yandex"),
+    "baidu": ("baidu", "Baidu"),
+    "baidu-graph": ("baidu_graph", "BaiduGraph"),
+    "naver": ("naver", "Naver"),
+    "bing": ("bing", "Bing"),
 }
-NAMES = tuple(MODULES)
+NAMES = tuple(SOURCES)
 DEFAULT = "yandex"
 
 # What keyword searches can be narrowed by. An engine knows some of these values and refuses the others by name.
@@ -57,12 +52,6 @@ _REGISTRY: dict[tuple[str, str], tuple[str, str, int]] = {
     ("openverse", "api"): ("lib.engines.openverse", "parse_api", 1),
     ("commons", "api"): ("lib.engines.commons", "parse_api", 1),
 }
-
-
-def load_engine(name: str, environ: Mapping[str, str] | None = None) -> Engine:
-    """The engine of that name; `environ` is where it looks up its keys, the process's own by default."""
-    made: Engine = import_module(f"lib.engines.{MODULES[name]}").Source(environ)
-    return made
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,10 @@ from lib.domains import host_of
 from lib.engines.base import (
     PAGE,
     XHR,
-    Answer,
-    Ask,
     Engine,
-    Verdict,
+    PageOutcome,
+    PageResponse,
+    SearchRequest,
     Web,
     asked,
     count_in,
@@ -137,7 +137,7 @@ KNOWN = frozenset(
 EXPECTED = frozenset({"objURL", "fromURL", "di", "width", "height", "thumbURL"})
 
 
-class Source(Engine):
+class Baidu(Engine):
     """The engine `baidu`."""
 
     name: ClassVar[str] = "baidu"
@@ -166,7 +166,9 @@ class Source(Engine):
     async def enter(self, web: Web, host: str) -> None:
         await web.open(host + "/")
 
-    async def fetch(self, web: Web, host: str, ask: Ask, cursor: Mapping[str, Any], page: int) -> Answer:
+    async def fetch(
+        self, web: Web, host: str, ask: SearchRequest, cursor: Mapping[str, Any], page: int
+    ) -> PageResponse:
         """The first page is asked for after a visit to the front page, which gives the cookies."""
         if page == 0:
             welcome = await web.open(host + "/")
@@ -177,31 +179,31 @@ class Source(Engine):
             self.address(host, ask, cursor, page), part=XHR, headers=XHR_HEADERS | {"Referer": referer}
         )
 
-    def address(self, host: str, ask: Ask, cursor: Mapping[str, Any], page: int) -> str:
+    def address(self, host: str, ask: SearchRequest, cursor: Mapping[str, Any], page: int) -> str:
         offset = page * self.page_size
         place = {"pn": str(offset), "rn": str(self.page_size), "gsm": f"{offset:x}"}
         words = {"word": ask.text, "queryWord": ask.text}
         return query_url(host, PATH, PARAMS | words | place | self.filter_params(ask.filters))
 
-    def classify(self, answer: Answer) -> Verdict:
+    def classify(self, answer: PageResponse) -> PageOutcome:
         if is_captcha(answer):
-            return Verdict("captcha")
+            return PageOutcome("captcha")
         if (verdict := judge_status(answer)) is not None:
             return verdict
         if is_html(answer) and _TIMEOUT_PAGE.search(answer.body):
-            return Verdict("network", "timeout_page")
+            return PageOutcome("network", "timeout_page")
         if answer.status != 200:
-            return Verdict("parse_error", f"http_{answer.status}")
+            return PageOutcome("parse_error", f"http_{answer.status}")
         if is_html(answer) and is_consent(answer):
-            return Verdict("consent")
-        return Verdict("ok") if answer.part == PAGE else _judge_xhr(answer)
+            return PageOutcome("consent")
+        return PageOutcome("ok") if answer.part == PAGE else _judge_xhr(answer)
 
     def says_end(self, part: str, body: bytes, parsed: ParsedPage) -> bool:
         """Its counts (`listNum`, `displayNum`) are claims; a page with nothing new is the end."""
         return False
 
 
-def is_captcha(answer: Answer) -> bool:
+def is_captcha(answer: PageResponse) -> bool:
     """Whether Baidu asks for a proof of humanity; its captcha page also bears the marks of its time-out page."""
     parts = urlsplit(answer.url)
     if parts.hostname == CAPTCHA_HOST or parts.path.startswith("/static/captcha"):
@@ -209,19 +211,23 @@ def is_captcha(answer: Answer) -> bool:
     return is_html(answer) and _CAPTCHA.search(answer.body) is not None
 
 
-def _judge_xhr(answer: Answer) -> Verdict:
+def _judge_xhr(answer: PageResponse) -> PageOutcome:
     found = json_object(answer)
     if found is None:
         if _NO_SUCH_PAGE in answer.body:
-            return Verdict("parse_error", "no_such_page")
-        return Verdict("blocked", "html_instead_of_json") if is_html(answer) else Verdict("parse_error", "not_json")
+            return PageOutcome("parse_error", "no_such_page")
+        return (
+            PageOutcome("blocked", "html_instead_of_json")
+            if is_html(answer)
+            else PageOutcome("parse_error", "not_json")
+        )
     if flag(found.get("antiFlag")):
-        return Verdict("blocked", "anti_flag")
+        return PageOutcome("blocked", "anti_flag")
     if not isinstance(found.get("data"), list):
-        return Verdict("parse_error", "no_data")
+        return PageOutcome("parse_error", "no_data")
     # The list ends with an empty object, which is all that is left of it beyond the last result.
     if any(objects(found["data"])):
-        return Verdict("ok")
+        return PageOutcome("ok")
     first = asked(answer, "pn", 0) == 0
     # It lists a thousand of the millions that it counts: only an answer that should begin the list is held to them.
     return nothing(first, count_in(found, "listNum", "displayNum", "bdFmtDispNum") if first else 0)

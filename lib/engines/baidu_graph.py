@@ -28,10 +28,10 @@ from lib.engines.base import (
     API,
     PAGE,
     UPLOAD,
-    Answer,
-    Ask,
     Engine,
-    Verdict,
+    PageOutcome,
+    PageResponse,
+    SearchRequest,
     Web,
     asked,
     count_in,
@@ -95,7 +95,7 @@ _CARDS = re.compile(rb"window\.cardData\s*=\s*(\[.*?\])\s*;?\s*(?:</script>|wind
 _PAIR = re.compile(r"[?&/]u=(\d+,\d+)")
 
 
-class Source(Engine):
+class BaiduGraph(Engine):
     """The engine `baidu-graph`."""
 
     name: ClassVar[str] = "baidu-graph"
@@ -114,7 +114,7 @@ class Source(Engine):
 
     def __init__(self, environ: Mapping[str, str] | None = None):
         super().__init__(environ)
-        self._cards: WeakKeyDictionary[Ask, Answer] = WeakKeyDictionary()
+        self._cards: WeakKeyDictionary[SearchRequest, PageResponse] = WeakKeyDictionary()
 
     def part(self, page: int) -> str:
         return PAGE if page == 0 else API
@@ -122,7 +122,7 @@ class Source(Engine):
     async def enter(self, web: Web, host: str) -> None:
         await web.open(f"{host}{INDEX_PATH}?tpl_from=pc")
 
-    async def upload(self, web: Web, host: str, ask: Ask, way: int) -> Answer:
+    async def upload(self, web: Web, host: str, ask: SearchRequest, way: int) -> PageResponse:
         """Sends the picture and reads the page of cards; a refusal is given as it came."""
         kind, body = multipart(FIELDS, "image", "query." + ask.mime.rpartition("/")[2], ask.mime, ask.picture)
         headers = XHR_HEADERS | {"Content-Type": kind, "Acs-Token": "", "Referer": f"{host}{INDEX_PATH}?tpl_from=pc"}
@@ -134,35 +134,37 @@ class Source(Engine):
         self._cards[ask] = cards
         return replace(cards, part=UPLOAD)
 
-    async def fetch(self, web: Web, host: str, ask: Ask, cursor: Mapping[str, Any], page: int) -> Answer:
+    async def fetch(
+        self, web: Web, host: str, ask: SearchRequest, cursor: Mapping[str, Any], page: int
+    ) -> PageResponse:
         if page == 0 and cursor["matches"]:
             kept = self._cards.pop(ask, None)
             return kept or await web.get(cursor["cards_url"], part=PAGE, headers=LANGUAGE)
         headers = XHR_HEADERS | {"Referer": cursor["cards_url"]}
         return await web.get(self.address(host, ask, cursor, page), part=API, headers=headers)
 
-    def address(self, host: str, ask: Ask, cursor: Mapping[str, Any], page: int) -> str:
+    def address(self, host: str, ask: SearchRequest, cursor: Mapping[str, Any], page: int) -> str:
         if "cards_url" not in cursor:
             return host
         if page == 0 and cursor["matches"]:
             return str(cursor["cards_url"])
         return list_address(cursor["list_url"], page - 1 if cursor["matches"] else page)
 
-    def classify(self, answer: Answer) -> Verdict:
+    def classify(self, answer: PageResponse) -> PageOutcome:
         if is_captcha(answer):
-            return Verdict("captcha")
+            return PageOutcome("captcha")
         if (verdict := judge_status(answer)) is not None:
             return verdict
         if answer.part == API:
             return _judge_list(answer)
         refused = "upload_rejected" if answer.part == UPLOAD else "parse_error"
         if answer.status != 200:
-            return Verdict(refused, f"http_{answer.status}")
+            return PageOutcome(refused, f"http_{answer.status}")
         if (found := json_object(answer)) is not None:
-            return Verdict(refused, _refusal(found))
+            return PageOutcome(refused, _refusal(found))
         return _judge_cards(answer, refused)
 
-    def read_upload(self, answer: Answer) -> dict[str, Any]:
+    def read_upload(self, answer: PageResponse) -> dict[str, Any]:
         """The page of cards, whether it has matches of its own, and where similar pictures are listed."""
         try:
             parsed = parse_page(answer.body)
@@ -211,7 +213,7 @@ def multipart(fields: Mapping[str, str], name: str, file: str, mime: str, conten
     return f"multipart/form-data; boundary={mark}", "".join(lines).encode() + content + f"\r\n--{mark}--\r\n".encode()
 
 
-def _cards_url(host: str, answer: Answer) -> str:
+def _cards_url(host: str, answer: PageResponse) -> str:
     found = json_object(answer) or {}
     if answer.status != 200 or whole(found.get("status")):
         return ""
@@ -225,38 +227,46 @@ def _refusal(found: Mapping[str, Any]) -> str:
     return text(found.get("msg"))[:60] or f"status_{text(found.get('status'))[:20]}"
 
 
-def _judge_cards(answer: Answer, refused: str) -> Verdict:
+def _judge_cards(answer: PageResponse, refused: str) -> PageOutcome:
     cards = set(_CARD.findall(answer.body)) if is_html(answer) else set()
     if cards & {b"simipic", b"same"}:
         try:
             parsed = parse_page(answer.body)
         except ParseError as error:
-            return Verdict(refused, str(error))
+            return PageOutcome(refused, str(error))
         if parsed.next_url and not on_host(answer.url, parsed.next_url):
-            return Verdict(refused, ELSEWHERE)
+            return PageOutcome(refused, ELSEWHERE)
         if parsed.images or parsed.next_url:
-            return Verdict("ok")
+            return PageOutcome("ok")
     if b"noresult" in cards or "errpage" in urlsplit(answer.url).path:
-        return Verdict("empty")
-    return Verdict("consent") if not cards and is_html(answer) and is_consent(answer) else Verdict(refused, "no_cards")
+        return PageOutcome("empty")
+    return (
+        PageOutcome("consent")
+        if not cards and is_html(answer) and is_consent(answer)
+        else PageOutcome(refused, "no_cards")
+    )
 
 
-def _judge_list(answer: Answer) -> Verdict:
+def _judge_list(answer: PageResponse) -> PageOutcome:
     if answer.status == 404:
-        return Verdict("end", "http_404")
+        return PageOutcome("end", "http_404")
     if answer.status != 200:
-        return Verdict("parse_error", f"http_{answer.status}")
+        return PageOutcome("parse_error", f"http_{answer.status}")
     found = json_object(answer)
     if found is None:
-        return Verdict("blocked", "html_instead_of_json") if is_html(answer) else Verdict("parse_error", "not_json")
+        return (
+            PageOutcome("blocked", "html_instead_of_json")
+            if is_html(answer)
+            else PageOutcome("parse_error", "not_json")
+        )
     if status := whole(found.get("status")):
         # An expired signature ends so, and the collector uploads once more after a `parse_error`.
-        return Verdict("parse_error", f"status_{status}")
+        return PageOutcome("parse_error", f"status_{status}")
     listed = mapping(found.get("data")).get("list")
     if not isinstance(listed, list):
-        return Verdict("parse_error", "no_data")
+        return PageOutcome("parse_error", "no_data")
     if listed:
-        return Verdict("ok")
+        return PageOutcome("ok")
     first = asked(answer, "page", 1) <= 1
     promised = count_in(mapping(found.get("data")), "total", "totalNum", "listNum", "count") if first else 0
     return nothing(False, promised)

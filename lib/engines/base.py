@@ -2,8 +2,9 @@
 
 An engine is constants (what it is and how gently it wants to be treated), functions that ask (`upload`, `fetch`), and
 pure functions that judge what came back (`classify`, `read_upload`, `parse`, `says_end`). It knows no database, no
-file and no browser: it is given an `Ask` and a `Web`, and it gives `Answer`s. Everything that takes patience (pace,
-retries, other hosts, consent pages, a stop at a captcha) is done for all engines alike by `lib.collect`.
+file and no browser: it is given a `SearchRequest` and a `Web`, and it gives `PageResponse`s. Everything that takes
+patience (pace, retries, other hosts, consent pages, a stop at a captcha) is done for all engines alike by
+`lib.collect`.
 
 What the engines that need no browser judge alike: the status of an answer, and JSON before it is parsed.
 """
@@ -17,10 +18,11 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from importlib import import_module
 from typing import Any, ClassVar, Protocol
 from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
-from lib.engines import parser_for
+from lib.engines import SOURCES, parser_for
 from lib.engines.parsing import load_json
 from lib.errors import UsageError
 from lib.records import ParsedPage, ParseError
@@ -45,7 +47,7 @@ _CONSENT = re.compile(
 
 
 @dataclass(frozen=True)
-class Answer:
+class PageResponse:
     """What a server said, as received. `part` is what was asked for; `url` is the address after redirects."""
 
     part: str
@@ -56,7 +58,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class PageOutcome:
     """What an answer means: one of `lib.records.OUTCOMES`, and a few words for a person."""
 
     outcome: str
@@ -64,7 +66,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Ask:
+class SearchRequest:
     """One search: words, or the bytes of a picture that the engine takes as they are."""
 
     kind: str  # image or keyword
@@ -95,18 +97,18 @@ class FetchError(Exception):
 class Web(Protocol):
     """How an engine reaches its host. Every method raises FetchError where no answer came."""
 
-    async def open(self, url: str) -> Answer:
+    async def open(self, url: str) -> PageResponse:
         """Goes to an address as a person would; the answer is the document as received."""
 
-    async def get(self, url: str, *, part: str, headers: Mapping[str, str]) -> Answer:
+    async def get(self, url: str, *, part: str, headers: Mapping[str, str]) -> PageResponse:
         """Asks for data, from within the open page where that is on the same host."""
 
     async def post(
         self, url: str, *, headers: Mapping[str, str], form: FilePart | None = None, body: bytes = b""
-    ) -> Answer:
+    ) -> PageResponse:
         """Sends a picture, as a form or as the plain body; the answer's part is `upload`."""
 
-    async def press(self, labels: Sequence[str]) -> Answer | None:
+    async def press(self, labels: Sequence[str]) -> PageResponse | None:
         """Presses the first button of the open page with one of the labels; gives the page that it leads to, if any."""
 
     async def value(self, name: str) -> bytes:
@@ -183,7 +185,7 @@ class Engine:
             return f"it knows {', '.join(values)}"
         return f"it filters by {' and '.join(self.FILTERS)}" if self.FILTERS else "it has no filters"
 
-    def classify(self, answer: Answer) -> Verdict:
+    def classify(self, answer: PageResponse) -> PageOutcome:
         """What the answer means, judged before it is parsed. Pure."""
         raise NotImplementedError
 
@@ -195,7 +197,7 @@ class Engine:
         """Whether the answer itself says that no page follows. Pure."""
         return not parsed.next_url
 
-    def address(self, host: str, ask: Ask, cursor: Mapping[str, Any], page: int) -> str:
+    def address(self, host: str, ask: SearchRequest, cursor: Mapping[str, Any], page: int) -> str:
         """The URL of a page of results, for the row of one that is taken over from disk; or just the host. Pure."""
         return host
 
@@ -207,18 +209,20 @@ class Engine:
         """Whether a host belongs to the engine itself, so that its other hosts may stand in for it."""
         return host in self.hosts
 
-    def read_upload(self, answer: Answer) -> dict[str, Any]:
+    def read_upload(self, answer: PageResponse) -> dict[str, Any]:
         """What later requests need of an accepted upload: JSON values for the query's cursor. Pure."""
         return {}
 
-    async def upload(self, web: Web, host: str, ask: Ask, way: int) -> Answer:
+    async def upload(self, web: Web, host: str, ask: SearchRequest, way: int) -> PageResponse:
         """Sends the query picture."""
         raise NotImplementedError
 
     async def enter(self, web: Web, host: str) -> None:
         """Comes back to the engine to go on with a query of an earlier run."""
 
-    async def fetch(self, web: Web, host: str, ask: Ask, cursor: Mapping[str, Any], page: int) -> Answer:
+    async def fetch(
+        self, web: Web, host: str, ask: SearchRequest, cursor: Mapping[str, Any], page: int
+    ) -> PageResponse:
         """Asks for one result page, counted from 0."""
         raise NotImplementedError
 
@@ -237,26 +241,26 @@ def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> floa
     return min(LONGEST_PAUSE, max(0.0, (moment - (now or datetime.now(UTC))).total_seconds()))
 
 
-def judge_status(answer: Answer) -> Verdict | None:
+def judge_status(answer: PageResponse) -> PageOutcome | None:
     """What the status alone says; None where the body has to be looked at."""
     if answer.status == 401:
-        return Verdict("blocked", "key_refused")
+        return PageOutcome("blocked", "key_refused")
     asked_to_wait = answer.status == 503 and "retry-after" in answer.headers
     if answer.status in (403, 429, 451) or asked_to_wait:
-        return Verdict("blocked", f"http_{answer.status}")
-    return Verdict("network", f"http_{answer.status}") if answer.status >= 500 else None
+        return PageOutcome("blocked", f"http_{answer.status}")
+    return PageOutcome("network", f"http_{answer.status}") if answer.status >= 500 else None
 
 
-def is_html(answer: Answer) -> bool:
+def is_html(answer: PageResponse) -> bool:
     return answer.body.lstrip()[:1] == b"<"
 
 
-def is_consent(answer: Answer) -> bool:
+def is_consent(answer: PageResponse) -> bool:
     """Whether a page asks to agree to cookies; to be asked of pages without results only."""
     return _CONSENT.search(answer.body.decode("utf-8", "replace")) is not None
 
 
-def json_object(answer: Answer) -> Mapping[str, Any] | None:
+def json_object(answer: PageResponse) -> Mapping[str, Any] | None:
     """The object in the body; None where there is none."""
     try:
         value, _ = load_json(answer.body)
@@ -265,26 +269,26 @@ def json_object(answer: Answer) -> Mapping[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def not_an_object(answer: Answer) -> Verdict:
+def not_an_object(answer: PageResponse) -> PageOutcome:
     """For an answer that should have been a JSON object: whose page stands in its place."""
-    return Verdict("blocked", "html_instead_of_json") if is_html(answer) else Verdict("parse_error", "not_json")
+    return PageOutcome("blocked", "html_instead_of_json") if is_html(answer) else PageOutcome("parse_error", "not_json")
 
 
-def asked(answer: Answer, name: str, default: int) -> int:
+def asked(answer: PageResponse, name: str, default: int) -> int:
     """A number in the query of the address that was asked for, such as the page."""
     found = parse_qs(urlsplit(answer.url).query).get(name, [""])[0]
     return int(found[:MOST_DIGITS]) if found.isascii() and found.isdigit() else default
 
 
-def nothing(first: bool, promised: int = 0, seen: int = 0) -> Verdict:
+def nothing(first: bool, promised: int = 0, seen: int = 0) -> PageOutcome:
     """An answer without results: on the first page nothing was found, later that was all.
 
     `promised` is how many results the engine says that it has, `seen` how many the pages before had room for: where
     more are promised than were seen, the answer has results and none of them could be read.
     """
     if promised > seen:
-        return Verdict("parse_error", PROMISED)
-    return Verdict("empty") if first else Verdict("end", "no_more_results")
+        return PageOutcome("parse_error", PROMISED)
+    return PageOutcome("empty") if first else PageOutcome("end", "no_more_results")
 
 
 def count_in(found: Mapping[str, Any], *names: str) -> int:
@@ -313,3 +317,10 @@ def query_url(host: str, path: str, params: Mapping[str, str]) -> str:
 def as_body(value: Mapping[str, Any]) -> bytes:
     """A JSON request in the fewest bytes."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def load_engine(name: str, environ: Mapping[str, str] | None = None) -> Engine:
+    """The engine of that name; `environ` is where it looks up its keys, the process's own by default."""
+    module, kind = SOURCES[name]
+    made: Engine = getattr(import_module(f"lib.engines.{module}"), kind)(environ)
+    return made

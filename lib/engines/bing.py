@@ -14,10 +14,10 @@ from urllib.parse import urlsplit
 from lib.domains import host_of
 from lib.engines.base import (
     PAGE,
-    Answer,
-    Ask,
     Engine,
-    Verdict,
+    PageOutcome,
+    PageResponse,
+    SearchRequest,
     Web,
     asked,
     count_in,
@@ -76,7 +76,7 @@ REFERER = "https://www.bing.com/"
 _SIZE = re.compile(r"(\d{1,6})\s*[×x]\s*(\d{1,6})(?:\s*·\s*([A-Za-z]+))?")
 
 
-class Source(Engine):
+class Bing(Engine):
     """The engine `bing`."""
 
     name: ClassVar[str] = "bing"
@@ -127,32 +127,34 @@ class Source(Engine):
     async def enter(self, web: Web, host: str) -> None:
         """Nothing: a page is asked for by its place alone."""
 
-    async def fetch(self, web: Web, host: str, ask: Ask, cursor: Mapping[str, Any], page: int) -> Answer:
+    async def fetch(
+        self, web: Web, host: str, ask: SearchRequest, cursor: Mapping[str, Any], page: int
+    ) -> PageResponse:
         return await web.get(self.address(host, ask, cursor, page), part=PAGE, headers=HEADERS)
 
-    def address(self, host: str, ask: Ask, cursor: Mapping[str, Any], page: int) -> str:
+    def address(self, host: str, ask: SearchRequest, cursor: Mapping[str, Any], page: int) -> str:
         """Results are counted from 1 here."""
         first = str(1 + page * self.page_size)
         params = {"q": ask.text, "async": "1", "first": first, "count": str(self.page_size), "mkt": MARKET}
         return query_url(host, PATH, params | self.filter_params(ask.filters))
 
-    def classify(self, answer: Answer) -> Verdict:
+    def classify(self, answer: PageResponse) -> PageOutcome:
         has_tiles = _TILE.search(answer.body) is not None
         if "captcha" in urlsplit(answer.url).path.lower() or (not has_tiles and _CAPTCHA.search(answer.body)):
-            return Verdict("captcha")
+            return PageOutcome("captcha")
         if (verdict := judge_status(answer)) is not None:
             return verdict
         if answer.status != 200:
-            return Verdict("parse_error", f"http_{answer.status}")
+            return PageOutcome("parse_error", f"http_{answer.status}")
         if has_tiles:
-            return Verdict("ok")
+            return PageOutcome("ok")
         if is_consent(answer) or _CONSENT.search(answer.body):
-            return Verdict("consent")
+            return PageOutcome("consent")
         first = asked(answer, "first", 1) == 1
         # Only in words is "nothing" believed on the first page; later an empty list is what the end looks like.
         over = _EMPTY.search(answer.body) or (not first and _NO_ENTRIES.match(answer.body))
         if not over:
-            return Verdict("parse_error", "no_tiles")
+            return PageOutcome("parse_error", "no_tiles")
         return nothing(first, _count_of(answer.body) if first else 0)  # what it counts, it never shows to the end
 
     def says_end(self, part: str, body: bytes, parsed: ParsedPage) -> bool:

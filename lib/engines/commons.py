@@ -13,10 +13,10 @@ from lib.domains import host_of
 from lib.engines.base import (
     API,
     JSON_ONLY,
-    Answer,
-    Ask,
     Engine,
-    Verdict,
+    PageOutcome,
+    PageResponse,
+    SearchRequest,
     Web,
     asked,
     count_in,
@@ -70,7 +70,7 @@ MOST_CATEGORIES = 50
 _HREF = re.compile(r"""href\s*=\s*["']([^"']+)["']""", re.IGNORECASE)
 
 
-class Source(Engine):
+class Commons(Engine):
     """The engine `commons`."""
 
     name: ClassVar[str] = "commons"
@@ -103,17 +103,19 @@ class Source(Engine):
         "request at a time; every file keeps the licence and the author that are stored with it."
     )
 
-    async def fetch(self, web: Web, host: str, ask: Ask, cursor: Mapping[str, Any], page: int) -> Answer:
+    async def fetch(
+        self, web: Web, host: str, ask: SearchRequest, cursor: Mapping[str, Any], page: int
+    ) -> PageResponse:
         return await web.get(self.address(host, ask, cursor, page), part=API, headers=JSON_ONLY)
 
-    def address(self, host: str, ask: Ask, cursor: Mapping[str, Any], page: int) -> str:
+    def address(self, host: str, ask: SearchRequest, cursor: Mapping[str, Any], page: int) -> str:
         narrowed = self.filter_params(ask.filters).get("gsrsearch", "")
         kind = "" if "filetype:" in narrowed else "filetype:bitmap"
         words = " ".join(filter(None, (kind, narrowed, ask.text)))
         place = {"gsrlimit": str(self.page_size), "gsroffset": str(page * self.page_size)}
         return query_url(host, PATH, PARAMS | {"gsrsearch": words} | place)
 
-    def classify(self, answer: Answer) -> Verdict:
+    def classify(self, answer: PageResponse) -> PageOutcome:
         if (verdict := judge_status(answer)) is not None:
             return verdict
         found = json_object(answer)
@@ -121,15 +123,15 @@ class Source(Engine):
             return not_an_object(answer)
         if error := mapping(found.get("error")):
             code = text(error.get("code")) or "error"
-            return Verdict("blocked" if code in BUSY else "parse_error", code[:60])
+            return PageOutcome("blocked" if code in BUSY else "parse_error", code[:60])
         if answer.status != 200:
-            return Verdict("parse_error", f"http_{answer.status}")
+            return PageOutcome("parse_error", f"http_{answer.status}")
         # Where nothing was found there is no `query` at all, only the word that this was everything.
         pages = mapping(found["query"]).get("pages") if "query" in found else [] if "batchcomplete" in found else None
         if not isinstance(pages, (list, dict)):
-            return Verdict("parse_error", "no_pages")
+            return PageOutcome("parse_error", "no_pages")
         if pages:
-            return Verdict("ok")
+            return PageOutcome("ok")
         offset = asked(answer, "gsroffset", 0)
         promised = count_in(mapping(mapping(found.get("query")).get("searchinfo")), "totalhits")
         following = count_in(mapping(found.get("continue")), "gsroffset")  # where it would have gone on

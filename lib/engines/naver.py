@@ -21,10 +21,10 @@ from lib.domains import host_of
 from lib.engines.base import (
     CONSENT_LABELS,
     PAGE,
-    Answer,
-    Ask,
     Engine,
-    Verdict,
+    PageOutcome,
+    PageResponse,
+    SearchRequest,
     Web,
     asked,
     count_on,
@@ -77,7 +77,7 @@ _COLON = re.compile(r"\s*:")
 _WORDS = {"undefined": "null", "null": "null", "true": "true", "false": "false", "NaN": "null", "Infinity": "null"}
 
 
-class Source(Engine):
+class Naver(Engine):
     """The engine `naver`."""
 
     name: ClassVar[str] = "naver"
@@ -99,41 +99,43 @@ class Source(Engine):
     async def enter(self, web: Web, host: str) -> None:
         """Nothing: every page is opened as the first one is."""
 
-    async def fetch(self, web: Web, host: str, ask: Ask, cursor: Mapping[str, Any], page: int) -> Answer:
+    async def fetch(
+        self, web: Web, host: str, ask: SearchRequest, cursor: Mapping[str, Any], page: int
+    ) -> PageResponse:
         answer = await web.open(self.address(host, ask, cursor, page))
         if answer.status != 200 or _is_readable(answer.body):
             return answer
         value = await web.value(OBJECT)
         return replace(answer, body=value) if _is_readable(value) else answer
 
-    def address(self, host: str, ask: Ask, cursor: Mapping[str, Any], page: int) -> str:
+    def address(self, host: str, ask: SearchRequest, cursor: Mapping[str, Any], page: int) -> str:
         start = str(page * self.page_size + 1)
         params = {"where": "image", "ssc": "tab.image.all", "query": ask.text, "start": start}
         return query_url(host, PATH, params | self.filter_params(ask.filters))
 
-    def classify(self, answer: Answer) -> Verdict:
+    def classify(self, answer: PageResponse) -> PageOutcome:
         is_json = answer.body.lstrip()[:1] == b"{"  # the object as the browser knows it
         literal = answer.body if is_json else find_literal(answer.body)
         if "captcha" in urlsplit(answer.url).path.lower() or (literal is None and _CAPTCHA.search(answer.body)):
-            return Verdict("captcha")
+            return PageOutcome("captcha")
         if (verdict := judge_status(answer)) is not None:
             return verdict
         if answer.status != 200:
-            return Verdict("parse_error", f"http_{answer.status}")
+            return PageOutcome("parse_error", f"http_{answer.status}")
         first = asked(answer, "start", 1) == 1
         if literal is None and is_consent(answer):
-            return Verdict("consent")
+            return PageOutcome("consent")
         promised = count_on(answer.body if literal is None else literal) if first else 0
         if literal is None:
             empty = _EMPTY.search(answer.body)
-            return nothing(first, promised) if empty else Verdict("parse_error", "no_page_object")
+            return nothing(first, promised) if empty else PageOutcome("parse_error", "no_page_object")
         if _HAS_RECORDS.search(literal):
-            return Verdict("ok")
+            return PageOutcome("ok")
         if re.search(rb"items[\"\']?\s*:\s*\[\s*\]", literal) is None:
-            return Verdict("parse_error", "no_items")
+            return PageOutcome("parse_error", "no_items")
         # An empty list on the first page is believed where the page also says in words that nothing was found.
         over = not first or _EMPTY.search(answer.body)
-        return nothing(first, promised) if over else Verdict("parse_error", "no_items")
+        return nothing(first, promised) if over else PageOutcome("parse_error", "no_items")
 
     def says_end(self, part: str, body: bytes, parsed: ParsedPage) -> bool:
         """No page says that it is the last; one with nothing new is the end."""

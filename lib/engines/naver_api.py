@@ -13,10 +13,10 @@ from lib.domains import host_of
 from lib.engines.base import (
     API,
     JSON_ONLY,
-    Answer,
-    Ask,
     Engine,
-    Verdict,
+    PageOutcome,
+    PageResponse,
+    SearchRequest,
     Web,
     count_in,
     json_object,
@@ -41,7 +41,7 @@ KNOWN = frozenset({"title", "link", "thumbnail", "sizeheight", "sizewidth"})
 LAST_START = 1000  # the API's limit for `start`
 
 
-class Source(Engine):
+class NaverApi(Engine):
     """The engine `naver-api`."""
 
     name: ClassVar[str] = "naver-api"
@@ -63,12 +63,14 @@ class Source(Engine):
     def knows_host(self, host: str) -> bool:
         return host in (HUB_HOST, OLD_HOST)
 
-    async def fetch(self, web: Web, host: str, ask: Ask, cursor: Mapping[str, Any], page: int) -> Answer:
+    async def fetch(
+        self, web: Web, host: str, ask: SearchRequest, cursor: Mapping[str, Any], page: int
+    ) -> PageResponse:
         names = HUB_HEADERS if self._has_hub_keys() else OLD_HEADERS
         headers = JSON_ONLY | {header: self.key(name) for header, name in names.items()}
         return await web.get(self.address(host, ask, cursor, page), part=API, headers=headers)
 
-    def address(self, host: str, ask: Ask, cursor: Mapping[str, Any], page: int) -> str:
+    def address(self, host: str, ask: SearchRequest, cursor: Mapping[str, Any], page: int) -> str:
         """Which of Naver's two addresses is asked depends on the keys, never on the host that was tried."""
         hub = self._has_hub_keys()
         if self.knows_host(host):
@@ -81,7 +83,7 @@ class Source(Engine):
     def _has_hub_keys(self) -> bool:
         return all(map(self.key, self.keys))
 
-    def classify(self, answer: Answer) -> Verdict:
+    def classify(self, answer: PageResponse) -> PageOutcome:
         if (verdict := judge_status(answer)) is not None:
             return verdict
         found = json_object(answer)
@@ -89,14 +91,14 @@ class Source(Engine):
             return not_an_object(answer)
         code = text(found.get("errorCode")) or text(mapping(found.get("error")).get("errorCode"))
         if code in KEY_REFUSED | OVER_QUOTA:
-            return Verdict("blocked", "key_refused" if code in KEY_REFUSED else "over_quota")
+            return PageOutcome("blocked", "key_refused" if code in KEY_REFUSED else "over_quota")
         if code or answer.status != 200:
-            return Verdict("parse_error", code[:20] or f"http_{answer.status}")
+            return PageOutcome("parse_error", code[:20] or f"http_{answer.status}")
         items = found.get("items")
         if not isinstance(items, list):
-            return Verdict("parse_error", "no_items")
+            return PageOutcome("parse_error", "no_items")
         if items:
-            return Verdict("ok")
+            return PageOutcome("ok")
         start = whole(found.get("start")) or 1
         return nothing(start == 1, min(count_in(found, "total"), LAST_START + self.page_size - 1), start - 1)
 

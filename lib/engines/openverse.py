@@ -15,10 +15,10 @@ from lib.domains import host_of
 from lib.engines.base import (
     API,
     JSON_ONLY,
-    Answer,
-    Ask,
     Engine,
-    Verdict,
+    PageOutcome,
+    PageResponse,
+    SearchRequest,
     Web,
     count_in,
     json_object,
@@ -69,7 +69,7 @@ EXPECTED = frozenset({"id", "url", "foreign_landing_url", "license", "license_ur
 MOST_TAGS = 50
 
 
-class Source(Engine):
+class Openverse(Engine):
     """The engine `openverse`."""
 
     name: ClassVar[str] = "openverse"
@@ -110,7 +110,9 @@ class Source(Engine):
         super().__init__(environ)
         self._token, self._token_ends = "", 0.0
 
-    async def fetch(self, web: Web, host: str, ask: Ask, cursor: Mapping[str, Any], page: int) -> Answer:
+    async def fetch(
+        self, web: Web, host: str, ask: SearchRequest, cursor: Mapping[str, Any], page: int
+    ) -> PageResponse:
         if self._wants_token():
             answer = await self._sign_in(web, host)
             if not self._token:
@@ -118,7 +120,7 @@ class Source(Engine):
         headers = JSON_ONLY | ({"Authorization": f"Bearer {self._token}"} if self._token else {})
         return await web.get(self.address(host, ask, cursor, page), part=API, headers=headers)
 
-    def address(self, host: str, ask: Ask, cursor: Mapping[str, Any], page: int) -> str:
+    def address(self, host: str, ask: SearchRequest, cursor: Mapping[str, Any], page: int) -> str:
         """Pages are counted from 1 here."""
         params = {"q": ask.text, "page": str(page + 1), "page_size": str(self.page_size)}
         return query_url(host, PATH, params | self.filter_params(ask.filters))
@@ -126,7 +128,7 @@ class Source(Engine):
     def _wants_token(self) -> bool:
         return all(map(self.key, CLIENT_KEYS)) and time.monotonic() >= self._token_ends
 
-    async def _sign_in(self, web: Web, host: str) -> Answer:
+    async def _sign_in(self, web: Web, host: str) -> PageResponse:
         """Trades the client's id and secret, sent in a body, for a token; all three are kept in memory only."""
         form = dict(zip(("client_id", "client_secret"), map(self.key, CLIENT_KEYS), strict=True))
         headers = JSON_ONLY | {"Content-Type": "application/x-www-form-urlencoded"}
@@ -138,21 +140,21 @@ class Source(Engine):
         self._token_ends = time.monotonic() + max(0.0, float(whole(found.get("expires_in")) or 0) - TOKEN_MARGIN)
         return answer
 
-    def classify(self, answer: Answer) -> Verdict:
+    def classify(self, answer: PageResponse) -> PageOutcome:
         if (verdict := judge_status(answer)) is not None:
             return verdict
         found = json_object(answer)
         if found is None:
             return not_an_object(answer)
         if answer.status == 404:
-            return Verdict("end", "http_404")
+            return PageOutcome("end", "http_404")
         if answer.status != 200:
-            return Verdict("parse_error", f"http_{answer.status}")
+            return PageOutcome("parse_error", f"http_{answer.status}")
         results = found.get("results")
         if not isinstance(results, list):
-            return Verdict("parse_error", "no_results_key")
+            return PageOutcome("parse_error", "no_results_key")
         if results:
-            return Verdict("ok")
+            return PageOutcome("ok")
         page, size = whole(found.get("page")) or 1, whole(found.get("page_size")) or self.page_size
         # It counts more than it gives to anybody, so that the pages tell where its list ends.
         promised = count_in(found, "result_count")

@@ -21,7 +21,19 @@ from typing import Any, ClassVar
 from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
 from lib.domains import host_of
-from lib.engines.base import PAGE, UPLOAD, XHR, Answer, Ask, Engine, FilePart, Verdict, Web, count_on, nothing
+from lib.engines.base import (
+    PAGE,
+    UPLOAD,
+    XHR,
+    Engine,
+    FilePart,
+    PageOutcome,
+    PageResponse,
+    SearchRequest,
+    Web,
+    count_on,
+    nothing,
+)
 from lib.engines.parsing import (
     Drift,
     address,
@@ -102,7 +114,7 @@ _CAPTCHA_MARKS = (b"/checkcaptcha", b"CheckboxCaptcha", b"AdvancedCaptcha", b"sm
 _EMPTY_MARK = b"EmptySearchResults"
 
 
-class Source(Engine):
+class Yandex(Engine):
     """The engine `yandex`."""
 
     name: ClassVar[str] = "yandex"
@@ -144,13 +156,13 @@ class Source(Engine):
         name = urlsplit(host).hostname or ""
         return name in {f"yandex.{domain}" for domain in DOMAINS} | {"ya.ru"}
 
-    def address(self, host: str, ask: Ask, cursor: Mapping[str, Any], page: int) -> str:
+    def address(self, host: str, ask: SearchRequest, cursor: Mapping[str, Any], page: int) -> str:
         return xhr_address(host, ask, cursor, page) if page else page_address(host, ask, cursor)
 
     def part(self, page: int) -> str:
         return PAGE if page == 0 else XHR
 
-    async def upload(self, web: Web, host: str, ask: Ask, way: int) -> Answer:
+    async def upload(self, web: Web, host: str, ask: SearchRequest, way: int) -> PageResponse:
         """Way 0 is the multipart form of the touch site, way 1 the plain body of the app host."""
         if way == 0:
             asked = {"rpt": "imageview", "format": "json", "request": _compact(UPLOAD_BLOCKS)}
@@ -170,23 +182,25 @@ class Source(Engine):
     async def enter(self, web: Web, host: str) -> None:
         await web.open(host + "/images/")
 
-    async def fetch(self, web: Web, host: str, ask: Ask, cursor: Mapping[str, Any], page: int) -> Answer:
+    async def fetch(
+        self, web: Web, host: str, ask: SearchRequest, cursor: Mapping[str, Any], page: int
+    ) -> PageResponse:
         if page == 0:
             return await web.open(self.address(host, ask, cursor, page))
         return await web.get(self.address(host, ask, cursor, page), part=XHR, headers=XHR_HEADERS)
 
-    def classify(self, answer: Answer) -> Verdict:
+    def classify(self, answer: PageResponse) -> PageOutcome:
         path = urlsplit(answer.url).path
         if path.startswith(("/showcaptcha", "/checkcaptcha")) or "x-yandex-captcha" in answer.headers:
-            return Verdict("captcha")
+            return PageOutcome("captcha")
         is_json = answer.body.lstrip()[:1] in (b"{", b"[")
         if _is_captcha_json(answer.body) if is_json else _CAPTCHA.search(answer.body):
-            return Verdict("captcha")
+            return PageOutcome("captcha")
         asked_to_wait = answer.status == 503 and "retry-after" in answer.headers
         if answer.status in (403, 429, 451) or asked_to_wait:
-            return Verdict("blocked", f"http_{answer.status}")
+            return PageOutcome("blocked", f"http_{answer.status}")
         if answer.status >= 500:
-            return Verdict("network", f"http_{answer.status}")
+            return PageOutcome("network", f"http_{answer.status}")
         judge = {UPLOAD: _judge_upload, XHR: _judge_xhr, PAGE: _judge_page}[answer.part]
         return judge(answer, is_json)
 
@@ -194,13 +208,13 @@ class Source(Engine):
         """No `navi.next`. An XHR without any `navi`, as it was until 2024, says nothing about what follows."""
         return not parsed.next_url and (part == PAGE or bool(_NAVI.search(body)))
 
-    def read_upload(self, answer: Answer) -> dict[str, Any]:
+    def read_upload(self, answer: PageResponse) -> dict[str, Any]:
         """The picture's id and its address at the engine, and the time; empty where the answer has no id."""
         found = _uploaded(answer.body)
         return found | {"uploaded_at": int(time.time())} if found else {}
 
 
-def page_address(host: str, ask: Ask, cursor: Mapping[str, Any]) -> str:
+def page_address(host: str, ask: SearchRequest, cursor: Mapping[str, Any]) -> str:
     """The first page of results. Without `cbir_page=similar` a picture's page has no results at all."""
     if ask.kind == "keyword":
         return _address(host, "/images/search", {"text": ask.text} | _narrowed(ask))
@@ -208,7 +222,7 @@ def page_address(host: str, ask: Ask, cursor: Mapping[str, Any]) -> str:
     return _address(host, "/images/search", asked)
 
 
-def xhr_address(host: str, ask: Ask, cursor: Mapping[str, Any], page: int) -> str:
+def xhr_address(host: str, ask: SearchRequest, cursor: Mapping[str, Any], page: int) -> str:
     """The request for a later page, counted from 0 as `p`."""
     asked = {"format": "json", "request": _compact(LIST_BLOCKS), "p": str(page)}
     if ask.kind == "keyword":
@@ -225,42 +239,42 @@ def xhr_address(host: str, ask: Ask, cursor: Mapping[str, Any], page: int) -> st
     return _address(host, "/images/search", asked)
 
 
-def _judge_upload(answer: Answer, is_json: bool) -> Verdict:
+def _judge_upload(answer: PageResponse, is_json: bool) -> PageOutcome:
     if answer.status == 200 and is_json:
         if _uploaded(answer.body):
-            return Verdict("ok")
-        return Verdict("upload_rejected", "no_id_in_the_answer")
+            return PageOutcome("ok")
+        return PageOutcome("upload_rejected", "no_id_in_the_answer")
     if answer.status == 200:
         region = _REGION.search(answer.body)
-        return Verdict("region", "under_construction") if region else Verdict("upload_rejected", "no_json")
-    return Verdict("upload_rejected", f"http_{answer.status}")
+        return PageOutcome("region", "under_construction") if region else PageOutcome("upload_rejected", "no_json")
+    return PageOutcome("upload_rejected", f"http_{answer.status}")
 
 
-def _judge_xhr(answer: Answer, is_json: bool) -> Verdict:
+def _judge_xhr(answer: PageResponse, is_json: bool) -> PageOutcome:
     if answer.status == 404:
-        return Verdict("end", "http_404")
+        return PageOutcome("end", "http_404")
     if not is_json:
         # The site's own code asks for JSON; HTML in its place is what an unwelcome visitor gets.
         is_html = answer.body.lstrip()[:1] == b"<"
-        return Verdict("blocked", "html_instead_of_json") if is_html else Verdict("parse_error", "not_json")
+        return PageOutcome("blocked", "html_instead_of_json") if is_html else PageOutcome("parse_error", "not_json")
     if answer.status != 200:
-        return Verdict("parse_error", f"http_{answer.status}")
-    return Verdict("ok") if _LIST.search(answer.body) else Verdict("parse_error", "no_serp_list")
+        return PageOutcome("parse_error", f"http_{answer.status}")
+    return PageOutcome("ok") if _LIST.search(answer.body) else PageOutcome("parse_error", "no_serp_list")
 
 
-def _judge_page(answer: Answer, is_json: bool) -> Verdict:
+def _judge_page(answer: PageResponse, is_json: bool) -> PageOutcome:
     body = answer.body
     if answer.status == 200 and _LIST.search(body):
-        return nothing(True, count_on(body)) if _EMPTY.search(body) and not _has_results(body) else Verdict("ok")
+        return nothing(True, count_on(body)) if _EMPTY.search(body) and not _has_results(body) else PageOutcome("ok")
     if _REGION.search(body):
-        return Verdict("region", "under_construction")
+        return PageOutcome("region", "under_construction")
     if answer.status != 200:
-        return Verdict("parse_error", f"http_{answer.status}")
+        return PageOutcome("parse_error", f"http_{answer.status}")
     if _CONSENT.search(body.decode("utf-8", "replace")):
-        return Verdict("consent")
+        return PageOutcome("consent")
     if "tabInt" in parse_qs(urlsplit(answer.url).query) or _OTHER_TAB.search(body):
-        return Verdict("wrong_tab")
-    return nothing(True, count_on(body)) if _EMPTY.search(body) else Verdict("parse_error", "no_serp_list")
+        return PageOutcome("wrong_tab")
+    return nothing(True, count_on(body)) if _EMPTY.search(body) else PageOutcome("parse_error", "no_serp_list")
 
 
 def _has_results(body: bytes) -> bool:
@@ -319,8 +333,8 @@ def _original(found: Mapping[str, Any]) -> str:
     return parse_qs(urlsplit(link).query or link).get("url", [""])[0]
 
 
-def _narrowed(ask: Ask) -> dict[str, str]:
-    return Source().filter_params(ask.filters)
+def _narrowed(ask: SearchRequest) -> dict[str, str]:
+    return Yandex().filter_params(ask.filters)
 
 
 def _address(host: str, path: str, asked: Mapping[str, str]) -> str:

@@ -22,10 +22,10 @@ from lib.engines.base import (
     API,
     JSON_ONLY,
     UPLOAD,
-    Answer,
-    Ask,
     Engine,
-    Verdict,
+    PageOutcome,
+    PageResponse,
+    SearchRequest,
     Web,
     as_body,
     count_in,
@@ -52,7 +52,7 @@ NOTHING_FOUND = "15"
 _FORMATS = {"IMAGE_FORMAT_JPEG": "jpeg", "IMAGE_FORMAT_GIF": "gif", "IMAGE_FORMAT_PNG": "png"}
 
 
-class Source(Engine):
+class YandexCloud(Engine):
     """The engine `yandex-cloud`."""
 
     name: ClassVar[str] = "yandex-cloud"
@@ -84,30 +84,32 @@ class Source(Engine):
 
     def __init__(self, environ: Mapping[str, str] | None = None):
         super().__init__(environ)
-        self._first: WeakKeyDictionary[Ask, Answer] = WeakKeyDictionary()
+        self._first: WeakKeyDictionary[SearchRequest, PageResponse] = WeakKeyDictionary()
 
-    async def upload(self, web: Web, host: str, ask: Ask, way: int) -> Answer:
+    async def upload(self, web: Web, host: str, ask: SearchRequest, way: int) -> PageResponse:
         """The answer to an upload is the first page as well; it is kept, because a second one would cost again."""
         data = base64.b64encode(ask.picture).decode()
         answer = await self._post(web, self.address(host, ask, {}, 0), {"data": data, "page": 0})
         self._first[ask] = answer
         return answer
 
-    async def fetch(self, web: Web, host: str, ask: Ask, cursor: Mapping[str, Any], page: int) -> Answer:
+    async def fetch(
+        self, web: Web, host: str, ask: SearchRequest, cursor: Mapping[str, Any], page: int
+    ) -> PageResponse:
         if page == 0 and ask in self._first:
             return replace(self._first.pop(ask), part=API)
         value = self._words(ask, page) if ask.kind == "keyword" else {"id": cursor["cbir_id"], "page": page}
         return replace(await self._post(web, self.address(host, ask, cursor, page), value), part=API)
 
-    def address(self, host: str, ask: Ask, cursor: Mapping[str, Any], page: int) -> str:
+    def address(self, host: str, ask: SearchRequest, cursor: Mapping[str, Any], page: int) -> str:
         return f"{host}{WORDS_PATH if ask.kind == 'keyword' else PICTURE_PATH}#page={page}"
 
-    def _words(self, ask: Ask, page: int) -> dict[str, Any]:
+    def _words(self, ask: SearchRequest, page: int) -> dict[str, Any]:
         query = {"searchType": SEARCH_TYPE, "queryText": ask.text, "page": page}
         narrowed = self.filter_params(ask.filters)
         return {"query": query, "docsOnPage": self.page_size} | ({"imageSpec": narrowed} if narrowed else {})
 
-    async def _post(self, web: Web, url: str, value: Mapping[str, Any]) -> Answer:
+    async def _post(self, web: Web, url: str, value: Mapping[str, Any]) -> PageResponse:
         headers = JSON_ONLY | {
             "Content-Type": "application/json",
             "Authorization": f"Api-Key {self.key(API_KEY)}",
@@ -117,13 +119,13 @@ class Source(Engine):
         answer = await web.post(bare, headers=headers, body=body)
         return replace(answer, url=f"{answer.url}#{fragment}")
 
-    def classify(self, answer: Answer) -> Verdict:
+    def classify(self, answer: PageResponse) -> PageOutcome:
         if (verdict := judge_status(answer)) is not None:
             return verdict
         found = json_object(answer)
         refused = "upload_rejected" if answer.part == UPLOAD else "parse_error"
         if answer.status != 200:
-            return Verdict(refused, f"http_{answer.status}")
+            return PageOutcome(refused, f"http_{answer.status}")
         if found is None:
             return not_an_object(answer)
         first = answer.url.rpartition("#page=")[2] in ("", "0")
@@ -132,47 +134,47 @@ class Source(Engine):
         images = found.get("images", [])
         # An empty list is left out, as all defaults are; then nothing but the page and the id may be there.
         if not found or not isinstance(images, list) or ("images" not in found and found.keys() - SILENT_KEYS):
-            return Verdict(refused, "no_images_key")
+            return PageOutcome(refused, "no_images_key")
         if not images and found.keys() - SILENT_KEYS - {"images"}:
-            return Verdict(refused, "unknown_keys")
+            return PageOutcome(refused, "unknown_keys")
         # An upload that brought nothing was accepted all the same: its first page says so.
         if images or answer.part == UPLOAD:
-            return Verdict("ok")
+            return PageOutcome("ok")
         page = count_in(found, "page")
         return nothing(first, count_in(found, "maxPage"), max(page, 1))  # the least that it says is one page
 
-    def read_upload(self, answer: Answer) -> dict[str, Any]:
+    def read_upload(self, answer: PageResponse) -> dict[str, Any]:
         found = json_object(answer) or {}
         return {"cbir_id": text(found.get("id")), "uploaded_at": int(time.time())}
 
     def says_end(self, part: str, body: bytes, parsed: ParsedPage) -> bool:
         """Without an id there is no way to ask for the next page of a search by picture."""
-        found = json_object(Answer(part, "", 200, {}, body)) or {}
+        found = json_object(PageResponse(part, "", 200, {}, body)) or {}
         return not parsed.next_url or ("images" in found and not text(found.get("id")))
 
 
-def _judge_words(encoded: str, first: bool) -> Verdict:
+def _judge_words(encoded: str, first: bool) -> PageOutcome:
     """The answer to a search by words is XML inside JSON, with errors of its own."""
     try:
         root = load_xml(base64.b64decode(encoded, validate=True))
     except (binascii.Error, ValueError):
-        return Verdict("parse_error", "not_base64")
+        return PageOutcome("parse_error", "not_base64")
     except ParseError as error:
-        return Verdict("parse_error", str(error))
+        return PageOutcome("parse_error", str(error))
     counts = [count_in({"found": text(entry.text)}, "found") for entry in root.iterfind(".//found")]
     promised = max(counts, default=0) if first else 0  # an estimate, and more than it ever gives
     error_found = root.find(".//error")
     if error_found is not None:
         code = (error_found.get("code") or "")[:20]
-        return nothing(first, promised) if code == NOTHING_FOUND else Verdict("parse_error", f"error_{code}")
+        return nothing(first, promised) if code == NOTHING_FOUND else PageOutcome("parse_error", f"error_{code}")
     if root.find(".//results/grouping/group/doc") is not None:
-        return Verdict("ok")
+        return PageOutcome("ok")
     grouping = root.find(".//results/grouping")
     if grouping is None:
-        return Verdict("parse_error", "no_grouping")
+        return PageOutcome("parse_error", "no_grouping")
     # Documents that were counted or stand there in another shape are not "nothing".
     if promised or {child.tag for child in grouping} - SILENT_TAGS:
-        return Verdict("parse_error", "no_documents")
+        return PageOutcome("parse_error", "no_documents")
     return nothing(first)
 
 

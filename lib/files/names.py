@@ -25,9 +25,9 @@ _NAME = re.compile(
     r"_(?P<sha>[0-9a-f]{8}|[0-9a-f]{12}|[0-9a-f]{16}|[0-9a-f]{64})\.[a-z0-9]+"
 )
 
-RUNGS = ("original", "preview", "dup", "thumb")
+ADDRESS_KINDS = ("original", "preview", "dup", "thumb")
 _ANY_NAME = re.compile(
-    rf"(?P<image>.+)_(?P<rung>{'|'.join(RUNGS)})_(?P<width>\d+)x(?P<height>\d+)_(?P<hash>[0-9a-f]{{8}}|[0-9a-f]{{12}}|[0-9a-f]{{16}}|[0-9a-f]{{64}})(?:_\d+)?\.\w+",
+    rf"(?P<image>.+)_(?P<rung>{'|'.join(ADDRESS_KINDS)})_(?P<width>\d+)x(?P<height>\d+)_(?P<hash>[0-9a-f]{{8}}|[0-9a-f]{{12}}|[0-9a-f]{{16}}|[0-9a-f]{{64}})(?:_\d+)?\.\w+",
     re.ASCII,
 )
 

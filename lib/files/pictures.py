@@ -226,7 +226,7 @@ def text_name(path: Path, workspace: Workspace) -> str:
 
 
 @dataclass(frozen=True)
-class Unread:
+class UnreadableFiles:
     """What could not be read: said aloud, and counted by reason."""
 
     reasons: Counter[str] = field(default_factory=Counter)

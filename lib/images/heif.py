@@ -17,7 +17,7 @@ _OBU_TYPES = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 15})
 _LAST_SLICE = 31  # of the types of HEVC's units that hold parts of a picture
 
 Extent = tuple[int, int]  # from, to
-Place = tuple[int, list[Extent]]  # construction method, extents
+ItemPlace = tuple[int, list[Extent]]  # construction method, extents
 
 
 @dataclass
@@ -27,7 +27,7 @@ class _Items:
     primary: int = 0
     handler: bytes = b""
     kinds: dict[int, bytes] = field(default_factory=dict)
-    places: dict[int, Place] = field(default_factory=dict)
+    places: dict[int, ItemPlace] = field(default_factory=dict)
     properties: list[tuple[bytes, int, int]] = field(default_factory=list)
     owned: dict[int, list[int]] = field(default_factory=dict)  # item -> numbers of its properties, from 1
     idat: Extent = (0, 0)
@@ -95,7 +95,7 @@ def _read_items(data: Buffer, start: int, end: int, parts: Iterator[int]) -> _It
     return items
 
 
-def _read_places(data: Buffer, at: int, end: int, parts: Iterator[int]) -> Iterator[tuple[int, Place]]:
+def _read_places(data: Buffer, at: int, end: int, parts: Iterator[int]) -> Iterator[tuple[int, ItemPlace]]:
     version, sizes, more = data[at], data[at + 4], data[at + 5]
     offsets, lengths, bases = sizes >> 4, sizes & 15, more >> 4
     indexes = more & 15 if version in (1, 2) else 0

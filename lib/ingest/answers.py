@@ -27,8 +27,8 @@ import orjson
 
 from lib.db import Database
 from lib.db.connection import bulk_mode
-from lib.db.images import IMAGE_COLUMNS, PictureRows, Reread, Saved, known_images, save_pictures
-from lib.db.responses import FINAL_OUTCOMES, READABLE_OUTCOMES, Answer, Verdict, answers_there, save_verdicts
+from lib.db.images import IMAGE_COLUMNS, PictureRows, ReparseIndex, Saved, known_images, save_pictures
+from lib.db.responses import FINAL_OUTCOMES, READABLE_OUTCOMES, ParseResult, ResponseRow, answers_there, save_verdicts
 from lib.domains import registrable_domain
 from lib.engines import parser_for
 from lib.engines.parsing import LARGEST_BODY
@@ -57,18 +57,18 @@ _TAKEN = {name: attrgetter(name) for name in IMAGE_COLUMNS if name not in _MADE}
 
 
 @dataclass(frozen=True)
-class Job:
+class ParseTask:
     """One answer with the place where its file lies."""
 
-    answer: Answer
+    answer: ResponseRow
     file: Path
 
 
 @dataclass
-class Reading:
+class Parsed:
     """What a worker sends back. The rows are packed: unpacking plain tuples is cheaper than unpickling objects."""
 
-    verdict: Verdict
+    verdict: ParseResult
     packed: bytes = b""
 
     def add_to(self, rows: PictureRows) -> None:
@@ -77,7 +77,7 @@ class Reading:
 
 
 @dataclass
-class Totals:
+class IngestTotals:
     """What an ingest did, or in a preview would do."""
 
     answers: int = 0
@@ -90,14 +90,14 @@ class Totals:
     def failed(self) -> int:
         return sum(self.reasons.values())
 
-    def count(self, readings: Iterable[Reading]) -> None:
+    def count(self, readings: Iterable[Parsed]) -> None:
         for reading in readings:
             self.answers += 1
             self.results += reading.verdict.items
             if reading.verdict.state == "failed":
                 self.reasons[reading.verdict.reason] += 1
 
-    def include(self, other: Totals) -> None:
+    def include(self, other: IngestTotals) -> None:
         """Adds what a further pass did."""
         self.answers += other.answers
         self.results += other.results
@@ -111,27 +111,27 @@ class Totals:
         self.saved.results += saved.results
 
 
-def read_answer(job: Job) -> Reading:
+def read_answer(job: ParseTask) -> Parsed:
     """Reads, checks and parses one answer. Every failure is a verdict."""
     answer = job.answer
     try:
         if answer.outcome not in READABLE_OUTCOMES:
             return _failed(answer, answer.outcome)
         if not answer.path and answer.outcome in FINAL_OUTCOMES:
-            return Reading(Verdict(answer.id, "done", "", 0, "{}", ""))
+            return Parsed(ParseResult(answer.id, "done", "", 0, "{}", ""))
         body = _read_body(job)
         parser = parser_for(answer.engine, answer.part)
         page = parser.parse(body)
     except ParseError as error:
         if answer.outcome in FINAL_OUTCOMES:
-            return Reading(Verdict(answer.id, "done", "", 0, "{}", ""))
+            return Parsed(ParseResult(answer.id, "done", "", 0, "{}", ""))
         return _failed(answer, stable_reason(str(error)))
     except (RecursionError, MemoryError) as error:
         return _failed(answer, f"parse_error:{type(error).__name__}")
     rows = picture_rows(answer, page, utc_now())
     drift = orjson.dumps(page.drift).decode()
     packed = marshal.dumps((rows.count, rows.images, rows.variants, rows.results))
-    return Reading(Verdict(answer.id, "done", "", len(page.images), drift, parser.name), packed)
+    return Parsed(ParseResult(answer.id, "done", "", len(page.images), drift, parser.name), packed)
 
 
 def stable_reason(reason: str) -> str:
@@ -140,11 +140,11 @@ def stable_reason(reason: str) -> str:
     return reason if known else f"parse_error:{reason}"
 
 
-def _failed(answer: Answer, reason: str) -> Reading:
-    return Reading(Verdict(answer.id, "failed", reason, 0, "{}", ""))
+def _failed(answer: ResponseRow, reason: str) -> Parsed:
+    return Parsed(ParseResult(answer.id, "failed", reason, 0, "{}", ""))
 
 
-def _read_body(job: Job) -> bytes:
+def _read_body(job: ParseTask) -> bytes:
     """The bytes of an answer. Raises ParseError where they are missing, too many, or not those that were recorded."""
     try:
         with job.file.open("rb") as handle:
@@ -167,22 +167,22 @@ def _read_body(job: Job) -> bytes:
 def ingest(
     db: Database,
     workspace: Workspace,
-    answers: Iterable[Answer],
+    answers: Iterable[ResponseRow],
     total: int,
     *,
     workers: int = 1,
     preview: bool = False,
-    reread: Reread | None = None,
+    reread: ReparseIndex | None = None,
     stopping: Callable[[], bool] = lambda: False,
     bar: BarFactory = no_bar,
-) -> Totals:
+) -> IngestTotals:
     """Reads the answers and writes what they hold; with `preview`, only counts what would be written.
 
     Given `reread`, what is read now takes the place of what an older parser had read, in pictures met again too; it
     remembers all that was read.
     """
-    totals, seen = Totals(), set[str]()
-    jobs = (Job(answer, workspace.to_path(answer.path)) for answer in _until(answers, stopping))
+    totals, seen = IngestTotals(), set[str]()
+    jobs = (ParseTask(answer, workspace.to_path(answer.path)) for answer in _until(answers, stopping))
     readings = _readings(jobs, workers if total > FEW_ANSWERS else 1)
     with bar(total, "Ingesting", "answer") as progress, bulk_mode(db, foreign_keys=False) as wal, seldom_collecting():
         for batches in _transactions(_batches(readings)):
@@ -216,7 +216,7 @@ def rarely_collect() -> None:
     gc.set_threshold(200_000, 20, 20)
 
 
-def save_batch(db: Database, batch: list[Reading], reread: Reread | None = None) -> Saved:
+def save_batch(db: Database, batch: list[Parsed], reread: ReparseIndex | None = None) -> Saved:
     """Writes the pictures of some answers together with the answers' verdicts.
 
     The connection does not check parents; an answer that has gone since it was read takes what it held with it.
@@ -229,7 +229,7 @@ def save_batch(db: Database, batch: list[Reading], reread: Reread | None = None)
     return saved
 
 
-def preview_rows(db: Database, rows: PictureRows, seen: set[str], reread: Reread | None = None) -> Saved:
+def preview_rows(db: Database, rows: PictureRows, seen: set[str], reread: ReparseIndex | None = None) -> Saved:
     """What saving would count; `seen` remembers the new pictures of this preview."""
     keys = rows.images.get("key", [])
     known = known_images(db, keys)
@@ -240,21 +240,21 @@ def preview_rows(db: Database, rows: PictureRows, seen: set[str], reread: Reread
     return Saved(new=len(new), known=len(keys) - len(new))
 
 
-def _rows_of(batch: list[Reading]) -> PictureRows:
+def _rows_of(batch: list[Parsed]) -> PictureRows:
     rows = PictureRows()
     for reading in batch:
         reading.add_to(rows)
     return rows
 
 
-def _until(answers: Iterable[Answer], stopping: Callable[[], bool]) -> Iterator[Answer]:
+def _until(answers: Iterable[ResponseRow], stopping: Callable[[], bool]) -> Iterator[ResponseRow]:
     for answer in answers:
         if stopping():
             return
         yield answer
 
 
-def _readings(jobs: Iterable[Job], workers: int) -> Iterator[Reading]:
+def _readings(jobs: Iterable[ParseTask], workers: int) -> Iterator[Parsed]:
     init = rarely_collect if workers > 1 else None
     # In order: where two answers disagree about a picture the earlier one counts, also after a kill.
     for outcome in stream(read_answer, jobs, workers=workers, chunk=CHUNK, ordered=True, init=init):
@@ -265,7 +265,7 @@ def _readings(jobs: Iterable[Job], workers: int) -> Iterator[Reading]:
             yield outcome.value
 
 
-def _transactions(batches: Iterator[list[Reading]]) -> Iterator[Iterator[list[Reading]]]:
+def _transactions(batches: Iterator[list[Parsed]]) -> Iterator[Iterator[list[Parsed]]]:
     """The batches of one transaction after the other; a moment's rest after each that was long."""
     for first in batches:
         started = time.monotonic()
@@ -274,7 +274,7 @@ def _transactions(batches: Iterator[list[Reading]]) -> Iterator[Iterator[list[Re
             time.sleep(GAP_SECONDS)
 
 
-def _until_due(first: list[Reading], batches: Iterator[list[Reading]], due: float) -> Iterator[list[Reading]]:
+def _until_due(first: list[Parsed], batches: Iterator[list[Parsed]], due: float) -> Iterator[list[Parsed]]:
     results = sum(reading.verdict.items for reading in first)
     yield first
     while time.monotonic() < due and results < TRANSACTION_RESULTS and (batch := next(batches, None)):
@@ -282,8 +282,8 @@ def _until_due(first: list[Reading], batches: Iterator[list[Reading]], due: floa
         yield batch
 
 
-def _batches(readings: Iterable[Reading]) -> Iterator[list[Reading]]:
-    batch: list[Reading] = []
+def _batches(readings: Iterable[Parsed]) -> Iterator[list[Parsed]]:
+    batch: list[Parsed] = []
     results = 0
     for reading in readings:
         batch.append(reading)
@@ -295,7 +295,7 @@ def _batches(readings: Iterable[Reading]) -> Iterator[list[Reading]]:
         yield batch
 
 
-def picture_rows(answer: Answer, page: ParsedPage, now: str) -> PictureRows:
+def picture_rows(answer: ResponseRow, page: ParsedPage, now: str) -> PictureRows:
     """The rows of an answer, column by column as `lib.db.images` takes them."""
     images, first_rank = page.images, answer.page * page.page_size
     count = len(images)

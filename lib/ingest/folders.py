@@ -24,14 +24,14 @@ from lib.db import Database
 from lib.db import files as table
 from lib.db.files import FileRow
 from lib.db.images import Saved, save_pictures
-from lib.db.responses import Answer, ensure_query
+from lib.db.responses import ResponseRow, ensure_query
 from lib.domains import host_of
 from lib.engines.parsing import address, load_json, mapping, plain, text, whole
 from lib.files.names import file_name, shelf
-from lib.files.pictures import PictureFile, Unread, folder_pictures
+from lib.files.pictures import PictureFile, UnreadableFiles, folder_pictures
 from lib.images.decode import DecodeError, Header, read_header
 from lib.images.formats import sniff
-from lib.ingest.answers import Totals, picture_rows
+from lib.ingest.answers import IngestTotals, picture_rows
 from lib.journal.moves import NO_ROOM
 from lib.progress import BarFactory, no_bar
 from lib.records import ImageRecord, ParsedPage, ParseError, VariantRecord
@@ -101,12 +101,12 @@ def import_folder(
     preview: bool = False,
     stopping: Callable[[], bool] = lambda: False,
     bar: BarFactory = no_bar,
-) -> Totals:
+) -> IngestTotals:
     """Takes the pictures of a folder in; with `preview`, only counts. Raises UsageError for what is no folder."""
     if not preview:
         clear_dead(workspace.images, deep=True)
-    totals, sidecars, seen = Totals(), Sidecars(), set[str]()
-    found = folder_pictures(db, [folder], remember=not preview, unreadable=Unread(totals.reasons), bar=bar)
+    totals, sidecars, seen = IngestTotals(), Sidecars(), set[str]()
+    found = folder_pictures(db, [folder], remember=not preview, unreadable=UnreadableFiles(totals.reasons), bar=bar)
     number = 0
     for pictures in _batches(enumerate(islice(found, limit))):
         totals.answers += len(pictures)
@@ -168,7 +168,7 @@ def _save(
         done.append((picture.sha256, picture.bytes, f"{FOLDER_ENGINE}:{engine_id}"))
         if states.get(picture.sha256, "missing") == "missing":
             files.append(_place(workspace, picture, header))
-    rows = picture_rows(Answer(0, query_id, FOLDER_ENGINE, 0, "", "", ""), ParsedPage(tuple(records)), utc_now())
+    rows = picture_rows(ResponseRow(0, query_id, FOLDER_ENGINE, 0, "", "", ""), ParsedPage(tuple(records)), utc_now())
     with db.transaction():
         saved = save_pictures(db, rows, utc_now())
         table.add_or_restore_files(db, files)

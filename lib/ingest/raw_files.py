@@ -21,8 +21,8 @@ import orjson
 
 from lib.db import Database
 from lib.db.responses import (
-    Answer,
-    NewAnswer,
+    NewResponse,
+    ResponseRow,
     add_answers,
     answers_of,
     ensure_query,
@@ -52,7 +52,7 @@ _ASKED = {"kind": "import", "text": "", "image_sha256": "", "params": "{}"}
 
 
 @dataclass(frozen=True)
-class Found:
+class RawFile:
     """A raw answer on disk: whose query it belongs to, which page and part of it, and how its place was told."""
 
     engine: str
@@ -71,7 +71,7 @@ class Adopted:
     known: int = 0
 
 
-def find_answers(folder: Path, unread: Unreadable) -> Iterator[Found]:
+def find_answers(folder: Path, unread: Unreadable) -> Iterator[RawFile]:
     """The raw answers below a folder (or the one file), in the order of their queries and pages."""
     if folder.is_file():
         yield from _single(folder, folder.stem, unread)
@@ -81,10 +81,10 @@ def find_answers(folder: Path, unread: Unreadable) -> Iterator[Found]:
     yield from sorted(found, key=lambda entry: (entry.engine, entry.query, entry.page, entry.part, str(entry.file)))
 
 
-def adopt(
+def register(
     db: Database,
     workspace: Workspace,
-    found: Iterable[Found],
+    found: Iterable[RawFile],
     total: int,
     run_id: int,
     unread: Unreadable,
@@ -114,8 +114,8 @@ def adopt(
     return outcome
 
 
-def would_adopt(db: Database, found: Iterable[Found], unread: Unreadable) -> Iterator[Answer]:
-    """The answers that `adopt` would make rows of, to be read where they lie."""
+def would_adopt(db: Database, found: Iterable[RawFile], unread: Unreadable) -> Iterator[ResponseRow]:
+    """The answers that `register` would make rows of, to be read where they lie."""
     for (engine, query), group in groupby(found, key=lambda entry: (entry.engine, entry.query)):
         query_id = find_query_id(db, engine, **_asked(first := next(group), query))
         contents = answers_of(db, query_id)[1] if query_id else set()
@@ -124,10 +124,10 @@ def would_adopt(db: Database, found: Iterable[Found], unread: Unreadable) -> Ite
             if digest and digest not in contents:
                 contents.add(digest)
                 path = str(entry.file.absolute())
-                yield Answer(0, query_id or 0, engine, entry.page, entry.part, path, digest)
+                yield ResponseRow(0, query_id or 0, engine, entry.page, entry.part, path, digest)
 
 
-def find_strays(db: Database, workspace: Workspace, unread: Unreadable) -> list[Found]:
+def find_strays(db: Database, workspace: Workspace, unread: Unreadable) -> list[RawFile]:
     """The raw answers in the workspace that have no row, as after the loss of a database."""
     if not workspace.xhr.is_dir():
         return []
@@ -142,7 +142,7 @@ def find_strays(db: Database, workspace: Workspace, unread: Unreadable) -> list[
     return strays
 
 
-def adopt_strays(db: Database, workspace: Workspace, strays: list[Found], run_id: int, unread: Unreadable) -> Adopted:
+def adopt_strays(db: Database, workspace: Workspace, strays: list[RawFile], run_id: int, unread: Unreadable) -> Adopted:
     """Gives rows to files of the workspace where they lie, under the query of their folder."""
     outcome = Adopted()
     for folder, group in groupby(strays, key=lambda entry: entry.file.parent):
@@ -162,22 +162,22 @@ def adopt_strays(db: Database, workspace: Workspace, strays: list[Found], run_id
     return outcome
 
 
-def _recognise(folder: Path, file: Path, unread: Unreadable) -> Iterator[Found]:
+def _recognise(folder: Path, file: Path, unread: Unreadable) -> Iterator[RawFile]:
     # What a query is called is text, whatever bytes the system allows in names.
     whole = Path(os.fsencode(Path(folder.absolute().name) / file.relative_to(folder)).decode(errors="backslashreplace"))
     parts = whole.parts
     if match := _REFERENCE.fullmatch(parts[-1]):
         query = "/".join((*parts[:-1], match["name"]))
-        yield Found("yandex", query, int(match["page"]), "xhr", file, "reference")
+        yield RawFile("yandex", query, int(match["page"]), "xhr", file, "reference")
     elif (match := _OURS.fullmatch(file.name)) and len(parts) >= 2:
         engine = next((part for part in reversed(parts[:-2]) if part in engines()), "yandex")
         suffix = file.suffix.lower()
-        yield Found(engine, "/".join(parts[:-1]), int(match["page"]), part_of(engine, suffix), file, "ours")
+        yield RawFile(engine, "/".join(parts[:-1]), int(match["page"]), part_of(engine, suffix), file, "ours")
     else:
         yield from _single(file, "/".join((*parts[:-1], whole.stem)), unread)
 
 
-def _single(file: Path, query: str, unread: Unreadable) -> Iterator[Found]:
+def _single(file: Path, query: str, unread: Unreadable) -> Iterator[RawFile]:
     """A file under any name, if its content is an answer's."""
     try:
         with file.open("rb") as handle:
@@ -187,10 +187,12 @@ def _single(file: Path, query: str, unread: Unreadable) -> Iterator[Found]:
         return
     if b"serpList" in head:
         part = "page" if head.lstrip()[:1] == b"<" else "xhr"
-        yield Found("yandex", query, 0, part, file, "single")
+        yield RawFile("yandex", query, 0, part, file, "single")
 
 
-def _place(db: Database, workspace: Workspace, query_id: int, entries: list[tuple[Found, str]]) -> Iterator[NewAnswer]:
+def _place(
+    db: Database, workspace: Workspace, query_id: int, entries: list[tuple[RawFile, str]]
+) -> Iterator[NewResponse]:
     """Copies what the query lacks into its folder; where a page's number is taken the next free one is used."""
     taken, contents = answers_of(db, query_id)
     for entry, digest in entries:
@@ -224,13 +226,13 @@ def _copy(source: Path, target: Path, digest: str) -> None:
         write_whole(target, partial(shutil.copyfileobj, reading))
 
 
-def _new_answer(page: int, part: str, path: str, file: Path, digest: str) -> NewAnswer:
+def _new_answer(page: int, part: str, path: str, file: Path, digest: str) -> NewResponse:
     status = file.stat()
     fetched = to_text(datetime.fromtimestamp(status.st_mtime, UTC))
-    return NewAnswer(page, part, path, digest, status.st_size, fetched)
+    return NewResponse(page, part, path, digest, status.st_size, fetched)
 
 
-def _folder(workspace: Workspace, entry: Found) -> Path:
+def _folder(workspace: Workspace, entry: RawFile) -> Path:
     """Where an imported answer goes: a short ASCII name that two queries never share."""
     query = entry.query
     digest = hashlib.sha256(query.encode("utf-8", "surrogateescape")).hexdigest()[:32]
@@ -238,7 +240,7 @@ def _folder(workspace: Workspace, entry: Found) -> Path:
     return workspace.xhr / entry.engine / (f"import-{readable}-{digest}" if readable else f"import-{digest}")
 
 
-def _asked(entry: Found, name: str) -> dict[str, str]:
+def _asked(entry: RawFile, name: str) -> dict[str, str]:
     """What was searched for, as a `query.json` beside the answer tells it; else an import of that name."""
     note = _read_note(entry.file.parent / NOTE) if entry.layout == "ours" else {}
     if note.get("engine") == entry.engine and note.get("kind") in ("image", "keyword", "import"):
@@ -260,8 +262,8 @@ def _read_note(path: Path) -> dict[str, str]:
     return {key: storable(value) for key, value in note.items() if isinstance(value, str)}
 
 
-def _blocks(entries: Iterable[Found], size: int) -> Iterator[list[Found]]:
-    block: list[Found] = []
+def _blocks(entries: Iterable[RawFile], size: int) -> Iterator[list[RawFile]]:
+    block: list[RawFile] = []
     for entry in entries:
         block.append(entry)
         if len(block) >= size:

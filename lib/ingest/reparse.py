@@ -16,9 +16,9 @@ import numpy as np
 
 from lib.db import Database
 from lib.db import images as table
-from lib.db.images import Reread, mark
+from lib.db.images import ReparseIndex, mark
 from lib.db.responses import READABLE_OUTCOMES
-from lib.journal.rows import MISREAD, Change, Plan, apply_plan, plan_pictures
+from lib.journal.rows import MISREAD, Change, RowPlan, apply_plan, plan_pictures
 from lib.progress import BarFactory, no_bar
 
 BLOCK = 500  # pictures in one transaction
@@ -33,15 +33,15 @@ class _Read:
     results: np.ndarray
 
     @classmethod
-    def of(cls, reread: Reread) -> _Read:
+    def of(cls, reread: ReparseIndex) -> _Read:
         addresses, results = (np.sort(np.frombuffer(a, np.int64)) for a in (reread.addresses, reread.results))
         return cls(reread.answers, addresses, results)
 
 
-def withdraw(
+def remove_vanished(
     db: Database,
     run_id: int,
-    reread: Reread,
+    reread: ReparseIndex,
     *,
     preview: bool = False,
     stopping: Callable[[], bool] = lambda: False,
@@ -77,11 +77,11 @@ def _suspects(db: Database, read: _Read) -> list[int]:
     return sorted(found)
 
 
-def _plan(db: Database, read: _Read, image_ids: Sequence[int]) -> Plan:
+def _plan(db: Database, read: _Read, image_ids: Sequence[int]) -> RowPlan:
     """What leaves of some pictures."""
     unsure = table.unsure_queries(db, read.answers, READABLE_OUTCOMES)
     free = table.without_file(db, image_ids)
-    plan, leaving = Plan(), list[int]()
+    plan, leaving = RowPlan(), list[int]()
     for image_id in image_ids:
         held = table.held(db, image_id)
         if not held.results or any(answer is None or query in unsure for query, answer in held.results):

@@ -16,14 +16,14 @@ from pathlib import Path
 
 from lib.db import Database, responses
 from lib.db.connection import bulk_mode
-from lib.db.images import PictureRows, Reread, Saved, save_pictures
+from lib.db.images import PictureRows, ReparseIndex, Saved, save_pictures
 from lib.db.reference import MAGIC
-from lib.db.responses import Answer, ensure_query
+from lib.db.responses import ResponseRow, ensure_query
 from lib.errors import UsageError
-from lib.files.pictures import Unread
-from lib.ingest.answers import Totals, ingest, picture_rows, preview_rows
+from lib.files.pictures import UnreadableFiles
+from lib.ingest.answers import IngestTotals, ingest, picture_rows, preview_rows
 from lib.ingest.lists import LIST_ENGINE, list_format, list_records
-from lib.ingest.raw_files import Adopted, Found, adopt, adopt_strays, find_answers, find_strays, would_adopt
+from lib.ingest.raw_files import Adopted, RawFile, adopt_strays, find_answers, find_strays, register, would_adopt
 from lib.ingest.reference import reference_records
 from lib.progress import BarFactory, no_bar
 from lib.records import ImageRecord, ParsedPage
@@ -50,7 +50,7 @@ class Wanted:
     """What the command line asks for."""
 
     run_id: int
-    source: Source | None = None
+    source: ImportSource | None = None
     rescan: bool = False
     retry_failed: bool = False
     reparse: bool = False
@@ -61,13 +61,13 @@ class Wanted:
     bar: BarFactory = no_bar
 
 
-def ingest_answers(db: Database, workspace: Workspace, wanted: Wanted) -> Totals:
+def ingest_answers(db: Database, workspace: Workspace, wanted: Wanted) -> IngestTotals:
     """Reads all that is asked for, once."""
-    unread = wanted.source.unread if wanted.source else Unread()
+    unread = wanted.source.unread if wanted.source else UnreadableFiles()
     answers, total = (_preview if wanted.preview else _take_in)(db, workspace, wanted, unread)
     if wanted.limit:
         answers, total = islice(answers, wanted.limit), min(wanted.limit, total)
-    reread = Reread() if wanted.reparse else None
+    reread = ReparseIndex() if wanted.reparse else None
     totals = ingest(
         db, workspace, answers, total,
         workers=wanted.workers, preview=wanted.preview, reread=reread,
@@ -76,15 +76,15 @@ def ingest_answers(db: Database, workspace: Workspace, wanted: Wanted) -> Totals
     totals.reasons.update(unread.reasons)
     # Only where everything has been read can it be said of a row that nothing yields it.
     if reread is not None and not wanted.limit and not wanted.stopping():
-        from lib.ingest.reparse import withdraw
+        from lib.ingest.reparse import remove_vanished
 
-        totals.withdrawn = withdraw(
+        totals.withdrawn = remove_vanished(
             db, wanted.run_id, reread, preview=wanted.preview, stopping=wanted.stopping, bar=wanted.bar
         )
     return totals
 
 
-def counts_of(totals: Totals, *, files: bool, preview: bool) -> dict[str, int | float | str]:
+def counts_of(totals: IngestTotals, *, files: bool, preview: bool) -> dict[str, int | float | str]:
     """What the step did, in the words of its summary; what does not apply is left out."""
     counts: dict[str, int | float | str] = {}
     if totals.answers or not totals.results:  # a list of addresses has no answers
@@ -98,14 +98,14 @@ def counts_of(totals: Totals, *, files: bool, preview: bool) -> dict[str, int | 
     return counts | {f"misread_{names.get(table, table)}": n for table, n in sorted(totals.withdrawn.items())}
 
 
-def remark_on(totals: Totals, run_id: int) -> str:
+def remark_on(totals: IngestTotals, run_id: int) -> str:
     """What there is to say beside the counts; `run_id` is 0 for a preview."""
     if totals.withdrawn and run_id:
         return f"what is read no more comes back with: python 2_ingest_db.py --undo {run_id}"
     return "" if totals.answers or totals.results or totals.failed else "everything had been read before"
 
 
-def watch(db: Database, workspace: Workspace, wanted: Wanted, idle: float) -> Totals:
+def watch(db: Database, workspace: Workspace, wanted: Wanted, idle: float) -> IngestTotals:
     """Goes on reading as step 1 writes, until Ctrl-C, or until nothing new came for `idle` seconds (0: no end)."""
     totals = ingest_answers(db, workspace, wanted)
     last = time.monotonic()
@@ -124,11 +124,15 @@ def _rest(stopping: Callable[[], bool]) -> None:
         time.sleep(LOOKS_AGAIN)
 
 
-def _take_in(db: Database, workspace: Workspace, wanted: Wanted, unread: Unread) -> tuple[Iterator[Answer], int]:
+def _take_in(
+    db: Database, workspace: Workspace, wanted: Wanted, unread: UnreadableFiles
+) -> tuple[Iterator[ResponseRow], int]:
     """Gives rows to what has none yet; then everything that is pending."""
     if wanted.source:
         found = wanted.source.answers
-        taken = adopt(db, workspace, found, len(found), wanted.run_id, unread, stopping=wanted.stopping, bar=wanted.bar)
+        taken = register(
+            db, workspace, found, len(found), wanted.run_id, unread, stopping=wanted.stopping, bar=wanted.bar
+        )
         log.info("%s", _told(taken))
     if wanted.rescan:
         taken = adopt_strays(db, workspace, find_strays(db, workspace, unread), wanted.run_id, unread)
@@ -145,7 +149,9 @@ def _told(taken: Adopted) -> str:
     return f"{counted(taken.new, 'new raw answer')}{known}"
 
 
-def _preview(db: Database, workspace: Workspace, wanted: Wanted, unread: Unread) -> tuple[Iterator[Answer], int]:
+def _preview(
+    db: Database, workspace: Workspace, wanted: Wanted, unread: UnreadableFiles
+) -> tuple[Iterator[ResponseRow], int]:
     """The same answers, without giving a row to anything."""
     found = list(wanted.source.answers if wanted.source else ())
     if wanted.rescan:
@@ -161,7 +167,7 @@ def _preview(db: Database, workspace: Workspace, wanted: Wanted, unread: Unread)
 
 
 @dataclass(frozen=True)
-class Source:
+class ImportSource:
     """What a path holds: raw answers, which become rows of their own, or records of an `engine` as they are.
 
     `unread` tells what could not be looked at.
@@ -169,19 +175,19 @@ class Source:
 
     path: Path
     description: str
-    answers: tuple[Found, ...] = ()
+    answers: tuple[RawFile, ...] = ()
     engine: str = ""
     records: Callable[[], Iterator[ImageRecord]] | None = None
-    unread: Unread = field(default_factory=Unread)
+    unread: UnreadableFiles = field(default_factory=UnreadableFiles)
 
 
-def recognise(path: Path) -> Source:
+def recognise(path: Path) -> ImportSource:
     """Looks at what is there. Raises UsageError where it is nothing that can be imported."""
     if not path.exists():
         raise UsageError(f"--import: {path} does not exist; check the path.")
     if path.is_file() and (source := _recognise_file(path)):
         return source
-    unread = Unread()
+    unread = UnreadableFiles()
     answers = tuple(find_answers(path, unread))
     if not answers:
         raise UsageError(
@@ -189,21 +195,21 @@ def recognise(path: Path) -> Source:
             " give one of those. A folder of pictures is for --import-folder."
         )
     layouts = dict.fromkeys(LAYOUTS[entry.layout] for entry in answers)
-    return Source(path, f"{' and '.join(layouts)} ({counted(len(answers), 'file')})", answers, unread=unread)
+    return ImportSource(path, f"{' and '.join(layouts)} ({counted(len(answers), 'file')})", answers, unread=unread)
 
 
-def _recognise_file(path: Path) -> Source | None:
+def _recognise_file(path: Path) -> ImportSource | None:
     with path.open("rb") as handle:
         head = handle.read(len(MAGIC))
     if head == MAGIC:
-        unread = Unread()
-        return Source(
+        unread = UnreadableFiles()
+        return ImportSource(
             path, "the reference pipeline's database", engine="yandex", unread=unread,
             records=lambda: reference_records(path, unread.reasons),
         )  # fmt: skip
     if kind := list_format(path):
-        unread = Unread()
-        return Source(
+        unread = UnreadableFiles()
+        return ImportSource(
             path, f"a list of URLs ({kind})", engine=LIST_ENGINE, unread=unread,
             records=lambda: list_records(path, kind, unread.reasons),
         )  # fmt: skip
@@ -212,23 +218,23 @@ def _recognise_file(path: Path) -> Source | None:
 
 def save_records(
     db: Database,
-    source: Source,
+    source: ImportSource,
     run_id: int,
     *,
     limit: int | None = None,
     preview: bool = False,
     stopping: Callable[[], bool] = lambda: False,
     bar: BarFactory = no_bar,
-) -> Totals:
+) -> IngestTotals:
     """Writes the records of a source in batches; with `preview`, only counts what would be written."""
     assert source.records is not None
-    totals, seen, number = Totals(), set[str](), 0
+    totals, seen, number = IngestTotals(), set[str](), 0
     with bar(None, "Importing", "picture") as progress, bulk_mode(db) as log:
         for records in _batches(islice(source.records(), limit)):
             if not preview and not number:  # only now is the source known to be readable
                 with db.transaction():
                     number = ensure_query(db, source.engine, "import", path_as_text(source.path.name), run_id=run_id)
-            query = Answer(0, number, source.engine, 0, "", str(source.path), "")
+            query = ResponseRow(0, number, source.engine, 0, "", str(source.path), "")
             rows = picture_rows(query, ParsedPage(tuple(records)), utc_now())
             totals.results += len(records)
             totals.add(preview_rows(db, rows, seen) if preview else _save(db, rows))

@@ -44,7 +44,7 @@ from lib.journal.moves import (
     temporary_name,
 )
 from lib.progress import BarFactory, no_bar
-from lib.workspace import Workspace, held, step_lock
+from lib.workspace import Workspace, file_lock, step_lock
 
 log = logging.getLogger(__name__)
 
@@ -139,7 +139,7 @@ def settle_others(db: Database, workspace: Workspace, before: int, steps: Sequen
             continue
         with ExitStack() as stack:
             try:
-                stack.enter_context(held(step_lock(workspace.root, step), step))
+                stack.enter_context(file_lock(step_lock(workspace.root, step), step))
             except GleanerError:  # what a living run has planned is its own affair
                 continue
             _settle_runs(db, workspace, runs)

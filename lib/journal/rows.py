@@ -74,7 +74,7 @@ class Change:
 
 
 @dataclass
-class Plan:
+class RowPlan:
     """Changes by (table, key): a row belongs to the first rule that takes it."""
 
     changes: dict[tuple[str, Key], Change] = field(default_factory=dict)
@@ -111,9 +111,9 @@ class Plan:
         return len(self.changes)
 
 
-def plan_to_forget(db: Database, query_id: int) -> Plan:
+def plan_to_forget(db: Database, query_id: int) -> RowPlan:
     """A search with its answers and results, and the pictures that it alone shows and that have no file."""
-    plan = Plan()
+    plan = RowPlan()
     plan_pictures(db, plan, FORGOTTEN, store.images_only_of(db, query_id))
     rows = list(store.rows_of_query(db, query_id))
     names = store.picture_keys(db, [key[-1] for table, key in rows if table == "results"])
@@ -122,7 +122,7 @@ def plan_to_forget(db: Database, query_id: int) -> Plan:
     return plan
 
 
-def apply_plan(db: Database, run_id: int, plan: Plan, *, bar: BarFactory = no_bar) -> int:
+def apply_plan(db: Database, run_id: int, plan: RowPlan, *, bar: BarFactory = no_bar) -> int:
     """Carries out a plan in one transaction, every row archived in the journal first; gives the number of rows."""
     with bar(len(plan), "Cleaning", "row") as progress, db.transaction():
         plan = _as_of_now(db, plan)
@@ -168,7 +168,7 @@ def undo_named(
     return {"undone": 0, **{outcome: count for outcome, count in counts.items() if count}}, note
 
 
-def plan_pictures(db: Database, plan: Plan, rule: str, image_ids: Iterable[int]) -> None:
+def plan_pictures(db: Database, plan: RowPlan, rule: str, image_ids: Iterable[int]) -> None:
     """Adds pictures to a plan: they leave together with what belongs to them, each row in the plan by name."""
     ids = [image_id for image_id in dict.fromkeys(image_ids) if ("images", (image_id,)) not in plan.changes]
     names = store.picture_keys(db, ids)
@@ -178,13 +178,13 @@ def plan_pictures(db: Database, plan: Plan, rule: str, image_ids: Iterable[int])
         plan.take(Change(table, key, rule, "with_its_picture", store.name_of(table, key, names)))
 
 
-def _as_of_now(db: Database, plan: Plan) -> Plan:
+def _as_of_now(db: Database, plan: RowPlan) -> RowPlan:
     """A search that is forgotten takes along what has come to it since: its foreign keys would, without a trace."""
     forgotten = [key[0] for (table, key), change in plan.changes.items() if (table, change.rule) == _FORGOTTEN_QUERY]
     return plan_to_forget(db, forgotten[0]) if forgotten else plan
 
 
-def _staying(db: Database, plan: Plan) -> set[int]:
+def _staying(db: Database, plan: RowPlan) -> set[int]:
     """Pictures of the plan that another step has downloaded, or found again, since the plan was made."""
     ids = [change.key[0] for change in plan.changes.values() if change.table == "images"]
     staying = store.downloaded(db, ids)

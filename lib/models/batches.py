@@ -18,8 +18,8 @@ import numpy as np
 
 from lib.models.device import batched
 from lib.quality.measure import Measure
-from lib.work.outcome import Outcome
-from lib.work.stream import Spread, stream
+from lib.work.outcome import Result
+from lib.work.stream import Parallelism, stream
 
 CHUNK = 4  # pictures sent to a decoding worker at once: a megapixel picture is 3 MB on the way back
 MOST_IN_BATCH = 256
@@ -54,16 +54,16 @@ class Model(Protocol):
 
 
 @dataclass
-class Feed:
+class BatchPipeline:
     """Runs a model over files; afterwards it knows how long the model ran and how long it waited, in seconds."""
 
     model: Model
     look: Callable[[Path], Seen | Measure]
-    spread: Spread = field(default_factory=Spread)
+    spread: Parallelism = field(default_factory=Parallelism)
     running: float = 0.0
     waiting: float = 0.0
 
-    def outcomes(self, paths: Iterable[Path]) -> Iterator[Outcome[Path, tuple[Seen, Any]]]:
+    def outcomes(self, paths: Iterable[Path]) -> Iterator[Result[Path, tuple[Seen, Any]]]:
         """One outcome a path, in no order: what was seen with the model's answer, or why there is none."""
         groups: dict[Hashable, list[tuple[Path, Seen]]] = defaultdict(list)
         held = 0
@@ -73,7 +73,7 @@ class Feed:
                 seen = outcome.value
                 if not isinstance(seen, Seen):
                     reason = outcome.error if seen is None else seen.reason
-                    yield Outcome(outcome.item, None, reason)
+                    yield Result(outcome.item, None, reason)
                     continue
                 group = groups[key := self.model.key(seen.rgb)]
                 group.append((outcome.item, seen))
@@ -108,7 +108,7 @@ class Feed:
         finally:
             outcomes.close()
 
-    def _run(self, group: list[tuple[Path, Seen]]) -> Iterator[Outcome[Path, tuple[Seen, Any]]]:
+    def _run(self, group: list[tuple[Path, Seen]]) -> Iterator[Result[Path, tuple[Seen, Any]]]:
         started = time.perf_counter()
         answers: list[Any] = []
         while len(answers) < len(group):  # a group may have outgrown a batch while others were filled
@@ -117,9 +117,9 @@ class Feed:
         self.running += time.perf_counter() - started
         for (path, seen), answer in zip(group, answers, strict=True):
             if isinstance(answer, Exception):
-                yield Outcome(path, None, f"model_failed: {type(answer).__name__}: {answer}"[:300])
+                yield Result(path, None, f"model_failed: {type(answer).__name__}: {answer}"[:300])
             else:
-                yield Outcome(path, (seen, answer), "")
+                yield Result(path, (seen, answer), "")
 
     def _fitting(self, group: list[tuple[Path, Seen]]) -> int:
         room = self.model.pixels

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lib.errors import GleanerError, UsageError
-from lib.models.weights import Place, fingerprint, hub_file, local_only, require
+from lib.models.weights import WeightsFolder, fingerprint, hub_file, no_downloads, require
 
 if TYPE_CHECKING:
     from lib.models.batches import Seen
@@ -103,7 +103,7 @@ def vector_of(data: bytes) -> np.ndarray:
     return vector / max(float(np.linalg.norm(vector)), 1e-9)
 
 
-def look_for_weights(name: str, place: Place) -> None:
+def look_for_weights(name: str, place: WeightsFolder) -> None:
     """Raises MissingWeights where a usual model is not here; torch is not imported, so that this is told at once."""
     hub = HUBS.get(NAMED.get(name, name))
     if hub and find_spec("open_clip") and find_spec("huggingface_hub"):  # else their absence is what is to be told
@@ -112,7 +112,7 @@ def look_for_weights(name: str, place: Place) -> None:
             _tokenizer_folder(hub.rstrip("/"), place)
 
 
-def load_clip(name: str, place: Place, device: str) -> Clip:
+def load_clip(name: str, place: WeightsFolder, device: str) -> Clip:
     """The model by `<architecture>/<weights>`, by one of the names in NAMED, or from a folder (`local-dir:PATH`) that
     holds open_clip_config.json and the weights. Raises MissingWeights, UsageError, GleanerError."""
     from lib.models.device import keep_memory
@@ -120,7 +120,7 @@ def load_clip(name: str, place: Place, device: str) -> Clip:
     name = NAMED.get(name, name)
     keep_memory(device)
     open_clip = require("open_clip")
-    with local_only(place, INSTEAD):
+    with no_downloads(place, INSTEAD):
         try:
             made, tokenizer, files = _local(open_clip, name) if _is_local(name) else _tagged(open_clip, name, place)
         except (GleanerError, KeyboardInterrupt):
@@ -170,7 +170,7 @@ def _local(open_clip: Any, name: str) -> tuple[Any, Any, list[Path]]:
     return made, open_clip.get_tokenizer(f"{LOCAL}{folder}"), [folder / "open_clip_config.json", *weights]
 
 
-def _tagged(open_clip: Any, name: str, place: Place) -> tuple[Any, Any, list[Path]]:
+def _tagged(open_clip: Any, name: str, place: WeightsFolder) -> tuple[Any, Any, list[Path]]:
     architecture, _, tag = name.partition("/")
     config = open_clip.get_pretrained_cfg(architecture, tag)
     if not config:
@@ -190,7 +190,7 @@ def _tagged(open_clip: Any, name: str, place: Place) -> tuple[Any, Any, list[Pat
     return made, tokenizer, [weights]
 
 
-def tokenizer_of(architecture: str, place: Place) -> Any:
+def tokenizer_of(architecture: str, place: WeightsFolder) -> Any:
     """What turns words into the numbers that an architecture of open_clip knows. Raises MissingWeights.
 
     Some come with open_clip; those of multilingual models are files of their own, which open_clip would fetch.
@@ -208,12 +208,12 @@ def tokenizer_of(architecture: str, place: Place) -> Any:
     )
 
 
-def _tokenizer_folder(repository: str, place: Place) -> Path:
+def _tokenizer_folder(repository: str, place: WeightsFolder) -> Path:
     found = [hub_file(place, repository, (name,), INSTEAD) for name in TOKENIZER_FILES]
     return found[0].parent
 
 
-def _weights(config: dict[str, Any], place: Place) -> Path:
+def _weights(config: dict[str, Any], place: WeightsFolder) -> Path:
     if hub := config.get("hf_hub"):
         repository, _, name = hub.rpartition("/")
         usual = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from lib.errors import GleanerError, UsageError
-from lib.models.weights import Place, fingerprint, require
+from lib.models.weights import WeightsFolder, fingerprint, require
 
 # BSD-3; 22.8 box mAP on COCO at a fifth of a second on a CPU (torchvision's table). More accurate and slower:
 # fasterrcnn_resnet50_fpn_v2, 46.7.
@@ -60,13 +60,13 @@ class Detector:
         return sorted(rows, key=lambda row: -row[1])[:MOST]
 
 
-def look_for_weights(name: str, place: Place) -> None:
+def look_for_weights(name: str, place: WeightsFolder) -> None:
     """Raises MissingWeights where a usual model is not here; torch is not imported, so that this is told at once."""
     if name in KNOWN_FILES and find_spec("torchvision"):  # else its absence is what is to be told
         place.need_address(KNOWN_FILES[name], INSTEAD)
 
 
-def load_detector(name: str, place: Place, device: str) -> Detector:
+def load_detector(name: str, place: WeightsFolder, device: str) -> Detector:
     """The model by torchvision's name. Raises UsageError, MissingWeights, GleanerError."""
     from lib.models.device import keep_memory, pixels_in_batch
 

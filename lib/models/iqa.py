@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from lib.errors import GleanerError, UsageError
-from lib.models.weights import MissingWeights, Place, fingerprint, local_only, require
+from lib.models.weights import MissingWeights, WeightsFolder, fingerprint, no_downloads, require
 
 # Metrics of a whole set, or of a picture with a text, which give no score for one picture.
 NOT_FOR_ONE = ("fid", "sfid", "fid_dinov2", "inception_score", "clipscore")
@@ -81,7 +81,7 @@ class Learned:
         return rgb.shape[:2] if self.same_size else ()
 
 
-def known_version(name: str, place: Place, long_side: int) -> str | None:
+def known_version(name: str, place: WeightsFolder, long_side: int) -> str | None:
     """The version that a usual metric would have, without loading it; None where only loading tells.
 
     Raises MissingWeights, which is the preflight: nothing has been decoded or imported yet.
@@ -97,7 +97,7 @@ def version_of(name: str, files: Sequence[Path], long_side: int) -> str:
     return f"1-{fingerprint(files) if files else 'none'}-{min(long_side, LONG_SIDES.get(name, long_side))}"
 
 
-def load(name: str, place: Place, device: str, long_side: int) -> Learned:
+def load(name: str, place: WeightsFolder, device: str, long_side: int) -> Learned:
     """The metric, ready to run. Raises MissingWeights, UsageError for an unknown name, GleanerError for bad weights."""
     from lib.models.clipiqa import CachedClipiqa
     from lib.models.device import keep_memory, pixels_in_batch
@@ -105,7 +105,7 @@ def load(name: str, place: Place, device: str, long_side: int) -> Learned:
 
     keep_memory(device)
     scale = scale_of(name)
-    with local_only(place, INSTEAD) as asked:
+    with no_downloads(place, INSTEAD) as asked:
         net = _built(name, place)
     files = list(dict.fromkeys(asked))
     made = Learned(name, version_of(name, files, long_side), scale, pixels_in_batch(device), _runner(net, device))
@@ -138,7 +138,7 @@ def _ends(text: str) -> tuple[float, float]:
     return (found[0], found[1]) if len(found) > 1 and found[1] > found[0] else (0.0, 1.0)
 
 
-def _built(name: str, place: Place) -> Any:
+def _built(name: str, place: WeightsFolder) -> Any:
     import pyiqa
 
     options = next((extra for start, extra in OPTIONS.items() if name.startswith(start)), {})
@@ -159,7 +159,7 @@ def _built(name: str, place: Place) -> Any:
     return metric.net.eval()
 
 
-def _check_complete(name: str, net: Any, place: Place) -> None:
+def _check_complete(name: str, net: Any, place: WeightsFolder) -> None:
     """pyiqa takes what it finds in a file of TOPIQ and leaves the rest at random; half a model is none."""
     import torch
 

@@ -31,7 +31,7 @@ class PackedMusiq:
         self.patch: int = net.patch_size
         self.grid = round(math.sqrt(net.transformer_encoder.posembed_input.position_emb.shape[1]))
         self.sides = sorted(net.data_preprocess_opts["longer_side_lengths"])
-        self.blocks = [_Block(block) for block in net.transformer_encoder.transformer.values()]
+        self.blocks = [_MusiqBlock(block) for block in net.transformer_encoder.transformer.values()]
         self.root = _standardised(net.conv_root)
         self.bottleneck = {name: _standardised(getattr(net.block1, name)) for name in ("conv1", "conv2", "conv3")}
         self.projection = _standardised(net.block1.conv_proj)
@@ -112,7 +112,7 @@ class PackedMusiq:
         return self.blocks[-1](x, lengths, only_first=True)
 
 
-class _Block:
+class _MusiqBlock:
     """One transformer block; queries, keys and values come from one product."""
 
     def __init__(self, block: Any):

@@ -48,7 +48,7 @@ SCHEMA: dict[str, Any] = {
     "additionalProperties": False,
 }
 
-RUNGS: tuple[dict[str, Any], ...] = (
+RESPONSE_FORMATS: tuple[dict[str, Any], ...] = (
     {"response_format": {"type": "json_schema", "json_schema": {"name": "verdict", "schema": SCHEMA, "strict": True}}},
     {"response_format": {"type": "json_object"}},
     {},
@@ -66,7 +66,7 @@ _THINKING = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL |
 class Asked:
     """What came of one question: a verdict, or a short reason; with the tokens it took."""
 
-    verdict: Verdict | None
+    verdict: ModelAnswer | None
     reason: str = ""
     tokens: int = 0
 
@@ -109,7 +109,7 @@ class Client:
             if content is None:
                 return Asked(None, "no_answer: the answer has no message", tokens)
             verdict = verdict_of(content)
-            if isinstance(verdict, Verdict):
+            if isinstance(verdict, ModelAnswer):
                 return Asked(verdict, "", tokens)
             wrong = verdict
             messages = [
@@ -130,7 +130,7 @@ class Client:
         while attempt < ATTEMPTS:
             await asyncio.sleep(max(0.0, self.quiet_until - time.monotonic()))
             rung = self.rung
-            status, after, text = await self._post({"messages": messages} | RUNGS[rung])
+            status, after, text = await self._post({"messages": messages} | RESPONSE_FORMATS[rung])
             if status == 200:
                 self.answered, self.silences = True, 0
                 try:
@@ -165,7 +165,7 @@ class Client:
             self.limit = {"max_completion_tokens": MOST_TOKENS_THINKING}
         elif "temperature" in failure and self.sampling:
             self.sampling = {}
-        elif rung < len(RUNGS) - 1:
+        elif rung < len(RESPONSE_FORMATS) - 1:
             self.rung = max(self.rung, rung + 1)
         else:
             return False
@@ -250,7 +250,7 @@ def _tokens(body: Any) -> int:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ModelAnswer:
     """`score` is 0..1: how well the picture fits."""
 
     keep: bool
@@ -270,12 +270,12 @@ def content_of(body: Any) -> str | None:
     return content if isinstance(content, str) else None
 
 
-def verdict_of(text: str) -> Verdict | str:
+def verdict_of(text: str) -> ModelAnswer | str:
     """The verdict in a text, or what is wrong with it: the first JSON object that is one counts."""
     wrong = "no JSON object"
     for found in _objects(_THINKING.sub("", text)):
         verdict = _checked(found)
-        if isinstance(verdict, Verdict):
+        if isinstance(verdict, ModelAnswer):
             return verdict
         wrong = verdict
     return wrong
@@ -296,7 +296,7 @@ def _objects(text: str) -> Iterator[dict[str, Any]]:
         start = text.find("{", end)
 
 
-def _checked(found: Mapping[str, Any]) -> Verdict | str:
+def _checked(found: Mapping[str, Any]) -> ModelAnswer | str:
     decision = str(found.get("decision", "")).strip().lower()
     if decision not in ("keep", "reject"):
         return f"decision is {decision[:20]!r}"
@@ -310,7 +310,7 @@ def _checked(found: Mapping[str, Any]) -> Verdict | str:
         return "score is not from 0 to 1"
     tags = found.get("tags") or []
     words = tuple(_line(tag, TAG_LENGTH) for tag in tags[:TAGS]) if isinstance(tags, list) else ()
-    return Verdict(decision == "keep", float(score), _line(found.get("reason", ""), REASON_LENGTH), words)
+    return ModelAnswer(decision == "keep", float(score), _line(found.get("reason", ""), REASON_LENGTH), words)
 
 
 def _line(text: Any, length: int) -> str:

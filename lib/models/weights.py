@@ -3,8 +3,8 @@
 Building the models of other packages from local files only.
 
 pyiqa, torch.hub, openai-clip and Hugging Face's hub all download what they miss, the last with 45 seconds of retries
-where there is no network. While `local_only` is open each of them asks our `Place` instead, which has the file or says
-in one sentence which one is missing.
+where there is no network. While `no_downloads` is open each of them asks our `WeightsFolder` instead, which has the
+file or says in one sentence which one is missing.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class MissingWeights(UsageError):
 
 
 @dataclass(frozen=True)
-class Place:
+class WeightsFolder:
     """The folder of `--models-dir`."""
 
     folder: Path
@@ -85,9 +85,9 @@ class Place:
             yield from (root / below for below in BELOW)
 
 
-def place_at(folder: Path | None) -> Place:
+def weights_folder(folder: Path | None) -> WeightsFolder:
     """The place of `--models-dir`, the default folder without one."""
-    return Place((folder or DEFAULT_FOLDER).expanduser())
+    return WeightsFolder((folder or DEFAULT_FOLDER).expanduser())
 
 
 def file_of(url: str) -> str:
@@ -119,7 +119,7 @@ def _digest(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def local_only(place: Place, instead: str = "") -> Iterator[list[Path]]:
+def no_downloads(place: WeightsFolder, instead: str = "") -> Iterator[list[Path]]:
     """Gives the list of the files that the model asked for, filled while it is built.
 
     What the packages print goes nowhere, since stdout is a step's result. Raises MissingWeights.
@@ -135,7 +135,7 @@ def local_only(place: Place, instead: str = "") -> Iterator[list[Path]]:
         yield asked
 
 
-def _fetchers(place: Place, instead: str, asked: list[Path]) -> dict[str, Callable[..., Any]]:
+def _fetchers(place: WeightsFolder, instead: str, asked: list[Path]) -> dict[str, Callable[..., Any]]:
     """What stands in for the packages' own functions, by the names that these have."""
 
     def find(url: Any, *_: Any, **options: Any) -> str:
@@ -238,7 +238,7 @@ def require(package: str) -> Any:
         ) from error
 
 
-def hub_file(place: Place, repository: str, names: tuple[str, ...], instead: str = "") -> Path:
+def hub_file(place: WeightsFolder, repository: str, names: tuple[str, ...], instead: str = "") -> Path:
     """A file from Hugging Face's hub: the first of the names that is in our folder or in the hub's own cache.
 
     A file that was put into the models folder as `<repository with / as -->/<name>` counts too.
@@ -273,7 +273,7 @@ def _swapped(module: types.ModuleType, name: str, value: Any) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _hub_offline(place: Place) -> Iterator[None]:
+def _hub_offline(place: WeightsFolder) -> Iterator[None]:
     try:
         from huggingface_hub import constants
     except ModuleNotFoundError:

@@ -60,7 +60,7 @@ FINAL = frozenset(
 _STATUS = re.compile(r"http_[1-5]\d\d")
 
 
-class Stop(Exception):
+class FetchFailed(Exception):
     """This address has failed: carries the reason out of the reading loop."""
 
     def __init__(self, reason: str, detail: str = ""):
@@ -76,7 +76,7 @@ class SinkError(Exception):
         self.error = error
 
 
-def raise_our_own(error: BaseException) -> None:
+def reraise_local_error(error: BaseException) -> None:
     """Too many open files is no fault of the address: the run has to stop and say so."""
     number = getattr(error, "errno", None)
     if isinstance(error, OSError) and number in OUR_OWN_LIMITS:

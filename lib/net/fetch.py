@@ -24,10 +24,10 @@ import aiohttp
 from yarl import URL
 
 from lib import __version__
-from lib.net.failures import SinkError, Stop, raise_our_own, reached, reason_of, retry_after
+from lib.net.failures import FetchFailed, SinkError, reached, reason_of, reraise_local_error, retry_after
 from lib.net.guard import PORTS, BadAddress, redirected, refusals, socket_factory
 from lib.net.robots import opt_out
-from lib.net.watchdog import TransferEnded, Watch
+from lib.net.watchdog import TransferEnded, Watchdog
 from lib.text import storable
 
 MOST_REDIRECTS = 5
@@ -76,7 +76,7 @@ def open_session(
 
 
 @dataclass(frozen=True)
-class Ask:
+class Request:
     """What a request says besides its address.
 
     `etag` and `last_modified` make it conditional. `offset` bytes are here already, of the version that `validator`
@@ -109,29 +109,29 @@ class Ask:
         return {k: v for k, v in wanted.items() if v and v.isascii() and v.isprintable()} or None
 
 
-PLAIN = Ask()
+PLAIN = Request()
 
 
 async def fetch(
     session: aiohttp.ClientSession,
     url: URL,
     sink: Sink,
-    limits: Limits,
-    watch: Watch,
-    ask: Ask = PLAIN,
-) -> Answer:
+    limits: FetchLimits,
+    watch: Watchdog,
+    ask: Request = PLAIN,
+) -> FetchResult:
     """Fetches one address, as `parse_address` made it, into the sink.
 
     A redirect is not followed: the answer is `redirected` and says where to, so that whoever follows waits for that
     host's turn, and looks at it first. Raises OSError only for what is wrong with this machine.
     """
-    answer, started = Answer(bytes=ask.offset), time.monotonic()
+    answer, started = FetchResult(bytes=ask.offset), time.monotonic()
     refused: list[str] = []
     before = refusals.set(refused)
     try:
         with watch.over(limits) as transfer:
             await _get(session, url, ask, sink, limits, transfer.progress, answer)
-    except Stop as stop:
+    except FetchFailed as stop:
         answer.reason, answer.detail = stop.reason, stop.detail
     except SinkError as fault:
         raise fault.error from None
@@ -139,7 +139,7 @@ async def fetch(
         answer.reason, answer.detail = end.reason, "ended by the watchman"
         answer.reached = True if answer.status else None  # a name service that hangs looks the same from here
     except (TimeoutError, aiohttp.ClientError, OSError, ValueError, EOFError) as error:
-        raise_our_own(error)
+        reraise_local_error(error)
         answer.reason, answer.detail = reason_of(error, refused), f"{type(error).__name__}: {error}"
         answer.reached = reached(error, answer.reason)
     finally:
@@ -158,11 +158,11 @@ def _timeout(seconds: float) -> aiohttp.ClientTimeout:
 async def _get(
     session: aiohttp.ClientSession,
     url: URL,
-    ask: Ask,
+    ask: Request,
     sink: Sink,
-    limits: Limits,
+    limits: FetchLimits,
     progress: Callable[[int], None],
-    answer: Answer,
+    answer: FetchResult,
 ) -> None:
     """One request, after which the body is in the sink."""
     timeout = _timeout(limits.timeout)
@@ -173,14 +173,14 @@ async def _get(
             try:
                 answer.location = redirected(url, target)
             except BadAddress as error:
-                raise Stop("bad_redirect", str(error)) from error
-            raise Stop(REDIRECTED)
+                raise FetchFailed("bad_redirect", str(error)) from error
+            raise FetchFailed(REDIRECTED)
         _judge_status(answer, response, ask, sink)
         _judge_headers(answer, response, ask, sink, limits)
         await _read(response, sink, limits, progress, answer)
 
 
-def _note(answer: Answer, response: aiohttp.ClientResponse) -> None:
+def _note(answer: FetchResult, response: aiohttp.ClientResponse) -> None:
     headers = response.headers
     answer.status = response.status
     answer.final_url = str(response.url if not response.url.raw_fragment else response.url.with_fragment(None))
@@ -194,7 +194,7 @@ def _note(answer: Answer, response: aiohttp.ClientResponse) -> None:
         answer.validator, answer.total = "", 0
 
 
-def _judge_status(answer: Answer, response: aiohttp.ClientResponse, ask: Ask, sink: Sink) -> None:
+def _judge_status(answer: FetchResult, response: aiohttp.ClientResponse, ask: Request, sink: Sink) -> None:
     status = response.status
     if status == 200:
         if ask.offset:  # another version, or a server that knows no ranges: all of it comes
@@ -202,19 +202,21 @@ def _judge_status(answer: Answer, response: aiohttp.ClientResponse, ask: Ask, si
             answer.bytes = 0
     elif status == 206 and ask.offset:
         if not _continues(response.headers, ask):
-            raise Stop(BAD_RANGE, f"asked from {ask.offset}, got {response.headers.get('Content-Range', 'no range')}")
+            raise FetchFailed(
+                BAD_RANGE, f"asked from {ask.offset}, got {response.headers.get('Content-Range', 'no range')}"
+            )
         answer.validator, answer.total = ask.validator, ask.total or answer.bytes + (response.content_length or 0)
     elif status == 304 and (ask.etag or ask.last_modified):
         _judge_opt_out(response, ask)
-        raise Stop(NOT_MODIFIED)
+        raise FetchFailed(NOT_MODIFIED)
     elif status == 416 and ask.offset:
-        raise Stop(BAD_RANGE, f"refused from {ask.offset}")
+        raise FetchFailed(BAD_RANGE, f"refused from {ask.offset}")
     else:
         answer.retry_after = retry_after(response.headers.get("Retry-After"))
-        raise Stop("bad_redirect" if 300 <= status < 400 else f"http_{status}")
+        raise FetchFailed("bad_redirect" if 300 <= status < 400 else f"http_{status}")
 
 
-def _continues(headers: Mapping[str, str], ask: Ask) -> bool:
+def _continues(headers: Mapping[str, str], ask: Request) -> bool:
     """Whether a partial answer begins where we stopped and is of the same version."""
     found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", headers.get("Content-Range", "").strip())
     if found is None or int(found[1][:18]) != ask.offset or "Content-Encoding" in headers:
@@ -224,31 +226,33 @@ def _continues(headers: Mapping[str, str], ask: Ask) -> bool:
     return same_length and headers.get(name, ask.validator) == ask.validator
 
 
-def _judge_headers(answer: Answer, response: aiohttp.ClientResponse, ask: Ask, sink: Sink, limits: Limits) -> None:
+def _judge_headers(
+    answer: FetchResult, response: aiohttp.ClientResponse, ask: Request, sink: Sink, limits: FetchLimits
+) -> None:
     _judge_opt_out(response, ask)
     size = answer.bytes + (response.content_length or 0)
     if size > limits.max_bytes and ask.picture:
-        raise Stop("too_large", f"{size} bytes announced")
+        raise FetchFailed("too_large", f"{size} bytes announced")
     reason, detail = sink.meet(answer)
     if reason:
-        raise Stop(reason, detail)
+        raise FetchFailed(reason, detail)
 
 
-def _judge_opt_out(response: aiohttp.ClientResponse, ask: Ask) -> None:
+def _judge_opt_out(response: aiohttp.ClientResponse, ask: Request) -> None:
     headers = response.headers
     if not ask.picture:
         return
     tags, reservations, usages = (headers.getall(name, ()) for name in OPT_OUTS)
     if signal := opt_out(tags, reservations, usages):
-        raise Stop("opted_out", signal)
+        raise FetchFailed("opted_out", signal)
 
 
 async def _read(
     response: aiohttp.ClientResponse,
     sink: Sink,
-    limits: Limits,
+    limits: FetchLimits,
     progress: Callable[[int], None],
-    answer: Answer,
+    answer: FetchResult,
 ) -> None:
     decode = decoder(response.headers.get("Content-Encoding", ""))
     head, judged, received = b"", answer.bytes > 0, 0
@@ -256,11 +260,11 @@ async def _read(
         progress(len(chunk))
         received += len(chunk)
         if decode and received > limits.max_bytes:  # a packed body may unpack to next to nothing
-            raise Stop("too_large", f"more than {limits.max_bytes} bytes, packed")
+            raise FetchFailed("too_large", f"more than {limits.max_bytes} bytes, packed")
         for block in decode(chunk) if decode else (chunk,):
             answer.bytes += len(block)
             if answer.bytes > limits.max_bytes:
-                raise Stop("too_large", f"more than {limits.max_bytes} bytes")
+                raise FetchFailed("too_large", f"more than {limits.max_bytes} bytes")
             if not judged:
                 head += block[:512]
                 if judged := len(head) >= 512:
@@ -268,7 +272,7 @@ async def _read(
             if (waiting := sink.write(block)) is not None:
                 await _wait(waiting)
     if not answer.bytes:
-        raise Stop("empty")
+        raise FetchFailed("empty")
     if not judged:
         _judge_head(sink, head)
 
@@ -283,11 +287,11 @@ async def _wait(writing: Any) -> None:
 def _judge_head(sink: Sink, head: bytes) -> None:
     reason, detail = sink.judge(head)
     if reason:
-        raise Stop(reason, detail)
+        raise FetchFailed(reason, detail)
 
 
 @dataclass
-class Answer:
+class FetchResult:
     """What became of one address: the body lies in the sink when `reason` is empty.
 
     `retry_after` is in seconds, `elapsed_ms` from the request to the last byte; `reached` tells whether any machine
@@ -318,7 +322,7 @@ class Sink(Protocol):
     once. `restart` is told when the server sends everything although the rest was asked for.
     """
 
-    def meet(self, answer: Answer) -> tuple[str, str]: ...
+    def meet(self, answer: FetchResult) -> tuple[str, str]: ...
 
     def judge(self, head: bytes) -> tuple[str, str]: ...
 
@@ -336,7 +340,7 @@ def decoder(encoding: str) -> Callable[[bytes], Iterator[bytes]] | None:
     if name in ("", "identity"):
         return None
     if name not in ("gzip", "x-gzip", "deflate"):
-        raise Stop("encoded_body", f"Content-Encoding {name[:40]}")
+        raise FetchFailed("encoded_body", f"Content-Encoding {name[:40]}")
     machine = zlib.decompressobj(47 if name != "deflate" else 15)
 
     def decode(chunk: bytes) -> Iterator[bytes]:
@@ -344,7 +348,7 @@ def decoder(encoding: str) -> Callable[[bytes], Iterator[bytes]] | None:
             try:
                 block = machine.decompress(chunk, STEP)
             except zlib.error as error:
-                raise Stop("encoded_body", str(error)) from error
+                raise FetchFailed("encoded_body", str(error)) from error
             chunk = machine.unconsumed_tail
             if block:
                 yield block
@@ -368,7 +372,7 @@ def validator_of(headers: Mapping[str, str]) -> str:
 
 
 @dataclass(frozen=True)
-class Limits:
+class FetchLimits:
     """What one address may cost: seconds, bytes, and bytes a second over a window of seconds."""
 
     timeout: float = 20.0  # to connect, to the first byte, and between two bytes

@@ -90,12 +90,12 @@ class HostQueues(Generic[Job]):
         self,
         per_host: int,
         per_domain: int = 0,
-        manners: Manners | None = None,
+        manners: HostPolicies | None = None,
         share: int = 1,
-        shared: Shared | None = None,
+        shared: SharedPauses | None = None,
     ):
         self.per_host, self.per_domain = per_host, max(per_host, per_domain)
-        self.manners, self.share, self.shared = manners or Manners(), share, shared
+        self.manners, self.share, self.shared = manners or HostPolicies(), share, shared
         self.on_rest: Callable[[Host[Job]], object] = lambda host: None
         self.hosts: dict[str, Host[Job]] = {}
         self.domains: dict[str, Domain] = {}
@@ -306,7 +306,7 @@ class HostQueues(Generic[Job]):
 
 
 @dataclass(frozen=True)
-class Manner:
+class HostPolicy:
     """Limits of one registrable domain; 0 is no limit of its own. `gap` is mean seconds between two starts."""
 
     per_host: int = 0
@@ -314,23 +314,23 @@ class Manner:
     gap: float = 0.0
 
 
-NO_MANNER = Manner()
+NO_MANNER = HostPolicy()
 
 
 @dataclass(frozen=True)
-class Manners:
+class HostPolicies:
     """Manners by registrable domain."""
 
-    known: Mapping[str, Manner] = field(default_factory=dict)
+    known: Mapping[str, HostPolicy] = field(default_factory=dict)
 
-    def of(self, domain: str) -> Manner:
+    def of(self, domain: str) -> HostPolicy:
         return self.known.get(domain, NO_MANNER)
 
 
-def known_manners() -> Manners:
+def known_manners() -> HostPolicies:
     """What `known_hosts.toml` says."""
     table = read_table(FOLDER / "known_hosts.toml")
-    return Manners({domain: Manner(**values) for domain, values in table.items()})
+    return HostPolicies({domain: HostPolicy(**values) for domain, values in table.items()})
 
 
 @dataclass(frozen=True)
@@ -366,7 +366,7 @@ class Turns:
 
 
 @dataclass(frozen=True)
-class Shared:
+class SharedPauses:
     """The table of pauses, seen from the process at `place`, and the turns by registrable domain."""
 
     table: Any
@@ -374,7 +374,7 @@ class Shared:
     turns: Mapping[str, Turns]
     place: int = 0
 
-    def seen_from(self, place: int) -> Shared:
+    def seen_from(self, place: int) -> SharedPauses:
         return replace(self, place=place)
 
     def pause(self, name: str, until: float) -> None:
@@ -403,7 +403,7 @@ class Shared:
         return found
 
 
-def make_shared(context: Any, processes: int, manners: Manners) -> Shared:
+def make_shared(context: Any, processes: int, manners: HostPolicies) -> SharedPauses:
     """What that many processes started in a context of `multiprocessing` share."""
     turns = {
         domain: Turns(
@@ -412,10 +412,10 @@ def make_shared(context: Any, processes: int, manners: Manners) -> Shared:
         )
         for domain, manner in manners.known.items() if manner.gap or 0 < _most_at_once(manner) < processes
     }  # fmt: skip
-    return Shared(context.RawArray("d", processes * _PART), processes, turns)
+    return SharedPauses(context.RawArray("d", processes * _PART), processes, turns)
 
 
-def _most_at_once(manner: Manner) -> int:
+def _most_at_once(manner: HostPolicy) -> int:
     return min((limit for limit in (manner.per_host, manner.per_domain) if limit), default=0)
 
 

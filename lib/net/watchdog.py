@@ -58,7 +58,7 @@ class Transfer:
         return "too_slow" if slow else ""
 
 
-class Watch:
+class Watchdog:
     """The transfers under way, and the total of bytes that they received."""
 
     def __init__(self) -> None:

@@ -89,7 +89,7 @@ ANNEX_K_SUM = 3688  # sum of the luminance table that the JPEG standard gives in
 
 
 @dataclass(frozen=True)
-class Verdict:
+class TechnicalScore:
     """`score` 0..100; `worst` is the least usual trait's name; `reason` says it in words, or that nothing is unusual;
     `traits` are all on 0..100."""
 
@@ -99,7 +99,7 @@ class Verdict:
     traits: Mapping[str, float]
 
 
-def judge(signals: Signals, jpeg_quality: float | None = None) -> Verdict:
+def judge(signals: Signals, jpeg_quality: float | None = None) -> TechnicalScore:
     """The verdict on one picture. `jpeg_quality` is 1..100 by the file's tables, None for other formats."""
     traits = {name: max(FLOOR, value) for name, value in _traits(signals, jpeg_quality).items()}
     sure = _enlarged(signals)
@@ -113,7 +113,7 @@ def judge(signals: Signals, jpeg_quality: float | None = None) -> Verdict:
     parts = sum(_weight(name) * math.log(value / 100) for name, value in traits.items())
     score = 100 * math.exp(WORST_SHARE * math.log(min(traits.values()) / 100) + parts)
     reason = worst.replace("_", " ") if seen[worst] < DEFECT_BELOW else "no defect found"
-    return Verdict(round(score, 3), worst, reason, {name: round(value, 1) for name, value in traits.items()})
+    return TechnicalScore(round(score, 3), worst, reason, {name: round(value, 1) for name, value in traits.items()})
 
 
 def softness_index(signals: Signals) -> float:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from lib.db import Database
-from lib.db.report import Shared, compare, prepare_for_reports, side
+from lib.db.report import SharedPictures, compare, prepare_for_reports, side
 from lib.report.domains import NO_FAMILY, UNKNOWN, cell, csv_text, markdown_table, readable, shortened
 
 COLUMNS = ("key", "only_a", "both", "only_b")
@@ -21,8 +21,8 @@ class Comparison:
     by: str
     a: str
     b: str
-    total: Shared
-    rows: tuple[Shared, ...]
+    total: SharedPictures
+    rows: tuple[SharedPictures, ...]
 
     @property
     def overlap(self) -> float:
@@ -47,7 +47,7 @@ def make_comparison(db: Database, names: Sequence[str], by: str, top: int | None
     a, b = (side(db, name) for name in names)
     rows = compare(db, a, b, by)
     once = compare(db, a, b, "engine") if by == "query" else rows  # a picture has one engine and many queries
-    total = Shared("all", *(sum(getattr(row, name) for row in once) for name in COLUMNS[1:]))
+    total = SharedPictures("all", *(sum(getattr(row, name) for row in once) for name in COLUMNS[1:]))
     nothing = NO_FAMILY if by == "family" else UNKNOWN
     shown = [row if row.key else replace(row, key=nothing) for row in rows[: top or len(rows)]]
     return Comparison(by, a.name, b.name, total, tuple(shown))

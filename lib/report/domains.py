@@ -80,14 +80,14 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Report:
+class DomainReport:
     """The whole report: totals, the rows by `by` (most pictures first) and the service families.
 
     `named` is how many domains (licences, searches …) there are, and `nameless` how many pictures have none.
     """
 
     by: str
-    totals: counts.Totals
+    totals: counts.ReportTotals
     rows: tuple[Row, ...]
     families: tuple[FamilyRow, ...]
     named: int
@@ -109,7 +109,7 @@ class Report:
         }
 
 
-def make_report(db: Database, by: str, top: int | None) -> Report:
+def make_report(db: Database, by: str, top: int | None) -> DomainReport:
     """Counts everything; `top` keeps the largest rows and sums the others up in one."""
     counts.prepare_for_reports(db)
     groups, sizes = counts.groups(db, by), counts.median_sizes(db, by)
@@ -128,15 +128,15 @@ def make_report(db: Database, by: str, top: int | None) -> Report:
     rows += [_row(group, nothing, "", whole, 1.0, sizes.get("", "")) for group in rest if not group.key]
     nameless = sum(group.pictures for group in groups if not group.key)
     named = sum(1 for group in groups if group.key)
-    return Report(by, counts.totals(db), tuple(rows), tuple(_families(db)), named, nameless)
+    return DomainReport(by, counts.totals(db), tuple(rows), tuple(_families(db)), named, nameless)
 
 
-def _sum_up(rest: Sequence[counts.Group], whole: int, cumulative: float) -> Row:
+def _sum_up(rest: Sequence[counts.ReportGroup], whole: int, cumulative: float) -> Row:
     sums = (sum(getattr(group, name) for group in rest) for name in ("pictures", "done", "failed", "files"))
-    return _row(counts.Group("", *sums), f"({counted(len(rest), 'other')})", "", whole, cumulative, "")
+    return _row(counts.ReportGroup("", *sums), f"({counted(len(rest), 'other')})", "", whole, cumulative, "")
 
 
-def _row(group: counts.Group, key: str, family: str, whole: int, cumulative: float, size: str) -> Row:
+def _row(group: counts.ReportGroup, key: str, family: str, whole: int, cumulative: float, size: str) -> Row:
     tried = group.done + group.failed
     return Row(
         key, family, group.pictures, group.pictures / whole, cumulative, group.pictures - group.done + group.files,
@@ -157,7 +157,7 @@ def _families(db: Database) -> list[FamilyRow]:
     return [FamilyRow(name, count, count / whole, len(domains[name])) for name, count in ranked]
 
 
-def write_files(db: Database, workspace: Workspace, report: Report) -> list[Path]:
+def write_files(db: Database, workspace: Workspace, report: DomainReport) -> list[Path]:
     """Writes the page, the CSV and the JSON into `reports/` and gives their paths. Same data, same bytes."""
     from lib.pages import render_domain_report, write_page
     from lib.pages.index import refresh_index
@@ -177,7 +177,7 @@ def write_files(db: Database, workspace: Workspace, report: Report) -> list[Path
     return written
 
 
-def _sampled(report: Report) -> dict[str, int]:
+def _sampled(report: DomainReport) -> dict[str, int]:
     """The groups that the page may show pictures of, by their keys in the database, with the number of their files."""
     rows = [row for row in report.rows if row.files and not row.key.endswith((" other)", " others)"))][:SAMPLED]
     return {_key(row): row.files for row in rows}
@@ -187,7 +187,7 @@ def _key(row: Row) -> str:
     return "" if row.key in (UNKNOWN, NO_FAMILY) else row.key
 
 
-def _heading(report: Report) -> Heading:
+def _heading(report: DomainReport) -> Heading:
     totals = report.totals
     note = f"{counted(report.nameless, 'picture')} without one" if report.nameless else ""
     cards = [Card("Pictures", totals.pictures), Card("Addresses", totals.addresses)]
@@ -232,7 +232,7 @@ _OUTCOMES: dict[str, Callable[[Row], str]] = {
 }
 
 
-def as_text(report: Report) -> str:
+def as_text(report: DomainReport) -> str:
     """The table for a terminal, with bars."""
     most = max((row.pictures for row in report.rows), default=1) or 1
     numbers = _numbers(report)
@@ -248,16 +248,16 @@ def as_text(report: Report) -> str:
     return "\n".join(lines)
 
 
-def as_csv(report: Report) -> str:
+def as_csv(report: DomainReport) -> str:
     """The rows as CSV with a header line."""
     return csv_text([COLUMNS, *([getattr(row, column) for column in COLUMNS] for row in report.rows)])
 
 
-def as_json(report: Report) -> str:
+def as_json(report: DomainReport) -> str:
     return json.dumps(report.as_dict(), ensure_ascii=False, indent=2) + "\n"
 
 
-def as_markdown(report: Report) -> str:
+def as_markdown(report: DomainReport) -> str:
     """The rows as a Markdown table."""
     numbers: dict[str, Callable[[Row], str]] = {}
     if any(row.family for row in report.rows):
@@ -268,7 +268,7 @@ def as_markdown(report: Report) -> str:
     return markdown_table(head, rows, left={report.by, "family"})
 
 
-def _numbers(report: Report) -> dict[str, Callable[[Row], str]]:
+def _numbers(report: DomainReport) -> dict[str, Callable[[Row], str]]:
     outcomes = _OUTCOMES if any(row.done or row.failed for row in report.rows) else {}
     sizes = _SIZES if any(row.median_size for row in report.rows) else {}
     return _NUMBERS | outcomes | sizes

@@ -15,7 +15,7 @@ from lib.db.worklist import Worklist
 from lib.progress import BarFactory
 from lib.quality.measure import Measure
 from lib.sort.criteria import CHUNK, Criterion
-from lib.work.stream import Spread
+from lib.work.stream import Parallelism
 from lib.workspace import Workspace
 
 # Measures in one transaction; a kill loses at most as many, or those of some seconds, and they are measured again.
@@ -37,7 +37,7 @@ class Measures:
     criterion: Criterion
     dry_run: bool
 
-    def fill(self, spread: Spread, *, stopping: Callable[[], bool], bar: BarFactory) -> int:
+    def fill(self, spread: Parallelism, *, stopping: Callable[[], bool], bar: BarFactory) -> int:
         """Measures what is missing and gives the number of pictures measured."""
         self._find_missing()
         done = 0
@@ -84,7 +84,7 @@ class Measures:
             )
 
     def _measure(
-        self, missing: list[str], count: int, spread: Spread, stopping: Callable[[], bool], bar: BarFactory
+        self, missing: list[str], count: int, spread: Parallelism, stopping: Callable[[], bool], bar: BarFactory
     ) -> int:
         done = 0
         fresh: list[tuple[str, Mapping[str, Measure]]] = []

@@ -23,7 +23,7 @@ from lib.sort.criteria.sizes import DEFAULT_EDGES, SQUARES, STRATEGIES, Megapixe
 from lib.sort.export.split import parse_shares
 
 if TYPE_CHECKING:
-    from lib.models.weights import Place
+    from lib.models.weights import WeightsFolder
 
 CRITERIA = ("orientation", "megapixels", "quality", "filter", "topic", "objects", "vlm")
 EXPORT = "export"  # no criterion: it makes a dataset of what others kept
@@ -310,11 +310,11 @@ def make_topic(args: Namespace) -> Criterion:
     )
 
 
-def place_of(args: Namespace) -> Place:
+def place_of(args: Namespace) -> WeightsFolder:
     """Where the weights of this run are looked for."""
-    from lib.models.weights import place_at
+    from lib.models.weights import weights_folder
 
-    return place_at(args.models_dir)
+    return weights_folder(args.models_dir)
 
 
 def add_judge_options(to: ArgumentParser) -> None:

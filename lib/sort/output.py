@@ -195,7 +195,7 @@ def _json_lines(head: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> I
 
 def _page(page: Path, workspace: Workspace, criterion: str, head: Mapping[str, Any], rows: Any, workers: int) -> str:
     unreadable = head["unreadable"]
-    totals = Totals.of(rows())
+    totals = SortTotals.of(rows())
     counts = totals.labels
     cards = totals.cards()
     if head["left_out"]:
@@ -263,7 +263,7 @@ def _remove_if_empty(folder: Path) -> None:
 
 
 @dataclass
-class Totals:
+class SortTotals:
     """What the cards say of all pictures; eight bytes a picture and number."""
 
     labels: Counter[str] = field(default_factory=Counter)
@@ -273,7 +273,7 @@ class Totals:
     criterion: str = ""
 
     @classmethod
-    def of(cls, rows: Iterable[Mapping[str, Any]]) -> Totals:
+    def of(cls, rows: Iterable[Mapping[str, Any]]) -> SortTotals:
         found = cls()
         for row in rows:
             found.labels[row["label"]] += 1

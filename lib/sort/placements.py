@@ -112,7 +112,7 @@ def read_placements(db: Database, workspace: Workspace, criterion: str, scratch:
 
 
 @dataclass
-class Withdrawals:
+class Removals:
     """Finds them and writes them into the run's worklist. `changed` counts copies that are somebody's work by now."""
 
     db: Database

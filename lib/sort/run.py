@@ -37,8 +37,8 @@ from lib.sort.export.settle import remove_empty_folders
 from lib.sort.measures import PASSING, Measures
 from lib.sort.options import subtitle
 from lib.sort.output import as_table, csv_lines, refresh_metadata, write_report
-from lib.sort.placements import Placement, Placements, Withdrawals, read_placements
-from lib.work.stream import Spread
+from lib.sort.placements import Placement, Placements, Removals, read_placements
+from lib.work.stream import Parallelism
 from lib.workspace import Workspace
 
 STEP = "sort"
@@ -69,7 +69,7 @@ class Sorting:
 
     def __post_init__(self) -> None:
         self.placements = read_placements(self.db, self.workspace, self.criterion.name, self.files.db)
-        self.withdrawals = Withdrawals(self.db, self.workspace, self.run_id, self.files, self.placements)
+        self.withdrawals = Removals(self.db, self.workspace, self.run_id, self.files, self.placements)
 
     def prepare(self) -> None:
         """Gathers, measures and labels the pictures and makes the plan; `complete` stays False when stopped."""
@@ -77,7 +77,7 @@ class Sorting:
         self._select()
         measures = Measures(self.db, self.workspace, self.files, self.criterion, self.dry_run)
         self.measured = measures.fill(
-            Spread(self.args.executor, self.args.workers), stopping=self.stopping, bar=self.bar
+            Parallelism(self.args.executor, self.args.workers), stopping=self.stopping, bar=self.bar
         )
         if not self.stopping():
             self._label(measures)

@@ -1,4 +1,4 @@
-"""An engine's way through the browser: one page, and requests that end in an `Answer` or a `FetchError`.
+"""An engine's way through the browser: one page, and requests that end in an `PageResponse` or a `FetchError`.
 
 One Chromium for a run: how it is found, started, shared by a few contexts, and closed.
 
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urljoin, urlsplit
 
-from lib.engines.base import PAGE, UPLOAD, Answer, FetchError, FilePart
+from lib.engines.base import PAGE, UPLOAD, FetchError, FilePart, PageResponse
 from lib.engines.parsing import LARGEST_BODY
 from lib.errors import UsageError
 from lib.net.guard import PRIVATE_ADDRESS, leads_inside, names_inside
@@ -119,38 +119,38 @@ class BrowserWeb:
         if self._used >= PAGES_PER_CONTEXT:
             await self.forget()
 
-    async def open(self, url: str) -> Answer:
+    async def open(self, url: str) -> PageResponse:
         self._chromium.expect(url)
 
-        async def go(page: Page) -> Answer:
+        async def go(page: Page) -> PageResponse:
             response = await page.goto(url, wait_until="domcontentloaded")
             if response is None:
                 raise FetchError("no_document")
-            return Answer(
+            return PageResponse(
                 PAGE, response.url, response.status, await response.all_headers(), _bounded_body(await response.body())
             )
 
         return await self._bounded(go)
 
-    async def get(self, url: str, *, part: str, headers: Mapping[str, str]) -> Answer:
+    async def get(self, url: str, *, part: str, headers: Mapping[str, str]) -> PageResponse:
         self._chromium.expect(url)
 
-        async def ask(page: Page) -> Answer:
+        async def ask(page: Page) -> PageResponse:
             if _origin(page.url) != _origin(url):
                 return await self._beside(page, part, "GET", url, dict(headers))
             found = await page.evaluate(_ASK, [url, dict(headers), self._timeout * 1000, LARGEST_BODY])
             if "error" in found:
                 raise FetchError(found["error"])
-            return Answer(part, found["url"], found["status"], found["headers"], base64.b64decode(found["body"]))
+            return PageResponse(part, found["url"], found["status"], found["headers"], base64.b64decode(found["body"]))
 
         return await self._bounded(ask)
 
     async def post(
         self, url: str, *, headers: Mapping[str, str], form: FilePart | None = None, body: bytes = b""
-    ) -> Answer:
+    ) -> PageResponse:
         self._chromium.expect(url)
 
-        async def send(page: Page) -> Answer:
+        async def send(page: Page) -> PageResponse:
             given: dict[str, Any] = {"data": body}
             if form:
                 file = {"name": form.name, "mimeType": form.mime, "buffer": form.content}
@@ -161,7 +161,7 @@ class BrowserWeb:
 
     async def _beside(
         self, page: Page, part: str, method: str, url: str, headers: dict[str, str], **given: Any
-    ) -> Answer:
+    ) -> PageResponse:
         """A request with the page's cookies that the page does not make. Its redirects are looked at one by one."""
         for _ in range(MOST_REDIRECTS + 1):
             response = await page.context.request.fetch(url, method=method, headers=headers, max_redirects=0, **given)
@@ -183,8 +183,8 @@ class BrowserWeb:
             url = following
         raise FetchError("too_many_redirects")
 
-    async def press(self, labels: Sequence[str]) -> Answer | None:
-        async def find_and_press(page: Page) -> Answer | None:
+    async def press(self, labels: Sequence[str]) -> PageResponse | None:
+        async def find_and_press(page: Page) -> PageResponse | None:
             pattern = re.compile("^\\s*(" + "|".join(map(re.escape, labels)) + ")\\s*$", re.IGNORECASE)
             button = page.get_by_role("button", name=pattern).first
             if not await button.count():
@@ -194,7 +194,7 @@ class BrowserWeb:
             response = await going.value
             if response is None:
                 return None
-            return Answer(
+            return PageResponse(
                 PAGE, response.url, response.status, await response.all_headers(), _bounded_body(await response.body())
             )
 
@@ -213,7 +213,7 @@ class BrowserWeb:
             with suppress(Exception):
                 await self._page.bring_to_front()
 
-    async def glance(self) -> Answer | None:
+    async def glance(self) -> PageResponse | None:
         """The open page as it is at this moment, None while it is changing. Raises FetchError where it was closed."""
         page = self._page
         if page is None or page.is_closed():
@@ -222,7 +222,7 @@ class BrowserWeb:
             body = await asyncio.wait_for(page.content(), self._timeout)
         except Exception:  # on its way to another page, or busy; the next look will tell
             return None
-        return Answer(PAGE, page.url, 200, {}, body.encode("utf-8", "replace"))
+        return PageResponse(PAGE, page.url, 200, {}, body.encode("utf-8", "replace"))
 
     async def _ready_page(self) -> Page:
         if self._page is None or self._page.is_closed():
@@ -256,9 +256,9 @@ class BrowserWeb:
             raise FetchError(reason) from None
 
 
-async def _read(part: str, response: APIResponse) -> Answer:
+async def _read(part: str, response: APIResponse) -> PageResponse:
     try:
-        return Answer(part, response.url, response.status, response.headers, _bounded_body(await response.body()))
+        return PageResponse(part, response.url, response.status, response.headers, _bounded_body(await response.body()))
     finally:
         await response.dispose()
 

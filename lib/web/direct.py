@@ -1,4 +1,4 @@
-"""Requests without a browser, for open and keyed APIs: every one ends in an `Answer` or a `FetchError`.
+"""Requests without a browser, for open and keyed APIs: every one ends in an `PageResponse` or a `FetchError`.
 
 Redirects are followed here and not by aiohttp, because keys travel in headers of the engines' own, and no other host
 than the one they are meant for may get them. Nor does a redirect lead into private networks: only the host that is
@@ -21,7 +21,7 @@ import aiohttp
 from aiohttp.abc import AbstractCookieJar
 from yarl import URL
 
-from lib.engines.base import PAGE, UPLOAD, Answer, Engine, FetchError, FilePart
+from lib.engines.base import PAGE, UPLOAD, Engine, FetchError, FilePart, PageResponse
 from lib.engines.parsing import LARGEST_BODY
 from lib.errors import UsageError
 from lib.net.fetch import user_agent
@@ -93,22 +93,22 @@ class DirectWeb:
     async def recycle(self) -> None:
         """To be called between two queries; a session hoards nothing that would have to be thrown away."""
 
-    async def open(self, url: str) -> Answer:
+    async def open(self, url: str) -> PageResponse:
         return await self._bounded(self._follow("GET", url, PAGE, PAGE_HEADERS, None))
 
-    async def get(self, url: str, *, part: str, headers: Mapping[str, str]) -> Answer:
+    async def get(self, url: str, *, part: str, headers: Mapping[str, str]) -> PageResponse:
         return await self._bounded(self._follow("GET", url, part, headers, None))
 
     async def post(
         self, url: str, *, headers: Mapping[str, str], form: FilePart | None = None, body: bytes = b""
-    ) -> Answer:
+    ) -> PageResponse:
         data: aiohttp.FormData | bytes = body
         if form:
             data = aiohttp.FormData()
             data.add_field(form.form_field, form.content, filename=form.name, content_type=form.mime)
         return await self._bounded(self._follow("POST", url, UPLOAD, headers, data))
 
-    async def press(self, labels: Sequence[str]) -> Answer | None:
+    async def press(self, labels: Sequence[str]) -> PageResponse | None:
         """There is no page and no button: a consent notice ends a query here."""
         return None
 
@@ -118,7 +118,7 @@ class DirectWeb:
 
     async def _follow(
         self, method: str, url: str, part: str, headers: Mapping[str, str], data: aiohttp.FormData | bytes | None
-    ) -> Answer:
+    ) -> PageResponse:
         given, place = dict(headers), URL(url, encoded=True)
         asked = place.host
         for _ in range(MOST_REDIRECTS + 1):
@@ -127,7 +127,7 @@ class DirectWeb:
                 target = response.headers.get("Location", "")
                 if response.status not in REDIRECTS or not target:
                     known = {storable(name).lower(): storable(value) for name, value in response.headers.items()}
-                    return Answer(part, str(place), response.status, known, await _read(response))
+                    return PageResponse(part, str(place), response.status, known, await _read(response))
             following = _resolve(place, target)
             elsewhere = following.origin() != place.origin()
             if method == "POST" and response.status in KEEPS_METHOD and elsewhere:

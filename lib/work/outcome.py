@@ -16,7 +16,7 @@ Answer = tuple[Any, str]  # (value, error) of one item, as workers send it back
 
 
 @dataclass(frozen=True)
-class Outcome(Generic[T, R]):
+class Result(Generic[T, R]):
     """What became of one item: `value` when `error` is empty, else None and a short reason.
 
     The reason is `worker_killed` for an item whose worker process died twice under it, or

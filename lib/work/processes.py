@@ -36,7 +36,7 @@ PARENT_CHECK_SECONDS = 5.0
 
 
 @dataclass(eq=False)
-class Batch:
+class WorkBatch:
     """One chunk of the stream and the answers it has so far."""
 
     number: int
@@ -49,7 +49,7 @@ class Batch:
 class Job:
     """Some items of a batch, by index. `alone` marks the retry of a single item after a member died."""
 
-    batch: Batch
+    batch: WorkBatch
     indices: list[int]
     alone: bool = False
 
@@ -59,7 +59,7 @@ class Job:
 
 
 @dataclass(eq=False)
-class Member:
+class Worker:
     """One worker. `handle` and `refs` belong to the kind of crew; `jobs` are in the order they were sent."""
 
     handle: Any
@@ -70,32 +70,32 @@ class Member:
     refs: deque[Any] = field(default_factory=deque)
 
 
-class Crew:
+class WorkerPool:
     """Dispatch and recovery, the same for every kind of worker."""
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
-        self.members: list[Member] = []
+        self.members: list[Worker] = []
         self.backlog: deque[Job] = deque()
-        self.complete: list[Batch] = []
+        self.complete: list[WorkBatch] = []
         self.stillborn = 0
 
-    def hire(self) -> Member:
+    def hire(self) -> Worker:
         raise NotImplementedError
 
-    def send(self, member: Member, job: Job) -> None:
+    def send(self, member: Worker, job: Job) -> None:
         """Hand over a job. Raises OSError when the member is gone."""
         raise NotImplementedError
 
-    def listen(self) -> Iterator[tuple[Member, Any]]:
+    def listen(self) -> Iterator[tuple[Worker, Any]]:
         """Wait for news of members: answers of the oldest job, the text of the start, or None for dead."""
         raise NotImplementedError
 
-    def bury(self, member: Member) -> None:
+    def bury(self, member: Worker) -> None:
         raise NotImplementedError
 
     def submit(self, number: int, chunk: list[Any]) -> None:
-        batch = Batch(number, chunk, [None] * len(chunk), len(chunk))
+        batch = WorkBatch(number, chunk, [None] * len(chunk), len(chunk))
         self.backlog.append(Job(batch, list(range(len(chunk)))))
         if len(self.members) < self.workers:  # members are hired as work arrives: three items need no ten processes
             self.members.append(self.hire())
@@ -114,7 +114,7 @@ class Crew:
             except OSError:
                 self.replace(member)
 
-    def takes(self, member: Member, job: Job) -> bool:
+    def takes(self, member: Worker, job: Job) -> bool:
         """A retried item shares its member with nothing that could kill it before it has answered."""
         if job.alone or any(other.alone for other in member.jobs):
             return member.ready and not member.jobs
@@ -136,7 +136,7 @@ class Crew:
         done, self.complete = self.complete, []
         return [(batch.number, [answer for answer in batch.answers if answer]) for batch in done]
 
-    def welcome(self, member: Member, trouble: str) -> None:
+    def welcome(self, member: Worker, trouble: str) -> None:
         if trouble:
             raise GleanerError(f"A worker could not prepare for its work ({trouble}); mend that and run again.")
         member.ready = True
@@ -149,7 +149,7 @@ class Crew:
         if not job.batch.missing:
             self.complete.append(job.batch)
 
-    def replace(self, member: Member) -> None:
+    def replace(self, member: Worker) -> None:
         """A member died: its oldest job is suspect, the others only waited behind it."""
         self.members.remove(member)
         self.bury(member)
@@ -172,7 +172,7 @@ class Crew:
         return [Job(job.batch, [index], alone=True) for index in job.indices]
 
 
-class ProcessCrew(Crew):
+class ProcessPool(WorkerPool):
     """Worker processes on this machine, each behind its own pipe.
 
     `spawn` and not `fork`: a fork copies locks that other threads hold (aiohttp, numpy, sqlite) and hangs.
@@ -183,24 +183,24 @@ class ProcessCrew(Crew):
         self.work, self.init = work, init
         self.context = get_context("spawn")
         # What members say is taken off their pipes at once, also while the consumer is busy: else they would wait.
-        self.inbox: SimpleQueue[tuple[Member, bytes | None]] = SimpleQueue()
+        self.inbox: SimpleQueue[tuple[Worker, bytes | None]] = SimpleQueue()
         self.bell, self.button = self.context.Pipe(duplex=False)
 
-    def hire(self) -> Member:
+    def hire(self) -> Worker:
         ours, theirs = self.context.Pipe()
         process = self.context.Process(target=serve, args=(theirs, self.work, self.init), daemon=True)
         with interrupts_held():
             process.start()
         theirs.close()  # else the end of the worker would not end the pipe
-        member = Member(process, ours)
+        member = Worker(process, ours)
         member.reader = Thread(target=_hear, args=(member, self.inbox, self.button), daemon=True)
         member.reader.start()
         return member
 
-    def send(self, member: Member, job: Job) -> None:
+    def send(self, member: Worker, job: Job) -> None:
         member.channel.send_bytes(pickle.dumps(job.items, pickle.HIGHEST_PROTOCOL))
 
-    def listen(self) -> Iterator[tuple[Member, Any]]:
+    def listen(self) -> Iterator[tuple[Worker, Any]]:
         sentinels = {member.handle.sentinel: member for member in self.members}
         ready = connection.wait([self.bell, *sentinels])
         ended = [sentinels[source] for source in ready if source in sentinels]
@@ -218,7 +218,7 @@ class ProcessCrew(Crew):
             if member not in told:
                 yield member, None
 
-    def bury(self, member: Member) -> None:
+    def bury(self, member: Worker) -> None:
         member.handle.kill()
         member.handle.join()
         if member.reader:
@@ -241,7 +241,7 @@ class ProcessCrew(Crew):
         self.members.clear()
 
 
-def _hear(member: Member, inbox: SimpleQueue[tuple[Member, bytes | None]], button: Any) -> None:
+def _hear(member: Worker, inbox: SimpleQueue[tuple[Worker, bytes | None]], button: Any) -> None:
     """Puts what a worker says into the inbox, and None when it has ended."""
     said: bytes | None = b""
     while said is not None:

@@ -17,7 +17,7 @@ from typing import Any
 
 from lib.errors import GleanerError
 from lib.work.outcome import describe
-from lib.work.processes import Crew, Init, Job, Member, Work, pack, prepare, run_chunk
+from lib.work.processes import Init, Job, Work, Worker, WorkerPool, pack, prepare, run_chunk
 
 CONNECT_SECONDS = 10.0
 STARTS = 3  # Ray gives its own node half a minute to come up, and on a busy machine that is not enough for the first
@@ -48,7 +48,7 @@ class Actor:
         return pack(run_chunk(self.work, items))
 
 
-class RayCrew(Crew):
+class RayPool(WorkerPool):
     """Ray actors, on a private cluster of this machine or on the one at `address`.
 
     Actors that the cluster has no room for yet get no jobs until they are up, so they hold nothing back.
@@ -92,14 +92,14 @@ class RayCrew(Crew):
                     what = "check the address" if address else "give the machine less to do"
                     raise GleanerError(f"Ray does not start ({describe(error)}); {what} and run again.") from error
 
-    def hire(self) -> Member:
+    def hire(self) -> Worker:
         actor = self.actor.remote(self.work, self.init)
-        return Member(actor, channel=actor.prepare.remote())
+        return Worker(actor, channel=actor.prepare.remote())
 
-    def send(self, member: Member, job: Job) -> None:
+    def send(self, member: Worker, job: Job) -> None:
         member.refs.append(member.handle.run.remote(job.items))
 
-    def listen(self) -> Iterator[tuple[Member, Any]]:
+    def listen(self) -> Iterator[tuple[Worker, Any]]:
         # The oldest call of each member is enough: an actor answers in order.
         heads = {(member.refs[0] if member.ready else member.channel): member for member in self._talking()}
         ready, _ = self.ray.wait(list(heads), num_returns=1)
@@ -114,10 +114,10 @@ class RayCrew(Crew):
                 member.refs.popleft()
             yield member, pickle.loads(news) if isinstance(news, bytes) else news
 
-    def _talking(self) -> list[Member]:
+    def _talking(self) -> list[Worker]:
         return [member for member in self.members if member.refs or not member.ready]
 
-    def bury(self, member: Member) -> None:
+    def bury(self, member: Worker) -> None:
         self.ray.kill(member.handle)
 
     def close(self, finished: bool) -> None:

@@ -25,12 +25,12 @@ from threading import Event
 from typing import Any, Protocol
 
 from lib.errors import UsageError
-from lib.work.outcome import Answer, Outcome, R, T, attempt
+from lib.work.outcome import Answer, R, Result, T, attempt
 
 EXECUTORS = ("local", "threads", "processes", "ray")
 
 
-class Pool(Protocol):
+class Executor(Protocol):
     """Where chunks are worked on. `collect` waits for at least one finished chunk."""
 
     def submit(self, number: int, chunk: list[Any]) -> None: ...
@@ -51,8 +51,8 @@ def stream(
     ordered: bool = False,
     init: Callable[[], None] | None = None,
     ray_address: str | None = None,
-) -> Generator[Outcome[T, R], None, None]:
-    """Yield one `Outcome` for every item, as they finish or, with `ordered`, in the order of the items.
+) -> Generator[Result[T, R], None, None]:
+    """Yield one `Result` for every item, as they finish or, with `ordered`, in the order of the items.
 
     work        module-level function of lib (worker processes find it by name); item and value must pickle
     items       read lazily; at most `in_flight` chunks are read ahead of what has been yielded
@@ -87,32 +87,32 @@ def _pool_maker(
     init: Callable[[], None] | None,
     workers: int,
     address: str | None,
-) -> Callable[[], Pool]:
+) -> Callable[[], Executor]:
     if executor == "threads":
-        return lambda: ThreadCrew(work, init, workers)
+        return lambda: ThreadPool(work, init, workers)
     # Late imports: processes and Ray are needed by few runs, and `lib.work.processes` imports this module.
     if executor == "ray":
-        from lib.work.processes import ProcessCrew
-        from lib.work.ray import RayCrew, import_ray
+        from lib.work.processes import ProcessPool
+        from lib.work.ray import RayPool, import_ray
 
         import_ray()
-        return lambda: RayCrew(work, init, workers, address)
+        return lambda: RayPool(work, init, workers, address)
 
-    return lambda: ProcessCrew(work, init, workers)
+    return lambda: ProcessPool(work, init, workers)
 
 
 def _in_process(
     work: Callable[[T], R], items: Iterable[T], init: Callable[[], None] | None
-) -> Generator[Outcome[T, R], None, None]:
+) -> Generator[Result[T, R], None, None]:
     if init:
         init()
     for item in items:
-        yield Outcome(item, *attempt(work, item))
+        yield Result(item, *attempt(work, item))
 
 
 def _drive(
-    make_pool: Callable[[], Pool], items: Iterable[T], size: int, in_flight: int, ordered: bool
-) -> Generator[Outcome[T, R], None, None]:
+    make_pool: Callable[[], Executor], items: Iterable[T], size: int, in_flight: int, ordered: bool
+) -> Generator[Result[T, R], None, None]:
     """Keep at most `in_flight` chunks between the source and the consumer."""
     source = iter(items)
     open_chunks: dict[int, list[T]] = {}
@@ -137,7 +137,7 @@ def _drive(
                 if turn not in answers:
                     break
                 for item, answer in zip(open_chunks[turn], answers.pop(turn), strict=True):
-                    yield Outcome(item, *answer)
+                    yield Result(item, *answer)
                 # A chunk counts as outstanding until its last item was consumed: that is the memory bound.
                 del open_chunks[turn]
                 next_out += 1
@@ -145,7 +145,7 @@ def _drive(
         pool.close(finished=exhausted and not open_chunks)
 
 
-class ThreadCrew:
+class ThreadPool:
     """Threads of this process; they stop between two items when the stream is closed early."""
 
     def __init__(self, work: Callable[[Any], Any], init: Callable[[], None] | None, workers: int) -> None:
@@ -191,7 +191,7 @@ def in_threads(one: Callable[[T], R], tasks: Iterable[T], workers: int) -> Itera
 
 
 @dataclass(frozen=True)
-class Spread:
+class Parallelism:
     """How measuring is spread over processors; as `lib.work.stream` has it."""
 
     executor: str = "local"

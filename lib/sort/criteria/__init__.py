@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lib.quality.measure import Measure
-from lib.work.stream import Spread
+from lib.work.stream import Parallelism
 
 if TYPE_CHECKING:
     from lib.db import Database
-    from lib.work.outcome import Outcome
+    from lib.work.outcome import Result
     from lib.workspace import Workspace
 
 CHUNK = 8  # pictures sent to a worker at once
@@ -42,7 +42,7 @@ class Label:
     reason: str
 
 
-class Pool(Protocol):
+class Measures(Protocol):
     """All readable measures of a run, for thresholds that depend on all pictures; read page by page, any number of
     times. The topic also asks the database which query found what."""
 
@@ -65,8 +65,8 @@ class Criterion(Protocol):
     def keys(self) -> Sequence[tuple[str, str]]: ...
 
     def measured(
-        self, paths: Iterable[Path], missing: Sequence[str], spread: Spread
-    ) -> Iterator[Outcome[Path, Mapping[str, Measure]]]:
+        self, paths: Iterable[Path], missing: Sequence[str], spread: Parallelism
+    ) -> Iterator[Result[Path, Mapping[str, Measure]]]:
         """The missing measures by metric, of one decode of each picture; a bad picture is a measure without value."""
         ...
 
@@ -75,7 +75,7 @@ class Criterion(Protocol):
         ...
 
     def fitted(self, pool: Any) -> Criterion:
-        """The criterion with what depends on all pictures (`Pool`) put in; itself where nothing does."""
+        """The criterion with what depends on all pictures (`Measures`) put in; itself where nothing does."""
         ...
 
     def label(self, measure: Measure) -> Label | None:
@@ -87,7 +87,7 @@ class Criterion(Protocol):
         ...
 
 
-class OneMeasure:
+class SingleMetric:
     """What criteria share that need one measure: `measure` is a module-level function of lib and never raises."""
 
     metric: str
@@ -102,16 +102,16 @@ class OneMeasure:
         return [(self.metric, self.version)]
 
     def measured(
-        self, paths: Iterable[Path], missing: Sequence[str], spread: Spread
-    ) -> Iterator[Outcome[Path, Mapping[str, Measure]]]:
-        from lib.work.outcome import Outcome
+        self, paths: Iterable[Path], missing: Sequence[str], spread: Parallelism
+    ) -> Iterator[Result[Path, Mapping[str, Measure]]]:
+        from lib.work.outcome import Result
         from lib.work.stream import stream
 
         outcomes = stream(self.measure, paths, executor=spread.executor, workers=spread.workers, chunk=CHUNK)
         try:
             for outcome in outcomes:
                 measure = outcome.value or Measure(None, outcome.error)
-                yield Outcome(outcome.item, {self.metric: measure}, "")
+                yield Result(outcome.item, {self.metric: measure}, "")
         finally:
             outcomes.close()
 

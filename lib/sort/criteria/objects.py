@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lib.models.weights import Place
+from lib.models.weights import WeightsFolder
 from lib.quality.measure import Measure
 from lib.sort.criteria import Label
-from lib.work.stream import Spread
+from lib.work.stream import Parallelism
 
 if TYPE_CHECKING:
     from lib.models.detector import Detector
-    from lib.work.outcome import Outcome
+    from lib.work.outcome import Result
 
 
 @dataclass
@@ -23,7 +23,7 @@ class Objects:
     """`classes` are the detector's own names, all of them where none is given; `most` None is without bound."""
 
     detector: str
-    place: Place
+    place: WeightsFolder
     device: str = "auto"
     classes: Sequence[str] = ()
     least: int = 1
@@ -58,19 +58,19 @@ class Objects:
         check_classes(self.classes, self.net.classes)
 
     def measured(
-        self, paths: Iterable[Path], missing: Sequence[str], spread: Spread
-    ) -> Iterator[Outcome[Path, Mapping[str, Measure]]]:
-        from lib.models.batches import Feed, looking
+        self, paths: Iterable[Path], missing: Sequence[str], spread: Parallelism
+    ) -> Iterator[Result[Path, Mapping[str, Measure]]]:
+        from lib.models.batches import BatchPipeline, looking
         from lib.models.detector import LONG_SIDE
-        from lib.work.outcome import Outcome
+        from lib.work.outcome import Result
 
-        for outcome in Feed(self.net, looking(LONG_SIDE), spread).outcomes(paths):
+        for outcome in BatchPipeline(self.net, looking(LONG_SIDE), spread).outcomes(paths):
             measure = Measure(None, outcome.error)
             if outcome.value is not None:
                 seen, found = outcome.value
                 detail = {"found": [list(row) for row in found]}
                 measure = Measure(float(len(found)), "", seen.width, seen.height, seen.format, detail)
-            yield Outcome(outcome.item, {self.metric: measure}, "")
+            yield Result(outcome.item, {self.metric: measure}, "")
 
     def join(self, parts: Mapping[str, Measure]) -> Measure:
         return parts[self.metric]

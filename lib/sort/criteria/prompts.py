@@ -22,15 +22,15 @@ import numpy as np
 from lib.db import scores as store
 from lib.db.scores import ScoreRow
 from lib.errors import UsageError
-from lib.models.weights import Place
+from lib.models.weights import WeightsFolder
 from lib.quality.measure import Measure
 from lib.sort.criteria import Label
-from lib.work.stream import Spread
+from lib.work.stream import Parallelism
 
 if TYPE_CHECKING:
     from lib.db import Database
     from lib.models.clip import Clip
-    from lib.work.outcome import Outcome
+    from lib.work.outcome import Result
     from lib.workspace import Workspace
 
 # What everything is compared with where nothing is to be dropped by name.
@@ -41,11 +41,11 @@ log = logging.getLogger("gleaner.models")
 
 
 @dataclass
-class Embedded:
+class ClipCriterion:
     """`model` by name; it is loaded at the preflight, since prompts need it even where all pictures are known."""
 
     model: str
-    place: Place
+    place: WeightsFolder
     device: str = "auto"
     loaded: list[Clip] = field(default_factory=list)
 
@@ -84,17 +84,17 @@ class Embedded:
             )
 
     def measured(
-        self, paths: Iterable[Path], missing: Sequence[str], spread: Spread
-    ) -> Iterator[Outcome[Path, Mapping[str, Measure]]]:
-        from lib.models.batches import Feed
-        from lib.work.outcome import Outcome
+        self, paths: Iterable[Path], missing: Sequence[str], spread: Parallelism
+    ) -> Iterator[Result[Path, Mapping[str, Measure]]]:
+        from lib.models.batches import BatchPipeline
+        from lib.work.outcome import Result
 
-        for outcome in Feed(self.clip, self.clip.looking(), spread).outcomes(paths):
+        for outcome in BatchPipeline(self.clip, self.clip.looking(), spread).outcomes(paths):
             measure = Measure(None, outcome.error)
             if outcome.value is not None:
                 seen, vector = outcome.value
                 measure = Measure(1.0, "", seen.width, seen.height, seen.format, {}, vector)
-            yield Outcome(outcome.item, {self.metric: measure}, "")
+            yield Result(outcome.item, {self.metric: measure}, "")
 
     def join(self, parts: Mapping[str, Measure]) -> Measure:
         return parts[self.metric]
@@ -104,7 +104,7 @@ class Embedded:
 
         They are kept like any other; a query picture that is gone or broken has none.
         """
-        from lib.models.batches import Feed
+        from lib.models.batches import BatchPipeline
         from lib.models.clip import vector_of
 
         found: dict[int, np.ndarray] = {}
@@ -114,7 +114,7 @@ class Embedded:
                 found[number] = vector_of(known[sha256])
             else:
                 fresh[workspace.to_path(text)].append((number, sha256))
-        for outcome in Feed(self.clip, self.clip.looking()).outcomes(fresh) if fresh else ():
+        for outcome in BatchPipeline(self.clip, self.clip.looking()).outcomes(fresh) if fresh else ():
             if outcome.value is None:
                 log.warning("the query picture %s cannot be read: %s", outcome.item, outcome.error)
                 continue
@@ -132,7 +132,7 @@ class Embedded:
 
 
 @dataclass
-class Prompts(Embedded):
+class PromptFilter(ClipCriterion):
     """`keep` and `drop` are prompts; or `labels` maps a bucket to its prompts. `near` is the least cosine to the query
     picture; `seeds` are further pictures for it. Below `margin` a label is unsure, and a kept picture dropped."""
 
@@ -150,7 +150,7 @@ class Prompts(Embedded):
     def prompts(self) -> Sequence[str]:
         return [*self.keep, *self.drop, *(prompt for prompts in self.labels.values() for prompt in prompts)]
 
-    def fitted(self, pool: Any) -> Prompts:
+    def fitted(self, pool: Any) -> PromptFilter:
         """With `near`: the query pictures of what is sorted."""
         if self.near is None:
             return self
@@ -249,7 +249,7 @@ def read_labels(path: Path) -> dict[str, list[str]]:
     return found
 
 
-def make_prompts(options: Mapping[str, Any], place: Place) -> Prompts:
+def make_prompts(options: Mapping[str, Any], place: WeightsFolder) -> PromptFilter:
     """The criterion that step 7's flags describe. Raises UsageError where they are not enough."""
     keep, drop = list(options["keep"] or ()), list(options["drop"] or ())
     for name, into in (("keep_file", keep), ("drop_file", drop)):
@@ -260,7 +260,7 @@ def make_prompts(options: Mapping[str, Any], place: Place) -> Prompts:
         raise UsageError("--labels sorts by labels and --keep and --drop by two sides; use one of them.")
     if not labels and not keep and not drop and options["near_query"] is None:
         raise UsageError("say what to filter by: --keep and --drop, --labels or --near-query.")
-    return Prompts(
+    return PromptFilter(
         options["clip_model"],
         place,
         options["device"],

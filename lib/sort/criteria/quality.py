@@ -11,16 +11,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lib.models.weights import Place
+from lib.models.weights import WeightsFolder
 from lib.quality import TECHNICAL_VERSION
 from lib.quality.measure import Measure, measure_technical
-from lib.sort.criteria import Label, OneMeasure
-from lib.work.stream import Spread
+from lib.sort.criteria import Label, SingleMetric
+from lib.work.stream import Parallelism
 
 if TYPE_CHECKING:
     from lib.models.batches import Seen
     from lib.models.iqa import Learned
-    from lib.work.outcome import Outcome
+    from lib.work.outcome import Result
 
 # Undamaged photographs score 80 and more (median 90). JPEG quality 75 costs about 15 points, 40 about 45; a blur or
 # noise that shows at a glance (standard deviation 2 pixels; 20 grey levels) leaves about 40.
@@ -68,7 +68,7 @@ class Thresholds:
 
 
 @dataclass(frozen=True)
-class Quality(OneMeasure):
+class Quality(SingleMetric):
     """By the technical score."""
 
     thresholds: Thresholds
@@ -101,7 +101,7 @@ class LearnedQuality:
 
     metrics: Sequence[str]
     thresholds: Thresholds
-    place: Place
+    place: WeightsFolder
     device: str = "auto"
     long_side: int = 1024
     combine: str = "mean"
@@ -115,22 +115,22 @@ class LearnedQuality:
         return [(metric, self._version(metric)) for metric in self.metrics]
 
     def measured(
-        self, paths: Iterable[Path], missing: Sequence[str], spread: Spread
-    ) -> Iterator[Outcome[Path, Mapping[str, Measure]]]:
-        from lib.models.batches import Feed, looking
-        from lib.work.outcome import Outcome
+        self, paths: Iterable[Path], missing: Sequence[str], spread: Parallelism
+    ) -> Iterator[Result[Path, Mapping[str, Measure]]]:
+        from lib.models.batches import BatchPipeline, looking
+        from lib.work.outcome import Result
 
         models = _Several([self._load(metric) for metric in missing if metric != TECHNICAL], self.long_side)
-        feed = Feed(models, looking(self.long_side, technical=TECHNICAL in missing), spread)
+        feed = BatchPipeline(models, looking(self.long_side, technical=TECHNICAL in missing), spread)
         for outcome in feed.outcomes(paths):
             if outcome.value is None:
-                yield Outcome(outcome.item, dict.fromkeys(missing, Measure(None, outcome.error)), "")
+                yield Result(outcome.item, dict.fromkeys(missing, Measure(None, outcome.error)), "")
                 continue
             seen, scores = outcome.value
             found = {metric: _measure(seen, scores.get(metric)) for metric in missing if metric != TECHNICAL}
             if seen.technical is not None:
                 found[TECHNICAL] = seen.technical
-            yield Outcome(outcome.item, found, "")
+            yield Result(outcome.item, found, "")
 
     def join(self, parts: Mapping[str, Measure]) -> Measure:
         for metric in self.metrics:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.quality.measure import Measure
-from lib.sort.criteria import Label, OneMeasure
+from lib.sort.criteria import Label, SingleMetric
 
 METRIC = "header"
 VERSION = "header-1"
@@ -42,7 +42,7 @@ def measure(path: Path) -> Measure:
 
 
 @dataclass(frozen=True)
-class Orientation(OneMeasure):
+class Orientation(SingleMetric):
     """`tolerance`: by which share the longer side may exceed the shorter in a square; `square`: where squares go."""
 
     square: str = "separate"
@@ -74,7 +74,7 @@ class Orientation(OneMeasure):
 
 
 @dataclass(frozen=True)
-class Megapixels(OneMeasure):
+class Megapixels(SingleMetric):
     """`edges` in megapixels, ascending, for `fixed`; `step` in megapixels; `parts` equal parts for `quantiles`."""
 
     strategy: str = "fixed"

@@ -18,7 +18,7 @@ from lib.db import scores as store
 from lib.quality.measure import Measure
 from lib.sort.clusters import NOISE, dbscan, suggested_eps
 from lib.sort.criteria import Label
-from lib.sort.criteria.prompts import Embedded
+from lib.sort.criteria.prompts import ClipCriterion
 
 TEMPLATES = ("{}", "a photo of {}", "a close-up photo of {}")
 # What a search brings besides its subject.
@@ -53,7 +53,7 @@ class Cluster:
 
 
 @dataclass
-class Topic(Embedded):
+class Topic(ClipCriterion):
     """`eps` is a cosine distance, None for the knee of each query; `texts` are further words for the subject."""
 
     eps: float | None = None

@@ -18,10 +18,10 @@ from lib.errors import UsageError
 from lib.models.vlm import SCHEMA_VERSION
 from lib.quality.measure import Measure
 from lib.sort.criteria import Label
-from lib.work.stream import Spread
+from lib.work.stream import Parallelism
 
 if TYPE_CHECKING:
-    from lib.work.outcome import Outcome
+    from lib.work.outcome import Result
 
 log = logging.getLogger("gleaner.models")
 
@@ -66,11 +66,11 @@ class Vlm:
         log.warning("%s (%s) will see %s that it has not judged yet", address.netloc.rpartition("@")[2], where, most)
 
     def measured(
-        self, paths: Iterable[Path], missing: Sequence[str], spread: Spread
-    ) -> Iterator[Outcome[Path, Mapping[str, Measure]]]:
+        self, paths: Iterable[Path], missing: Sequence[str], spread: Parallelism
+    ) -> Iterator[Result[Path, Mapping[str, Measure]]]:
         """Asks about several pictures at once; the answers come as they come."""
         from lib.models.vlm import Client
-        from lib.work.outcome import Outcome
+        from lib.work.outcome import Result
 
         client = Client(self.url, self.model, self.key, self.timeout)
         loop = asyncio.new_event_loop()
@@ -79,7 +79,7 @@ class Vlm:
         try:
             for path in paths:
                 if left == 0:
-                    yield Outcome(path, {self.metric: Measure(None, "not_asked: the budget is used up")}, "")
+                    yield Result(path, {self.metric: Measure(None, "not_asked: the budget is used up")}, "")
                     continue
                 left = None if left is None else left - 1
                 open_tasks[loop.create_task(self._ask(client, path))] = path
@@ -108,13 +108,13 @@ class Vlm:
     def buckets(self) -> list[tuple[str, str]]:
         return [("keep", f"the model keeps it with a score of at least {self.min_score:g}"), ("drop", "all others")]
 
-    def _finished(self, loop: Any, open_tasks: dict[Any, Path]) -> Iterator[Outcome[Path, Mapping[str, Measure]]]:
-        from lib.work.outcome import Outcome
+    def _finished(self, loop: Any, open_tasks: dict[Any, Path]) -> Iterator[Result[Path, Mapping[str, Measure]]]:
+        from lib.work.outcome import Result
 
         done, _ = loop.run_until_complete(asyncio.wait(open_tasks, return_when=asyncio.FIRST_COMPLETED))
         for task in done:
             path = open_tasks.pop(task)
-            yield Outcome(path, {self.metric: task.result()}, "")  # what ends the run is raised here
+            yield Result(path, {self.metric: task.result()}, "")  # what ends the run is raised here
 
     async def _ask(self, client: Any, path: Path) -> Measure:
         from lib.images.decode import DecodeError

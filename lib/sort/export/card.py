@@ -16,7 +16,7 @@ SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_
 
 
 @dataclass
-class Card:
+class DatasetCard:
     """Counts what goes into the dataset, and writes one line of attribution for each picture on the way."""
 
     folder: Path

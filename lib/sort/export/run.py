@@ -30,7 +30,7 @@ from lib.db.worklist import Worklist
 from lib.errors import GleanerError, UsageError
 from lib.files.pictures import folder_pictures, sha256_of, workspace_pictures
 from lib.progress import BarFactory
-from lib.sort.export.card import Card
+from lib.sort.export.card import DatasetCard
 from lib.sort.export.formats import ImageFolder, Parquet, TarShards, Writer, file_name, records
 from lib.sort.export.settle import MANIFEST, abandon, begin, commit, files_below, finish, in_blocks
 from lib.sort.export.split import Groups, Shares, Sides
@@ -169,7 +169,7 @@ class Export:
             return False
 
     def _build(self, building: Path, digest: str) -> None:
-        writer, card = self._writer(building), Card(building, self._criteria())
+        writer, card = self._writer(building), DatasetCard(building, self._criteria())
         try:
             with self.bar(sum(self.splits.values()), "Exporting", "picture") as progress:
                 for path, split, record in self._records():
