@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lib.db import Database
+from lib.db.context import Context
 from lib.errors import EXIT_OK
 from lib.progress import BarFactory, no_bar
 from lib.workspace import Workspace
@@ -43,6 +44,11 @@ class Session:
     @property
     def dry_run(self) -> bool:
         return bool(getattr(self.args, "dry_run", False))
+
+    @property
+    def context(self) -> Context:
+        """The run as library code takes it: everything but the parsed arguments."""
+        return Context(self.db, self.workspace, self.run_id, self.dry_run, self.stopping, self.bar)
 
     def stopping(self) -> bool:
         """True after the first Ctrl-C: finish what is in flight, commit, and return."""
