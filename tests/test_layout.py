@@ -30,6 +30,8 @@ HEAVY = (
     "sklearn",
     "pyarrow",
     "jinja2",
+    "asyncio",
+    "yarl",
 )
 NETWORK = {"aiohttp", "playwright", "urllib.request", "http.client", "socket"}
 PICTURES = {"PIL", "numpy", "imagehash", "scipy"}

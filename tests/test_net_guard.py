@@ -11,7 +11,8 @@ from support import PATIENCE
 from lib.images.formats import refusal
 from lib.net.failures import LONGEST_RETRY_AFTER, backoff, is_transient, retry_after
 from lib.net.fetch import FetchLimits, FetchResult, fetch, open_session, user_agent
-from lib.net.guard import BadAddress, RefusedAddress, host_of, is_private, parse_address, socket_factory
+from lib.net.guard import RefusedAddress, is_private, socket_factory
+from lib.net.urls import BadAddress, host_of, parse_address
 from lib.net.watchdog import Transfer, Watchdog
 
 PRIVATE = """127.0.0.1 127.1.2.3 0.0.0.0 10.0.0.1 172.16.0.1 172.31.255.255 192.168.1.1 169.254.169.254 100.64.0.1

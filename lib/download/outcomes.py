@@ -29,8 +29,8 @@ from lib.errors import GleanerError
 from lib.files.names import safe_id
 from lib.net.failures import backoff, is_transient
 from lib.net.fetch import MOST_REDIRECTS, NOT_MODIFIED, FetchResult
-from lib.net.guard import host_of
 from lib.net.host_queues import Host, HostQueues
+from lib.net.urls import host_of
 from lib.progress import Bar
 from lib.workspace import Workspace
 

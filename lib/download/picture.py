@@ -21,7 +21,8 @@ from lib.download.options import DownloadOptions
 from lib.images.formats import Format, mime_mismatch
 from lib.net.failures import is_transient
 from lib.net.fetch import PLAIN, FetchResult, Request
-from lib.net.guard import BAD_URL, PORT_REFUSED, PRIVATE_ADDRESS, BadAddress, parse_address
+from lib.net.guard import PORT_REFUSED, PRIVATE_ADDRESS
+from lib.net.urls import BAD_URL, BadAddress, parse_address
 from lib.times import utc_in
 
 OPTED_OUT = "opted_out"

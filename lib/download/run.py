@@ -136,7 +136,7 @@ def check_reasons(db: Database, reasons: Sequence[str] | None) -> None:
 def plan(db: Database, options: DownloadOptions) -> DownloadPreview:
     """What `download` would do with the same options; writes nothing."""
     from lib.download.picture import make_job
-    from lib.net.guard import host_of
+    from lib.net.urls import host_of
 
     download_queue.prepare(db)
     hosts: set[str] = set()

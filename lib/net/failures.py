@@ -19,7 +19,8 @@ from email.utils import parsedate_to_datetime
 
 import aiohttp
 
-from lib.net.guard import BAD_URL, RefusedAddress
+from lib.net.guard import RefusedAddress
+from lib.net.urls import BAD_URL
 
 OUR_OWN_LIMITS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 

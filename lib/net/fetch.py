@@ -25,8 +25,9 @@ from yarl import URL
 
 from lib import __version__
 from lib.net.failures import FetchFailed, SinkError, reached, reason_of, reraise_local_error, retry_after
-from lib.net.guard import PORTS, BadAddress, redirected, refusals, socket_factory
+from lib.net.guard import PORTS, refusals, socket_factory
 from lib.net.robots import opt_out
+from lib.net.urls import BadAddress, redirected
 from lib.net.watchdog import TransferEnded, Watchdog
 from lib.text import storable
 

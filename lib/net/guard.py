@@ -4,26 +4,18 @@ The check sits in the connector's socket factory, which sees every address that 
 answers of the name service (so rebinding gains nothing), and each hop of a redirect. Names are never checked, only
 the addresses that are used.
 
-Whether an address that somebody else wrote down may be asked at all.
-
-Whether a name or an address that a stranger wrote down leads into private networks, before anything is asked there.
-
-`lib.net.guard` sees the addresses that are about to be connected; this is for ways that it cannot stand in: a browser,
-and a proxy that looks names up itself.
+Where the connector cannot stand in between (a browser, a proxy that looks names up itself), `names_inside` and
+`leads_inside` tell beforehand whether a name leads into private networks.
 """
 
 from __future__ import annotations
 
-import asyncio
-import re
 import socket
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from contextvars import ContextVar
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any
-
-from yarl import URL
 
 Address = IPv4Address | IPv6Address
 
@@ -48,12 +40,6 @@ _COMPATIBLE = ip_network("::/96")
 
 # What the guard refused during the current request: the connector may fold several errors into one of its own.
 refusals: ContextVar[list[str]] = ContextVar("refusals")
-
-LONGEST = 8000  # characters; servers refuse longer request lines
-BAD_URL = "bad_url"
-
-_FORBIDDEN = re.compile(r"[\x00-\x1f\x7f\\]")
-_PLAIN = re.compile(r"[!-~]+")
 
 _NAMES = ("localhost", "local", "internal", "intranet", "lan", "home.arpa")
 
@@ -123,52 +109,6 @@ def _check(host: str, port: int, ports: frozenset[int]) -> None:
         raise RefusedAddress(reason, f"{host} port {port}")
 
 
-class BadAddress(ValueError):
-    """The address cannot be asked; the message says what is wrong with it."""
-
-
-def parse_address(text: str) -> URL:
-    """The address as it will be asked: http or https, no name and password, no fragment. Raises BadAddress.
-
-    An address that is plain ASCII is sent byte for byte: signed addresses break when their escapes are rewritten.
-    """
-    text = text.strip(" ")
-    if len(text) > LONGEST:
-        raise BadAddress(f"longer than {LONGEST} characters")
-    if _FORBIDDEN.search(text):
-        raise BadAddress("a backslash or control character")
-    try:
-        url = URL(text, encoded=_PLAIN.fullmatch(text) is not None)
-        if url.scheme not in ("http", "https"):
-            raise BadAddress(f"{url.scheme or 'no'} scheme; only http and https are fetched")
-        if not url.host or not url.port:
-            raise BadAddress("no host")
-        return url.with_user(None) if url.raw_user or url.raw_password else url
-    except BadAddress:
-        raise
-    except ValueError as error:  # yarl: bad port, bad IPv6 literal, a host that no IDNA can spell
-        raise BadAddress(str(error)[:200]) from error
-
-
-def redirected(url: URL, location: str) -> URL:
-    """Where a redirect from `url` leads, under the rules of `parse_address`. Raises BadAddress."""
-    location = location.strip(" ")
-    if len(location) > LONGEST or _FORBIDDEN.search(location):
-        raise BadAddress("a redirect that is no address")
-    try:
-        target = URL(location, encoded=_PLAIN.fullmatch(location) is not None)
-        return parse_address(str(target if target.scheme else url.join(target)))
-    except BadAddress:
-        raise
-    except ValueError as error:
-        raise BadAddress(str(error)[:200]) from error
-
-
-def host_of(url: URL) -> str:
-    """`host:port` in lower case: the key under which requests are counted and paced."""
-    return f"{(url.raw_host or '').lower().rstrip('.')}:{url.port}"
-
-
 def names_inside(host: str) -> bool:
     """Whether the name itself says so: an address in any of the ways that systems read, or a name of this machine."""
     name = host.strip("[]").rstrip(".").lower()
@@ -183,6 +123,8 @@ def names_inside(host: str) -> bool:
 
 async def leads_inside(host: str) -> bool:
     """The same, also asking the name service; a name that it does not know leads nowhere."""
+    import asyncio  # step 4 judges addresses by this module and has no use for a loop
+
     if names_inside(host):
         return True
     try:
