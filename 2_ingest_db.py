@@ -105,12 +105,13 @@ def undo(session: cli.Session) -> cli.Summary:
 
 def take_in(session: cli.Session) -> IngestTotals:
     from lib.db.journal import has_rows
-    from lib.ingest.folders import import_folder
     from lib.ingest.run import Wanted, ingest_answers, recognise, save_records, watch
 
     args, db, workspace = session.args, session.db, session.workspace
     shared = {"limit": args.limit, "preview": session.dry_run, "stopping": session.stopping, "bar": session.bar}
     if args.folder:
+        from lib.ingest.folders import import_folder  # late: it brings the decoders
+
         return import_folder(db, workspace, args.folder, session.run_id, **shared)
     source = recognise(args.source) if args.source else None
     if not source and not args.rescan and args.watch is None and not has_rows(db, "responses"):

@@ -22,14 +22,15 @@ from collections import Counter
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from html import unescape
-from typing import Any
-from xml.etree import ElementTree
-from xml.etree.ElementTree import Element
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from lib.records import ParseError
 from lib.text import storable
+
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
 
 TEXT_LIMIT = 20_000  # characters; a title or snippet longer than this is no title
 URL_LIMIT = 8_192  # characters; servers refuse longer addresses
@@ -192,6 +193,8 @@ def _right_escape(match: re.Match[str]) -> str:
 
 def load_xml(body: bytes) -> Element:
     """The root element. Raises ParseError: `too_large`, `too_complex`, `not_xml`."""
+    from xml.etree import ElementTree  # one engine answers in XML
+
     if len(body) > LARGEST_BODY:
         raise ParseError("too_large")
     if body.count(b"<") > MOST_TAGS:
