@@ -1,4 +1,4 @@
-"""An engine's way through the browser: one page, and requests that end in an `PageResponse` or a `FetchError`.
+"""An engine's way through the browser: one page, and requests that end in a `PageResponse` or a `FetchError`.
 
 One Chromium for a run: how it is found, started, shared by a few contexts, and closed.
 

@@ -1,4 +1,4 @@
-"""Requests without a browser, for open and keyed APIs: every one ends in an `PageResponse` or a `FetchError`.
+"""Requests without a browser, for open and keyed APIs: every one ends in a `PageResponse` or a `FetchError`.
 
 Redirects are followed here and not by aiohttp, because keys travel in headers of the engines' own, and no other host
 than the one they are meant for may get them. Nor does a redirect lead into private networks: only the host that is

@@ -5,7 +5,7 @@ A step names one item's work as a module-level function and never how it is spre
     for outcome in stream(measure, pending_rows(), workers=4):
         save(outcome.value) if outcome.ok else note(outcome.item, outcome.error)
 
-A failure is a value: an exception inside the work, or a worker that dies under it, ends as `Outcome.error` of
+A failure is a value: an exception inside the work, or a worker that dies under it, ends as `Result.error` of
 that one item and the stream goes on. What is wrong with the job as a whole (an unknown executor, a worker
 that cannot start, Ray missing) is raised.
 
