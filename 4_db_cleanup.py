@@ -28,7 +28,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lib.errors import UsageError
+from lib.errors import EXIT_OK, UsageError
 from lib.journal.rows import RULE_NAMES, RULES
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def clean(session: cli.Session) -> cli.Summary:
         apply_plan(db, session.run_id, found, bar=session.bar)
     counts = {"rows": len(found), **found.by_rule()}
     note = "; ".join(remarks(db, found, choice, session.run_id if backup else 0))
-    head = {"step": session.step, "run": session.run_id or None, "dry_run": session.dry_run, "exit_code": 0}
+    head = {"step": session.step, "run": session.run_id or None, "dry_run": session.dry_run, "exit_code": EXIT_OK}
     result = {**head, **as_json(found, counts, args.examples, backup)} if args.json else None
     return cli.Summary(dict(counts), next="python 5_download.py", note=note, result=result)
 
