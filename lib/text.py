@@ -47,7 +47,7 @@ def storable(text: str) -> str:
 
 
 def is_storable(text: str) -> bool:
-    """Whether it can be written as UTF-8. Arguments and file names carry bytes that are none as half characters."""
+    """True for a text that UTF-8 can write. Arguments and file names carry bytes that are none as half characters."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -83,12 +83,12 @@ def redact(text: str) -> str:
 
 
 def redact_any(text: str) -> str:
-    """The same where an address may have been typed without its scheme: `user:password@host`."""
+    """Redacts an address too that was typed without its scheme: `user:password@host`."""
     return _BARE.sub(f"{HIDDEN}@", redact(text))
 
 
 def redacted(value: Any) -> Any:
-    """The same of every text within a value: a list, an option, a path."""
+    """Redacts every text within a value: a list, an option, a path."""
     if isinstance(value, str | PurePath):
         return redact(str(value))
     if isinstance(value, Mapping):
@@ -104,8 +104,10 @@ def without_user(address: str) -> str:
 
 
 def replacements(values: Iterable[Any]) -> dict[str, str]:
-    """What options hold of secrets, with what stands for it in whatever a run gives out: whole addresses, and the
-    words themselves unless they are so short that other text holds them too."""
+    """Secrets among the values of options, each with the text that replaces it in whatever a run gives out.
+
+    These are whole addresses, and the words themselves unless they are so short that other text holds them too.
+    """
     found: dict[str, str] = {}
     for value in values:
         if isinstance(value, list | tuple):

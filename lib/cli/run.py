@@ -240,7 +240,7 @@ def _explained(error: Exception, args: argparse.Namespace | None) -> str | None:
 
 
 def explain_sqlite(error: sqlite3.OperationalError) -> str | None:
-    """What the system did not give; None where the file or the statement is to blame."""
+    """Says what the system did not give; None where the file or the statement is to blame."""
     text = str(error)
     if "full" in text:
         return "the disk is full; make room and run the same command again."
@@ -254,6 +254,7 @@ def explain_sqlite(error: sqlite3.OperationalError) -> str | None:
 
 
 def explain_os(error: OSError) -> str | None:
+    """Says what is wrong with the disk or a path, and what to do; None for an error that has no sentence."""
     where = error.filename or "the disk"
     known = {
         errno.ENOSPC: f"no space is left on the device ({where}); make room and run the same command again.",

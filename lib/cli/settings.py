@@ -1,4 +1,4 @@
-"""Where an option's value comes from: flag, `GLEANER_*` in the environment, `gleaner.toml`, default; in this order.
+"""Settings: the value of an option is that of its flag, `GLEANER_*`, `gleaner.toml` or the default, in this order.
 
 A settings file may have come with a folder that somebody else has made, so it sets what is harmless and nothing else:
 speed, limits, selection, formats, thresholds. Options that do something, that name places or addresses, or that give
@@ -167,7 +167,7 @@ def apply_settings(
 
 
 def place_of(step: str, name: str) -> str:
-    """Where an option may be set. What nobody has decided about is asked for on the spot."""
+    """Returns where an option may be set. What nobody has decided about is asked for on the spot."""
     return SETTABLE.get(step, {}).get(name, SPOT)
 
 

@@ -131,7 +131,7 @@ class Collection:
             codes.add(EXIT_INCOMPLETE)
         sentences = [sentence for _, sentence in verdicts if sentence]
         if names_queries(self.args) and not any(job.searchable for job in self.jobs):
-            codes.add(1)
+            codes.add(EXIT_FAILED)
             sentences.append(NOTHING_SEARCHABLE)
         return Ended(
             self._counts() | ({"unreadable": unreadable} if unreadable else {}),
@@ -277,9 +277,9 @@ class EngineQueue:
         if found.stop:
             waiting = [row.not_before for row in table.pending_queries(self.db, name) if row.not_before]
             until = minute(max(waiting)) if waiting and found.stop.wait else ""
-            return 4, stop_sentence(self.engine, found.stop, until)
+            return EXIT_BLOCKED, stop_sentence(self.engine, found.stop, until)
         if self.held:
-            return 4, (
+            return EXIT_BLOCKED, (
                 f"{name} asked to be left alone until {minute(self.held)}; run the same command after that, "
                 "or add --retry captcha (or blocked) to try at once."
             )
@@ -288,10 +288,10 @@ class EngineQueue:
             remedy = "check the network, --host and --proxy, and run again"
             if reason.startswith("browser_"):
                 remedy = "run python3 0_setup.py to check the browser"
-            return 1, f"{name} could not be reached ({reason}); {remedy}."
+            return EXIT_FAILED, f"{name} could not be reached ({reason}); {remedy}."
         if found.failed and self.args.strict:
-            return 3, f"{found.failed} of the queries at {name} failed; --list shows why."
-        return 0, ""
+            return EXIT_INCOMPLETE, f"{found.failed} of the queries at {name} failed; --list shows why."
+        return EXIT_OK, ""
 
 
 def is_no_picture(row: QueryRow) -> bool:

@@ -1,7 +1,4 @@
-"""Opening the database, its settings, and explicit transactions.
-
-Settings of a connection that writes millions of rows, and a thread that carries the log over meanwhile.
-"""
+"""Opens the database: its settings, explicit transactions, and the settings for writing millions of rows."""
 
 from __future__ import annotations
 

@@ -1,8 +1,6 @@
-"""Whole copies of the database, made while others may use it, checked before they count, and how they come back.
+"""The database as a whole: backups and their return, making the file smaller, resets, and the queries of `--check`.
 
-Making the file smaller, and emptying parts of the database.
-
-What `--check` compares the disk with, and how its rows are repaired.
+A backup is made while others may use the database, and is checked before it counts.
 """
 
 from __future__ import annotations
@@ -118,7 +116,7 @@ def _named(folder: Path, name: str, found: list[Path]) -> Path:
 
 
 def _unfit(copy: Path) -> str:
-    """Why a copy cannot be put back; empty where it can."""
+    """The reason why a copy cannot be put back; empty where it can."""
     try:
         fault = find_fault(copy, deep=True, texts=True)
     except OSError as error:
@@ -187,7 +185,7 @@ def finish_replacing(database: Path) -> bool:
 
 
 def waiting(database: Path) -> Path:
-    """Where a whole copy waits for the unusable file to be moved away."""
+    """The place of a whole copy that waits for the unusable file to be moved away."""
     return database.with_name(f"{database.name}.restoring")
 
 
@@ -234,7 +232,7 @@ def _age(path: Path) -> tuple[str, int]:
 
 @dataclass(frozen=True)
 class Room:
-    """How much of the file is unused, in bytes."""
+    """The size of the file and of its unused pages, in bytes."""
 
     size: int
     free: int
@@ -264,7 +262,7 @@ def tables_of(db: Database, what: str) -> tuple[str, ...]:
 
 
 def count_rows(db: Database, what: str) -> dict[str, int]:
-    """How many rows of which table a reset would take or change; tables where it finds nothing are left out."""
+    """Counts the rows that a reset would take or change, by table; tables where it finds none are left out."""
     found = {}
     for table in tables_of(db, what):
         where = _TOUCHED if what == "downloads" else ""
@@ -296,7 +294,7 @@ def reset(db: Database, what: str) -> None:
 
 @dataclass(frozen=True)
 class FileClaim:
-    """What the database says of a file: which content of how many bytes lies where, or has gone missing."""
+    """A file by its row: the content, its bytes, its place, and whether it has gone missing."""
 
     sha256: str
     path: str
@@ -306,7 +304,7 @@ class FileClaim:
 
 @dataclass(frozen=True)
 class AnswerClaim:
-    """Where a raw answer should lie, and its content (empty where that was not recorded)."""
+    """A raw answer by its row: its place and its content (empty where that was not recorded)."""
 
     id: int
     path: str
@@ -364,7 +362,7 @@ def broken_references(db: Database) -> list[str]:
 
 
 def damage(db: Database) -> list[str]:
-    """What SQLite finds wrong with the database itself; empty when it is sound."""
+    """Faults that SQLite finds in the database itself; empty when it is sound."""
     found = [row[0] for row in db.execute("PRAGMA integrity_check(10)")]
     return [] if found == ["ok"] else found
 

@@ -1,8 +1,7 @@
-"""Numbered migrations: each runs in one transaction together with its number (`PRAGMA user_version`).
+"""Numbered migrations, and `docs/schema.md`, which `python -m lib.db.schema` writes from the schema they make.
 
-Writes `docs/schema.md` from the live schema: `python -m lib.db.schema`.
-
-The words come from the comments in the migrations, the columns from the database that they make.
+Each migration runs in one transaction together with its number (`PRAGMA user_version`). The document's words come from
+the comments in the migrations, its columns from the database.
 """
 
 from __future__ import annotations
@@ -116,7 +115,7 @@ def _table_comments() -> dict[str, str]:
 
 
 def _added_columns(table: str) -> dict[str, str]:
-    """What later migrations say of the columns that they add, as `-- table.column: words`."""
+    """Returns the words of later migrations for the columns that they add: `-- table.column: words`."""
     found: dict[str, str] = {}
     for _, path in migrations():
         found.update(re.findall(rf"^-- {table}\.(\w+): (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE))

@@ -1,6 +1,6 @@
 """The demo: the offline gallery as a child process, and the seven steps against it, one after the other.
 
-What a workspace holds, in a few lines for people: used by `check` and at the end of the demo.
+`workspace_lines` describes a workspace for people, at the end of the demo and in `check`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""The virtual environment in `.venv`: made, checked, filled, and remembered so that a rerun is quick.
+"""The virtual environment in `.venv`: made, checked and filled from the requirements files.
 
-The requirements files: what they include, what they ask for, and whether it is there.
-
-Packages of the operating system, where this process may install them.
+A stamp remembers what is installed, so that a rerun is quick. Packages of the operating system are installed where
+this process may do so.
 """
 
 from __future__ import annotations
@@ -70,7 +69,7 @@ class Environment:
 
     @property
     def site_packages(self) -> Path:
-        """Where its packages lie, whether it exists or not."""
+        """The folder of its packages, whether it exists or not."""
         inside = "Lib" if os.name == "nt" else "lib/python{}.{}".format(*sys.version_info[:2])
         return self.folder / inside / "site-packages"
 
@@ -107,7 +106,7 @@ class Environment:
             raise GleanerError(f"{sys.executable} could not make {self.folder} ({reason}); put that right and rerun.")
 
     def stamp(self) -> dict[str, Any]:
-        """What the last finished installation noted; empty where there is none that can be read."""
+        """Returns the notes of the last finished installation; empty where there are none that can be read."""
         try:
             noted = json.loads((self.folder / STAMP).read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -122,7 +121,7 @@ class Environment:
         temporary.replace(self.folder / STAMP)
 
     def installed(self, name: str) -> bool:
-        """Whether this very requirements file, as it now reads, was installed by this very Python."""
+        """True where this very requirements file, as it now reads, was installed by this very Python."""
         path = self.root / name
         if not path.is_file() or self.stamp().get(name) != fingerprint(path):
             return False
@@ -278,7 +277,7 @@ def requirement_lines(path: Path) -> list[str]:
 
 
 def installed_packages(python: Path, lines: list[str]) -> list[Package]:
-    """What the interpreter has of the required packages; those for other Pythons do not count."""
+    """The required packages as the interpreter has them; those for other Pythons do not count."""
     answer = subprocess.run(
         [str(python), "-c", PROBE], input=json.dumps(lines), capture_output=True, text=True, check=True
     )
@@ -286,7 +285,7 @@ def installed_packages(python: Path, lines: list[str]) -> list[Package]:
 
 
 def can_apt() -> bool:
-    """Whether this is root on a Debian or Ubuntu."""
+    """True for root on a Debian or Ubuntu."""
     return sys.platform.startswith("linux") and os.geteuid() == 0 and shutil.which("apt-get") is not None
 
 

@@ -1,4 +1,4 @@
-"""What is on this machine and what is not: the table of `0_setup.py check`. It writes nothing."""
+"""The table of `0_setup.py check`: each thing that the steps use, and whether it is on this machine. Writes nothing."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def weight_names(folder: Path) -> list[str]:
 
 
 def contents(workspace: Path) -> Iterator[Finding]:
-    """What the workspace holds, one finding a folder; an absent one is no fault."""
+    """The workspace's content, one finding a folder; an absent one is no fault."""
     try:
         lines = workspace_lines(workspace)
     except GleanerError as error:
