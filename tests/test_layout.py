@@ -25,7 +25,7 @@ EDGE = ("lib/cli/run.py", "lib/cli/output.py")
 MOST_MODULES, MOST_LINES_OF_A_MODULE = 196, 590
 MOST_LINES_OF_A_FUNCTION, LINES_OF_A_SHORT_FUNCTION = 60, 40
 
-# Packages, and single modules, whose docstrings and late imports follow the house style; "" is the plain modules of `lib/`.
+# Packages and modules whose docstrings and late imports follow the house style; "" is the plain modules in `lib/`.
 DONE = {"", "cli", "setup", "lib.db", "lib.db.connection", "lib.db.context", "lib.db.maintenance", "lib.db.schema"}
 DONE |= {"lib.db.soundness", "lib.journal.rules"}
 RIDDLE = re.compile(r"(What|Whether|How|Which|Why|When|Where)\b|The (one|ones|same|thing|things) (that|of|where|for)\b")
@@ -276,6 +276,14 @@ def test_every_documented_command_parses(where: str, name: str, arguments: str) 
         load_step(name).build_parser().parse_args(words)
     except SystemExit as end:  # an option that answers by itself, such as --list-rules
         assert not end.code
+
+
+def test_the_architecture_names_what_is_there() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`((?:lib|tests|docs)/[\w./]*\w)`", text))
+    assert {path for path in named if not (ROOT / path).exists() and "NNN" not in path} == set()
+    assert {f"lib/{package}" for package in FLOOR_OF} <= named
+    assert "docs/architecture.md" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_documents_show_every_step() -> None:
