@@ -78,11 +78,15 @@ def _extractor() -> Any:
 
 
 @cache
+def _families() -> list[dict[str, Any]]:
+    families: list[dict[str, Any]] = tomllib.loads(DATA.read_text(encoding="utf-8"))["family"]
+    return families
+
+
+@cache
 def family_by_domain() -> Mapping[str, str]:
     """Registrable domain (or single host) to the name of its family."""
-    with DATA.open("rb") as handle:
-        families = tomllib.load(handle)["family"]
-    return {domain: family["name"] for family in families for domain in [*family["domains"], *family.get("hosts", [])]}
+    return {domain: one["name"] for one in _families() for domain in [*one["domains"], *one.get("hosts", [])]}
 
 
 def family_of(domain: str, host: str = "") -> str:
@@ -98,9 +102,7 @@ def family_of(domain: str, host: str = "") -> str:
 @cache
 def host_rules() -> frozenset[str]:
     """The registrable domains that a rule splits by naming single hosts of them."""
-    with DATA.open("rb") as handle:
-        families = tomllib.load(handle)["family"]
-    return frozenset(registrable_domain(host) for family in families for host in family.get("hosts", []))
+    return frozenset(registrable_domain(host) for family in _families() for host in family.get("hosts", []))
 
 
 def domains_of(family: str) -> list[str]:

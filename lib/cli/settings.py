@@ -25,6 +25,8 @@ SHOWN = 60  # characters of a wrong value that a message repeats
 _SECRET_WORDS = ("key", "password", "passwd", "token", "secret")
 STEPS = ("collect", "ingest", "report", "cleanup", "download", "dedup", "sort")
 
+SWITCHES = dict.fromkeys(("1", "true", "yes", "on"), True) | dict.fromkeys(("0", "false", "no", "off"), False)
+
 FILE = "file"  # may stand in gleaner.toml
 INSIDE = "inside"  # likewise, where it names a file within the workspace
 NAME = "name"  # likewise, where it is a name and no folder: a model's folder may hold code
@@ -280,17 +282,7 @@ def _text(value: Any, where: str) -> str:
 
 
 def _to_switch(action: argparse.Action, value: Any, where: str) -> Any:
-    words = {
-        "1": True,
-        "true": True,
-        "yes": True,
-        "on": True,
-        "0": False,
-        "false": False,
-        "no": False,
-        "off": False,
-    }
-    chosen = value if isinstance(value, bool) else words.get(_text(value, where).strip().lower())
+    chosen = value if isinstance(value, bool) else SWITCHES.get(_text(value, where).strip().lower())
     if chosen is None:
         raise UsageError(f"{where} cannot be {shown(value)}; it is true or false.")
     if isinstance(action, argparse._CountAction):

@@ -10,16 +10,17 @@ import os
 import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from json import dumps
 from pathlib import Path
 
-from lib.db.connection import Database, for_owner_only, prepare
+from lib.db.connection import Database, for_owner_only, prepare, private_temporary
 from lib.db.schema import migrate
 from lib.db.soundness import BESIDE, EMPTY, FOREIGN, NEWER, find_fault, is_ours, only_reading
 from lib.errors import GleanerError, UsageError
-from lib.temporary import clear_dead, temporary_beside
+from lib.temporary import clear_dead
 from lib.times import utc_now
 from lib.workspace import DATABASE_NAME
 
@@ -57,14 +58,9 @@ def make_backup(db: Database, folder: Path, keep: int, *, replaced: bool = False
     for old in list_backups(folder):
         for_owner_only(old)
     target = _free_name(folder, _REPLACED if replaced else "")
-    temporary = temporary_beside(target)
-    os.close(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-    try:
+    with private_temporary(target) as temporary:
         _copy(db, temporary)
         os.replace(temporary, target)
-    finally:
-        for suffix in ("", *BESIDE):
-            temporary.with_name(temporary.name + suffix).unlink(missing_ok=True)
     for old in list_backups(folder)[keep:]:
         old.unlink(missing_ok=True)
     return target
@@ -144,21 +140,13 @@ def replace_unusable(database: Path, copy: Path) -> Path | None:
     The copy is whole beside its place before anything is moved. From then on a kill leaves either the file as it was or
     what `finish_replacing` finishes, which every step begins with.
     """
-    part = temporary_beside(database)
-    os.close(os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-    try:
-        made = sqlite3.connect(part, isolation_level=None)
-        try:
+    with private_temporary(database) as part:
+        with closing(sqlite3.connect(part, isolation_level=None)) as made:
             with only_reading(copy) as source:
                 source.backup(made)
             prepare(made)
-        finally:
-            made.close()
         _sync(part)
         os.replace(part, waiting(database))
-    finally:
-        for suffix in ("", *BESIDE):
-            part.with_name(part.name + suffix).unlink(missing_ok=True)
     aside = _free_aside(database) if os.path.lexists(database) else None
     if aside:
         os.rename(database, aside)
@@ -204,14 +192,11 @@ def _sync(path: Path) -> None:
 
 
 def _copy(db: Database, path: Path) -> None:
-    copy = sqlite3.connect(path, isolation_level=None)
-    try:
+    with closing(sqlite3.connect(path, isolation_level=None)) as copy:
         db.connection.backup(copy)
         # A copy is one file: in WAL mode it would grow two more as soon as somebody looks at it.
         copy.execute("PRAGMA journal_mode=DELETE")
         found = copy.execute("PRAGMA integrity_check(1)").fetchone()[0]
-    finally:
-        copy.close()
     if found != "ok":
         raise GleanerError(f"the database is damaged ({found}); put back an older copy from {path.parent}.")
     _sync(path)
@@ -263,10 +248,8 @@ def tables_of(db: Database, what: str) -> tuple[str, ...]:
 
 def count_rows(db: Database, what: str) -> dict[str, int]:
     """Counts the rows that a reset would take or change, by table; tables where it finds none are left out."""
-    found = {}
-    for table in tables_of(db, what):
-        where = _TOUCHED if what == "downloads" else ""
-        found[table] = int(db.value(f"SELECT count(*) FROM {table}{where}"))
+    where = _TOUCHED if what == "downloads" else ""
+    found = {table: int(db.value(f"SELECT count(*) FROM {table}{where}")) for table in tables_of(db, what)}
     return {table: rows for table, rows in found.items() if rows}
 
 

@@ -15,7 +15,7 @@ import stat
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -112,14 +112,11 @@ def _has_to_be_copied(path: Path) -> bool:
 
 
 def _connected(uri: str) -> Iterator[sqlite3.Connection]:
-    connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=30.0)
-    try:
+    with closing(sqlite3.connect(uri, uri=True, isolation_level=None, timeout=30.0)) as connection:
         connection.text_factory = lambda body: body.decode("utf-8", "replace")
         connection.execute("PRAGMA trusted_schema=OFF")
         connection.execute("PRAGMA cell_size_check=ON")
         yield connection
-    finally:
-        connection.close()
 
 
 def _state(path: Path) -> list[tuple[int, int]]:
@@ -212,12 +209,9 @@ def tables_of(connection: sqlite3.Connection) -> Tables:
 @lru_cache(maxsize=4)
 def expected_tables(version: int) -> Tables:
     """The tables of a schema, as the migrations up to it make them."""
-    connection = sqlite3.connect(":memory:", isolation_level=None)
-    try:
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
         migrate(connection, version)
         return tables_of(connection)
-    finally:
-        connection.close()
 
 
 def _page_fault(connection: sqlite3.Connection) -> Fault | None:

@@ -31,6 +31,7 @@ PIP_LOG = "gleaner-pip.log"
 MODELS_BYTES = 9_000_000_000 if sys.platform.startswith("linux") else 3_000_000_000
 NEEDED_BYTES = {"requirements-core.txt": 1_000_000_000, "requirements.txt": MODELS_BYTES}
 HEARTBEAT_SECONDS = 15
+STATES = {"other python": "of another Python version"}  # in words, where the state is no word that people use
 
 # Run by the environment's Python: what each requirement wants and what is there, read with pip's own parser.
 PROBE = """
@@ -94,7 +95,7 @@ class Environment:
         if state == "ready":
             return
         if state != "missing":
-            log.info("The environment in %s is %s; it is made again.", self.folder, _reasons(state))
+            log.info("The environment in %s is %s; it is made again.", self.folder, STATES.get(state, state))
             _remove(self.folder)
         _require_ensurepip()
         log.info("Making the environment in %s", self.folder)
@@ -200,10 +201,6 @@ def _run_with_heartbeat(command: list[str], log_path: Path) -> list[str] | None:
                     said = now
                     log.info("  %3.0f s  %s", now - started, line.strip()[:70])
         return list(tail) if child.returncode != 0 else None
-
-
-def _reasons(state: str) -> str:
-    return "broken" if state == "broken" else "of another Python version"
 
 
 def _remove(folder: Path) -> None:
