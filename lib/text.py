@@ -1,20 +1,12 @@
-"""Errors of the system and of SQLite as sentences that end with what to do; things with their number.
-
-Text from outside on its way into the database, JSON and pages, which hold nothing but whole characters.
-
-Passwords and keys in addresses, left out of whatever is recorded, logged or said.
-"""
+"""Text: counted nouns, what UTF-8 and the database can hold, secrets left out, control characters made visible."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import PurePath
 from typing import Any
-
-from lib.errors import UsageError
 
 HIDDEN = "***"
 SHORTEST = 6  # characters of a password that is looked for by itself
@@ -58,17 +50,6 @@ def is_storable(text: str) -> bool:
 def path_as_text(path: os.PathLike[str] | str) -> str:
     r"""A path for a person and the database: bytes that are no UTF-8 are written as \xff."""
     return os.fsencode(path).decode(errors="backslashreplace")
-
-
-def require_text(args: argparse.Namespace) -> None:
-    """Raises UsageError where an argument is no text. Paths may be named by any bytes."""
-    for name, value in vars(args).items():
-        if any(isinstance(word, str) and not is_storable(word) for word in _words(value)):
-            raise UsageError(f"--{name.replace('_', '-')} is no UTF-8 text; write it in UTF-8.")
-
-
-def _words(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 def _is_half(letter: str) -> bool:

@@ -5,15 +5,14 @@ The system lets a lock go when the process ends, however that happens.
 
 from __future__ import annotations
 
-import sys
-from dataclasses import dataclass
-from pathlib import Path
-from pathlib import PurePosixPath
 import os
-from lib.errors import UsageError
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from lib.errors import GleanerError
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from lib.errors import GleanerError, UsageError
 
 DATABASE_NAME = "gleaner.db"
 SETTINGS_NAME = "gleaner.toml"

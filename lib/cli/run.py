@@ -31,7 +31,7 @@ from lib.db.soundness import DAMAGED, Fault, find_fault, refuse_unusable
 from lib.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, GleanerError, UsageError
 from lib.files.pictures import clear_leftovers
 from lib.progress import no_bar, terminal_bar
-from lib.text import escape_controls, redact, redacted, require_text
+from lib.text import escape_controls, is_storable, redact, redacted
 from lib.workspace import Workspace, file_lock, step_lock
 
 LONGEST_LOOK = 20.0  # seconds that a database is looked through after an error that nobody expected
@@ -61,7 +61,7 @@ def run(
         args = parse(made, argv)
         as_json = args.json
         start_logging(args)
-        require_text(args)
+        _require_text(args)
         workspace = Workspace(args.workspace)
         workspace.refuse_links()
         _finish_restore(workspace, dry_run=bool(getattr(args, "dry_run", False)))
@@ -97,6 +97,14 @@ def parse(made: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse
         apply_settings(made, made.get_default("step"), settings, os.environ, workspace.settings)
     # Intermixed, so that words may stand after flags: `6_dedup.py exact --dry-run photos`.
     return made.parse_intermixed_args(argv)
+
+
+def _require_text(args: argparse.Namespace) -> None:
+    """Raises UsageError where an argument is no text. Paths may be named by any bytes."""
+    for name, value in vars(args).items():
+        words = value if isinstance(value, list | tuple) else [value]
+        if any(isinstance(word, str) and not is_storable(word) for word in words):
+            raise UsageError(f"--{name.replace('_', '-')} is no UTF-8 text; write it in UTF-8.")
 
 
 def _finish_restore(workspace: Workspace, *, dry_run: bool) -> None:

@@ -76,7 +76,7 @@ def describe_schema() -> str:
     """The document's text."""
     connection = sqlite3.connect(":memory:", isolation_level=None)
     migrate(connection)
-    comments = _table_comments()
+    comments = _comments(r"(\w+)")
     parts = [
         "# The database",
         "",
@@ -106,24 +106,16 @@ def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
 
 
-def _table_comments() -> dict[str, str]:
+def _comments(name: str) -> dict[str, str]:
+    """Returns the migrations' words for what a pattern names: `-- table: words`, `-- table.column: words`."""
     found: dict[str, str] = {}
     for _, path in migrations():
-        for name, text in re.findall(r"^-- (\w+): (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE):
-            found[name] = text
-    return found
-
-
-def _added_columns(table: str) -> dict[str, str]:
-    """Returns the words of later migrations for the columns that they add: `-- table.column: words`."""
-    found: dict[str, str] = {}
-    for _, path in migrations():
-        found.update(re.findall(rf"^-- {table}\.(\w+): (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE))
+        found.update(re.findall(rf"^-- {name}: (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE))
     return found
 
 
 def _columns(connection: sqlite3.Connection, table: str, sql: str) -> list[str]:
-    notes = {**_column_comments(sql), **_added_columns(table)}
+    notes = {**_column_comments(sql), **_comments(rf"{table}\.(\w+)")}
     lines = ["| column | type | |", "| --- | --- | --- |"]
     for _, name, kind, not_null, default, key in connection.execute(f"PRAGMA table_info({table})"):
         traits = ["key"] if key else []
