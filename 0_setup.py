@@ -29,7 +29,8 @@ import signal
 import textwrap
 from pathlib import Path
 
-from lib.errors import EXIT_INTERRUPTED, GleanerError
+from lib.cli.flags import documented_parser
+from lib.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, GleanerError
 from lib.setup.browser import browser_version, ensure_browser
 from lib.setup.demo import report_pages, run_child, run_steps, running_gallery, workspace_lines
 from lib.setup.environment import Environment
@@ -54,31 +55,15 @@ TEST_COMMANDS = ("ruff check .", "ruff format --check .", "mypy lib", "pytest -n
 
 
 def build_parser() -> argparse.ArgumentParser:
-    summary, _, rest = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        prog="0_setup.py",
-        description=summary,
-        epilog=rest,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "what",
-        nargs="?",
-        choices=("demo", "test", "check"),
-        help="default: set up for real use",
-    )
-    parser.add_argument(
-        "--core", action="store_true", help="leave the models out; only for real use (default: models too)"
-    )
-    parser.add_argument(
-        "--workspace",
-        type=Path,
-        metavar="DIR",
-        help="folder of demo (default: workspace-demo) or check (default: workspace)",
-    )
-    parser.add_argument("-v", "--verbose", action="store_true", help="show what pip and Playwright print")
-    return parser
+    made = documented_parser(__doc__, "0_setup.py")
+    add = made.add_argument
+    add("-h", "--help", action="help", help="show this page and exit")
+    add("what", nargs="?", choices=("demo", "test", "check"), help="default: set up for real use")
+    add("--core", action="store_true", help="leave the models out; only for real use (default: models too)")
+    text = "folder of demo (default: workspace-demo) or check (default: workspace)"
+    add("--workspace", type=Path, metavar="DIR", help=text)
+    add("-v", "--verbose", action="store_true", help="show what pip and Playwright print")
+    return made
 
 
 def main(argv: "list[str] | None" = None) -> int:
@@ -101,10 +86,10 @@ def main(argv: "list[str] | None" = None) -> int:
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         sys.stderr.close()  # whoever read the output has left, as `| head` does; there is nobody to tell
-        return 1
+        return EXIT_FAILED
     except OSError as error:
         print(f"0_setup.py: {error}; make room or fix that, then run the same command again.", file=sys.stderr)
-        return 1
+        return EXIT_FAILED
 
 
 def prepare(environment: Environment, requirements: str, *, verbose: bool) -> None:
@@ -118,7 +103,7 @@ def prepare(environment: Environment, requirements: str, *, verbose: bool) -> No
 def set_up(environment: Environment, args: argparse.Namespace) -> int:
     prepare(environment, "requirements-core.txt" if args.core else "requirements.txt", verbose=args.verbose)
     print(f"Next: {environment.python.relative_to(ROOT)} 1_collect.py --help")
-    return 0
+    return EXIT_OK
 
 
 def demo(environment: Environment, args: argparse.Namespace) -> int:
@@ -133,7 +118,7 @@ def demo(environment: Environment, args: argparse.Namespace) -> int:
     print("Pages to open in a browser:")
     for page in report_pages(workspace):
         print(f"  {page}")
-    return 0
+    return EXIT_OK
 
 
 def test(environment: Environment, args: argparse.Namespace) -> int:
@@ -145,7 +130,7 @@ def test(environment: Environment, args: argparse.Namespace) -> int:
     print(
         "\n" + "\n".join(f"{'passed' if code == 0 else f'FAILED ({code})':<12}{name}" for name, code in codes.items())
     )
-    return 1 if any(codes.values()) else 0
+    return EXIT_FAILED if any(codes.values()) else EXIT_OK
 
 
 def check(environment: Environment, args: argparse.Namespace) -> int:
@@ -158,7 +143,7 @@ def check(environment: Environment, args: argparse.Namespace) -> int:
             print(" " * 32 + line)
         lacking += [finding.subject] if finding.needed and not finding.good else []
     print("Steps 1 to 7 can run." if not lacking else f"Missing for steps 1 to 7: {', '.join(lacking)}.")
-    return 1 if lacking else 0
+    return EXIT_FAILED if lacking else EXIT_OK
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lib.errors import UsageError
+from lib.errors import EXIT_INCOMPLETE, EXIT_OK, UsageError
 from lib.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def work(session: cli.Session) -> cli.Summary:
         return check_disk(session)
     totals = take_in(session)
     counts = counts_of(totals, files=bool(args.folder), preview=session.dry_run)
-    code = 3 if args.strict and totals.failed else 0
+    code = EXIT_INCOMPLETE if args.strict and totals.failed else EXIT_OK
     return cli.Summary(counts, "python 3_domain_report.py", code, remark_on(totals, session.run_id))
 
 
@@ -139,7 +139,8 @@ def check_disk(session: cli.Session) -> cli.Summary:
     can = found.mendable and not session.args.repair
     note = "put right what can be: python 2_ingest_db.py --check --repair" if can else ""
     counts = {"files": found.files, "answers": found.answers, **found.counts(), "repaired": found.repaired}
-    return cli.Summary(dict(counts), note=note, exit_code=3 if session.args.strict and left > 0 else 0)
+    code = EXIT_INCOMPLETE if session.args.strict and left > 0 else EXIT_OK
+    return cli.Summary(dict(counts), note=note, exit_code=code)
 
 
 def show(found: Findings) -> None:

@@ -28,8 +28,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lib.errors import UsageError
-from lib.journal.rows import RULE_NAMES, RULES
+from lib.errors import EXIT_OK, UsageError
+from lib.journal.rules import RULE_NAMES, RULES
 
 if TYPE_CHECKING:
     from lib.journal.rows import RowPlan
@@ -66,9 +66,13 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    from lib.cleanup.run import rescue
-
     return cli.run(build_parser(), argv, work, check=check, needs="1_collect.py", alone=True, before=rescue)
+
+
+def rescue(args: argparse.Namespace) -> bool:
+    from lib.cleanup import run
+
+    return run.rescue(args)
 
 
 def check(args: argparse.Namespace) -> None:
@@ -85,8 +89,7 @@ def check(args: argparse.Namespace) -> None:
 
 def work(session: cli.Session) -> cli.Summary:
     jobs = (("undo", undo), ("restore", restore), ("vacuum", vacuum), ("reset", reset))
-    chosen = next((job for name, job in jobs if getattr(session.args, name)), clean)
-    return chosen(session)
+    return next((job for name, job in jobs if getattr(session.args, name)), clean)(session)
 
 
 def clean(session: cli.Session) -> cli.Summary:
@@ -99,9 +102,8 @@ def clean(session: cli.Session) -> cli.Summary:
     choice = choose(args.rule, args.blocklist, args.allowlist, args.min_side, args.languages)
     found: RowPlan = plan(db, choice, args.forget_query)
     if not args.json:
-        print(
-            *map(cli.clean, plan_lines(db, found, args.examples, session.dry_run)), sep="\n", end="\n" if found else ""
-        )
+        lines = map(cli.clean, plan_lines(db, found, args.examples, session.dry_run))
+        print(*lines, sep="\n", end="\n" if found else "")
     backup = ""
     if len(found) and not session.dry_run and not session.stopping():
         backup = session.workspace.to_text(make_backup(db, session.workspace.backups, args.keep))
@@ -109,7 +111,7 @@ def clean(session: cli.Session) -> cli.Summary:
         apply_plan(db, session.run_id, found, bar=session.bar)
     counts = {"rows": len(found), **found.by_rule()}
     note = "; ".join(remarks(db, found, choice, session.run_id if backup else 0))
-    head = {"step": session.step, "run": session.run_id or None, "dry_run": session.dry_run, "exit_code": 0}
+    head = {"step": session.step, "run": session.run_id or None, "dry_run": session.dry_run, "exit_code": EXIT_OK}
     result = {**head, **as_json(found, counts, args.examples, backup)} if args.json else None
     return cli.Summary(dict(counts), next="python 5_download.py", note=note, result=result)
 
@@ -141,18 +143,17 @@ def vacuum(session: cli.Session) -> cli.Summary:
 
 def reset(session: cli.Session) -> cli.Summary:
     from lib.cleanup import run as upkeep
-    from lib.cleanup.run import reset_lines
 
     args = session.args
     found = upkeep.plan_reset(session.db, args.reset, args.examples)
     if not args.json:
-        print(*map(cli.clean, reset_lines(found)), sep="\n", end="\n" if found.rows else "")
+        print(*map(cli.clean, upkeep.reset_lines(found)), sep="\n", end="\n" if found.rows else "")
     if session.dry_run or not found.rows:
         return cli.Summary({"rows": sum(found.rows.values()), **found.rows})
     if args.reset == "everything" and not args.yes:
         upkeep.confirm(session.workspace, input(upkeep.question(session.workspace)))
-    backup = upkeep.reset(session.db, session.workspace, args.reset, args.keep)
-    return cli.Summary({"rows": sum(found.rows.values()), **found.rows}, note=f"backup: {backup}")
+    note = f"backup: {upkeep.reset(session.db, session.workspace, args.reset, args.keep)}"
+    return cli.Summary({"rows": sum(found.rows.values()), **found.rows}, note=note)
 
 
 if __name__ == "__main__":

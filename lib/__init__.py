@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
+from lib.errors import EXIT_INTERRUPTED
+
 TYPE_CHECKING = False  # as in `typing`, which takes too long to load for what has to be the first thing that happens
 if TYPE_CHECKING:
     from types import TracebackType
@@ -19,7 +21,7 @@ def _end_quietly(kind: type[BaseException], error: BaseException, trace: Traceba
         return
     sys.stderr.write("stopped before anything was begun; run the same command again.\n")
     sys.stderr.flush()
-    os._exit(130)  # Python would end itself by the signal, which tells a script something else
+    os._exit(EXIT_INTERRUPTED)  # Python would end itself by the signal, which tells a script something else
 
 
 if sys.excepthook is sys.__excepthook__:  # a debugger's stays

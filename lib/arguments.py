@@ -1,6 +1,6 @@
-"""What turns the text of an option into its value; a wrong text is refused with what would be right.
+"""Converters from the text of an option to its value, for `type=` in a parser.
 
-What the flags of step 5 measure in: seconds, bytes with a unit, and parts of a whole. For `type=` in a parser.
+A wrong text is refused with what would be right.
 """
 
 from __future__ import annotations

@@ -1,13 +1,8 @@
-"""Host names and the domains that people register, by the public suffix list that ships with tldextract.
+"""Host names, registrable domains, service families, and the lists of domains that steps 3, 4 and 5 share.
 
-Service families: VK, Pinterest, Google … each one name for a service's many domains (`lib/data/families.toml`).
-
-Lists of domains to leave out or to keep to: plain text, one name a line, written by step 3, read by steps 4 and 5.
-
-A line is a registrable domain or a host and covers every host below it, or `family:NAME` for a service family. What
-follows a `#` is a comment.
-
-Which domains the words of a command line mean: families, registrable domains, and single hosts.
+A registrable domain follows the public suffix list that ships with tldextract. A family is one name for a service's
+many domains (`lib/data/families.toml`). A list is plain text, one name a line: a registrable domain or a host, which
+covers every host below it, or `family:NAME`. After a `#` stands a comment.
 """
 
 from __future__ import annotations
@@ -66,7 +61,7 @@ def registrable_domain(host: str) -> str:
 
 
 def is_address(host: str) -> bool:
-    """Whether a host name is an IP address."""
+    """True where a host name is an IP address."""
     try:
         ipaddress.ip_address(host.split("%")[0])
     except ValueError:
@@ -83,11 +78,15 @@ def _extractor() -> Any:
 
 
 @cache
+def _families() -> list[dict[str, Any]]:
+    families: list[dict[str, Any]] = tomllib.loads(DATA.read_text(encoding="utf-8"))["family"]
+    return families
+
+
+@cache
 def family_by_domain() -> Mapping[str, str]:
     """Registrable domain (or single host) to the name of its family."""
-    with DATA.open("rb") as handle:
-        families = tomllib.load(handle)["family"]
-    return {domain: family["name"] for family in families for domain in [*family["domains"], *family.get("hosts", [])]}
+    return {domain: one["name"] for one in _families() for domain in [*one["domains"], *one.get("hosts", [])]}
 
 
 def family_of(domain: str, host: str = "") -> str:
@@ -103,9 +102,7 @@ def family_of(domain: str, host: str = "") -> str:
 @cache
 def host_rules() -> frozenset[str]:
     """The registrable domains that a rule splits by naming single hosts of them."""
-    with DATA.open("rb") as handle:
-        families = tomllib.load(handle)["family"]
-    return frozenset(registrable_domain(host) for family in families for host in family.get("hosts", []))
+    return frozenset(registrable_domain(host) for family in _families() for host in family.get("hosts", []))
 
 
 def domains_of(family: str) -> list[str]:
@@ -120,7 +117,7 @@ def family_names() -> list[str]:
 
 @dataclass(frozen=True)
 class DomainLists:
-    """What may not be taken (`block`), and what alone may be taken (`allow`; None for no such limit)."""
+    """Domains that are left out (`block`), and those that are kept to (`allow`; None for no such limit)."""
 
     block: frozenset[str] = frozenset()
     allow: frozenset[str] | None = None
@@ -129,7 +126,7 @@ class DomainLists:
         return bool(self.block) or self.allow is not None
 
     def refusal(self, host: str) -> str:
-        """Why a host may not be used: `blocked_domain`, `not_allowed_domain`, or empty when it may."""
+        """The reason to refuse a host: `blocked_domain`, `not_allowed_domain`, or empty when it may."""
         if covers(self.block, host):
             return BLOCKED
         return NOT_ALLOWED if self.allow is not None and not covers(self.allow, host) else ""
@@ -159,7 +156,7 @@ def write_list(path: Path, names: Iterable[str], about: str) -> int:
 
 
 def covers(names: frozenset[str], host: str) -> bool:
-    """Whether a host or a domain above it is among the names."""
+    """True where a host or a domain above it is among the names."""
     host = host.lower().rstrip(".")
     while host:
         if host in names:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 
 class Bar(Protocol):
-    """What a piece of library code may do with a bar."""
+    """A progress bar as library code sees it."""
 
     def update(self, n: float = 1) -> Any: ...
 

@@ -1,4 +1,4 @@
-"""What a parser makes of a raw answer: plain values, the same for every engine."""
+"""Records that a parser makes of a raw answer: plain values, the same for every engine."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class ImageRecord:
 
 @dataclass(frozen=True)
 class ParsedPage:
-    """What one raw answer holds: its pictures in rank order, whether more follow, and how its shape has drifted.
+    """One raw answer as parsed: its pictures in rank order, whether more follow, and how its shape has drifted.
 
     `next_url` is the engine's own address of the next page, empty at the end or where the engine does not say.
     `skipped` counts entries that are no results (advertisements); `drift` is as `lib.engines.parsing` describes it.

@@ -91,12 +91,12 @@ def dead_files(folder: Path, *, target: str = "", deep: bool = False) -> Iterato
 
 
 def is_temporary(name: str) -> bool:
-    """Whether a name is one that `temporary_beside` gives."""
+    """True for a name that `temporary_beside` gives."""
     return _NAME.fullmatch(name) is not None
 
 
 def process_lives(number: int, changed_at: float | None = None) -> bool:
-    """Whether a process has this number, and, where a time is given, had it then: numbers are given again."""
+    """True where a process has this number, and, where a time is given, had it then: numbers are given again."""
     if sys.platform == "win32":  # there, signal 0 is Ctrl-C
         return changed_at is None or time.time() - changed_at < STALE_SECONDS
     try:

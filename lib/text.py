@@ -1,20 +1,12 @@
-"""Errors of the system and of SQLite as sentences that end with what to do; things with their number.
-
-Text from outside on its way into the database, JSON and pages, which hold nothing but whole characters.
-
-Passwords and keys in addresses, left out of whatever is recorded, logged or said.
-"""
+"""Text: counted nouns, what UTF-8 and the database can hold, secrets left out, control characters made visible."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import PurePath
 from typing import Any
-
-from lib.errors import UsageError
 
 HIDDEN = "***"
 SHORTEST = 6  # characters of a password that is looked for by itself
@@ -47,7 +39,7 @@ def storable(text: str) -> str:
 
 
 def is_storable(text: str) -> bool:
-    """Whether it can be written as UTF-8. Arguments and file names carry bytes that are none as half characters."""
+    """True for a text that UTF-8 can write. Arguments and file names carry bytes that are none as half characters."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -58,17 +50,6 @@ def is_storable(text: str) -> bool:
 def path_as_text(path: os.PathLike[str] | str) -> str:
     r"""A path for a person and the database: bytes that are no UTF-8 are written as \xff."""
     return os.fsencode(path).decode(errors="backslashreplace")
-
-
-def require_text(args: argparse.Namespace) -> None:
-    """Raises UsageError where an argument is no text. Paths may be named by any bytes."""
-    for name, value in vars(args).items():
-        if any(isinstance(word, str) and not is_storable(word) for word in _words(value)):
-            raise UsageError(f"--{name.replace('_', '-')} is no UTF-8 text; write it in UTF-8.")
-
-
-def _words(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 def _is_half(letter: str) -> bool:
@@ -83,12 +64,12 @@ def redact(text: str) -> str:
 
 
 def redact_any(text: str) -> str:
-    """The same where an address may have been typed without its scheme: `user:password@host`."""
+    """Redacts an address too that was typed without its scheme: `user:password@host`."""
     return _BARE.sub(f"{HIDDEN}@", redact(text))
 
 
 def redacted(value: Any) -> Any:
-    """The same of every text within a value: a list, an option, a path."""
+    """Redacts every text within a value: a list, an option, a path."""
     if isinstance(value, str | PurePath):
         return redact(str(value))
     if isinstance(value, Mapping):
@@ -104,8 +85,10 @@ def without_user(address: str) -> str:
 
 
 def replacements(values: Iterable[Any]) -> dict[str, str]:
-    """What options hold of secrets, with what stands for it in whatever a run gives out: whole addresses, and the
-    words themselves unless they are so short that other text holds them too."""
+    """Secrets among the values of options, each with the text that replaces it in whatever a run gives out.
+
+    These are whole addresses, and the words themselves unless they are so short that other text holds them too.
+    """
     found: dict[str, str] = {}
     for value in values:
         if isinstance(value, list | tuple):

@@ -1,19 +1,18 @@
-"""The one folder that the steps share, and how paths in it are written down.
+"""The workspace, one folder that the steps share: its paths, and the locks of its steps.
 
-Locks that a process holds and that the system lets go when it ends, however that happens.
+The system lets a lock go when the process ends, however that happens.
 """
 
 from __future__ import annotations
 
-import sys
-from dataclasses import dataclass
-from pathlib import Path
-from pathlib import PurePosixPath
 import os
-from lib.errors import UsageError
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from lib.errors import GleanerError
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from lib.errors import GleanerError, UsageError
 
 DATABASE_NAME = "gleaner.db"
 SETTINGS_NAME = "gleaner.toml"
@@ -82,7 +81,7 @@ class Workspace:
         return self.root / "backups"
 
     def to_text(self, path: Path) -> str:
-        """How the database writes a path: relative with forward slashes inside the workspace, else absolute."""
+        """Writes a path as the database does: relative with forward slashes inside the workspace, else absolute."""
         absolute = path if path.is_absolute() else Path.cwd() / path
         try:
             return absolute.relative_to(self._absolute_root()).as_posix()

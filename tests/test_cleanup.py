@@ -20,7 +20,8 @@ from lib.cleanup.rules import DEFAULT_RULES, is_private, url_fault
 from lib.db import open_database
 from lib.db.journal import start_run
 from lib.db.maintenance import list_backups, make_backup
-from lib.journal.rows import RULE_NAMES, apply_plan, plan_to_forget, undo
+from lib.journal.rows import apply_plan, plan_to_forget, undo
+from lib.journal.rules import RULE_NAMES
 
 STEP = load_step("cleanup")
 INGEST = load_step("ingest")

@@ -18,23 +18,17 @@ from support import PATIENCE, ROOT, STEPS, load_step
 from lib.db.schema import DOCUMENT, describe_schema
 
 LIB = sorted((ROOT / "lib").rglob("*.py"))
-HEAVY = (
-    "torch",
-    "playwright",
-    "pyiqa",
-    "open_clip",
-    "ray",
-    "numpy",
-    "PIL",
-    "aiohttp",
-    "sklearn",
-    "pyarrow",
-    "jinja2",
-    "asyncio",
-    "yarl",
-)
 NETWORK = {"aiohttp", "playwright", "urllib.request", "http.client", "socket"}
 PICTURES = {"PIL", "numpy", "imagehash", "scipy"}
+
+EDGE = ("lib/cli/run.py", "lib/cli/output.py")
+MOST_MODULES, MOST_LINES_OF_A_MODULE = 196, 590
+MOST_LINES_OF_A_FUNCTION, LINES_OF_A_SHORT_FUNCTION = 60, 40
+
+# Packages and modules whose docstrings and late imports follow the house style; "" is the plain modules in `lib/`.
+DONE = {"", "cli", "setup", "lib.db", "lib.db.connection", "lib.db.context", "lib.db.maintenance", "lib.db.schema"}
+DONE |= {"lib.db.soundness", "lib.journal.rules"}
+RIDDLE = re.compile(r"(What|Whether|How|Which|Why|When|Where)\b|The (one|ones|same|thing|things) (that|of|where|for)\b")
 
 # A package imports those of earlier floors only: neither its neighbours on the same floor nor anything above.
 # The plain modules in `lib/` itself are the ground and import nothing but each other.
@@ -48,6 +42,9 @@ FLOORS = (
 )
 FLOOR_OF = {package: floor for floor, packages in enumerate(FLOORS, 1) for package in packages}
 MODULES = {".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): p for p in LIB}
+
+
+TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in LIB}
 
 
 def imported(path: Path) -> set[str]:
@@ -73,7 +70,7 @@ def relative(path: Path) -> str:
 def modules_used(name: str) -> set[str]:
     """The modules of `lib` that a module imports: inside functions and for types too."""
     found = set()
-    for node in ast.walk(ast.parse(MODULES[name].read_text(encoding="utf-8"))):
+    for node in ast.walk(TREES[MODULES[name]]):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "lib":
             for alias in node.names:
                 inner = f"{node.module}.{alias.name}"
@@ -83,10 +80,24 @@ def modules_used(name: str) -> set[str]:
     return found - {name, "lib"}
 
 
+def functions_of(path: Path) -> dict[str, int]:
+    """Every function of a file, methods and inner ones too, with its number of lines."""
+    functions = [n for n in ast.walk(TREES[path]) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
+    return {f"{f.name}:{f.lineno}": (f.end_lineno or 0) - f.lineno + 1 for f in functions}
+
+
+def module_name(path: Path) -> str:
+    return next(name for name, known in MODULES.items() if known == path)
+
+
 def package_of(module: str) -> str:
     """The package that a module belongs to; "" for the plain modules in `lib/` itself."""
     parts = module.split(".")
     return parts[1] if len(parts) > 1 and (ROOT / "lib" / parts[1]).is_dir() else ""
+
+
+def is_done(path: Path) -> bool:
+    return bool({module_name(path), package_of(module_name(path))} & DONE)
 
 
 def test_every_package_has_its_floor() -> None:
@@ -152,27 +163,57 @@ def test_steps_import_lib_and_never_each_other(name: str) -> None:
 
 @pytest.mark.parametrize("path", LIB, ids=relative)
 def test_library_functions_stay_readable(path: Path) -> None:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    functions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
-    too_long = {f.name: (f.end_lineno or 0) - f.lineno + 1 for f in functions if (f.end_lineno or 0) - f.lineno >= 60}
-    assert not too_long
-    called = {n.func.id for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
-    assert "print" not in called or relative(path) in (
-        "lib/cli/__init__.py",
-        "lib/cli/output.py",
-    )  # the edge says what went wrong
+    assert {name: lines for name, lines in functions_of(path).items() if lines > MOST_LINES_OF_A_FUNCTION} == {}
+    called = {n.func.id for n in ast.walk(TREES[path]) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
+    assert "print" not in called or relative(path) in EDGE  # the edge says what went wrong
 
 
-@pytest.mark.parametrize("name", STEPS)
-def test_help_is_instant_and_imports_nothing_heavy(name: str) -> None:
+def test_nine_functions_in_ten_are_short() -> None:
+    sizes = [lines for path in LIB for lines in functions_of(path).values()]
+    assert sum(lines <= LINES_OF_A_SHORT_FUNCTION for lines in sizes) >= 0.9 * len(sizes)
+
+
+def test_modules_are_few_and_of_a_readable_size() -> None:
+    lines = {relative(path): len(path.read_text(encoding="utf-8").splitlines()) for path in LIB}
+    assert {name: number for name, number in lines.items() if number > MOST_LINES_OF_A_MODULE} == {}
+    assert len(lines) <= MOST_MODULES
+
+
+@pytest.mark.parametrize("path", LIB, ids=relative)
+def test_only_heavy_libraries_are_imported_late(path: Path) -> None:
+    """Imports inside functions are for what a run may not need: a heavy library, or a module of ours that loads one."""
+    late = set()
+    for function in ast.walk(TREES[path]):
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+            for node in ast.walk(function):
+                if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "lib":
+                    late.add(node.module or "")
+    if is_done(path):
+        assert late == set()
+
+
+@pytest.mark.parametrize("path", LIB, ids=relative)
+def test_docstrings_say_what_a_thing_is(path: Path) -> None:
+    """They begin with a verb or name the thing: `Returns ...`, `One worker process ...`."""
+    if not is_done(path):
+        return
+    kinds = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    documented = [(node, ast.get_docstring(node) or "") for node in ast.walk(TREES[path]) if isinstance(node, kinds)]
+    assert [text.splitlines()[0] for _, text in documented if RIDDLE.match(text)] == []
+
+
+@pytest.mark.parametrize("script", ["0_setup.py", *STEPS.values()])
+def test_help_imports_the_standard_library_alone(script: str) -> None:
     probe = (
         "import runpy, sys\n"
-        f"sys.argv = [{STEPS[name]!r}, '--help']\n"
+        f"sys.argv = [{script!r}, '--help']\n"
+        "before = set(sys.modules)\n"
         "try:\n"
-        f"    runpy.run_path({str(ROOT / STEPS[name])!r}, run_name='__main__')\n"
+        f"    runpy.run_path({str(ROOT / script)!r}, run_name='__main__')\n"
         "except SystemExit as end:\n"
         "    assert not end.code, end.code\n"
-        f"print(sorted(set(sys.modules) & set({HEAVY!r})), file=sys.stderr)\n"
+        "loaded = {name.split('.')[0] for name in set(sys.modules) - before} - {'lib'} - set(sys.stdlib_module_names)\n"
+        "print(sorted(loaded), file=sys.stderr)\n"
     )
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, cwd=ROOT, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
@@ -235,6 +276,14 @@ def test_every_documented_command_parses(where: str, name: str, arguments: str) 
         load_step(name).build_parser().parse_args(words)
     except SystemExit as end:  # an option that answers by itself, such as --list-rules
         assert not end.code
+
+
+def test_the_architecture_names_what_is_there() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`((?:lib|tests|docs)/[\w./]*\w)`", text))
+    assert {path for path in named if not (ROOT / path).exists() and "NNN" not in path} == set()
+    assert {f"lib/{package}" for package in FLOOR_OF} <= named
+    assert "docs/architecture.md" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_documents_show_every_step() -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import os
-import sys
+import re
+import shutil
+import textwrap
 from pathlib import Path
 from typing import NoReturn
 
@@ -23,9 +24,32 @@ STEP_FILES = {
 }
 
 
-class _Help(argparse.RawDescriptionHelpFormatter):
-    def __init__(self, prog: str):
-        super().__init__(prog, max_help_position=32, width=min(110, _terminal_width()))
+MOST_COLUMNS = 120  # longer lines are hard to read, however wide a terminal is
+USUAL_COLUMNS = 100  # where neither a terminal nor COLUMNS says how wide it is
+_COMMAND = re.compile(r" +python3? ")
+_ENTRY = re.compile(r" *\S+ {2,}(?=\S)")  # `Reads   the query pictures`: what follows is indented as deep as its text
+
+
+def parser(doc: str | None, step: str) -> argparse.ArgumentParser:
+    """A parser whose help is the step's docstring, with the flags that every step has."""
+    made = documented_parser(doc, STEP_FILES.get(step, step))
+    add = made.add_argument_group("common").add_argument
+    add("-h", "--help", action="help", help="show this page and exit")
+    add("--version", action="version", version=f"Gleaner {__version__}", help="show the version and exit")
+    text = "the folder that the steps share (default: workspace)"
+    add("--workspace", type=Path, default=Path("workspace"), metavar="DIR", help=text)
+    add("--json", action="store_true", help="print the summary as one JSON object on stdout")
+    add("-v", "--verbose", action="count", default=0, help="say more; twice for everything")
+    add("-q", "--quiet", action="store_true", help="say only what went wrong")
+    made.set_defaults(step=step)
+    return made
+
+
+def documented_parser(doc: str | None, prog: str) -> argparse.ArgumentParser:
+    """A parser without flags whose help begins with a docstring: examples stand before the flags."""
+    return _ArgumentParser(
+        prog=prog, description=(doc or "").strip(), formatter_class=_Help, allow_abbrev=False, add_help=False
+    )
 
 
 class _ArgumentParser(argparse.ArgumentParser):
@@ -33,41 +57,36 @@ class _ArgumentParser(argparse.ArgumentParser):
         super().error(redact_any(message))  # what was typed wrong is repeated
 
 
-def _terminal_width() -> int:
-    try:
-        return os.get_terminal_size(sys.stdout.fileno()).columns
-    except (OSError, ValueError, AttributeError):
-        return 100
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Help as wide as the terminal, or as COLUMNS says."""
+
+    def __init__(self, prog: str):
+        columns = shutil.get_terminal_size((USUAL_COLUMNS, 24)).columns
+        super().__init__(prog, max_help_position=32, width=min(MOST_COLUMNS, columns) - 1)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return textwrap.indent(refill(text, width), indent)
 
 
-def parser(doc: str | None, step: str) -> argparse.ArgumentParser:
-    """A parser whose help is the step's docstring, with the flags that every step has."""
-    first, _, rest = (doc or "").strip().partition("\n")
-    made = _ArgumentParser(
-        prog=STEP_FILES.get(step, step),
-        description=first,
-        epilog=rest.strip("\n"),
-        formatter_class=_Help,
-        allow_abbrev=False,
-        add_help=False,
-    )
-    group = made.add_argument_group("common")
-    group.add_argument("-h", "--help", action="help", help="show this page and exit")
-    group.add_argument(
-        "--version", action="version", version=f"Gleaner {__version__}", help="show the version and exit"
-    )
-    group.add_argument(
-        "--workspace",
-        type=Path,
-        default=Path("workspace"),
-        metavar="DIR",
-        help="the folder that the steps share (default: workspace)",
-    )
-    group.add_argument("--json", action="store_true", help="print the summary as one JSON object on stdout")
-    group.add_argument("-v", "--verbose", action="count", default=0, help="say more; twice for everything")
-    group.add_argument("-q", "--quiet", action="store_true", help="say only what went wrong")
-    made.set_defaults(step=step)
-    return made
+def refill(text: str, width: int) -> str:
+    """A docstring wrapped to a width; commands stay on their line, and entries such as `Reads` keep their column."""
+    paragraphs: list[tuple[str, str]] = []  # what stands once at the left, and what is wrapped at its right
+    for line in text.splitlines():
+        indent = line[: len(line) - len(line.lstrip())]
+        if not line or _COMMAND.match(line):
+            paragraphs.append((line, ""))
+        elif entry := _ENTRY.match(line):
+            paragraphs.append((entry[0], line[entry.end() :]))
+        elif paragraphs and paragraphs[-1][1] and len(paragraphs[-1][0]) == len(indent):
+            paragraphs[-1] = (paragraphs[-1][0], f"{paragraphs[-1][1]} {line.strip()}")
+        else:
+            paragraphs.append((indent, line.strip()))
+    wrapper = textwrap.TextWrapper(width, break_long_words=False, break_on_hyphens=False)
+    lines = []
+    for left, words in paragraphs:
+        wrapper.initial_indent, wrapper.subsequent_indent = left, " " * len(left)
+        lines += wrapper.wrap(words) or [left]
+    return "\n".join(lines)
 
 
 def add_dry_run(to: argparse.ArgumentParser) -> None:
@@ -79,29 +98,15 @@ def add_limit(to: argparse.ArgumentParser, what: str) -> None:
 
 
 def add_workers(to: argparse.ArgumentParser, default: int | None = None, what: str = "worker processes") -> None:
-    shown = "one a processor" if default is None else str(default)
-    to.add_argument(
-        "--workers",
-        type=positive,
-        default=default or cpu_count(),
-        metavar="N",
-        help=f"{what} (default: {shown})",
-    )
+    text = f"{what} (default: {default or 'one a processor'})"
+    to.add_argument("--workers", type=positive, default=default or cpu_count(), metavar="N", help=text)
 
 
 def add_executor(to: argparse.ArgumentParser) -> None:
-    to.add_argument(
-        "--executor",
-        choices=("local", "ray"),
-        default="local",
-        help="where the work is done: this machine or a Ray cluster (default: local)",
-    )
+    text = "where the work is done: this machine or a Ray cluster (default: local)"
+    to.add_argument("--executor", choices=("local", "ray"), default="local", help=text)
 
 
 def add_undo(to: argparse.ArgumentParser) -> None:
-    to.add_argument(
-        "--undo",
-        type=run_reference,
-        metavar="RUN|last",
-        help="take back what a run of this step did, then exit",
-    )
+    text = "take back what a run of this step did, then exit"
+    to.add_argument("--undo", type=run_reference, metavar="RUN|last", help=text)

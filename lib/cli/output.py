@@ -1,6 +1,6 @@
-"""What a step says at its end: the summary line, the next command, and `--json`.
+"""Output of a step: log lines beside progress bars, and at the end the summary, the next command and `--json`.
 
-The conversation on the error stream: logging beside progress bars, and text that cannot steer a terminal.
+No text that a server sent can steer the terminal.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a step works with, and what it gives back."""
+"""The session that a step is given, and the summary that it gives back."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lib.workspace import Workspace
 
 @dataclass
 class Summary:
-    """What a step did. `counts` become the summary line, the run's row and `--json`; `result` replaces the latter.
+    """Summary of a run. `counts` become the summary line, the run's row and `--json`; `result` replaces the latter.
 
     Iterators in a `result` that is a dict are written entry by entry, so that a long list needs no memory.
     """
@@ -30,7 +30,7 @@ class Summary:
 
 @dataclass
 class Session:
-    """What a step works with: its arguments, the workspace, the database, and whether it should come to an end."""
+    """One run as its script sees it: the parsed arguments beside everything that library code takes as `context`."""
 
     step: str
     args: argparse.Namespace

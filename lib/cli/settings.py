@@ -1,4 +1,4 @@
-"""Where an option's value comes from: flag, `GLEANER_*` in the environment, `gleaner.toml`, default; in this order.
+"""Settings: the value of an option is that of its flag, `GLEANER_*`, `gleaner.toml` or the default, in this order.
 
 A settings file may have come with a folder that somebody else has made, so it sets what is harmless and nothing else:
 speed, limits, selection, formats, thresholds. Options that do something, that name places or addresses, or that give
@@ -24,6 +24,8 @@ DEEPEST_KEY = 16  # parts of a dotted key; two are needed, and the reader's time
 SHOWN = 60  # characters of a wrong value that a message repeats
 _SECRET_WORDS = ("key", "password", "passwd", "token", "secret")
 STEPS = ("collect", "ingest", "report", "cleanup", "download", "dedup", "sort")
+
+SWITCHES = dict.fromkeys(("1", "true", "yes", "on"), True) | dict.fromkeys(("0", "false", "no", "off"), False)
 
 FILE = "file"  # may stand in gleaner.toml
 INSIDE = "inside"  # likewise, where it names a file within the workspace
@@ -167,7 +169,7 @@ def apply_settings(
 
 
 def place_of(step: str, name: str) -> str:
-    """Where an option may be set. What nobody has decided about is asked for on the spot."""
+    """Returns where an option may be set. What nobody has decided about is asked for on the spot."""
     return SETTABLE.get(step, {}).get(name, SPOT)
 
 
@@ -280,17 +282,7 @@ def _text(value: Any, where: str) -> str:
 
 
 def _to_switch(action: argparse.Action, value: Any, where: str) -> Any:
-    words = {
-        "1": True,
-        "true": True,
-        "yes": True,
-        "on": True,
-        "0": False,
-        "false": False,
-        "no": False,
-        "off": False,
-    }
-    chosen = value if isinstance(value, bool) else words.get(_text(value, where).strip().lower())
+    chosen = value if isinstance(value, bool) else SWITCHES.get(_text(value, where).strip().lower())
     if chosen is None:
         raise UsageError(f"{where} cannot be {shown(value)}; it is true or false.")
     if isinstance(action, argparse._CountAction):

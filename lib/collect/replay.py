@@ -38,7 +38,7 @@ from lib.db.queries import QueryRow
 from lib.engines import DEFAULT, filters_in
 from lib.engines.base import PAGE, Engine, FetchError, FilePart, PageOutcome, PageResponse, SearchRequest, load_engine
 from lib.engines.parsing import whole
-from lib.errors import UsageError
+from lib.errors import EXIT_INCOMPLETE, EXIT_OK, UsageError
 from lib.files.answers import NOTE
 from lib.records import OUTCOMES, ParseError
 from lib.times import to_text
@@ -149,7 +149,7 @@ class Replay:
             write_down(search.store, plan.row, ending, search)
             self._go_further_later(search, plan.row)
         drifted = drift_warning(self.db, engine.name, run_id) if search.pages else ""
-        code = 3 if self.args.strict and ending.outcome not in ("ok", "end", "empty") else 0
+        code = EXIT_INCOMPLETE if self.args.strict and ending.outcome not in ("ok", "end", "empty") else EXIT_OK
         warnings += filter(None, [drifted])
         return Ended(_counts(search.pages, search.results, ending.outcome), warnings=warnings, exit_code=code)
 

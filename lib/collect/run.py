@@ -31,7 +31,7 @@ from lib.db import queries as table
 from lib.db.queries import NewQuery, QueryRow, count_restored_pages
 from lib.engines import DEFAULT, NAMES, filters_in
 from lib.engines.base import Engine, load_engine
-from lib.errors import UsageError
+from lib.errors import EXIT_BLOCKED, EXIT_FAILED, EXIT_INCOMPLETE, EXIT_OK, UsageError
 from lib.progress import Bar, BarFactory
 from lib.web.browser import BrowserWeb, Chromium
 from lib.web.direct import DirectWeb
@@ -51,7 +51,7 @@ class Ended:
     counts: dict[str, int | float | str]
     sentences: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    exit_code: int = 0
+    exit_code: int = EXIT_OK
 
 
 class Collection:
@@ -127,17 +127,17 @@ class Collection:
         codes = {code for code, _ in verdicts}
         drifted = [drift_warning(self.db, job.engine.name, run_id) for job in self.jobs if job.found.pages]
         unreadable = len(dict.fromkeys(self.problems))
-        if unreadable and self.args.strict and not codes & {1, 4}:
-            codes.add(3)
+        if unreadable and self.args.strict and not codes & {EXIT_FAILED, EXIT_BLOCKED}:
+            codes.add(EXIT_INCOMPLETE)
         sentences = [sentence for _, sentence in verdicts if sentence]
         if names_queries(self.args) and not any(job.searchable for job in self.jobs):
-            codes.add(1)
+            codes.add(EXIT_FAILED)
             sentences.append(NOTHING_SEARCHABLE)
         return Ended(
             self._counts() | ({"unreadable": unreadable} if unreadable else {}),
             sentences,
             [*dict.fromkeys(self.problems), *filter(None, drifted)],
-            next((code for code in (4, 1, 3) if code in codes), 0),
+            next((code for code in (EXIT_BLOCKED, EXIT_FAILED, EXIT_INCOMPLETE) if code in codes), EXIT_OK),
         )
 
     def _counts(self) -> dict[str, Any]:
@@ -277,9 +277,9 @@ class EngineQueue:
         if found.stop:
             waiting = [row.not_before for row in table.pending_queries(self.db, name) if row.not_before]
             until = minute(max(waiting)) if waiting and found.stop.wait else ""
-            return 4, stop_sentence(self.engine, found.stop, until)
+            return EXIT_BLOCKED, stop_sentence(self.engine, found.stop, until)
         if self.held:
-            return 4, (
+            return EXIT_BLOCKED, (
                 f"{name} asked to be left alone until {minute(self.held)}; run the same command after that, "
                 "or add --retry captcha (or blocked) to try at once."
             )
@@ -288,10 +288,10 @@ class EngineQueue:
             remedy = "check the network, --host and --proxy, and run again"
             if reason.startswith("browser_"):
                 remedy = "run python3 0_setup.py to check the browser"
-            return 1, f"{name} could not be reached ({reason}); {remedy}."
+            return EXIT_FAILED, f"{name} could not be reached ({reason}); {remedy}."
         if found.failed and self.args.strict:
-            return 3, f"{found.failed} of the queries at {name} failed; --list shows why."
-        return 0, ""
+            return EXIT_INCOMPLETE, f"{found.failed} of the queries at {name} failed; --list shows why."
+        return EXIT_OK, ""
 
 
 def is_no_picture(row: QueryRow) -> bool:

@@ -1,7 +1,4 @@
-"""Opening the database, its settings, and explicit transactions.
-
-Settings of a connection that writes millions of rows, and a thread that carries the log over meanwhile.
-"""
+"""Opens the database: its settings, explicit transactions, and the settings for writing millions of rows."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ import sqlite3
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any, TypeVar
@@ -182,15 +179,19 @@ def _connect(target: str, path: Path, *, uri: bool = False) -> sqlite3.Connectio
 
 def _create(path: Path) -> None:
     """Makes an empty database beside its place and puts it there whole, unless another process was quicker."""
+    with private_temporary(path) as part:
+        with closing(_connect(str(part), path)) as connection:
+            prepare(connection)
+        _put_in_place(part, path)
+
+
+@contextmanager
+def private_temporary(path: Path) -> Iterator[Path]:
+    """Makes an empty file beside a database, for its owner alone; what is still there of it at the end goes."""
     part = temporary_beside(path)
     os.close(os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     try:
-        connection = _connect(str(part), path)
-        try:
-            prepare(connection)
-        finally:
-            connection.close()
-        _put_in_place(part, path)
+        yield part
     finally:
         for suffix in ("", *BESIDE):
             part.with_name(part.name + suffix).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""One run of a step, as every room of the house sees it."""
+"""One run of a step, as library code takes it."""
 
 from __future__ import annotations
 

@@ -1,8 +1,6 @@
-"""Whole copies of the database, made while others may use it, checked before they count, and how they come back.
+"""The database as a whole: backups and their return, making the file smaller, resets, and the queries of `--check`.
 
-Making the file smaller, and emptying parts of the database.
-
-What `--check` compares the disk with, and how its rows are repaired.
+A backup is made while others may use the database, and is checked before it counts.
 """
 
 from __future__ import annotations
@@ -12,16 +10,17 @@ import os
 import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from json import dumps
 from pathlib import Path
 
-from lib.db.connection import Database, for_owner_only, prepare
+from lib.db.connection import Database, for_owner_only, prepare, private_temporary
 from lib.db.schema import migrate
 from lib.db.soundness import BESIDE, EMPTY, FOREIGN, NEWER, find_fault, is_ours, only_reading
 from lib.errors import GleanerError, UsageError
-from lib.temporary import clear_dead, temporary_beside
+from lib.temporary import clear_dead
 from lib.times import utc_now
 from lib.workspace import DATABASE_NAME
 
@@ -59,14 +58,9 @@ def make_backup(db: Database, folder: Path, keep: int, *, replaced: bool = False
     for old in list_backups(folder):
         for_owner_only(old)
     target = _free_name(folder, _REPLACED if replaced else "")
-    temporary = temporary_beside(target)
-    os.close(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-    try:
+    with private_temporary(target) as temporary:
         _copy(db, temporary)
         os.replace(temporary, target)
-    finally:
-        for suffix in ("", *BESIDE):
-            temporary.with_name(temporary.name + suffix).unlink(missing_ok=True)
     for old in list_backups(folder)[keep:]:
         old.unlink(missing_ok=True)
     return target
@@ -118,7 +112,7 @@ def _named(folder: Path, name: str, found: list[Path]) -> Path:
 
 
 def _unfit(copy: Path) -> str:
-    """Why a copy cannot be put back; empty where it can."""
+    """The reason why a copy cannot be put back; empty where it can."""
     try:
         fault = find_fault(copy, deep=True, texts=True)
     except OSError as error:
@@ -146,21 +140,13 @@ def replace_unusable(database: Path, copy: Path) -> Path | None:
     The copy is whole beside its place before anything is moved. From then on a kill leaves either the file as it was or
     what `finish_replacing` finishes, which every step begins with.
     """
-    part = temporary_beside(database)
-    os.close(os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-    try:
-        made = sqlite3.connect(part, isolation_level=None)
-        try:
+    with private_temporary(database) as part:
+        with closing(sqlite3.connect(part, isolation_level=None)) as made:
             with only_reading(copy) as source:
                 source.backup(made)
             prepare(made)
-        finally:
-            made.close()
         _sync(part)
         os.replace(part, waiting(database))
-    finally:
-        for suffix in ("", *BESIDE):
-            part.with_name(part.name + suffix).unlink(missing_ok=True)
     aside = _free_aside(database) if os.path.lexists(database) else None
     if aside:
         os.rename(database, aside)
@@ -187,7 +173,7 @@ def finish_replacing(database: Path) -> bool:
 
 
 def waiting(database: Path) -> Path:
-    """Where a whole copy waits for the unusable file to be moved away."""
+    """The place of a whole copy that waits for the unusable file to be moved away."""
     return database.with_name(f"{database.name}.restoring")
 
 
@@ -206,14 +192,11 @@ def _sync(path: Path) -> None:
 
 
 def _copy(db: Database, path: Path) -> None:
-    copy = sqlite3.connect(path, isolation_level=None)
-    try:
+    with closing(sqlite3.connect(path, isolation_level=None)) as copy:
         db.connection.backup(copy)
         # A copy is one file: in WAL mode it would grow two more as soon as somebody looks at it.
         copy.execute("PRAGMA journal_mode=DELETE")
         found = copy.execute("PRAGMA integrity_check(1)").fetchone()[0]
-    finally:
-        copy.close()
     if found != "ok":
         raise GleanerError(f"the database is damaged ({found}); put back an older copy from {path.parent}.")
     _sync(path)
@@ -234,7 +217,7 @@ def _age(path: Path) -> tuple[str, int]:
 
 @dataclass(frozen=True)
 class Room:
-    """How much of the file is unused, in bytes."""
+    """The size of the file and of its unused pages, in bytes."""
 
     size: int
     free: int
@@ -264,11 +247,9 @@ def tables_of(db: Database, what: str) -> tuple[str, ...]:
 
 
 def count_rows(db: Database, what: str) -> dict[str, int]:
-    """How many rows of which table a reset would take or change; tables where it finds nothing are left out."""
-    found = {}
-    for table in tables_of(db, what):
-        where = _TOUCHED if what == "downloads" else ""
-        found[table] = int(db.value(f"SELECT count(*) FROM {table}{where}"))
+    """Counts the rows that a reset would take or change, by table; tables where it finds none are left out."""
+    where = _TOUCHED if what == "downloads" else ""
+    found = {table: int(db.value(f"SELECT count(*) FROM {table}{where}")) for table in tables_of(db, what)}
     return {table: rows for table, rows in found.items() if rows}
 
 
@@ -296,7 +277,7 @@ def reset(db: Database, what: str) -> None:
 
 @dataclass(frozen=True)
 class FileClaim:
-    """What the database says of a file: which content of how many bytes lies where, or has gone missing."""
+    """A file by its row: the content, its bytes, its place, and whether it has gone missing."""
 
     sha256: str
     path: str
@@ -306,7 +287,7 @@ class FileClaim:
 
 @dataclass(frozen=True)
 class AnswerClaim:
-    """Where a raw answer should lie, and its content (empty where that was not recorded)."""
+    """A raw answer by its row: its place and its content (empty where that was not recorded)."""
 
     id: int
     path: str
@@ -364,7 +345,7 @@ def broken_references(db: Database) -> list[str]:
 
 
 def damage(db: Database) -> list[str]:
-    """What SQLite finds wrong with the database itself; empty when it is sound."""
+    """Faults that SQLite finds in the database itself; empty when it is sound."""
     found = [row[0] for row in db.execute("PRAGMA integrity_check(10)")]
     return [] if found == ["ok"] else found
 

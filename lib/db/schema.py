@@ -1,8 +1,7 @@
-"""Numbered migrations: each runs in one transaction together with its number (`PRAGMA user_version`).
+"""Numbered migrations, and `docs/schema.md`, which `python -m lib.db.schema` writes from the schema they make.
 
-Writes `docs/schema.md` from the live schema: `python -m lib.db.schema`.
-
-The words come from the comments in the migrations, the columns from the database that they make.
+Each migration runs in one transaction together with its number (`PRAGMA user_version`). The document's words come from
+the comments in the migrations, its columns from the database.
 """
 
 from __future__ import annotations
@@ -77,7 +76,7 @@ def describe_schema() -> str:
     """The document's text."""
     connection = sqlite3.connect(":memory:", isolation_level=None)
     migrate(connection)
-    comments = _table_comments()
+    comments = _comments(r"(\w+)")
     parts = [
         "# The database",
         "",
@@ -107,24 +106,16 @@ def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
 
 
-def _table_comments() -> dict[str, str]:
+def _comments(name: str) -> dict[str, str]:
+    """Returns the migrations' words for what a pattern names: `-- table: words`, `-- table.column: words`."""
     found: dict[str, str] = {}
     for _, path in migrations():
-        for name, text in re.findall(r"^-- (\w+): (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE):
-            found[name] = text
-    return found
-
-
-def _added_columns(table: str) -> dict[str, str]:
-    """What later migrations say of the columns that they add, as `-- table.column: words`."""
-    found: dict[str, str] = {}
-    for _, path in migrations():
-        found.update(re.findall(rf"^-- {table}\.(\w+): (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE))
+        found.update(re.findall(rf"^-- {name}: (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE))
     return found
 
 
 def _columns(connection: sqlite3.Connection, table: str, sql: str) -> list[str]:
-    notes = {**_column_comments(sql), **_added_columns(table)}
+    notes = {**_column_comments(sql), **_comments(rf"{table}\.(\w+)")}
     lines = ["| column | type | |", "| --- | --- | --- |"]
     for _, name, kind, not_null, default, key in connection.execute(f"PRAGMA table_info({table})"):
         traits = ["key"] if key else []

@@ -1,4 +1,4 @@
-"""Whether a database file can be used: found out by reading alone, so that file, log and folder stay as they are.
+"""Checks whether a database file can be used, by reading alone: file, log and folder stay as they are.
 
 A file is ours when its tables are those of the schema that its `user_version` names; anything else is some other
 program's, a newer version's, or damaged. How the pages hang together, and whether every text can be read, is looked at
@@ -15,7 +15,7 @@ import stat
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -35,7 +35,7 @@ Tables = dict[str, frozenset[str]]
 
 @dataclass(frozen=True)
 class Fault:
-    """Why a file cannot be used."""
+    """The reason why a file cannot be used."""
 
     kind: str
     detail: str
@@ -66,7 +66,7 @@ def refuse_unusable(path: Path) -> None:
 
 
 def find_fault(path: Path, *, deep: bool = False, texts: bool = False, seconds: float = 0.0) -> Fault | None:
-    """What is wrong with a database file; None where nothing is found or nothing is there.
+    """Returns the first fault of a database file; None where nothing is found or nothing is there.
 
     `deep` walks through all pages and indexes, `texts` reads every text; both end unfinished after so many `seconds`
     (0: never). Raises OSError where the file may not be read.
@@ -83,7 +83,7 @@ def find_fault(path: Path, *, deep: bool = False, texts: bool = False, seconds: 
 
 
 def is_ours(path: Path) -> bool:
-    """Whether a file in which no fault was found holds our tables, rather than nothing."""
+    """True where a file in which no fault was found holds our tables, rather than nothing."""
     with only_reading(path) as connection:
         return tables_of(connection).keys() >= OURS
 
@@ -103,7 +103,7 @@ def only_reading(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def _has_to_be_copied(path: Path) -> bool:
-    """Whether SQLite would carry over what a killed run has left as soon as it opened the file where it lies.
+    """True where SQLite would carry over a killed run's log as soon as it opened the file in its place.
 
     Nobody has it open then: the index of a log that is in use lies beside it.
     """
@@ -112,14 +112,11 @@ def _has_to_be_copied(path: Path) -> bool:
 
 
 def _connected(uri: str) -> Iterator[sqlite3.Connection]:
-    connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=30.0)
-    try:
+    with closing(sqlite3.connect(uri, uri=True, isolation_level=None, timeout=30.0)) as connection:
         connection.text_factory = lambda body: body.decode("utf-8", "replace")
         connection.execute("PRAGMA trusted_schema=OFF")
         connection.execute("PRAGMA cell_size_check=ON")
         yield connection
-    finally:
-        connection.close()
 
 
 def _state(path: Path) -> list[tuple[int, int]]:
@@ -139,7 +136,7 @@ def _size(path: Path) -> int:
 
 
 def _plain_fault(path: Path) -> Fault | None:
-    """What can be seen without SQLite."""
+    """Finds a fault without SQLite."""
     if not os.path.lexists(path):
         return None
     try:
@@ -212,12 +209,9 @@ def tables_of(connection: sqlite3.Connection) -> Tables:
 @lru_cache(maxsize=4)
 def expected_tables(version: int) -> Tables:
     """The tables of a schema, as the migrations up to it make them."""
-    connection = sqlite3.connect(":memory:", isolation_level=None)
-    try:
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
         migrate(connection, version)
         return tables_of(connection)
-    finally:
-        connection.close()
 
 
 def _page_fault(connection: sqlite3.Connection) -> Fault | None:

@@ -6,13 +6,13 @@ from argparse import Namespace
 from pathlib import Path
 
 from lib.dedup.grouping import STRENGTH
-from lib.errors import UsageError
+from lib.errors import EXIT_INCOMPLETE, UsageError
 
 MODES = ("exact", "similar", "filename", "semantic", "all")
 KINDS = (*STRENGTH, "none")
 KEEP = ("best", "largest", "oldest", "newest", "first")
 HASHES = ("dct", "phash", "dhash", "ahash", "whash")
-EXIT_LEAK = 3  # finished, but what was asked for does not hold
+EXIT_LEAK = EXIT_INCOMPLETE  # finished, but what was asked for does not hold
 REMOVED = ("bytes", "pixels", "same")
 
 

@@ -18,7 +18,8 @@ from lib.db import Database
 from lib.db import images as table
 from lib.db.images import ReparseIndex, mark
 from lib.db.responses import READABLE_OUTCOMES
-from lib.journal.rows import MISREAD, Change, RowPlan, apply_plan, plan_pictures
+from lib.journal.rows import Change, RowPlan, apply_plan, plan_pictures
+from lib.journal.rules import MISREAD
 from lib.progress import BarFactory, no_bar
 
 BLOCK = 500  # pictures in one transaction

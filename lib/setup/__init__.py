@@ -1,1 +1,1 @@
-"""What `0_setup.py` does; the standard library only, because nothing else is installed yet."""
+"""Step 0, `0_setup.py`: the standard library only, because nothing else is installed yet."""

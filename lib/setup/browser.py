@@ -54,7 +54,7 @@ def look(environment: Environment) -> BrowserChoice | None:
 
 
 def browser_version(program: Path) -> str | None:
-    """What the browser says of itself, or None where it does not start. Chrome on Windows cannot say it."""
+    """The browser's own version line, or None where it does not start. Chrome on Windows cannot say it."""
     if sys.platform == "win32":
         return "version unknown"
     try:

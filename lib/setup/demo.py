@@ -1,6 +1,6 @@
 """The demo: the offline gallery as a child process, and the seven steps against it, one after the other.
 
-What a workspace holds, in a few lines for people: used by `check` and at the end of the demo.
+`workspace_lines` describes a workspace for people, at the end of the demo and in `check`.
 """
 
 from __future__ import annotations
@@ -116,15 +116,7 @@ def run_child(command: Sequence[str], folder: Path) -> int:
 
 
 def _started(environment: Environment, folder: Path, port: int, said: Path) -> subprocess.Popen[bytes]:
-    command = [
-        str(environment.python),
-        "-m",
-        "demo",
-        "--port",
-        str(port),
-        "--queries",
-        str(folder / "queries"),
-    ]
+    command = [str(environment.python), "-m", "demo", "--port", str(port), "--queries", str(folder / "queries")]
     with (said / "ready.json").open("wb") as out, (said / "log").open("wb") as errors:
         # A session of its own, so that Ctrl-C ends the step first and the gallery after it.
         return subprocess.Popen(

@@ -1,8 +1,7 @@
-"""The virtual environment in `.venv`: made, checked, filled, and remembered so that a rerun is quick.
+"""The virtual environment in `.venv`: made, checked and filled from the requirements files.
 
-The requirements files: what they include, what they ask for, and whether it is there.
-
-Packages of the operating system, where this process may install them.
+A stamp remembers what is installed, so that a rerun is quick. Packages of the operating system are installed where
+this process may do so.
 """
 
 from __future__ import annotations
@@ -32,6 +31,7 @@ PIP_LOG = "gleaner-pip.log"
 MODELS_BYTES = 9_000_000_000 if sys.platform.startswith("linux") else 3_000_000_000
 NEEDED_BYTES = {"requirements-core.txt": 1_000_000_000, "requirements.txt": MODELS_BYTES}
 HEARTBEAT_SECONDS = 15
+STATES = {"other python": "of another Python version"}  # in words, where the state is no word that people use
 
 # Run by the environment's Python: what each requirement wants and what is there, read with pip's own parser.
 PROBE = """
@@ -70,7 +70,7 @@ class Environment:
 
     @property
     def site_packages(self) -> Path:
-        """Where its packages lie, whether it exists or not."""
+        """The folder of its packages, whether it exists or not."""
         inside = "Lib" if os.name == "nt" else "lib/python{}.{}".format(*sys.version_info[:2])
         return self.folder / inside / "site-packages"
 
@@ -95,7 +95,7 @@ class Environment:
         if state == "ready":
             return
         if state != "missing":
-            log.info("The environment in %s is %s; it is made again.", self.folder, _reasons(state))
+            log.info("The environment in %s is %s; it is made again.", self.folder, STATES.get(state, state))
             _remove(self.folder)
         _require_ensurepip()
         log.info("Making the environment in %s", self.folder)
@@ -107,7 +107,7 @@ class Environment:
             raise GleanerError(f"{sys.executable} could not make {self.folder} ({reason}); put that right and rerun.")
 
     def stamp(self) -> dict[str, Any]:
-        """What the last finished installation noted; empty where there is none that can be read."""
+        """Returns the notes of the last finished installation; empty where there are none that can be read."""
         try:
             noted = json.loads((self.folder / STAMP).read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -122,7 +122,7 @@ class Environment:
         temporary.replace(self.folder / STAMP)
 
     def installed(self, name: str) -> bool:
-        """Whether this very requirements file, as it now reads, was installed by this very Python."""
+        """True where this very requirements file, as it now reads, was installed by this very Python."""
         path = self.root / name
         if not path.is_file() or self.stamp().get(name) != fingerprint(path):
             return False
@@ -203,10 +203,6 @@ def _run_with_heartbeat(command: list[str], log_path: Path) -> list[str] | None:
         return list(tail) if child.returncode != 0 else None
 
 
-def _reasons(state: str) -> str:
-    return "broken" if state == "broken" else "of another Python version"
-
-
 def _remove(folder: Path) -> None:
     """Remove an old environment, and nothing that does not look like one."""
     if folder.is_symlink() or not folder.is_dir():
@@ -278,7 +274,7 @@ def requirement_lines(path: Path) -> list[str]:
 
 
 def installed_packages(python: Path, lines: list[str]) -> list[Package]:
-    """What the interpreter has of the required packages; those for other Pythons do not count."""
+    """The required packages as the interpreter has them; those for other Pythons do not count."""
     answer = subprocess.run(
         [str(python), "-c", PROBE], input=json.dumps(lines), capture_output=True, text=True, check=True
     )
@@ -286,7 +282,7 @@ def installed_packages(python: Path, lines: list[str]) -> list[Package]:
 
 
 def can_apt() -> bool:
-    """Whether this is root on a Debian or Ubuntu."""
+    """True for root on a Debian or Ubuntu."""
     return sys.platform.startswith("linux") and os.geteuid() == 0 and shutil.which("apt-get") is not None
 
 

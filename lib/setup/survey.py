@@ -1,4 +1,4 @@
-"""What is on this machine and what is not: the table of `0_setup.py check`. It writes nothing."""
+"""The table of `0_setup.py check`: each thing that the steps use, and whether it is on this machine. Writes nothing."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from lib.db.connection import OLDEST_SQLITE
 from lib.errors import GleanerError
 from lib.setup.browser import browser_version, look
 from lib.setup.demo import folder_size, human_size, workspace_lines
-from lib.setup.environment import Environment, installed_packages, requirement_lines
+from lib.setup.environment import STATES, Environment, installed_packages, requirement_lines
 
 GROUPS = {"core": "requirements-core.txt", "models": "requirements.txt", "dev": "requirements-dev.txt"}
+REMEDIES = {"core": "python3 0_setup.py --core", "models": "python3 0_setup.py", "dev": "python3 0_setup.py test"}
 KEYS = (
     "YANDEX_CLOUD_API_KEY",
     "YANDEX_CLOUD_FOLDER_ID",
@@ -53,8 +54,7 @@ def survey(environment: Environment, workspace: Path, environ: Mapping[str, str]
     recent = sqlite3.sqlite_version_info >= OLDEST_SQLITE
     yield Finding("SQLite", recent, sqlite3.sqlite_version + ("" if recent else ", and 3.37 is needed"), True)
     state = environment.state()
-    said = {"ready": "ready", "missing": "missing", "broken": "broken"}.get(state, "of another Python version")
-    yield Finding("environment", state == "ready", f"{environment.folder} is {said}", True)
+    yield Finding("environment", state == "ready", f"{environment.folder} is {STATES.get(state, state)}", True)
     for group, file in GROUPS.items():
         yield packages(environment, group, file, state == "ready")
     yield browser(environment)
@@ -71,12 +71,12 @@ def packages(environment: Environment, group: str, file: str, ready: bool) -> Fi
     subject, needed = f"{group} packages", group == "core"
     lines = requirement_lines(environment.root / file)
     if not ready:
-        return Finding(subject, False, f"none of {len(lines)}; run {_remedy(group)}", needed)
+        return Finding(subject, False, f"none of {len(lines)}; run `{REMEDIES[group]}`", needed)
     found = installed_packages(environment.python, lines)
     present = ", ".join(f"{package.name} {package.version}" for package in found if package.fits)
     lacking = [f"{package.name} ({package.version or 'missing'})" for package in found if not package.fits]
     if lacking:
-        wanting = f"{len(found) - len(lacking)} of {len(found)}; run {_remedy(group)} for {', '.join(lacking)}"
+        wanting = f"{len(found) - len(lacking)} of {len(found)}; run `{REMEDIES[group]}` for {', '.join(lacking)}"
         return Finding(subject, False, wanting + (f"; there: {present}" if present else ""), needed)
     return Finding(subject, True, f"{len(found)} of {len(found)}: {present}", needed)
 
@@ -90,10 +90,8 @@ def browser(environment: Environment) -> Finding:
     if choice is None:
         return Finding("browser", False, "none; run python3 0_setup.py, or install Chromium or Google Chrome", True)
     version = browser_version(choice.program)
-    origin = {"environment": "GLEANER_BROWSER", "playwright": "Playwright's own", "system": "of the system"}[
-        choice.source
-    ]
-    detail = f"{version or 'does not start'} ({origin}, {choice.program})"
+    origins = {"environment": "GLEANER_BROWSER", "playwright": "Playwright's own", "system": "of the system"}
+    detail = f"{version or 'does not start'} ({origins[choice.source]}, {choice.program})"
     return Finding("browser", version is not None, detail, True)
 
 
@@ -133,7 +131,7 @@ def weight_names(folder: Path) -> list[str]:
 
 
 def contents(workspace: Path) -> Iterator[Finding]:
-    """What the workspace holds, one finding a folder; an absent one is no fault."""
+    """The workspace's content, one finding a folder; an absent one is no fault."""
     try:
         lines = workspace_lines(workspace)
     except GleanerError as error:
@@ -148,12 +146,3 @@ def contents(workspace: Path) -> Iterator[Finding]:
 
 def _in_hub(path: Path, folder: Path) -> bool:
     return any(part.startswith("models--") for part in path.relative_to(folder).parts)
-
-
-def _remedy(group: str) -> str:
-    commands = {
-        "core": "python3 0_setup.py --core",
-        "models": "python3 0_setup.py",
-        "dev": "python3 0_setup.py test",
-    }
-    return f"`{commands[group]}`"

@@ -1,0 +1,288 @@
+"""One run of a step: settings, database, logging, progress, exit code, and the end that Ctrl-C asks for.
+
+A step hands `run()` its parser and one function that takes a `Session` and gives a `Summary`. Only this module turns
+errors into sentences and exit codes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import json
+import os
+import signal
+import sqlite3
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from lib.cli.flags import STEP_FILES
+from lib.cli.output import log, print_summary, start_logging, tolerate_terminal_encoding
+from lib.cli.session import Session, Summary
+from lib.cli.settings import apply_settings, read_settings
+from lib.db import Database, open_database, open_for_preview
+from lib.db.connection import open_empty
+from lib.db.journal import finish_run, has_rows, start_run
+from lib.db.maintenance import finish_replacing, waiting
+from lib.db.soundness import DAMAGED, Fault, find_fault, refuse_unusable
+from lib.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, GleanerError, UsageError
+from lib.files.pictures import clear_leftovers
+from lib.progress import no_bar, terminal_bar
+from lib.text import escape_controls, is_storable, redact, redacted
+from lib.workspace import Workspace, file_lock, step_lock
+
+LONGEST_LOOK = 20.0  # seconds that a database is looked through after an error that nobody expected
+
+
+def run(
+    made: argparse.ArgumentParser,
+    argv: Sequence[str] | None,
+    work: Callable[[Session], Summary],
+    *,
+    check: Callable[[argparse.Namespace], None] = lambda args: None,
+    needs: str = "",
+    alone: bool = False,
+    before: Callable[[argparse.Namespace], bool] = lambda args: False,
+) -> int:
+    """Parses, opens, works, reports; gives the exit code.
+
+    `check` holds the rules across flags and raises UsageError before anything is touched. `needs` names the step that
+    has to run first; without it the workspace is made when missing. `alone` refuses a second run of the step beside
+    this one: steps that keep a journal settle what a killed run left, and must not take a living one for that.
+    `before` does what has to be done before the database is opened, and gives whether there is none to open.
+    """
+    tolerate_terminal_encoding()
+    as_json = "--json" in (sys.argv[1:] if argv is None else argv)
+    args: argparse.Namespace | None = None
+    try:
+        args = parse(made, argv)
+        as_json = args.json
+        start_logging(args)
+        _require_text(args)
+        workspace = Workspace(args.workspace)
+        workspace.refuse_links()
+        _finish_restore(workspace, dry_run=bool(getattr(args, "dry_run", False)))
+        check(args)
+        with _opened(args, workspace, needs=needs, alone=alone, before=before) as db:
+            return _run_in_session(args, workspace, db, work, last=argv is None)
+    except GleanerError as error:
+        return _fail(str(error), error.exit_code, as_json)
+    except KeyboardInterrupt:
+        return _fail("stopped at once; the state is safe: run the same command to continue.", EXIT_INTERRUPTED, as_json)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_OK
+    except Exception as error:
+        if sentence := _explained(error, args):
+            return _fail(sentence, EXIT_FAILED, as_json)
+        if argv is None:  # a bug; its traceback may repeat an address that holds a password
+            sys.stderr.write(redact(traceback.format_exc()))
+            return EXIT_FAILED
+        raise
+
+
+def parse(made: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments, with settings from the environment and `gleaner.toml` below the flags."""
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--workspace", type=Path, default=Path(os.environ.get("GLEANER_WORKSPACE") or "workspace"))
+    early.add_argument("-h", "--help", "--version", dest="asks", action="store_true")
+    found = early.parse_known_args(argv)[0]
+    if not found.asks:  # whatever is wrong with a settings file, the help is shown
+        workspace = Workspace(found.workspace)
+        workspace.refuse_odd_root()
+        settings = read_settings(workspace.settings)
+        apply_settings(made, made.get_default("step"), settings, os.environ, workspace.settings)
+    # Intermixed, so that words may stand after flags: `6_dedup.py exact --dry-run photos`.
+    return made.parse_intermixed_args(argv)
+
+
+def _require_text(args: argparse.Namespace) -> None:
+    """Raises UsageError where an argument is no text. Paths may be named by any bytes."""
+    for name, value in vars(args).items():
+        words = value if isinstance(value, list | tuple) else [value]
+        if any(isinstance(word, str) and not is_storable(word) for word in words):
+            raise UsageError(f"--{name.replace('_', '-')} is no UTF-8 text; write it in UTF-8.")
+
+
+def _finish_restore(workspace: Workspace, *, dry_run: bool) -> None:
+    """Brings a backup that a killed restore has left beside its place to its place."""
+    if os.path.lexists(workspace.database) or not waiting(workspace.database).exists():
+        return
+    if dry_run:
+        raise UsageError("a restore was interrupted; run 4_db_cleanup.py --restore last once without --dry-run.")
+    with _alone(workspace, "cleanup"):
+        finish_replacing(workspace.database)
+
+
+@contextmanager
+def _opened(
+    args: argparse.Namespace,
+    workspace: Workspace,
+    *,
+    needs: str,
+    alone: bool,
+    before: Callable[[argparse.Namespace], bool],
+) -> Iterator[Database]:
+    """The workspace's database, in the way that `run` describes: held alone, as a preview, or an empty one."""
+    dry_run = bool(getattr(args, "dry_run", False))
+    if not getattr(args, "restore", None):  # a restore works whatever is wrong with the database
+        _refuse_missing(workspace, args, needs)
+        refuse_unusable(workspace.database)
+    with _alone(workspace, args.step) if alone and not dry_run else nullcontext():
+        without = before(args)
+        with open_empty() if without else (open_for_preview if dry_run else open_database)(workspace.database) as db:
+            yield db
+
+
+def _refuse_missing(workspace: Workspace, args: argparse.Namespace, needs: str) -> None:
+    if os.path.lexists(workspace.database):
+        return
+    if needs:
+        raise UsageError(f"there is no database in {workspace.root}; run {needs} first.")
+    if getattr(args, "undo", None):
+        raise UsageError(f"there is no database in {workspace.root}, so there is nothing to undo; check --workspace.")
+
+
+def _alone(workspace: Workspace, step: str) -> AbstractContextManager[None]:
+    busy = f"another run of {STEP_FILES.get(step, step)} is at work in this workspace; wait until it has ended."
+    return file_lock(step_lock(workspace.root, step), busy)
+
+
+def _run_in_session(
+    args: argparse.Namespace, workspace: Workspace, db: Database, work: Callable[[Session], Summary], *, last: bool
+) -> int:
+    run_id = 0
+    if not getattr(args, "dry_run", False):
+        run_id = start_run(db, args.step, _recorded(args))
+        clear_leftovers(workspace, args.step)
+    session = Session(args.step, args, workspace, db, run_id, bar=no_bar if args.quiet else terminal_bar)
+    with _interruptible(session, last=last):
+        summary = _work_recorded(session, work)
+    print_summary(session, summary)
+    return summary.exit_code
+
+
+def _work_recorded(session: Session, work: Callable[[Session], Summary]) -> Summary:
+    """Runs the step and records in its row how it ended, whatever happens."""
+    exit_code, counts = EXIT_FAILED, {}
+    try:
+        summary = work(session)
+        if session.stopping():
+            summary.exit_code = EXIT_INTERRUPTED
+        exit_code, counts = summary.exit_code, summary.counts
+        return summary
+    except GleanerError as error:
+        exit_code = error.exit_code
+        raise
+    except KeyboardInterrupt:
+        exit_code = EXIT_INTERRUPTED
+        raise
+    finally:
+        if session.run_id:
+            _record_end(session, exit_code, counts)
+
+
+def _record_end(session: Session, exit_code: int, counts: dict[str, Any]) -> None:
+    try:
+        finish_run(session.db, session.run_id, exit_code, counts)
+    except sqlite3.Error as error:  # the reason that ended the run matters more than its row
+        log.debug("the run's end could not be recorded: %s", error)
+
+
+@contextmanager
+def _interruptible(session: Session, *, last: bool) -> Iterator[None]:
+    """First Ctrl-C (or SIGTERM): ask the step to come to an end. Second: stop now.
+
+    With `last` the process ends after this: a signal that comes too late must not make a finished run a killed one.
+    """
+
+    def handle(number: int, frame: object) -> None:
+        session.interrupts += 1
+        if session.interrupts > 1:
+            raise KeyboardInterrupt
+        log.warning("stopping: finishing what is in flight (Ctrl-C again stops at once)")
+
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, signal.SIG_IGN if last else handler)
+
+
+def _recorded(args: argparse.Namespace) -> dict[str, Any]:
+    """A run's arguments as its row holds them: without passwords and keys."""
+    # A proxy's address may hold a password in a form of its own.
+    return redacted({name: "set" if name == "proxy" and value else value for name, value in vars(args).items()})
+
+
+def _fail(sentence: str, exit_code: int, as_json: bool) -> int:
+    sentence = redact(sentence)
+    if as_json:
+        print(json.dumps({"error": sentence, "exit_code": exit_code}, ensure_ascii=False))
+    print(escape_controls(f"error: {sentence}" if exit_code != EXIT_INTERRUPTED else sentence), file=sys.stderr)
+    return exit_code
+
+
+def _explained(error: Exception, args: argparse.Namespace | None) -> str | None:
+    """An error as a sentence where it is the disk's, the database's or a name's; None where it is a bug of ours."""
+    if isinstance(error, sqlite3.OperationalError) and (sentence := explain_sqlite(error)):
+        return f"the database could not be used: {sentence}"
+    if isinstance(error, OSError):
+        return explain_os(error)
+    if args is None:
+        return None
+    # Rows that have been garbled can end in any error; only where the file is found damaged is it no bug.
+    database = Workspace(args.workspace).database
+    fault = find_fault(database, deep=True, texts=True, seconds=LONGEST_LOOK)
+    if fault:
+        return str(fault.error(database))
+    if type(error) is sqlite3.DatabaseError:
+        return str(Fault(DAMAGED, str(error)).error(database))
+    if isinstance(error, UnicodeEncodeError) and "surrogates" in error.reason:
+        return f"a name or a text is not UTF-8 ({escape_controls(error.object[:60])}); rename that file or folder."
+    return None
+
+
+def explain_sqlite(error: sqlite3.OperationalError) -> str | None:
+    """Says what the system did not give; None where the file or the statement is to blame."""
+    text = str(error)
+    if "full" in text:
+        return "the disk is full; make room and run the same command again."
+    if "disk I/O" in text:
+        return "the disk is full or failing; make room or check it, and run the same command again."
+    if "readonly" in text or "unable to open" in text:
+        return f"{text}; check that the workspace folder can be written."
+    if "locked" in text or "busy" in text:
+        return "another step held it for too long; wait for that step to end and run the same command again."
+    return None
+
+
+def explain_os(error: OSError) -> str | None:
+    """Says what is wrong with the disk or a path, and what to do; None for an error that has no sentence."""
+    where = error.filename or "the disk"
+    known = {
+        errno.ENOSPC: f"no space is left on the device ({where}); make room and run the same command again.",
+        errno.EDQUOT: f"the disk quota is used up ({where}); make room and run the same command again.",
+        errno.EROFS: f"{where} is read-only; choose another --workspace.",
+        errno.EACCES: f"{where} may not be read or written; check its permissions.",
+        errno.EPERM: f"{where} may not be changed; check its permissions.",
+        errno.EMFILE: "too many files are open; lower --workers or raise the limit (ulimit -n).",
+        errno.ENOTDIR: f"{where} is no folder; give another path.",
+        errno.EISDIR: f"{where} is a folder, not a file; give another path.",
+        errno.ENOENT: f"{where} does not exist; check the path.",
+        errno.EEXIST: f"{where} is there already; move it away or give another path.",
+        errno.ELOOP: f"{where} is a link that leads to itself; give another path.",
+        errno.ENXIO: f"{where} is no ordinary file; give another path.",
+        errno.ENAMETOOLONG: f"{str(where)[:60]}… is too long a name; give a shorter path.",
+    }
+    return known.get(error.errno or 0)
+
+
+def require_pictures(session: Session) -> None:
+    """Raises UsageError where step 2 has left nothing to work on."""
+    if not has_rows(session.db, "images"):
+        raise UsageError("the database holds no picture yet; run 2_ingest_db.py first.")
