@@ -26,18 +26,14 @@ _LARGEST_ICON = 4096  # pixels a side; 256 are usual
 _DEFLATE_RATIO = 1032  # bytes that one byte of zlib's can unpack to, at most
 
 
-def check_end(data: Buffer, found: Format) -> str:
-    """`truncated` when the structure shows that bytes are missing at the end, else an empty string.
-
-    Content-Length says what was sent, not that it was all: a connection that closes without a length cannot be told
-    from a finished one. Bytes after the end are harmless and common. `not_an_image` where something else stands behind
-    a picture's first bytes, `too_many_parts` where only an attack looks so.
-    """
-    return find_fault(data, found)[0]
-
-
 def find_fault(data: Buffer, found: Format) -> tuple[str, str]:
-    """(reason, detail) of what `check_end` finds; ("", "") for a picture that is whole."""
+    """(reason, detail) of what the structure shows to be wrong; ("", "") for a picture that is whole.
+
+    `truncated` when bytes are missing at the end: Content-Length says what was sent, not that it was all, and a
+    connection that closes without a length cannot be told from a finished one. `not_an_image` where something else
+    stands behind a picture's first bytes, `too_many_parts` where only an attack looks so. Bytes after the end are
+    harmless and common.
+    """
     check, size = _END_CHECKS.get(found.extension), _SIZES.get(found.extension)
     try:
         whole = check is None or check(data)
