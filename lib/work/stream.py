@@ -30,7 +30,7 @@ EXECUTORS = ("local", "threads", "processes", "ray")
 
 
 class Executor(Protocol):
-    """Where chunks are worked on. `collect` waits for at least one finished chunk."""
+    """The place where chunks are worked on. `collect` waits for at least one finished chunk."""
 
     def submit(self, number: int, chunk: list[Any]) -> None: ...
 
