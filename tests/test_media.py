@@ -39,7 +39,7 @@ def test_a_picture_is_known_by_its_bytes_and_whole(form: str) -> None:
     data = noisy(form)
     found = formats.sniff(data)
     assert found is not None and found.extension == EXTENSIONS[form]
-    assert structure.check_end(data, found) == ""
+    assert structure.find_fault(data, found)[0] == ""
     assert formats.refusal(data) == ("", "")
 
 
@@ -47,7 +47,7 @@ def test_a_picture_is_known_by_its_bytes_and_whole(form: str) -> None:
 def test_trailing_bytes_do_no_harm(form: str) -> None:
     data = noisy(form) + b"\0trailing rubbish\0"
     found = formats.sniff(data)
-    assert found is not None and structure.check_end(data, found) == ""
+    assert found is not None and structure.find_fault(data, found)[0] == ""
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -56,14 +56,14 @@ def test_a_cut_picture_is_truncated(form: str, share: float) -> None:
     data = noisy(form)
     found = formats.sniff(data)
     assert found is not None
-    assert structure.check_end(data[: int(len(data) * share)], found) == structure.TRUNCATED
+    assert structure.find_fault(data[: int(len(data) * share)], found)[0] == structure.TRUNCATED
 
 
 def test_a_picture_that_lacks_four_bytes_is_truncated() -> None:
     for form in ("JPEG", "PNG", "GIF", "WEBP", "BMP"):
         data = noisy(form)
         found = formats.sniff(data)
-        assert found is not None and structure.check_end(data[:-4], found) == structure.TRUNCATED, form
+        assert found is not None and structure.find_fault(data[:-4], found)[0] == structure.TRUNCATED, form
 
 
 def test_the_end_of_an_embedded_thumbnail_is_not_the_end() -> None:
@@ -71,15 +71,15 @@ def test_the_end_of_an_embedded_thumbnail_is_not_the_end() -> None:
     whole, thumbnail = noisy("JPEG"), picture(3)
     block = b"Exif\0\0" + thumbnail
     data = whole[:2] + b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block + whole[2:]
-    assert structure.check_end(data, formats.JPEG) == ""
-    assert structure.check_end(data[:-200], formats.JPEG) == structure.TRUNCATED
+    assert structure.find_fault(data, formats.JPEG)[0] == ""
+    assert structure.find_fault(data[:-200], formats.JPEG)[0] == structure.TRUNCATED
 
 
 def test_an_animation_is_walked_to_its_trailer() -> None:
     data = animation()
-    assert structure.check_end(data, formats.GIF) == ""
+    assert structure.find_fault(data, formats.GIF)[0] == ""
     for cut in range(20, len(data) - 1, 97):
-        assert structure.check_end(data[:cut], formats.GIF) == structure.TRUNCATED
+        assert structure.find_fault(data[:cut], formats.GIF)[0] == structure.TRUNCATED
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "TIFF", "AVIF", "ICO", "BMP", "WEBP"])
@@ -89,9 +89,9 @@ def test_no_cut_and_no_garbage_raises(form: str) -> None:
     assert found is not None
     for cut in range(min(len(data), 400)):
         formats.refusal(data[:cut])
-        structure.check_end(data[:cut], found)
-        structure.check_end(data[:cut] + b"\xff" * 50, found)
-        structure.check_end(data[:cut] + b"\0" * 50, found)
+        structure.find_fault(data[:cut], found)
+        structure.find_fault(data[:cut] + b"\xff" * 50, found)
+        structure.find_fault(data[:cut] + b"\0" * 50, found)
 
 
 @pytest.mark.parametrize(
@@ -185,20 +185,20 @@ def many_blocks(form: str) -> bytes:
 )
 def test_a_picture_of_a_million_parts_is_not_read(data: bytes) -> None:
     found = formats.sniff(data)
-    assert found is not None and structure.check_end(data, found) == structure.TOO_MANY_PARTS
+    assert found is not None and structure.find_fault(data, found)[0] == structure.TOO_MANY_PARTS
 
 
 def test_pictures_of_many_parts_are_sound() -> None:
     """Pages, frames and chunks as a long scan, a long animation and a picky encoder make them."""
     for data in (many_pages(2000), many_blocks("PNG")[: 33 + 12 * 5000] + picture(3, form="PNG")[33:]):
         found = formats.sniff(data)
-        assert found is not None and structure.check_end(data, found) == ""
+        assert found is not None and structure.find_fault(data, found)[0] == ""
 
 
 def fault(data: bytes) -> str:
     """What step 5 says of a body before it asks a decoder."""
     found = formats.sniff(data)
-    return formats.refusal(data)[0] if found is None else structure.check_end(data, found)
+    return formats.refusal(data)[0] if found is None else structure.find_fault(data, found)[0]
 
 
 @pytest.fixture(scope="module", name="decoder")

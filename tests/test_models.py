@@ -103,30 +103,6 @@ def test_our_way_gives_pyiqas_own_scores(name: str, models: Path) -> None:
     assert max(expected) - min(expected) > 1e-5  # the agreement means something
 
 
-@pytest.mark.parametrize(
-    ("inputs", "outputs", "side", "stride"), [(3, 8, 3, 2), (16, 24, 3, 1), (16, 24, 1, 1), (128, 132, 3, 1)]
-)
-@pytest.mark.parametrize("shape", [(2, 30, 41), (1, 5, 3), (1, 1, 1)])
-def test_our_convolutions_give_torchs_values(
-    inputs: int, outputs: int, side: int, stride: int, shape: tuple[int, int, int]
-) -> None:
-    from lib.models.clipiqa import Direct, Winograd, fastest
-
-    torch.manual_seed(1)
-    theirs = torch.nn.Conv2d(inputs, outputs, side, stride=stride, padding=side // 2)
-    x = torch.randn(shape[0], inputs, *shape[1:]).contiguous(memory_format=torch.channels_last)
-    with torch.inference_mode():
-        plain, ours = theirs(x), fastest(theirs)
-        assert isinstance(ours, Winograd) == (inputs >= 128)
-        assert torch.allclose(ours(x), plain.relu(), atol=5e-5)
-        direct, other = Direct(theirs), torch.randn_like(plain)
-        assert torch.allclose(direct(x, relu=False), plain, atol=1e-5)
-        expected = (plain + other).relu()
-        assert torch.allclose(direct.onto(other, x), expected, atol=1e-5)
-        direct.fused, direct.weight = False, theirs.weight.detach()  # a torch without oneDNN
-        assert torch.allclose(direct(x), plain.relu(), atol=1e-5)
-
-
 def test_quality_by_several_metrics_from_one_decode(
     models: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

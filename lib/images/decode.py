@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from lib.images.exif import exif_of, orientation_of, turned
+from lib.images.formats import HEIC_BRANDS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 MAX_PIXELS = 200_000_000
 MAX_FRAMES = 10_000
 BACKGROUND = (255, 255, 255)  # what shows through transparent pictures, always the same
-HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
 
 
 class DecodeError(Exception):
@@ -37,7 +37,7 @@ class DecodeError(Exception):
 
 @dataclass(frozen=True)
 class Header:
-    """What a picture's header says. `width` and `height` are as stored, before orientation."""
+    """The header of a picture. `width` and `height` are as stored, before orientation."""
 
     format: str
     width: int
@@ -171,14 +171,13 @@ class opened:
 
 
 def _is_heif(source: Path | io.BytesIO) -> bool:
-    """Whether a file is HEIC by its first bytes; phones also send it under the name of a JPEG."""
-    start = source.getvalue()[:12] if isinstance(source, io.BytesIO) else _first_bytes(source, 12)
-    return start[4:8] == b"ftyp" and start[8:] in HEIF_BRANDS
-
-
-def _first_bytes(path: Path, count: int) -> bytes:
-    with open(path, "rb") as file:
-        return file.read(count)
+    """True for a file that is HEIC by its first bytes; phones also send it under the name of a JPEG."""
+    if isinstance(source, io.BytesIO):
+        start = source.getvalue()[:12]
+    else:
+        with open(source, "rb") as file:
+            start = file.read(12)
+    return start[4:8] == b"ftyp" and start[8:] in HEIC_BRANDS
 
 
 @lru_cache(maxsize=1)
@@ -238,11 +237,8 @@ def _from_deep(image: Image.Image) -> Image.Image:
 
     values = np.asarray(image, dtype=np.float64)
     values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
-    top = (
-        65535.0
-        if image.mode.startswith("I") and np.max(values, initial=0) <= 65535
-        else float(np.max(values, initial=1)) or 1.0
-    )
+    sixteen_bits = image.mode.startswith("I") and np.max(values, initial=0) <= 65535
+    top = 65535.0 if sixteen_bits else float(np.max(values, initial=1)) or 1.0
     grey = np.clip(values / top * 255.0, 0, 255).astype(np.uint8)
     return Image.fromarray(grey).convert("RGB")
 

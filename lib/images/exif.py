@@ -1,4 +1,4 @@
-"""What a picture's EXIF block says, read without decoding the picture."""
+"""A picture's EXIF block, read without decoding the picture."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _exif_of_png(image: Image.Image) -> Image.Exif:
 
 
 def orientation_of(image: Image.Image, exif: Image.Exif) -> int:
-    """How a picture has to be turned to be upright, 1 to 8 as EXIF counts."""
+    """The turn that makes a picture upright, 1 to 8 as EXIF counts."""
     if image.format == "TIFF":  # Pillow turns it by itself, the size that it reports included
         return 1
     found = exif.get(ORIENTATION, 1)

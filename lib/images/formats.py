@@ -1,4 +1,4 @@
-"""What a body really is, told from its bytes alone.
+"""The format of a body, told from its bytes alone.
 
 A server's Content-Type and a name's suffix are claims; the first bytes decide. Everything here is pure: it takes the
 bytes (or a memory map of a large file) and answers with a `Format`, a short reason, or a size.
@@ -56,7 +56,7 @@ _PREFIXES: tuple[tuple[bytes, Format], ...] = (
     (b"\xff\x0a", JXL),
 )
 _AVIF_BRANDS = (b"avif", b"avis")
-_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)  # lengths of the headers that follow the file header
 
 
@@ -80,7 +80,7 @@ def _by_brand(start: bytes) -> Format | None:
     brands = [start[8:12], *(start[i : i + 4] for i in range(16, min(len(start), u32(start, 0)), 4))]
     if any(brand in _AVIF_BRANDS for brand in brands):
         return AVIF
-    return HEIC if any(brand in _HEIC_BRANDS for brand in brands) else None
+    return HEIC if any(brand in HEIC_BRANDS for brand in brands) else None
 
 
 def _is_icon(start: bytes) -> bool:
@@ -129,7 +129,7 @@ def _page_title(text: bytes) -> str:
 
 
 def mime_mismatch(content_type: str, found: Format) -> bool:
-    """Whether the server claimed another picture format; a general or missing type is no claim."""
+    """True where the server claimed another picture format; a general or missing type is no claim."""
     claimed = content_type.partition(";")[0].strip().lower()
     return claimed.startswith("image/") and claimed not in found.mime and claimed != "image/*"
 

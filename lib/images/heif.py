@@ -22,7 +22,7 @@ ItemPlace = tuple[int, list[Extent]]  # construction method, extents
 
 @dataclass
 class _Items:
-    """What the `meta` box says, as far as it matters here."""
+    """The content of the `meta` box, as far as it matters here."""
 
     primary: int = 0
     handler: bytes = b""

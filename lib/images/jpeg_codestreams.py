@@ -1,12 +1,11 @@
-"""The structure of JPEG 2000, boxed (JP2) and bare: its markers and tile-parts from the first to the last.
+"""The structure of JPEG 2000 and the size of JPEG XL, both boxed or bare.
 
-ISO/IEC 15444-1, annexes A (the codestream) and I (the boxes).
+JPEG 2000 is walked through from the first marker and tile-part to the last: ISO/IEC 15444-1, annexes A (the codestream)
+and I (the boxes).
 
-The size of a JPEG XL picture, boxed or bare, read without decoding it.
-
-ISO/IEC 18181-1 (the codestream, whose first field is the size) and 18181-2 (the boxes). Whether the picture is whole is
-for the decoder to say, which decodes all of it as it opens it: it has to be asked in a process with limits, and only
-once the size is known.
+Of JPEG XL only the size is read: ISO/IEC 18181-1 (the codestream, whose first field it is) and 18181-2 (the boxes).
+Whether the picture is whole is for the decoder to say, which decodes all of it as it opens it. It has to be asked in a
+process with limits, and only once the size is known.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the walks over the structures of pictures share: how many parts one may have, and how a walk ends early."""
+"""The common part of the walks over the structures of pictures: how many parts one may have, and how a walk ends early."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a picture ends, told from the structure of its bytes: whether its end is there, and what follows it.
+"""The end of a picture, told from the structure of its bytes: whether it is there, and what follows it.
 
 Everything here is pure: it takes the bytes (or a memory map of a large file) and gives a short reason or a number.
 """
@@ -26,18 +26,14 @@ _LARGEST_ICON = 4096  # pixels a side; 256 are usual
 _DEFLATE_RATIO = 1032  # bytes that one byte of zlib's can unpack to, at most
 
 
-def check_end(data: Buffer, found: Format) -> str:
-    """`truncated` when the structure shows that bytes are missing at the end, else an empty string.
-
-    Content-Length says what was sent, not that it was all: a connection that closes without a length cannot be told
-    from a finished one. Bytes after the end are harmless and common. `not_an_image` where something else stands behind
-    a picture's first bytes, `too_many_parts` where only an attack looks so.
-    """
-    return find_fault(data, found)[0]
-
-
 def find_fault(data: Buffer, found: Format) -> tuple[str, str]:
-    """(reason, detail) of what `check_end` finds; ("", "") for a picture that is whole."""
+    """(reason, detail) of what the structure shows to be wrong; ("", "") for a picture that is whole.
+
+    `truncated` when bytes are missing at the end: Content-Length says what was sent, not that it was all, and a
+    connection that closes without a length cannot be told from a finished one. `not_an_image` where something else
+    stands behind a picture's first bytes, `too_many_parts` where only an attack looks so. Bytes after the end are
+    harmless and common.
+    """
     check, size = _END_CHECKS.get(found.extension), _SIZES.get(found.extension)
     try:
         whole = check is None or check(data)
@@ -67,7 +63,7 @@ def _jpeg_is_whole(data: Buffer) -> bool:
 
 
 def _jpeg_scan_offset(data: Buffer, *, judge: bool = False) -> int:
-    """Where the first scan begins; -1 when the data ends before it.
+    """The place where the first scan begins; -1 when the data ends before it.
 
     With `judge` it raises NotAPicture where no frame comes before it, IndexError where it is too short for that frame.
     """
@@ -148,12 +144,8 @@ def _demand_rows(start: bytes) -> None:
         demand(not first or first[0] <= 4, "pixels without a filter")
 
 
-def _gif_is_whole(data: Buffer) -> bool:
-    return _gif_trailer(data) >= 0
-
-
 def _gif_trailer(data: Buffer) -> int:
-    """Where the trailer stands; -1 where something that is no block comes before it. Raises IndexError without one."""
+    """The place of the trailer; -1 where something that is no block comes before it. Raises IndexError without one."""
     at, parts, pictures = 13 + _gif_table(data[10]), parts_of(data), 0
     while True:
         next(parts)
@@ -234,7 +226,7 @@ def _bmp_is_whole(data: Buffer) -> bool:
 
 @dataclass(frozen=True)
 class _Tiff:
-    """How a TIFF writes its numbers: of directories, of entries in one, and how long an entry is."""
+    """The form of a TIFF's numbers: of directories, of entries in one, and how long an entry is."""
 
     order: str
     start: int
@@ -251,10 +243,8 @@ def _tiff_is_whole(data: Buffer) -> bool:
     _count_pages(data, form)
     directory = struct.unpack_from(order + form.number, data, form.start)[0]
     demand(directory, "no directory")
-    count, at = (
-        struct.unpack_from(order + form.count, data, directory)[0],
-        directory + struct.calcsize("=" + form.count),
-    )
+    count = struct.unpack_from(order + form.count, data, directory)[0]
+    at = directory + struct.calcsize("=" + form.count)
     demand(count <= 0xFFFF, "a directory of too many entries")
     found: dict[int, tuple[int, ...]] = {}
     for index in range(count):
@@ -307,7 +297,7 @@ def _icon_is_whole(data: Buffer) -> bool:
 
 
 def trailing_bytes(data: Buffer, found: Format, *, exact: bool = False) -> int:
-    """How many bytes follow the picture's end: 0 for most, and for formats whose end does not show.
+    """The number of bytes behind the picture's end: 0 for most, and for formats whose end does not show.
 
     A JPEG whose last bytes are an end marker is searched for an earlier one only if it has to be `exact`: that takes
     longer than hashing it, and phones put a second picture there.
@@ -340,14 +330,10 @@ def _png_end(data: Buffer) -> int:
     return 0
 
 
-def _gif_end(data: Buffer) -> int:
-    return _gif_trailer(data) + 1
-
-
 _END_CHECKS: dict[str, Callable[[Buffer], bool]] = {
     "jpg": _jpeg_is_whole,
     "png": _png_is_whole,
-    "gif": _gif_is_whole,
+    "gif": lambda data: _gif_trailer(data) >= 0,
     "webp": _webp_is_whole,
     "bmp": _bmp_is_whole,
     "tif": _tiff_is_whole,
@@ -366,6 +352,6 @@ _SIZES: dict[str, Callable[[Buffer], tuple[int, int] | None]] = {
 _ENDS: dict[str, Callable[[Buffer], int]] = {
     "jpg": _jpeg_end,
     "png": _png_end,
-    "gif": _gif_end,
+    "gif": lambda data: _gif_trailer(data) + 1,
     "webp": lambda data: int(8 + struct.unpack_from("<I", data, 4)[0] + struct.unpack_from("<I", data, 4)[0] % 2),
 }

@@ -1,7 +1,7 @@
 """Pictures on their way to a model: decoded once, in worker processes, while the model runs on the batch before.
 
 The queue between the two is bounded by the stream's chunks in flight, so that memory stays flat; a picture that kills
-its worker is isolated by the stream and comes out as a reason.
+its worker comes out of the stream as a reason.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -40,12 +41,15 @@ class Seen:
     technical: Measure | None = None
 
 
+Group = list[tuple[Path, Seen]]  # pictures of one key that wait for the model
+
+
 class Model(Protocol):
-    """What a feed runs. Pictures of different keys are never in one batch."""
+    """A model that a pipeline runs. Pictures of different keys are never in one batch."""
 
     @property
     def pixels(self) -> int:
-        """How many pixels make a batch."""
+        """The number of pixels that make a batch."""
         ...
 
     def key(self, rgb: np.ndarray) -> Hashable: ...
@@ -59,56 +63,48 @@ class BatchPipeline:
 
     model: Model
     look: Callable[[Path], Seen | Measure]
-    spread: Parallelism = field(default_factory=Parallelism)
+    parallelism: Parallelism = field(default_factory=Parallelism)
     running: float = 0.0
     waiting: float = 0.0
 
     def outcomes(self, paths: Iterable[Path]) -> Iterator[Result[Path, tuple[Seen, Any]]]:
-        """One outcome a path, in no order: what was seen with the model's answer, or why there is none."""
-        groups: dict[Hashable, list[tuple[Path, Seen]]] = defaultdict(list)
+        """One result a path, in no order: the picture with the model's answer, or why there is none."""
+        groups: dict[Hashable, Group] = defaultdict(list)
         held = 0
-        source = self._decoded(paths)
-        try:
-            for outcome in source:
-                seen = outcome.value
+        with closing(self._decoded(paths)) as source:
+            for result in source:
+                seen = result.value
                 if not isinstance(seen, Seen):
-                    reason = outcome.error if seen is None else seen.reason
-                    yield Result(outcome.item, None, reason)
+                    yield Result(result.item, None, result.error if seen is None else seen.reason)
                     continue
                 group = groups[key := self.model.key(seen.rgb)]
-                group.append((outcome.item, seen))
+                group.append((result.item, seen))
                 held += _pixels(seen)
-                if held > 4 * self.model.pixels:  # many sizes: the fullest group goes, so that memory stays bounded
-                    key = max(groups, key=lambda k: sum(_pixels(s) for _, s in groups[k]))
-                if held > 4 * self.model.pixels or self._full(group):
+                if many := held > 4 * self.model.pixels:  # many sizes: the fullest group goes, to bound the memory
+                    key = max(groups, key=lambda k: _total(groups[k]))
+                if many or len(group) >= MOST_IN_BATCH or _total(group) >= self.model.pixels:
                     ready = groups.pop(key)
-                    held -= sum(_pixels(seen) for _, seen in ready)
+                    held -= _total(ready)
                     yield from self._run(ready)
             for group in groups.values():
                 yield from self._run(group)
-        finally:
-            source.close()
-
-    def _full(self, group: list[tuple[Path, Seen]]) -> bool:
-        return len(group) >= MOST_IN_BATCH or sum(_pixels(seen) for _, seen in group) >= self.model.pixels
 
     def _decoded(self, paths: Iterable[Path]) -> Any:
         # Never in this process: decoding overlaps with the model, and a file that kills its decoder must not take the
         # model and what it has judged along.
-        workers = max(LEAST_WORKERS, self.spread.workers)
-        outcomes = stream(self.look, paths, executor=self.spread.executor, workers=workers, chunk=CHUNK)
-        try:
+        workers = max(LEAST_WORKERS, self.parallelism.workers)
+        with closing(
+            stream(self.look, paths, executor=self.parallelism.executor, workers=workers, chunk=CHUNK)
+        ) as results:
             while True:
                 started = time.perf_counter()
-                outcome = next(outcomes, None)
+                result = next(results, None)
                 self.waiting += time.perf_counter() - started
-                if outcome is None:
+                if result is None:
                     return
-                yield outcome
-        finally:
-            outcomes.close()
+                yield result
 
-    def _run(self, group: list[tuple[Path, Seen]]) -> Iterator[Result[Path, tuple[Seen, Any]]]:
+    def _run(self, group: Group) -> Iterator[Result[Path, tuple[Seen, Any]]]:
         started = time.perf_counter()
         answers: list[Any] = []
         while len(answers) < len(group):  # a group may have outgrown a batch while others were filled
@@ -121,7 +117,8 @@ class BatchPipeline:
             else:
                 yield Result(path, (seen, answer), "")
 
-    def _fitting(self, group: list[tuple[Path, Seen]]) -> int:
+    def _fitting(self, group: Group) -> int:
+        """The number of pictures from the beginning of the group that make a batch, one at least."""
         room = self.model.pixels
         for count, (_, seen) in enumerate(group[:MOST_IN_BATCH]):
             room -= _pixels(seen)
@@ -131,7 +128,7 @@ class BatchPipeline:
 
 
 def looking(long_side: int | None, *, technical: bool = False) -> Callable[[Path], Seen | Measure]:
-    """What a decoding worker does with a path: a function that can be sent to another process."""
+    """The function that a decoding worker runs for a path; it can be sent to another process."""
     return partial(look, long_side=long_side, technical=technical)
 
 
@@ -168,3 +165,7 @@ def shrunk(rgb: np.ndarray, long_side: int | None) -> np.ndarray:
 
 def _pixels(seen: Seen) -> int:
     return seen.rgb.shape[0] * seen.rgb.shape[1]
+
+
+def _total(group: Group) -> int:
+    return sum(_pixels(seen) for _, seen in group)

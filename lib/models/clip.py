@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lib.errors import GleanerError, UsageError
-from lib.models.weights import WeightsFolder, fingerprint, hub_file, no_downloads, require
+from lib.models.weights import WeightsFolder, fingerprint, first_line, hub_file, no_downloads, require
 
 if TYPE_CHECKING:
     from lib.models.batches import Seen
@@ -67,7 +67,7 @@ class Clip:
         return ()
 
     def looking(self) -> Any:
-        """What a decoding worker does with a path."""
+        """The function that a decoding worker runs for a path."""
         return partial(look, size=self.size, squash=self.resize == "squash")
 
     def run(self, pictures: Sequence[np.ndarray]) -> list[bytes]:
@@ -103,16 +103,16 @@ def vector_of(data: bytes) -> np.ndarray:
     return vector / max(float(np.linalg.norm(vector)), 1e-9)
 
 
-def look_for_weights(name: str, place: WeightsFolder) -> None:
+def look_for_weights(name: str, folder: WeightsFolder) -> None:
     """Raises MissingWeights where a usual model is not here; torch is not imported, so that this is told at once."""
     hub = HUBS.get(NAMED.get(name, name))
     if hub and find_spec("open_clip") and find_spec("huggingface_hub"):  # else their absence is what is to be told
-        _weights({"hf_hub": hub}, place)
+        _weights({"hf_hub": hub}, folder)
         if "SigLIP" in hub:  # their words lie beside the weights
-            _tokenizer_folder(hub.rstrip("/"), place)
+            _tokenizer_folder(hub.rstrip("/"), folder)
 
 
-def load_clip(name: str, place: WeightsFolder, device: str) -> Clip:
+def load_clip(name: str, folder: WeightsFolder, device: str) -> Clip:
     """The model by `<architecture>/<weights>`, by one of the names in NAMED, or from a folder (`local-dir:PATH`) that
     holds open_clip_config.json and the weights. Raises MissingWeights, UsageError, GleanerError."""
     from lib.models.device import keep_memory
@@ -120,13 +120,13 @@ def load_clip(name: str, place: WeightsFolder, device: str) -> Clip:
     name = NAMED.get(name, name)
     keep_memory(device)
     open_clip = require("open_clip")
-    with no_downloads(place, INSTEAD):
+    with no_downloads(folder, INSTEAD):
         try:
-            made, tokenizer, files = _local(open_clip, name) if _is_local(name) else _tagged(open_clip, name, place)
+            made, tokenizer, files = _local(open_clip, name) if _is_local(name) else _tagged(open_clip, name, folder)
         except (GleanerError, KeyboardInterrupt):
             raise
         except Exception as error:  # a broken file makes the loaders raise whatever they met
-            reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:160]
+            reason = first_line(error)
             raise GleanerError(f"the model {name} cannot be loaded ({reason}); fetch its files again.") from error
     import torch
 
@@ -170,14 +170,14 @@ def _local(open_clip: Any, name: str) -> tuple[Any, Any, list[Path]]:
     return made, open_clip.get_tokenizer(f"{LOCAL}{folder}"), [folder / "open_clip_config.json", *weights]
 
 
-def _tagged(open_clip: Any, name: str, place: WeightsFolder) -> tuple[Any, Any, list[Path]]:
+def _tagged(open_clip: Any, name: str, folder: WeightsFolder) -> tuple[Any, Any, list[Path]]:
     architecture, _, tag = name.partition("/")
     config = open_clip.get_pretrained_cfg(architecture, tag)
     if not config:
         tags = open_clip.list_pretrained_tags_by_model(architecture)
         known = ", ".join(tags[:6]) if tags else f"{', '.join(NAMED)}, or architectures of open_clip"
         raise UsageError(f"there is no model {name!r}; after {architecture}/ come: {known}.")
-    weights, tokenizer = _weights(config, place), tokenizer_of(architecture, place)
+    weights, tokenizer = _weights(config, folder), tokenizer_of(architecture, folder)
     # By its path rather than its tag, since the tag would look in the hub's cache only; what the tag says of the
     # preprocessing and the activation has to come along, or the embeddings are silently wrong.
     known_keys = ("size", "mean", "std", "interpolation", "resize_mode")
@@ -190,8 +190,8 @@ def _tagged(open_clip: Any, name: str, place: WeightsFolder) -> tuple[Any, Any, 
     return made, tokenizer, [weights]
 
 
-def tokenizer_of(architecture: str, place: WeightsFolder) -> Any:
-    """What turns words into the numbers that an architecture of open_clip knows. Raises MissingWeights.
+def tokenizer_of(architecture: str, folder: WeightsFolder) -> Any:
+    """Returns what turns words into the numbers that an architecture of open_clip knows. Raises MissingWeights.
 
     Some come with open_clip; those of multilingual models are files of their own, which open_clip would fetch.
     """
@@ -201,24 +201,24 @@ def tokenizer_of(architecture: str, place: WeightsFolder) -> Any:
         return open_clip.get_tokenizer(architecture)
     require("transformers")
     return open_clip.tokenizer.HFTokenizer(
-        str(_tokenizer_folder(repository, place)),
+        str(_tokenizer_folder(repository, folder)),
         context_length=words.get("context_length", open_clip.tokenizer.DEFAULT_CONTEXT_LENGTH),
         tokenizer_mode=words.get("tokenizer_mode"),
         **words.get("tokenizer_kwargs", {}),
     )
 
 
-def _tokenizer_folder(repository: str, place: WeightsFolder) -> Path:
-    found = [hub_file(place, repository, (name,), INSTEAD) for name in TOKENIZER_FILES]
+def _tokenizer_folder(repository: str, folder: WeightsFolder) -> Path:
+    found = [hub_file(folder, repository, (name,), INSTEAD) for name in TOKENIZER_FILES]
     return found[0].parent
 
 
-def _weights(config: dict[str, Any], place: WeightsFolder) -> Path:
+def _weights(config: dict[str, Any], folder: WeightsFolder) -> Path:
     if hub := config.get("hf_hub"):
         repository, _, name = hub.rpartition("/")
         usual = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
-        return hub_file(place, repository, (name,) if name else usual, INSTEAD)
-    return place.need_address(config["url"], INSTEAD)
+        return hub_file(folder, repository, (name,) if name else usual, INSTEAD)
+    return folder.need_address(config["url"], INSTEAD)
 
 
 def look(path: Path, size: tuple[int, int], squash: bool) -> Seen | Measure:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from lib.errors import GleanerError, UsageError
-from lib.models.weights import WeightsFolder, fingerprint, require
+from lib.models.weights import WeightsFolder, fingerprint, first_line, require
 
 # BSD-3; 22.8 box mAP on COCO at a fifth of a second on a CPU (torchvision's table). More accurate and slower:
 # fasterrcnn_resnet50_fpn_v2, 46.7.
@@ -60,13 +60,13 @@ class Detector:
         return sorted(rows, key=lambda row: -row[1])[:MOST]
 
 
-def look_for_weights(name: str, place: WeightsFolder) -> None:
+def look_for_weights(name: str, folder: WeightsFolder) -> None:
     """Raises MissingWeights where a usual model is not here; torch is not imported, so that this is told at once."""
     if name in KNOWN_FILES and find_spec("torchvision"):  # else its absence is what is to be told
-        place.need_address(KNOWN_FILES[name], INSTEAD)
+        folder.need_address(KNOWN_FILES[name], INSTEAD)
 
 
-def load_detector(name: str, place: WeightsFolder, device: str) -> Detector:
+def load_detector(name: str, folder: WeightsFolder, device: str) -> Detector:
     """The model by torchvision's name. Raises UsageError, MissingWeights, GleanerError."""
     from lib.models.device import keep_memory, pixels_in_batch
 
@@ -77,19 +77,18 @@ def load_detector(name: str, place: WeightsFolder, device: str) -> Detector:
     if name not in names:
         raise UsageError(f"torchvision has no detector {name!r}; it has: {', '.join(names)}.")
     weights = detection.get_model_weights(name).DEFAULT
-    path = place.need_address(weights.url, INSTEAD)
+    path = folder.need_address(weights.url, INSTEAD)
     import torch
 
     try:
-        net = detection.get_model(
-            name, weights=None, weights_backbone=None, num_classes=len(weights.meta["categories"])
-        )
+        classes = weights.meta["categories"]
+        net = detection.get_model(name, weights=None, weights_backbone=None, num_classes=len(classes))
         net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:  # a cut-off file makes torch raise whatever its unpickler met
-        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:160]
+        reason = first_line(error)
         raise GleanerError(f"the weights of {name} cannot be loaded ({reason}); fetch {path} again.") from error
     version = f"1-{fingerprint([path])}-{LONG_SIDE}"
-    return Detector(name, version, net.to(device).eval(), weights.meta["categories"], device, pixels_in_batch(device))
+    return Detector(name, version, net.to(device).eval(), classes, device, pixels_in_batch(device))
 
 
 def check_classes(wanted: Sequence[str], known: Sequence[str]) -> None:

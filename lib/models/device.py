@@ -42,7 +42,7 @@ def choose(name: str) -> str:
 
 
 def pixels_in_batch(device: str) -> int:
-    """How many pixels of pictures to give a metric at once."""
+    """The number of pixels of pictures to give a metric at once."""
     if device != "cuda":
         return CPU_PIXELS
     import torch
@@ -67,7 +67,7 @@ def keep_memory(device: str) -> None:
 
 @lru_cache(maxsize=1)
 def has_bfloat16() -> bool:
-    """Whether this processor multiplies bfloat16 natively (AVX-512 BF16, AMX); elsewhere it is slower than float32."""
+    """True where this processor multiplies bfloat16 natively (AVX-512 BF16, AMX); else it is slower than float32."""
     try:
         flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
     except OSError:
@@ -104,7 +104,7 @@ def batched(run: Callable[[Sequence[T]], Sequence[R]], items: Sequence[T]) -> li
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error of torch says that memory has run out, on whatever device."""
+    """True where an error of torch says that memory has run out, on whatever device."""
     words = str(error).lower()
     return isinstance(error, MemoryError) or any(
         text in words for text in ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate")

@@ -1,9 +1,8 @@
 """Learned quality metrics by name, through pyiqa: loaded from local weights, batched, on 0..100.
 
 pyiqa is under the PolyForm Noncommercial licence. Its metrics predict what people would say of a picture; how well each
-does is published in its tables and quoted in docs/sort.md.
-
-Names of learned metrics and the files of the usual ones; imports nothing, so that flags can be checked at once.
+does is published in its tables and quoted in docs/sort.md. Importing this module loads neither torch nor pyiqa, so that
+flags can be checked at once.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from lib.errors import GleanerError, UsageError
-from lib.models.weights import MissingWeights, WeightsFolder, fingerprint, no_downloads, require
+from lib.models.weights import MissingWeights, WeightsFolder, fingerprint, first_line, no_downloads, require
 
 # Metrics of a whole set, or of a picture with a text, which give no score for one picture.
 NOT_FOR_ONE = ("fid", "sfid", "fid_dinov2", "inception_score", "clipscore")
@@ -31,7 +30,7 @@ SAME_SIZE = ("topiq", "cnniqa", "dbcnn", "nima", "arniqa", "liqe")  # scored in 
 INSTEAD = "--metric technical, which needs none"
 LONG_SIDE = 1024  # KonIQ-10k, on which most of these were trained, is 1024 x 768
 ALIASES = {"topiq": "topiq_nr", "clipiqa_plus": "clipiqa+"}
-COMBINED = ("musiq", "clipiqa")  # what `combined` stands for, as people know it from other pipelines
+COMBINED = ("musiq", "clipiqa")  # `combined` stands for these, as people know it from other pipelines
 
 PUBLISHED = "https://huggingface.co/chaofengc/IQA-PyTorch-Weights/resolve/main/"
 RN50 = (
@@ -81,14 +80,14 @@ class Learned:
         return rgb.shape[:2] if self.same_size else ()
 
 
-def known_version(name: str, place: WeightsFolder, long_side: int) -> str | None:
+def known_version(name: str, folder: WeightsFolder, long_side: int) -> str | None:
     """The version that a usual metric would have, without loading it; None where only loading tells.
 
     Raises MissingWeights, which is the preflight: nothing has been decoded or imported yet.
     """
     if name not in KNOWN_FILES:
         return None
-    files = [place.need_address(url, INSTEAD) for url in KNOWN_FILES[name]]
+    files = [folder.need_address(url, INSTEAD) for url in KNOWN_FILES[name]]
     return version_of(name, files, long_side)
 
 
@@ -97,17 +96,17 @@ def version_of(name: str, files: Sequence[Path], long_side: int) -> str:
     return f"1-{fingerprint(files) if files else 'none'}-{min(long_side, LONG_SIDES.get(name, long_side))}"
 
 
-def load(name: str, place: WeightsFolder, device: str, long_side: int) -> Learned:
+def load(name: str, folder: WeightsFolder, device: str, long_side: int) -> Learned:
     """The metric, ready to run. Raises MissingWeights, UsageError for an unknown name, GleanerError for bad weights."""
     from lib.models.device import keep_memory, pixels_in_batch
 
     keep_memory(device)
     scale = scale_of(name)
-    with no_downloads(place, INSTEAD) as asked:
-        net = _built(name, place)
+    with no_downloads(folder, INSTEAD) as asked:
+        net = _built(name, folder)
     files = list(dict.fromkeys(asked))
-    made = Learned(name, version_of(name, files, long_side), scale, pixels_in_batch(device), _runner(net, device))
-    made.files = files
+    version, pixels = version_of(name, files, long_side), pixels_in_batch(device)
+    made = Learned(name, version, scale, pixels, _runner(net, device), files=files)
     if name.startswith("musiq"):
         from lib.models.musiq import PackedMusiq
 
@@ -140,7 +139,7 @@ def _ends(text: str) -> tuple[float, float]:
     return (found[0], found[1]) if len(found) > 1 and found[1] > found[0] else (0.0, 1.0)
 
 
-def _built(name: str, place: WeightsFolder) -> Any:
+def _built(name: str, folder: WeightsFolder) -> Any:
     import pyiqa
 
     options = next((extra for start, extra in OPTIONS.items() if name.startswith(start)), {})
@@ -153,20 +152,21 @@ def _built(name: str, place: WeightsFolder) -> Any:
     except Exception as error:  # a cut-off file makes torch raise whatever its unpickler met
         if type(error).__name__ in ("LocalEntryNotFoundError", "OfflineModeIsEnabled") or "offline" in str(error):
             missing = re.search(r"[\w.-]+/[\w.-]+", str(error))
-            raise MissingWeights(missing[0] if missing else name, "", place.hub, INSTEAD) from error
-        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:160]
-        raise GleanerError(f"the weights of {name} cannot be loaded ({reason}); fetch them again.") from error
+            raise MissingWeights(missing[0] if missing else name, "", folder.hub, INSTEAD) from error
+        raise GleanerError(
+            f"the weights of {name} cannot be loaded ({first_line(error)}); fetch them again."
+        ) from error
     if name.startswith("topiq"):
-        _check_complete(name, metric.net, place)
+        _check_complete(name, metric.net, folder)
     return metric.net.eval()
 
 
-def _check_complete(name: str, net: Any, place: WeightsFolder) -> None:
+def _check_complete(name: str, net: Any, folder: WeightsFolder) -> None:
     """pyiqa takes what it finds in a file of TOPIQ and leaves the rest at random; half a model is none."""
     import torch
 
     for url in KNOWN_FILES.get(name, ()):
-        there = torch.load(place.need_address(url), map_location="cpu", weights_only=False)["params"]
+        there = torch.load(folder.need_address(url), map_location="cpu", weights_only=False)["params"]
         absent = [key for key in net.state_dict() if key not in there and f"module.{key}" not in there]
         absent = [key for key in absent if not key.endswith(("num_batches_tracked", "default_mean", "default_std"))]
         if absent:

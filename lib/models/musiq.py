@@ -90,7 +90,7 @@ class PackedMusiq:
         return torch.cat([F.linear(self._planes(part), self.embedding, self.net.embedding.bias) for part in slices])
 
     def _planes(self, x: torch.Tensor) -> torch.Tensor:
-        """What the convolutions make of patches: (n, 256 * 8 * 8)."""
+        """The planes that the convolutions make of patches: (n, 256 * 8 * 8)."""
         net, block = self.net, self.net.block1
         x = net.gn_root(F.conv2d(_same(x, 7, 2), self.root, stride=2)).relu_()
         # After a ReLU nothing is below the zeros that pyiqa pads with, so that windows may as well end at the edge.
@@ -103,7 +103,7 @@ class PackedMusiq:
         return x.flatten(1)
 
     def _encoded(self, tokens: torch.Tensor, counts: list[int]) -> torch.Tensor:
-        """What the encoder makes of each picture's own token: (pictures, 384)."""
+        """Each picture's own token after the encoder: (pictures, 384)."""
         own = self.net.transformer_encoder.cls[0]
         x = torch.cat([part for piece in tokens.split(counts) for part in (own.to(piece), piece)])
         lengths = [count + 1 for count in counts]
@@ -140,7 +140,7 @@ class _MusiqBlock:
 
 @lru_cache(maxsize=4096)
 def _places(grid: int, rows: int, columns: int) -> torch.Tensor:
-    """Which of grid x grid places each patch falls on, by nearest neighbour: int64 (rows * columns,)."""
+    """The one of grid x grid places that each patch falls on, by nearest neighbour: int64 (rows * columns,)."""
     # Single precision, as torch's own `interpolate` has it: the two must agree where a patch lies on an edge.
     down = (torch.arange(rows).float() * torch.tensor(grid / rows).float()).floor().long().clamp(max=grid - 1)
     across = (torch.arange(columns).float() * torch.tensor(grid / columns).float()).floor().long().clamp(max=grid - 1)

@@ -1,10 +1,10 @@
-"""One question to a vision model: retries that honour Retry-After, and a ladder of answer formats.
+"""One question to a vision model: retries that honour Retry-After, and answer formats to fall back to.
 
 What is wrong with one picture is an `Asked` with a reason; what is wrong with the address, the key or the model ends
 the run with one sentence, since every further picture would meet the same. Redirects are not followed: a picture goes
 to the host that was named and to no other.
 
-From what a model wrote to a verdict. Pure: text in, values out; models wrap their JSON in anything.
+`verdict_of` reads a verdict out of what a model wrote: text in, values out. Models wrap their JSON in anything.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ _THINKING = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL |
 
 @dataclass(frozen=True)
 class Asked:
-    """What came of one question: a verdict, or a short reason; with the tokens it took."""
+    """The outcome of one question: a verdict, or a short reason; with the tokens it took."""
 
     verdict: ModelAnswer | None
     reason: str = ""
@@ -79,7 +79,7 @@ class Client:
     model: str
     key: str = field(default="", repr=False)
     timeout: float = 120.0
-    rung: int = 0
+    format: int = 0  # which of RESPONSE_FORMATS is asked for
     answered: bool = False
     limit: dict[str, int] = field(default_factory=lambda: {"max_tokens": MOST_TOKENS})
     sampling: dict[str, int] = field(default_factory=lambda: {"temperature": 0})
@@ -93,12 +93,9 @@ class Client:
 
     async def ask(self, prompt: str, image: str) -> Asked:
         """The verdict on a picture (a data URI). Raises GleanerError where no question can be answered."""
-        messages: list[dict[str, Any]] = [
-            {
-                "role": "user",
-                "content": [{"type": "text", "text": prompt}, {"type": "image_url", "image_url": {"url": image}}],
-            }
-        ]
+        content: Any = [{"type": "text", "text": prompt}, {"type": "image_url", "image_url": {"url": image}}]
+        question = {"role": "user", "content": content}
+        messages = [question]
         tokens, wrong = 0, ""
         for _ in range(2):  # asked once more where the answer is no verdict
             body = await self._complete(messages)
@@ -112,11 +109,8 @@ class Client:
             if isinstance(verdict, ModelAnswer):
                 return Asked(verdict, "", tokens)
             wrong = verdict
-            messages = [
-                messages[0],
-                {"role": "assistant", "content": content[:2000]},
-                {"role": "user", "content": AGAIN},
-            ]
+            said = {"role": "assistant", "content": content[:2000]}
+            messages = [question, said, {"role": "user", "content": AGAIN}]
         return Asked(None, f"no_answer: invalid, {wrong}", tokens)
 
     async def close(self) -> None:
@@ -124,13 +118,12 @@ class Client:
             await self.session.close()
 
     async def _complete(self, messages: list[dict[str, Any]]) -> Any:
-        """The answer's JSON, or why there is none. Steps down the ladder where a server refuses a format."""
-        failure = ""
-        attempt = 0
+        """The answer's JSON, or why there is none. Falls back to the next format where a server refuses one."""
+        failure, attempt = "", 0
         while attempt < ATTEMPTS:
             await asyncio.sleep(max(0.0, self.quiet_until - time.monotonic()))
-            rung = self.rung
-            status, after, text = await self._post({"messages": messages} | RESPONSE_FORMATS[rung])
+            asked = self.format  # others may change it meanwhile
+            status, after, text = await self._post({"messages": messages} | RESPONSE_FORMATS[asked])
             if status == 200:
                 self.answered, self.silences = True, 0
                 try:
@@ -138,7 +131,7 @@ class Client:
                 except (ValueError, RecursionError):
                     return "the answer is no JSON"
             failure = text if status == 0 else f"http_{status} {_said(text)}".strip()
-            if status in (400, 422) and self._asks_otherwise(failure, rung):
+            if status in (400, 422) and self._asks_otherwise(failure, asked):
                 continue
             self._refuse_for_good(status, failure, text)
             if status not in RETRIED and status != 0:
@@ -148,9 +141,8 @@ class Client:
             if wait > LONGEST_WAIT:
                 return f"{failure}, asks to wait {wait:.0f} s"
             if attempt < ATTEMPTS:
-                self.quiet_until = (
-                    max(self.quiet_until, time.monotonic() + wait) if after is not None else self.quiet_until
-                )
+                if after is not None:
+                    self.quiet_until = max(self.quiet_until, time.monotonic() + wait)
                 await asyncio.sleep(wait)
         if not self.answered and failure.startswith("unreachable"):
             raise GleanerError(f"{self.host} cannot be reached ({failure}); start the server or correct --vlm-url.")
@@ -159,14 +151,14 @@ class Client:
             raise GleanerError(f"{self.host} answers no more ({failure}); what it has answered is kept, run it again.")
         return failure
 
-    def _asks_otherwise(self, failure: str, rung: int) -> bool:
-        """Whether there is another way to put what a server has just refused."""
+    def _asks_otherwise(self, failure: str, asked: int) -> bool:
+        """Changes the way of asking for what a server has just refused; False where there is no other way left."""
         if "max_tokens" in failure and "max_tokens" in self.limit:
             self.limit = {"max_completion_tokens": MOST_TOKENS_THINKING}
         elif "temperature" in failure and self.sampling:
             self.sampling = {}
-        elif rung < len(RESPONSE_FORMATS) - 1:
-            self.rung = max(self.rung, rung + 1)
+        elif asked < len(RESPONSE_FORMATS) - 1:
+            self.format = max(self.format, asked + 1)
         else:
             return False
         return True
@@ -175,10 +167,8 @@ class Client:
         """(status, seconds of Retry-After or None, text); status 0 where the connection failed."""
         body = {"model": self.model, **self.sampling, **self.limit, **extra}
         try:
-            session = self._open()
-            async with session.post(
-                f"{self.url.rstrip('/')}/chat/completions", json=body, allow_redirects=False
-            ) as answer:
+            address = f"{self.url.rstrip('/')}/chat/completions"
+            async with self._open().post(address, json=body, allow_redirects=False) as answer:
                 content = await answer.content.read(MOST_BYTES)
                 while len(content) < MOST_BYTES and (more := await answer.content.read(MOST_BYTES - len(content))):
                     content += more

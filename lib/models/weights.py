@@ -1,6 +1,6 @@
-"""Where weights lie. One folder of ours, and the caches that other programs have filled already; nothing is fetched.
+"""The place of weights, and building the models of other packages from local files only; nothing is fetched.
 
-Building the models of other packages from local files only.
+Weights lie in one folder of ours, or in the caches that other programs have filled already.
 
 pyiqa, torch.hub, openai-clip and Hugging Face's hub all download what they miss, the last with 45 seconds of retries
 where there is no network. While `no_downloads` is open each of them asks our `WeightsFolder` instead, which has the
@@ -53,12 +53,12 @@ class MissingWeights(UsageError):
 class WeightsFolder:
     """The folder of `--models-dir`."""
 
-    folder: Path
+    path: Path
 
     @property
     def hub(self) -> Path:
         """The folder for what comes from Hugging Face's hub, in the hub's own layout."""
-        return self.folder / "huggingface"
+        return self.path / "huggingface"
 
     def find(self, name: str) -> Path | None:
         """The weights file of this name: ours first, then torch's cache; None where there is none."""
@@ -71,7 +71,7 @@ class WeightsFolder:
         """The same; raises MissingWeights where there is none."""
         path = self.find(name)
         if path is None:
-            raise MissingWeights(name, url, self.folder, instead)
+            raise MissingWeights(name, url, self.path, instead)
         return path
 
     def need_address(self, url: str, instead: str = "") -> Path:
@@ -81,12 +81,12 @@ class WeightsFolder:
     def _folders(self) -> Iterator[Path]:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
         torch_home = Path(os.environ.get("TORCH_HOME") or cache / "torch").expanduser()
-        for root in (self.folder, torch_home, cache):
+        for root in (self.path, torch_home, cache):
             yield from (root / below for below in BELOW)
 
 
 def weights_folder(folder: Path | None) -> WeightsFolder:
-    """The place of `--models-dir`, the default folder without one."""
+    """The weights folder of `--models-dir`, the default folder without one."""
     return WeightsFolder((folder or DEFAULT_FOLDER).expanduser())
 
 
@@ -102,7 +102,8 @@ def fingerprint(files: Iterable[Path]) -> str:
     """
     whole = hashlib.sha256()
     for path in files:
-        digest = _digest(path)
+        with path.open("rb") as handle:
+            digest = hashlib.file_digest(handle, "sha256").hexdigest()
         promised = _DIGEST_IN_NAME.search(path.name)
         if promised and not digest.startswith(promised[1]):
             log.warning("%s has not the digest in its name: it was cut short, or is not the published file", path)
@@ -110,38 +111,32 @@ def fingerprint(files: Iterable[Path]) -> str:
     return whole.hexdigest()[:12]
 
 
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as handle:
-        while block := handle.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()
+def first_line(error: BaseException) -> str:
+    """The first line of an error that loading a broken file has raised, short."""
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"[:160]
 
 
 @contextlib.contextmanager
-def no_downloads(place: WeightsFolder, instead: str = "") -> Iterator[list[Path]]:
+def no_downloads(folder: WeightsFolder, instead: str = "") -> Iterator[list[Path]]:
     """Gives the list of the files that the model asked for, filled while it is built.
 
     What the packages print goes nowhere, since stdout is a step's result. Raises MissingWeights.
     """
     asked: list[Path] = []
     with contextlib.ExitStack() as stack:
-        stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
-        stack.enter_context(warnings.catch_warnings())
-        warnings.simplefilter("ignore")
-        stack.enter_context(_hub_offline(place))
         stack.enter_context(_quiet())
-        _replace(stack, _fetchers(place, instead, asked))
+        _take_hub_offline(stack, folder)
+        _replace(stack, _fetchers(folder, instead, asked))
         yield asked
 
 
-def _fetchers(place: WeightsFolder, instead: str, asked: list[Path]) -> dict[str, Callable[..., Any]]:
-    """What stands in for the packages' own functions, by the names that these have."""
+def _fetchers(folder: WeightsFolder, instead: str, asked: list[Path]) -> dict[str, Callable[..., Any]]:
+    """The functions that stand in for the packages' own, by the names that these have."""
 
     def find(url: Any, *_: Any, **options: Any) -> str:
         url = getattr(url, "full_url", url)
         name = options.get("file_name") or options.get("filename")
-        path = place.need(name, url, instead) if name else place.need_address(url, instead)
+        path = folder.need(name, url, instead) if name else folder.need_address(url, instead)
         asked.append(path)
         return str(path)
 
@@ -155,9 +150,9 @@ def _fetchers(place: WeightsFolder, instead: str, asked: list[Path]) -> dict[str
 
     def from_hub(repo_id: str, filename: str, *_: Any, **__: Any) -> str:
         try:
-            path = hub_file(place, repo_id, (filename,), instead)
+            path = hub_file(folder, repo_id, (filename,), instead)
         except MissingWeights:
-            hub_file(place, repo_id, (filename, OLDER_FORM), instead)
+            hub_file(folder, repo_id, (filename, OLDER_FORM), instead)
             from huggingface_hub.errors import LocalEntryNotFoundError
 
             raise LocalEntryNotFoundError(filename) from None  # timm asks for the older form next
@@ -224,8 +219,7 @@ def require(package: str) -> Any:
     if package == "pyiqa":
         _provide_pkg_resources()
     try:
-        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(), _quiet():
-            warnings.simplefilter("ignore")
+        with _quiet():
             return __import__(package)
     except ModuleNotFoundError as error:
         raise GleanerError(f"{package} cannot be imported ({error}); {INSTALL}") from error
@@ -238,22 +232,22 @@ def require(package: str) -> Any:
         ) from error
 
 
-def hub_file(place: WeightsFolder, repository: str, names: tuple[str, ...], instead: str = "") -> Path:
+def hub_file(folder: WeightsFolder, repository: str, names: tuple[str, ...], instead: str = "") -> Path:
     """A file from Hugging Face's hub: the first of the names that is in our folder or in the hub's own cache.
 
     A file that was put into the models folder as `<repository with / as -->/<name>` counts too.
     """
     from huggingface_hub import try_to_load_from_cache
 
-    folder = place.folder / repository.replace("/", "--")
+    own = folder.path / repository.replace("/", "--")
     for name in names:
-        if (path := folder / name).is_file():
+        if (path := own / name).is_file():
             return path
-        for cache in (place.hub, None):
+        for cache in (folder.hub, None):
             found = try_to_load_from_cache(repository, name, cache_dir=cache)
             if isinstance(found, str):
                 return Path(found)
-    raise MissingWeights(names[0], f"https://huggingface.co/{repository}/resolve/main/{names[0]}", folder, instead)
+    raise MissingWeights(names[0], f"https://huggingface.co/{repository}/resolve/main/{names[0]}", own, instead)
 
 
 def _modules() -> list[types.ModuleType]:
@@ -272,28 +266,25 @@ def _swapped(module: types.ModuleType, name: str, value: Any) -> Iterator[None]:
         setattr(module, name, before)
 
 
-@contextlib.contextmanager
-def _hub_offline(place: WeightsFolder) -> Iterator[None]:
+def _take_hub_offline(stack: contextlib.ExitStack, folder: WeightsFolder) -> None:
     try:
         from huggingface_hub import constants
     except ModuleNotFoundError:
-        yield
         return
-    with _swapped(constants, "HF_HUB_OFFLINE", True):
-        if place.hub.is_dir():
-            with _swapped(constants, "HF_HUB_CACHE", str(place.hub)):
-                yield
-        else:
-            yield
+    stack.enter_context(_swapped(constants, "HF_HUB_OFFLINE", True))
+    if folder.hub.is_dir():
+        stack.enter_context(_swapped(constants, "HF_HUB_CACHE", str(folder.hub)))
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Other packages log every step of loading as an info or an error of their own; what matters is raised."""
+    """Silences print, warnings and logs: other packages tell every step of loading, and what matters is raised."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        yield
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         logging.disable(before)
 

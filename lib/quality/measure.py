@@ -19,7 +19,7 @@ LONG_SIDE = 4096
 
 @dataclass(frozen=True)
 class Measure:
-    """What was measured of one content. `value` is None where it could not be, and `reason` says why.
+    """The measurement of one content. `value` is None where it could not be, and `reason` says why.
 
     `width` and `height` are real and upright; 0 where the header could not be read. `detail` goes into the database as
     JSON and comes back as it was. `vector` is an embedding, float16 little-endian, of unit length.

@@ -9,9 +9,8 @@ learned metrics 0.87 and more). Each trait is put on 0..100 by straight lines be
 so that one bad trait cannot be made good by the others, and yet every trait that worsens lowers the score.
 
 The reason is the trait that is the least usual, which need not be the lowest: photographs differ much in contrast and
-hardly in their JPEG tables, so that 85 is nothing in the one and a defect in the other. See `USUAL`.
-
-JPEG quality from a file's quantisation tables: read from the header, no pixel is decoded.
+hardly in their JPEG tables, so that 85 is nothing in the one and a defect in the other. See `USUAL`. A JPEG's quality
+is read from the quantisation tables in its header; no pixel is decoded for it.
 """
 
 from __future__ import annotations
@@ -104,7 +103,7 @@ def judge(signals: Signals, jpeg_quality: float | None = None) -> TechnicalScore
     traits = {name: max(FLOOR, value) for name, value in _traits(signals, jpeg_quality).items()}
     sure = _enlarged(signals)
     seen = {name: _against_usual(name, value) for name, value in traits.items()}
-    seen["blurry"] = min(seen["blurry"], _end_of_spectrum(signals))
+    seen["blurry"] = min(seen["blurry"], between(FALL, _fall(signals)))  # sharpness by the end of the spectrum
     if sure >= NAME_FROM:
         # It is the same sharpness; the evidence decides which of the two names it goes by.
         traits["upscaled"] = traits.pop("blurry") * (1 - SCORE_PENALTY * sure)
@@ -128,11 +127,6 @@ def _against_usual(trait: str, value: float) -> float:
     if value < usual:
         return DEFECT_BELOW * value / usual
     return DEFECT_BELOW + (100 - DEFECT_BELOW) * (value - usual) / (100 - usual)
-
-
-def _end_of_spectrum(signals: Signals) -> float:
-    """Sharpness by the end of the spectrum, on the scale of `_against_usual`."""
-    return between(FALL, _fall(signals))
 
 
 def _fall(signals: Signals) -> float:
@@ -177,7 +171,7 @@ def _traits(signals: Signals, jpeg_quality: float | None) -> dict[str, float]:
 
 
 def _enlarged(signals: Signals) -> float:
-    """How sure it is that the picture was enlarged, 0..1."""
+    """The certainty that the picture was enlarged, 0..1."""
     if signals.fall[0] > FALLS_FROM and signals.fall[1] > HALF_FALLS_FROM:
         return 0.0
     return min(1.0, max(0.0, (signals.resampled - RESAMPLED_FROM) / (RESAMPLED_SURE - RESAMPLED_FROM)))

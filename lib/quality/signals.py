@@ -4,9 +4,8 @@ All of them are defect detectors, not opinions. Signals that look for detail, no
 square tiles of the original pixels, since any resizing hides what they look for; exposure and contrast come from the
 histogram of a thinned copy of the whole picture. Brightness is divided out where a signal is not about brightness, so
 that a dark picture is called dark and not also flat, clean and soft. Only grey is looked at: a JPEG gives it without
-its colours being decoded, at a quarter of the cost.
-
-Signals that show in frequencies: a blur's cut, an enlargement's period, JPEG's grid. Measured on grey tiles.
+its colours being decoded, at a quarter of the cost. A blur's cut, an enlargement's period and JPEG's grid show in the
+frequencies of the tiles.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ ROUNDING = 1 / 12  # variance of what rounding to whole grey levels adds
 
 @dataclass(frozen=True)
 class Signals:
-    """What was measured. Shares are 0..1; `white` and `black` are the 99th and 1st percentile of brightness, 0..1.
+    """The measured signals. Shares are 0..1; `white` and `black` are the 99th and 1st percentile of brightness, 0..1.
 
     softness      re-blur measure at 1, 1/2 and 1/4 of the size: 0 sharp … 1 without any detail
     fall          at full and at half size: natural logarithm of the amplitude of the finest detail over that of detail
@@ -249,7 +248,7 @@ def entropy(histogram: np.ndarray) -> float:
 
 
 def fall(tiles: np.ndarray, sigma: float) -> float:
-    """How steeply the spectrum falls at its end: ln(amplitude in FINE_BAND / that in COARSE_BAND), noise taken off.
+    """The fall of the spectrum at its end: ln(amplitude in FINE_BAND / that in COARSE_BAND), noise taken off.
 
     Photographs fall alike at all scales; a blur cuts the end off however soft or sharp the subject is, so that a slight
     one shows here before it shows in any gradient.
@@ -289,7 +288,7 @@ def blockiness(across: np.ndarray, down: np.ndarray) -> float:
 
 
 def resampled(across: np.ndarray, down: np.ndarray, profile_across: np.ndarray, profile_down: np.ndarray) -> float:
-    """How far the strongest period of the gradients stands above the spectrum around it; about 1 where there is none.
+    """The strongest period of the gradients over the spectrum around it; about 1 where there is none.
 
     `across` and `down` are the tiles' differences, the profiles their mean absolute values at each position.
 

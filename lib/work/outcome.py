@@ -17,7 +17,7 @@ Answer = tuple[Any, str]  # (value, error) of one item, as workers send it back
 
 @dataclass(frozen=True)
 class Result(Generic[T, R]):
-    """What became of one item: `value` when `error` is empty, else None and a short reason.
+    """The result of one item: `value` when `error` is empty, else None and a short reason.
 
     The reason is `worker_killed` for an item whose worker process died twice under it, or
     `<ExceptionName>: message` for an exception raised by the work.
@@ -33,7 +33,7 @@ class Result(Generic[T, R]):
 
 
 def attempt(work: Callable[[Any], Any], item: Any) -> Answer:
-    """Do one item's work; an exception becomes its reason. Ctrl-C and SystemExit are not the item's fault."""
+    """Does one item's work; an exception becomes its reason. Ctrl-C and SystemExit are not the item's fault."""
     try:
         return work(item), ""
     except Exception as error:  # any failure of one item is a value, whatever library it came from

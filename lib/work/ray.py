@@ -1,4 +1,4 @@
-"""Ray actors behind `lib.work.stream`: the same crew as worker processes, spread over a private or a shared cluster.
+"""Ray actors behind `lib.work.stream`: the same pool as of worker processes, spread over a private or a shared cluster.
 
 Ray costs about ten seconds of start-up, so it is never the default. The driver stays the one writer of the
 database; actors take items and give values, and our own rows are the checkpoint.
@@ -10,6 +10,7 @@ import os
 import pickle
 import socket
 import sys
+from collections import deque
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 
 from lib.errors import GleanerError
 from lib.work.outcome import describe
-from lib.work.processes import Init, Job, Work, Worker, WorkerPool, pack, prepare, run_chunk
+from lib.work.processes import Init, Job, Work, Worker, WorkerPool, prepare, run_chunk
 
 CONNECT_SECONDS = 10.0
 STARTS = 3  # Ray gives its own node half a minute to come up, and on a busy machine that is not enough for the first
@@ -36,7 +37,7 @@ def import_ray() -> Any:
 
 
 class Actor:
-    """What a Ray actor does; wrapped by `ray.remote` when Ray is there."""
+    """The inside of a Ray actor; wrapped by `ray.remote` when Ray is there."""
 
     def __init__(self, work: Work, init: Init) -> None:
         self.work, self.init = work, init
@@ -45,7 +46,7 @@ class Actor:
         return prepare(self.init)
 
     def run(self, items: list[Any]) -> bytes:
-        return pack(run_chunk(self.work, items))
+        return run_chunk(self.work, items)
 
 
 class RayPool(WorkerPool):
@@ -54,17 +55,16 @@ class RayPool(WorkerPool):
     Actors that the cluster has no room for yet get no jobs until they are up, so they hold nothing back.
     """
 
-    def __init__(self, work: Work, init: Init, workers: int, address: str | None) -> None:
-        super().__init__(workers)
+    def __init__(self, work: Work, init: Init, size: int, address: str | None) -> None:
+        super().__init__(work, init, size)
         self.ray = import_ray()
-        self.work, self.init = work, init
         self.owner = not self.ray.is_initialized()
         if self.owner:
-            self._start(address)
-        # Deaths are counted and answered by the crew, so Ray restarts and retries nothing by itself.
+            self._connect(address)
+        # Deaths are counted and answered by the pool, so Ray restarts and retries nothing by itself.
         self.actor = self.ray.remote(max_restarts=0, max_task_retries=0, num_cpus=1)(Actor)
 
-    def _start(self, address: str | None) -> None:
+    def _connect(self, address: str | None) -> None:
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
         if address:
             # Other nodes do not have our files; they get the library, which holds all work functions.
@@ -73,12 +73,12 @@ class RayPool(WorkerPool):
             # Named "local" because Ray would otherwise look for a cluster first, even a stale one. Its actors
             # find modules where this process does, as spawned processes would.
             path = os.pathsep.join(os.path.abspath(part) for part in sys.path)
-            options |= {"num_cpus": max(self.workers, os.cpu_count() or 1), "include_dashboard": False}
+            options |= {"num_cpus": max(self.size, os.cpu_count() or 1), "include_dashboard": False}
             options |= {"runtime_env": {"env_vars": {"PYTHONPATH": path}}}
         _check_reachable(address or "")
         self._init(address, options)
         # Ray prints the death of every actor on stdout, which belongs to the step's result; there is no
-        # public switch. The crew counts the deaths itself.
+        # public switch. The pool counts the deaths itself.
         vars(import_module("ray._private.worker"))["_worker_logs_enabled"] = False
 
     def _init(self, address: str | None, options: dict[str, Any]) -> None:
@@ -92,44 +92,40 @@ class RayPool(WorkerPool):
                     what = "check the address" if address else "give the machine less to do"
                     raise GleanerError(f"Ray does not start ({describe(error)}); {what} and run again.") from error
 
-    def hire(self) -> Worker:
+    def start(self) -> Worker:
         actor = self.actor.remote(self.work, self.init)
-        return Worker(actor, channel=actor.prepare.remote())
+        return Worker(actor, refs=deque([actor.prepare.remote()]))
 
-    def send(self, member: Worker, job: Job) -> None:
-        member.refs.append(member.handle.run.remote(job.items))
+    def send(self, worker: Worker, job: Job) -> None:
+        worker.refs.append(worker.handle.run.remote(job.items))
 
     def listen(self) -> Iterator[tuple[Worker, Any]]:
-        # The oldest call of each member is enough: an actor answers in order.
-        heads = {(member.refs[0] if member.ready else member.channel): member for member in self._talking()}
+        # The oldest call of each worker is enough: an actor answers in order.
+        heads = {worker.refs[0]: worker for worker in self.workers if worker.refs}
         ready, _ = self.ray.wait(list(heads), num_returns=1)
         for ref in ready:
-            member = heads[ref]
+            worker = heads[ref]
             try:
                 news = self.ray.get(ref)
             except self.ray.exceptions.RayError:
-                yield member, None
+                yield worker, None
                 continue
-            if member.ready:
-                member.refs.popleft()
-            yield member, pickle.loads(news) if isinstance(news, bytes) else news
+            worker.refs.popleft()
+            yield worker, pickle.loads(news) if isinstance(news, bytes) else news
 
-    def _talking(self) -> list[Worker]:
-        return [member for member in self.members if member.refs or not member.ready]
-
-    def bury(self, member: Worker) -> None:
-        self.ray.kill(member.handle)
+    def reap(self, worker: Worker) -> None:
+        self.ray.kill(worker.handle)
 
     def close(self, finished: bool) -> None:
-        for member in self.members:
-            self.bury(member)
-        self.members.clear()
+        for worker in self.workers:
+            self.reap(worker)
+        self.workers.clear()
         if self.owner:
             self.ray.shutdown()
 
 
 def _check_reachable(address: str) -> None:
-    """Say at once that nobody listens at host:port; Ray itself would go on trying for many minutes."""
+    """Says at once that nobody listens at host:port; Ray itself would go on trying for many minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdigit():
         return  # "auto", "local": Ray answers for these at once

@@ -9,9 +9,8 @@ A failure is a value: an exception inside the work, or a worker that dies under 
 that one item and the stream goes on. What is wrong with the job as a whole (an unknown executor, a worker
 that cannot start, Ray missing) is raised.
 
-Work of one kind in threads of this process, its results in order: for NumPy and codecs, which let go of the lock.
-
-Unlike `lib.work.stream` an exception is no value here: what a task raises is raised where its result would have come.
+`in_threads` is for NumPy and codecs, which let go of the lock: threads of this process, results in order. There an
+exception is no value: what a task raises is raised where its result would have come.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ EXECUTORS = ("local", "threads", "processes", "ray")
 
 
 class Executor(Protocol):
-    """Where chunks are worked on. `collect` waits for at least one finished chunk."""
+    """The place where chunks are worked on. `collect` waits for at least one finished chunk."""
 
     def submit(self, number: int, chunk: list[Any]) -> None: ...
 
@@ -52,7 +51,7 @@ def stream(
     init: Callable[[], None] | None = None,
     ray_address: str | None = None,
 ) -> Generator[Result[T, R], None, None]:
-    """Yield one `Result` for every item, as they finish or, with `ordered`, in the order of the items.
+    """Yields one `Result` for every item, as they finish or, with `ordered`, in the order of the items.
 
     work        module-level function of lib (worker processes find it by name); item and value must pickle
     items       read lazily; at most `in_flight` chunks are read ahead of what has been yielded
@@ -82,11 +81,7 @@ def stream(
 
 
 def _pool_maker(
-    executor: str,
-    work: Callable[..., Any],
-    init: Callable[[], None] | None,
-    workers: int,
-    address: str | None,
+    executor: str, work: Callable[..., Any], init: Callable[[], None] | None, workers: int, address: str | None
 ) -> Callable[[], Executor]:
     if executor == "threads":
         return lambda: ThreadPool(work, init, workers)
@@ -113,7 +108,7 @@ def _in_process(
 def _drive(
     make_pool: Callable[[], Executor], items: Iterable[T], size: int, in_flight: int, ordered: bool
 ) -> Generator[Result[T, R], None, None]:
-    """Keep at most `in_flight` chunks between the source and the consumer."""
+    """Keeps at most `in_flight` chunks between the source and the consumer."""
     source = iter(items)
     open_chunks: dict[int, list[T]] = {}
     answers: dict[int, list[Answer]] = {}
@@ -192,7 +187,7 @@ def in_threads(one: Callable[[T], R], tasks: Iterable[T], workers: int) -> Itera
 
 @dataclass(frozen=True)
 class Parallelism:
-    """How measuring is spread over processors; as `lib.work.stream` has it."""
+    """The executor and the number of workers that measuring is spread over, as `stream` takes them."""
 
     executor: str = "local"
     workers: int = 1
