@@ -3,9 +3,8 @@
 Rows come as tuples in the order of the column lists below, built by worker processes. A picture is named by its place
 among the pictures of its batch until the writer gives it a number: numbers are handed out in order, so that new rows
 are appended to every table and index but the one that keeps the engines' ids unique. A picture that is met again keeps
-what is known of it and gains what was empty.
-
-What a reading of all answers yields, and what the database holds beside it: rows that an older parser misread.
+what is known of it and gains what was empty. `ReparseIndex` remembers what a reading of all answers yields: all other
+rows are those of an older parser.
 """
 
 from __future__ import annotations
@@ -97,6 +96,12 @@ class Saved:
     variants: int = 0
     results: int = 0
 
+    def add(self, other: Saved) -> None:
+        self.new += other.new
+        self.known += other.known
+        self.variants += other.variants
+        self.results += other.results
+
 
 def known_images(db: Database, keys: Sequence[str]) -> dict[str, int]:
     """The numbers of those of the pictures that the database has."""
@@ -106,11 +111,11 @@ def known_images(db: Database, keys: Sequence[str]) -> dict[str, int]:
     return {row[0]: row[1] for row in rows}
 
 
-def save_pictures(db: Database, rows: PictureRows, now: str, reread: ReparseIndex | None = None) -> Saved:
+def save_pictures(db: Database, rows: PictureRows, now: str, reparse: ReparseIndex | None = None) -> Saved:
     """Writes pictures with their addresses, results and pending downloads; inside the caller's transaction.
 
     New pictures go in with plain inserts. Only those met again, in the database or earlier in these rows, pay for the
-    comparison with what is known. Given `reread`, the first meeting of a picture takes the place of what is known; it
+    comparison with what is known. Given `reparse`, the first meeting of a picture takes the place of what is known; it
     remembers which pictures, addresses and results have been met, by their numbers.
     """
     first = _next(db, "images")
@@ -121,9 +126,9 @@ def save_pictures(db: Database, rows: PictureRows, now: str, reread: ReparseInde
         0, db.executemany(_insert("images", ("id", *rows.images)), zip(numbers, *columns, strict=True)).rowcount
     )
     again = _met_again(db, rows.images["key"], first) if fresh < rows.count else {}
-    if reread is not None:
-        _replace(db, rows, first, again, reread.pictures)
-        reread.note([again.get(number, number) for number in numbers], rows.variants, rows.results)
+    if reparse is not None:
+        _replace(db, rows, first, again, reparse.pictures)
+        reparse.note([again.get(number, number) for number in numbers], rows.variants, rows.results)
     db.execute(_ADD_DOWNLOADS, (now, first))
     if not again:
         _insert_variants(db, [[first + at for at in rows.variants[0]], *rows.variants[1:]])
@@ -316,7 +321,7 @@ def without_file(db: Database, image_ids: Sequence[int]) -> set[int]:
     return {row[0] for row in rows}
 
 
-def held(db: Database, image_id: int) -> StoredRows:
+def stored_rows(db: Database, image_id: int) -> StoredRows:
     addresses = db.execute(
         "SELECT id, kind, url, EXISTS (SELECT 1 FROM downloads WHERE variant_id = image_variants.id)"
         " FROM image_variants WHERE image_id = ?",

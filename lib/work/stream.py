@@ -92,11 +92,11 @@ def _pool_maker(
         return lambda: ThreadPool(work, init, workers)
     # Late imports: processes and Ray are needed by few runs, and `lib.work.processes` imports this module.
     if executor == "ray":
-        from lib.work.processes import ProcessPool
         from lib.work.ray import RayPool, import_ray
 
         import_ray()
         return lambda: RayPool(work, init, workers, address)
+    from lib.work.processes import ProcessPool
 
     return lambda: ProcessPool(work, init, workers)
 
