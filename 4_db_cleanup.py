@@ -26,24 +26,11 @@ import argparse
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from lib.cleanup.options import options_from
 from lib.errors import UsageError
 from lib.journal.rows import RULE_NAMES, RULES
 from lib.workspace import Workspace
-
-if TYPE_CHECKING:
-    from lib.journal.rows import RowPlan
-
-
-class _ListRules(argparse.Action):
-    """Prints the rules and ends, like --help: no workspace is needed for that."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: Any, **__: Any) -> None:
-        for rule in RULES:
-            print(f"{rule.name:<15} {rule.description}{'' if rule.by_default else '  (only when named)'}")
-        parser.exit()
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -51,7 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
     add = made.add_argument_group("rules").add_argument
     shown = "apply these rules only (default: all but those to be named)"
     add("--rule", choices=RULE_NAMES, nargs="+", metavar="NAME", help=shown)
-    add("--list-rules", action=_ListRules, nargs=0, help="show the rules and exit")
+    add("--list-rules", action="version", version="\n".join(map(str, RULES)), help="show the rules and exit")
     shown = "take out what is on these domains (rule blocked_domain)"
     add("--blocklist", type=Path, metavar="FILE", help=shown)
     shown = "take out pictures that are on no domain of this list (rule blocked_domain)"
@@ -99,9 +86,19 @@ def rescue(args: argparse.Namespace) -> bool:
 
 
 def work(session: cli.Session) -> cli.Summary:
-    jobs = (("undo", undo), ("restore", restore), ("vacuum", vacuum), ("reset", reset))
-    chosen = next((job for name, job in jobs if getattr(session.args, name)), clean)
-    return chosen(session)
+    from lib.cleanup.run import make_smaller, undo_table
+    from lib.journal.rows import undo_named
+
+    args = session.args
+    if args.restore or args.reset:
+        return restore(session) if args.restore else reset(session)
+    if not args.undo and not args.vacuum:
+        return clean(session)
+    if args.undo and not args.json:
+        print(undo_table(session.db, session.step, args.undo), end="")
+    context = session.context
+    counts, note = undo_named(context, session.step, args.undo) if args.undo else make_smaller(context)
+    return cli.Summary(dict(counts), note=note)
 
 
 def clean(session: cli.Session) -> cli.Summary:
@@ -112,7 +109,7 @@ def clean(session: cli.Session) -> cli.Summary:
     cli.require_pictures(session)
     args, db, options = session.args, session.db, options_from(session.args)
     selection = select(options)
-    found: RowPlan = plan(db, selection, options.forget_query)
+    found = plan(db, selection, options.forget_query)
     if not args.json:
         show(plan_lines(db, found, options.examples, session.dry_run), bool(found))
     backup = ""
@@ -131,16 +128,6 @@ def show(lines: Iterable[str], anything: bool) -> None:
     print(*map(cli.clean, lines), sep="\n", end="\n" if anything else "")
 
 
-def undo(session: cli.Session) -> cli.Summary:
-    from lib.cleanup.run import undo_table
-    from lib.journal.rows import undo_named
-
-    if not session.args.json:
-        print(undo_table(session.db, session.step, session.args.undo), end="")
-    counts, note = undo_named(session.context, session.step, session.args.undo)
-    return cli.Summary(dict(counts), note=note)
-
-
 def restore(session: cli.Session) -> cli.Summary:
     from lib.cleanup import run as jobs
 
@@ -149,13 +136,6 @@ def restore(session: cli.Session) -> cli.Summary:
         return cli.Summary({"restored": done.chosen.name}, note=note)
     restored, note, session.run_id = jobs.restore(session.context, session.args.restore, session.args.keep)
     return cli.Summary({"restored": restored}, note=note)
-
-
-def vacuum(session: cli.Session) -> cli.Summary:
-    from lib.cleanup.run import make_smaller
-
-    counts, note = make_smaller(session.context)
-    return cli.Summary(dict(counts), note=note)
 
 
 def reset(session: cli.Session) -> cli.Summary:

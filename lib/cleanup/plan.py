@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import nullcontext
 
-from lib.chunks import chunked
 from lib.cleanup.rules import RuleSelection, is_private, optional_addresses, optional_pictures, url_fault
 from lib.db import Database
 from lib.db import cleanup as store
 from lib.db.connection import meanwhile
 from lib.journal.rows import BLOCK, Change, RowPlan, plan_pictures
+from lib.progress import chunked
 from lib.times import utc_now
 
 RELATED = ("orphan", "no_address", "no_result")  # rules about pictures and their rows

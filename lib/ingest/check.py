@@ -13,13 +13,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lib.chunks import chunked
 from lib.db import maintenance as table
 from lib.db.context import Context
 from lib.db.files import FileRow, add_or_restore_files
 from lib.files.pictures import find_leftovers, plain_files, sha256_of, text_name
 from lib.images.decode import DecodeError, read_header
 from lib.ingest.raw_files import register_in_place, unregistered
+from lib.progress import chunked
 
 EXAMPLES = 10  # kept of every kind of problem
 BATCH = 500

@@ -19,7 +19,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from lib.chunks import chunked
 from lib.db import files as table
 from lib.db.context import Context
 from lib.db.files import FileRow
@@ -33,6 +32,7 @@ from lib.images.decode import DecodeError, Header, read_header
 from lib.images.formats import sniff
 from lib.ingest.answers import IngestTotals, picture_rows
 from lib.journal.moves import NO_ROOM
+from lib.progress import chunked
 from lib.records import ImageRecord, ParsedPage, ParseError, VariantRecord
 from lib.temporary import becoming, clear_dead
 from lib.text import counted, path_as_text

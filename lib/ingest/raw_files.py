@@ -19,7 +19,6 @@ from pathlib import Path
 
 import orjson
 
-from lib.chunks import chunked
 from lib.db import Database
 from lib.db.context import Context
 from lib.db.responses import (
@@ -36,6 +35,7 @@ from lib.engines import engines, part_of
 from lib.engines.parsing import load_json
 from lib.files.answers import NOTE, write_note
 from lib.files.pictures import Unreadable, plain_files, sha256_of, text_name
+from lib.progress import chunked
 from lib.records import ParseError
 from lib.temporary import write_whole
 from lib.text import storable

@@ -14,14 +14,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lib.chunks import chunked
 from lib.db import Database
 from lib.db import images as table
 from lib.db.context import Context
 from lib.db.images import ReparseIndex, mark
 from lib.db.responses import READABLE_OUTCOMES
 from lib.journal.rows import MISREAD, Change, RowPlan, apply_plan, plan_pictures
-from lib.progress import no_bar
+from lib.progress import chunked, no_bar
 
 BLOCK = 500  # pictures in one transaction
 

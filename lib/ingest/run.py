@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
 
-from lib.chunks import chunked
 from lib.db import responses
 from lib.db.connection import bulk_mode
 from lib.db.context import Context
@@ -37,7 +36,7 @@ from lib.ingest.raw_files import (
 )
 from lib.ingest.reference import reference_records
 from lib.ingest.reparse import remove_vanished
-from lib.progress import no_bar
+from lib.progress import chunked, no_bar
 from lib.records import ImageRecord, ParsedPage
 from lib.text import counted, path_as_text
 from lib.times import utc_now

@@ -10,13 +10,13 @@ from typing import Any
 
 import orjson
 
-from lib.chunks import chunked
 from lib.db import Database, journal
 from lib.db import cleanup as store
 from lib.db.cleanup import Key
 from lib.db.context import Context
 from lib.db.journal import Action
 from lib.journal.files import run_to_undo
+from lib.progress import chunked
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,9 @@ class Rule:
     name: str
     description: str
     by_default: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.name:<15} {self.description}{'' if self.by_default else '  (only when named)'}"
 
 
 RULES = (
