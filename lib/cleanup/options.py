@@ -9,7 +9,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class CleanupOptions:
-    """Which rows leave, and what becomes of the database's file and its backups."""
+    """The rules, and the jobs on the database's file and its backups."""
 
     rule: tuple[str, ...]
     blocklist: Path | None

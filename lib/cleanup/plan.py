@@ -39,7 +39,7 @@ def _removal(number: int, rule: str, reason: str, url: str) -> Change:
 
 
 def _malformed_addresses(db: Database, selection: RuleSelection) -> Iterator[Change]:
-    """What `broken_url`, `not_http` and `schemeless_url` take, found in one pass over the addresses."""
+    """Finds what `broken_url`, `not_http` and `schemeless_url` take, in one pass over the addresses."""
     completed: set[tuple[int, str]] = set()
     if not any(rule in selection for rule in MALFORMED):
         return
@@ -61,7 +61,7 @@ def _malformed_addresses(db: Database, selection: RuleSelection) -> Iterator[Cha
 
 
 def _unwanted_addresses(db: Database, selection: RuleSelection) -> Iterator[Change]:
-    """What `repeated_url`, `private_host` and `expired_url` take, in this order."""
+    """Finds what `repeated_url`, `private_host` and `expired_url` take, in this order."""
     if "repeated_url" in selection:
         for number, _, url in store.repeated_addresses(db):
             yield _removal(number, "repeated_url", "listed_again", url)

@@ -61,7 +61,7 @@ def select(options: CleanupOptions) -> RuleSelection:
 
 
 def plan(db: Database, selection: RuleSelection, forget: int | None) -> RowPlan:
-    """What would be changed. Raises UsageError for a search that is not there."""
+    """Plans the changes. Raises UsageError for a search that is not there."""
     if forget is None:
         return make_plan(db, selection)
     if query_name(db, forget) is None:
@@ -70,7 +70,7 @@ def plan(db: Database, selection: RuleSelection, forget: int | None) -> RowPlan:
 
 
 def remarks(db: Database, found: RowPlan, selection: RuleSelection, applied_by: int) -> Iterator[str]:
-    """What there is to say beside the plan; `applied_by` is the run that has applied it, 0 for none."""
+    """Says what stands beside the plan; `applied_by` is the run that has applied it, 0 for none."""
     if not found:
         yield f"no row is found by {' '.join(selection.rules)}"
     if kept := kept_on_blocked_domains(db, selection):
@@ -94,7 +94,7 @@ def plan_lines(db: Database, plan: RowPlan, examples: int, dry_run: bool) -> Ite
 
 
 def undo_table(db: Database, step: str, name: str) -> str:
-    """What an undo would bring back, as a table like that of the plan."""
+    """Shows what an undo would bring back, as a table like that of the plan."""
     run_id = run_to_undo(db, step, name)
     if run_id is None or not (counts := counts_by_reason(db, run_id, "done")):
         return ""
@@ -190,7 +190,7 @@ def make_smaller(context: Context) -> tuple[dict[str, int], str]:
 
 @dataclass(frozen=True)
 class Reset:
-    """What a reset would take: rows by table, with a few examples of each."""
+    """A planned reset: rows by table, with a few examples of each."""
 
     what: str
     rows: dict[str, int] = field(default_factory=dict)
@@ -211,7 +211,7 @@ def reset_lines(reset: Reset) -> list[str]:
 
 
 def question(workspace: Workspace) -> str:
-    """What is asked before everything goes."""
+    """The question before everything goes."""
     return f"type the workspace's name ({workspace.root.resolve().name}) to empty its database: "
 
 

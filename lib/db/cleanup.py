@@ -154,7 +154,7 @@ def images_without_result(db: Database) -> list[int]:
 
 
 def address_counts(db: Database, image_ids: Sequence[int]) -> dict[int, int]:
-    """How many addresses each of the pictures has, of those that have no file."""
+    """The number of addresses of each picture that has no file."""
     rows = db.execute(
         "SELECT images.id, count(*) FROM images JOIN image_variants ON image_id = images.id"
         f" WHERE images.id IN {_GIVEN} AND {NO_FILE} GROUP BY images.id",
@@ -369,7 +369,7 @@ def images_of_hosts(db: Database, hosts: Sequence[str]) -> list[int]:
 
 
 def count_kept(db: Database, hosts: Sequence[str]) -> int:
-    """How many pictures whose page is on one of the hosts stay, because they are downloaded."""
+    """The number of pictures whose page is on one of the hosts and that stay, because they are downloaded."""
     return int(
         db.value(
             f"SELECT count(*) FROM images WHERE domain IN {_GIVEN} AND EXISTS"

@@ -33,7 +33,7 @@ class FileRow:
 
 @dataclass(frozen=True)
 class KnownContent:
-    """Which content lay at an absolute path when it was last read."""
+    """The content of an absolute path when it was last read."""
 
     path: str
     bytes: int
@@ -76,7 +76,7 @@ def iter_present_files(db: Database) -> Iterator[tuple[str, str]]:
 
 
 def known_contents(db: Database, paths: Sequence[str]) -> dict[str, KnownContent]:
-    """What the cache knows of the given absolute paths."""
+    """Looks the given absolute paths up in the cache."""
     rows = db.execute(
         "SELECT path, bytes, mtime_ns, inode, sha256 FROM contents WHERE path IN (SELECT value FROM json_each(?))",
         (dumps(list(paths)),),

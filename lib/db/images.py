@@ -34,7 +34,10 @@ _AT_ONCE = 64  # rows of one statement: every statement costs as much as two nar
 
 # Columns that say one thing together and are therefore taken together, led by the one that tells whether it is known.
 _GROUPS = {"page_url": ("page_url", "domain", "registrable_domain"), "license": ("license", "license_url")}
-_TEXTS = ("title", "snippet", "domain", "registrable_domain", "format", "published_at", "creator", "creator_url")
+_TEXTS = (
+    *("title", "snippet", "domain", "registrable_domain", "format", "published_at"),
+    *("creator", "creator_url", "attribution"),
+)
 _FLAGS = ("is_gif", "is_censored", "is_shop")
 EMPTY = dict.fromkeys(IMAGE_COLUMNS, "") | dict.fromkeys(_FLAGS, 0) | dict.fromkeys(("width", "height", "bytes"))
 
@@ -56,7 +59,7 @@ WALK = 8_192  # rows read at once
 
 @dataclass
 class PictureRows:
-    """What some raw answers hold, column by column: a list is cheaper to send and to bind than a tuple a row.
+    """The content of some raw answers, column by column: a list is cheaper to send and to bind than a tuple a row.
 
     A column of pictures in which nothing is known is left out. Every picture is one result, so that those of `results`
     stand beside the pictures; a variant has its picture's place under `image_id`.
@@ -89,7 +92,7 @@ class PictureRows:
 
 @dataclass
 class Saved:
-    """How many pictures were new, how many were met again, and how many addresses and results were new."""
+    """Counts of pictures that were new or met again, and of new addresses and results."""
 
     new: int = 0
     known: int = 0
@@ -229,8 +232,6 @@ def _merge_image_sql() -> str:
             otherwise = sets.get(column, f"images.{column}")
             sets[column] = f"iif({wins}, excluded.{column}, {otherwise})"
         gains.append(wins)
-    sets["attribution"] = "iif(images.attribution = '', excluded.attribution, images.attribution)"
-    gains.append("(images.attribution = '' AND excluded.attribution <> '')")
     half = (
         "(images.width IS NULL OR images.height IS NULL) AND excluded.width IS NOT NULL AND excluded.height IS NOT NULL"
     )
@@ -268,7 +269,7 @@ def mark(*values: Any) -> int:
 
 @dataclass
 class ReparseIndex:
-    """What has been read in this run: answers and pictures by number, addresses and results by their marks."""
+    """Everything that this run has read: answers and pictures by number, addresses and results by their marks."""
 
     answers: set[int] = field(default_factory=set)
     pictures: set[int] = field(default_factory=set)
@@ -284,7 +285,7 @@ class ReparseIndex:
 
 @dataclass(frozen=True)
 class StoredRows:
-    """What the database holds of a picture: addresses as (number, kind, URL, whether a download was won with it),
+    """The rows of a picture in the database: addresses as (number, kind, URL, whether a download was won with it),
     results as (search, answer or None)."""
 
     addresses: list[tuple[int, str, str, bool]]

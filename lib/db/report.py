@@ -90,7 +90,7 @@ def prepare_for_reports(db: Database) -> None:
 
 
 def totals(db: Database) -> ReportTotals:
-    """What stands at the head of the report."""
+    """Counts for the head of the report."""
     row = db.row(
         "SELECT (SELECT count(*) FROM images) AS pictures, (SELECT count(*) FROM image_variants) AS addresses,"
         " (SELECT count(*) FROM queries) AS queries,"
@@ -276,7 +276,7 @@ def compare(db: Database, a: Side, b: Side, by: str) -> list[SharedPictures]:
 
 
 def count_pictures(db: Database, names: Iterable[tuple[str, str]]) -> int:
-    """How many pictures the names choose."""
+    """The number of pictures that the names choose."""
     return sum(
         int(db.value(f"SELECT count(*) FROM images WHERE {_CHOOSES}", (domain, host, host, host)))
         for domain, host in names

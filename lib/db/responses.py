@@ -32,7 +32,7 @@ class ResponseRow:
 
 @dataclass(frozen=True)
 class ParseResult:
-    """What became of one answer: `state` is done or failed, with the reason of the latter."""
+    """The outcome of parsing one answer: `state` is done or failed, with the reason of the latter."""
 
     id: int
     state: str

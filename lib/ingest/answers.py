@@ -63,7 +63,7 @@ class ParseTask:
 
 @dataclass
 class Parsed:
-    """What a worker sends back. The rows are packed: unpacking plain tuples is cheaper than unpickling objects."""
+    """One parsed answer as a worker sends it back. Its rows are packed: unpickling objects costs more."""
 
     result: ParseResult
     packed: bytes = b""
@@ -75,7 +75,7 @@ class Parsed:
 
 @dataclass
 class IngestTotals:
-    """What an ingest did, or in a preview would do."""
+    """The outcome of an ingest, or of its preview."""
 
     answers: int = 0
     results: int = 0
@@ -225,7 +225,7 @@ def save_batch(db: Database, batch: list[Parsed], reparse: ReparseIndex | None =
 
 
 def preview_rows(db: Database, rows: PictureRows, seen: set[str], reparse: ReparseIndex | None = None) -> Saved:
-    """What saving would count; `seen` remembers the new pictures of this preview."""
+    """Counts as saving would; `seen` remembers the new pictures of this preview."""
     keys = rows.images.get("key", [])
     known = known_images(db, keys)
     new = set(keys) - known.keys() - seen

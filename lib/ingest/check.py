@@ -16,10 +16,11 @@ from pathlib import Path
 from lib.db import maintenance as table
 from lib.db.context import Context
 from lib.db.files import FileRow, add_or_restore_files
-from lib.files.pictures import find_leftovers, plain_files, sha256_of, text_name
+from lib.files.pictures import plain_files, sha256_of, text_name
 from lib.images.decode import DecodeError, read_header
 from lib.ingest.raw_files import register_in_place, unregistered
 from lib.progress import chunked
+from lib.temporary import dead_files
 
 EXAMPLES = 10  # kept of every kind of problem
 BATCH = 500
@@ -80,7 +81,7 @@ class Findings:
 
     @property
     def mendable(self) -> int:
-        """How many of the problems a repair would put right."""
+        """The number of problems that a repair would put right."""
         return sum(count for kind, count in self.counts().items() if kind not in LEFT)
 
     def counts(self) -> dict[str, int]:
@@ -114,7 +115,7 @@ class Checker:
 
     def unfinished(self) -> None:
         """Temporary files of processes that are no more, wherever they lie in the workspace."""
-        for path in find_leftovers(self.context.workspace):
+        for path in dead_files(self.context.workspace.root, deep=True):
             self.findings.add("unfinished_file", self.context.workspace.to_text(path))
             if self.repair:
                 with suppress(OSError):
@@ -218,7 +219,7 @@ class Checker:
             self.findings.repaired += register_in_place(self.context, found, self.unread)
 
     def _judge(self, path: Path, claim: table.FileClaim) -> str:
-        """What is wrong with a file; empty when nothing is, or nothing can be known."""
+        """The fault of a file; empty when there is none, or nothing can be known."""
         try:
             size = path.stat().st_size
             same = size == claim.bytes and sha256_of(path) == claim.sha256

@@ -9,7 +9,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class IngestOptions:
-    """What is taken in, and how. `watch` is in seconds: None for one pass, 0 for no end."""
+    """The input and the way of reading it. `watch` is in seconds: None for one pass, 0 for no end."""
 
     source: Path | None = None
     folder: Path | None = None

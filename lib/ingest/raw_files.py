@@ -228,7 +228,7 @@ def _folder(workspace: Workspace, entry: RawFile) -> Path:
 
 
 def _asked(entry: RawFile, name: str) -> dict[str, str]:
-    """What was searched for, as a `query.json` beside the answer tells it; else an import of that name."""
+    """The search, as a `query.json` beside the answer tells it; else an import of that name."""
     note = _read_note(entry.file.parent / NOTE) if entry.layout == "ours" else {}
     if note.get("engine") == entry.engine and note.get("kind") in ("image", "keyword", "import"):
         return {key: note.get(key, default) for key, default in _ASKED.items()}

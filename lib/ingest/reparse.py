@@ -27,7 +27,7 @@ BLOCK = 500  # pictures in one transaction
 
 @dataclass(frozen=True)
 class _Read:
-    """What this run has read, ready to be asked: marks as sorted int64 arrays, 8 bytes a row."""
+    """The answers that this run has read, and the marks of their rows as sorted int64 arrays, 8 bytes a row."""
 
     answers: set[int]
     addresses: np.ndarray
@@ -66,7 +66,7 @@ def _suspects(db: Database, read: _Read) -> list[int]:
 
 
 def _plan(db: Database, read: _Read, image_ids: Sequence[int]) -> RowPlan:
-    """What leaves of some pictures."""
+    """Plans what leaves of some pictures."""
     unsure = table.unsure_queries(db, read.answers, READABLE_OUTCOMES)
     free = table.without_file(db, image_ids)
     plan, leaving = RowPlan(), list[int]()
@@ -90,7 +90,7 @@ def _plan(db: Database, read: _Read, image_ids: Sequence[int]) -> RowPlan:
 
 
 def _among(marks: np.ndarray, asked: list[int]) -> np.ndarray:
-    """Which of the asked marks (int64) are among the sorted ones, as bool."""
+    """Tells of each asked mark (int64) if it is among the sorted ones, as bool."""
     wanted = np.asarray(asked, np.int64)
     if not len(marks):
         return np.zeros(len(wanted), bool)

@@ -136,7 +136,7 @@ def _watch(context: Context, idle: float, totals: IngestTotals) -> None:
 
 @dataclass(frozen=True)
 class ImportSource:
-    """What a path holds: raw answers, which become rows of their own, or records of an `engine` as they are.
+    """The content of a path: raw answers, which become rows of their own, or records of an `engine` as they are.
 
     `unread` tells what could not be looked at.
     """
@@ -208,7 +208,7 @@ def save_records(context: Context, source: ImportSource, limit: int | None) -> I
 
 
 def counts_of(totals: IngestTotals, options: IngestOptions, *, dry_run: bool) -> dict[str, int | float | str]:
-    """What the step did, in the words of its summary; what does not apply is left out."""
+    """Counts the step's work in the words of its summary; what does not apply is left out."""
     counts: dict[str, int | float | str] = {}
     if totals.answers or not totals.results:  # a list of addresses has no answers
         counts["files" if options.folder else "answers"] = totals.answers
@@ -222,7 +222,7 @@ def counts_of(totals: IngestTotals, options: IngestOptions, *, dry_run: bool) ->
 
 
 def remark_on(totals: IngestTotals, run_id: int) -> str:
-    """What there is to say beside the counts; `run_id` is 0 for a preview."""
+    """Says what stands beside the counts; `run_id` is 0 for a preview."""
     if totals.vanished and run_id:
         return f"what is read no more comes back with: python 2_ingest_db.py --undo {run_id}"
     return "" if totals.answers or totals.results or totals.failed else "everything had been read before"

@@ -240,7 +240,7 @@ def broken_undo(db: Database, step: str, before: int) -> int | None:
 
 
 def left(db: Database, run_id: int) -> int:
-    """How many of a run's actions are still in force."""
+    """The number of a run's actions that are still in force."""
     return journal.count_actions(db, run_id, "done")
 
 

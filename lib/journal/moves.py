@@ -48,7 +48,7 @@ def move_without_overwriting(source: Path, target: Path) -> None:
 
 
 def _link_text(link: Path, place: Path) -> str:
-    """What a link has to say at another place to lead where it leads; the way back gives its own words again.
+    """The text of a link at another place, to lead where it leads; the way back gives its own text again.
 
     A relative link leads to the same file only from its own folder.
     """

@@ -1,4 +1,4 @@
-"""Changes of the database that are planned, made and taken back: rows that leave, and pictures with their rows."""
+"""Plans, makes and takes back changes of the database: rows that leave, and pictures with their rows."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import orjson
@@ -61,7 +62,6 @@ BLOCK = 500
 
 PROTECTED = (*PICTURE_RULES, MISREAD)  # rules whose pictures stay when another step has fetched or found them meanwhile
 # The journal is written in this order and undone from its end: parents come back first.
-_FORGOTTEN_QUERY = ("queries", FORGOTTEN)
 _LEAVING_ORDER = ("superseded", "downloads", "results", "image_variants", "images", "responses", "queries")
 
 
@@ -108,8 +108,7 @@ class RowPlan:
 
     def examples(self, rule: str, most: int) -> list[Change]:
         """The first few changes of a rule."""
-        found = (change for change in self.changes.values() if change.rule == rule)
-        return [change for change, _ in zip(found, range(most), strict=False)]
+        return list(islice((change for change in self.changes.values() if change.rule == rule), most))
 
     def __len__(self) -> int:
         return len(self.changes)
@@ -181,8 +180,10 @@ def plan_pictures(db: Database, plan: RowPlan, rule: str, image_ids: Iterable[in
 
 def _as_of_now(db: Database, plan: RowPlan) -> RowPlan:
     """A search that is forgotten takes along what has come to it since: its foreign keys would, without a trace."""
-    forgotten = [key[0] for (table, key), change in plan.changes.items() if (table, change.rule) == _FORGOTTEN_QUERY]
-    return plan_to_forget(db, forgotten[0]) if forgotten else plan
+    for (table, key), change in plan.changes.items():
+        if (table, change.rule) == ("queries", FORGOTTEN):
+            return plan_to_forget(db, key[0])
+    return plan
 
 
 def _staying(db: Database, plan: RowPlan) -> set[int]:
@@ -204,7 +205,7 @@ def _apply_block(context: Context, table: str, changes: list[Change], staying: s
         change
         for change in changes
         if (row := by_key.get(change.key))
-        and not (change.rule in PROTECTED and _picture_of(table, row) in staying)
+        and not (change.rule in PROTECTED and row["id" if table == "images" else "image_id"] in staying)
         and not (change.rule not in PROTECTED and change.key[0] in won)
     ]
     archived = store.as_archived(db, table, [by_key[change.key] for change in present])
@@ -214,10 +215,6 @@ def _apply_block(context: Context, table: str, changes: list[Change], staying: s
         if change.url:
             store.set_url(db, change.key[0], change.url)
     return len(present)
-
-
-def _picture_of(table: str, row: dict[str, Any]) -> Any:
-    return row["id"] if table == "images" else row.get("image_id")
 
 
 def _action(change: Change, row: dict[str, Any]) -> Action:

@@ -25,7 +25,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Heading:
-    """What every page starts with."""
+    """The head of every page."""
 
     title: str
     subtitle: str = ""  # one sentence: over what, with which settings

@@ -110,7 +110,7 @@ def picture_url(file: Path | None, page: Path) -> str:
 def thumbnails(
     files: Iterable[Path | None], page: Path, *, limit: int = EMBED_LIMIT, workers: int = 1
 ) -> dict[Path, str]:
-    """What to show for each file: a data URI, or beyond `limit` files the link to the file itself.
+    """The thumbnail of each file: a data URI, or beyond `limit` files the link to the file itself.
 
     A file that cannot be decoded has the empty text.
     """
