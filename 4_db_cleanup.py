@@ -47,9 +47,9 @@ def build_parser() -> argparse.ArgumentParser:
     shown = "languages that are wanted, such as en ru, for the rule wrong_language"
     add("--languages", nargs="+", metavar="NAME", help=shown)
     add("--examples", type=cli.whole, default=10, metavar="N", help="rows shown of each rule (default: 10)")
-    add("--forget-query", type=cli.positive, metavar="ID", help="take out a search and what it alone has shown")
-    add = made.add_argument_group("the database").add_argument
+    add = made.add_argument_group("backups and other jobs").add_argument
     add("--keep", type=cli.positive, default=5, metavar="N", help="backups kept, the newest ones (default: 5)")
+    add("--forget-query", type=cli.positive, metavar="ID", help="take out a search and what it alone has shown")
     add("--restore", metavar="BACKUP|last", help="put a backup back, after a backup of what is there now")
     add("--vacuum", action="store_true", help="make the file smaller where a tenth of it or more is unused")
     add("--reset", choices=("downloads", "hashes", "scores", "everything"), help="start a part anew; files stay")
