@@ -32,30 +32,31 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lib.errors import EXIT_INCOMPLETE, EXIT_OK, UsageError
+from lib.ingest.options import options_from
 from lib.workspace import Workspace
 
 if TYPE_CHECKING:
-    from lib.ingest.answers import IngestTotals
     from lib.ingest.check import Findings
 
 
 def build_parser() -> argparse.ArgumentParser:
     made = cli.parser(__doc__, "ingest")
-    made.add_argument("--import", dest="source", type=Path, metavar="PATH",
-                      help="take in raw answers, a list of URLs or another pipeline's database")  # fmt: skip
-    made.add_argument("--import-folder", dest="folder", type=Path, metavar="DIR",
-                      help="take in pictures that are on disk, each content once, with sidecars")  # fmt: skip
-    made.add_argument("--rescan", action="store_true",
-                      help="also take in files below xhr/ that the database does not know")  # fmt: skip
-    made.add_argument("--retry-failed", action="store_true", help="read the answers again that could not be read")
-    made.add_argument("--reparse", action="store_true",
-                      help="read all answers again with a better parser; what is read no more leaves")  # fmt: skip
-    made.add_argument("--watch", nargs="?", type=cli.positive, const=0, metavar="SECONDS",
-                      help="go on as step 1 writes, until Ctrl-C or until nothing came for SECONDS")  # fmt: skip
-    made.add_argument("--check", action="store_true", help="compare the database with the disk, both ways, and exit")
-    made.add_argument("--repair", action="store_true", help="with --check: put right what can be put right")
-    made.add_argument("--strict", action="store_true",
-                      help="exit code 3 when something could not be read or --check found anything")  # fmt: skip
+    add = made.add_argument_group("what is taken in").add_argument
+    shown = "take in raw answers, a list of URLs or another pipeline's database"
+    add("--import", dest="source", type=Path, metavar="PATH", help=shown)
+    shown = "take in pictures that are on disk, each content once, with sidecars"
+    add("--import-folder", dest="folder", type=Path, metavar="DIR", help=shown)
+    add("--rescan", action="store_true", help="also take in files below xhr/ that the database does not know")
+    add("--retry-failed", action="store_true", help="read the answers again that could not be read")
+    shown = "read all answers again with a better parser; what is read no more leaves"
+    add("--reparse", action="store_true", help=shown)
+    shown = "go on as step 1 writes, until Ctrl-C or until nothing came for SECONDS"
+    add("--watch", nargs="?", type=cli.positive, const=0, metavar="SECONDS", help=shown)
+    add = made.add_argument_group("database and disk").add_argument
+    add("--check", action="store_true", help="compare the database with the disk, both ways, and exit")
+    add("--repair", action="store_true", help="with --check: put right what can be put right")
+    shown = "exit code 3 when something could not be read or --check found anything"
+    add("--strict", action="store_true", help=shown)
     cli.add_limit(made, "answers (or pictures of an imported list)")
     cli.add_workers(made)
     cli.add_dry_run(made)
@@ -83,15 +84,15 @@ def check(args: argparse.Namespace) -> None:
 
 
 def work(session: cli.Session) -> cli.Summary:
-    from lib.ingest.run import counts_of, remark_on
+    from lib.ingest.run import counts_of, remark_on, take_in
 
-    args = session.args
+    args, options = session.args, options_from(session.args)
     if args.undo:
         return undo(session)
     if args.check:
         return check_disk(session)
-    totals = take_in(session)
-    counts = counts_of(totals, files=bool(args.folder), preview=session.dry_run)
+    totals = take_in(session.context, options)
+    counts = counts_of(totals, options, dry_run=session.dry_run)
     code = EXIT_INCOMPLETE if args.strict and totals.failed else EXIT_OK
     return cli.Summary(counts, "python 3_domain_report.py", code, remark_on(totals, session.run_id))
 
@@ -99,45 +100,19 @@ def work(session: cli.Session) -> cli.Summary:
 def undo(session: cli.Session) -> cli.Summary:
     from lib.journal.rows import undo_named
 
-    counts, note = undo_named(session.db, session.step, session.args.undo, dry_run=session.dry_run, bar=session.bar)
+    counts, note = undo_named(session.context, session.step, session.args.undo)
     return cli.Summary(dict(counts), note=note)
 
 
-def take_in(session: cli.Session) -> IngestTotals:
-    from lib.db.journal import has_rows
-    from lib.ingest.run import Wanted, ingest_answers, recognise, save_records, watch
-
-    args, db, workspace = session.args, session.db, session.workspace
-    shared = {"limit": args.limit, "preview": session.dry_run, "stopping": session.stopping, "bar": session.bar}
-    if args.folder:
-        from lib.ingest.folders import import_folder  # late: it brings the decoders
-
-        return import_folder(db, workspace, args.folder, session.run_id, **shared)
-    source = recognise(args.source) if args.source else None
-    if not source and not args.rescan and args.watch is None and not has_rows(db, "responses"):
-        raise UsageError("the database holds no raw answer yet; run 1_collect.py first.")
-    if source:
-        cli.log.info("took %s for %s", source.path, source.description)
-    if source and source.records:
-        return save_records(db, source, session.run_id, **shared)
-
-    wanted = Wanted(
-        session.run_id, source, args.rescan, args.retry_failed, args.reparse, workers=args.workers, **shared
-    )
-    return ingest_answers(db, workspace, wanted) if args.watch is None else watch(db, workspace, wanted, args.watch)
-
-
 def check_disk(session: cli.Session) -> cli.Summary:
-    from lib.ingest.check import Checker, Findings
+    from lib.ingest.check import Checker
 
-    checker = Checker(session.db, session.workspace, Findings(), session.args.repair and not session.dry_run,
-                      session.stopping, session.bar)  # fmt: skip
-    found = checker.run(session.run_id)
+    repair = session.args.repair
+    found = Checker(session.context, repair and not session.dry_run).run()
     if not session.args.json:
         show(found)
     left = sum(found.counts().values()) - found.repaired
-    can = found.mendable and not session.args.repair
-    note = "put right what can be: python 2_ingest_db.py --check --repair" if can else ""
+    note = "put right what can be: python 2_ingest_db.py --check --repair" if found.mendable and not repair else ""
     counts = {"files": found.files, "answers": found.answers, **found.counts(), "repaired": found.repaired}
     code = EXIT_INCOMPLETE if session.args.strict and left > 0 else EXIT_OK
     return cli.Summary(dict(counts), note=note, exit_code=code)

@@ -30,21 +30,22 @@ KEYS = ("domain", "family", "host", "engine", "query", "licence", "format", "siz
 def build_parser() -> argparse.ArgumentParser:
     made = cli.parser(__doc__, "report")
     cli.add_dry_run(made)
-    made.add_argument("--by", choices=KEYS, default="domain",
-                      help="what the pictures are counted by (default: domain, the registrable one)")  # fmt: skip
-    made.add_argument("--top", type=cli.positive, metavar="N",
-                      help="show the N largest, the others as one (default: all)")  # fmt: skip
-    made.add_argument("--format", choices=("text", "csv", "json", "markdown", "html"), default="text",
-                      help="what is printed; html prints the page's path only (default: text)")  # fmt: skip
-    made.add_argument("--compare", nargs=2, metavar=("A", "B"),
-                      help="two searches (number or words) or two runs of step 1 (run:N) side by side")  # fmt: skip
-    made.add_argument("--extract", nargs="+", metavar="NAME",
-                      help="write the pictures of these families or domains to a database of their own")  # fmt: skip
-    made.add_argument("--to", type=Path, metavar="FILE", help="where --extract writes, such as vk_images.db")
-    made.add_argument("--of", nargs="+", metavar="NAME",
-                      help="families or domains for the lists below (default: the rows shown)")  # fmt: skip
-    made.add_argument("--blocklist", type=Path, metavar="FILE", help="write a list of domains to be left out")
-    made.add_argument("--allowlist", type=Path, metavar="FILE", help="write a list of domains to keep to")
+    add = made.add_argument_group("the report").add_argument
+    shown = "what the pictures are counted by (default: domain, the registrable one)"
+    add("--by", choices=KEYS, default="domain", help=shown)
+    add("--top", type=cli.positive, metavar="N", help="show the N largest, the others as one (default: all)")
+    shown = "what is printed; html prints the page's path only (default: text)"
+    add("--format", choices=("text", "csv", "json", "markdown", "html"), default="text", help=shown)
+    shown = "two searches (number or words) or two runs of step 1 (run:N) side by side"
+    add("--compare", nargs=2, metavar=("A", "B"), help=shown)
+    add = made.add_argument_group("a part of the database, and lists of domains").add_argument
+    shown = "write the pictures of these families or domains to a database of their own"
+    add("--extract", nargs="+", metavar="NAME", help=shown)
+    add("--to", type=Path, metavar="FILE", help="where --extract writes, such as vk_images.db")
+    shown = "families or domains for the lists below (default: the rows shown)"
+    add("--of", nargs="+", metavar="NAME", help=shown)
+    add("--blocklist", type=Path, metavar="FILE", help="write a list of domains to be left out")
+    add("--allowlist", type=Path, metavar="FILE", help="write a list of domains to keep to")
     return made
 
 
@@ -117,7 +118,7 @@ def extract(session: cli.Session) -> cli.Summary:
 
 
 def write_lists(session: cli.Session, shown: list[str]) -> dict[str, int]:
-    """The names given, or those of the rows shown, as lists for steps 4 and 5."""
+    """Writes the names given, or those of the rows shown, as lists for steps 4 and 5; gives their numbers."""
     from lib.domains import chosen_domains, names_of, write_list
 
     args = session.args

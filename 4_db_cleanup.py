@@ -24,36 +24,39 @@ from __future__ import annotations
 from lib import cli  # isort: skip  (first of all: from here on a Ctrl-C is a sentence)
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from lib.cleanup.options import options_from
 from lib.errors import EXIT_OK, UsageError
 from lib.journal.rules import RULE_NAMES, RULES
-
-if TYPE_CHECKING:
-    from lib.journal.rows import RowPlan
+from lib.workspace import Workspace
 
 
 class _ListRules(argparse.Action):
     """Prints the rules and ends, like --help: no workspace is needed for that."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any, **__: Any) -> None:
-        for rule in RULES:
-            print(f"{rule.name:<15} {rule.description}{'' if rule.by_default else '  (only when named)'}")
+        print(*RULES, sep="\n")
         parser.exit()
 
 
 def build_parser() -> argparse.ArgumentParser:
     made = cli.parser(__doc__, "cleanup")
-    add, path, words = made.add_argument, {"type": Path, "metavar": "FILE"}, {"nargs": "+", "metavar": "NAME"}
-    add("--rule", choices=RULE_NAMES, **words, help="apply these rules only (default: all but those to be named)")
+    add = made.add_argument_group("rules").add_argument
+    shown = "apply these rules only (default: all but those to be named)"
+    add("--rule", choices=RULE_NAMES, nargs="+", metavar="NAME", help=shown)
     add("--list-rules", action=_ListRules, nargs=0, help="show the rules and exit")
-    add("--blocklist", **path, help="take out what is on these domains (rule blocked_domain)")
-    add("--allowlist", **path, help="take out pictures that are on no domain of this list (rule blocked_domain)")
+    shown = "take out what is on these domains (rule blocked_domain)"
+    add("--blocklist", type=Path, metavar="FILE", help=shown)
+    shown = "take out pictures that are on no domain of this list (rule blocked_domain)"
+    add("--allowlist", type=Path, metavar="FILE", help=shown)
     add("--min-side", type=cli.whole, default=0, metavar="PIXELS", help="the short side for the rule small_claim")
-    add("--languages", **words, help="languages that are wanted, such as en ru, for the rule wrong_language")
+    shown = "languages that are wanted, such as en ru, for the rule wrong_language"
+    add("--languages", nargs="+", metavar="NAME", help=shown)
     add("--examples", type=cli.whole, default=10, metavar="N", help="rows shown of each rule (default: 10)")
+    add = made.add_argument_group("backups and other jobs").add_argument
     add("--keep", type=cli.positive, default=5, metavar="N", help="backups kept, the newest ones (default: 5)")
     add("--forget-query", type=cli.positive, metavar="ID", help="take out a search and what it alone has shown")
     add("--restore", metavar="BACKUP|last", help="put a backup back, after a backup of what is there now")
@@ -69,12 +72,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     return cli.run(build_parser(), argv, work, check=check, needs="1_collect.py", alone=True, before=rescue)
 
 
-def rescue(args: argparse.Namespace) -> bool:
-    from lib.cleanup import run
-
-    return run.rescue(args)
-
-
 def check(args: argparse.Namespace) -> None:
     jobs = ("forget_query", "restore", "vacuum", "reset", "undo")
     if len(given := [f"--{name.replace('_', '-')}" for name in jobs if getattr(args, name)]) > 1:
@@ -82,78 +79,87 @@ def check(args: argparse.Namespace) -> None:
     if given and args.rule:
         raise UsageError(f"--rule and {given[0]} are different jobs; give one of them.")
     if not args.dry_run:
-        from lib.cleanup.run import make_sure
+        from lib.cleanup.run import check_preconditions
 
-        make_sure(args.workspace, args.restore, args.reset, args.yes, can_ask=sys.stdin.isatty())
+        check_preconditions(Workspace(args.workspace), options_from(args), can_ask=sys.stdin.isatty())
+
+
+def rescue(args: argparse.Namespace) -> bool:
+    """Puts a backup where the database cannot be used; true where a dry run then has none to open."""
+    from lib.cleanup import run as jobs
+
+    if not args.restore or not (done := jobs.rescue(Workspace(args.workspace), args.restore, dry_run=args.dry_run)):
+        return False
+    args.rescue = done
+    return bool(args.dry_run)
 
 
 def work(session: cli.Session) -> cli.Summary:
-    jobs = (("undo", undo), ("restore", restore), ("vacuum", vacuum), ("reset", reset))
-    return next((job for name, job in jobs if getattr(session.args, name)), clean)(session)
+    from lib.cleanup.run import make_smaller, undo_table
+    from lib.journal.rows import undo_named
+
+    args = session.args
+    if args.restore or args.reset:
+        return restore(session) if args.restore else reset(session)
+    if not args.undo and not args.vacuum:
+        return clean(session)
+    if args.undo and not args.json:
+        print(undo_table(session.db, session.step, args.undo), end="")
+    context = session.context
+    counts, note = undo_named(context, session.step, args.undo) if args.undo else make_smaller(context)
+    return cli.Summary(dict(counts), note=note)
 
 
 def clean(session: cli.Session) -> cli.Summary:
-    from lib.cleanup.run import as_json, choose, plan, plan_lines, remarks
+    from lib.cleanup.run import as_json, plan, plan_lines, remarks, select
     from lib.db.maintenance import make_backup
     from lib.journal.rows import apply_plan
 
     cli.require_pictures(session)
-    args, db = session.args, session.db
-    choice = choose(args.rule, args.blocklist, args.allowlist, args.min_side, args.languages)
-    found: RowPlan = plan(db, choice, args.forget_query)
+    args, db, options = session.args, session.db, options_from(session.args)
+    selection = select(options)
+    found = plan(db, selection, options.forget_query)
     if not args.json:
-        lines = map(cli.clean, plan_lines(db, found, args.examples, session.dry_run))
-        print(*lines, sep="\n", end="\n" if found else "")
+        show(plan_lines(db, found, options.examples, session.dry_run), bool(found))
     backup = ""
     if len(found) and not session.dry_run and not session.stopping():
-        backup = session.workspace.to_text(make_backup(db, session.workspace.backups, args.keep))
+        backup = session.workspace.to_text(make_backup(db, session.workspace.backups, options.keep))
         cli.log.info("backup: %s", backup)
-        apply_plan(db, session.run_id, found, bar=session.bar)
+        apply_plan(session.context, found)
     counts = {"rows": len(found), **found.by_rule()}
-    note = "; ".join(remarks(db, found, choice, session.run_id if backup else 0))
+    note = "; ".join(remarks(db, found, selection, session.run_id if backup else 0))
     head = {"step": session.step, "run": session.run_id or None, "dry_run": session.dry_run, "exit_code": EXIT_OK}
-    result = {**head, **as_json(found, counts, args.examples, backup)} if args.json else None
+    result = {**head, **as_json(found, counts, options.examples, backup)} if args.json else None
     return cli.Summary(dict(counts), next="python 5_download.py", note=note, result=result)
 
 
-def undo(session: cli.Session) -> cli.Summary:
-    from lib.cleanup.run import undo_table
-    from lib.journal.rows import undo_named
-
-    if not session.args.json:
-        print(undo_table(session.db, session.step, session.args.undo), end="")
-    counts, note = undo_named(session.db, session.step, session.args.undo, dry_run=session.dry_run, bar=session.bar)
-    return cli.Summary(dict(counts), note=note)
+def show(lines: Iterable[str], anything: bool) -> None:
+    print(*map(cli.clean, lines), sep="\n", end="\n" if anything else "")
 
 
 def restore(session: cli.Session) -> cli.Summary:
-    from lib.cleanup.run import restore as put_back
+    from lib.cleanup import run as jobs
 
-    args = session.args
-    restored, note, session.run_id = put_back(session.db, session.workspace, args, session.run_id)
+    if done := getattr(session.args, "rescue", None):
+        note = f"what could not be used: {done.aside}" if done.aside else ""
+        return cli.Summary({"restored": done.chosen.name}, note=note)
+    restored, note, session.run_id = jobs.restore(session.context, session.args.restore, session.args.keep)
     return cli.Summary({"restored": restored}, note=note)
 
 
-def vacuum(session: cli.Session) -> cli.Summary:
-    from lib.cleanup.run import make_smaller
-
-    counts, note = make_smaller(session.db, session.workspace, dry_run=session.dry_run)
-    return cli.Summary(dict(counts), note=note)
-
-
 def reset(session: cli.Session) -> cli.Summary:
-    from lib.cleanup import run as upkeep
+    from lib.cleanup import run as jobs
 
     args = session.args
-    found = upkeep.plan_reset(session.db, args.reset, args.examples)
+    found = jobs.plan_reset(session.db, args.reset, args.examples)
     if not args.json:
-        print(*map(cli.clean, upkeep.reset_lines(found)), sep="\n", end="\n" if found.rows else "")
+        show(jobs.reset_lines(found), bool(found.rows))
     if session.dry_run or not found.rows:
         return cli.Summary({"rows": sum(found.rows.values()), **found.rows})
     if args.reset == "everything" and not args.yes:
-        upkeep.confirm(session.workspace, input(upkeep.question(session.workspace)))
-    note = f"backup: {upkeep.reset(session.db, session.workspace, args.reset, args.keep)}"
-    return cli.Summary({"rows": sum(found.rows.values()), **found.rows}, note=note)
+        jobs.confirm(session.workspace, input(jobs.question(session.workspace)))
+    backup = jobs.reset(session.context, args.reset, args.keep)
+    return cli.Summary({"rows": sum(found.rows.values()), **found.rows}, note=f"backup: {backup}")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
-"""One progress bar for every step: on the error stream, silent when that is no terminal."""
+"""Work in portions: cuts it into lists, and shows one bar on the error stream, silent when that is no terminal."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from itertools import islice
+from typing import Any, Protocol, TypeVar
+
+T = TypeVar("T")
 
 
 class Bar(Protocol):
@@ -46,3 +49,10 @@ def terminal_bar(total: int | None, description: str, unit: str = "it") -> Itera
 
     with tqdm(total=total, desc=description, unit=f" {unit}", file=sys.stderr, dynamic_ncols=True, leave=False) as bar:
         yield bar
+
+
+def chunked(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Yields lists of `size` items, the last one shorter. (`itertools.batched` from Python 3.12 on.)"""
+    source = iter(items)
+    while block := list(islice(source, size)):
+        yield block

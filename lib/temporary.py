@@ -6,6 +6,7 @@ that one of a living process is never touched, and no file of a person looks lik
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -59,6 +60,36 @@ def write_whole(path: Path, content: bytes | Callable[[BinaryIO], object], *, sy
         if synced:
             file.flush()
             os.fsync(file.fileno())
+
+
+def rename_unless_taken(source: str | Path, target: str | Path) -> None:
+    """Gives a file its final name. Raises FileExistsError where that is taken, and leaves both as they are."""
+    if os.name == "nt":
+        os.rename(source, target)  # refuses by itself there
+        return
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        _rename_where_free(source, target)
+    else:
+        os.unlink(source)
+
+
+def _rename_where_free(source: str | Path, target: str | Path) -> None:
+    """Looks and renames while no other process does either in that folder."""
+    import fcntl
+
+    folder = os.open(os.path.dirname(os.path.abspath(target)), os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a network's file system that cannot lock
+            fcntl.flock(folder, fcntl.LOCK_EX)
+        if os.path.lexists(target):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
+        os.rename(source, target)
+    finally:
+        os.close(folder)
 
 
 def clear_dead(folder: Path, *, target: str = "", deep: bool = False) -> int:

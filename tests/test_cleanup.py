@@ -16,12 +16,14 @@ from support import ROOT, STEPS, as_rows, dump, load_step, run_step, snapshot
 from yandex_answers import entity, make_workspace, results_page
 
 from lib.cleanup.plan import make_plan
-from lib.cleanup.rules import DEFAULT_RULES, is_private, url_fault
+from lib.cleanup.rules import DEFAULT_RULES, RuleSelection, is_private, url_fault
 from lib.db import open_database
+from lib.db.context import Context
 from lib.db.journal import start_run
 from lib.db.maintenance import list_backups, make_backup
 from lib.journal.rows import apply_plan, plan_to_forget, undo
 from lib.journal.rules import RULE_NAMES
+from lib.workspace import Workspace
 
 STEP = load_step("cleanup")
 INGEST = load_step("ingest")
@@ -278,7 +280,7 @@ def test_a_forgotten_search_takes_along_what_came_to_it_after_the_plan(clean: Pa
     before = dump(clean, without=CONTENT)
     with open_database(clean) as db:
         run_id = start_run(db, "cleanup", {})
-        apply_plan(db, run_id, plan)
+        apply_plan(Context(db, Workspace(clean.parent), run_id), plan)
     assert as_rows(clean, "SELECT count(*) FROM responses") == [(0,)]
     assert as_rows(clean, "SELECT count(*) FROM images") == [(1,)]  # what has been downloaded since stays
     assert clean_up(clean, "--undo", "last") == 0
@@ -288,11 +290,11 @@ def test_a_forgotten_search_takes_along_what_came_to_it_after_the_plan(clean: Pa
 def test_an_address_that_was_downloaded_from_after_the_plan_stays(dirty: Path) -> None:
     with open_database(dirty) as db:
         run_id = start_run(db, "cleanup", {})
-        plan = make_plan(db, ("broken_url", "repeated_url"))
+        plan = make_plan(db, RuleSelection(("broken_url", "repeated_url")))
         taken = [key[0] for table, key in plan.changes if table == "image_variants"]
         owner = db.value("SELECT image_id FROM image_variants WHERE id = ?", (taken[0],))
         db.execute("UPDATE downloads SET state = 'done', variant_id = ? WHERE image_id = ?", (taken[0], owner))
-        apply_plan(db, run_id, plan)
+        apply_plan(Context(db, Workspace(dirty.parent), run_id), plan)
         assert db.value("SELECT variant_id FROM downloads WHERE image_id = ?", (owner,)) == taken[0]
         assert db.value("SELECT count(*) FROM image_variants WHERE id = ?", (taken[0],)) == 1
 
@@ -341,12 +343,12 @@ def test_a_downloaded_picture_stays_whatever_is_wrong(dirty: Path) -> None:
 def test_a_picture_downloaded_after_the_plan_stays(dirty: Path) -> None:
     with open_database(dirty) as db:
         run_id = start_run(db, "cleanup", {})
-        plan = make_plan(db, DEFAULT_RULES)
+        plan = make_plan(db, RuleSelection(DEFAULT_RULES))
         db.execute("UPDATE downloads SET state = 'done' WHERE image_id = ?", (picture(6),))
         db.execute(
             "INSERT INTO image_variants (image_id, kind, url) VALUES (?, 'dup', 'https://late.example/')", (picture(4),)
         )
-        apply_plan(db, run_id, plan)
+        apply_plan(Context(db, Workspace(dirty.parent), run_id), plan)
     assert as_rows(dirty, "SELECT count(*) FROM images WHERE id IN (?, ?)", picture(6), picture(4)) == [(2,)]
     assert as_rows(dirty, "SELECT count(*) FROM image_variants WHERE image_id = ?", picture(6)) == [(3,)]
 
@@ -388,7 +390,7 @@ def test_undo_where_the_row_has_come_back_by_itself(dirty: Path) -> None:
     connection.close()
     with open_database(dirty) as db:
         run_id = as_rows(dirty, "SELECT max(run_id) FROM actions")[0][0]
-        assert undo(db, run_id)["there_again"] == 1
+        assert undo(Context(db, Workspace(dirty.parent)), run_id)["there_again"] == 1
     assert as_rows(dirty, "SELECT id, title FROM images WHERE key = ?", key(6)) == [(500, "found again")]
     assert as_rows(dirty, "SELECT count(*) FROM image_variants WHERE image_id = 500") == [(4,)]
 
@@ -567,7 +569,7 @@ def test_the_search_finds_every_faulty_address(clean: Path) -> None:
     with open_database(clean) as db:
         for url in faulty + fine:
             db.execute("INSERT INTO image_variants (image_id, kind, url) VALUES (?, 'dup', ?)", (picture(1), url))
-        found = {change.shown for change in make_plan(db).changes.values()}
+        found = {change.shown for change in make_plan(db, RuleSelection()).changes.values()}
     assert found == set(faulty)
 
 

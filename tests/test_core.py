@@ -20,6 +20,7 @@ from support import ROOT, as_rows, snapshot
 from lib import cli
 from lib.cli.settings import apply_settings
 from lib.db import open_database, open_for_preview
+from lib.db.context import Context
 from lib.db.files import FileRow, add_file
 from lib.db.journal import Action, count_actions, start_run
 from lib.db.schema import migrate, schema_version, statements
@@ -240,35 +241,37 @@ def states(db) -> list[str]:
 def test_apply_moves_files_and_their_rows_and_undo_brings_both_back(moved):
     workspace, db, run_id = moved
     before = snapshot(workspace.images)
-    assert journal.apply(db, workspace, run_id) == {"done": 3}
+    assert journal.apply(Context(db, workspace, run_id)) == {"done": 3}
     assert snapshot(workspace.images) == {} and states(db) == ["quarantined"] * 3
-    assert journal.undo(db, workspace, run_id) == {"undone": 3}
+    assert journal.undo(Context(db, workspace), run_id) == {"undone": 3}
     assert snapshot(workspace.images) == before and states(db) == ["present"] * 3
     assert not workspace.quarantine.exists()
 
 
 def test_a_dry_undo_touches_nothing(moved):
     workspace, db, run_id = moved
-    journal.apply(db, workspace, run_id)
+    journal.apply(Context(db, workspace, run_id))
     before = snapshot(workspace.root / "quarantine")
-    assert journal.undo(db, workspace, run_id, dry_run=True) == {"undone": 3}
+    assert journal.undo(Context(db, workspace, dry_run=True), run_id) == {"undone": 3}
     assert snapshot(workspace.root / "quarantine") == before and count_actions(db, run_id, "done") == 3
 
 
 def test_a_check_can_keep_a_file_where_it_is(moved):
     workspace, db, run_id = moved
-    counts = journal.apply(db, workspace, run_id, check=lambda action: "changed" if "b.txt" in action.source else "")
+    counts = journal.apply(
+        Context(db, workspace, run_id), check=lambda action: "changed" if "b.txt" in action.source else ""
+    )
     assert counts == {"done": 2, "dropped": 1} and (workspace.images / "b.txt").exists()
 
 
 def test_undo_never_overwrites(moved):
     workspace, db, run_id = moved
-    journal.apply(db, workspace, run_id)
+    journal.apply(Context(db, workspace, run_id))
     (workspace.images / "a.txt").write_text("somebody else's", encoding="utf-8")
-    assert journal.undo(db, workspace, run_id) == {"undone": 2, "occupied": 1}
+    assert journal.undo(Context(db, workspace), run_id) == {"undone": 2, "occupied": 1}
     assert (workspace.images / "a.txt").read_text(encoding="utf-8") == "somebody else's"
     (workspace.images / "a.txt").unlink()
-    assert journal.undo(db, workspace, run_id) == {"undone": 1}
+    assert journal.undo(Context(db, workspace), run_id) == {"undone": 1}
 
 
 def test_a_move_never_overwrites(moved):
@@ -277,7 +280,7 @@ def test_a_move_never_overwrites(moved):
     target.parent.mkdir(parents=True)
     target.write_text("already here", encoding="utf-8")
     with pytest.raises(GleanerError, match="appeared while working"):
-        journal.apply(db, workspace, run_id)
+        journal.apply(Context(db, workspace, run_id))
     assert target.read_text(encoding="utf-8") == "already here" and (workspace.images / "b.txt").exists()
 
 
@@ -296,7 +299,7 @@ def test_settle_reads_the_truth_from_the_disk(moved, name, happen, expected):
     source, target = workspace.images / "a.txt", workspace.quarantine / str(run_id) / "images" / "a.txt"
     target.parent.mkdir(parents=True)
     happen(source, target)
-    assert journal.settle(db, workspace, "dedup") == 3
+    assert journal.finish_interrupted(Context(db, workspace), "dedup") == 3
     state = db.value("SELECT state FROM actions ORDER BY id LIMIT 1")
     assert state == expected
     assert source.exists() == (expected == "dropped")
@@ -318,13 +321,13 @@ def made(request, tmp_path):
         run_id = start_run(db, "sort", {})
         sha256 = hashlib.sha256(b"content").hexdigest()
         journal.plan(db, run_id, [Action(request.param, "images/a.txt", "sorted/high/a.txt", sha256=sha256)])
-        assert journal.apply(db, workspace, run_id) == {"done": 1}
+        assert journal.apply(Context(db, workspace, run_id)) == {"done": 1}
         yield workspace, db, run_id
 
 
 def test_undo_takes_away_what_a_run_made(made):
     workspace, db, run_id = made
-    assert journal.undo(db, workspace, run_id) == {"undone": 1}
+    assert journal.undo(Context(db, workspace), run_id) == {"undone": 1}
     assert not workspace.sorted.exists() and (workspace.images / "a.txt").read_text(encoding="utf-8") == "content"
 
 
@@ -333,10 +336,10 @@ def test_undo_never_takes_away_what_somebody_changed(made):
     target = workspace.sorted / "high" / "a.txt"
     target.unlink()
     target.write_text("somebody's work", encoding="utf-8")
-    assert journal.undo(db, workspace, run_id) == {"changed": 1}
+    assert journal.undo(Context(db, workspace), run_id) == {"changed": 1}
     assert target.read_text(encoding="utf-8") == "somebody's work"
     target.unlink()
-    assert journal.undo(db, workspace, run_id) == {"missing": 1}
+    assert journal.undo(Context(db, workspace), run_id) == {"missing": 1}
 
 
 def test_a_kill_between_files_loses_nothing(tmp_path):
@@ -344,12 +347,13 @@ def test_a_kill_between_files_loses_nothing(tmp_path):
     script = (
         "import sys; sys.path.insert(0, sys.argv[2])\n"
         "from pathlib import Path\n"
-        "from lib.journal import files as journal\n"
         "from lib.db import open_database\n"
+        "from lib.db.context import Context\n"
+        "from lib.journal import files as journal\n"
         "from lib.workspace import Workspace\n"
         "ws = Workspace(Path(sys.argv[1])); db = open_database(ws.database)\n"
         "print('go', flush=True)\n"
-        "journal.apply(db, ws, 1)\n"
+        "journal.apply(Context(db, ws, 1))\n"
     )
     (tmp_path / "images").mkdir()
     names = [f"{n:03}.bin" for n in range(60)]
@@ -360,7 +364,7 @@ def test_a_kill_between_files_loses_nothing(tmp_path):
         start_run(db, "dedup", {})
     for delay in range(8):
         with open_database(workspace.database) as db:
-            journal.settle(db, workspace, "dedup")
+            journal.finish_interrupted(Context(db, workspace), "dedup")
             left = sorted(path.name for path in workspace.images.iterdir())
             journal.plan(db, 1, [Action("move", f"images/{n}", f"quarantine/1/images/{n}", sha256=n) for n in left])
         child = subprocess.Popen(
@@ -377,10 +381,10 @@ def test_a_kill_between_files_loses_nothing(tmp_path):
         found = {path.name for folder in (workspace.images, there) if folder.is_dir() for path in folder.iterdir()}
         assert set(names) <= found
     with open_database(workspace.database) as db:
-        journal.settle(db, workspace, "dedup")
+        journal.finish_interrupted(Context(db, workspace), "dedup")
         left = sorted(path.name for path in workspace.images.iterdir())
         journal.plan(db, 1, [Action("move", f"images/{n}", f"quarantine/1/images/{n}", sha256=n) for n in left])
-        journal.apply(db, workspace, 1)
+        journal.apply(Context(db, workspace, 1))
         done = {row["source"] for row in db.rows("SELECT source FROM actions WHERE state = 'done'")}
     assert done == {f"images/{name}" for name in names}
     assert all((there / name).read_bytes() == name.encode() * 1000 for name in names)
@@ -391,7 +395,7 @@ def test_settle_takes_away_what_a_killed_copy_left(moved):
     target = workspace.quarantine / str(run_id) / "images" / "a.txt"
     target.parent.mkdir(parents=True)
     (target.parent / ".a.txt.part").write_bytes(b"half")
-    journal.settle(db, workspace, "dedup")
+    journal.finish_interrupted(Context(db, workspace), "dedup")
     assert list(target.parent.iterdir()) == [] and (workspace.images / "a.txt").exists()
 
 

@@ -14,8 +14,10 @@ import pytest
 from support import ROOT, as_rows, load_step
 
 from lib.db import open_database
+from lib.db.context import Context
 from lib.db.schema import migrations, statements
 from lib.journal.rows import undo
+from lib.workspace import Workspace
 
 KEYS = [f"yandex:{number:032x}" for number in (7, 3, 9, 1)]
 CHILDREN = ("results", "image_variants", "downloads", "superseded")
@@ -127,7 +129,7 @@ def test_a_journal_of_the_version_before_can_be_undone(tmp_path: Path, known: bo
     db.commit()
     db.close()
     with open_database(path) as made:
-        outcomes = undo(made, 1)
+        outcomes = undo(Context(made, Workspace(path.parent)), 1)
     assert sum(outcomes.values()) == 3 and not outcomes["missing_parent"]
     urls = "SELECT url FROM image_variants JOIN images ON images.id = image_id WHERE key = ? ORDER BY 1"
     assert ("https://before/",) in as_rows(path, urls, key)

@@ -17,6 +17,7 @@ import pytest
 from support import PATIENCE, ROOT, STEPS, as_rows, drawing, dump, load_step, snapshot
 
 from lib.db import open_database
+from lib.db.context import Context
 from lib.db.files import FileRow, add_file
 from lib.db.journal import Action, finish_run, start_run
 from lib.files.pictures import sha256_of
@@ -304,7 +305,7 @@ def test_a_file_that_took_the_place_of_a_planned_copy_is_never_taken_away(photos
         place.parent.mkdir(parents=True)
         shutil.copy2(source, place)  # somebody's, between the plan and its turn
         with pytest.raises(files.GleanerError, match="appeared"):
-            files.apply(db, Workspace(root), number)
+            files.apply(Context(db, Workspace(root), number))
         finish_run(db, number, 1, {})
     run("sort", root, "--undo", "last")
     assert place.is_file() and states(root) == {("copy", "dropped"): 1}
@@ -380,7 +381,7 @@ def settle(workspace: Workspace, step: str) -> None:
         elif step == "sort":
             sorting.settle(db, workspace, number)
         else:
-            files.settle_others(db, workspace, number, ("dedup", "sort"))
+            files.finish_others(Context(db, workspace, number), ("dedup", "sort"))
         finish_run(db, number, 0, {})
 
 
@@ -446,7 +447,7 @@ def test_an_interrupted_run_remembers_what_it_took_away(workspace: Workspace) ->
             for path, sha256 in db.execute("SELECT path, sha256 FROM duplicates WHERE run_id = ?", (number,)).fetchall()
         ]
         files.plan(db, number, moves)
-        assert files.apply(db, workspace, number, stopping=after_one) == {"done": 1}
+        assert files.apply(Context(db, workspace, number, stopping=after_one)) == {"done": 1}
         assert db.value("SELECT count(*) FROM tombstones") == 1
 
 

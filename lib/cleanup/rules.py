@@ -1,7 +1,4 @@
-"""The rules of step 4: what each is called, what it takes out, and how an address is judged.
-
-The rules of step 4 that are applied only when named, and the options that they go by.
-"""
+"""Judges addresses and pictures by the rules of step 4, those that are applied only when named among them."""
 
 from __future__ import annotations
 
@@ -9,7 +6,7 @@ import re
 import socket
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -76,7 +73,7 @@ def host_after(url: str, start: int) -> str:
 
 
 def is_private(url: str) -> bool:
-    """Whether an address is on this machine or in a network of its own: by its spelling, no name is looked up."""
+    """True for an address on this machine or in a network of its own: by its spelling, no name is looked up."""
     match = _HTTP.match(url)
     host = host_after(url, match.end()).rstrip(".").lower() if match else ""
     if _NUMERIC.fullmatch(host):
@@ -97,21 +94,22 @@ def _as_connected(host: str) -> str:
 
 
 @dataclass(frozen=True)
-class RuleOptions:
-    """What some rules need: lists of domains, the shortest side in pixels, the languages that are wanted."""
+class RuleSelection:
+    """The rules to apply, and what some go by: lists of domains, the shortest side in pixels, the languages wanted."""
 
+    rules: tuple[str, ...] = DEFAULT_RULES
     lists: DomainLists = field(default_factory=DomainLists)
     min_side: int = 0
     languages: tuple[str, ...] = ()
 
+    def __contains__(self, rule: str) -> bool:
+        return rule in self.rules
 
-NO_OPTIONS = RuleOptions()
 
-
-def optional_addresses(db: Database, rules: Sequence[str], options: RuleOptions) -> Iterator[tuple[str, int, str, str]]:
+def optional_addresses(db: Database, selection: RuleSelection) -> Iterator[tuple[str, int, str, str]]:
     """(rule, variant, reason, URL) of the addresses that `dead_host` and `blocked_domain` take."""
-    dead = dead_hosts(db) if "dead_host" in rules else frozenset()
-    block = options.lists.block if "blocked_domain" in rules else frozenset()
+    dead = dead_hosts(db) if "dead_host" in selection else frozenset()
+    block = selection.lists.block if "blocked_domain" in selection else frozenset()
     if not dead and not block:
         return
     only_block = DomainLists(block)
@@ -123,24 +121,28 @@ def optional_addresses(db: Database, rules: Sequence[str], options: RuleOptions)
             yield "blocked_domain", number, reason, url
 
 
-def kept_on_blocked_domains(db: Database, options: RuleOptions) -> int:
-    """Pictures that the lists exclude and that stay, because they are downloaded."""
-    hosts = [host for host in store.hosts_of_images(db) if options.lists.refusal(host)] if options.lists else []
-    return store.count_kept(db, hosts)
-
-
-def optional_pictures(db: Database, rules: Sequence[str], options: RuleOptions) -> Iterator[tuple[str, list[int]]]:
+def optional_pictures(db: Database, selection: RuleSelection) -> Iterator[tuple[str, list[int]]]:
     """(rule, pictures) of the rules that take whole pictures."""
-    if "blocked_domain" in rules and options.lists:
-        hosts = [host for host in store.hosts_of_images(db) if options.lists.refusal(host)]
-        yield "blocked_domain", store.images_of_hosts(db, hosts)
-    if "small_claim" in rules:
-        yield "small_claim", store.small_images(db, options.min_side)
-    if "advert" in rules:
+    if "blocked_domain" in selection and selection.lists:
+        yield "blocked_domain", store.images_of_hosts(db, _excluded_hosts(db, selection))
+    if "small_claim" in selection:
+        yield "small_claim", store.small_images(db, selection.min_side)
+    if "advert" in selection:
         yield "advert", store.shop_images(db)
-    if "wrong_language" in rules:
-        wanted = frozenset(script for language in options.languages for script in SCRIPTS[language])
+    if "wrong_language" in selection:
+        wanted = frozenset(script for language in selection.languages for script in SCRIPTS[language])
         yield "wrong_language", [image_id for image_id, text in store.titles(db) if is_foreign(text, wanted)]
+
+
+def kept_on_blocked_domains(db: Database, selection: RuleSelection) -> int:
+    """Pictures that the lists exclude and that stay, because they are downloaded."""
+    return store.count_kept(db, _excluded_hosts(db, selection))
+
+
+def _excluded_hosts(db: Database, selection: RuleSelection) -> list[str]:
+    if not selection.lists:
+        return []
+    return [host for host in store.hosts_of_images(db) if selection.lists.refusal(host)]
 
 
 def dead_hosts(db: Database) -> frozenset[str]:
@@ -157,7 +159,7 @@ def dead_hosts(db: Database) -> frozenset[str]:
 
 
 def is_foreign(text: str, wanted: frozenset[str]) -> bool:
-    """Whether most letters of a text belong to none of the wanted scripts. A text with few letters is not judged."""
+    """True where most letters of a text belong to none of the wanted scripts. A text with few letters is not judged."""
     letters = [c for c in text[:500] if c.isalpha()]
     if len(letters) < LETTERS:
         return False

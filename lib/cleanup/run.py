@@ -1,24 +1,23 @@
-"""What step 4 was asked to do, as one plan to show and one to apply: rules, a search to forget, a reset.
+"""The jobs of step 4: rules, a search to forget, putting a backup back, making the file smaller, starting parts anew.
 
-Step 4's plans as a person reads them and as JSON.
-
-The jobs of step 4 that are no rules: putting a backup back, making the file smaller, starting parts anew.
+Every job is a plan to show and one to apply.
 """
 
 from __future__ import annotations
 
 import logging
 import shutil
-from argparse import Namespace
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lib.cleanup.options import CleanupOptions
 from lib.cleanup.plan import make_plan
-from lib.cleanup.rules import DEFAULT_RULES, SCRIPTS, RuleOptions, kept_on_blocked_domains
+from lib.cleanup.rules import DEFAULT_RULES, SCRIPTS, RuleSelection, kept_on_blocked_domains
 from lib.db import Database, maintenance
 from lib.db.cleanup import describe_pictures, query_name
+from lib.db.context import Context
 from lib.db.journal import counts_by_reason, start_run
 from lib.db.maintenance import choose_backup, list_backups, make_backup, replace_unusable, restore_backup
 from lib.db.soundness import ODD, Fault, find_fault
@@ -35,116 +34,49 @@ PAYS_FROM = 0.10  # of the file unused: below that, writing all of it anew gains
 NEEDED_ROOM = 2.2  # times the file's size: SQLite writes a copy and then the log
 
 
-@dataclass(frozen=True)
-class RuleSelection:
-    """Which rules, with what they go by."""
+def check_preconditions(workspace: Workspace, options: CleanupOptions, *, can_ask: bool) -> None:
+    """Raises UsageError where the backup to restore is not there, or the workspace's name was not given."""
+    if options.reset == "everything" and (options.yes or not can_ask):
+        confirm(workspace, options.yes)
+    if options.restore:
+        choose_backup(workspace.backups, options.restore)
 
-    rules: tuple[str, ...] = DEFAULT_RULES
-    options: RuleOptions = field(default_factory=RuleOptions)
 
-
-def choose(
-    rules: list[str] | None, blocklist: Path | None, allowlist: Path | None, min_side: int, languages: list[str] | None
-) -> RuleSelection:
+def select(options: CleanupOptions) -> RuleSelection:
     """The rules that were named, and those that an option implies. Raises UsageError for a rule without its option."""
-    lists = read_lists(blocklist, allowlist)
-    if wrong := [language for language in languages or () if language not in SCRIPTS]:
+    lists, named, languages = read_lists(options.blocklist, options.allowlist), options.rule, options.languages
+    if wrong := [language for language in languages if language not in SCRIPTS]:
         raise UsageError(f"--languages: {wrong[0]!r} is not known; known are {' '.join(SCRIPTS)}.")
-    given = {"blocked_domain": bool(lists), "small_claim": bool(min_side), "wrong_language": bool(languages)}
-    flags = {
-        "blocked_domain": "--blocklist or --allowlist",
-        "small_claim": "--min-side",
-        "wrong_language": "--languages",
+    needs = {
+        "blocked_domain": (bool(lists), "--blocklist or --allowlist"),
+        "small_claim": (bool(options.min_side), "--min-side"),
+        "wrong_language": (bool(languages), "--languages"),
     }
-    for rule, flag in flags.items():
-        if rule in (rules or ()) and not given[rule]:
+    for rule, (is_given, flag) in needs.items():
+        if rule in named and not is_given:
             raise UsageError(f"the rule {rule} goes by {flag}; give it.")
-    implied = [rule for rule, is_given in given.items() if is_given and rule not in (rules or DEFAULT_RULES)]
-    return RuleSelection((*(rules or DEFAULT_RULES), *implied), RuleOptions(lists, min_side, tuple(languages or ())))
+    rules = named or DEFAULT_RULES
+    implied = [rule for rule, (is_given, _) in needs.items() if is_given and rule not in rules]
+    return RuleSelection((*rules, *implied), lists, options.min_side, languages)
 
 
-def plan(db: Database, choice: RuleSelection, forget: int | None) -> RowPlan:
-    """What would be changed. Raises UsageError for a search that is not there."""
+def plan(db: Database, selection: RuleSelection, forget: int | None) -> RowPlan:
+    """Plans the changes. Raises UsageError for a search that is not there."""
     if forget is None:
-        return make_plan(db, choice.rules, choice.options)
+        return make_plan(db, selection)
     if query_name(db, forget) is None:
         raise UsageError(f"--forget-query: there is no search {forget}; `1_collect.py --list` shows them.")
     return plan_to_forget(db, forget)
 
 
-def make_sure(root: Path, restore: str | None, reset: str | None, yes: str, *, can_ask: bool) -> None:
-    """What has to be right before anything is touched: the backup is there, the workspace's name was given.
-
-    Raises UsageError.
-    """
-    workspace = Workspace(root)
-    if reset == "everything" and (yes or not can_ask):
-        confirm(workspace, yes)
-    if restore:
-        choose_backup(workspace.backups, restore)
-
-
-@dataclass(frozen=True)
-class Rescue:
-    """A backup that has come, or in a dry run would come, to where there was no usable database."""
-
-    chosen: Path
-    aside: Path | None  # where the unusable file is now
-
-
-def rescue(args: Namespace) -> bool:
-    """Puts the backup of `--restore` where the database is unusable or missing, without opening that; keeps what was
-    done as `args.rescue`. True where a preview has no database to open.
-
-    Raises UsageError where there is no backup to put back.
-    """
-    if not args.restore:
-        return False
-    workspace = Workspace(args.workspace)
-    try:
-        fault = find_fault(workspace.database, deep=True, texts=True)
-    except OSError:  # it may not be read: whatever it is, the steps cannot use it
-        fault = Fault(ODD, "a file that cannot be read")
-    if fault is None and workspace.database.exists():
-        return False
-    chosen = _choose(workspace, args.restore)
-    aside = None if args.dry_run else replace_unusable(workspace.database, chosen)
-    if aside:
-        log.warning("the database could not be used; it was set aside as %s", aside)
-    args.rescue = Rescue(chosen, aside)
-    return bool(args.dry_run)
-
-
-def _choose(workspace: Workspace, name: str) -> Path:
-    chosen, passed = choose_backup(workspace.backups, name)
-    for sentence in passed:
-        log.warning("%s", sentence)
-    return chosen
-
-
-def remarks(db: Database, found: RowPlan, choice: RuleSelection, applied_by: int) -> Iterator[str]:
-    """What there is to say beside the plan; `applied_by` is the run that has applied it, 0 for none."""
+def remarks(db: Database, found: RowPlan, selection: RuleSelection, applied_by: int) -> Iterator[str]:
+    """Says what stands beside the plan; `applied_by` is the run that has applied it, 0 for none."""
     if not found:
-        yield f"no row is found by {' '.join(choice.rules)}"
-    if kept := kept_on_blocked_domains(db, choice.options):
+        yield f"no row is found by {' '.join(selection.rules)}"
+    if kept := kept_on_blocked_domains(db, selection):
         yield f"{counted(kept, 'downloaded picture')} of those domains stay{'s' if kept == 1 else ''}"
     if applied_by:
         yield f"undo with: python 4_db_cleanup.py --undo {applied_by}"
-
-
-def restore(db: Database, workspace: Workspace, args: Namespace, run_id: int) -> tuple[str, str, int]:
-    """Puts a backup back, after a backup of what is there now; gives its name, a remark, and this run's number in what
-    came back: that knows nothing of this run yet."""
-    if done := getattr(args, "rescue", None):
-        return done.chosen.name, f"what could not be used: {done.aside}" if done.aside else "", run_id
-    chosen = _choose(workspace, args.restore)
-    if args.dry_run:
-        return chosen.name, "", 0
-    # One more is kept while the chosen one is among them, or rotation might take it away before it is read.
-    kept = max(args.keep, len(list_backups(workspace.backups)) + 1)
-    saved = make_backup(db, workspace.backups, kept, replaced=True)
-    restore_backup(db, chosen)
-    return chosen.name, f"what was there before: {saved}", start_run(db, "cleanup", {"restore": chosen.name})
 
 
 def plan_lines(db: Database, plan: RowPlan, examples: int, dry_run: bool) -> Iterator[str]:
@@ -162,20 +94,12 @@ def plan_lines(db: Database, plan: RowPlan, examples: int, dry_run: bool) -> Ite
 
 
 def undo_table(db: Database, step: str, name: str) -> str:
-    """What an undo would bring back, as a table like that of the plan."""
+    """Shows what an undo would bring back, as a table like that of the plan."""
     run_id = run_to_undo(db, step, name)
     if run_id is None or not (counts := counts_by_reason(db, run_id, "done")):
         return ""
     head = f"{f'run {run_id}':<16} {'table':<16} {'rows':>10}\n"
     return head + "".join(f"{rule:<16} {table:<16} {rows:>10,}\n" for rule, table, rows in counts)
-
-
-def reset_lines(reset: Reset) -> list[str]:
-    """A reset as a table, then a few rows of every table."""
-    verb = "make pending" if reset.what == "downloads" else "remove"
-    lines = [f"{table:<16} {rows:>10,}" for table, rows in reset.rows.items()]
-    rows = ((table, " ".join(shown.split())) for table, found in reset.examples.items() for shown in found)
-    return lines + [f"{verb}  {table}  {shown}" for table, shown in rows]
 
 
 def as_json(plan: RowPlan, counts: dict[str, Any], examples: int, backup: str) -> dict[str, Any]:
@@ -203,8 +127,70 @@ def _sentence(change: Change, about: str, dry_run: bool) -> str:
 
 
 @dataclass(frozen=True)
+class Rescue:
+    """A backup that has come, or in a dry run would come, to where there was no usable database."""
+
+    chosen: Path
+    aside: Path | None  # where the unusable file is now
+
+
+def rescue(workspace: Workspace, backup: str, *, dry_run: bool) -> Rescue | None:
+    """Puts a backup where the database is unusable or missing, without opening that; None where it can be used.
+
+    Raises UsageError where there is no backup to put back.
+    """
+    try:
+        fault = find_fault(workspace.database, deep=True, texts=True)
+    except OSError:  # it may not be read: whatever it is, the steps cannot use it
+        fault = Fault(ODD, "a file that cannot be read")
+    if fault is None and workspace.database.exists():
+        return None
+    chosen = _choose(workspace, backup)
+    aside = None if dry_run else replace_unusable(workspace.database, chosen)
+    if aside:
+        log.warning("the database could not be used; it was set aside as %s", aside)
+    return Rescue(chosen, aside)
+
+
+def restore(context: Context, name: str, keep: int) -> tuple[str, str, int]:
+    """Puts a backup back, after a backup of what is there now; gives its name, a remark, and this run's number in what
+    came back: that knows nothing of this run yet."""
+    backups, chosen = context.workspace.backups, _choose(context.workspace, name)
+    if context.dry_run:
+        return chosen.name, "", 0
+    # One more is kept while the chosen one is among them, or rotation might take it away before it is read.
+    saved = make_backup(context.db, backups, max(keep, len(list_backups(backups)) + 1), replaced=True)
+    restore_backup(context.db, chosen)
+    return chosen.name, f"what was there before: {saved}", start_run(context.db, "cleanup", {"restore": chosen.name})
+
+
+def _choose(workspace: Workspace, name: str) -> Path:
+    chosen, passed = choose_backup(workspace.backups, name)
+    for sentence in passed:
+        log.warning("%s", sentence)
+    return chosen
+
+
+def make_smaller(context: Context) -> tuple[dict[str, int], str]:
+    """Writes the file without its gaps where that pays; gives the counts and what there is to say.
+
+    Raises GleanerError where there is no room for the copy that SQLite makes.
+    """
+    before = maintenance.room(context.db)
+    if before.share < PAYS_FROM:
+        return {"bytes": before.size, "unused": before.free}, "too little is unused for it to pay"
+    if context.dry_run:
+        return {"bytes": before.size, "unused": before.free}, ""
+    left, needed = shutil.disk_usage(context.workspace.root).free, NEEDED_ROOM * before.size
+    if left < needed:
+        raise GleanerError(f"that needs {needed / 1e6:,.0f} MB of room and {left / 1e6:,.0f} MB are left; make room.")
+    maintenance.vacuum(context.db)
+    return {"bytes_before": before.size, "bytes_after": maintenance.room(context.db).size}, ""
+
+
+@dataclass(frozen=True)
 class Reset:
-    """What a reset would take: rows by table, with a few examples of each."""
+    """A planned reset: rows by table, with a few examples of each."""
 
     what: str
     rows: dict[str, int] = field(default_factory=dict)
@@ -216,8 +202,16 @@ def plan_reset(db: Database, what: str, examples: int) -> Reset:
     return Reset(what, rows, {name: maintenance.examples(db, what, name, examples) for name in rows})
 
 
+def reset_lines(reset: Reset) -> list[str]:
+    """A reset as a table, then a few rows of every table."""
+    verb = "make pending" if reset.what == "downloads" else "remove"
+    lines = [f"{table:<16} {rows:>10,}" for table, rows in reset.rows.items()]
+    rows = ((table, " ".join(shown.split())) for table, found in reset.examples.items() for shown in found)
+    return lines + [f"{verb}  {table}  {shown}" for table, shown in rows]
+
+
 def question(workspace: Workspace) -> str:
-    """What is asked before everything goes."""
+    """The question before everything goes."""
     return f"type the workspace's name ({workspace.root.resolve().name}) to empty its database: "
 
 
@@ -230,25 +224,8 @@ def confirm(workspace: Workspace, given: str) -> None:
         raise UsageError(f"{given.strip()!r} is not the workspace's name ({name}); nothing was changed.")
 
 
-def make_smaller(db: Database, workspace: Workspace, *, dry_run: bool) -> tuple[dict[str, int], str]:
-    """Writes the file without its gaps where that pays; gives the counts and what there is to say.
-
-    Raises GleanerError where there is no room for the copy that SQLite makes.
-    """
-    before = maintenance.room(db)
-    if before.share < PAYS_FROM:
-        return {"bytes": before.size, "unused": before.free}, "too little is unused for it to pay"
-    if dry_run:
-        return {"bytes": before.size, "unused": before.free}, ""
-    left, needed = shutil.disk_usage(workspace.root).free, NEEDED_ROOM * before.size
-    if left < needed:
-        raise GleanerError(f"that needs {needed / 1e6:,.0f} MB of room and {left / 1e6:,.0f} MB are left; make room.")
-    maintenance.vacuum(db)
-    return {"bytes_before": before.size, "bytes_after": maintenance.room(db).size}, ""
-
-
-def reset(db: Database, workspace: Workspace, what: str, keep: int) -> str:
+def reset(context: Context, what: str, keep: int) -> str:
     """A backup first, then the reset; gives the backup's path as text."""
-    backup = make_backup(db, workspace.backups, keep)
-    maintenance.reset(db, what)
-    return workspace.to_text(backup)
+    backup = make_backup(context.db, context.workspace.backups, keep)
+    maintenance.reset(context.db, what)
+    return context.workspace.to_text(backup)

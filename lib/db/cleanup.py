@@ -1,23 +1,22 @@
-"""What step 4 looks for, and how rows leave a table and come back.
+"""Finds what step 4 takes out, takes rows out of their tables, and puts them back.
 
 The searches give keys only. What a row was is read before it leaves, for the journal.
-
-What the rules of step 4 look for that are applied only when named, and what belongs to a search.
 """
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from json import dumps
 from typing import Any
 
 import orjson
 
 from lib.db.connection import Database
 from lib.db.journal import Action
+from lib.progress import chunked
 
 Key = tuple[Any, ...]
+Address = tuple[int, int, str]  # variant, image, URL
 
 # Tables that rows are taken out of, parents first, with their keys.
 KEYS: dict[str, tuple[str, ...]] = {
@@ -31,6 +30,7 @@ KEYS: dict[str, tuple[str, ...]] = {
 }
 CHILDREN = ("image_variants", "results", "downloads")  # each has a column image_id
 BELONGINGS = (*CHILDREN, "superseded")  # what goes with a picture
+_GIVEN = "(SELECT value FROM json_each(?))"
 LACKING = "lacking"  # no column's name: what an archived row's columns referred to in vain
 BLOCK = 500
 
@@ -66,18 +66,35 @@ _USED_BY_WHAT_STAYS = {
 }
 
 
-def doubtful_addresses(db: Database) -> Iterator[tuple[int, int, str]]:
-    """(variant, image, URL) of every address that is not plainly right and that no download was won with."""
+def doubtful_addresses(db: Database) -> Iterator[Address]:
+    """Every address that is not plainly right and that no download was won with."""
+    return _addresses(db, f"(NOT {_ORDINARY} OR {_BLANKS}) AND NOT {_WON} ORDER BY +id")
+
+
+def all_addresses(db: Database) -> Iterator[Address]:
+    """Every address that no download was won with."""
+    return _addresses(db, f"NOT {_WON} ORDER BY id")
+
+
+def expired_addresses(db: Database, now: str) -> Iterator[Address]:
+    return _addresses(db, f"expires_at <> '' AND expires_at < ? AND NOT {_WON} ORDER BY id", (now,))
+
+
+def _addresses(db: Database, where: str, values: Sequence[Any] = ()) -> Iterator[Address]:
+    for row in db.execute(f"SELECT id, image_id, url FROM image_variants WHERE {where}", values):
+        yield row[0], row[1], row[2]
+
+
+def repeated_addresses(db: Database) -> Iterator[Address]:
+    """The mentions beyond the best of every address that a picture has several times."""
     cursor = db.execute(
-        f"SELECT id, image_id, url FROM image_variants WHERE (NOT {_ORDINARY} OR {_BLANKS}) AND NOT {_WON} ORDER BY +id"
+        f"WITH repeated AS ({REPEATED}),"
+        f" mentions AS (SELECT id, image_variants.image_id AS image_id, url, {_WON} AS won, row_number() OVER"
+        f" (PARTITION BY image_variants.image_id, url ORDER BY {_WON} DESC, {_KIND_RANK}, id) AS place"
+        " FROM repeated CROSS JOIN image_variants ON image_variants.image_id = repeated.image_id)"
+        " SELECT id, image_id, url FROM mentions WHERE place > 1 AND NOT won ORDER BY id"
     )
-    yield from (tuple(row) for row in cursor)
-
-
-def all_addresses(db: Database) -> Iterator[tuple[int, int, str]]:
-    """(variant, image, URL) of every address that no download was won with."""
-    cursor = db.execute(f"SELECT id, image_id, url FROM image_variants WHERE NOT {_WON} ORDER BY id")
-    yield from (tuple(row) for row in cursor)
+    yield from ((row[0], row[1], row[2]) for row in cursor)
 
 
 def has_address(db: Database, image_id: int, url: str) -> bool:
@@ -115,7 +132,7 @@ def _walk(db: Database, sql: str) -> sqlite3.Cursor:
 
 
 def _names_lost_query(db: Database) -> bool:
-    """Whether results name a search that is not there; one look a search, however many results it has."""
+    """True where results name a search that is not there; one look a search, however many results it has."""
     return bool(
         db.value(
             "WITH RECURSIVE named (id) AS (SELECT min(query_id) FROM results UNION ALL"
@@ -125,72 +142,40 @@ def _names_lost_query(db: Database) -> bool:
     )
 
 
-def repeated_addresses(db: Database) -> Iterator[tuple[int, int, str]]:
-    """(variant, image, URL) of the mentions beyond the best of every address that a picture has several times."""
-    cursor = db.execute(
-        f"WITH repeated AS ({REPEATED}),"
-        f" mentions AS (SELECT id, image_variants.image_id AS image_id, url, {_WON} AS won, row_number() OVER"
-        f" (PARTITION BY image_variants.image_id, url ORDER BY {_WON} DESC, {_KIND_RANK}, id) AS place"
-        " FROM repeated CROSS JOIN image_variants ON image_variants.image_id = repeated.image_id)"
-        " SELECT id, image_id, url FROM mentions WHERE place > 1 AND NOT won ORDER BY id"
-    )
-    yield from (tuple(row) for row in cursor)
-
-
-def expired_addresses(db: Database, now: str) -> Iterator[tuple[int, int, str]]:
-    cursor = db.execute(
-        "SELECT id, image_id, url FROM image_variants"
-        f" WHERE expires_at <> '' AND expires_at < ? AND NOT {_WON} ORDER BY id",
-        (now,),
-    )
-    yield from (tuple(row) for row in cursor)
-
-
 def images_without_address(db: Database) -> list[int]:
     """Pictures that have no address and no file."""
-    return ids_where(db, f"NOT EXISTS (SELECT 1 FROM image_variants WHERE image_id = images.id) AND {NO_FILE}")
+    return _ids_where(db, f"NOT EXISTS (SELECT 1 FROM image_variants WHERE image_id = images.id) AND {NO_FILE}")
 
 
 def images_without_result(db: Database) -> list[int]:
     """Pictures that no search shows, and that have no file. A search that has gone shows nothing."""
     shown = "SELECT 1 FROM results JOIN queries ON queries.id = query_id WHERE image_id = images.id"
-    return ids_where(db, f"NOT EXISTS ({shown}) AND {NO_FILE}")
+    return _ids_where(db, f"NOT EXISTS ({shown}) AND {NO_FILE}")
 
 
 def address_counts(db: Database, image_ids: Sequence[int]) -> dict[int, int]:
-    """How many addresses each of the pictures has, of those that have no file."""
-    found: dict[int, int] = {}
-    for start in range(0, len(image_ids), BLOCK):
-        rows = db.execute(
-            "SELECT images.id, count(*) FROM images JOIN image_variants ON image_id = images.id"
-            f" WHERE images.id IN (SELECT value FROM json_each(?)) AND {NO_FILE} GROUP BY images.id",
-            (_json(image_ids[start : start + BLOCK]),),
-        )
-        found.update((row[0], row[1]) for row in rows)
-    return found
+    """The number of addresses of each picture that has no file."""
+    rows = db.execute(
+        "SELECT images.id, count(*) FROM images JOIN image_variants ON image_id = images.id"
+        f" WHERE images.id IN {_GIVEN} AND {NO_FILE} GROUP BY images.id",
+        (_json(image_ids),),
+    )
+    return {row[0]: row[1] for row in rows}
 
 
 def downloaded(db: Database, image_ids: Sequence[int]) -> set[int]:
     """Those of the pictures that have a file."""
-    found: set[int] = set()
-    for start in range(0, len(image_ids), BLOCK):
-        rows = db.execute(
-            "SELECT image_id FROM downloads WHERE state = 'done' AND image_id IN (SELECT value FROM json_each(?))",
-            (_json(image_ids[start : start + BLOCK]),),
-        )
-        found.update(row[0] for row in rows)
-    return found
+    rows = db.execute(
+        f"SELECT image_id FROM downloads WHERE state = 'done' AND image_id IN {_GIVEN}", (_json(image_ids),)
+    )
+    return {row[0] for row in rows}
 
 
 def children_of(db: Database, image_ids: Sequence[int]) -> Iterator[tuple[str, Key]]:
-    """(table, key) of every row that would go with the pictures."""
-    for start in range(0, len(image_ids), BLOCK):
-        block = _json(image_ids[start : start + BLOCK])
+    """(table, key) of every row that would go with the pictures, those of some pictures after the other."""
+    for block in map(_json, chunked(image_ids, BLOCK)):
         for table in BELONGINGS:
-            columns = ", ".join(KEYS[table])
-            rows = db.execute(
-                f"SELECT {columns} FROM {table} WHERE image_id IN (SELECT value FROM json_each(?))", (block,)
-            )
+            rows = db.execute(f"SELECT {', '.join(KEYS[table])} FROM {table} WHERE image_id IN {_GIVEN}", (block,))
             yield from ((table, tuple(row)) for row in rows)
 
 
@@ -227,21 +212,19 @@ def set_url(db: Database, variant_id: int, url: str) -> None:
 
 def picture_keys(db: Database, image_ids: Iterable[int]) -> dict[int, str]:
     """{number: key} of those of the pictures that are there."""
-    ids = orjson.dumps(list(image_ids)).decode()
-    rows = db.execute("SELECT id, key FROM images WHERE id IN (SELECT value FROM json_each(?))", (ids,))
+    rows = db.execute(f"SELECT id, key FROM images WHERE id IN {_GIVEN}", (_json(image_ids),))
     return {row[0]: row[1] for row in rows}
 
 
 def name_of(table: str, key: Key, keys: dict[int, str]) -> str:
-    """What a person reads of a row: its picture where its key names one, else its own number."""
+    """The words by which a person knows a row: its picture where its key names one, else its own number."""
     return keys.get(key[-1], str(key[-1])) if KEYS[table][-1] == "image_id" else str(key[-1])
 
 
 def won_by_now(db: Database, variant_ids: Sequence[int]) -> set[int]:
     """Those of the addresses that the download of a picture that is there was won with."""
     rows = db.execute(
-        "SELECT variant_id FROM downloads JOIN images ON images.id = image_id"
-        " WHERE variant_id IN (SELECT value FROM json_each(?))",
+        f"SELECT variant_id FROM downloads JOIN images ON images.id = image_id WHERE variant_id IN {_GIVEN}",
         (_json(variant_ids),),
     )
     return {row[0] for row in rows}
@@ -272,7 +255,7 @@ def _not_there(db: Database, parent: tuple[str, str], values: Sequence[Any]) -> 
     rows = db.execute(
         f"SELECT DISTINCT value FROM json_each(?) WHERE value IS NOT NULL"
         f" AND NOT EXISTS (SELECT 1 FROM {table} WHERE {table}.{column} = value)",
-        (orjson.dumps(list(values)).decode(),),
+        (_json(values),),
     )
     return {row[0] for row in rows}
 
@@ -315,7 +298,7 @@ def restore_url(db: Database, row: dict[str, Any]) -> bool:
 
 
 def may_lack_a_parent(db: Database, action: Action, row: dict[str, Any]) -> bool:
-    """Whether a row lacked a parent as it left, or is a result whose picture is there and whose search is not."""
+    """True where a row lacked a parent as it left, or is a result whose picture is there and whose search is not."""
     # Journals without `LACKING` have a number for a picture that was not there, where all others have its key.
     if LACKING in row or action.reason == "orphan" or isinstance(row.get("image_id"), int):
         return True
@@ -351,11 +334,11 @@ def _columns(db: Database, table: str) -> set[str]:
     return {row["name"] for row in db.rows(f"PRAGMA table_info({table})")}
 
 
-def ids_where(db: Database, where: str) -> list[int]:
-    return [row[0] for row in db.execute(f"SELECT id FROM images WHERE {where} ORDER BY id")]
+def _ids_where(db: Database, where: str, values: Sequence[Any] = ()) -> list[int]:
+    return [row[0] for row in db.execute(f"SELECT id FROM images WHERE {where} ORDER BY id", values)]
 
 
-def _json(values: Sequence[int]) -> str:
+def _json(values: Iterable[Any]) -> str:
     return orjson.dumps(list(values)).decode()
 
 
@@ -382,33 +365,27 @@ def hosts_of_images(db: Database) -> list[str]:
 
 def images_of_hosts(db: Database, hosts: Sequence[str]) -> list[int]:
     """Pictures without a file whose page is on one of the hosts."""
-    return [
-        row[0]
-        for row in db.execute(
-            f"SELECT id FROM images WHERE domain IN (SELECT value FROM json_each(?)) AND {NO_FILE} ORDER BY id",
-            (dumps(hosts),),
-        )
-    ]
+    return _ids_where(db, f"domain IN {_GIVEN} AND {NO_FILE}", (_json(hosts),))
 
 
 def count_kept(db: Database, hosts: Sequence[str]) -> int:
-    """How many pictures whose page is on one of the hosts stay, because they are downloaded."""
+    """The number of pictures whose page is on one of the hosts and that stay, because they are downloaded."""
     return int(
         db.value(
-            "SELECT count(*) FROM images WHERE domain IN (SELECT value FROM json_each(?)) AND EXISTS"
+            f"SELECT count(*) FROM images WHERE domain IN {_GIVEN} AND EXISTS"
             " (SELECT 1 FROM downloads WHERE downloads.image_id = images.id AND downloads.state = 'done')",
-            (dumps(hosts),),
+            (_json(hosts),),
         )
     )
 
 
 def small_images(db: Database, side: int) -> list[int]:
     """Pictures without a file whose claimed short side is known and below `side` pixels."""
-    return ids_where(db, f"min(width, height) < {int(side)} AND {NO_FILE}")
+    return _ids_where(db, f"min(width, height) < {int(side)} AND {NO_FILE}")
 
 
 def shop_images(db: Database) -> list[int]:
-    return ids_where(db, f"is_shop = 1 AND {NO_FILE}")
+    return _ids_where(db, f"is_shop = 1 AND {NO_FILE}")
 
 
 def titles(db: Database) -> Iterator[tuple[int, str]]:
@@ -418,17 +395,17 @@ def titles(db: Database) -> Iterator[tuple[int, str]]:
 
 
 def describe_pictures(db: Database, image_ids: Sequence[int]) -> dict[int, str]:
-    """What a person knows a picture by: title, claimed size, page."""
+    """The words by which a person knows pictures: title, claimed size, page."""
     rows = db.execute(
         "SELECT id, title, width || ' × ' || height, iif(page_url <> '', page_url, domain) FROM images"
-        " WHERE id IN (SELECT value FROM json_each(?))",
-        (dumps(list(image_ids)),),
+        f" WHERE id IN {_GIVEN}",
+        (_json(image_ids),),
     )
     return {row[0]: ", ".join(part for part in row[1:] if part) for row in map(tuple, rows)}
 
 
 def query_name(db: Database, query_id: int) -> str | None:
-    """What a search is called; None where there is none."""
+    """The name of a search; None where there is none."""
     row = db.row("SELECT engine, kind, text, image_path FROM queries WHERE id = ?", (query_id,))
     return None if row is None else f"{row['engine']} {row['text'] or row['image_path']}"
 

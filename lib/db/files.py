@@ -1,18 +1,20 @@
-"""The `files` table (one row a distinct content) and the `contents` cache for files outside it.
-
-Pictures whose content is on disk already: which are known, and how their rows come to say so.
-"""
+"""The `files` table (one row a distinct content) and the `contents` cache for files outside it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass
 from json import dumps
+from typing import Any
 
 from lib.db.connection import Database
 from lib.times import utc_now
 
-BLOCK = 500  # below SQLite's oldest limit of 999 parameters
+BLOCK = 2_000  # rows read at once
+_INSERT = (
+    "INSERT INTO files (sha256, path, bytes, format, width, height, frames, orientation, added_at)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (sha256) DO"
+)
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class FileRow:
 
 @dataclass(frozen=True)
 class KnownContent:
-    """Which content lay at an absolute path when it was last read."""
+    """The content of an absolute path when it was last read."""
 
     path: str
     bytes: int
@@ -42,13 +44,21 @@ class KnownContent:
 
 def add_file(db: Database, row: FileRow) -> bool:
     """Adds a content; False when it is already there (its row stays as it is)."""
-    cursor = db.execute(
-        "INSERT INTO files (sha256, path, bytes, format, width, height, frames, orientation, added_at)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (sha256) DO NOTHING",
-        # `astuple` would copy every value deeply, which costs more than the insertion.
-        (row.sha256, row.path, row.bytes, row.format, row.width, row.height, row.frames, row.orientation, utc_now()),
+    return db.execute(f"{_INSERT} NOTHING", _values(row, utc_now())).rowcount > 0
+
+
+def add_or_restore_files(db: Database, files: Iterable[FileRow]) -> None:
+    """Gives contents a row, or their row its file back where it had been missing; inside the caller's transaction."""
+    now = utc_now()
+    db.executemany(
+        f"{_INSERT} UPDATE SET state = 'present', path = excluded.path WHERE files.state = 'missing'",
+        [_values(row, now) for row in files],
     )
-    return cursor.rowcount > 0
+
+
+def _values(row: FileRow, now: str) -> tuple[Any, ...]:
+    # `astuple` would copy every value deeply, which costs more than the insertion.
+    return row.sha256, row.path, row.bytes, row.format, row.width, row.height, row.frames, row.orientation, now
 
 
 def iter_present_files(db: Database) -> Iterator[tuple[str, str]]:
@@ -57,23 +67,21 @@ def iter_present_files(db: Database) -> Iterator[tuple[str, str]]:
     while True:
         rows = db.rows(
             "SELECT sha256, path FROM files WHERE state = 'present' AND sha256 > ? ORDER BY sha256 LIMIT ?",
-            (last, BLOCK * 4),
+            (last, BLOCK),
         )
         yield from ((row["sha256"], row["path"]) for row in rows)
-        if len(rows) < BLOCK * 4:
+        if len(rows) < BLOCK:
             return
         last = rows[-1]["sha256"]
 
 
 def known_contents(db: Database, paths: Sequence[str]) -> dict[str, KnownContent]:
-    """What the cache knows of the given absolute paths."""
-    found: dict[str, KnownContent] = {}
-    for start in range(0, len(paths), BLOCK):
-        block = paths[start : start + BLOCK]
-        marks = ", ".join("?" * len(block))
-        for row in db.rows(f"SELECT path, bytes, mtime_ns, inode, sha256 FROM contents WHERE path IN ({marks})", block):
-            found[row["path"]] = KnownContent(**dict(row))
-    return found
+    """Looks the given absolute paths up in the cache."""
+    rows = db.execute(
+        "SELECT path, bytes, mtime_ns, inode, sha256 FROM contents WHERE path IN (SELECT value FROM json_each(?))",
+        (dumps(list(paths)),),
+    )
+    return {row["path"]: KnownContent(**dict(row)) for row in rows}
 
 
 def remember_contents(db: Database, contents: Iterable[KnownContent]) -> None:
@@ -104,17 +112,6 @@ def file_states(db: Database, hashes: Sequence[str]) -> dict[str, str]:
         "SELECT sha256, state FROM files WHERE sha256 IN (SELECT value FROM json_each(?))", (dumps(list(hashes)),)
     )
     return {row[0]: row[1] for row in rows}
-
-
-def add_or_restore_files(db: Database, files: Iterable[FileRow]) -> None:
-    """Gives contents a row, or their row its file back where it had been missing; inside the caller's transaction."""
-    now = utc_now()
-    db.executemany(
-        "INSERT INTO files (sha256, path, bytes, format, width, height, frames, orientation, added_at)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (sha256) DO UPDATE SET state = 'present',"
-        " path = excluded.path WHERE files.state = 'missing'",
-        [(f.sha256, f.path, f.bytes, f.format, f.width, f.height, f.frames, f.orientation, now) for f in files],
-    )
 
 
 def mark_done(db: Database, done: Iterable[tuple[str, int, str]], now: str) -> None:

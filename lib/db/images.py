@@ -3,9 +3,8 @@
 Rows come as tuples in the order of the column lists below, built by worker processes. A picture is named by its place
 among the pictures of its batch until the writer gives it a number: numbers are handed out in order, so that new rows
 are appended to every table and index but the one that keeps the engines' ids unique. A picture that is met again keeps
-what is known of it and gains what was empty.
-
-What a reading of all answers yields, and what the database holds beside it: rows that an older parser misread.
+what is known of it and gains what was empty. `ReparseIndex` remembers what a reading of all answers yields: all other
+rows are those of an older parser.
 """
 
 from __future__ import annotations
@@ -35,7 +34,10 @@ _AT_ONCE = 64  # rows of one statement: every statement costs as much as two nar
 
 # Columns that say one thing together and are therefore taken together, led by the one that tells whether it is known.
 _GROUPS = {"page_url": ("page_url", "domain", "registrable_domain"), "license": ("license", "license_url")}
-_TEXTS = ("title", "snippet", "domain", "registrable_domain", "format", "published_at", "creator", "creator_url")
+_TEXTS = (
+    *("title", "snippet", "domain", "registrable_domain", "format", "published_at"),
+    *("creator", "creator_url", "attribution"),
+)
 _FLAGS = ("is_gif", "is_censored", "is_shop")
 EMPTY = dict.fromkeys(IMAGE_COLUMNS, "") | dict.fromkeys(_FLAGS, 0) | dict.fromkeys(("width", "height", "bytes"))
 
@@ -57,7 +59,7 @@ WALK = 8_192  # rows read at once
 
 @dataclass
 class PictureRows:
-    """What some raw answers hold, column by column: a list is cheaper to send and to bind than a tuple a row.
+    """The content of some raw answers, column by column: a list is cheaper to send and to bind than a tuple a row.
 
     A column of pictures in which nothing is known is left out. Every picture is one result, so that those of `results`
     stand beside the pictures; a variant has its picture's place under `image_id`.
@@ -90,12 +92,18 @@ class PictureRows:
 
 @dataclass
 class Saved:
-    """How many pictures were new, how many were met again, and how many addresses and results were new."""
+    """Counts of pictures that were new or met again, and of new addresses and results."""
 
     new: int = 0
     known: int = 0
     variants: int = 0
     results: int = 0
+
+    def add(self, other: Saved) -> None:
+        self.new += other.new
+        self.known += other.known
+        self.variants += other.variants
+        self.results += other.results
 
 
 def known_images(db: Database, keys: Sequence[str]) -> dict[str, int]:
@@ -106,11 +114,11 @@ def known_images(db: Database, keys: Sequence[str]) -> dict[str, int]:
     return {row[0]: row[1] for row in rows}
 
 
-def save_pictures(db: Database, rows: PictureRows, now: str, reread: ReparseIndex | None = None) -> Saved:
+def save_pictures(db: Database, rows: PictureRows, now: str, reparse: ReparseIndex | None = None) -> Saved:
     """Writes pictures with their addresses, results and pending downloads; inside the caller's transaction.
 
     New pictures go in with plain inserts. Only those met again, in the database or earlier in these rows, pay for the
-    comparison with what is known. Given `reread`, the first meeting of a picture takes the place of what is known; it
+    comparison with what is known. Given `reparse`, the first meeting of a picture takes the place of what is known; it
     remembers which pictures, addresses and results have been met, by their numbers.
     """
     first = _next(db, "images")
@@ -121,9 +129,9 @@ def save_pictures(db: Database, rows: PictureRows, now: str, reread: ReparseInde
         0, db.executemany(_insert("images", ("id", *rows.images)), zip(numbers, *columns, strict=True)).rowcount
     )
     again = _met_again(db, rows.images["key"], first) if fresh < rows.count else {}
-    if reread is not None:
-        _replace(db, rows, first, again, reread.pictures)
-        reread.note([again.get(number, number) for number in numbers], rows.variants, rows.results)
+    if reparse is not None:
+        _replace(db, rows, first, again, reparse.pictures)
+        reparse.note([again.get(number, number) for number in numbers], rows.variants, rows.results)
     db.execute(_ADD_DOWNLOADS, (now, first))
     if not again:
         _insert_variants(db, [[first + at for at in rows.variants[0]], *rows.variants[1:]])
@@ -224,8 +232,6 @@ def _merge_image_sql() -> str:
             otherwise = sets.get(column, f"images.{column}")
             sets[column] = f"iif({wins}, excluded.{column}, {otherwise})"
         gains.append(wins)
-    sets["attribution"] = "iif(images.attribution = '', excluded.attribution, images.attribution)"
-    gains.append("(images.attribution = '' AND excluded.attribution <> '')")
     half = (
         "(images.width IS NULL OR images.height IS NULL) AND excluded.width IS NOT NULL AND excluded.height IS NOT NULL"
     )
@@ -263,7 +269,7 @@ def mark(*values: Any) -> int:
 
 @dataclass
 class ReparseIndex:
-    """What has been read in this run: answers and pictures by number, addresses and results by their marks."""
+    """Everything that this run has read: answers and pictures by number, addresses and results by their marks."""
 
     answers: set[int] = field(default_factory=set)
     pictures: set[int] = field(default_factory=set)
@@ -279,7 +285,7 @@ class ReparseIndex:
 
 @dataclass(frozen=True)
 class StoredRows:
-    """What the database holds of a picture: addresses as (number, kind, URL, whether a download was won with it),
+    """The rows of a picture in the database: addresses as (number, kind, URL, whether a download was won with it),
     results as (search, answer or None)."""
 
     addresses: list[tuple[int, str, str, bool]]
@@ -316,7 +322,7 @@ def without_file(db: Database, image_ids: Sequence[int]) -> set[int]:
     return {row[0] for row in rows}
 
 
-def held(db: Database, image_id: int) -> StoredRows:
+def stored_rows(db: Database, image_id: int) -> StoredRows:
     addresses = db.execute(
         "SELECT id, kind, url, EXISTS (SELECT 1 FROM downloads WHERE variant_id = image_variants.id)"
         " FROM image_variants WHERE image_id = ?",

@@ -1,9 +1,4 @@
-"""The `runs` table: one row a run of a step.
-
-The `actions` table: the journal of what was moved, copied, linked, changed or taken out.
-
-How much is in a database, for people who want to know whether there is anything.
-"""
+"""The journal: one row of `runs` a run of a step, one of `actions` for every file moved and every row taken out."""
 
 from __future__ import annotations
 
@@ -31,14 +26,7 @@ def start_run(db: Database, step: str, arguments: dict[str, Any]) -> int:
     with db.transaction():
         cursor = db.execute(
             "INSERT INTO runs (step, arguments, started_at, version, host, pid) VALUES (?, ?, ?, ?, ?, ?)",
-            (
-                step,
-                json.dumps(arguments, default=str),
-                utc_now(),
-                __version__,
-                socket.gethostname(),
-                os.getpid(),
-            ),
+            (step, json.dumps(arguments, default=str), utc_now(), __version__, socket.gethostname(), os.getpid()),
         )
     return int(cursor.lastrowid or 0)
 
@@ -63,7 +51,7 @@ def latest_run_with_actions(db: Database, step: str) -> int | None:
 
 
 def run_step(db: Database, run_id: int) -> str | None:
-    """Which step a run was of; None where there is no such run."""
+    """The step that a run was of; None where there is no such run."""
     found = db.value("SELECT step FROM runs WHERE id = ?", (run_id,))
     return None if found is None else str(found)
 
@@ -262,5 +250,5 @@ def table_counts(db: Database) -> dict[str, int]:
 
 
 def has_rows(db: Database, table: str) -> bool:
-    """Whether a table holds anything at all."""
+    """True where a table holds anything at all."""
     return bool(db.value(f'SELECT EXISTS (SELECT 1 FROM "{table}")'))

@@ -3,16 +3,16 @@
 Pictures are counted in one table, or in an index where that suffices; what became of them is counted from the downloads
 that are no longer pending. Joined in one statement, a million pending rows would be looked up for nothing.
 
-Two searches, or two runs of step 1, side by side: which pictures both found, and which only one of them.
-
-A part of the database as one of its own: the pictures of some domains with everything that belongs to them.
+The comparison of two searches or runs and the extract of some domains stand here too.
 """
 
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from statistics import median
 
@@ -90,7 +90,7 @@ def prepare_for_reports(db: Database) -> None:
 
 
 def totals(db: Database) -> ReportTotals:
-    """What stands at the head of the report."""
+    """Counts for the head of the report."""
     row = db.row(
         "SELECT (SELECT count(*) FROM images) AS pictures, (SELECT count(*) FROM image_variants) AS addresses,"
         " (SELECT count(*) FROM queries) AS queries,"
@@ -150,13 +150,14 @@ def repeats_sql(by: str) -> str:
 
 def median_sizes(db: Database, by: str) -> dict[str, str]:
     """The median width and height of the files of each group, as `1280 × 853`."""
-    found: dict[str, str] = {}
     rows = db.execute(
         f"SELECT {KEYS[by]} AS key, f.width, f.height FROM downloads d CROSS JOIN files f ON f.sha256 = d.sha256"
         f" CROSS JOIN {_source(by)} WHERE d.state = 'done' AND f.width IS NOT NULL ORDER BY 1"
     )
-    for key, sizes in _grouped(rows):
-        found[key] = f"{round(median(w for w, _ in sizes))} × {round(median(h for _, h in sizes))}"
+    found: dict[str, str] = {}
+    for key, group in groupby(rows, key=lambda row: row[0] or ""):
+        _, widths, heights = zip(*group, strict=True)
+        found[key] = f"{round(median(widths))} × {round(median(heights))}"
     return found
 
 
@@ -170,10 +171,9 @@ def _source(by: str) -> str:
 
 def _families(db: Database) -> dict[str, int]:
     """Pictures by family, those of no family under the empty text."""
-    found: dict[str, int] = {}
+    found: Counter[str] = Counter()
     for domain, host, count in hosts_of_domains(db):
-        family = family_of(domain, host)
-        found[family] = found.get(family, 0) + count
+        found[family_of(domain, host)] += count
     return found
 
 
@@ -202,7 +202,7 @@ def sample_paths(db: Database, by: str, each: int, wanted: Mapping[str, int]) ->
 
 
 def hosts_of_domains(db: Database) -> Iterator[tuple[str, str, int]]:
-    """(registrable domain, host, pictures): what the families are counted from.
+    """(registrable domain, host, pictures), from which the families are counted.
 
     Hosts are told apart only where a family's rule names one; for all others the index of the domains suffices.
     """
@@ -213,18 +213,6 @@ def hosts_of_domains(db: Database) -> Iterator[tuple[str, str, int]]:
             continue
         sql = "SELECT domain, count(*) FROM images WHERE registrable_domain = ? GROUP BY 1"
         yield from ((domain, row[0], row[1]) for row in db.rows(sql, (domain,)))
-
-
-def _grouped(rows: Iterator[tuple[str, int, int]]) -> Iterator[tuple[str, list[tuple[int, int]]]]:
-    current, sizes = None, list[tuple[int, int]]()
-    for key, width, height in rows:
-        if key != current:
-            if sizes:
-                yield current or "", sizes
-            current, sizes = key, []
-        sizes.append((width, height))
-    if sizes:
-        yield current or "", sizes
 
 
 @dataclass(frozen=True)
@@ -288,7 +276,7 @@ def compare(db: Database, a: Side, b: Side, by: str) -> list[SharedPictures]:
 
 
 def count_pictures(db: Database, names: Iterable[tuple[str, str]]) -> int:
-    """How many pictures the names choose."""
+    """The number of pictures that the names choose."""
     return sum(
         int(db.value(f"SELECT count(*) FROM images WHERE {_CHOOSES}", (domain, host, host, host)))
         for domain, host in names

@@ -1,4 +1,4 @@
-"""Raw answers as ingest sees them: which are pending, what became of them, and those that had no row yet."""
+"""Raw answers as step 2 sees them: which are pending, what became of them, and those that had no row yet."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class ResponseRow:
 
 @dataclass(frozen=True)
 class ParseResult:
-    """What became of one answer: `state` is done or failed, with the reason of the latter."""
+    """The outcome of parsing one answer: `state` is done or failed, with the reason of the latter."""
 
     id: int
     state: str
@@ -95,11 +95,11 @@ def answers_there(db: Database, ids: Sequence[int]) -> set[int]:
     return {row[0] for row in rows}
 
 
-def save_verdicts(db: Database, verdicts: Iterable[ParseResult]) -> None:
+def save_results(db: Database, results: Iterable[ParseResult]) -> None:
     """Marks answers as read, inside the transaction that writes their pictures."""
     db.executemany(
         "UPDATE responses SET ingest_state = ?, ingest_reason = ?, items = ?, drift = ?, parser = ? WHERE id = ?",
-        [(v.state, v.reason, v.items, v.drift, v.parser, v.id) for v in verdicts],
+        [(r.state, r.reason, r.items, r.drift, r.parser, r.id) for r in results],
     )
 
 
@@ -117,11 +117,7 @@ def count_failed(db: Database) -> int:
 
 def iter_failed(db: Database) -> Iterator[ResponseRow]:
     """Every answer that could not be read, for the preview of a retry."""
-    for row in db.rows(
-        "SELECT responses.id, query_id, engine, page, part, path, sha256, responses.outcome FROM responses"
-        " JOIN queries ON queries.id = query_id WHERE ingest_state = 'failed' ORDER BY responses.id"
-    ):
-        yield ResponseRow(*row)
+    return _iter_answers(db, "ingest_state = 'failed' AND ")
 
 
 def known_paths(db: Database, folder: str) -> set[str]:
@@ -168,11 +164,9 @@ def answers_of(db: Database, query_id: int) -> tuple[set[tuple[int, str]], set[s
 
 def add_answers(db: Database, query_id: int, answers: Iterable[NewResponse], run_id: int) -> int:
     """Gives rows to answers; one whose place is taken stays out. Gives the number of new rows."""
-    return max(
-        0,
-        db.executemany(
-            "INSERT INTO responses (query_id, page, part, path, sha256, bytes, fetched_at, run_id)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-            [(query_id, a.page, a.part, a.path, a.sha256, a.bytes, a.fetched_at, run_id) for a in answers],
-        ).rowcount,
+    cursor = db.executemany(
+        "INSERT INTO responses (query_id, page, part, path, sha256, bytes, fetched_at, run_id)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        [(query_id, a.page, a.part, a.path, a.sha256, a.bytes, a.fetched_at, run_id) for a in answers],
     )
+    return max(0, cursor.rowcount)

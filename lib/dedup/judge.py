@@ -182,7 +182,7 @@ def _by_name(one: PictureFile, two: PictureFile) -> Relation | None:
     first, second = read_any_name(one.path.name), read_any_name(two.path.name)
     if first is None or second is None or first.image != second.image:
         return None
-    return Relation("filename", 0.0, f"{second.rung} and {first.rung} of {first.image}")
+    return Relation("filename", 0.0, f"{second.kind} and {first.kind} of {first.image}")
 
 
 def _one_file(one: PictureFile, two: PictureFile) -> str:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lib.db import Database, journal
+from lib.db.context import Context
 from lib.db.duplicates import forget_duplicates, page_urls, record_duplicates, reported_run
 from lib.db.hashes import forget_apart, known_apart, set_apart
 from lib.dedup.fingerprints import CrashGuard, FingerprintStore, places_of
@@ -241,9 +242,8 @@ class Run:
 
     def _move(self, plan: QuarantinePlan) -> None:
         self.acted = True
-        journal_files.apply(
-            self.db, self.workspace, self.run_id, check=plan.check, stopping=self.stopping, bar=self.bar
-        )
+        context = Context(self.db, self.workspace, self.run_id, stopping=self.stopping, bar=self.bar)
+        journal_files.apply(context, check=plan.check)
         moves = (a for a in plan.actions if a.kind == "move")
         places = ((self.workspace.to_path(a.source), self.workspace.to_path(a.target)) for a in moves)
         linked = {self.workspace.to_path(target) for target in plan.links}
@@ -301,11 +301,11 @@ class Run:
 
 
 def settle(db: Database, workspace: Workspace, run_id: int, *, purging: bool = False) -> None:
-    """Finishes what killed runs had begun: see `lib.journal.files.settle`. To be called by a step that is alone.
+    """Finishes what killed runs had begun (`lib.journal.files.finish_interrupted`), for a step that is alone.
 
     With `purging` the run is to delete for good itself, and goes on with what a killed one was deleting.
     """
-    journal_files.settle(db, workspace, "dedup", run_id, tidy=True)
+    journal_files.finish_interrupted(Context(db, workspace, run_id), "dedup", tidy=True)
     last = journal.broken_off(db, "dedup", run_id)
     number = journal_files.broken_undo(db, "dedup", run_id)
     if number is not None:
@@ -314,7 +314,7 @@ def settle(db: Database, workspace: Workspace, run_id: int, *, purging: bool = F
         settle_purge(db, workspace, last.purge)
     if last and last.purge:
         clear_emptied(db, workspace)
-    journal_files.settle_others(db, workspace, run_id, ("sort",))
+    journal_files.finish_others(Context(db, workspace, run_id), ("sort",))
     if last and workspace.reports.is_dir():  # the index is written last
         refresh_index(workspace)
 
@@ -326,7 +326,7 @@ def undo(
     number = journal_files.run_to_undo(db, "dedup", reference, before)
     if number is None:
         return {"undone": 0}
-    counts = journal_files.undo(db, workspace, number, dry_run=dry_run, bar=bar)
+    counts = journal_files.undo(Context(db, workspace, dry_run=dry_run, bar=bar), number)
     if not dry_run:
         forget_apart(db, number)
         close(db, workspace, number)

@@ -9,6 +9,7 @@ from typing import Any
 
 from lib.db import Database, download_queue
 from lib.db import downloads as table
+from lib.db.context import Context
 from lib.db.downloads import forget_undone
 from lib.download import body
 from lib.download.options import DownloadOptions
@@ -190,7 +191,7 @@ def download(
     # A clean end leaves nothing, and looking at every file of a large workspace takes a while.
     cut_off = may_have_orphans(db, workspace, run_id)
     # What step 6 took away is not fetched again, and where step 7 put a file it is not missed.
-    files.settle_others(db, workspace, run_id, ("dedup", "sort"))
+    files.finish_others(Context(db, workspace, run_id), ("dedup", "sort"))
     body.settle(workspace.images / PARTS)
     remove_parts_folder(workspace)
     if cut_off:
@@ -247,11 +248,11 @@ def undo(
     far = FolderMoves(db, workspace, to)
     if not dry_run and not download_queue.leases(db):
         far.settle()
-        files.settle(db, workspace, "download", before, tidy=True)
+        files.finish_interrupted(Context(db, workspace, before), "download", tidy=True)
     run_id = files.run_to_undo(db, "download", reference, before)
     if run_id is None:
         return {}
-    counts = far.undo(run_id, dry_run=dry_run) + files.undo(db, workspace, run_id, dry_run=dry_run)
+    counts = far.undo(run_id, dry_run=dry_run) + files.undo(Context(db, workspace, dry_run=dry_run), run_id)
     if not dry_run:
         forget_undone(db, run_id)
     return dict(counts)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from lib.db import Database, journal
+from lib.db.context import Context
 from lib.db.download_queue import leases
 from lib.db.downloads import unused_contents
 from lib.db.journal import Action
@@ -39,13 +40,14 @@ def quarantine_superseded(db: Database, workspace: Workspace, run_id: int, to: s
         return 0
     far = FolderMoves(db, workspace, to)
     far.settle()
-    files.settle(db, workspace, "download", run_id, tidy=True)
+    files.finish_interrupted(Context(db, workspace, run_id), "download", tidy=True)
     planned = list(_plan(db, workspace, run_id))
     if not planned:
         return 0
     files.plan(db, run_id, planned)
     done = files.apply(
-        db, workspace, run_id, check=lambda action: "" if workspace.to_path(action.source).exists() else "gone"
+        Context(db, workspace, run_id),
+        check=lambda action: "" if workspace.to_path(action.source).exists() else "gone",
     )
     return done["done"] + far.bring(run_id)
 

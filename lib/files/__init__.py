@@ -1,1 +1,1 @@
-"""Which pictures and answers lie where, and what they are called."""
+"""Pictures and answers on disk: where they lie, and what they are called."""

@@ -1,6 +1,6 @@
 """Names of downloaded files: ASCII, from our own ids and hashes only, never from what a server or an address says.
 
-The names that step 5 gives: several files of one picture can be told by name alone, and by no other names.
+Several files of one picture can be told by these names alone, and by no others.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _NAME = re.compile(
 
 ADDRESS_KINDS = ("original", "preview", "dup", "thumb")
 _ANY_NAME = re.compile(
-    rf"(?P<image>.+)_(?P<rung>{'|'.join(ADDRESS_KINDS)})_(?P<width>\d+)x(?P<height>\d+)_(?P<hash>[0-9a-f]{{8}}|[0-9a-f]{{12}}|[0-9a-f]{{16}}|[0-9a-f]{{64}})(?:_\d+)?\.\w+",
+    rf"(?P<image>.+)_(?P<kind>{'|'.join(ADDRESS_KINDS)})_(?P<width>\d+)x(?P<height>\d+)_(?P<hash>[0-9a-f]{{8}}|[0-9a-f]{{12}}|[0-9a-f]{{16}}|[0-9a-f]{{64}})(?:_\d+)?\.\w+",
     re.ASCII,
 )
 
@@ -83,14 +83,14 @@ class OwnName:
     """`<image-id>_<kind>_<W>x<H>_<hex of sha256>.<ext>`, read: 8 digits, or more where two contents share these."""
 
     image: str
-    rung: str
+    kind: str
     width: int
     height: int
 
 
 def read_any_name(name: str) -> OwnName | None:
-    """What a file name of our own scheme says; None for every other name, so that `IMG_0001.jpg` says nothing."""
+    """Reads a file name of our own scheme; None for every other name, so that `IMG_0001.jpg` says nothing."""
     match = _ANY_NAME.fullmatch(name)
     if match is None:
         return None
-    return OwnName(match["image"], match["rung"], int(match["width"]), int(match["height"]))
+    return OwnName(match["image"], match["kind"], int(match["width"]), int(match["height"]))

@@ -1,10 +1,6 @@
-"""The pictures that steps 6 and 7 work on: those of the workspace, or those of any folder.
+"""Finds files: the pictures of the workspace or of any folder, other plain files, and what killed runs left behind.
 
-The plain files below a folder, with a word for everything that stands in the way.
-
-The identity of a content.
-
-What killed runs left half written in a workspace: found, and cleared by the next run of the step.
+A file or folder that cannot be read is handed to the caller and never ends the search.
 """
 
 from __future__ import annotations
@@ -23,45 +19,20 @@ from pathlib import Path
 from lib.db import Database
 from lib.db.files import KnownContent, iter_present_files, known_contents, remember_contents
 from lib.errors import UsageError
-from lib.progress import BarFactory, no_bar
-from lib.temporary import clear_dead, dead_files
+from lib.progress import BarFactory, chunked, no_bar
+from lib.temporary import clear_dead
 from lib.workspace import Workspace
 
 SUFFIXES = frozenset(
-    [
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".png",
-        ".webp",
-        ".gif",
-        ".bmp",
-        ".dib",
-        ".tif",
-        ".tiff",
-        ".avif",
-        ".heic",
-        ".heif",
-        ".jp2",
-        ".j2k",
-        ".ppm",
-        ".pgm",
-        ".pbm",
-        ".pnm",
-        ".tga",
-        ".ico",
-        ".mpo",
-        ".pcx",
-        ".jxl",
-    ]
+    ".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .dib .tif .tiff .avif .heic .heif .jp2 .j2k"
+    " .ppm .pgm .pbm .pnm .tga .ico .mpo .pcx .jxl".split()
 )
+Unreadable = Callable[[Path, OSError], None]
+
 BLOCK = 1000  # files that are looked up at once
 SKIPPED_FOLDERS = frozenset({"$RECYCLE.BIN", "System Volume Information", "lost+found", "@eaDir", "#recycle"})
 
 log = logging.getLogger("gleaner")
-
-Unreadable = Callable[[Path, OSError], None]
 
 ANSWERS = ("collect", "ingest")  # the steps that write below xhr/
 
@@ -93,7 +64,7 @@ def folder_pictures(
     folders: Sequence[Path],
     *,
     remember: bool,
-    unreadable: Callable[[Path, OSError], None] = lambda path, error: None,
+    unreadable: Unreadable = lambda path, error: None,
     bar: BarFactory = no_bar,
     limit: int | None = None,
 ) -> Iterator[PictureFile]:
@@ -114,8 +85,7 @@ def folder_pictures(
         else:  # the database, JSON and pages hold text; such a file is told of and left alone
             unreadable(path, OSError(errno.EILSEQ, "the name is no UTF-8", str(path)))
     with bar(len(names), "Reading", "file") as progress:
-        for start in range(0, len(names), BLOCK):
-            block = [(Path(names[at]), roots[at]) for at in range(start, min(start + BLOCK, len(names)))]
+        for block in chunked(zip(map(Path, names), roots, strict=True), BLOCK):
             known = known_contents(db, [str(path.absolute()) for path, _ in block])
             fresh: list[KnownContent] = []
             for path, root in block:
@@ -133,7 +103,7 @@ def folder_pictures(
 
 
 def find_files(
-    folders: Iterable[Path], unreadable: Callable[[Path, OSError], None] = lambda path, error: None
+    folders: Iterable[Path], unreadable: Unreadable = lambda path, error: None
 ) -> Iterator[tuple[Path, Path]]:
     """(file, folder it was found under) for every picture file, each real file once.
 
@@ -167,12 +137,12 @@ def find_files(
 
 
 def _overlap(folders: Sequence[Path]) -> bool:
-    """Whether one folder is another, or lies in another, by whatever name."""
+    """True where one folder is another, or lies in another, by whatever name."""
     real = [Path(os.path.realpath(folder)) for folder in folders]
     return len(set(real)) < len(real) or any(one in other.parents for one in real for other in real)
 
 
-def _walk(folder: Path, unreadable: Callable[[Path, OSError], None]) -> Iterator[Path]:
+def _walk(folder: Path, unreadable: Unreadable) -> Iterator[Path]:
     def tell(error: OSError) -> None:
         unreadable(Path(error.filename or folder), error)
 
@@ -204,11 +174,7 @@ def _is_utf8(path: Path) -> bool:
 
 def _picture(path: Path, root: Path, known: KnownContent | None) -> tuple[PictureFile, KnownContent | None]:
     status = path.stat()
-    if known and (known.bytes, known.mtime_ns, known.inode) == (
-        status.st_size,
-        status.st_mtime_ns,
-        status.st_ino,
-    ):
+    if known and (known.bytes, known.mtime_ns, known.inode) == (status.st_size, status.st_mtime_ns, status.st_ino):
         return PictureFile(path, known.sha256, status.st_size, status.st_mtime_ns, root), None
     sha256 = sha256_of(path)
     content = KnownContent(str(path.absolute()), status.st_size, status.st_mtime_ns, status.st_ino, sha256)
@@ -216,7 +182,7 @@ def _picture(path: Path, root: Path, known: KnownContent | None) -> tuple[Pictur
 
 
 def text_name(path: Path, workspace: Workspace) -> str:
-    """How the database writes a path. Raises OSError for a name that is no text: databases and pages hold only that."""
+    """A path as the database writes it. Raises OSError for a name that is no text."""
     text = workspace.to_text(path)
     try:
         text.encode()
@@ -227,7 +193,7 @@ def text_name(path: Path, workspace: Workspace) -> str:
 
 @dataclass(frozen=True)
 class UnreadableFiles:
-    """What could not be read: said aloud, and counted by reason."""
+    """Files and folders that could not be read: said aloud, and counted by reason."""
 
     reasons: Counter[str] = field(default_factory=Counter)
 
@@ -265,11 +231,8 @@ def plain_files(
 
 def sha256_of(path: Path) -> str:
     """The file's SHA-256 as lower-case hexadecimal."""
-    digest = hashlib.sha256()
     with path.open("rb") as handle:
-        while block := handle.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def clear_leftovers(workspace: Workspace, step: str) -> int:
@@ -282,8 +245,3 @@ def clear_leftovers(workspace: Workspace, step: str) -> int:
     if step in ANSWERS:
         found += clear_dead(workspace.xhr, deep=True)
     return found
-
-
-def find_leftovers(workspace: Workspace) -> Iterator[Path]:
-    """Everything in the workspace that a killed run left half written."""
-    yield from dead_files(workspace.root, deep=True)

@@ -1,4 +1,4 @@
-"""The common part of the walks over the structures of pictures: how many parts one may have, and how a walk ends early."""
+"""The limits on walks over the parts of a picture: the number of parts, and a way to end a walk early."""
 
 from __future__ import annotations
 

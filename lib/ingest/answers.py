@@ -1,9 +1,7 @@
-"""Raw answers become pictures: read and parsed in worker processes, written by one writer, a transaction a batch.
+"""Turns raw answers into pictures: parsed in worker processes, written by one writer, a transaction a batch.
 
-An answer that cannot be read is a verdict with a short reason and never the end of the run. A batch's pictures and the
-verdicts of its answers are written in one transaction, so that after a kill an answer is either wholly in or pending.
-
-What a parser has read as rows of the database.
+An answer that cannot be read is a result with a short reason and never the end of the run. A batch's pictures and the
+results of its answers are written in one transaction, so that after a kill an answer is either wholly in or pending.
 """
 
 from __future__ import annotations
@@ -15,10 +13,10 @@ import marshal
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, takewhile
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -27,16 +25,15 @@ import orjson
 
 from lib.db import Database
 from lib.db.connection import bulk_mode
+from lib.db.context import Context
 from lib.db.images import IMAGE_COLUMNS, PictureRows, ReparseIndex, Saved, known_images, save_pictures
-from lib.db.responses import FINAL_OUTCOMES, READABLE_OUTCOMES, ParseResult, ResponseRow, answers_there, save_verdicts
+from lib.db.responses import FINAL_OUTCOMES, READABLE_OUTCOMES, ParseResult, ResponseRow, answers_there, save_results
 from lib.domains import registrable_domain
 from lib.engines import parser_for
 from lib.engines.parsing import LARGEST_BODY
-from lib.progress import BarFactory, no_bar
 from lib.records import ImageRecord, ParsedPage, ParseError
 from lib.times import utc_now
 from lib.work.stream import stream
-from lib.workspace import Workspace
 
 log = logging.getLogger("gleaner")
 
@@ -66,9 +63,9 @@ class ParseTask:
 
 @dataclass
 class Parsed:
-    """What a worker sends back. The rows are packed: unpacking plain tuples is cheaper than unpickling objects."""
+    """One parsed answer as a worker sends it back. Its rows are packed: unpickling objects costs more."""
 
-    verdict: ParseResult
+    result: ParseResult
     packed: bytes = b""
 
     def add_to(self, rows: PictureRows) -> None:
@@ -78,13 +75,13 @@ class Parsed:
 
 @dataclass
 class IngestTotals:
-    """What an ingest did, or in a preview would do."""
+    """The outcome of an ingest, or of its preview."""
 
     answers: int = 0
     results: int = 0
     saved: Saved = field(default_factory=Saved)
     reasons: Counter[str] = field(default_factory=Counter)
-    withdrawn: Counter[str] = field(default_factory=Counter)  # rows that no answer yields any more, by table
+    vanished: Counter[str] = field(default_factory=Counter)  # rows that no answer yields any more, by table
 
     @property
     def failed(self) -> int:
@@ -93,39 +90,32 @@ class IngestTotals:
     def count(self, readings: Iterable[Parsed]) -> None:
         for reading in readings:
             self.answers += 1
-            self.results += reading.verdict.items
-            if reading.verdict.state == "failed":
-                self.reasons[reading.verdict.reason] += 1
+            self.results += reading.result.items
+            if reading.result.state == "failed":
+                self.reasons[reading.result.reason] += 1
 
     def include(self, other: IngestTotals) -> None:
         """Adds what a further pass did."""
         self.answers += other.answers
         self.results += other.results
         self.reasons.update(other.reasons)
-        self.add(other.saved)
-
-    def add(self, saved: Saved) -> None:
-        self.saved.new += saved.new
-        self.saved.known += saved.known
-        self.saved.variants += saved.variants
-        self.saved.results += saved.results
+        self.saved.add(other.saved)
 
 
 def read_answer(job: ParseTask) -> Parsed:
-    """Reads, checks and parses one answer. Every failure is a verdict."""
+    """Reads, checks and parses one answer. Every failure is a result."""
     answer = job.answer
+    if answer.outcome not in READABLE_OUTCOMES:
+        return _failed(answer, answer.outcome)
+    is_final = answer.outcome in FINAL_OUTCOMES
     try:
-        if answer.outcome not in READABLE_OUTCOMES:
-            return _failed(answer, answer.outcome)
-        if not answer.path and answer.outcome in FINAL_OUTCOMES:
-            return Parsed(ParseResult(answer.id, "done", "", 0, "{}", ""))
+        if is_final and not answer.path:
+            return _done(answer)
         body = _read_body(job)
         parser = parser_for(answer.engine, answer.part)
         page = parser.parse(body)
     except ParseError as error:
-        if answer.outcome in FINAL_OUTCOMES:
-            return Parsed(ParseResult(answer.id, "done", "", 0, "{}", ""))
-        return _failed(answer, stable_reason(str(error)))
+        return _done(answer) if is_final else _failed(answer, stable_reason(str(error)))
     except (RecursionError, MemoryError) as error:
         return _failed(answer, f"parse_error:{type(error).__name__}")
     rows = picture_rows(answer, page, utc_now())
@@ -138,6 +128,10 @@ def stable_reason(reason: str) -> str:
     """A reason as it is counted: a known word, or `parse_error:` with what the parser said."""
     known = reason in PLAIN_REASONS or reason.endswith("_file")
     return reason if known else f"parse_error:{reason}"
+
+
+def _done(answer: ResponseRow) -> Parsed:
+    return Parsed(ParseResult(answer.id, "done", "", 0, "{}", ""))
 
 
 def _failed(answer: ResponseRow, reason: str) -> Parsed:
@@ -165,36 +159,37 @@ def _read_body(job: ParseTask) -> bytes:
 
 
 def ingest(
-    db: Database,
-    workspace: Workspace,
+    context: Context,
     answers: Iterable[ResponseRow],
     total: int,
     *,
     workers: int = 1,
-    preview: bool = False,
-    reread: ReparseIndex | None = None,
-    stopping: Callable[[], bool] = lambda: False,
-    bar: BarFactory = no_bar,
+    reparse: ReparseIndex | None = None,
 ) -> IngestTotals:
-    """Reads the answers and writes what they hold; with `preview`, only counts what would be written.
+    """Reads the answers and writes what they hold; in a dry run only counts what would be written.
 
-    Given `reread`, what is read now takes the place of what an older parser had read, in pictures met again too; it
-    remembers all that was read.
+    Given `reparse`, what is read now takes the place of what an older parser had read, in pictures met again too; the
+    index remembers all that was read.
     """
-    totals, seen = IngestTotals(), set[str]()
-    jobs = (ParseTask(answer, workspace.to_path(answer.path)) for answer in _until(answers, stopping))
+    db, dry_run, totals, seen = context.db, context.dry_run, IngestTotals(), set[str]()
+    going_on = takewhile(lambda _: not context.stopping(), answers)
+    jobs = (ParseTask(answer, context.workspace.to_path(answer.path)) for answer in going_on)
     readings = _readings(jobs, workers if total > FEW_ANSWERS else 1)
-    with bar(total, "Ingesting", "answer") as progress, bulk_mode(db, foreign_keys=False) as wal, seldom_collecting():
+    with (
+        context.bar(total, "Ingesting", "answer") as progress,
+        bulk_mode(db, foreign_keys=False) as wal,
+        seldom_collecting(),
+    ):
         for batches in _transactions(_batches(readings)):
-            with nullcontext() if preview else db.transaction():
+            with nullcontext() if dry_run else db.transaction():
                 for batch in batches:
                     totals.count(batch)
-                    rows = preview_rows(db, _rows_of(batch), seen, reread) if preview else save_batch(db, batch, reread)
-                    totals.add(rows)
-                    if reread is not None:
-                        reread.answers.update(
-                            reading.verdict.id for reading in batch if reading.verdict.state == "done"
-                        )
+                    saved = (
+                        preview_rows(db, _rows_of(batch), seen, reparse) if dry_run else save_batch(db, batch, reparse)
+                    )
+                    totals.saved.add(saved)
+                    if reparse is not None:
+                        reparse.answers.update(one.result.id for one in batch if one.result.state == "done")
                     progress.update(len(batch))
                     progress.set_postfix_str(f"{totals.results:,} results")
             wal.committed()
@@ -216,27 +211,27 @@ def rarely_collect() -> None:
     gc.set_threshold(200_000, 20, 20)
 
 
-def save_batch(db: Database, batch: list[Parsed], reread: ReparseIndex | None = None) -> Saved:
-    """Writes the pictures of some answers together with the answers' verdicts.
+def save_batch(db: Database, batch: list[Parsed], reparse: ReparseIndex | None = None) -> Saved:
+    """Writes the pictures of some answers together with the answers' results.
 
     The connection does not check parents; an answer that has gone since it was read takes what it held with it.
     """
     with db.transaction():
-        there = answers_there(db, [reading.verdict.id for reading in batch])
-        kept = [reading for reading in batch if reading.verdict.id in there]
-        saved = save_pictures(db, _rows_of(kept), utc_now(), reread)
-        save_verdicts(db, [reading.verdict for reading in kept])
+        there = answers_there(db, [reading.result.id for reading in batch])
+        kept = [reading for reading in batch if reading.result.id in there]
+        saved = save_pictures(db, _rows_of(kept), utc_now(), reparse)
+        save_results(db, [reading.result for reading in kept])
     return saved
 
 
-def preview_rows(db: Database, rows: PictureRows, seen: set[str], reread: ReparseIndex | None = None) -> Saved:
-    """What saving would count; `seen` remembers the new pictures of this preview."""
+def preview_rows(db: Database, rows: PictureRows, seen: set[str], reparse: ReparseIndex | None = None) -> Saved:
+    """Counts as saving would; `seen` remembers the new pictures of this preview."""
     keys = rows.images.get("key", [])
     known = known_images(db, keys)
     new = set(keys) - known.keys() - seen
     seen |= new
-    if reread is not None:
-        reread.note([known.get(key, 0) for key in keys], rows.variants, rows.results)
+    if reparse is not None:
+        reparse.note([known.get(key, 0) for key in keys], rows.variants, rows.results)
     return Saved(new=len(new), known=len(keys) - len(new))
 
 
@@ -245,13 +240,6 @@ def _rows_of(batch: list[Parsed]) -> PictureRows:
     for reading in batch:
         reading.add_to(rows)
     return rows
-
-
-def _until(answers: Iterable[ResponseRow], stopping: Callable[[], bool]) -> Iterator[ResponseRow]:
-    for answer in answers:
-        if stopping():
-            return
-        yield answer
 
 
 def _readings(jobs: Iterable[ParseTask], workers: int) -> Iterator[Parsed]:
@@ -275,10 +263,10 @@ def _transactions(batches: Iterator[list[Parsed]]) -> Iterator[Iterator[list[Par
 
 
 def _until_due(first: list[Parsed], batches: Iterator[list[Parsed]], due: float) -> Iterator[list[Parsed]]:
-    results = sum(reading.verdict.items for reading in first)
+    results = sum(reading.result.items for reading in first)
     yield first
     while time.monotonic() < due and results < TRANSACTION_RESULTS and (batch := next(batches, None)):
-        results += sum(reading.verdict.items for reading in batch)
+        results += sum(reading.result.items for reading in batch)
         yield batch
 
 
@@ -287,7 +275,7 @@ def _batches(readings: Iterable[Parsed]) -> Iterator[list[Parsed]]:
     results = 0
     for reading in readings:
         batch.append(reading)
-        results += reading.verdict.items
+        results += reading.result.items
         if results >= BATCH_RESULTS or len(batch) >= BATCH_ANSWERS:
             yield batch
             batch, results = [], 0

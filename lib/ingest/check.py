@@ -9,20 +9,18 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 
-from lib.db import Database
 from lib.db import maintenance as table
+from lib.db.context import Context
 from lib.db.files import FileRow, add_or_restore_files
-from lib.files.pictures import find_leftovers, plain_files, sha256_of, text_name
+from lib.files.pictures import plain_files, sha256_of, text_name
 from lib.images.decode import DecodeError, read_header
-from lib.ingest.raw_files import adopt_strays, find_strays
-from lib.progress import BarFactory, no_bar
-from lib.workspace import Workspace
+from lib.ingest.raw_files import register_in_place, unregistered
+from lib.progress import chunked
+from lib.temporary import dead_files
 
 EXAMPLES = 10  # kept of every kind of problem
 BATCH = 500
@@ -83,7 +81,7 @@ class Findings:
 
     @property
     def mendable(self) -> int:
-        """How many of the problems a repair would put right."""
+        """The number of problems that a repair would put right."""
         return sum(count for kind, count in self.counts().items() if kind not in LEFT)
 
     def counts(self) -> dict[str, int]:
@@ -94,22 +92,18 @@ class Findings:
 class Checker:
     """A check of one workspace; with `repair`, what it finds is put right on the way, a transaction a batch."""
 
-    db: Database
-    workspace: Workspace
-    findings: Findings
+    context: Context
     repair: bool = False
-    stopping: Callable[[], bool] = lambda: False
-    bar: BarFactory = no_bar
+    findings: Findings = field(default_factory=Findings)
 
-    def run(self, run_id: int) -> Findings:
+    def run(self) -> Findings:
         """Looks at everything. The database itself comes first: what is damaged can prove nothing."""
-        for fault in table.damage(self.db):
+        for fault in table.damage(self.context.db):
             self.findings.add("damaged_database", fault)
         if self.findings.problems:
             return self.findings
-        looks = (self.unfinished, self.files, self.strange_files, self.rows, self.answers)
-        for part in (*looks, lambda: self.strange_answers(run_id)):
-            if self.stopping():
+        for part in (self.unfinished, self.files, self.strange_files, self.rows, self.answers, self.strange_answers):
+            if self.context.stopping():
                 break
             part()
         return self.findings
@@ -117,12 +111,12 @@ class Checker:
     def unread(self, path: Path, error: OSError) -> None:
         """A file that may not be read, or the folder in which it lies."""
         locked = error.errno == errno.EACCES and not os.access(path.parent, os.X_OK, effective_ids=EFFECTIVE)
-        self.findings.add_unread(self.workspace.to_text(path.parent if locked else path))
+        self.findings.add_unread(self.context.workspace.to_text(path.parent if locked else path))
 
     def unfinished(self) -> None:
         """Temporary files of processes that are no more, wherever they lie in the workspace."""
-        for path in find_leftovers(self.workspace):
-            self.findings.add("unfinished_file", self.workspace.to_text(path))
+        for path in dead_files(self.context.workspace.root, deep=True):
+            self.findings.add("unfinished_file", self.context.workspace.to_text(path))
             if self.repair:
                 with suppress(OSError):
                     path.unlink()
@@ -130,14 +124,14 @@ class Checker:
 
     def files(self) -> None:
         """Every row of `files` against its file."""
-        with self.bar(None, "Checking", "file") as progress:
-            for claims in _blocks(table.iter_files(self.db)):
+        with self.context.bar(None, "Checking", "file") as progress:
+            for claims in chunked(table.iter_files(self.context.db), BATCH):
                 states: dict[str, str] = {}
                 changed: list[FileRow] = []
                 for claim in claims:
                     if "://" in claim.path:  # what lies at another place than this machine's disks is not asked for
                         continue
-                    path = self.workspace.to_path(claim.path)
+                    path = self.context.workspace.to_path(claim.path)
                     found = self._judge(path, claim)
                     if found:
                         self.findings.add(found, claim.path)
@@ -149,82 +143,83 @@ class Checker:
                 progress.update(len(claims))
                 if self.repair and states:
                     self._settle_files(states, changed)
-                if self.stopping():
+                if self.context.stopping():
                     return
 
     def _settle_files(self, states: dict[str, str], changed: list[FileRow]) -> None:
-        with self.db.transaction():
+        with self.context.db.transaction():
             for state in ("missing", "present"):
-                table.set_file_state(self.db, [sha256 for sha256, new in states.items() if new == state], state)
-            add_or_restore_files(self.db, changed)
+                table.set_file_state(self.context.db, [sha256 for sha256, new in states.items() if new == state], state)
+            add_or_restore_files(self.context.db, changed)
         self.findings.repaired += len(states)
 
     def strange_files(self) -> None:
         """Every file below images/ that no row tells of."""
-        for paths in _blocks(plain_files(self.workspace.images, self.unread, _is_finished, hidden=False)):
-            texts = {self.workspace.to_text(path): path for path in paths}
-            unknown = [texts[text] for text in texts.keys() - table.known_paths(self.db, list(texts))]
+        found = plain_files(self.context.workspace.images, self.unread, _is_finished, hidden=False)
+        for paths in chunked(found, BATCH):
+            texts = {self.context.workspace.to_text(path): path for path in paths}
+            unknown = [texts[text] for text in texts.keys() - table.known_paths(self.context.db, list(texts))]
             rows = []
             for path in sorted(unknown):
                 # A changed file was told of already; without a repair its new content has no row yet.
                 try:
                     row = self._file_row(path)
                 except DecodeError:
-                    self.findings.add("not_a_picture", self.workspace.to_text(path))
+                    self.findings.add("not_a_picture", self.context.workspace.to_text(path))
                     continue
                 if row:
                     self.findings.add("unknown_file", row.path)
                     rows.append(row)
             if self.repair and rows:
-                with self.db.transaction():
-                    add_or_restore_files(self.db, rows)
+                with self.context.db.transaction():
+                    add_or_restore_files(self.context.db, rows)
                 self.findings.repaired += len(rows)
-            if self.stopping():
+            if self.context.stopping():
                 return
 
     def rows(self) -> None:
         """Rows that contradict each other."""
         for kind, pictures, mend in (
-            ("done_without_file", table.without_file(self.db), table.ask_again),
-            ("no_download", table.without_download(self.db), table.add_downloads),
+            ("done_without_file", table.without_file(self.context.db), table.ask_again),
+            ("no_download", table.without_download(self.context.db), table.add_downloads),
         ):
             for _, key in pictures:
                 self.findings.add(kind, key)
             if self.repair and pictures:
-                with self.db.transaction():
-                    mend(self.db, [number for number, _ in pictures])
+                with self.context.db.transaction():
+                    mend(self.context.db, [number for number, _ in pictures])
                 self.findings.repaired += len(pictures)
-        for where in table.broken_references(self.db):
+        for where in table.broken_references(self.context.db):
             self.findings.add("broken_reference", where)
 
     def answers(self) -> None:
         """Every raw answer against its file."""
-        with self.bar(None, "Checking", "answer") as progress:
-            for claims in _blocks(table.iter_answers(self.db)):
+        with self.context.bar(None, "Checking", "answer") as progress:
+            for claims in chunked(table.iter_answers(self.context.db), BATCH):
                 notes = []
                 for claim in claims:
-                    if found := self._judge_answer(self.workspace.to_path(claim.path), claim.sha256):
+                    if found := self._judge_answer(self.context.workspace.to_path(claim.path), claim.sha256):
                         self.findings.add(found, claim.path)
                         notes.append((claim.id, found.replace("answer", "file")))
                 self.findings.answers += len(claims)
                 progress.update(len(claims))
                 if self.repair and notes:
-                    with self.db.transaction():
-                        table.fail_answers(self.db, notes)
+                    with self.context.db.transaction():
+                        table.fail_answers(self.context.db, notes)
                     self.findings.repaired += len(notes)
-                if self.stopping():
+                if self.context.stopping():
                     return
 
-    def strange_answers(self, run_id: int) -> None:
+    def strange_answers(self) -> None:
         """Raw answers that no row tells of."""
-        strays = find_strays(self.db, self.workspace, self.unread)
-        for stray in strays:
-            self.findings.add("unknown_answer", self.workspace.to_text(stray.file))
-        if self.repair and strays:
-            self.findings.repaired += adopt_strays(self.db, self.workspace, strays, run_id, self.unread).new
+        found = unregistered(self.context.db, self.context.workspace, self.unread)
+        for entry in found:
+            self.findings.add("unknown_answer", self.context.workspace.to_text(entry.file))
+        if self.repair and found:
+            self.findings.repaired += register_in_place(self.context, found, self.unread)
 
     def _judge(self, path: Path, claim: table.FileClaim) -> str:
-        """What is wrong with a file; empty when nothing is, or nothing can be known."""
+        """The fault of a file; empty when there is none, or nothing can be known."""
         try:
             size = path.stat().st_size
             same = size == claim.bytes and sha256_of(path) == claim.sha256
@@ -249,7 +244,7 @@ class Checker:
     def _file_row(self, path: Path) -> FileRow | None:
         """The row that a picture file should have; None where it may not be read. Raises DecodeError for another."""
         try:
-            size, digest, where = path.stat().st_size, sha256_of(path), text_name(path, self.workspace)
+            size, digest, where = path.stat().st_size, sha256_of(path), text_name(path, self.context.workspace)
         except OSError as error:
             self.unread(path, error)
             return None
@@ -259,10 +254,5 @@ class Checker:
 
 
 def _is_finished(name: str) -> bool:
-    """Whether a file is a picture's own: names that begin with a dot belong to work in progress."""
+    """True for a picture's own file: names that begin with a dot belong to work in progress."""
     return not name.startswith(".") and not name.endswith((".json", ".part"))
-
-
-def _blocks(items: Iterator) -> Iterator[list]:
-    while block := list(islice(items, BATCH)):
-        yield block

@@ -3,10 +3,9 @@
 A picture is known by its content and takes its facts from its sidecar. Its file is linked into `images/` (copied where
 a link cannot be made), the file first and the row second, and the folder it came from is left as it is.
 
-JSON files beside pictures, as gallery-dl, SceneImg and other downloaders write them: what they know of the picture.
-
-A sidecar is `photo.jpg.json` or `photo.json`; a `metadata.jsonl` in the folder tells of many by `file_name`. Names of
-keys differ from tool to tool, so each fact is looked for under several, and values of another type are left out.
+Sidecars are JSON files beside pictures, as gallery-dl, SceneImg and other downloaders write them. One is
+`photo.jpg.json` or `photo.json`; a `metadata.jsonl` in the folder tells of many by `file_name`. Names of keys differ
+from tool to tool, so each fact is looked for under several, and values of another type are left out.
 """
 
 from __future__ import annotations
@@ -15,13 +14,13 @@ import logging
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from lib.db import Database
 from lib.db import files as table
+from lib.db.context import Context
 from lib.db.files import FileRow
 from lib.db.images import Saved, save_pictures
 from lib.db.responses import ResponseRow, ensure_query
@@ -33,7 +32,7 @@ from lib.images.decode import DecodeError, Header, read_header
 from lib.images.formats import sniff
 from lib.ingest.answers import IngestTotals, picture_rows
 from lib.journal.moves import NO_ROOM
-from lib.progress import BarFactory, no_bar
+from lib.progress import chunked
 from lib.records import ImageRecord, ParsedPage, ParseError, VariantRecord
 from lib.temporary import becoming, clear_dead
 from lib.text import counted, path_as_text
@@ -65,15 +64,8 @@ _KEYS = {
     "title": ("title", "caption", "alt", "fromPageTitle", "name"),
     "snippet": ("description", "content", "text", "snippet"),
     "creator": (
-        "creator",
-        "artist",
-        "author",
-        "photographer",
-        "tag_string_artist",
-        "owner",
-        "user",
-        "uploader",
-        "username",
+        *("creator", "artist", "author", "photographer", "tag_string_artist"),
+        *("owner", "user", "uploader", "username"),
     ),
     "creator_url": ("creator_url", "author_url", "user_url"),
     "license": ("license_name", "license", "licence"),
@@ -89,53 +81,48 @@ _USED = frozenset(name for names in _KEYS.values() for name in names) | {
     "content_type", "width", "height", "original_width", "original_height",
 }  # fmt: skip
 _NAMES_OF_PEOPLE = ("realname", "name", "nick", "username", "title", "id")
+Examined = tuple[int, PictureFile, Header]  # a picture with its place in the folder
 
 
-def import_folder(
-    db: Database,
-    workspace: Workspace,
-    folder: Path,
-    run_id: int,
-    *,
-    limit: int | None = None,
-    preview: bool = False,
-    stopping: Callable[[], bool] = lambda: False,
-    bar: BarFactory = no_bar,
-) -> IngestTotals:
-    """Takes the pictures of a folder in; with `preview`, only counts. Raises UsageError for what is no folder."""
-    if not preview:
-        clear_dead(workspace.images, deep=True)
-    totals, sidecars, seen = IngestTotals(), Sidecars(), set[str]()
-    found = folder_pictures(db, [folder], remember=not preview, unreadable=UnreadableFiles(totals.reasons), bar=bar)
-    number = 0
-    for pictures in _batches(enumerate(islice(found, limit))):
+def import_folder(context: Context, folder: Path, limit: int | None) -> IngestTotals:
+    """Takes the pictures of a folder in; a dry run only counts. Raises UsageError for what is no folder."""
+    db, dry_run = context.db, context.dry_run
+    if not dry_run:
+        clear_dead(context.workspace.images, deep=True)
+    totals, sidecars, seen, number = IngestTotals(), Sidecars(), set[str](), 0
+    unreadable = UnreadableFiles(totals.reasons)
+    found = folder_pictures(db, [folder], remember=not dry_run, unreadable=unreadable, bar=context.bar)
+    for pictures in chunked(enumerate(islice(found, limit)), BATCH):
         totals.answers += len(pictures)
-        fresh = [(rank, picture) for rank, picture in pictures if not _met(picture, seen)]
-        known = table.contents_of_pictures(db, [f"{FOLDER_ENGINE}:{p.sha256[:ID_LENGTH]}" for _, p in fresh])
+        fresh = []
+        for rank, picture in pictures:
+            if picture.sha256 not in seen:
+                seen.add(picture.sha256)
+                fresh.append((rank, picture))
+        known = table.contents_of_pictures(db, [_key(picture) for _, picture in fresh])
         batch = list(_examined([(r, p) for r, p in fresh if p.sha256 not in known], totals.reasons))
         totals.saved.known += len(pictures) - len(fresh) + len(known)
         totals.results += len(batch)
-        if preview:
+        if dry_run:
             totals.saved.new += len(batch)
         elif batch:
-            number = number or _query(db, folder, run_id)
-            totals.add(_save(db, workspace, number, batch, sidecars))
-        if stopping():
+            if not number:
+                with db.transaction():
+                    name = path_as_text(folder.absolute())
+                    number = ensure_query(db, FOLDER_ENGINE, "import", name, run_id=context.run_id)
+            totals.saved.add(_save(context, number, batch, sidecars))
+        if context.stopping():
             break
     if sidecars.broken:
         log.warning("%s could not be read", counted(sidecars.broken, "sidecar"))
     return totals
 
 
-def _met(picture: PictureFile, seen: set[str]) -> bool:
-    met = picture.sha256 in seen
-    seen.add(picture.sha256)
-    return met
+def _key(picture: PictureFile) -> str:
+    return f"{FOLDER_ENGINE}:{picture.sha256[:ID_LENGTH]}"
 
 
-def _examined(
-    pictures: list[tuple[int, PictureFile]], reasons: Counter[str]
-) -> Iterator[tuple[int, PictureFile, Header]]:
+def _examined(pictures: list[tuple[int, PictureFile]], reasons: Counter[str]) -> Iterator[Examined]:
     for rank, picture in pictures:
         try:
             yield rank, picture, read_header(picture.path)
@@ -144,30 +131,20 @@ def _examined(
             reasons[error.reason] += 1
 
 
-def _query(db: Database, folder: Path, run_id: int) -> int:
-    with db.transaction():
-        return ensure_query(db, FOLDER_ENGINE, "import", path_as_text(folder.absolute()), run_id=run_id)
-
-
-def _save(
-    db: Database,
-    workspace: Workspace,
-    query_id: int,
-    batch: list[tuple[int, PictureFile, Header]],
-    sidecars: Sidecars,
-) -> Saved:
+def _save(context: Context, query_id: int, batch: list[Examined], sidecars: Sidecars) -> Saved:
     """Files first, then their rows in one transaction."""
+    db = context.db
     states = table.file_states(db, [picture.sha256 for _, picture, _ in batch])
     files, records, done = [], [], []
     for rank, picture, header in batch:
-        engine_id = picture.sha256[:ID_LENGTH]
-        record = sidecar_record(engine_id, rank, sidecars.of(picture.path), picture.path.stem)
+        facts = sidecars.of(picture.path)
+        record = sidecar_record(picture.sha256[:ID_LENGTH], rank, facts, picture.path.stem)
         record.width, record.height, record.bytes = header.width, header.height, picture.bytes
         record.format = header.format
         records.append(record)
-        done.append((picture.sha256, picture.bytes, f"{FOLDER_ENGINE}:{engine_id}"))
+        done.append((picture.sha256, picture.bytes, _key(picture)))
         if states.get(picture.sha256, "missing") == "missing":
-            files.append(_place(workspace, picture, header))
+            files.append(_place(context.workspace, picture, header))
     rows = picture_rows(ResponseRow(0, query_id, FOLDER_ENGINE, 0, "", "", ""), ParsedPage(tuple(records)), utc_now())
     with db.transaction():
         saved = save_pictures(db, rows, utc_now())
@@ -178,7 +155,7 @@ def _save(
 
 def _place(workspace: Workspace, picture: PictureFile, header: Header) -> FileRow:
     """Brings a file under its final name in the workspace, whole or not at all."""
-    key = f"{FOLDER_ENGINE}:{picture.sha256[:ID_LENGTH]}"
+    key = _key(picture)
     size = (header.width, header.height)
     extension = _extension(picture.path, header)
     target = workspace.images / shelf(key) / file_name(key, "original", *size, picture.sha256, extension)
@@ -199,11 +176,6 @@ def _extension(path: Path, header: Header) -> str:
     with path.open("rb") as handle:
         found = sniff(handle.read(512))
     return found.extension if found else _EXTENSIONS.get(header.format, header.format)
-
-
-def _batches(pictures: Iterator[tuple[int, PictureFile]]) -> Iterator[list[tuple[int, PictureFile]]]:
-    while batch := list(islice(pictures, BATCH)):
-        yield batch
 
 
 class Sidecars:

@@ -45,7 +45,7 @@ Rows = Iterator[Mapping[str, Any] | None]  # None for a line that is no row
 
 
 def list_format(path: Path) -> str:
-    """What kind of list this is (parquet, jsonl, text or a table), told by the content; empty where it is none."""
+    """The kind of a list (parquet, jsonl, text or a table), told by the content; empty where it is none."""
     with path.open("rb") as handle:
         head = handle.read(_HEAD)
     if head.startswith(b"PAR1"):

@@ -39,7 +39,7 @@ Row = Mapping[str, Any] | None
 
 @dataclass(frozen=True)
 class Page:
-    """What a page's header says of it; sizes in bytes."""
+    """A page as its header describes it; sizes in bytes."""
 
     unpacked: int
     packed: int
@@ -123,7 +123,7 @@ def _readable(
 
 
 def _largest_value(handle: BinaryIO, column: Any, length: int) -> float | None:
-    """How many bytes a row takes where its pages have the longest ones; None where a page would not fit."""
+    """The bytes that a row takes where its pages have the longest values; None where a page would not fit."""
     size = float(max(8, length))  # of a number, or of a value of fixed length
     for page in _pages(handle, column):
         if page.unpacked > LARGEST_PAGE:

@@ -1,4 +1,4 @@
-"""Raw answers that lie on disk without a row: found, told apart by name and content, and taken in.
+"""Finds raw answers that lie on disk without a row, tells them apart by name and content, and gives them rows.
 
 Three layouts are known: our own `<engine>/<query>/<page>.json|html`, the reference pipeline's `<name>_xhr_NNN.json`,
 and single files whose content shows what they are.
@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -20,6 +20,7 @@ from pathlib import Path
 import orjson
 
 from lib.db import Database
+from lib.db.context import Context
 from lib.db.responses import (
     NewResponse,
     ResponseRow,
@@ -34,7 +35,7 @@ from lib.engines import engines, part_of
 from lib.engines.parsing import load_json
 from lib.files.answers import NOTE, write_note
 from lib.files.pictures import Unreadable, plain_files, sha256_of, text_name
-from lib.progress import BarFactory, no_bar
+from lib.progress import chunked
 from lib.records import ParseError
 from lib.temporary import write_whole
 from lib.text import storable
@@ -63,14 +64,6 @@ class RawFile:
     layout: str  # ours, reference or single
 
 
-@dataclass
-class Adopted:
-    """What became of the files that could be read: how many got a row; the others have one already."""
-
-    new: int = 0
-    known: int = 0
-
-
 def find_answers(folder: Path, unread: Unreadable) -> Iterator[RawFile]:
     """The raw answers below a folder (or the one file), in the order of their queries and pages."""
     if folder.is_file():
@@ -81,42 +74,34 @@ def find_answers(folder: Path, unread: Unreadable) -> Iterator[RawFile]:
     yield from sorted(found, key=lambda entry: (entry.engine, entry.query, entry.page, entry.part, str(entry.file)))
 
 
-def register(
-    db: Database,
-    workspace: Workspace,
-    found: Iterable[RawFile],
-    total: int,
-    run_id: int,
-    unread: Unreadable,
-    *,
-    stopping: Callable[[], bool] = lambda: False,
-    bar: BarFactory = no_bar,
-) -> Adopted:
-    """Copies raw answers into the workspace and gives them rows; one whose bytes the query has already is known."""
-    outcome = Adopted()
-    with bar(total, "Taking in", "file") as progress:
-        for (engine, query), group in groupby(found, key=lambda entry: (entry.engine, entry.query)):
+def register(context: Context, found: Sequence[RawFile], unread: Unreadable) -> tuple[int, int]:
+    """Copies raw answers into the workspace and gives them rows; gives how many are new and how many were known.
+
+    One whose bytes the query has already is known.
+    """
+    db, workspace, new, known = context.db, context.workspace, 0, 0
+    with context.bar(len(found), "Taking in", "file") as progress:
+        for (engine, query), group in groupby(found, key=_query_of):
             asked = _asked(first := next(group), query)
             with db.transaction():
-                query_id = ensure_query(db, engine, **asked, run_id=run_id)
+                query_id = ensure_query(db, engine, **asked, run_id=context.run_id)
             if asked["kind"] != "import":  # so that a lost database gives the very query back
                 write_note(_folder(workspace, first), engine, **asked | {"params": orjson.loads(asked["params"])})
-            for part in _blocks(chain([first], group), FILES_A_COMMIT):
-                if stopping():
-                    return outcome
+            for part in chunked(chain([first], group), FILES_A_COMMIT):
+                if context.stopping():
+                    return new, known
                 readable = [(entry, digest) for entry in part if (digest := _digest(entry.file, unread))]
                 answers = list(_place(db, workspace, query_id, readable))
                 with db.transaction():
-                    new = add_answers(db, query_id, answers, run_id)
-                outcome.new += new
-                outcome.known += len(readable) - new
+                    added = add_answers(db, query_id, answers, context.run_id)
+                new, known = new + added, known + len(readable) - added
                 progress.update(len(part))
-    return outcome
+    return new, known
 
 
-def would_adopt(db: Database, found: Iterable[RawFile], unread: Unreadable) -> Iterator[ResponseRow]:
+def would_register(db: Database, found: Iterable[RawFile], unread: Unreadable) -> Iterator[ResponseRow]:
     """The answers that `register` would make rows of, to be read where they lie."""
-    for (engine, query), group in groupby(found, key=lambda entry: (entry.engine, entry.query)):
+    for (engine, query), group in groupby(found, key=_query_of):
         query_id = find_query_id(db, engine, **_asked(first := next(group), query))
         contents = answers_of(db, query_id)[1] if query_id else set()
         for entry in chain([first], group):
@@ -127,39 +112,41 @@ def would_adopt(db: Database, found: Iterable[RawFile], unread: Unreadable) -> I
                 yield ResponseRow(0, query_id or 0, engine, entry.page, entry.part, path, digest)
 
 
-def find_strays(db: Database, workspace: Workspace, unread: Unreadable) -> list[RawFile]:
+def unregistered(db: Database, workspace: Workspace, unread: Unreadable) -> list[RawFile]:
     """The raw answers in the workspace that have no row, as after the loss of a database."""
     if not workspace.xhr.is_dir():
         return []
-    known = known_paths(db, workspace.to_text(workspace.xhr))
-    strays = []
+    known, found = known_paths(db, workspace.to_text(workspace.xhr)), []
     for entry in find_answers(workspace.xhr, unread):
         try:
             if entry.layout == "ours" and text_name(entry.file, workspace) not in known:
-                strays.append(entry)
+                found.append(entry)
         except OSError as error:
             unread(entry.file, error)
-    return strays
+    return found
 
 
-def adopt_strays(db: Database, workspace: Workspace, strays: list[RawFile], run_id: int, unread: Unreadable) -> Adopted:
-    """Gives rows to files of the workspace where they lie, under the query of their folder."""
-    outcome = Adopted()
-    for folder, group in groupby(strays, key=lambda entry: entry.file.parent):
+def register_in_place(context: Context, found: Iterable[RawFile], unread: Unreadable) -> int:
+    """Gives rows to files of the workspace where they lie, under the query of their folder; gives their number."""
+    db, to_text, new = context.db, context.workspace.to_text, 0
+    for folder, group in groupby(found, key=lambda entry: entry.file.parent):
         entries = list(group)
         answers = [
-            _new_answer(e.page, e.part, workspace.to_text(e.file), e.file, digest)
-            for e in entries
-            if (digest := _digest(e.file, unread))
+            _new_answer(entry, entry.page, to_text(entry.file), digest)
+            for entry in entries
+            if (digest := _digest(entry.file, unread))
         ]
         with db.transaction():
-            query_id = query_of_folder(db, workspace.to_text(folder))
+            query_id = query_of_folder(db, to_text(folder))
             if query_id is None:
-                query_id = ensure_query(db, entries[0].engine, **_asked(entries[0], folder.name), run_id=run_id)
-            new = add_answers(db, query_id, answers, run_id)
-        outcome.new += new
-        outcome.known += len(answers) - new
-    return outcome
+                asked = _asked(entries[0], folder.name)
+                query_id = ensure_query(db, entries[0].engine, **asked, run_id=context.run_id)
+            new += add_answers(db, query_id, answers, context.run_id)
+    return new
+
+
+def _query_of(entry: RawFile) -> tuple[str, str]:
+    return entry.engine, entry.query
 
 
 def _recognise(folder: Path, file: Path, unread: Unreadable) -> Iterator[RawFile]:
@@ -206,7 +193,7 @@ def _place(
         _copy(entry.file, target, digest)
         taken.add((page, entry.part))
         contents.add(digest)
-        yield _new_answer(page, entry.part, workspace.to_text(target), entry.file, digest)
+        yield _new_answer(entry, page, workspace.to_text(target), digest)
 
 
 def _digest(file: Path, unread: Unreadable) -> str:
@@ -226,10 +213,10 @@ def _copy(source: Path, target: Path, digest: str) -> None:
         write_whole(target, partial(shutil.copyfileobj, reading))
 
 
-def _new_answer(page: int, part: str, path: str, file: Path, digest: str) -> NewResponse:
-    status = file.stat()
+def _new_answer(entry: RawFile, page: int, path: str, digest: str) -> NewResponse:
+    status = entry.file.stat()
     fetched = to_text(datetime.fromtimestamp(status.st_mtime, UTC))
-    return NewResponse(page, part, path, digest, status.st_size, fetched)
+    return NewResponse(page, entry.part, path, digest, status.st_size, fetched)
 
 
 def _folder(workspace: Workspace, entry: RawFile) -> Path:
@@ -241,7 +228,7 @@ def _folder(workspace: Workspace, entry: RawFile) -> Path:
 
 
 def _asked(entry: RawFile, name: str) -> dict[str, str]:
-    """What was searched for, as a `query.json` beside the answer tells it; else an import of that name."""
+    """The search, as a `query.json` beside the answer tells it; else an import of that name."""
     note = _read_note(entry.file.parent / NOTE) if entry.layout == "ours" else {}
     if note.get("engine") == entry.engine and note.get("kind") in ("image", "keyword", "import"):
         return {key: note.get(key, default) for key, default in _ASKED.items()}
@@ -260,14 +247,3 @@ def _read_note(path: Path) -> dict[str, str]:
     params = note.get("params")
     note["params"] = orjson.dumps(params if isinstance(params, dict) else {}, option=orjson.OPT_SORT_KEYS).decode()
     return {key: storable(value) for key, value in note.items() if isinstance(value, str)}
-
-
-def _blocks(entries: Iterable[RawFile], size: int) -> Iterator[list[RawFile]]:
-    block: list[RawFile] = []
-    for entry in entries:
-        block.append(entry)
-        if len(block) >= size:
-            yield block
-            block = []
-    if block:
-        yield block

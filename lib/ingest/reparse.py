@@ -1,4 +1,4 @@
-"""`--reparse`: what no answer yields any more leaves the database, archived in the journal like a row of step 4.
+"""`--reparse`: rows that no answer yields any more leave the database, archived in the journal like a row of step 4.
 
 A row may leave only where all answers that might have brought it have just been read: an address, a result or a whole
 picture of searches whose every answer could be read. What came as a record (a list, another pipeline's database), what
@@ -8,60 +8,48 @@ is downloaded, and the address that it was downloaded from stay.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from lib.db import Database
 from lib.db import images as table
+from lib.db.context import Context
 from lib.db.images import ReparseIndex, mark
 from lib.db.responses import READABLE_OUTCOMES
 from lib.journal.rows import Change, RowPlan, apply_plan, plan_pictures
 from lib.journal.rules import MISREAD
-from lib.progress import BarFactory, no_bar
+from lib.progress import chunked, no_bar
 
 BLOCK = 500  # pictures in one transaction
 
 
 @dataclass(frozen=True)
 class _Read:
-    """What this run has read, ready to be asked: marks as sorted int64 arrays, 8 bytes a row."""
+    """The answers that this run has read, and the marks of their rows as sorted int64 arrays, 8 bytes a row."""
 
     answers: set[int]
     addresses: np.ndarray
     results: np.ndarray
 
-    @classmethod
-    def of(cls, reread: ReparseIndex) -> _Read:
-        addresses, results = (np.sort(np.frombuffer(a, np.int64)) for a in (reread.addresses, reread.results))
-        return cls(reread.answers, addresses, results)
 
-
-def remove_vanished(
-    db: Database,
-    run_id: int,
-    reread: ReparseIndex,
-    *,
-    preview: bool = False,
-    stopping: Callable[[], bool] = lambda: False,
-    bar: BarFactory = no_bar,
-) -> Counter[str]:
-    """Takes out what was misread; gives the number of rows by table. With `preview`, only counts."""
-    counts: Counter[str] = Counter()
-    read = _Read.of(reread)
+def remove_vanished(context: Context, index: ReparseIndex) -> Counter[str]:
+    """Takes out the rows that no answer yields any more; gives their number by table. A dry run only counts."""
+    db, counts = context.db, Counter[str]()
+    addresses, results = (np.sort(np.frombuffer(marks, np.int64)) for marks in (index.addresses, index.results))
+    read = _Read(index.answers, addresses, results)
     suspects = _suspects(db, read)
-    with bar(len(suspects), "Comparing", "picture") as progress:
-        for start in range(0, len(suspects), BLOCK):
-            block = suspects[start : start + BLOCK]
-            with nullcontext() if preview else db.transaction():  # the plan and its application see the same rows
+    with context.bar(len(suspects), "Comparing", "picture") as progress:
+        for block in chunked(suspects, BLOCK):
+            with nullcontext() if context.dry_run else db.transaction():  # plan and application see the same rows
                 plan = _plan(db, read, block)
-                if not preview:
-                    apply_plan(db, run_id, plan)
+                if not context.dry_run:
+                    apply_plan(replace(context, bar=no_bar), plan)
             counts.update(change.table for change in plan.changes.values())
             progress.update(len(block))
-            if stopping():
+            if context.stopping():
                 break
     return counts
 
@@ -79,23 +67,23 @@ def _suspects(db: Database, read: _Read) -> list[int]:
 
 
 def _plan(db: Database, read: _Read, image_ids: Sequence[int]) -> RowPlan:
-    """What leaves of some pictures."""
+    """Plans what leaves of some pictures."""
     unsure = table.unsure_queries(db, read.answers, READABLE_OUTCOMES)
     free = table.without_file(db, image_ids)
     plan, leaving = RowPlan(), list[int]()
     for image_id in image_ids:
-        held = table.held(db, image_id)
-        if not held.results or any(answer is None or query in unsure for query, answer in held.results):
+        stored = table.stored_rows(db, image_id)
+        if not stored.results or any(answer is None or query in unsure for query, answer in stored.results):
             continue  # it came from elsewhere too, or from an answer that could not be read
-        known = _among(read.results, [mark(query, image_id) for query, _ in held.results])
+        known = _among(read.results, [mark(query, image_id) for query, _ in stored.results])
         if not known.any():
             leaving += [image_id] if image_id in free else []  # one that has a file keeps its history
             continue
-        for (query, _), is_known in zip(held.results, known, strict=True):
+        for (query, _), is_known in zip(stored.results, known, strict=True):
             if not is_known and image_id in free:
                 plan.add(Change("results", (query, image_id), MISREAD, "read_no_more"))
-        known = _among(read.addresses, [mark(image_id, kind, url) for _, kind, url, _ in held.addresses])
-        for (number, _, url, won), is_known in zip(held.addresses, known, strict=True):
+        known = _among(read.addresses, [mark(image_id, kind, url) for _, kind, url, _ in stored.addresses])
+        for (number, _, url, won), is_known in zip(stored.addresses, known, strict=True):
             if not is_known and not won:
                 plan.add(Change("image_variants", (number,), MISREAD, "read_no_more", url))
     plan_pictures(db, plan, MISREAD, leaving)
@@ -103,7 +91,7 @@ def _plan(db: Database, read: _Read, image_ids: Sequence[int]) -> RowPlan:
 
 
 def _among(marks: np.ndarray, asked: list[int]) -> np.ndarray:
-    """Which of the asked marks (int64) are among the sorted ones, as bool."""
+    """Tells of each asked mark (int64) if it is among the sorted ones, as bool."""
     wanted = np.asarray(asked, np.int64)
     if not len(marks):
         return np.zeros(len(wanted), bool)

@@ -1,40 +1,51 @@
-"""What a run of step 2 takes in: pending answers, files without rows, an import, everything again, what still comes.
+"""Step 2 from top to bottom: takes in pending answers, files without rows, or what `--import` names.
 
-What `--import PATH` was given, told by its content and said aloud.
-
-Pictures that come as records and not as raw answers: the results of one imported query, named after their file.
+Raw answers get rows of their own first and are then parsed. What comes as records (a list of addresses, another
+pipeline's database) becomes pictures at once, as the results of one imported query named after its file.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
 
-from lib.db import Database, responses
+from lib.db import responses
 from lib.db.connection import bulk_mode
-from lib.db.images import PictureRows, ReparseIndex, Saved, save_pictures
+from lib.db.context import Context
+from lib.db.images import ReparseIndex, save_pictures
+from lib.db.journal import has_rows
 from lib.db.reference import MAGIC
 from lib.db.responses import ResponseRow, ensure_query
 from lib.errors import UsageError
 from lib.files.pictures import UnreadableFiles
 from lib.ingest.answers import IngestTotals, ingest, picture_rows, preview_rows
+from lib.ingest.folders import import_folder
 from lib.ingest.lists import LIST_ENGINE, list_format, list_records
-from lib.ingest.raw_files import Adopted, RawFile, adopt_strays, find_answers, find_strays, register, would_adopt
+from lib.ingest.options import IngestOptions
+from lib.ingest.raw_files import (
+    RawFile,
+    find_answers,
+    register,
+    register_in_place,
+    unregistered,
+    would_register,
+)
 from lib.ingest.reference import reference_records
-from lib.progress import BarFactory, no_bar
+from lib.ingest.reparse import remove_vanished
+from lib.progress import chunked, no_bar
 from lib.records import ImageRecord, ParsedPage
 from lib.text import counted, path_as_text
 from lib.times import utc_now
-from lib.workspace import Workspace
 
 log = logging.getLogger("gleaner")
 
 LOOKS_EVERY = 1.0  # seconds between two looks for new answers
 LOOKS_AGAIN = 0.1  # seconds after which a wish to stop is noticed
+BATCH = 2_000  # records in one transaction
 
 LAYOUTS = {
     "ours": "a folder of raw answers",
@@ -42,133 +53,90 @@ LAYOUTS = {
     "single": "raw answers told by their content",
 }
 
-BATCH = 2_000
+
+def take_in(context: Context, options: IngestOptions) -> IngestTotals:
+    """Takes in all that is asked for. Raises UsageError where there is nothing that could be."""
+    if options.folder:
+        return import_folder(context, options.folder, options.limit)
+    source = recognise(options.source) if options.source else None
+    if not source and not options.rescan and options.watch is None and not has_rows(context.db, "responses"):
+        raise UsageError("the database holds no raw answer yet; run 1_collect.py first.")
+    if source:
+        log.info("took %s for %s", source.path, source.description)
+    if source and source.records:
+        return save_records(context, source, options.limit)
+    totals = ingest_answers(context, options, source)
+    if options.watch is not None:
+        _watch(context, options.watch, totals)
+    return totals
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """What the command line asks for."""
-
-    run_id: int
-    source: ImportSource | None = None
-    rescan: bool = False
-    retry_failed: bool = False
-    reparse: bool = False
-    limit: int | None = None
-    workers: int = 1
-    preview: bool = False
-    stopping: Callable[[], bool] = lambda: False
-    bar: BarFactory = no_bar
-
-
-def ingest_answers(db: Database, workspace: Workspace, wanted: Wanted) -> IngestTotals:
-    """Reads all that is asked for, once."""
-    unread = wanted.source.unread if wanted.source else UnreadableFiles()
-    answers, total = (_preview if wanted.preview else _take_in)(db, workspace, wanted, unread)
-    if wanted.limit:
-        answers, total = islice(answers, wanted.limit), min(wanted.limit, total)
-    reread = ReparseIndex() if wanted.reparse else None
-    totals = ingest(
-        db, workspace, answers, total,
-        workers=wanted.workers, preview=wanted.preview, reread=reread,
-        stopping=wanted.stopping, bar=wanted.bar,
-    )  # fmt: skip
+def ingest_answers(context: Context, options: IngestOptions, source: ImportSource | None) -> IngestTotals:
+    """Reads all raw answers that are asked for, once."""
+    unread = source.unread if source else UnreadableFiles()
+    found = source.answers if source else ()
+    answers, total = (_preview if context.dry_run else _registered)(context, options, found, unread)
+    if options.limit:
+        answers, total = islice(answers, options.limit), min(options.limit, total)
+    index = ReparseIndex() if options.reparse else None
+    totals = ingest(context, answers, total, workers=options.workers, reparse=index)
     totals.reasons.update(unread.reasons)
     # Only where everything has been read can it be said of a row that nothing yields it.
-    if reread is not None and not wanted.limit and not wanted.stopping():
-        from lib.ingest.reparse import remove_vanished
-
-        totals.withdrawn = remove_vanished(
-            db, wanted.run_id, reread, preview=wanted.preview, stopping=wanted.stopping, bar=wanted.bar
-        )
+    if index is not None and not options.limit and not context.stopping():
+        totals.vanished = remove_vanished(context, index)
     return totals
 
 
-def counts_of(totals: IngestTotals, *, files: bool, preview: bool) -> dict[str, int | float | str]:
-    """What the step did, in the words of its summary; what does not apply is left out."""
-    counts: dict[str, int | float | str] = {}
-    if totals.answers or not totals.results:  # a list of addresses has no answers
-        counts["files" if files else "answers"] = totals.answers
-    counts["failed"] = totals.failed
-    counts |= {f"failed_{reason}": count for reason, count in sorted(totals.reasons.items())}
-    counts |= {"results": totals.results, "new_pictures": totals.saved.new, "known_pictures": totals.saved.known}
-    if not preview:
-        counts |= {"new_addresses": totals.saved.variants, "new_results": totals.saved.results}
-    names = {"image_variants": "addresses", "images": "pictures"}
-    return counts | {f"misread_{names.get(table, table)}": n for table, n in sorted(totals.withdrawn.items())}
-
-
-def remark_on(totals: IngestTotals, run_id: int) -> str:
-    """What there is to say beside the counts; `run_id` is 0 for a preview."""
-    if totals.withdrawn and run_id:
-        return f"what is read no more comes back with: python 2_ingest_db.py --undo {run_id}"
-    return "" if totals.answers or totals.results or totals.failed else "everything had been read before"
-
-
-def watch(db: Database, workspace: Workspace, wanted: Wanted, idle: float) -> IngestTotals:
-    """Goes on reading as step 1 writes, until Ctrl-C, or until nothing new came for `idle` seconds (0: no end)."""
-    totals = ingest_answers(db, workspace, wanted)
-    last = time.monotonic()
-    while not wanted.stopping() and not (idle and time.monotonic() - last > idle):
-        if responses.count_pending(db):
-            totals.include(ingest(db, workspace, responses.iter_pending(db), 0, stopping=wanted.stopping))
-            last = time.monotonic()
-            log.info("%s, %s so far", counted(totals.answers, "answer"), counted(totals.results, "result"))
-        _rest(wanted.stopping)
-    return totals
-
-
-def _rest(stopping: Callable[[], bool]) -> None:
-    until = time.monotonic() + LOOKS_EVERY
-    while time.monotonic() < until and not stopping():
-        time.sleep(LOOKS_AGAIN)
-
-
-def _take_in(
-    db: Database, workspace: Workspace, wanted: Wanted, unread: UnreadableFiles
+def _registered(
+    context: Context, options: IngestOptions, found: tuple[RawFile, ...], unread: UnreadableFiles
 ) -> tuple[Iterator[ResponseRow], int]:
     """Gives rows to what has none yet; then everything that is pending."""
-    if wanted.source:
-        found = wanted.source.answers
-        taken = register(
-            db, workspace, found, len(found), wanted.run_id, unread, stopping=wanted.stopping, bar=wanted.bar
-        )
-        log.info("%s", _told(taken))
-    if wanted.rescan:
-        taken = adopt_strays(db, workspace, find_strays(db, workspace, unread), wanted.run_id, unread)
-        log.info("%s without a row until now", counted(taken.new, "raw answer"))
-    if wanted.retry_failed:
+    db = context.db
+    if found:
+        new, known = register(context, found, unread)
+        log.info("%s%s", counted(new, "new raw answer"), f", {known:,} known already" if known else "")
+    if options.rescan:
+        new = register_in_place(context, unregistered(db, context.workspace, unread), unread)
+        log.info("%s without a row until now", counted(new, "raw answer"))
+    if options.retry_failed:
         responses.retry_failed(db)
-    if wanted.reparse:
+    if options.reparse:
         return responses.iter_all(db), responses.count_all(db)
     return responses.iter_pending(db), responses.count_pending(db)
 
 
-def _told(taken: Adopted) -> str:
-    known = f", {taken.known:,} known already" if taken.known else ""
-    return f"{counted(taken.new, 'new raw answer')}{known}"
-
-
 def _preview(
-    db: Database, workspace: Workspace, wanted: Wanted, unread: UnreadableFiles
+    context: Context, options: IngestOptions, found: tuple[RawFile, ...], unread: UnreadableFiles
 ) -> tuple[Iterator[ResponseRow], int]:
     """The same answers, without giving a row to anything."""
-    found = list(wanted.source.answers if wanted.source else ())
-    if wanted.rescan:
-        found += find_strays(db, workspace, unread)
-    if wanted.reparse:
-        return chain(responses.iter_all(db), would_adopt(db, found, unread)), responses.count_all(db) + len(found)
-    parts = [responses.iter_pending(db), would_adopt(db, found, unread)]
-    total = responses.count_pending(db) + len(found)
-    if wanted.retry_failed:
+    db = context.db
+    files = [*found, *(unregistered(db, context.workspace, unread) if options.rescan else ())]
+    new = would_register(db, files, unread)
+    if options.reparse:
+        return chain(responses.iter_all(db), new), responses.count_all(db) + len(files)
+    parts, total = [responses.iter_pending(db), new], responses.count_pending(db) + len(files)
+    if options.retry_failed:
         parts.append(responses.iter_failed(db))
         total += responses.count_failed(db)
     return chain(*parts), total
 
 
+def _watch(context: Context, idle: float, totals: IngestTotals) -> None:
+    """Goes on reading as step 1 writes, until Ctrl-C, or until nothing new came for `idle` seconds (0: no end)."""
+    silent, last = replace(context, bar=no_bar), time.monotonic()
+    while not context.stopping() and not (idle and time.monotonic() - last > idle):
+        if responses.count_pending(context.db):
+            totals.include(ingest(silent, responses.iter_pending(context.db), 0))
+            last = time.monotonic()
+            log.info("%s, %s so far", counted(totals.answers, "answer"), counted(totals.results, "result"))
+        until = time.monotonic() + LOOKS_EVERY
+        while time.monotonic() < until and not context.stopping():
+            time.sleep(LOOKS_AGAIN)
+
+
 @dataclass(frozen=True)
 class ImportSource:
-    """What a path holds: raw answers, which become rows of their own, or records of an `engine` as they are.
+    """The content of a path: raw answers, which become rows of their own, or records of an `engine` as they are.
 
     `unread` tells what could not be looked at.
     """
@@ -199,59 +167,62 @@ def recognise(path: Path) -> ImportSource:
 
 
 def _recognise_file(path: Path) -> ImportSource | None:
+    unread = UnreadableFiles()
     with path.open("rb") as handle:
         head = handle.read(len(MAGIC))
     if head == MAGIC:
-        unread = UnreadableFiles()
-        return ImportSource(
-            path, "the reference pipeline's database", engine="yandex", unread=unread,
-            records=lambda: reference_records(path, unread.reasons),
-        )  # fmt: skip
+        description, engine = "the reference pipeline's database", "yandex"
+        return ImportSource(path, description, (), engine, lambda: reference_records(path, unread.reasons), unread)
     if kind := list_format(path):
-        unread = UnreadableFiles()
+        description = f"a list of URLs ({kind})"
         return ImportSource(
-            path, f"a list of URLs ({kind})", engine=LIST_ENGINE, unread=unread,
-            records=lambda: list_records(path, kind, unread.reasons),
+            path, description, (), LIST_ENGINE, lambda: list_records(path, kind, unread.reasons), unread
         )  # fmt: skip
     return None
 
 
-def save_records(
-    db: Database,
-    source: ImportSource,
-    run_id: int,
-    *,
-    limit: int | None = None,
-    preview: bool = False,
-    stopping: Callable[[], bool] = lambda: False,
-    bar: BarFactory = no_bar,
-) -> IngestTotals:
-    """Writes the records of a source in batches; with `preview`, only counts what would be written."""
+def save_records(context: Context, source: ImportSource, limit: int | None) -> IngestTotals:
+    """Writes the records of a source in batches; in a dry run only counts what would be written."""
     assert source.records is not None
-    totals, seen, number = IngestTotals(), set[str](), 0
-    with bar(None, "Importing", "picture") as progress, bulk_mode(db) as log:
-        for records in _batches(islice(source.records(), limit)):
-            if not preview and not number:  # only now is the source known to be readable
+    db, totals, seen, number = context.db, IngestTotals(), set[str](), 0
+    with context.bar(None, "Importing", "picture") as progress, bulk_mode(db) as wal:
+        for records in chunked(islice(source.records(), limit), BATCH):
+            if not context.dry_run and not number:  # only now is the source known to be readable
+                name = path_as_text(source.path.name)
                 with db.transaction():
-                    number = ensure_query(db, source.engine, "import", path_as_text(source.path.name), run_id=run_id)
+                    number = ensure_query(db, source.engine, "import", name, run_id=context.run_id)
             query = ResponseRow(0, number, source.engine, 0, "", str(source.path), "")
             rows = picture_rows(query, ParsedPage(tuple(records)), utc_now())
             totals.results += len(records)
-            totals.add(preview_rows(db, rows, seen) if preview else _save(db, rows))
-            log.committed()
+            if context.dry_run:
+                totals.saved.add(preview_rows(db, rows, seen))
+            else:
+                with db.transaction():
+                    totals.saved.add(save_pictures(db, rows, utc_now()))
+            wal.committed()
             progress.update(len(records))
-            if stopping():
+            if context.stopping():
                 break
     totals.reasons.update(source.unread.reasons)
     return totals
 
 
-def _save(db: Database, rows: PictureRows) -> Saved:
-    with db.transaction():
-        return save_pictures(db, rows, utc_now())
+def counts_of(totals: IngestTotals, options: IngestOptions, *, dry_run: bool) -> dict[str, int | float | str]:
+    """Counts the step's work in the words of its summary; what does not apply is left out."""
+    counts: dict[str, int | float | str] = {}
+    if totals.answers or not totals.results:  # a list of addresses has no answers
+        counts["files" if options.folder else "answers"] = totals.answers
+    counts["failed"] = totals.failed
+    counts |= {f"failed_{reason}": count for reason, count in sorted(totals.reasons.items())}
+    counts |= {"results": totals.results, "new_pictures": totals.saved.new, "known_pictures": totals.saved.known}
+    if not dry_run:
+        counts |= {"new_addresses": totals.saved.variants, "new_results": totals.saved.results}
+    names = {"image_variants": "addresses", "images": "pictures"}
+    return counts | {f"misread_{names.get(table, table)}": n for table, n in sorted(totals.vanished.items())}
 
 
-def _batches(records: Iterable[ImageRecord]) -> Iterator[list[ImageRecord]]:
-    waiting = iter(records)
-    while batch := list(islice(waiting, BATCH)):
-        yield batch
+def remark_on(totals: IngestTotals, run_id: int) -> str:
+    """Says what stands beside the counts; `run_id` is 0 for a preview."""
+    if totals.vanished and run_id:
+        return f"what is read no more comes back with: python 2_ingest_db.py --undo {run_id}"
+    return "" if totals.answers or totals.results or totals.failed else "everything had been read before"

@@ -1,4 +1,4 @@
-"""What the disk proves of an entry of the journal: that it happened, that it is as it was made, that it was taken back.
+"""Proof on the disk that an entry of the journal happened, is as it was made, or was taken back.
 
 What counts as proof depends on the kind. Equal bytes prove a copy; they never prove a link, since the file whose place
 a link was to take has the same bytes.
@@ -31,13 +31,13 @@ def room_of(db: Database, link: Action) -> Action | None:
 
 
 def stands_for(workspace: Workspace, link: Action, moved: Action) -> bool:
-    """Whether a link stands where a file was moved away to make room for it."""
+    """True where a link stands where a file was moved away to make room for it."""
     source, target = workspace.to_path(link.source), workspace.to_path(link.target)
     return link.kind in LINKS and link.target == moved.source and _is_link_to(target, source, link.kind)
 
 
 def has_happened(workspace: Workspace, action: Action, room: Action | None) -> bool:
-    """Whether a planned entry was carried out. `room` is what `room_of` says of it.
+    """True where a planned entry was carried out. `room` is what `room_of` says of it.
 
     A link stands where the file was that it replaces, so it can be there only after that file has gone: two names that
     were one file before the run are the user's own.
@@ -58,7 +58,7 @@ def has_happened(workspace: Workspace, action: Action, room: Action | None) -> b
 
 
 def both_hold(one: Path, other: Path) -> bool:
-    """Whether both names hold one file, as a move leaves them that was killed between its two halves.
+    """True where both names hold one file, as a move leaves them that was killed between its two halves.
 
     From disk to disk a move is a copy, which has the bytes and the time of the file. A link to the file is another
     thing: it holds nothing.
@@ -75,13 +75,13 @@ def both_hold(one: Path, other: Path) -> bool:
 
 
 def is_returned(workspace: Workspace, action: Action) -> bool:
-    """Whether a file that was moved, and is gone from where it went, lies at its old place again."""
+    """True where a file that was moved, and is gone from where it went, lies at its old place again."""
     source = workspace.to_path(action.source)
     return _is_own_link(source, action) or is_content(source, action)
 
 
 def is_as_made(workspace: Workspace, action: Action, room: Action | None) -> bool:
-    """Whether a copy, a link or a written file is what the run made."""
+    """True where a copy, a link or a written file is what the run made."""
     source, target = workspace.to_path(action.source), workspace.to_path(action.target)
     if room is not None or action.kind == "symlink":
         return _is_link_to(target, source, action.kind)
@@ -93,7 +93,7 @@ def is_as_made(workspace: Workspace, action: Action, room: Action | None) -> boo
 
 
 def is_content(path: Path, action: Action) -> bool:
-    """Whether a path is a file, not a link, with the content of an entry; of its size where no content was noted."""
+    """True where a path is a file, not a link, with the content of an entry; of its size where no content was noted."""
     if path.is_symlink() or not path.is_file():
         return False
     return _has_sha256(path, action.sha256) if action.sha256 else path.stat().st_size == action.bytes
@@ -110,7 +110,7 @@ class Elsewhere:
     _known: dict[str, list[str]] | None = None
 
     def holds(self, action: Action) -> bool:
-        """Whether taking the target of an entry away leaves its content under another name."""
+        """True where taking the target of an entry away leaves its content under another name."""
         source, target = (self.workspace.to_path(text) for text in (action.source, action.target))
         if action.kind == "symlink":  # holds nothing
             return True
@@ -146,7 +146,7 @@ def _is_own(workspace: Workspace, action: Action) -> bool:
 
 
 def _is_own_link(path: Path, action: Action) -> bool:
-    """Whether a link lies at one end of a move within `sorted/`: step 7 moves its own, and no step moves another's."""
+    """True for a link at one end of a move within `sorted/`: step 7 moves its own, and no step moves another's."""
     return path.is_symlink() and action.source.startswith("sorted/")
 
 

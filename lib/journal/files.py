@@ -1,9 +1,9 @@
-"""Moves, copies and links of files, journalled so that a kill loses nothing and a run can be undone.
+"""Moves, copies and links files, with a journal: a kill loses nothing and a run can be undone.
 
 The order is: the whole plan is written as `planned` entries; each file is handled; its entry becomes `done` together
-with the rows that follow the file. A kill in between leaves entries that are still `planned`; `settle` looks at the
-disk, finishes what had happened and drops what had not. Taking back goes the same way: each file, then its entry and
-its rows; what a kill left between the two is recognised by the disk.
+with the rows that follow the file. A kill in between leaves entries that are still `planned`; `finish_interrupted`
+looks at the disk, finishes what had happened and drops what had not. Taking back goes the same way: each file, then its
+entry and its rows; what a kill left between the two is recognised by the disk.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from lib.db import Database, duplicates, journal
+from lib.db.context import Context
 from lib.db.duplicates import forget_unmoved
 from lib.db.journal import Action, latest_run_with_actions, run_step
 from lib.errors import GleanerError, UsageError
@@ -43,7 +44,6 @@ from lib.journal.moves import (
     symbolic_link,
     temporary_name,
 )
-from lib.progress import BarFactory, no_bar
 from lib.workspace import Workspace, file_lock, step_lock
 
 log = logging.getLogger(__name__)
@@ -58,36 +58,27 @@ def plan(db: Database, run_id: int, actions: Iterable[Action]) -> int:
     return journal.insert_actions(db, run_id, actions)
 
 
-def apply(
-    db: Database,
-    workspace: Workspace,
-    run_id: int,
-    *,
-    check: Callable[[Action], str] = lambda action: "",
-    stopping: Callable[[], bool] = lambda: False,
-    bar: BarFactory = no_bar,
-) -> Counter[str]:
-    """Carries out the planned file actions of a run and counts them by outcome.
+def apply(context: Context, *, check: Callable[[Action], str] = lambda action: "") -> Counter[str]:
+    """Carries out the planned file actions of the run and counts them by outcome.
 
     `check` is asked right before each action and may give a reason not to do it. Outcomes are `done`, `dropped`
     (a check said no) and `failed` (the file or its folder may not be changed). Raises GleanerError where the source has
     gone or the target appeared, and OSError for a full disk.
     """
-    counts: Counter[str] = Counter()
-    done: list[Action] = []
-    with bar(journal.count_actions(db, run_id, "planned"), "Applying", "file") as progress:
+    db, run_id, counts = context.db, context.run_id, Counter[str]()
+    done, emptied = list[Action](), ""
+    with context.bar(journal.count_actions(db, run_id, "planned"), "Applying", "file") as progress:
         try:
-            emptied = ""
             for action in journal.iter_actions(db, run_id, "planned"):
                 # A file that was moved to make room for a link is not left without it.
-                if stopping() and not (action.kind in LINKS and action.target == emptied):
+                if context.stopping() and not (action.kind in LINKS and action.target == emptied):
                     break
                 emptied = ""
                 if check(action):
                     counts["dropped"] += 1
                     journal.set_state(db, [action.id], "dropped")
                     continue
-                if not _attempt(db, workspace, action, _carry_out):
+                if not _attempt(db, context.workspace, action, _carry_out):
                     counts["failed"] += 1
                     continue
                 done.append(action)
@@ -95,66 +86,66 @@ def apply(
                 counts["done"] += 1
                 progress.update()
                 if len(done) >= MARK_EVERY:
-                    _mark_done(db, workspace, done)
+                    _mark(db, context.workspace, done, "done")
                     done.clear()
         finally:
-            _mark_done(db, workspace, done)
+            _mark(db, context.workspace, done, "done")
     return counts
 
 
-def settle(db: Database, workspace: Workspace, step: str, before: int = 0, *, tidy: bool = False) -> int:
+def finish_interrupted(context: Context, step: str, *, tidy: bool = False) -> int:
     """Brings the journal in line with the disk after a kill; gives the number of entries that it settled.
 
     What has happened is finished and marked, a link that a moved file made room for is made up for, the rest is
-    dropped, with `tidy` also the folders that were made for it. `before` is the number of the run that asks. To be
-    called by a step that is `alone` (see `lib.cli.run`): a living run's plan would be dropped.
+    dropped, with `tidy` also the folders that were made for it. To be called by a step that is `alone` (see
+    `lib.cli.run`): a living run's plan would be dropped.
     """
-    settled = _settle_runs(db, workspace, journal.runs_with_planned_actions(db, step), tidy)
-    if (number := broken_undo(db, step, before)) is not None:
-        settled += _settle_undo(db, workspace, number)
-    return settled
+    finished = _finish_runs(context, journal.runs_with_planned_actions(context.db, step), tidy)
+    if (number := broken_undo(context.db, step, context.run_id)) is not None:
+        finished += _finish_undo(context, number)
+    return finished
 
 
-def _settle_runs(db: Database, workspace: Workspace, runs: Iterable[int], tidy: bool = True) -> int:
-    settled = 0
-    for run_id in runs:
-        for action in journal.iter_actions(db, run_id, "planned"):
-            _settle_one(db, workspace, action)
-            if tidy:
-                _tidy(workspace, action.target)
-            settled += 1
-        forget_unmoved(db, run_id)
-    return settled
-
-
-def settle_others(db: Database, workspace: Workspace, before: int, steps: Sequence[str]) -> None:
+def finish_others(context: Context, steps: Sequence[str]) -> None:
     """The same for other steps, where no run of theirs is at work, and what follows from what they did.
 
     For a step that relies on where files lie and on what was taken away.
     """
     for step in steps:
-        runs = journal.runs_with_planned_actions(db, step)
-        undone = broken_undo(db, step, before)
+        runs = journal.runs_with_planned_actions(context.db, step)
+        undone = broken_undo(context.db, step, context.run_id)
         if not runs and undone is None:
             continue
         with ExitStack() as stack:
             try:
-                stack.enter_context(file_lock(step_lock(workspace.root, step), step))
+                stack.enter_context(file_lock(step_lock(context.workspace.root, step), step))
             except GleanerError:  # what a living run has planned is its own affair
                 continue
-            _settle_runs(db, workspace, runs)
+            _finish_runs(context, runs, tidy=True)
             if undone is not None:
-                _settle_undo(db, workspace, undone)
-    duplicates.make_up(db)
+                _finish_undo(context, undone)
+    duplicates.make_up(context.db)
 
 
-def _settle_one(db: Database, workspace: Workspace, action: Action) -> None:
+def _finish_runs(context: Context, runs: Iterable[int], tidy: bool) -> int:
+    finished = 0
+    for run_id in runs:
+        for action in journal.iter_actions(context.db, run_id, "planned"):
+            _finish_action(context.db, context.workspace, action)
+            if tidy:
+                _tidy(context.workspace, action.target)
+            finished += 1
+        forget_unmoved(context.db, run_id)
+    return finished
+
+
+def _finish_action(db: Database, workspace: Workspace, action: Action) -> None:
     if action.kind in ("move", "copy"):
         with suppress(OSError):
             temporary_name(workspace.to_path(action.target)).unlink()
     room = room_of(db, action)
     happened = has_happened(workspace, action, room)
-    if not happened and not _is_owed(workspace, action, room):
+    if not happened and not _link_is_due(workspace, action, room):
         journal.set_state(db, [action.id], "dropped")
         return
     try:
@@ -164,20 +155,20 @@ def _settle_one(db: Database, workspace: Workspace, action: Action) -> None:
         journal.set_state(db, [action.id], "dropped")
         return
     if done:
-        _mark_done(db, workspace, [action])
+        _mark(db, workspace, [action], "done")
 
 
-def _is_owed(workspace: Workspace, link: Action, room: Action | None) -> bool:
-    """Whether the file whose place a link was to take has been moved away, and what it leads to is what it was."""
+def _link_is_due(workspace: Workspace, link: Action, room: Action | None) -> bool:
+    """True where the file whose place a link was to take has been moved away, and what it leads to is what it was."""
     keeper, place = workspace.to_path(link.source), workspace.to_path(link.target)
     if room is None or room.state != "done" or os.path.lexists(place):
         return False
     return is_content(keeper, link)
 
 
-def _settle_undo(db: Database, workspace: Workspace, run_id: int) -> int:
+def _finish_undo(context: Context, run_id: int) -> int:
     """Marks what an undo had taken back when it was killed; what it had not reached stays as it is."""
-    settled = 0
+    db, workspace, finished = context.db, context.workspace, 0
     undoing = _Undoing(db, workspace, run_id, resumed=True)
     for action in journal.iter_actions(db, run_id, "done", newest_first=True):
         source, target = workspace.to_path(action.source), workspace.to_path(action.target)
@@ -192,19 +183,13 @@ def _settle_undo(db: Database, workspace: Workspace, run_id: int) -> int:
                     temporary_name(source).unlink()
             if action.kind != "move" or not both_hold(source, target):
                 continue
-        try:
-            outcome = undoing.take_back(action)
-        except OSError as error:
-            outcome = _of_one_file(action.target, error)
-        if outcome == "undone":
-            _mark_undone(db, workspace, [action])
-            settled += 1
-    return settled
+        if undoing.attempt(action) == "undone":
+            _mark(db, workspace, [action], "undone")
+            finished += 1
+    return finished
 
 
-def undo(
-    db: Database, workspace: Workspace, run_id: int, *, dry_run: bool = False, bar: BarFactory = no_bar
-) -> Counter[str]:
+def undo(context: Context, run_id: int) -> Counter[str]:
     """Takes back the file actions of a run, newest first. Nothing is ever overwritten, nor the last of its content
     taken away.
 
@@ -213,25 +198,21 @@ def undo(
     (its content lies nowhere else any more, so it stays) and `failed` (the file or its folder may not be changed); all
     but the first stay `done`, so that a later undo can try again.
     """
-    counts: Counter[str] = Counter()
-    undoing = _Undoing(db, workspace, run_id, dry_run)
-    undone: list[Action] = []
-    with bar(journal.count_actions(db, run_id, "done"), "Undoing", "file") as progress:
+    db, workspace, counts = context.db, context.workspace, Counter[str]()
+    undoing, undone = _Undoing(db, workspace, run_id, context.dry_run), list[Action]()
+    with context.bar(journal.count_actions(db, run_id, "done"), "Undoing", "file") as progress:
         try:
             for action in journal.iter_actions(db, run_id, "done", newest_first=True):
-                try:
-                    outcome = undoing.take_back(action)
-                except OSError as error:
-                    outcome = _of_one_file(action.target, error)
+                outcome = undoing.attempt(action)
                 counts[outcome] += 1
                 progress.update()
-                if outcome == "undone" and not dry_run:
+                if outcome == "undone" and not context.dry_run:
                     undone.append(action)
                 if len(undone) >= MARK_EVERY:
-                    _mark_undone(db, workspace, undone)
+                    _mark(db, workspace, undone, "undone")
                     undone.clear()
         finally:
-            _mark_undone(db, workspace, undone)
+            _mark(db, workspace, undone, "undone")
     return counts
 
 
@@ -259,7 +240,7 @@ def broken_undo(db: Database, step: str, before: int) -> int | None:
 
 
 def left(db: Database, run_id: int) -> int:
-    """How many of a run's actions are still in force."""
+    """The number of a run's actions that are still in force."""
     return journal.count_actions(db, run_id, "done")
 
 
@@ -272,7 +253,7 @@ def describe(workspace: Workspace, actions: Iterable[Action], *, dry_run: bool) 
 
 
 def _attempt(db: Database, workspace: Workspace, action: Action, work: Callable[[Workspace, Action], object]) -> bool:
-    """Whether it could be done; what one file does not allow is recorded and told, and is no reason to stop."""
+    """True where it could be done; what one file does not allow is recorded and told, and is no reason to stop."""
     try:
         work(workspace, action)
         return True
@@ -317,31 +298,24 @@ _EFFECTS: dict[str, Callable[[Path, Path], None]] = {
 }
 
 
-def _mark_done(db: Database, workspace: Workspace, actions: list[Action]) -> None:
-    """Marks entries, and writes with them all that follows from what was done."""
+def _mark(db: Database, workspace: Workspace, actions: list[Action], state: str) -> None:
+    """Marks entries as `done` or `undone`, and writes with them all that follows."""
     if not actions:
         return
     moves = [action for action in actions if action.kind == "move"]
-    for folder in sorted({workspace.to_path(action.source).parent for action in moves}):
-        # One that a person named on the command line stays, empty or not: it is theirs. Undo makes folders again.
-        remove_empty_parents(folder, workspace.images)
+    if state == "done":
+        for folder in sorted({workspace.to_path(action.source).parent for action in moves}):
+            # One that a person named on the command line stays, empty or not: it is theirs. Undo makes folders again.
+            remove_empty_parents(folder, workspace.images)
     with db.transaction():
-        journal.set_state(db, [action.id for action in actions], "done")
+        journal.set_state(db, [action.id for action in actions], state)
         for action in moves:
-            journal.follow_file(db, action.sha256, action.source, action.target, _state_at(workspace, action.target))
-        duplicates.follow_moves(db, [action.id for action in moves])
-
-
-def _mark_undone(db: Database, workspace: Workspace, actions: list[Action]) -> None:
-    """Marks entries as taken back, and takes back with them all that followed."""
-    if not actions:
-        return
-    moves = [action for action in actions if action.kind == "move"]
-    with db.transaction():
-        journal.set_state(db, [action.id for action in actions], "undone")
-        for action in moves:
-            journal.follow_file(db, action.sha256, action.target, action.source, _state_at(workspace, action.source))
-        duplicates.follow_returns(db, [action.id for action in moves])
+            old, new = (action.source, action.target) if state == "done" else (action.target, action.source)
+            # A file in the quarantine is quarantined; anywhere else it is present.
+            file_state = "quarantined" if new.startswith(workspace.quarantine.name + "/") else "present"
+            journal.follow_file(db, action.sha256, old, new, file_state)
+        follow = duplicates.follow_moves if state == "done" else duplicates.follow_returns
+        follow(db, [action.id for action in moves])
 
 
 def _tidy(workspace: Workspace, text: str) -> None:
@@ -349,11 +323,6 @@ def _tidy(workspace: Workspace, text: str) -> None:
     folder = workspace.to_path(text).parent
     inside = workspace.images == folder or workspace.images in folder.parents
     remove_empty_parents(folder, workspace.images if inside else workspace.root)
-
-
-def _state_at(workspace: Workspace, text: str) -> str:
-    """A file in the quarantine is quarantined; anywhere else it is present."""
-    return "quarantined" if text.startswith(workspace.quarantine.name + "/") else "present"
 
 
 def _finish_half_move(db: Database, workspace: Workspace, action: Action) -> None:
@@ -379,8 +348,14 @@ class _Undoing:
     def __post_init__(self) -> None:
         self.elsewhere = Elsewhere(self.db, self.workspace, self.run_id)
 
-    def take_back(self, action: Action) -> str:
-        """The outcome. Raises OSError where the file or its folder may not be changed."""
+    def attempt(self, action: Action) -> str:
+        """Takes an entry back and gives the outcome; `failed` where the file or its folder may not be changed."""
+        try:
+            return self._take_back(action)
+        except OSError as error:
+            return _of_one_file(action.target, error)
+
+    def _take_back(self, action: Action) -> str:
         if action.kind == "move":
             return self._put_back(action)
         room = room_of(self.db, action)
@@ -430,7 +405,7 @@ class _Undoing:
         return "undone"
 
     def is_back(self, room: Action) -> bool:
-        """Whether the file that made room for a link lies in its place again, whole or as a kill left it."""
+        """True where the file that made room for a link lies in its place again, whole or as a kill left it."""
         source, target = self.workspace.to_path(room.source), self.workspace.to_path(room.target)
         if not os.path.lexists(target):
             return os.path.lexists(source) and is_returned(self.workspace, room)
@@ -439,7 +414,7 @@ class _Undoing:
         return not source.is_symlink() and same_file(source, target)
 
     def _has_source(self, action: Action) -> bool:
-        """Whether what a copy or link was made of is still somewhere; a file that was written has no source."""
+        """True where what a copy or link was made of is still somewhere; a file that was written has no source."""
         if action.kind == "symlink":
             return os.path.exists(self.workspace.to_path(action.source))
         return self.elsewhere.holds(action)

@@ -1,4 +1,4 @@
-"""Moving, copying and linking single files so that nothing is overwritten and every name shows a whole file."""
+"""Moves, copies and links single files so that nothing is overwritten and every name shows a whole file."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 from lib.errors import UsageError
+from lib.temporary import rename_unless_taken
 
 # Another file system, one without hard links, or one more name than it allows.
 NO_HARD_LINK = frozenset({errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS})
@@ -47,7 +48,7 @@ def move_without_overwriting(source: Path, target: Path) -> None:
 
 
 def _link_text(link: Path, place: Path) -> str:
-    """What a link has to say at another place to lead where it leads; the way back gives its own words again.
+    """The text of a link at another place, to lead where it leads; the way back gives its own text again.
 
     A relative link leads to the same file only from its own folder.
     """
@@ -75,7 +76,7 @@ def copy_without_overwriting(source: Path, target: Path) -> None:
     """Copies through a temporary file beside the target, so that the final name only ever shows a whole file."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if os.path.lexists(target):
-        raise FileExistsError(17, "target exists", str(target))
+        raise FileExistsError(errno.EEXIST, "target exists", str(target))
     temporary = temporary_name(target)
     try:
         temporary.unlink(missing_ok=True)  # what a killed copy left
@@ -83,25 +84,14 @@ def copy_without_overwriting(source: Path, target: Path) -> None:
         with temporary.open("rb+") as handle:
             os.fsync(handle.fileno())
         shutil.copystat(source, temporary)  # last: a file that may not be written could not be synced after it
-        _rename_without_overwriting(temporary, target)
+        rename_unless_taken(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def temporary_name(target: Path) -> Path:
-    """Where a copy is made, beside its target; always the same name, so that `settle` finds what a kill left."""
+    """Where a copy is made, beside its target; always the same name, so that what a kill left is found."""
     return target.with_name(f".{target.name[:200]}.part")
-
-
-def _rename_without_overwriting(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except FileExistsError:
-        raise
-    except OSError:  # a file system without hard links
-        if os.path.lexists(target):
-            raise FileExistsError(17, "target exists", str(target)) from None
-        os.rename(source, target)
 
 
 def hard_link(source: Path, target: Path) -> None:

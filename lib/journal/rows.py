@@ -1,4 +1,4 @@
-"""Changes of the database that are planned, made and taken back: rows that leave, and pictures with their rows."""
+"""Plans, makes and takes back changes of the database: rows that leave, and pictures with their rows."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import orjson
@@ -13,16 +14,16 @@ import orjson
 from lib.db import Database, journal
 from lib.db import cleanup as store
 from lib.db.cleanup import Key
+from lib.db.context import Context
 from lib.db.journal import Action
 from lib.journal.files import run_to_undo
 from lib.journal.rules import FORGOTTEN, MISREAD, PICTURE_RULES, RULE_NAMES
-from lib.progress import BarFactory, no_bar
+from lib.progress import chunked
 
 BLOCK = 500
 
 PROTECTED = (*PICTURE_RULES, MISREAD)  # rules whose pictures stay when another step has fetched or found them meanwhile
 # The journal is written in this order and undone from its end: parents come back first.
-_FORGOTTEN_QUERY = ("queries", FORGOTTEN)
 _LEAVING_ORDER = ("superseded", "downloads", "results", "image_variants", "images", "responses", "queries")
 
 
@@ -69,8 +70,7 @@ class RowPlan:
 
     def examples(self, rule: str, most: int) -> list[Change]:
         """The first few changes of a rule."""
-        found = (change for change in self.changes.values() if change.rule == rule)
-        return [change for change, _ in zip(found, range(most), strict=False)]
+        return list(islice((change for change in self.changes.values() if change.rule == rule), most))
 
     def __len__(self) -> int:
         return len(self.changes)
@@ -87,48 +87,45 @@ def plan_to_forget(db: Database, query_id: int) -> RowPlan:
     return plan
 
 
-def apply_plan(db: Database, run_id: int, plan: RowPlan, *, bar: BarFactory = no_bar) -> int:
+def apply_plan(context: Context, plan: RowPlan) -> int:
     """Carries out a plan in one transaction, every row archived in the journal first; gives the number of rows."""
-    with bar(len(plan), "Cleaning", "row") as progress, db.transaction():
+    db = context.db
+    with context.bar(len(plan), "Cleaning", "row") as progress, db.transaction():
         plan = _as_of_now(db, plan)
         staying = _staying(db, plan)
         done = 0
         for table in _LEAVING_ORDER:
-            changes = [change for change in plan.changes.values() if change.table == table]
-            for start in range(0, len(changes), BLOCK):
-                block = changes[start : start + BLOCK]
-                done += _apply_block(db, run_id, table, block, staying)
+            for block in chunked((change for change in plan.changes.values() if change.table == table), BLOCK):
+                done += _apply_block(context, table, block, staying)
                 progress.update(len(block))
     return done
 
 
-def undo(db: Database, run_id: int, *, dry_run: bool = False, bar: BarFactory = no_bar) -> Counter[str]:
+def undo(context: Context, run_id: int) -> Counter[str]:
     """Puts back what a run took out.
 
     Outcomes are `undone`, `there_again` (the row has come back by itself) and `missing_parent` (a later run took its
     picture out: undo that run first). The last stays in the journal, so that a later undo can try again.
     """
     counts: Counter[str] = Counter()
-    total = journal.count_actions(db, run_id, "done")
-    if dry_run:
+    total = journal.count_actions(context.db, run_id, "done")
+    if context.dry_run:
         return Counter({"undone": total} if total else {})
-    with bar(total, "Undoing", "row") as progress:
+    with context.bar(total, "Undoing", "row") as progress:
         # What was an orphan when it left comes back unchecked, in a transaction of its own.
         for orphans in (False, True):
-            _undo_some(db, run_id, orphans, counts, progress.update)
-    if left := journal.count_actions(db, run_id, "done"):
+            _undo_some(context.db, run_id, orphans, counts, progress.update)
+    if left := journal.count_actions(context.db, run_id, "done"):
         counts["missing_parent"] = left
     return counts
 
 
-def undo_named(
-    db: Database, step: str, name: str, *, dry_run: bool, bar: BarFactory = no_bar
-) -> tuple[dict[str, int], str]:
+def undo_named(context: Context, step: str, name: str) -> tuple[dict[str, int], str]:
     """Undoes the run of the step that is meant; gives the counts and what there is to say."""
-    run_id = run_to_undo(db, step, name)
+    run_id = run_to_undo(context.db, step, name)
     if run_id is None:
         return {"undone": 0}, "there is nothing to undo"
-    counts = undo(db, run_id, dry_run=dry_run, bar=bar)
+    counts = undo(context, run_id)
     note = "a later run took the pictures of some rows out: undo that run first" if counts["missing_parent"] else ""
     return {"undone": 0, **{outcome: count for outcome, count in counts.items() if count}}, note
 
@@ -145,8 +142,10 @@ def plan_pictures(db: Database, plan: RowPlan, rule: str, image_ids: Iterable[in
 
 def _as_of_now(db: Database, plan: RowPlan) -> RowPlan:
     """A search that is forgotten takes along what has come to it since: its foreign keys would, without a trace."""
-    forgotten = [key[0] for (table, key), change in plan.changes.items() if (table, change.rule) == _FORGOTTEN_QUERY]
-    return plan_to_forget(db, forgotten[0]) if forgotten else plan
+    for (table, key), change in plan.changes.items():
+        if (table, change.rule) == ("queries", FORGOTTEN):
+            return plan_to_forget(db, key[0])
+    return plan
 
 
 def _staying(db: Database, plan: RowPlan) -> set[int]:
@@ -159,7 +158,8 @@ def _staying(db: Database, plan: RowPlan) -> set[int]:
     return staying
 
 
-def _apply_block(db: Database, run_id: int, table: str, changes: list[Change], staying: set[int]) -> int:
+def _apply_block(context: Context, table: str, changes: list[Change], staying: set[int]) -> int:
+    db = context.db
     rows = store.read_rows(db, table, [change.key for change in changes])
     by_key = {tuple(row[column] for column in store.KEYS[table]): row for row in rows}
     won = store.won_by_now(db, [change.key[0] for change in changes]) if table == "image_variants" else set()
@@ -167,20 +167,16 @@ def _apply_block(db: Database, run_id: int, table: str, changes: list[Change], s
         change
         for change in changes
         if (row := by_key.get(change.key))
-        and not (change.rule in PROTECTED and _picture_of(table, row) in staying)
+        and not (change.rule in PROTECTED and row["id" if table == "images" else "image_id"] in staying)
         and not (change.rule not in PROTECTED and change.key[0] in won)
     ]
     archived = store.as_archived(db, table, [by_key[change.key] for change in present])
-    journal.insert_actions(db, run_id, map(_action, present, archived), state="done")
+    journal.insert_actions(db, context.run_id, map(_action, present, archived), state="done")
     store.delete_rows(db, table, [change.key for change in present if not change.url])
     for change in present:
         if change.url:
             store.set_url(db, change.key[0], change.url)
     return len(present)
-
-
-def _picture_of(table: str, row: dict[str, Any]) -> Any:
-    return row["id"] if table == "images" else row.get("image_id")
 
 
 def _action(change: Change, row: dict[str, Any]) -> Action:

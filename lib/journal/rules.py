@@ -13,6 +13,9 @@ class Rule:
     description: str
     by_default: bool = True
 
+    def __str__(self) -> str:
+        return f"{self.name:<15} {self.description}{'' if self.by_default else '  (only when named)'}"
+
 
 RULES = (
     Rule("broken_url", "addresses that are empty, have no host, or contain blanks or control characters"),

@@ -61,7 +61,7 @@ def render_contact_sheet(
 
 
 def _score_text(scores: Sequence[float]) -> Callable[[float], str]:
-    """How scores are written on this page: counts as they are, others with as many digits as the largest needs."""
+    """Writes the scores of this page: counts as they are, others with as many digits as the largest needs."""
     if all(score == int(score) for score in scores):
         return lambda score: f"{score:,.0f}"
     digits = 1 if max(map(abs, scores), default=0.0) >= 10 else 2

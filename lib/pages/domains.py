@@ -1,10 +1,4 @@
-"""The page of step 3: where the pictures come from.
-
-A squarified treemap: rectangles with areas in proportion to values, as close to squares as a greedy pass gets.
-
-The method is that of Bruls, Huizing and van Wijk, "Squarified Treemaps" (2000): rows are filled along the shorter
-side for as long as the worst aspect ratio in the row improves.
-"""
+"""The page of step 3: where the pictures come from, with a squarified treemap of the largest domains."""
 
 from __future__ import annotations
 
@@ -12,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import squarify as layout
 
 from lib.pages.model import DomainRow, FamilyRow, Heading
 from lib.pages.render import EMBED_LIMIT, percent, picture_url, render, thumbnails
@@ -89,22 +85,10 @@ def treemap(domains: Sequence[DomainRow], width: int, height: int, plural: str =
     return [_labelled(tile, *entries[tile.index], total) for tile in tiles]
 
 
-def _shortened(tile: Tile, name: str) -> tuple[int, str]:
-    """The smallest size with as much of the name as fits; size 0 where too little would be left to tell.
-
-    Names of sites are told by how they begin, paths by how they end.
-    """
-    for length in range(min(len(name), 60), SHORTEST - 1, -1):
-        if tile.fits(label := "…" + name[-length:] if "/" in name else name[:length] + "…", 12):
-            return 12, label
-    return 0, name
-
-
 def _labelled(tile: Tile, name: str, level: int, count: int, total: int) -> dict[str, Any]:
     share = percent(count / total)
-    sizes = (
-        (20, 15, 12, 10) if tile.index < LARGE else (14, 12, 10)
-    )  # a small tile never shouts louder than a large one
+    # A small tile never shouts louder than a large one.
+    sizes = (20, 15, 12, 10) if tile.index < LARGE else (14, 12, 10)
     size, label = next(((size, name) for size in sizes if tile.fits(name, size)), (0, name))
     if not size:
         size, label = _shortened(tile, name)
@@ -120,6 +104,17 @@ def _labelled(tile: Tile, name: str, level: int, count: int, total: int) -> dict
     }
 
 
+def _shortened(tile: Tile, name: str) -> tuple[int, str]:
+    """The smallest size with as much of the name as fits; size 0 where too little would be left to tell.
+
+    Names of sites are told by how they begin, paths by how they end.
+    """
+    for length in range(min(len(name), 60), SHORTEST - 1, -1):
+        if tile.fits(label := "…" + name[-length:] if "/" in name else name[:length] + "…", 12):
+            return 12, label
+    return 0, name
+
+
 @dataclass(frozen=True)
 class Tile:
     """One rectangle in the units of the drawing; `index` is that of its value."""
@@ -131,50 +126,16 @@ class Tile:
     height: float
 
     def fits(self, text: str, size: float, lines: int = 1) -> bool:
-        """Whether `lines` lines of text of this font size have room inside."""
+        """True where `lines` lines of text of this font size have room inside."""
         wide = len(text) * size * GLYPH_WIDTH + 2 * PADDING <= self.width
         return wide and lines * size * 1.3 + PADDING <= self.height
 
 
 def squarify(values: Sequence[float], width: float, height: float) -> list[Tile]:
-    """Tiles for positive values in descending order, filling `width` x `height`; [] for none."""
-    total = sum(values)
-    if total <= 0:
+    """Tiles for values in descending order, filling `width` x `height`; one that is 0 has none."""
+    positive = [value for value in values if value > 0]
+    if not positive:
         return []
-    areas = [value * width * height / total for value in values]
-    tiles: list[Tile] = []
-    x = y = 0.0
-    start = 0
-    while start < len(areas):
-        side = min(width, height)
-        end = _row_end(areas, start, side)
-        row = areas[start:end]
-        thickness = sum(row) / side if side else 0.0
-        along = 0.0
-        for offset, area in enumerate(row):
-            length = area / thickness if thickness else 0.0
-            if width >= height:
-                tiles.append(Tile(start + offset, x, y + along, thickness, length))
-            else:
-                tiles.append(Tile(start + offset, x + along, y, length, thickness))
-            along += length
-        if width >= height:
-            x, width = x + thickness, max(0.0, width - thickness)
-        else:
-            y, height = y + thickness, max(0.0, height - thickness)
-        start = end
-    return tiles
-
-
-def _row_end(areas: Sequence[float], start: int, side: float) -> int:
-    """The first index that no longer belongs in the row that starts at `start`."""
-    best = float("inf")
-    total, high, low = 0.0, 0.0, float("inf")
-    for end in range(start, len(areas)):
-        total, high, low = total + areas[end], max(high, areas[end]), min(low, areas[end])
-        square = total * total
-        worst = max(side * side * high / square, square / (side * side * low)) if square and side and low else best
-        if worst > best:
-            return end
-        best = worst
-    return len(areas)
+    areas = layout.normalize_sizes(positive, width, height)
+    found = layout.squarify(areas, 0.0, 0.0, width, height)
+    return [Tile(index, tile["x"], tile["y"], tile["dx"], tile["dy"]) for index, tile in enumerate(found)]

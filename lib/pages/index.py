@@ -1,7 +1,4 @@
-"""`reports/index.html`: which reports there are, and what the last runs did.
-
-`reports/index.html`: one page that links the reports which are there.
-"""
+"""`reports/index.html`: links the reports which are there, and tells what the last runs did."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the pages show: plain values that the steps fill. Text may be hostile; the templates escape it.
+"""Plain values that the steps fill and the pages show. Text may be hostile; the templates escape it.
 
 `file` fields are paths of pictures on disk. The pages make thumbnails of them and link to them relative to the page,
 so a picture that a step moved must be given where it lies now. Times are shown as given.
@@ -25,7 +25,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Heading:
-    """What every page starts with."""
+    """The head of every page."""
 
     title: str
     subtitle: str = ""  # one sentence: over what, with which settings

@@ -1,9 +1,8 @@
-"""What all pages share: the template environment, links to pictures, thumbnails, and writing the file.
+"""The parts that all pages share: the template environment, links to pictures, thumbnails, and writing the file.
 
 A page is one file that asks nobody for anything: styles and scripts stand in it, a content security policy allows
-only them (scripts by their hash) and pictures from disk, and all text is escaped by the templates.
-
-Small pictures as data URIs, for pages that must open without a network and without other files.
+only them (scripts by their hash) and pictures from disk, and all text is escaped by the templates. Small pictures
+stand in the page as data URIs.
 """
 
 from __future__ import annotations
@@ -50,8 +49,8 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    env.filters.update(number=number, percent=percent, filesize=filesize, web_link=web_link, moment=moment)
-    env.filters["cards_json"] = cards_json
+    for show in (number, percent, filesize, web_link, moment, cards_json):
+        env.filters[show.__name__] = show
     return env
 
 
@@ -89,7 +88,7 @@ def _policy(*scripts: str) -> str:
 
 
 def write_page(path: Path, html: str) -> Path:
-    """Write the page whole or not at all; makes the folder. Characters that UTF-8 cannot hold become `?`."""
+    """Writes the page whole or not at all; makes the folder. Characters that UTF-8 cannot hold become `?`."""
     clear_dead(path.parent, target=path.name)  # pages and plans may be written anywhere: nobody else looks there
     write_whole(path, html.encode("utf-8", errors="replace"))
     return path
@@ -111,7 +110,7 @@ def picture_url(file: Path | None, page: Path) -> str:
 def thumbnails(
     files: Iterable[Path | None], page: Path, *, limit: int = EMBED_LIMIT, workers: int = 1
 ) -> dict[Path, str]:
-    """What to show for each file: a data URI, or beyond `limit` files the link to the file itself.
+    """The thumbnail of each file: a data URI, or beyond `limit` files the link to the file itself.
 
     A file that cannot be decoded has the empty text.
     """

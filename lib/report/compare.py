@@ -16,7 +16,7 @@ COLUMNS = ("key", "only_a", "both", "only_b")
 
 @dataclass(frozen=True)
 class Comparison:
-    """What two sides found. `overlap` is the share of all their pictures that both found, 0 to 1 (Jaccard)."""
+    """Two sides compared. `overlap` is the share of all their pictures that both found, 0 to 1 (Jaccard)."""
 
     by: str
     a: str
@@ -30,15 +30,8 @@ class Comparison:
         return self.total.both / everything if everything else 0.0
 
     def as_dict(self) -> dict[str, Any]:
-        rows = [asdict(row) for row in self.rows]
-        return {
-            "by": self.by,
-            "a": self.a,
-            "b": self.b,
-            "overlap": self.overlap,
-            "total": asdict(self.total),
-            "rows": rows,
-        }
+        head = {"by": self.by, "a": self.a, "b": self.b, "overlap": self.overlap}
+        return head | {"total": asdict(self.total), "rows": [asdict(row) for row in self.rows]}
 
 
 def make_comparison(db: Database, names: Sequence[str], by: str, top: int | None) -> Comparison:

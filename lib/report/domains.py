@@ -1,6 +1,6 @@
-"""Step 3's work: where the pictures come from, as a table, as data and as a page.
+"""Counts where the pictures come from, and writes it as text, CSV, JSON, Markdown and a page.
 
-A report as text for a terminal, CSV, JSON and Markdown; and the pieces that a comparison writes alike.
+The pieces that a comparison writes alike stand here too.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -27,35 +27,14 @@ log = logging.getLogger("gleaner.report")
 SAMPLES = 4  # thumbnails beside a domain on the page
 SAMPLED = 24  # rows that are asked for them: the page shows twelve, and files of some may have gone
 PLURALS = {
-    "domain": "domains",
-    "family": "families",
-    "host": "hosts",
-    "engine": "engines",
-    "licence": "licences",
-    "format": "formats",
-    "size": "claimed sizes",
-    "query": "queries",
-}
+    "domain": "domains", "family": "families", "host": "hosts", "engine": "engines", "licence": "licences",
+    "format": "formats", "size": "claimed sizes", "query": "queries",
+}  # fmt: skip
 
 UNKNOWN, NO_FAMILY = "(unknown)", "(no family)"  # the row of pictures without the thing they are counted by
 BARS = 24  # width of the longest bar in the text table, characters
 WIDEST = 40  # characters of a name in the text table
 ENDS = 26  # of those at its end, which tells paths and hosts apart
-COLUMNS = (
-    "key",
-    "family",
-    "pictures",
-    "share",
-    "cumulative",
-    "unique",
-    "files",
-    "done",
-    "failed",
-    "success",
-    "median_size",
-)
-
-_SIZES: dict[str, Callable[[Row], str]] = {"median size": lambda row: row.median_size}
 
 
 @dataclass(frozen=True)
@@ -79,6 +58,9 @@ class Row:
     median_size: str
 
 
+COLUMNS = tuple(field.name for field in fields(Row))
+
+
 @dataclass(frozen=True)
 class DomainReport:
     """The whole report: totals, the rows by `by` (most pictures first) and the service families.
@@ -88,10 +70,10 @@ class DomainReport:
 
     by: str
     totals: counts.ReportTotals
-    rows: tuple[Row, ...]
-    families: tuple[FamilyRow, ...]
     named: int
     nameless: int
+    rows: tuple[Row, ...]
+    families: tuple[FamilyRow, ...]
 
     @property
     def families_shown(self) -> tuple[FamilyRow, ...]:
@@ -99,14 +81,7 @@ class DomainReport:
         return self.families if self.by in ("domain", "host") else ()
 
     def as_dict(self) -> dict[str, Any]:
-        return {
-            "by": self.by,
-            "totals": asdict(self.totals),
-            "named": self.named,
-            "nameless": self.nameless,
-            "rows": [asdict(row) for row in self.rows],
-            "families": [asdict(family) for family in self.families],
-        }
+        return asdict(self)
 
 
 def make_report(db: Database, by: str, top: int | None) -> DomainReport:
@@ -128,7 +103,7 @@ def make_report(db: Database, by: str, top: int | None) -> DomainReport:
     rows += [_row(group, nothing, "", whole, 1.0, sizes.get("", "")) for group in rest if not group.key]
     nameless = sum(group.pictures for group in groups if not group.key)
     named = sum(1 for group in groups if group.key)
-    return DomainReport(by, counts.totals(db), tuple(rows), tuple(_families(db)), named, nameless)
+    return DomainReport(by, counts.totals(db), named, nameless, tuple(rows), tuple(_families(db)))
 
 
 def _sum_up(rest: Sequence[counts.ReportGroup], whole: int, cumulative: float) -> Row:
@@ -230,6 +205,7 @@ _OUTCOMES: dict[str, Callable[[Row], str]] = {
     "failed": lambda row: f"{row.failed:,}",
     "success": lambda row: percent(row.success),
 }
+_SIZES: dict[str, Callable[[Row], str]] = {"median size": lambda row: row.median_size}
 
 
 def as_text(report: DomainReport) -> str:

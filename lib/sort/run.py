@@ -22,6 +22,7 @@ from typing import Any
 from lib.db import Database
 from lib.db import scores as store
 from lib.db import worklist as scratch
+from lib.db.context import Context
 from lib.db.journal import Action
 from lib.db.scores import LabelRow
 from lib.db.where import Condition
@@ -104,9 +105,8 @@ class Sorting:
         store.save_labels(self.db, self.run_id, self.criterion.name, self._label_rows())
         store.drop_labels(self.db, self.criterion.name, self._without_label())
         journal_files.plan(self.db, self.run_id, self.plan())
-        self.outcome = journal_files.apply(
-            self.db, self.workspace, self.run_id, check=self._changed, stopping=self.stopping, bar=self.bar
-        )
+        context = Context(self.db, self.workspace, self.run_id, stopping=self.stopping, bar=self.bar)
+        self.outcome = journal_files.apply(context, check=self._changed)
         refresh_metadata(self.db, self.workspace)
 
     def buckets(self) -> Mapping[str, int]:
@@ -274,8 +274,8 @@ def settle(db: Database, workspace: Workspace, run_id: int) -> None:
     Removes temporary files too, those of `reports/` as well: a name with a leading dot and `.part` is never a finished
     file.
     """
-    journal_files.settle(db, workspace, STEP, run_id, tidy=True)
-    journal_files.settle_others(db, workspace, run_id, ("dedup",))
+    journal_files.finish_interrupted(Context(db, workspace, run_id), STEP, tidy=True)
+    journal_files.finish_others(Context(db, workspace, run_id), ("dedup",))
     for path in (*workspace.sorted.glob("*/*/.*.part"), *workspace.reports.glob(".sort_*.part")):
         path.unlink(missing_ok=True)
 
@@ -290,7 +290,7 @@ def undo(
     number = journal_files.run_to_undo(db, STEP, reference, before)
     counts = Counter(undone=0)
     if number is not None:
-        counts = journal_files.undo(db, workspace, number, dry_run=dry_run, bar=bar)
+        counts = journal_files.undo(Context(db, workspace, dry_run=dry_run, bar=bar), number)
     if not dry_run:
         if number is not None:
             remove_empty_folders(db, workspace, number)
