@@ -49,10 +49,10 @@ class Buffer:
     def __init__(self) -> None:
         self.data = b""
 
-    def meet(self, answer: FetchResult) -> tuple[str, str]:
+    def on_headers(self, answer: FetchResult) -> tuple[str, str]:
         return "", ""
 
-    def judge(self, head: bytes) -> tuple[str, str]:
+    def on_first_bytes(self, head: bytes) -> tuple[str, str]:
         return refusal(head)
 
     def restart(self) -> None:
@@ -206,12 +206,12 @@ def test_headers_that_never_end_are_given_up(site: Site) -> None:
     async def run() -> FetchResult:
         watch = Watchdog()
 
-        async def look() -> None:
+        async def check() -> None:
             while True:
                 await asyncio.sleep(0.05)
-                watch.look()
+                watch.check()
 
-        looking = asyncio.create_task(look())
+        looking = asyncio.create_task(check())
         try:
             async with open_session(allow_private=True) as session:
                 return await fetch(
@@ -231,9 +231,9 @@ def test_a_transfer_is_as_fast_as_it_is_from_its_first_byte_on() -> None:
         assert task is not None
         transfer = Transfer(task, FetchLimits(timeout=20, min_speed=1000, speed_window=10))
         begun = transfer.started
-        found = [transfer.judge(begun + 12)]
+        found = [transfer.limit_exceeded(begun + 12)]
         transfer.progress(1500)
-        return [*found, transfer.judge(begun + 12.2), transfer.judge(begun + 23)]
+        return [*found, transfer.limit_exceeded(begun + 12.2), transfer.limit_exceeded(begun + 23)]
 
     assert asyncio.run(run()) == ["", "", "too_slow"]
 
