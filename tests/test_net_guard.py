@@ -9,7 +9,7 @@ from hostile_server import Site, hostile_server
 from support import PATIENCE
 
 from lib.images.formats import refusal
-from lib.net.failures import LONGEST_RETRY_AFTER, backoff, is_transient, retry_after
+from lib.net.failures import LONGEST_RETRY_AFTER, TRANSIENT, backoff, retry_after
 from lib.net.fetch import FetchLimits, FetchResult, fetch, open_session, user_agent
 from lib.net.guard import BadAddress, RefusedAddress, host_of, is_private, parse_address, socket_factory
 from lib.net.watchdog import Transfer, Watchdog
@@ -185,8 +185,8 @@ def test_backoff_grows_is_random_and_is_bounded() -> None:
 
 
 def test_classes_of_failure() -> None:
-    assert all(map(is_transient, "timeout http_429 http_503 http_500 truncated dns_error connect_error".split()))
-    assert not any(map(is_transient, "http_404 http_410 http_403 not_an_image too_large private_address".split()))
+    assert all(r in TRANSIENT for r in "timeout http_429 http_503 http_500 truncated dns_error connect_error".split())
+    assert not any(r in TRANSIENT for r in "http_404 http_410 http_403 not_an_image too_large private_address".split())
 
 
 def test_who_we_are(site: Site) -> None:

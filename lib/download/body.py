@@ -13,7 +13,7 @@ import json
 import mmap
 import os
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Executor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -155,25 +155,16 @@ class Body(Sink):
         self.forget_note()
 
 
-class Contents:
+@contextlib.contextmanager
+def contents(body: Body) -> Iterator[bytes | mmap.mmap]:
     """The finished body as one buffer: the bytes themselves, or a read-only map of the temporary file."""
-
-    def __init__(self, body: Body):
-        self.body = body
-        self.data: bytes | mmap.mmap = b""
-
-    def __enter__(self) -> bytes | mmap.mmap:
-        if self.body.path is None:
-            blocks = self.body.blocks
-            self.data = blocks[0] if len(blocks) == 1 else b"".join(blocks)
-        else:
-            with open(self.body.path, "rb") as handle:
-                self.data = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
-        return self.data
-
-    def __exit__(self, *_: object) -> None:
-        if isinstance(self.data, mmap.mmap):
-            self.data.close()
+    if body.path is None:
+        yield body.blocks[0] if len(body.blocks) == 1 else b"".join(body.blocks)
+        return
+    with open(body.path, "rb") as handle:
+        data = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
+    with data:
+        yield data
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from lib.download.robots import Item, RobotsGate, RobotsReading
 from lib.download.targets import Target
 from lib.errors import GleanerError
 from lib.files.names import safe_id
-from lib.net.failures import backoff, is_transient
+from lib.net.failures import TRANSIENT, backoff
 from lib.net.fetch import MOST_REDIRECTS, NOT_MODIFIED, FetchResult
 from lib.net.guard import host_of
 from lib.net.host_queues import Host, HostQueues
@@ -139,7 +139,7 @@ class Scheduler:
             self.end(picture, picture.opted_out(answer))
         elif reason == REMOVED:
             self.end(picture, picture.removed())
-        elif not is_transient(reason) or picture.is_used_up():
+        elif reason not in TRANSIENT or picture.is_used_up():
             self._drop_partial(picture)
             self.schedule(picture)
         else:
@@ -246,11 +246,11 @@ class HostTotals:
     seconds: float = 0.0
     reasons: Counter[str] = field(default_factory=Counter)
 
-    def add(self, requests: int, failures: int, seconds: float, reasons: Counter[str]) -> None:
-        self.requests += requests
-        self.failures += failures
-        self.seconds += seconds
-        self.reasons.update(reasons)
+    def add(self, other: HostTotals | Host[Any]) -> None:
+        self.requests += other.requests
+        self.failures += other.failures
+        self.seconds += other.seconds
+        self.reasons.update(other.reasons)
 
     @property
     def mean(self) -> float:
@@ -313,8 +313,7 @@ class RunStats:
     def add_hosts(self, hosts: Iterable[Host[Any]]) -> None:
         for host in hosts:
             if host.requests and host.name:
-                totals = self.hosts.setdefault(host.name, HostTotals())
-                totals.add(host.requests, host.failures, host.seconds, host.reasons)
+                self.hosts.setdefault(host.name, HostTotals()).add(host)
 
     def add(self, other: RunStats) -> None:
         """Adds the work of another process."""
@@ -326,5 +325,4 @@ class RunStats:
         self.ended = max(self.ended, other.ended)
         self.cpu += other.cpu
         for name, totals in other.hosts.items():
-            mine_of = self.hosts.setdefault(name, HostTotals())
-            mine_of.add(totals.requests, totals.failures, totals.seconds, totals.reasons)
+            self.hosts.setdefault(name, HostTotals()).add(totals)

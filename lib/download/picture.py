@@ -18,7 +18,7 @@ from lib.download.addresses import Address, address_order
 from lib.download.body import Partial
 from lib.download.options import DownloadOptions
 from lib.images.formats import Format, mime_mismatch
-from lib.net.failures import is_transient
+from lib.net.failures import TRANSIENT
 from lib.net.fetch import PLAIN, FetchResult, Request
 from lib.net.guard import BAD_URL, PORT_REFUSED, PRIVATE_ADDRESS, BadAddress, parse_address
 from lib.times import utc_in
@@ -133,7 +133,7 @@ class PictureFetch:
         """Tells if the current address has nothing more to give: a final answer, or no try left."""
         entry = self._find_entry() or {}
         reason, tries = str(entry.get("reason", "")), int(entry.get("tries", 0))
-        return bool(reason) and (not is_transient(reason) or tries > self.options.retries)
+        return bool(reason) and (reason not in TRANSIENT or tries > self.options.retries)
 
     def request(self, partial: Partial | None, last: bool = False) -> Request:
         """The next request, with a part of the body at hand or without; `last` ends the connection."""

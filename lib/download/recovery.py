@@ -63,10 +63,8 @@ def process_lives(number: int) -> bool:
 
 def remove_parts_folder(workspace: Workspace) -> None:
     """Takes the folder of temporary files away when it is empty."""
-    try:
+    with suppress(OSError):
         (workspace.images / PARTS).rmdir()
-    except OSError:
-        return
 
 
 def may_have_orphans(context: Context) -> bool:
@@ -108,21 +106,19 @@ def record_orphans(db: Database, workspace: Workspace, orphans: Mapping[str, Seq
     """
     left = [(name, path) for name, paths in orphans.items() for path in paths]
     left = [(name, path) for name, path in left if path.exists() and not has_path(db, workspace.to_text(path))]
-    if not left:
-        _forget_waiting(workspace)
-        return 0
-    unfinished = {safe_id(key) for key in unfinished_keys(db)}
+    unfinished = {safe_id(key) for key in unfinished_keys(db)} if left else set()
     waiting = 0
     for name, path in left:
         if name in unfinished:
             waiting += 1
         else:
             _record_orphan(db, workspace, path)
+    note = workspace.images / PARTS / WAITING
     if waiting:
-        (workspace.images / PARTS).mkdir(exist_ok=True)
-        (workspace.images / PARTS / WAITING).touch()
+        note.parent.mkdir(exist_ok=True)
+        note.touch()
     else:
-        _forget_waiting(workspace)
+        note.unlink(missing_ok=True)
     return waiting
 
 
@@ -139,10 +135,6 @@ def _record_orphan(db: Database, workspace: Workspace, path: Path) -> None:
     row = FileRow(digest, workspace.to_text(path), size, header.format, *sides, header.frames, header.orientation)
     with db.transaction():
         add_or_restore_files(db, [row])
-
-
-def _forget_waiting(workspace: Workspace) -> None:
-    (workspace.images / PARTS / WAITING).unlink(missing_ok=True)
 
 
 def clear_sidecars(db: Database, workspace: Workspace) -> None:

@@ -24,7 +24,7 @@ from lib.db import Database, open_for_preview
 from lib.db.downloads import describe_picture, is_path_of_another, known_file
 from lib.db.duplicates import REMOVED, is_removed
 from lib.db.files import FileRow
-from lib.download.body import Body, Contents
+from lib.download.body import Body, contents
 from lib.download.options import DownloadOptions
 from lib.download.picture import StoredFile
 from lib.download.targets import Target, local_path, make_target
@@ -76,7 +76,7 @@ class FileStore:
         `more_than` refuses a picture that has no more pixels than the one that it would replace. Raises OSError or
         GleanerError for what is wrong with the disk.
         """
-        with Contents(body) as data:
+        with contents(body) as data:
             source = data if isinstance(data, bytes) else Path(body.path or "")
             found, header, reason, detail = self._examine(data, source)
             if not reason and more_than and header.width * header.height <= more_than:

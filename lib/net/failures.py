@@ -103,10 +103,6 @@ def reached(error: BaseException, reason: str) -> bool | None:
     return True
 
 
-def is_transient(reason: str) -> bool:
-    return reason in TRANSIENT
-
-
 def backoff(tries: int, base: float) -> float:
     """Seconds to wait after `tries` failures: a random share of base * 2^(tries-1) ("full jitter"), at most a minute.
 
