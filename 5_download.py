@@ -20,16 +20,15 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lib.arguments import seconds, shard, size
 from lib.errors import UsageError
 from lib.text import counted
 
 if TYPE_CHECKING:
-    from lib.download.options import DownloadOptions
     from lib.download.run import DownloadReport
 
 log = logging.getLogger("gleaner.download")
@@ -43,52 +42,57 @@ def build_parser() -> argparse.ArgumentParser:
     cli.add_limit(made, "pictures")
     cli.add_workers(made, 1, "processes, which divide the limits below among them")
     cli.add_undo(made)
-    groups = {name: made.add_argument_group(name) for name in ("what", "pace", "limits", "where to")}
-    for name, flag, extra, text in CHOICES:
-        groups[name].add_argument(flag, help=text, **extra)
-    for name, flag, kind, default, unit, text in NUMBERS:
-        groups[name].add_argument(flag, type=kind, default=default, metavar=unit, help=f"{text} (default: {default})")
+    add = made.add_argument_group("what").add_argument
+    shown = "try failed pictures again: all, or those that failed with a REASON such as timeout"
+    add("--retry-failed", nargs="*", metavar="REASON", help=shown)
+    add("--refresh", action="store_true", help="ask the addresses of finished pictures whether they have changed")
+    shown = "ask the better addresses of finished pictures again; a larger picture replaces the smaller one"
+    add("--upgrade", action="store_true", help=shown)
+    shown = "which addresses: all, best first; thumbs only; originals, also in place of thumbs (default: all)"
+    add("--stage", choices=("all", "thumbs", "originals"), default="all", help=shown)
+    shown = "with the three above: what steps 6 and 7 have not put into quarantine"
+    add("--only", choices=("kept",), help=shown)
+    add("--shard", type=shard, default=(0, 1), metavar="I/N", help="part I of N of the pictures")
+    shown = "robots.txt: obey it, only report it, or ignore it (default: obey)"
+    add("--robots", choices=("obey", "report", "ignore"), default="obey", help=shown)
+    shown = "ask nobody on the domains of this list, which step 3 writes; redirects to them are not followed either"
+    add("--blocklist", type=Path, metavar="FILE", help=shown)
+    shown = "ask nobody but the domains of this list; redirects to others are not followed either"
+    add("--allowlist", type=Path, metavar="FILE", help=shown)
+    add = made.add_argument_group("pace").add_argument
+    add("--concurrency", type=cli.positive, default=64, metavar="N", help="requests at once (default: 64)")
+    add("--per-host", type=cli.positive, default=6, metavar="N", help="requests at once to one host (default: 6)")
+    shown = "requests at once to all hosts of one registrable domain (default: 12)"
+    add("--per-domain", type=cli.positive, default=12, metavar="N", help=shown)
+    shown = "more tries of an address after a failure that may pass (default: 2)"
+    add("--retries", type=cli.whole, default=2, metavar="N", help=shown)
+    shown = "seconds that the wait between tries starts from, doubled each time (default: 1.0)"
+    add("--backoff", type=seconds, default=1.0, metavar="S", help=shown)
+    add(
+        "--timeout",
+        type=seconds,
+        default=20.0,
+        metavar="S",
+        help="seconds of silence that end a request (default: 20.0)",
+    )
+    add("--deadline", type=seconds, default=300.0, metavar="S", help="seconds that one file may take (default: 300.0)")
+    shown = "bytes a second below which a transfer is ended, over 10 s (default: 1K)"
+    add("--min-speed", type=size, default="1K", metavar="SIZE", help=shown)
+    add = made.add_argument_group("limits").add_argument
+    add("--verify", choices=("decode",), help="decode every picture, in processes of their own")
+    add("--strip-trailing", action="store_true", help="cut off what follows the end of a picture")
+    add("--placeholders", type=Path, metavar="FILE", help="more pictures that stand for a removed one")
+    shown = "fetch from loopback and private addresses and from any port too"
+    add("--allow-private", action="store_true", help=shown)
+    add("--max-bytes", type=size, default="50M", metavar="SIZE", help="largest file (default: 50M)")
+    shown = f"largest picture, in millions of pixels (default: {MOST_MEGAPIXELS})"
+    add("--max-megapixels", type=cli.positive, default=MOST_MEGAPIXELS, metavar="N", help=shown)
+    shown = "room on the disk at which the run stops (default: 64M)"
+    add("--min-free", type=size, default="64M", metavar="SIZE", help=shown)
+    add = made.add_argument_group("where to").add_argument
+    add("--to", default="", metavar="ADDRESS", help="keep the files there, such as s3://bucket/folder")
+    add("--sidecar", choices=("json",), help="write what is known of each picture beside it")
     return made
-
-
-ON: dict[str, Any] = {"action": "store_true"}
-RETRY = "try failed pictures again: all, or those that failed with a REASON such as timeout"
-UPGRADE = "ask the better addresses of finished pictures again; a larger picture replaces the smaller one"
-STAGE = "which addresses: all, best first; thumbs only; originals, also in place of thumbs (default: all)"
-ROBOTS = "robots.txt: obey it, only report it, or ignore it (default: obey)"
-BLOCK = "ask nobody on the domains of this list, which step 3 writes; redirects to them are not followed either"
-ALLOW = "ask nobody but the domains of this list; redirects to others are not followed either"
-PRIVATE = "fetch from loopback and private addresses and from any port too"
-CHOICES: tuple[tuple[str, str, dict[str, Any], str], ...] = (
-    ("what", "--retry-failed", {"nargs": "*", "metavar": "REASON"}, RETRY),
-    ("what", "--refresh", ON, "ask the addresses of finished pictures whether they have changed"),
-    ("what", "--upgrade", ON, UPGRADE),
-    ("what", "--stage", {"choices": ("all", "thumbs", "originals"), "default": "all"}, STAGE),
-    ("what", "--only", {"choices": ("kept",)}, "with the three above: what steps 6 and 7 have not put into quarantine"),
-    ("what", "--shard", {"type": shard, "default": (0, 1), "metavar": "I/N"}, "part I of N of the pictures"),
-    ("what", "--robots", {"choices": ("obey", "report", "ignore"), "default": "obey"}, ROBOTS),
-    ("what", "--blocklist", {"type": Path, "metavar": "FILE"}, BLOCK),
-    ("what", "--allowlist", {"type": Path, "metavar": "FILE"}, ALLOW),
-    ("limits", "--verify", {"choices": ("decode",)}, "decode every picture, in processes of their own"),
-    ("limits", "--strip-trailing", ON, "cut off what follows the end of a picture"),
-    ("limits", "--placeholders", {"type": Path, "metavar": "FILE"}, "more pictures that stand for a removed one"),
-    ("limits", "--allow-private", ON, PRIVATE),
-    ("where to", "--to", {"default": "", "metavar": "ADDRESS"}, "keep the files there, such as s3://bucket/folder"),
-    ("where to", "--sidecar", {"choices": ("json",)}, "write what is known of each picture beside it"),
-)
-NUMBERS: tuple[tuple[str, str, Callable[[str], Any], Any, str, str], ...] = (
-    ("pace", "--concurrency", cli.positive, 64, "N", "requests at once"),
-    ("pace", "--per-host", cli.positive, 6, "N", "requests at once to one host"),
-    ("pace", "--per-domain", cli.positive, 12, "N", "requests at once to all hosts of one registrable domain"),
-    ("pace", "--retries", cli.whole, 2, "N", "more tries of an address after a failure that may pass"),
-    ("pace", "--backoff", seconds, 1.0, "S", "seconds that the wait between tries starts from, doubled each time"),
-    ("pace", "--timeout", seconds, 20.0, "S", "seconds of silence that end a request"),
-    ("pace", "--deadline", seconds, 300.0, "S", "seconds that one file may take"),
-    ("pace", "--min-speed", size, "1K", "SIZE", "bytes a second below which a transfer is ended, over 10 s"),
-    ("limits", "--max-bytes", size, "50M", "SIZE", "largest file"),
-    ("limits", "--max-megapixels", cli.positive, MOST_MEGAPIXELS, "N", "largest picture, in millions of pixels"),
-    ("limits", "--min-free", size, "64M", "SIZE", "room on the disk at which the run stops"),
-)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -106,31 +110,21 @@ def check(args: argparse.Namespace) -> None:
 
 def work(session: cli.Session) -> cli.Summary:
     from lib.download import run as step
+    from lib.download.options import options_from
 
-    args = session.args
+    args, context = session.args, session.context
     if args.undo:
-        return cli.Summary(
-            step.undo(session.db, session.workspace, args.undo, session.dry_run, session.run_id, args.to)
-        )
+        return cli.Summary(step.undo(context, args.undo, args.to))
     cli.require_pictures(session)
-    options = _options(args)
+    options = options_from(args, os.environ.get("GLEANER_CONTACT", ""))
     if args.retry_failed:
-        step.check_reasons(session.db, args.retry_failed)
-    if session.dry_run:
-        found = step.plan(session.db, options)
+        step.check_reasons(context.db, args.retry_failed)
+    if context.dry_run:
+        found = step.plan(context.db, options)
         if not args.json:
             print(*map(cli.clean, found.lines), sep="\n", end="\n" if found.lines else "")
         return cli.Summary({"to_fetch": found.rows, "hosts": found.hosts, "waiting": found.waiting})
-    report = step.download(
-        session.db, session.workspace, session.run_id, options, stopping=session.stopping, bar=session.bar
-    )
-    return _summary(report)
-
-
-def _options(args: argparse.Namespace) -> DownloadOptions:
-    from lib.download.options import from_arguments
-
-    return from_arguments(vars(args), os.environ.get("GLEANER_CONTACT", ""))
+    return _summary(step.download(context, options))
 
 
 def _summary(report: DownloadReport) -> cli.Summary:

@@ -1,4 +1,4 @@
-"""Makes `lib`, `demo` and `tests/support.py` importable whatever folder pytest is started in."""
+"""Makes `lib`, `demo` and `tests/support.py` importable whatever folder pytest is started in; holds shared fixtures."""
 
 from __future__ import annotations
 
@@ -21,3 +21,6 @@ settings.register_profile(
     "gleaner", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("gleaner")
+
+# Fixtures that one family of tests shares; a plugin by name, so that the path above is set first.
+pytest_plugins = ["download_fixtures"]

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-import pytest
-from hostile_server import Site, hostile_server
+from hostile_server import Site
 from support import ROOT, load_step
 
 from lib.db import open_database
+from lib.db.context import Context
 from lib.db.download_queue import Recheck
 from lib.download.options import DownloadOptions
 from lib.download.outcomes import RunStats
@@ -28,35 +25,6 @@ from lib.workspace import Workspace
 step = load_step("download")
 
 Rows = dict[str, list[tuple[Any, ...]]]  # image id -> (kind, url, width, height, referer)
-
-
-@pytest.fixture(scope="module", name="server")
-def server_fixture() -> Iterator[Site]:
-    with hostile_server() as running:
-        yield running
-
-
-@pytest.fixture(name="site")
-def site_fixture(server: Site) -> Site:
-    server.asked.clear()
-    server.headers.clear()
-    server.peers.clear()
-    server.robots_asked.clear()
-    server.robots = None
-    server.robots_headers, server.unchanged = {}, {}
-    server.version = server.changes = 0
-    server.part, server.lie = 3 << 20, False
-    server.hold, server.undated = 0.0, True
-    server.ranges.clear()
-    server.bodies.clear()
-    server.slow, server.held, server.most = 0.0, False, math.inf
-    server.most_at_once = 0
-    return server
-
-
-@pytest.fixture(name="workspace")
-def workspace_fixture(tmp_path: Path) -> Workspace:
-    return Workspace(tmp_path / "ws")
 
 
 def fill(workspace: Workspace, rows: Rows, page_url: str = "") -> None:
@@ -97,7 +65,7 @@ def options(**changes: Any) -> DownloadOptions:
 
 def run(workspace: Workspace, **changes: Any) -> RunStats:
     """One run in this process, as the step would do it; its tally."""
-    return report(workspace, **changes).tally
+    return report(workspace, **changes).stats
 
 
 def report(workspace: Workspace, retry: list[str] | None = None, **changes: Any) -> DownloadReport:
@@ -108,7 +76,7 @@ def report(workspace: Workspace, retry: list[str] | None = None, **changes: Any)
         run_id = db.execute(
             "INSERT INTO runs (step, started_at, version) VALUES ('download', ?, '0')", (utc_now(),)
         ).lastrowid
-        made = download(db, workspace, int(run_id or 0), options(**changes))
+        made = download(Context(db, workspace, int(run_id or 0)), options(**changes))
         db.execute("UPDATE runs SET exit_code = 0, finished_at = ? WHERE id = ?", (utc_now(), run_id))
         return made
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from download_support import (  # noqa: F401 (fixtures)
+from download_support import (
     Rows,
     command,
     consistent,
@@ -16,10 +16,7 @@ from download_support import (  # noqa: F401 (fixtures)
     report,
     rows,
     run,
-    server_fixture,
-    site_fixture,
     step,
-    workspace_fixture,
 )
 from hostile_server import Site, jpeg
 from support import as_rows
@@ -50,7 +47,7 @@ def test_a_refresh_asks_with_the_entity_tag_and_changes_nothing(workspace: Works
     run(workspace)
     before, kept = only(workspace), files(workspace)
     made = report(workspace, again=REFRESH)
-    assert made.tally.states == {"unchanged": 1} and made.tally.received == 0
+    assert made.stats.states == {"unchanged": 1} and made.stats.received == 0
     assert site.headers["/tagged/5"]["If-None-Match"] == '"5-0"'
     after = only(workspace)
     changed = {name for name in after if after[name] != before[name]}
@@ -63,7 +60,7 @@ def test_a_changed_picture_replaces_the_old_one_which_goes_to_the_quarantine(wor
     (old,) = files(workspace)
     site.version = 1
     made = report(workspace, again=REFRESH)
-    assert made.tally.states == {"replaced": 1} and made.retired == 1
+    assert made.stats.states == {"replaced": 1} and made.retired == 1
     assert list(files(workspace).values()) == [jpeg(6)] and quarantined(workspace) == [old.rpartition("/")[2]]
     assert only(workspace)["etag"] == '"5-1"'
     assert step.main(command(workspace, "--undo", "last", "-q")) == 0
@@ -102,10 +99,10 @@ def test_what_is_gone_meanwhile_is_kept_here(workspace: Workspace, site: Site, p
     before = files(workspace)
     with open_database(workspace.database) as db:
         db.execute("UPDATE image_variants SET url = ?", (site.address(path),))
-    tally = run(workspace, again=REFRESH)
-    assert tally.states == {"kept": 1} and files(workspace) == before
+    stats = run(workspace, again=REFRESH)
+    assert stats.states == {"kept": 1} and files(workspace) == before
     assert (only(workspace)["state"], only(workspace)["wish"]) == ("done", "")
-    assert json.loads(only(workspace)["log"])[0]["reason"] in tally.reasons
+    assert json.loads(only(workspace)["log"])[0]["reason"] in stats.reasons
     consistent(workspace)
 
 
@@ -147,7 +144,7 @@ def test_an_upgrade_tries_the_better_address_again(workspace: Workspace, site: S
         db.execute("UPDATE image_variants SET url = replace(url, '/missing/', '/large/') WHERE kind = 'original'")
     site.asked.clear()
     made = report(workspace, again=UPGRADE)
-    assert made.tally.states == {"replaced": 3} and made.retired == 3
+    assert made.stats.states == {"replaced": 3} and made.retired == 3
     assert {row["kind"] for row in rows(workspace).values()} == {"original"}
     assert len(files(workspace)) == 3 and not set(files(workspace)) & set(thumbs)
     assert len(quarantined(workspace)) == 3 and not any(path.startswith("/good") for path in site.asked)
@@ -160,8 +157,8 @@ def test_a_better_address_with_a_smaller_picture_replaces_nothing(workspace: Wor
     run(workspace)
     with open_database(workspace.database) as db:
         db.execute("UPDATE image_variants SET url = ? WHERE kind = 'original'", (site.address("/good/1"),))
-    tally = run(workspace, again=UPGRADE)
-    assert tally.states == {"kept": 1} and tally.reasons == {"not_better": 1}
+    stats = run(workspace, again=UPGRADE)
+    assert stats.states == {"kept": 1} and stats.reasons == {"not_better": 1}
     assert only(workspace)["kind"] == "thumb" and len(files(workspace)) == 1
     consistent(workspace)
 
@@ -178,7 +175,7 @@ def test_thumbs_then_the_originals_of_what_was_kept(workspace: Workspace, site: 
     site.asked.clear()
     chosen = Recheck(untried=True, kept=True)
     made = report(workspace, stage="originals", again=chosen)
-    assert made.tally.states == {"replaced": 2} and sorted(site.asked) == ["/large/0", "/large/2"]
+    assert made.stats.states == {"replaced": 2} and sorted(site.asked) == ["/large/0", "/large/2"]
     assert {row["key"] for row in rows(workspace).values() if row["kind"] == "original"} == {
         "test:0000",
         "test:0002",

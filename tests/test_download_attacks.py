@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pillow_heif
 import pytest
-from download_support import (  # noqa: F401 (fixtures)
+from download_support import (
     command,
     consistent,
     files,
@@ -22,11 +22,8 @@ from download_support import (  # noqa: F401 (fixtures)
     originals,
     rows,
     run,
-    server_fixture,
-    site_fixture,
     start,
     step,
-    workspace_fixture,
 )
 from hostile_server import Site
 from PIL import Image

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
-from download_support import (  # noqa: F401 (fixtures)
+from download_support import (
     command,
     consistent,
     files,
@@ -17,10 +17,7 @@ from download_support import (  # noqa: F401 (fixtures)
     report,
     rows,
     run,
-    server_fixture,
-    site_fixture,
     step,
-    workspace_fixture,
 )
 from hostile_server import Site, jpeg
 from support import PATIENCE
@@ -29,7 +26,7 @@ from lib.db import open_database
 from lib.domains import write_list
 from lib.errors import GleanerError, UsageError
 from lib.net.fetch import FetchLimits
-from lib.net.host_queues import DOWN_AFTER, HostPolicies, HostPolicy, HostQueues, known_manners
+from lib.net.host_queues import DOWN_AFTER, HostPolicies, HostPolicy, HostQueues, known_policies
 from lib.net.placeholders import read_placeholders
 from lib.workspace import Workspace
 
@@ -85,7 +82,7 @@ def test_processes_divide_the_limits() -> None:
 
 
 def test_the_table_of_known_hosts() -> None:
-    known = known_manners()
+    known = known_policies()
     assert known.of("vk.com").gap >= 0.5 and known.of("userapi.com").per_host == 2
     assert known.of("example.com") == HostPolicy()
 
@@ -94,10 +91,10 @@ def test_a_host_that_is_down_is_left_alone_and_the_next_address_is_asked(workspa
     dead = "http://127.0.0.1:1"
     fill(workspace, {f"t:{n:02d}": [("original", f"{dead}/{n}")] for n in range(30)})
     fill(workspace, {f"u:{n:02d}": [("original", f"{dead}/{n}"), ("thumb", site.address("/good/1"))] for n in range(9)})
-    tally = run(workspace, retries=0, per_host=1)
-    assert sum(host.requests for name, host in tally.hosts.items() if name.endswith(":1")) == DOWN_AFTER
-    assert tally.states == {"failed": DOWN_AFTER, "pending": 20, "done": 9}
-    assert tally.reasons == {"connect_error": DOWN_AFTER, "host_down": 20}
+    stats = run(workspace, retries=0, per_host=1)
+    assert sum(host.requests for name, host in stats.hosts.items() if name.endswith(":1")) == DOWN_AFTER
+    assert stats.states == {"failed": DOWN_AFTER, "pending": 20, "done": 9}
+    assert stats.reasons == {"connect_error": DOWN_AFTER, "host_down": 20}
     waiting = [row for row in rows(workspace).values() if row["state"] == "pending"]
     assert all(row["reason"] == "host_down" and row["next_try_at"] for row in waiting)
     assert run(workspace).states == {}
@@ -166,9 +163,9 @@ def test_robots_txt_holds_for_where_a_redirect_leads(
     """Another origin has rules of its own, read once, before its pictures are asked for."""
     site.robots = ROBOTS
     fill(workspace, originals(site, f"/hop/1?to={elsewhere(site)}/good/2", f"/hop/2?to={elsewhere(site)}/good/22"))
-    tally = run(workspace, robots=mode)
+    stats = run(workspace, robots=mode)
     found = rows(workspace)
-    assert [row["state"] for row in found.values()] == states and tally.notes["robots_disallowed"] == 1
+    assert [row["state"] for row in found.values()] == states and stats.notes["robots_disallowed"] == 1
     assert ("/good/2" in site.asked) == (mode == "report") and sorted(site.robots_asked.values()) == [1, 1]
     assert found["test:0000"]["reason"] == ("robots_txt" if mode == "obey" else "")
 
@@ -218,8 +215,8 @@ def test_domains_on_the_users_lists(workspace: Workspace, site: Site, tmp_path: 
 def test_robots_txt_is_reported_or_ignored(workspace: Workspace, site: Site, mode: str, asked: int, noted: int) -> None:
     site.robots = ROBOTS
     fill(workspace, originals(site, "/good/1", "/good/2"))
-    tally = run(workspace, robots=mode)
-    assert tally.states == {"done": 2} and tally.notes["robots_disallowed"] == noted
+    stats = run(workspace, robots=mode)
+    assert stats.states == {"done": 2} and stats.notes["robots_disallowed"] == noted
     assert sum(site.robots_asked.values()) == asked
 
 
@@ -306,5 +303,5 @@ def test_a_server_that_sends_another_range_is_not_believed(workspace: Workspace,
     site.part, site.lie = 5 << 20, True
     fill(workspace, originals(site, "/broken/1"))
     made = report(workspace, limits=LARGE, retries=1)
-    assert only(workspace)["reason"] == "bad_range" and made.tally.states == {"failed": 1}
+    assert only(workspace)["reason"] == "bad_range" and made.stats.states == {"failed": 1}
     consistent(workspace)

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from download_support import (  # noqa: F401 (fixtures)
+from download_support import (
     Rows,
     command,
     consistent,
@@ -29,12 +29,9 @@ from download_support import (  # noqa: F401 (fixtures)
     outcome,
     rows,
     run,
-    server_fixture,
-    site_fixture,
     start,
     step,
     whole_files_only,
-    workspace_fixture,
 )
 from hostile_server import Site, jpeg, picture
 from support import PATIENCE, ROOT, snapshot, wait_until

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from download_support import (  # noqa: F401 (fixtures)
+from download_support import (
     command,
     consistent,
     files,
@@ -20,9 +20,6 @@ from download_support import (  # noqa: F401 (fixtures)
     only,
     originals,
     run,
-    server_fixture,
-    site_fixture,
-    workspace_fixture,
 )
 from hostile_server import Site, jpeg
 from support import ROOT

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from download_support import (  # noqa: F401 (fixtures)
+from download_support import (
     command,
     consistent,
     files,
@@ -16,14 +16,12 @@ from download_support import (  # noqa: F401 (fixtures)
     originals,
     rows,
     run,
-    server_fixture,
-    site_fixture,
     step,
-    workspace_fixture,
 )
 from hostile_server import Site, jpeg
 
 from lib.db import open_database
+from lib.db.context import Context
 from lib.download.outcomes import BATCH_SECONDS
 from lib.download.run import download
 from lib.workspace import Workspace
@@ -95,11 +93,11 @@ def test_rows_come_out_of_the_database_a_window_at_a_time(workspace: Workspace, 
     held: list[int] = []
     with open_database(workspace.database) as db:
 
-        def look() -> bool:
+        def check() -> bool:
             held.append(db.value("SELECT count(*) FROM downloads WHERE lease <> ''"))
             return False
 
-        download(db, workspace, 0 or None, options(window=40, per_host=16), stopping=look)  # type: ignore[arg-type]
+        download(Context(db, workspace, None, stopping=check), options(window=40, per_host=16))  # type: ignore[arg-type]
         # What is finished keeps its lease until its batch is written, so that comes on top of the window.
         assert 0 < max(held) <= 40 + 200
     assert {row["state"] for row in rows(workspace).values()} == {"done"}
@@ -111,7 +109,7 @@ def test_rows_are_written_in_batches(workspace: Workspace, site: Site) -> None:
     said: list[str] = []
     with open_database(workspace.database) as db:
         db.connection.set_trace_callback(said.append)
-        made = download(db, workspace, 0 or None, options(per_host=16))  # type: ignore[arg-type]
+        made = download(Context(db, workspace, None), options(per_host=16))  # type: ignore[arg-type]
     commits = [text for text in said if text.upper().startswith("COMMIT")]
     assert len(commits) < 20 + made.seconds / BATCH_SECONDS
 

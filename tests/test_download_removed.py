@@ -6,16 +6,13 @@ import io
 import sys
 
 import pytest
-from download_support import (  # noqa: F401 (fixtures)
+from download_support import (
     command,
     files,
     fill,
     rows,
     run,
-    server_fixture,
-    site_fixture,
     step,
-    workspace_fixture,
 )
 from hostile_server import Site
 from support import as_rows, load_step

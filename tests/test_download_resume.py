@@ -9,21 +9,17 @@ import signal
 from pathlib import Path
 
 import pytest
-from download_support import (  # noqa: F401 (fixtures)
+from download_support import (
     command,
     consistent,
     files,
     fill,
     only,
     originals,
-    outcome,
     rows,
     run,
-    server_fixture,
-    site_fixture,
     start,
     step,
-    workspace_fixture,
 )
 from hostile_server import Site, jpeg
 from support import PATIENCE, load_step, snapshot, wait_until
@@ -126,15 +122,15 @@ def test_parts_are_no_pictures(workspace: Workspace, site: Site, capsys: pytest.
 def test_what_nobody_goes_on_with_is_removed(workspace: Workspace, site: Site) -> None:
     killed_in_the_middle(workspace, site)
     folder = workspace.images / ".part"
-    body.settle(folder)
+    body.clean_partials(folder)
     (kept,) = folder.glob("kept-*.part")
     note = Path(f"{kept}.json")
     (folder / "kept-0.part").write_bytes(b"without a note")
     (folder / "kept-1.part.json").write_text("{}")
-    body.settle(folder)
+    body.clean_partials(folder)
     assert set(folder.iterdir()) == {kept, note}
     os.utime(kept, (1, 1))
-    body.settle(folder)
+    body.clean_partials(folder)
     assert not list(folder.iterdir())
 
 
@@ -143,22 +139,22 @@ def test_a_note_that_cannot_be_relied_on(tmp_path: Path, change: dict[str, str])
     made = str(tmp_path / "a.part")
     Path(made).write_bytes(b"123")
     body.write_note(made, "http://here/", '"tag"', 9)
-    assert body.leave(made)
+    assert body.save_partial(made)
     kept = tmp_path / body.kept_name("http://here/")
     note = Path(f"{kept}.json")
     note.write_text(json.dumps({**json.loads(note.read_text()), **change}))
-    assert body.take(tmp_path, "http://here/", lambda: made) is None and not list(tmp_path.iterdir())
+    assert body.claim_partial(tmp_path, "http://here/", lambda: made) is None and not list(tmp_path.iterdir())
 
 
 def test_one_of_two_takes_a_part_over(tmp_path: Path) -> None:
     made = str(tmp_path / "a.part")
     Path(made).write_bytes(b"123456789")
     body.write_note(made, "http://here/", '"tag"', 9)
-    assert body.leave(made)
-    first = body.take(tmp_path, "http://here/", lambda: str(tmp_path / "b.part"))
+    assert body.save_partial(made)
+    first = body.claim_partial(tmp_path, "http://here/", lambda: str(tmp_path / "b.part"))
     assert first == body.Partial(str(tmp_path / "b.part"), 8, '"tag"', 9)  # whole: its last byte is asked for
     assert Path(first.path).read_bytes() == b"12345678"
-    assert body.take(tmp_path, "http://here/", lambda: str(tmp_path / "c.part")) is None
+    assert body.claim_partial(tmp_path, "http://here/", lambda: str(tmp_path / "c.part")) is None
     with contextlib.suppress(FileNotFoundError):
         body.drop(first.path)
     assert not list(tmp_path.iterdir())

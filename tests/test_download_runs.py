@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from download_support import (  # noqa: F401 (fixtures)
+from download_support import (
     command,
     consistent,
     files,
@@ -18,16 +18,14 @@ from download_support import (  # noqa: F401 (fixtures)
     report,
     rows,
     run,
-    server_fixture,
-    site_fixture,
     start,
     step,
-    workspace_fixture,
 )
 from hostile_server import Site, jpeg
 from support import PATIENCE, ROOT, peak_of_step, wait_until
 
 from lib.db import open_database
+from lib.db.context import Context
 from lib.db.download_queue import claim
 from lib.download.options import PictureLimits
 from lib.download.run import download
@@ -141,7 +139,7 @@ def test_the_bar_tells_bytes_a_second_states_and_the_slowest_host(
         yield Shown()
 
     with open_database(workspace.database) as db:
-        download(db, workspace, None, options(workers=workers, per_host=2), bar=bar)  # type: ignore[arg-type]
+        download(Context(db, workspace, None, bar=bar), options(workers=workers, per_host=2))  # type: ignore[arg-type]
     assert sum(counted) == 129
     host = re.escape(site.url.removeprefix("http://"))
     assert any(
@@ -154,8 +152,8 @@ def test_a_busy_host_keeps_nobody_waiting(workspace: Workspace, site: Site) -> N
     good = {f"good:{n}": [("original", site.address(f"/good/{n}").replace("127.0.0.1", "localhost"))] for n in range(6)}
     fill(workspace, busy)
     fill(workspace, good)
-    tally = run(workspace, per_host=1, concurrency=2, retries=0)
-    assert tally.states == {"done": 12}  # the busy host answers once the other one has been asked for everything
+    stats = run(workspace, per_host=1, concurrency=2, retries=0)
+    assert stats.states == {"done": 12}  # the busy host answers once the other one has been asked for everything
 
 
 def test_per_host_limit(workspace: Workspace, site: Site) -> None:
@@ -178,8 +176,8 @@ def test_rows_of_another_live_process_are_left_alone(workspace: Workspace, site:
 def test_memory_holds_a_window_of_rows_only(workspace: Workspace, site: Site) -> None:
     """More rows than the window, all to one host: they come out of the database in blocks."""
     fill(workspace, originals(site, *[f"/good/{n}" for n in range(2600)]))
-    tally = run(workspace, per_host=16)
-    assert tally.states == {"done": 2600} and sum(site.asked.values()) == 2600
+    stats = run(workspace, per_host=16)
+    assert stats.states == {"done": 2600} and sum(site.asked.values()) == 2600
     assert len(site.peers) <= 16  # kept alive, not opened anew
     consistent(workspace)
 

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
-from download_support import (  # noqa: F401 (fixtures)
+from download_support import (
     consistent,
     files,
     fill,
@@ -16,9 +16,6 @@ from download_support import (  # noqa: F401 (fixtures)
     originals,
     rows,
     run,
-    server_fixture,
-    site_fixture,
-    workspace_fixture,
 )
 from hostile_server import Site, jpeg
 
@@ -61,12 +58,12 @@ def test_every_way_to_fail_has_its_reason(
     workspace: Workspace, site: Site, path: str, state: str, reason: str, requests: int
 ) -> None:
     fill(workspace, originals(site, path))
-    tally = run(workspace, limits=limits_for(path))
+    stats = run(workspace, limits=limits_for(path))
     row = only(workspace)
     assert (row["state"], row["reason"], row["sha256"]) == (state, reason, None)
     # Whether the server has read a request before it is given up is not for us to say: then our own count has to do.
     assert (row["attempts"] if reason == "timeout" else site.asked[path]) == requests, site.asked
-    assert tally.states == {state: 1} and tally.reasons == {reason: 1}
+    assert stats.states == {state: 1} and stats.reasons == {reason: 1}
     assert files(workspace) == {}
     consistent(workspace)
 
@@ -223,8 +220,8 @@ def test_a_second_referer_that_fails_too_ends_the_address(workspace: Workspace, 
 
 def test_one_content_is_one_file_for_many_rows(workspace: Workspace, site: Site) -> None:
     fill(workspace, originals(site, *["/good/7"] * 20))
-    tally = run(workspace)
-    assert len(files(workspace)) == 1 and tally.files == 1 and tally.states == {"done": 20}
+    stats = run(workspace)
+    assert len(files(workspace)) == 1 and stats.files == 1 and stats.states == {"done": 20}
     consistent(workspace)
 
 

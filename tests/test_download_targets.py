@@ -14,7 +14,7 @@ from threading import Barrier
 
 import fsspec
 import pytest
-from download_support import (  # noqa: F401 (fixtures)
+from download_support import (
     command,
     consistent,
     files,
@@ -26,11 +26,8 @@ from download_support import (  # noqa: F401 (fixtures)
     report,
     rows,
     run,
-    server_fixture,
-    site_fixture,
     start,
     step,
-    workspace_fixture,
 )
 from hostile_server import Site, animation, jpeg, picture
 from support import PATIENCE, as_rows, load_step, wait_until
@@ -40,7 +37,6 @@ from lib.db.download_queue import shard_of
 from lib.download.options import DownloadOptions, VerifyLimits
 from lib.download.targets import LocalTarget
 from lib.download.verify import Verifier
-from lib.download.workers import divide
 from lib.images.formats import sniff
 from lib.images.structure import trailing_bytes
 from lib.net.fetch import FetchLimits
@@ -51,8 +47,8 @@ from lib.workspace import Workspace
 def test_pictures_go_to_any_address(workspace: Workspace, site: Site, tmp_path: Path, kind: str) -> None:
     address = "memory://pictures/here" if kind == "memory" else f"file://{tmp_path}/there"
     fill(workspace, originals(site, *[f"/good/{n % 7}" for n in range(10)], "/big/1"))
-    tally = run(workspace, to=address, limits=FetchLimits(max_bytes=8 << 20))
-    assert tally.states == {"done": 11} and tally.files == 8
+    stats = run(workspace, to=address, limits=FetchLimits(max_bytes=8 << 20))
+    assert stats.states == {"done": 11} and stats.files == 8
     store, root = fsspec.core.url_to_fs(address)
     paths = [row[0] for row in as_rows(workspace.database, "SELECT path FROM files ORDER BY path")]
     address = address.removeprefix("file://")
@@ -172,10 +168,10 @@ def test_several_processes_end_as_one_does(workspace: Workspace, site: Site, tmp
     site.slow = 0.003
     made = report(workspace, workers=2, per_host=8, limits=FetchLimits())
     assert outcome(workspace) == outcome(alone)
-    assert made.tally.states["done"] + made.tally.states["failed"] == 300
+    assert made.stats.states["done"] + made.stats.states["failed"] == 300
     assert {path: n for path, n in site.asked.items() if n > 1}.keys() <= {"/good/3", "/missing/1", "/html/1"}
     assert site.most_at_once <= 8
-    (host,) = made.tally.hosts.values()
+    (host,) = made.stats.hosts.values()
     assert host.requests == sum(site.asked.values())
     consistent(workspace)
 
@@ -185,7 +181,7 @@ def test_several_processes_end_as_one_does(workspace: Workspace, site: Site, tmp
     [(4, 2, None, 100, [None] * 2), (2, 6, 5, 100, [3, 2]), (2, 6, 1, 100, [1]), (8, 6, None, 3, [None] * 3)],
 )
 def test_work_is_divided(workers: int, per_host: int, limit: int | None, due: int, expected: list[int | None]) -> None:
-    parts = divide(DownloadOptions(workers=workers, per_host=per_host, limit=limit), due)
+    parts = DownloadOptions(workers=workers, per_host=per_host, limit=limit).divided(due)
     assert [part.limit for part in parts] == expected
 
 
@@ -312,10 +308,10 @@ def animation_of_many(frames: int = 500) -> bytes:
 @pytest.mark.parametrize("strip", [False, True])
 def test_bytes_after_the_end_are_noted_or_cut_off(workspace: Workspace, site: Site, strip: bool) -> None:
     fill(workspace, originals(site, "/polyglot/1"))
-    tally = run(workspace, strip_trailing=strip)
+    stats = run(workspace, strip_trailing=strip)
     ((name, data),) = files(workspace).items()
     assert name.endswith(".jpg") and (data == jpeg(4)) is strip
-    assert tally.notes == {"trailing_bytes": 1}
+    assert stats.notes == {"trailing_bytes": 1}
     assert json.loads(only(workspace)["log"])[0]["detail"] == "29 bytes after its end"
     consistent(workspace)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from lib.download.addresses import StoredVariant, ladder, referers
+from lib.db.download_queue import StoredVariant
+from lib.download.addresses import address_order, referers
 
 
 def test_kind_comes_first_then_area_downward() -> None:
@@ -15,7 +16,7 @@ def test_kind_comes_first_then_area_downward() -> None:
         StoredVariant(6, "original", "http://o/6", 100, 100),
         StoredVariant(7, "dup", "http://d/7"),
     ]
-    assert [rung.variant_id for rung in ladder(variants)] == [6, 5, 4, 3, 2, 7, 1]
+    assert [address.variant_id for address in address_order(variants)] == [6, 5, 4, 3, 2, 7, 1]
 
 
 def test_an_address_is_tried_once_under_its_best_kind() -> None:
@@ -24,7 +25,10 @@ def test_an_address_is_tried_once_under_its_best_kind() -> None:
         StoredVariant(2, "original", "http://x/a"),
         StoredVariant(3, "dup", "http://x/b"),
     ]
-    assert [(rung.kind, rung.url) for rung in ladder(variants)] == [("original", "http://x/a"), ("dup", "http://x/b")]
+    assert [(address.kind, address.url) for address in address_order(variants)] == [
+        ("original", "http://x/a"),
+        ("dup", "http://x/b"),
+    ]
 
 
 def test_expired_addresses_go_to_the_end_of_their_kind() -> None:
@@ -33,18 +37,18 @@ def test_expired_addresses_go_to_the_end_of_their_kind() -> None:
         StoredVariant(2, "preview", "http://p/2", 90, 90, expires_at="2027-01-01T00:00:00.000Z"),
         StoredVariant(3, "thumb", "http://p/3", 9, 9),
     ]
-    assert [rung.variant_id for rung in ladder(variants, now="2026-06-01T00:00:00.000Z")] == [2, 1, 3]
+    assert [address.variant_id for address in address_order(variants, now="2026-06-01T00:00:00.000Z")] == [2, 1, 3]
 
 
 def test_only_the_wanted_kinds() -> None:
     variants = [StoredVariant(1, "original", "http://o"), StoredVariant(2, "thumb", "http://t")]
-    assert [rung.variant_id for rung in ladder(variants, kinds=("thumb",))] == [2]
-    assert ladder([]) == ()
+    assert [address.variant_id for address in address_order(variants, kinds=("thumb",))] == [2]
+    assert address_order([]) == ()
 
 
 def test_the_same_order_for_the_same_variants_in_any_order() -> None:
     variants = [StoredVariant(n, "dup", f"http://d/{n}", 10, 10) for n in range(6)]
-    assert ladder(variants) == ladder(reversed(variants))
+    assert address_order(variants) == address_order(reversed(variants))
 
 
 def test_referers() -> None:

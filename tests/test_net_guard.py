@@ -9,7 +9,7 @@ from hostile_server import Site, hostile_server
 from support import PATIENCE
 
 from lib.images.formats import refusal
-from lib.net.failures import LONGEST_RETRY_AFTER, backoff, is_transient, retry_after
+from lib.net.failures import LONGEST_RETRY_AFTER, TRANSIENT, backoff, retry_after
 from lib.net.fetch import FetchLimits, FetchResult, fetch, open_session, user_agent
 from lib.net.guard import RefusedAddress, is_private, socket_factory
 from lib.net.urls import BadAddress, host_of, parse_address
@@ -50,10 +50,10 @@ class Buffer:
     def __init__(self) -> None:
         self.data = b""
 
-    def meet(self, answer: FetchResult) -> tuple[str, str]:
+    def on_headers(self, answer: FetchResult) -> tuple[str, str]:
         return "", ""
 
-    def judge(self, head: bytes) -> tuple[str, str]:
+    def on_first_bytes(self, head: bytes) -> tuple[str, str]:
         return refusal(head)
 
     def restart(self) -> None:
@@ -186,8 +186,8 @@ def test_backoff_grows_is_random_and_is_bounded() -> None:
 
 
 def test_classes_of_failure() -> None:
-    assert all(map(is_transient, "timeout http_429 http_503 http_500 truncated dns_error connect_error".split()))
-    assert not any(map(is_transient, "http_404 http_410 http_403 not_an_image too_large private_address".split()))
+    assert all(r in TRANSIENT for r in "timeout http_429 http_503 http_500 truncated dns_error connect_error".split())
+    assert not any(r in TRANSIENT for r in "http_404 http_410 http_403 not_an_image too_large private_address".split())
 
 
 def test_who_we_are(site: Site) -> None:
@@ -207,12 +207,12 @@ def test_headers_that_never_end_are_given_up(site: Site) -> None:
     async def run() -> FetchResult:
         watch = Watchdog()
 
-        async def look() -> None:
+        async def check() -> None:
             while True:
                 await asyncio.sleep(0.05)
-                watch.look()
+                watch.check()
 
-        looking = asyncio.create_task(look())
+        looking = asyncio.create_task(check())
         try:
             async with open_session(allow_private=True) as session:
                 return await fetch(
@@ -232,9 +232,9 @@ def test_a_transfer_is_as_fast_as_it_is_from_its_first_byte_on() -> None:
         assert task is not None
         transfer = Transfer(task, FetchLimits(timeout=20, min_speed=1000, speed_window=10))
         begun = transfer.started
-        found = [transfer.judge(begun + 12)]
+        found = [transfer.limit_exceeded(begun + 12)]
         transfer.progress(1500)
-        return [*found, transfer.judge(begun + 12.2), transfer.judge(begun + 23)]
+        return [*found, transfer.limit_exceeded(begun + 12.2), transfer.limit_exceeded(begun + 23)]
 
     assert asyncio.run(run()) == ["", "", "too_slow"]
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from counting_server import Door, counting_server
-from download_support import fill, report, rows, run, workspace_fixture  # noqa: F401 (fixtures)
+from download_support import fill, report, rows, run
 
 from lib.net.host_queues import DOWN_AFTER, ROOM, Host, HostPolicies, HostPolicy, HostQueues, SharedPauses, make_shared
 from lib.workspace import Workspace
@@ -78,7 +78,7 @@ def test_nothing_is_asked_before_a_pause_is_over(workspace: Workspace, through: 
         made = report(workspace, per_host=1, per_domain=64)
         assert states(workspace) == {"done"}
         assert len(doors[0].pauses()) == 1 and doors[0].pauses()[0] >= 1 - MARGIN
-        hosts = {name: host.reasons for name, host in made.tally.hosts.items()}
+        hosts = {name: host.reasons for name, host in made.stats.hosts.items()}
         assert hosts.pop(doors[0].url.removeprefix("http://")) == {f"http_{status}": 1}
         assert not any(hosts.values())  # who redirected is not to blame
 
@@ -115,9 +115,9 @@ def test_a_long_pause_of_a_redirects_target_leaves_its_pictures_for_later(worksp
         doors[0].refuse(retry_after="3000")
         paths = [(1 + n % 3, f"/to/0/good/{n}") for n in range(9)] + [(1, "/good/50")]
         fill(workspace, pictures(doors, *paths))
-        tally = run(workspace, per_host=1)
-        assert tally.states == {"done": 1, "pending": 9} and len(doors[0].seen) == 1
-        assert tally.reasons == {"host_paused": 8, "http_429": 1}
+        stats = run(workspace, per_host=1)
+        assert stats.states == {"done": 1, "pending": 9} and len(doors[0].seen) == 1
+        assert stats.reasons == {"host_paused": 8, "http_429": 1}
 
 
 def test_a_redirects_target_that_is_down_is_left_alone(workspace: Workspace) -> None:
@@ -125,9 +125,9 @@ def test_a_redirects_target_that_is_down_is_left_alone(workspace: Workspace) -> 
         for _ in range(40):
             doors[0].refuse(500, "")
         fill(workspace, pictures(doors, *[(1, f"/to/0/good/{n}") for n in range(30)]))
-        tally = run(workspace, per_host=1, retries=0)
+        stats = run(workspace, per_host=1, retries=0)
         assert len(doors[0].seen) == DOWN_AFTER
-        assert tally.states == {"failed": DOWN_AFTER, "pending": 20}
+        assert stats.states == {"failed": DOWN_AFTER, "pending": 20}
 
 
 @pytest.mark.parametrize("robots", ["obey", "report"])
@@ -149,8 +149,8 @@ def test_a_robots_txt_of_many_rules_is_read_beside_the_others(workspace: Workspa
         far = "/good/" + "a" * 7000
         paths = [(0, f"{far}/{n}") for n in range(10)] + [(0, "/good/99")] + [(1, f"/good/{n}") for n in range(20)]
         fill(workspace, pictures(doors, *paths))
-        tally = run(workspace, robots="obey")
-        assert tally.states == {"done": 21, "opted_out": 10} and tally.notes["robots_cut"] == 1
+        stats = run(workspace, robots="obey")
+        assert stats.states == {"done": 21, "opted_out": 10} and stats.notes["robots_cut"] == 1
         first = rows(workspace)["t:000"]
         assert first["reason"] == "robots_txt" and "has too many rules to tell about it" in first["log"]
 
@@ -183,10 +183,10 @@ def test_no_request_starts_between_a_refusal_and_its_pause(reason: str, retry_af
     assert asyncio.run(play()) == []
 
 
-def both(per_host: int, manners: HostPolicies | None = None) -> tuple[HostQueues[str], HostQueues[str]]:
+def both(per_host: int, policies: HostPolicies | None = None) -> tuple[HostQueues[str], HostQueues[str]]:
     """The queues of two processes, in one loop."""
-    shared = make_shared(get_context("spawn"), 2, manners or HostPolicies())
-    one, other = (HostQueues[str](per_host, 12, manners, 2, shared.seen_from(place)) for place in range(2))
+    shared = make_shared(get_context("spawn"), 2, policies or HostPolicies())
+    one, other = (HostQueues[str](per_host, 12, policies, 2, shared.seen_from(place)) for place in range(2))
     return one, other
 
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import fsspec
 import pytest
-from download_support import (  # noqa: F401 (fixtures)
+from download_support import (
     command,
     fill,
     only,
@@ -15,10 +15,7 @@ from download_support import (  # noqa: F401 (fixtures)
     report,
     rows,
     run,
-    server_fixture,
-    site_fixture,
     step,
-    workspace_fixture,
 )
 from fsspec.implementations.memory import MemoryFileSystem
 from hostile_server import Site, jpeg
@@ -99,7 +96,7 @@ def test_an_owner_who_opts_out_later_is_heard_at_any_address(
     (file,) = kept(there)
     opt_out(workspace, site)
     made = report(workspace, to=to, again=REFRESH)
-    assert made.tally.states == {"opted_out": 1} and made.retired == 1
+    assert made.stats.states == {"opted_out": 1} and made.retired == 1
     assert kept(there) == [] and len(quarantined(workspace)) == 1
     assert file.endswith(quarantined(workspace)[0].partition("/")[2])
     assert (workspace.quarantine / quarantined(workspace)[0]).read_bytes() == jpeg(5)

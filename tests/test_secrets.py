@@ -15,7 +15,7 @@ from typing import Any
 
 import fsspec
 import pytest
-from download_support import fill, originals, server_fixture, site_fixture, workspace_fixture  # noqa: F401 (fixtures)
+from download_support import fill, originals
 from hostile_server import Site
 from support import ROOT, STEPS, as_rows, drawing, load_step, run_step, snapshot
 

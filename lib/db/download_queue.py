@@ -1,22 +1,20 @@
-"""The `downloads` table as work: which rows are due, who works on them, and for how long.
-
-Which rows of `downloads` are asked again: failed ones, finished ones, and those that may have something better.
-"""
+"""The `downloads` table as work: which rows are due or asked again, who works on them, and for how long."""
 
 from __future__ import annotations
 
+import json
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from lib.db.connection import Database
 from lib.db.duplicates import buried_images
 from lib.times import utc_now
 
 CHECKPOINT_LOG = 32 * 2**20  # bytes
-BLOCK = 500  # rows of one statement: below SQLite's oldest limit of 999 parameters
-PENDING, REFRESH, UPGRADE = "", "refresh", "upgrade"  # why a row is asked: it never was, or what is wished of it
+BLOCK = 500  # rows that are looked up at a time
+PENDING, REFRESH, UPGRADE = "", "refresh", "upgrade"  # why a row is asked: it never was, or how it is rechecked
 
 _PREVIEWED = (
     " FROM (SELECT images.id AS image_id, coalesce(state, 'pending') AS state, reason,"
@@ -24,14 +22,15 @@ _PREVIEWED = (
     " kind, sha256 FROM images LEFT JOIN downloads ON image_id = images.id) AS downloads"
 )
 
-_NAMED = "SELECT id, key, page_url FROM images WHERE id IN ({marks})"
+_AMONG = "IN (SELECT value FROM json_each(?))"
 
-RETRYABLE = ("failed", "blocked")  # an opt-out is an answer, not a failure
+_RETRYABLE = "state IN ('failed', 'blocked')"  # an opt-out is an answer, not a failure
 ROBOTS_TXT = "robots_txt"
 PENDING_NOW = "state = 'pending' AND next_try_at <= ?"
 
-_KINDS = ("original", "preview", "dup", "thumb")  # best first, as the ladder has them
-_RANK = "CASE {} " + " ".join(f"WHEN '{kind}' THEN {rank}" for rank, kind in enumerate(_KINDS)) + " ELSE 9 END"
+KINDS = ("original", "preview", "dup", "thumb")  # best first, in the order in which they are asked
+_RANK = "CASE {} " + " ".join(f"WHEN '{kind}' THEN {rank}" for rank, kind in enumerate(KINDS)) + " ELSE 9 END"
+_ADDRESS = "SELECT 1 FROM image_variants v WHERE v.image_id = downloads.image_id"
 _KEPT = "EXISTS (SELECT 1 FROM files WHERE files.sha256 = downloads.sha256 AND files.state = 'present')"
 _UNTRIED = (
     " AND v.id NOT IN (SELECT json_extract(value, '$.variant') FROM json_each(downloads.log)"
@@ -41,7 +40,7 @@ _UNTRIED = (
 
 @dataclass(frozen=True)
 class Current:
-    """What a finished row has that is asked again; `pixels` is 0 where the size is unknown."""
+    """The content of a finished row that is asked again; `pixels` is 0 where the size is unknown."""
 
     sha256: str
     variant_id: int | None
@@ -50,9 +49,22 @@ class Current:
     pixels: int
 
 
+class StoredVariant(NamedTuple):
+    """One address as the database knows it. Sizes are claims; `expires_at` is UTC text or empty."""
+
+    id: int
+    kind: str
+    url: str
+    width: int | None = None
+    height: int | None = None
+    bytes: int | None = None
+    referer: str = ""
+    expires_at: str = ""
+
+
 @dataclass(frozen=True)
 class PendingRow:
-    """One picture to fetch, with its addresses as (id, kind, url, width, height, bytes, referer, expires_at)."""
+    """One picture to fetch, with its addresses."""
 
     image_id: int
     key: str  # <engine>:<the engine's id>
@@ -60,15 +72,15 @@ class PendingRow:
     attempts: int
     log: str
     next_try_at: str
-    variants: tuple[tuple[Any, ...], ...]
-    wish: str = PENDING
+    variants: tuple[StoredVariant, ...]
+    recheck: str = PENDING
     current: Current | None = None
-    buried: str = ""  # a content that one of its addresses brought and step 6 took away
+    removed_before: str = ""  # a content that one of its addresses brought and step 6 took away
 
 
 @dataclass(frozen=True)
 class Scope:
-    """Which rows a run is about: pictures with an address of one of the kinds (none named: all), and of its shard."""
+    """The rows of a run: pictures with an address of one of the kinds (none named: all), and of its shard."""
 
     kinds: tuple[str, ...] = ()
     shard: int = 0
@@ -81,9 +93,9 @@ class Scope:
         if self.kinds:
             text += (
                 " AND EXISTS (SELECT 1 FROM image_variants WHERE image_variants.image_id = downloads.image_id"
-                f" AND kind IN ({_marks(self.kinds)}))"
+                f" AND kind {_AMONG})"
             )
-            values += self.kinds
+            values += (json.dumps(self.kinds),)
         if self.shards > 1:
             text += " AND shard_of((SELECT key FROM images WHERE images.id = downloads.image_id), ?) = ?"
             values += (self.shards, self.shard)
@@ -94,7 +106,7 @@ EVERYTHING = Scope()
 
 
 def shard_of(key: str, shards: int) -> int:
-    """The part of a divided job that a picture belongs to, the same on every machine: numbers differ between them."""
+    """The part of a divided run that a picture belongs to, the same on every machine: numbers differ between them."""
     return zlib.crc32(key.encode("utf-8", "surrogatepass")) % shards
 
 
@@ -114,7 +126,7 @@ def claim(
     until: str,
     after: tuple[str, int],
     count: int,
-    wish: str = PENDING,
+    recheck: str = PENDING,
     scope: Scope = EVERYTHING,
 ) -> list[PendingRow]:
     """Takes up to `count` rows that are due and free, beyond the place `after` = (next_try_at, image_id).
@@ -122,7 +134,7 @@ def claim(
     The claim is one transaction, so that two processes never work on one row.
     """
     now = utc_now()
-    which, values = ("state = 'pending'", ()) if wish == PENDING else ("wish <> '' AND wish = ?", (wish,))
+    which, values = ("state = 'pending'", ()) if recheck == PENDING else ("wish <> '' AND wish = ?", (recheck,))
     where, more = scope.where()
     with db.transaction():
         rows = db.rows(
@@ -135,17 +147,17 @@ def claim(
             "UPDATE downloads SET lease = ?, lease_until = ? WHERE image_id = ?",
             [(lease, until, row["image_id"]) for row in rows],
         )
-    return list(_with_variants(db, rows, wish))
+    return list(_with_variants(db, rows, recheck))
 
 
 def count_preview(db: Database, where: str, values: Sequence[Any], scope: Scope) -> int:
-    """How many rows match `where`, pictures that have no row yet among them."""
+    """The number of rows that match `where`, pictures that have no row yet among them."""
     also, more = scope.where()
     return int(db.value(f"SELECT count(*){_PREVIEWED} WHERE {where}{also}", (*values, *more)))
 
 
 def preview(
-    db: Database, where: str, values: Sequence[Any], scope: Scope, count: int, wish: str = PENDING
+    db: Database, where: str, values: Sequence[Any], scope: Scope, count: int, recheck: str = PENDING
 ) -> Iterator[PendingRow]:
     """The rows that a run would begin with: those that match `where`, and of pictures that have no row yet."""
     also, more = scope.where()
@@ -153,31 +165,33 @@ def preview(
         f"SELECT image_id, attempts, log, next_try_at{_PREVIEWED} WHERE {where}{also} ORDER BY image_id LIMIT ?",
         (*values, *more, count),
     )
-    for start in range(0, len(rows), BLOCK):
-        yield from _with_variants(db, rows[start : start + BLOCK], wish)
+    yield from _with_variants(db, rows, recheck)
 
 
-def _with_variants(db: Database, rows: Sequence[Any], wish: str) -> Iterator[PendingRow]:
+def _with_variants(db: Database, rows: Sequence[Any], recheck: str) -> Iterator[PendingRow]:
     """Adds the page and the addresses to rows of `downloads`, a block at a time."""
     for start in range(0, len(rows), BLOCK):
         block = rows[start : start + BLOCK]
         ids = [row["image_id"] for row in block]
-        named = {row[0]: row[1:] for row in db.execute(_NAMED.format(marks=_marks(ids)), ids)}
-        variants: dict[int, list[tuple[Any, ...]]] = {}
+        among = (json.dumps(ids),)
+        named = {
+            row[0]: row[1:] for row in db.execute(f"SELECT id, key, page_url FROM images WHERE id {_AMONG}", among)
+        }
+        variants: dict[int, list[StoredVariant]] = {}
         for image_id, *rest in db.execute(
             "SELECT image_id, id, kind, url, width, height, bytes, referer, expires_at FROM image_variants"
-            f" WHERE image_id IN ({_marks(ids)})",
-            ids,
+            f" WHERE image_id {_AMONG}",
+            among,
         ):
-            variants.setdefault(image_id, []).append(tuple(rest))
-        held = _current(db, ids) if wish else {}
-        buried = buried_images(db, ids)
+            variants.setdefault(image_id, []).append(StoredVariant(*rest))
+        held = _current(db, ids) if recheck else {}
+        removed_before = buried_images(db, ids)
         for image_id, attempts, log, next_try_at in block:
             key, page_url = named.get(image_id, (str(image_id), ""))
             found = tuple(variants.get(image_id, ()))
             yield PendingRow(
-                image_id, key, page_url, attempts, log, next_try_at, found, wish, held.get(image_id),
-                buried.get(image_id, ""),
+                image_id, key, page_url, attempts, log, next_try_at, found, recheck, held.get(image_id),
+                removed_before.get(image_id, ""),
             )  # fmt: skip
 
 
@@ -185,8 +199,8 @@ def _current(db: Database, ids: Sequence[int]) -> dict[int, Current]:
     rows = db.rows(
         "SELECT image_id, downloads.sha256, variant_id, etag, last_modified, coalesce(width * height, 0)"
         " FROM downloads JOIN files ON files.sha256 = downloads.sha256"
-        f" WHERE image_id IN ({_marks(ids)})",
-        ids,
+        f" WHERE image_id {_AMONG}",
+        (json.dumps(ids),),
     )
     return {image_id: Current(*rest) for image_id, *rest in rows}
 
@@ -219,10 +233,10 @@ def release(db: Database, lease: str) -> int:
         return db.execute("UPDATE downloads SET lease = '', lease_until = '' WHERE lease = ?", (lease,)).rowcount
 
 
-def count_pending(db: Database, scope: Scope = EVERYTHING, wish: str = PENDING) -> tuple[int, int]:
-    """(due now, waiting for a later time) of the rows that are pending, or that something is wished of."""
+def count_pending(db: Database, scope: Scope = EVERYTHING, recheck: str = PENDING) -> tuple[int, int]:
+    """(due now, waiting for a later time) of the rows that are pending, or that are to be rechecked."""
     where, values = scope.where()
-    which, first = ("state = 'pending'", ()) if wish == PENDING else ("wish <> '' AND wish = ?", (wish,))
+    which, first = ("state = 'pending'", ()) if recheck == PENDING else ("wish <> '' AND wish = ?", (recheck,))
     count, now = f"SELECT count(*) FROM downloads WHERE {which}{where} AND next_try_at", utc_now()
     due, waiting = (db.value(f"{count} {sign} ?", (*first, *values, now)) for sign in ("<=", ">"))
     return int(due), int(waiting)
@@ -233,13 +247,9 @@ def next_due(db: Database) -> str:
     return str(db.value("SELECT min(next_try_at) FROM downloads WHERE state = 'pending' AND next_try_at <> ''") or "")
 
 
-def _marks(values: Sequence[Any]) -> str:
-    return ", ".join("?" * len(values))
-
-
 @dataclass(frozen=True)
 class Recheck:
-    """What else a run asks, besides pending rows.
+    """The rows that a run asks besides pending ones.
 
     `retry` are the reasons of failed rows (empty: all; None: no failed row). `upgrade` asks for every better address,
     also those that failed; `untried` only for those that were never asked. `kept` leaves out what is in quarantine,
@@ -253,9 +263,9 @@ class Recheck:
     kept: bool = False
 
     @property
-    def wishes(self) -> tuple[str, ...]:
+    def rechecks(self) -> tuple[str, ...]:
         upgrade = self.upgrade or self.untried
-        return tuple(wish for wish, wanted in ((REFRESH, self.refresh), (UPGRADE, upgrade)) if wanted)
+        return tuple(recheck for recheck, wanted in ((REFRESH, self.refresh), (UPGRADE, upgrade)) if wanted)
 
 
 def reset_failed(db: Database, reasons: Sequence[str], scope: Scope) -> int:
@@ -281,17 +291,17 @@ def reopen_untried(db: Database, scope: Scope) -> int:
         ).rowcount
 
 
-def wish(db: Database, again: Recheck, what: str, scope: Scope) -> None:
+def mark_rechecks(db: Database, again: Recheck, recheck: str, scope: Scope) -> None:
     """Marks the finished rows that are to be asked again; what an interrupted run has left is finished first."""
     also, more = scope.where()
-    left = db.value(f"SELECT 1 FROM downloads WHERE wish <> '' AND wish = ?{also} LIMIT 1", (what, *more))
+    left = db.value(f"SELECT 1 FROM downloads WHERE wish <> '' AND wish = ?{also} LIMIT 1", (recheck, *more))
     if left is not None and not again.untried:
         return
-    where, values = wish_where(again, what, scope.kinds)
+    where, values = recheck_where(again, recheck, scope.kinds)
     if db.value(f"SELECT 1 FROM downloads WHERE {where}{also} LIMIT 1", (*values, *more)) is None:
         return
     with db.transaction():
-        db.execute(f"UPDATE downloads SET wish = ? WHERE {where}{also}", (what, *values, *more))
+        db.execute(f"UPDATE downloads SET wish = ? WHERE {where}{also}", (recheck, *values, *more))
 
 
 def failed_where(reasons: Sequence[str]) -> tuple[str, tuple[Any, ...]]:
@@ -299,41 +309,35 @@ def failed_where(reasons: Sequence[str]) -> tuple[str, tuple[Any, ...]]:
 
     What robots.txt forbade counts only where it is named: the file may have changed, an owner's own word does not.
     """
-    where = f"state IN ({_marks(RETRYABLE)})"
     if not reasons:
-        return where, RETRYABLE
+        return _RETRYABLE, ()
     forbidden = f" OR (state = 'opted_out' AND reason = '{ROBOTS_TXT}')" if ROBOTS_TXT in reasons else ""
-    return f"(({where} AND reason IN ({_marks(reasons)})){forbidden})", (*RETRYABLE, *reasons)
+    return f"(({_RETRYABLE} AND reason {_AMONG}){forbidden})", (json.dumps(reasons),)
 
 
 def untried_failed_where(kinds: Sequence[str]) -> tuple[str, tuple[Any, ...]]:
     """The condition of failed rows that have an address which was never asked."""
-    of_kind = f" AND v.kind IN ({_marks(kinds)})" if kinds else ""
-    where = (
-        f"state = 'failed' AND EXISTS (SELECT 1 FROM image_variants v WHERE v.image_id = downloads.image_id"
-        f"{of_kind}{_UNTRIED})"
-    )
-    return where, tuple(kinds)
+    of_kind, values = _of_kind(kinds)
+    return f"state = 'failed' AND EXISTS ({_ADDRESS}{of_kind}{_UNTRIED})", values
 
 
-def wish_where(again: Recheck, what: str, kinds: Sequence[str]) -> tuple[str, tuple[Any, ...]]:
-    """The condition of finished rows that something is wished of."""
+def _of_kind(kinds: Sequence[str]) -> tuple[str, tuple[Any, ...]]:
+    return (f" AND v.kind {_AMONG}", (json.dumps(kinds),)) if kinds else ("", ())
+
+
+def recheck_where(again: Recheck, recheck: str, kinds: Sequence[str]) -> tuple[str, tuple[Any, ...]]:
+    """The condition of finished rows that are to be rechecked."""
     where = "state = 'done'"
     values: tuple[Any, ...] = ()
     if again.kept:
         where += f" AND {_KEPT}"
-    if what == UPGRADE:
-        of_kind = f" AND v.kind IN ({_marks(kinds)})" if kinds else ""
+    if recheck == UPGRADE:
+        of_kind, values = _of_kind(kinds)
         better = f"{_RANK.format('v.kind')} < {_RANK.format('downloads.kind')}"
-        where += (
-            " AND EXISTS (SELECT 1 FROM image_variants v WHERE v.image_id = downloads.image_id"
-            f" AND {better}{of_kind}{'' if again.upgrade else _UNTRIED})"
-        )
-        values += tuple(kinds)
+        where += f" AND EXISTS ({_ADDRESS} AND {better}{of_kind}{'' if again.upgrade else _UNTRIED})"
     return where, values
 
 
 def failed_reasons(db: Database) -> list[str]:
     """The reasons that failed and blocked rows have."""
-    rows = db.rows(f"SELECT DISTINCT reason FROM downloads WHERE state IN ({_marks(RETRYABLE)}) ORDER BY 1", RETRYABLE)
-    return [row["reason"] for row in rows]
+    return [row["reason"] for row in db.rows(f"SELECT DISTINCT reason FROM downloads WHERE {_RETRYABLE} ORDER BY 1")]

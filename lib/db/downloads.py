@@ -1,8 +1,7 @@
-"""The `downloads` table as a record: what became of each picture.
+"""The `downloads` table as a record of what became of each picture.
 
-The `superseded` table: contents that pictures had before a newer or better one.
-
-The `robots` table: what the robots.txt of an origin said.
+Beside it are the tables `superseded`, of contents that pictures had before a newer or better one, and `robots`, of
+what the robots.txt of an origin said.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import Enum
 from operator import attrgetter
 from typing import Any
 
@@ -42,9 +40,10 @@ FRESH_SECONDS = 24 * 3600.0  # RFC 9309: a cached copy should not be used for mo
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What became of one row, as it is written.
+class DownloadResult:
+    """The result of one row, as it is written.
 
+    A row that is `unchanged` was finished, is asked again and stays as it is; `recheck` is left where it has to wait.
     `file` is a content that was just written to disk; with `restores` it stands in for one that had gone.
     `supersedes` is the content that the row had before. `counted` is what a summary calls it, if not by its state, and
     `notes` are further things to be counted.
@@ -71,20 +70,8 @@ class Outcome:
     supersedes: str = ""
     counted: str = ""
     notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Unchanged:
-    """A finished row that was asked again and stays as it is; `wish` is left where it has to wait."""
-
-    image_id: int
-    attempts: int
-    log: str
-    wish: str = ""
-    next_try_at: str = ""
-    counted: str = "unchanged"
-    reason: str = ""
-    notes: tuple[str, ...] = ()
+    unchanged: bool = False
+    recheck: str = ""
 
 
 def enqueue(db: Database) -> int:
@@ -99,7 +86,7 @@ def enqueue(db: Database) -> int:
         ).rowcount
 
 
-def record(db: Database, run_id: int, outcomes: Iterable[Outcome | Unchanged]) -> tuple[int, list[str]]:
+def record(db: Database, run_id: int, results: Iterable[DownloadResult]) -> tuple[int, list[str]]:
     """Writes a batch in one transaction.
 
     Gives the number of contents that are new or back, and the paths of files that another row had already brought.
@@ -107,40 +94,32 @@ def record(db: Database, run_id: int, outcomes: Iterable[Outcome | Unchanged]) -
     added, surplus = 0, []
     now = utc_now()
     with db.transaction():
-        for outcome in outcomes:
-            if isinstance(outcome, Unchanged):
-                values = (outcome.attempts, outcome.log, outcome.wish, outcome.next_try_at, now, outcome.image_id)
+        for result in results:
+            if result.unchanged:
+                values = (result.attempts, result.log, result.recheck, result.next_try_at, now, result.image_id)
                 db.execute(_LEAVE, values)
                 continue
-            if outcome.file is not None:
-                kept = _keep(db, outcome.file, outcome.restores)
-                added += kept is Keeping.ADDED
-                surplus += [outcome.file.path] if kept is Keeping.SURPLUS else []
-            checked = now if outcome.supersedes or outcome.counted else ""
-            db.execute(_RECORD, (*_values(outcome), checked, run_id, now, outcome.image_id))
-            if outcome.supersedes:
-                supersede(db, outcome.image_id, outcome.supersedes, outcome.sha256 or "", run_id)
+            if result.file is not None:
+                other = _add_or_restore(db, result.file, result.restores)
+                added += other is None
+                surplus += [result.file.path] if other not in (None, result.file.path) else []
+            checked = now if result.supersedes or result.counted else ""
+            db.execute(_RECORD, (*_values(result), checked, run_id, now, result.image_id))
+            if result.supersedes:
+                supersede(db, result.image_id, result.supersedes, result.sha256 or "", run_id)
     return added, surplus
 
 
-class Keeping(Enum):
-    """What the table of files made of a file that was written."""
-
-    ADDED = "added"
-    KNOWN = "known"
-    SURPLUS = "surplus"  # its content lies elsewhere already
-
-
-def _keep(db: Database, row: FileRow, restores: bool) -> Keeping:
-    """Adds a content, or brings a missing one back."""
+def _add_or_restore(db: Database, row: FileRow, restores: bool) -> str | None:
+    """Adds a content, or brings a missing one back; gives the path of one that is there already."""
     if add_file(db, row):
-        return Keeping.ADDED
+        return None
     path, state = known_file(db, row.sha256) or (row.path, "present")
-    if restores and state != "quarantined":
-        forget(db, row.sha256)
-        db.execute("UPDATE files SET path = ?, state = 'present' WHERE sha256 = ?", (row.path, row.sha256))
-        return Keeping.ADDED
-    return Keeping.KNOWN if path == row.path else Keeping.SURPLUS
+    if not restores or state == "quarantined":
+        return path
+    forget(db, row.sha256)
+    db.execute("UPDATE files SET path = ?, state = 'present' WHERE sha256 = ?", (row.path, row.sha256))
+    return None
 
 
 def known_file(db: Database, sha256: str) -> tuple[str, str] | None:
@@ -155,7 +134,7 @@ def known_file(db: Database, sha256: str) -> tuple[str, str] | None:
 
 
 def describe_picture(db: Database, key: str) -> dict[str, Any]:
-    """What the database knows of a picture, under the names that `metadata.jsonl` uses, for a sidecar."""
+    """Gives what the database knows of a picture, under the names that `metadata.jsonl` uses, for a sidecar."""
     row = db.row(
         "SELECT engine, page_url, title, license, license_url, creator, attribution FROM images WHERE key = ?", (key,)
     )
@@ -163,17 +142,17 @@ def describe_picture(db: Database, key: str) -> dict[str, Any]:
 
 
 def has_path(db: Database, path: str) -> bool:
-    """Whether the database knows a file by this path."""
+    """Tells if the database knows a file by this path."""
     return db.value("SELECT 1 FROM files WHERE path = ? LIMIT 1", (path,)) is not None
 
 
 def is_path_of_another(db: Database, path: str, sha256: str) -> bool:
-    """Whether a path belongs to another content, also where its file has gone."""
+    """Tells if a path belongs to another content, also where its file has gone."""
     return db.value("SELECT 1 FROM files WHERE path = ? AND sha256 <> ? LIMIT 1", (path, sha256)) is not None
 
 
 def last_run_was_clean(db: Database, run_id: int) -> bool:
-    """Whether the latest download before this run came to its end in good order; taking a run back is none."""
+    """Tells if the latest download before this run came to its end in good order; taking a run back is none."""
     code = db.row(
         "SELECT exit_code FROM runs WHERE step = 'download' AND id < ? AND arguments ->> 'undo' IS NULL"
         " ORDER BY id DESC LIMIT 1",
@@ -202,7 +181,7 @@ def supersede(db: Database, image_id: int, sha256: str, by_sha256: str, run_id: 
 
 
 def was_superseded(db: Database, sha256: str) -> bool:
-    """Whether a content went to the quarantine because a better one replaced it, and for no other reason."""
+    """Tells if a content went to the quarantine because a better one replaced it, and for no other reason."""
     return db.value("SELECT 1 FROM superseded WHERE sha256 = ? LIMIT 1", (sha256,)) is not None
 
 
@@ -212,7 +191,7 @@ def forget(db: Database, sha256: str) -> None:
 
 
 def forget_undone(db: Database, run_id: int) -> None:
-    """What `--undo` has brought back stays: the next run does not take it away again."""
+    """Keeps what `--undo` has brought back: the next run does not take it away again."""
     with db.transaction():
         db.execute(
             "DELETE FROM superseded WHERE sha256 IN (SELECT sha256 FROM actions WHERE run_id = ? AND state = 'undone')",

@@ -1,1 +1,1 @@
-"""The engine of step 5: rows out of the database, addresses asked, whole files and rows back."""
+"""Step 5: rows out of the database, addresses asked, whole files and rows back."""

@@ -1,4 +1,4 @@
-"""Which addresses of a picture are tried, in which order, and which Referer each one is asked with."""
+"""The order in which a picture's addresses are tried, and the Referer that each one is asked with."""
 
 from __future__ import annotations
 
@@ -6,21 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-KINDS = ("original", "preview", "dup", "thumb")
-
-
-@dataclass(frozen=True)
-class StoredVariant:
-    """One address as the database knows it. Sizes are claims; `expires_at` is UTC text or empty."""
-
-    id: int
-    kind: str
-    url: str
-    width: int | None = None
-    height: int | None = None
-    bytes: int | None = None
-    referer: str = ""
-    expires_at: str = ""
+from lib.db.download_queue import KINDS, StoredVariant
 
 
 @dataclass(frozen=True)
@@ -33,27 +19,25 @@ class Address:
     referers: tuple[str, ...] = ("",)
 
 
-def ladder(
+def address_order(
     variants: Iterable[StoredVariant], *, page_url: str = "", kinds: Sequence[str] = KINDS, now: str = ""
 ) -> tuple[Address, ...]:
-    """The addresses in the order in which they are tried, each address once.
+    """The addresses in the order in which they are tried, each URL once.
 
     Kind comes first (original, preview, dup, thumb), then the claimed area downward, since the engines' sizes are
     claims but mostly right; an address that has expired by `now` goes to the end of its kind.
     """
-    wanted = [variant for variant in variants if variant.kind in kinds]
-    wanted.sort(key=lambda variant: _order(variant, kinds, now))
-    rungs: dict[str, Address] = {}
-    for variant in wanted:
-        if variant.url not in rungs:
-            rungs[variant.url] = Address(variant.id, variant.kind, variant.url, referers(variant.referer, page_url))
-    return tuple(rungs.values())
 
+    def order(variant: StoredVariant) -> tuple[int, bool, int, int, int]:
+        expired = bool(variant.expires_at and now and variant.expires_at <= now)
+        area = (variant.width or 0) * (variant.height or 0)
+        return kinds.index(variant.kind), expired, -area, -(variant.bytes or 0), variant.id
 
-def _order(variant: StoredVariant, kinds: Sequence[str], now: str) -> tuple[int, bool, int, int, int]:
-    expired = bool(variant.expires_at and now and variant.expires_at <= now)
-    area = (variant.width or 0) * (variant.height or 0)
-    return kinds.index(variant.kind), expired, -area, -(variant.bytes or 0), variant.id
+    found: dict[str, Address] = {}
+    for variant in sorted((variant for variant in variants if variant.kind in kinds), key=order):
+        if variant.url not in found:
+            found[variant.url] = Address(variant.id, variant.kind, variant.url, referers(variant.referer, page_url))
+    return tuple(found.values())
 
 
 def referers(stored: str, page_url: str) -> tuple[str, ...]:

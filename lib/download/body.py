@@ -1,10 +1,8 @@
-"""A body on its way in: small ones stay in memory, large ones go to a temporary file.
+"""A body on its way in: small ones stay in memory, large ones go to a temporary file, which a later run can go on with.
 
-Beginnings of large bodies, kept on disk with what the rest may be asked for by, so that a kill costs little of them.
-
-Under `images/.part/` a body on its way in is `<owner>-<n>.part`. Where its rest could be asked for alone there is a
-note beside it. What outlives its process is renamed after its address, and the next request for that address takes it
-over. A note without its part, or a part without a note, is worth nothing and goes.
+Under `images/.part/` a body on its way in is `<owner>-<n>.part`. Where its rest could be asked for alone, a note beside
+it says by what. A part that outlives its process is renamed after its address, and the next request for that address
+takes it over. A note without its part, or a part without a note, is worth nothing and goes.
 """
 
 from __future__ import annotations
@@ -15,7 +13,7 @@ import json
 import mmap
 import os
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Executor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,7 +22,7 @@ from typing import Any
 from lib.download.recovery import process_lives
 from lib.files.names import KEPT, part_owner
 from lib.images.formats import refusal
-from lib.net.fetch import FetchResult
+from lib.net.fetch import FetchResult, Sink
 from lib.net.placeholders import PLACEHOLDER, Placeholders
 
 # Most pictures are smaller than this; what is larger is written as it comes, so that memory stays flat.
@@ -39,42 +37,40 @@ KEPT_SECONDS = 7 * 24 * 3600  # after which nobody is going to ask for the rest
 
 
 class BodyBuffers:
-    """What the bodies of one loop share: names for temporary files, the writer's threads, and the room in memory."""
+    """Shared by the bodies of one loop: names for temporary files, the writer's threads, and the room in memory."""
 
     def __init__(self, temporary: Callable[[], str], executor: Executor | None, placeholders: Placeholders):
         self.temporary, self.executor, self.placeholders = temporary, executor, placeholders
         self.held = 0
 
 
-class Body:
+class Body(Sink):
     """The sink of one request for the address `asked`, from its beginning or after a `partial` one."""
 
-    def __init__(self, intake: BodyBuffers, asked: str = "", partial: Partial | None = None):
-        self.intake, self.asked = intake, asked
+    def __init__(self, buffers: BodyBuffers, asked: str = "", partial: Partial | None = None):
+        self.buffers, self.asked = buffers, asked
         self.blocks: list[bytes] = []
         self.held = 0
         self.size = partial.size if partial else 0
         self.path: str | None = partial.path if partial else None
         self.begun = partial is not None  # whether the file at `path` holds what came before
-        self.validator, self.total = (
-            "",
-            partial.total if partial else 0,
-        )  # of the version that comes in, where its rest could be asked for alone
+        self.validator = ""  # of the version that comes in, where its rest could be asked for alone
+        self.total = partial.total if partial else 0
         self.noted = self.path or ""  # the part that has a note
         self.handle: Any = None
 
-    def meet(self, answer: FetchResult) -> tuple[str, str]:
-        """A picture that stands for a removed one is not read."""
+    def on_headers(self, answer: FetchResult) -> tuple[str, str]:
+        """Refuses a picture that stands for a removed one."""
         self.validator, self.total = answer.validator, answer.total
-        found = self.intake.placeholders.by_answer(self.asked, answer.final_url, answer.etag)
+        found = self.buffers.placeholders.by_answer(self.asked, answer.final_url, answer.etag)
         return (PLACEHOLDER, found) if found else ("", "")
 
-    def judge(self, head: bytes) -> tuple[str, str]:
-        """A body that does not begin like a picture is not read any further."""
+    def on_first_bytes(self, head: bytes) -> tuple[str, str]:
+        """Refuses a body that does not begin like a picture."""
         return refusal(head)
 
     def restart(self) -> None:
-        """Everything comes anew: what was there of another version is dropped when the first block is written."""
+        """Begins anew: what was there of another version is dropped when the first block is written."""
         self.size, self.begun = 0, False
         if self.path is not None:
             forget_note(self.path)
@@ -85,19 +81,19 @@ class Body:
         size = len(block)
         self.held += size
         self.size += size
-        self.intake.held += size
-        if self.path is None and self.size <= SPOOL_AT and (self.intake.held < ROOM or self.size < EARLY_AT):
+        self.buffers.held += size
+        if self.path is None and self.size <= SPOOL_AT and (self.buffers.held < ROOM or self.size < EARLY_AT):
             return None
-        return self._spool() if self.held >= SPOOL_BLOCK or self.intake.held >= ROOM else None
+        return self._spool() if self.held >= SPOOL_BLOCK or self.buffers.held >= ROOM else None
 
     async def finish(self) -> None:
-        """After the last block."""
+        """Writes the rest, after the last block."""
         if self.path is not None:
             await self._spool()
             await self._close()
 
     async def keep_part(self, validator: str) -> Partial | None:
-        """What there is of a large body whose transfer broke; None where too little is there to be worth it."""
+        """Keeps the beginning of a large body whose transfer broke; None where too little is there to be worth it."""
         if self.path is None:
             return None
         await self.finish()
@@ -105,17 +101,17 @@ class Body:
         self.path, self.noted = None, ""
         return partial
 
-    async def leave(self) -> None:
-        """The run ends in the middle: what is on the disk stays for the next one, if that can go on with it."""
+    async def save_partial(self) -> None:
+        """Leaves what is on the disk for the next run, if that can go on with it; this one ends in the middle."""
         self._let_go()
         if self.path is not None:
             # At once: whoever is cancelled may be cancelled again while it waits.
-            leave(self.path)
+            save_partial(self.path)
             self.path, self.noted = None, ""
             await self._close()
 
     def forget_note(self) -> None:
-        """What is on the disk is whole: nobody goes on with it."""
+        """Removes the note of a part that is whole: nobody goes on with it."""
         if self.noted:
             forget_note(self.noted)
             self.noted = ""
@@ -124,10 +120,10 @@ class Body:
         import aiofiles
 
         if self.handle is None:
-            self.path = self.path or self.intake.temporary()
+            self.path = self.path or self.buffers.temporary()
             os.makedirs(os.path.dirname(self.path), exist_ok=True)
             mode = "r+b" if self.begun else "xb" if not os.path.lexists(self.path) else "wb"
-            self.handle = await aiofiles.open(self.path, mode, buffering=0, executor=self.intake.executor)
+            self.handle = await aiofiles.open(self.path, mode, buffering=0, executor=self.buffers.executor)
             if self.begun:
                 await self.handle.seek(0, os.SEEK_END)
             elif self.validator:
@@ -141,7 +137,7 @@ class Body:
 
     def _let_go(self) -> None:
         self.blocks.clear()
-        self.intake.held -= self.held
+        self.buffers.held -= self.held
         self.held = 0
 
     async def _close(self) -> None:
@@ -159,25 +155,16 @@ class Body:
         self.forget_note()
 
 
-class Contents:
+@contextlib.contextmanager
+def contents(body: Body) -> Iterator[bytes | mmap.mmap]:
     """The finished body as one buffer: the bytes themselves, or a read-only map of the temporary file."""
-
-    def __init__(self, body: Body):
-        self.body = body
-        self.data: bytes | mmap.mmap = b""
-
-    def __enter__(self) -> bytes | mmap.mmap:
-        if self.body.path is None:
-            blocks = self.body.blocks
-            self.data = blocks[0] if len(blocks) == 1 else b"".join(blocks)
-        else:
-            with open(self.body.path, "rb") as handle:
-                self.data = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
-        return self.data
-
-    def __exit__(self, *_: object) -> None:
-        if isinstance(self.data, mmap.mmap):
-            self.data.close()
+    if body.path is None:
+        yield body.blocks[0] if len(body.blocks) == 1 else b"".join(body.blocks)
+        return
+    with open(body.path, "rb") as handle:
+        data = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
+    with data:
+        yield data
 
 
 @dataclass(frozen=True)
@@ -199,7 +186,7 @@ class _Note:
 
 
 def write_note(path: str, url: str, validator: str, total: int) -> None:
-    """Says what a part is the beginning of. Raises OSError."""
+    """Notes which body a part is the beginning of. Raises OSError."""
     text = json.dumps(asdict(_Note(url, validator, total, _boot())))
     Path(path + NOTE).write_text(text, encoding="utf-8")
 
@@ -215,7 +202,7 @@ def drop(path: str) -> None:
             os.unlink(name)
 
 
-def leave(path: str) -> bool:
+def save_partial(path: str) -> bool:
     """Puts a part where any later request for its address finds it; one without a sound note is removed."""
     note = _read_note(path)
     try:
@@ -242,7 +229,7 @@ def kept_parts(folder: Path) -> set[str]:
     return {path.name for path in folder.glob(f"{KEPT}*.part")}
 
 
-def take(folder: Path, url: str, temporary: Callable[[], str]) -> Partial | None:
+def claim_partial(folder: Path, url: str, temporary: Callable[[], str]) -> Partial | None:
     """The part of an address, under a name of this process; None where there is none or another was quicker."""
     kept, own = str(folder / kept_name(url)), temporary()
     try:
@@ -259,7 +246,7 @@ def take(folder: Path, url: str, temporary: Callable[[], str]) -> Partial | None
     return None
 
 
-def settle(folder: Path) -> None:
+def clean_partials(folder: Path) -> None:
     """Keeps what dead processes of this machine left and somebody may go on with; removes what is of no use."""
     now = time.time()
     for path in folder.glob("*.part"):
@@ -272,7 +259,7 @@ def settle(folder: Path) -> None:
                 drop(str(path))
         elif _is_ours(path.name):
             if not process_lives(_number(path.name)):
-                leave(str(path))
+                save_partial(str(path))
         elif age > STALE_SECONDS:
             drop(str(path))
     for note in folder.glob(f"*.part{NOTE}"):
@@ -282,7 +269,7 @@ def settle(folder: Path) -> None:
 
 
 def _is_ours(name: str) -> bool:
-    """Whether a part's name says that a process of this machine made it."""
+    """Tells if a part's name says that a process of this machine made it."""
     return name.partition("-")[0] == part_owner().partition("-")[0] and _number(name) > 0
 
 
@@ -292,7 +279,7 @@ def _number(name: str) -> int:
 
 
 def _read_note(path: str) -> _Note | None:
-    """What stands beside a part; None where it cannot be relied on, as after a restart of the machine."""
+    """The note beside a part; None where it cannot be relied on, as after a restart of the machine."""
     try:
         note = _Note(**json.loads(Path(path + NOTE).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):

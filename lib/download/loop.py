@@ -1,9 +1,7 @@
-"""The loop of step 5: claim rows, let hosts take turns, fetch, hand to the writer threads, hand to the ledger.
+"""The loop of step 5: claims rows, lets hosts take turns, fetches, and hands bodies and results to their writers.
 
-Memory does not grow with the work: a bounded window of rows is in the loop at a time, small bodies are held only by
-the fixed number of tasks that fetch them, and outcomes leave in batches.
-
-Rows from the database into the loop, block by block, so that memory does not grow with their number.
+Memory does not grow with the work: rows come in blocks into a window of bounded size, small bodies are held only by
+the fixed number of tasks that fetch them, and results leave in batches.
 """
 
 from __future__ import annotations
@@ -14,7 +12,7 @@ import gc
 import os
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -22,30 +20,30 @@ from pathlib import Path
 import aiohttp
 
 from lib.db import Database
+from lib.db.context import Context
 from lib.db.download_queue import claim, prepare, release, renew
-from lib.download import body as download_body
+from lib.download import body as partials
 from lib.download.body import Body, BodyBuffers, Partial
 from lib.download.options import IGNORE, OBEY, DownloadOptions, VerifyLimits
 from lib.download.outcomes import ProgressStats, ResultWriter, RunStats, Scheduler, slowest_of
-from lib.download.picture import PictureFetch, make_job
+from lib.download.picture import PictureFetch, make_fetch
 from lib.download.recovery import own_lease
-from lib.download.robots import RobotsGate, RobotsReading
+from lib.download.robots import Item, RobotsGate, RobotsReading
 from lib.download.store import FileStore, Writers
 from lib.download.verify import Verifier
 from lib.files.names import read_name, safe_id
-from lib.net.fetch import BAD_RANGE, NOT_MODIFIED, REDIRECTED, FetchResult, Request, fetch, open_session
-from lib.net.host_queues import Host, HostQueues, SharedPauses, known_manners
+from lib.net.fetch import BAD_RANGE, NOT_MODIFIED, REDIRECTED, FetchResult, fetch, open_session
+from lib.net.host_queues import Host, HostQueues, SharedPauses, known_policies
 from lib.net.placeholders import read_placeholders
 from lib.net.watchdog import Watchdog
 from lib.progress import Bar
 from lib.times import utc_in, utc_now
-from lib.workspace import Workspace
 
 TICK = 0.2  # seconds between two looks at everything that is timed
 SHOW_SECONDS = 0.3  # between two looks at how far the run is
 GRACE = 10.0  # seconds that requests under way get after the first Ctrl-C
 NAME_THREADS = 16  # for the system's blocking name service, apart from the writers' threads
-KEPT_HOSTS = 64  # up to so many hosts, connections are kept also where nothing waits for them
+KEPT_HOSTS = 64  # up to so many hosts, connections are stored also where nothing waits for them
 WRITERS = 2  # a disk makes one wait now and then; the other goes on meanwhile
 UPLOADS = 8  # at once, to an address that is not this machine's disk
 OFFLINE_AFTER = 30  # requests that nobody answered, and none that anybody did: then it is our own network
@@ -62,27 +60,24 @@ class DownloadLoop:
 
     def __init__(
         self,
-        db: Database,
-        workspace: Workspace,
-        run_id: int,
+        context: Context,
         options: DownloadOptions,
         *,
-        orphans: dict[str, list[Path]] | None = None,
-        stopping: Callable[[], bool] = lambda: False,
+        orphans: dict[str, list[Path]],
         shared: SharedPauses | None = None,
     ):
-        self.shared = shared
-        self.db, self.options, self.orphans, self.stopping = db, options, orphans or {}, stopping
+        self.db, self.stopping = context.db, context.stopping
+        self.options, self.orphans, self.shared = options, orphans, shared
         placeholders = read_placeholders(options.placeholders)
         decoders = max(1, (os.cpu_count() or 1) // options.share)
         self.verifier = Verifier(decoders, options.verify or VerifyLimits())
-        self.keeper = FileStore(workspace, options, placeholders, self.verifier)
+        self.store = FileStore(context.workspace, options, placeholders, self.verifier)
         threads = UPLOADS if options.to else decoders if options.verify else WRITERS
-        self.writers = Writers(threads, self.keeper.close_reader)
+        self.writers = Writers(threads, self.store.close_reader)
         self.spooler = ThreadPoolExecutor(WRITERS, thread_name_prefix="spooler")  # of large bodies
-        self.intake = BodyBuffers(self.keeper.temporary, self.spooler, placeholders)
-        self.ledger = ResultWriter(db, workspace, run_id, self.keeper.target, self.keeper.committed, options.min_free)
-        self.feed = WorkQueue(db, options)
+        self.buffers = BodyBuffers(self.store.temporary, self.spooler, placeholders)
+        self.results = ResultWriter(context, self.store.target, self.store.committed, options.min_free)
+        self.work_queue = WorkQueue(self.db, options)
         self.watch = Watchdog()
         self.busy, self.show_at = 0, 0.0
         self.failure: BaseException | None = None
@@ -90,11 +85,11 @@ class DownloadLoop:
     def run(self, bar: Bar) -> RunStats:
         """Works until nothing is due; raises what stopped the run early (a full disk), with everything recorded."""
         self.bar = bar
-        tally = self.ledger.tally
-        tally.began, tally.cpu = time.monotonic(), -time.process_time()
-        self.keeper.parts.mkdir(exist_ok=True)
-        self.left = download_body.kept_parts(self.keeper.parts)
-        self.ledger.check_space()
+        stats = self.results.stats
+        stats.began, stats.cpu = time.monotonic(), -time.process_time()
+        self.store.parts.mkdir(exist_ok=True)
+        self.left = partials.kept_parts(self.store.parts)
+        self.results.check_space()
         # A request makes hundreds of objects, few of them in circles: looking for these less often saves a twentieth.
         thresholds = gc.get_threshold()
         gc.freeze()
@@ -107,86 +102,86 @@ class DownloadLoop:
             gc.set_threshold(*thresholds)
             gc.unfreeze()
             self.verifier.close()
-            for left in self.keeper.parts.glob(f"{self.keeper.owner}-*.part"):
-                download_body.leave(str(left))
-        tally.received = self.watch.received
-        tally.add_hosts(self.queues.hosts.values())
-        tally.ended, tally.cpu = time.monotonic(), tally.cpu + time.process_time()
-        return tally
+            for left in self.store.parts.glob(f"{self.store.owner}-*.part"):
+                partials.save_partial(str(left))
+        stats.received = self.watch.received
+        stats.add_hosts(self.queues.hosts.values())
+        stats.ended, stats.cpu = time.monotonic(), stats.cpu + time.process_time()
+        return stats
 
     async def _main(self) -> None:
         loop, options = asyncio.get_running_loop(), self.options
         self.writers.start()
         loop.set_default_executor(ThreadPoolExecutor(NAME_THREADS, thread_name_prefix="names"))
-        self.queues: HostQueues[PictureFetch | RobotsReading] = HostQueues(
-            options.per_host, options.per_domain, known_manners(), options.share, self.shared
+        self.queues: HostQueues[Item] = HostQueues(
+            options.per_host, options.per_domain, known_policies(), options.share, self.shared
         )
         async with open_session(
             allow_private=options.allow_private, contact=options.contact, exempt=options.exempt
         ) as session:
             self.robots = RobotsGate(self.db, session, options.limits, self.watch)
-            self.course = Scheduler(
-                options, self.queues, self.ledger, self.orphans, self.bar, self.feed.block, self.robots
+            self.scheduler = Scheduler(
+                options, self.queues, self.results, self.orphans, self.bar, self.work_queue.block, self.robots
             )
             count = max(1, options.concurrency // options.share)
             tasks = [asyncio.create_task(self._serve(session)) for _ in range(count)]
             try:
-                await self._until_finished()
+                await self._run_until_finished()
             finally:
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
-                self._close_books()
+                self._flush_and_release()
         if self.failure is not None:
             raise self.failure
 
-    def _close_books(self) -> None:
+    def _flush_and_release(self) -> None:
         """Records what is finished and gives back what is not, as far as the disk lets us."""
         try:
-            self.ledger.flush()
-            self.feed.give_back()
+            self.results.flush()
+            self.work_queue.give_back()
         except Exception as error:
             self.failure = self.failure or error
-        if not self.failure and not self.stopping() and self.course.is_offline(1):
-            self.failure = self.course.offline()
+        if not self.failure and not self.stopping() and self.scheduler.is_offline(1):
+            self.failure = self.scheduler.offline()
 
-    async def _until_finished(self) -> None:
+    async def _run_until_finished(self) -> None:
         stop_at = None
         while self.failure is None:
             now = self.queues.loop.time()
-            self._look_around()
+            self._do_timed_work()
             if self.stopping():
                 stop_at = stop_at or now + GRACE
                 if not self.busy or now > stop_at:
                     return
             else:
                 self._fill()
-                if self.feed.exhausted and not self.course.outstanding:
+                if self.work_queue.exhausted and not self.scheduler.outstanding:
                     return
-            self.course.wake.clear()
+            self.scheduler.wake.clear()
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self.course.wake.wait(), TICK)
+                await asyncio.wait_for(self.scheduler.wake.wait(), TICK)
 
-    def _look_around(self) -> None:
-        self.watch.look()
-        self.ledger.flush_if_due()
-        self.feed.renew_if_due()
+    def _do_timed_work(self) -> None:
+        self.watch.check()
+        self.results.flush_if_due()
+        self.work_queue.renew_if_due()
         if (now := time.monotonic()) >= self.show_at:  # comparing thousands of hosts takes a while
             self.show_at = now + SHOW_SECONDS
-            self.bar.set_postfix_str(self.standing().text(now - self.ledger.tally.began), refresh=False)
-        if self.course.is_offline(OFFLINE_AFTER):
-            self.failure = self.course.offline()
+            self.bar.set_postfix_str(self.progress().text(now - self.results.stats.began), refresh=False)
+        if self.scheduler.is_offline(OFFLINE_AFTER):
+            self.failure = self.scheduler.offline()
 
-    def standing(self) -> ProgressStats:
-        """How far this engine is."""
+    def progress(self) -> ProgressStats:
+        """The numbers that the bar shows."""
         slowest = slowest_of(self.queues.hosts.values())
-        return ProgressStats(self.watch.bytes_so_far(), self.ledger.tally.states.copy(), slowest)
+        return ProgressStats(self.watch.bytes_so_far(), self.results.stats.states.copy(), slowest)
 
     def _fill(self) -> None:
         """Fills the window, block by block."""
-        while not self.feed.exhausted and self.course.has_room:
-            for job in self.feed.jobs():
-                self.course.start(job)
+        while not self.work_queue.exhausted and self.scheduler.has_room:
+            for picture in self.work_queue.claim_block():
+                self.scheduler.start(picture)
 
     async def _serve(self, session: aiohttp.ClientSession) -> None:
         try:
@@ -199,7 +194,7 @@ class DownloadLoop:
                     if isinstance(item, RobotsReading):
                         await self._read_robots(host, item)
                     elif not host.name:
-                        await self._adopt(host, item)
+                        await self._register_orphan(host, item)
                     elif self.options.robots == IGNORE or await self._may_ask(host, item):
                         await self._try(session, host, item)
                 finally:
@@ -208,108 +203,97 @@ class DownloadLoop:
             raise
         except BaseException as error:  # a full disk, or a bug: the main task ends the run and raises it
             self.failure = self.failure or error
-            self.course.wake.set()
+            self.scheduler.wake.set()
 
-    async def _may_ask(self, host: Host[PictureFetch | RobotsReading], job: PictureFetch) -> bool:
-        """What the origin's robots.txt says; where it says no or is not known, the job goes on from here."""
-        answer = await self.robots.verdict(job.target)
+    async def _may_ask(self, host: Host[Item], picture: PictureFetch) -> bool:
+        """Asks the origin's robots.txt; where it says no or is not known, the picture goes on from here."""
+        answer = await self.robots.answer_for(picture.target)
         if answer is None:
             self.queues.release(host, started=False)
-            if reading := self.robots.wait(job):
-                self.course.ask_robots(reading)
+            if reading := self.robots.wait(picture):
+                self.scheduler.ask_robots(reading)
             return False
         if note := "robots_disallowed" if answer.reason else answer.detail:
-            job.notes.add(note)
+            picture.notes.add(note)
         if answer.reason and self.options.robots == OBEY:
             self.queues.release(host, started=False)
-            if job.hop:
-                answer.detail = f"redirected to {job.hop}: {answer.detail}"
-            self.course.after_failure(job, answer)
+            if picture.hop:
+                answer.detail = f"redirected to {picture.hop}: {answer.detail}"
+            self.scheduler.after_failure(picture, answer)
             await asyncio.sleep(0)  # a host of many rules and forbidden pictures lets the others have their turns
             return False
         if self.queues.pause_left(host) or self.queues.is_down(host):  # since its turn came
             self.queues.release(host, started=False)
-            self.course.schedule(job)
+            self.scheduler.schedule(picture)
             return False
         return True
 
-    async def _read_robots(self, host: Host[PictureFetch | RobotsReading], reading: RobotsReading) -> None:
-        """One request for a robots.txt, and what follows for the jobs that wait for it."""
-        answer = await self._in_its_turn(host, self.robots.read(reading))
+    async def _read_robots(self, host: Host[Item], reading: RobotsReading) -> None:
+        """One request for a robots.txt, and what follows for the pictures that wait for it."""
+        answer = await self._request_to_host(host, self.robots.read(reading))
         if answer.reason == REDIRECTED:
             refused = reading.url.raw_host or ""
             if not (refusal := self.options.lists.refusal(refused)):
-                self.course.ask_robots(reading)
+                self.scheduler.ask_robots(reading)
                 return
             answer = FetchResult(refusal, f"robots.txt: {refused}", reached=None)
         if answer.reason and self.options.robots != OBEY:
             self.robots.pass_over(reading)
             answer = FetchResult()
-        for job in self.robots.end(reading):
+        for picture in self.robots.end(reading):
             if answer.reason:
-                job.attempts += 1
-                self.course.after_failure(job, replace(answer))
+                picture.attempts += 1
+                self.scheduler.after_failure(picture, replace(answer))
             else:
-                self.course.schedule(job)
+                self.scheduler.schedule(picture)
 
-    async def _try(
-        self, session: aiohttp.ClientSession, host: Host[PictureFetch | RobotsReading], job: PictureFetch
-    ) -> None:
-        """One request, and what follows from its answer."""
-        begun, job.partial = job.partial or (None if job.hop else self._left_before(job)), None
-        body = Body(self.intake, str(job.url), begun)
+    async def _try(self, session: aiohttp.ClientSession, host: Host[Item], picture: PictureFetch) -> None:
+        """Makes one request and does what follows from its answer."""
+        begun, picture.partial = picture.partial, None
+        if not begun and not picture.hop:
+            begun = self._partial_of_earlier_run(str(picture.url))
+        body = Body(self.buffers, str(picture.url), begun)
         fetching = True
         try:
-            job.attempts += not job.hop
+            picture.attempts += not picture.hop
             # Thousands of hosts with an idle connection each would use up the files that a process may open.
-            last = not host.waiting and len(self.queues.hosts) > KEPT_HOSTS
-            answer = await self._ask(session, host, job, body, job.ask(begun, last))
+            request = picture.request(begun, last=not host.waiting and len(self.queues.hosts) > KEPT_HOSTS)
+            asked = fetch(session, picture.target, body, self.options.limits, self.watch, request)
+            answer = await self._request_to_host(host, asked)  # the slot is free before the body goes to the disk
             if answer.reason:
                 if answer.validator and answer.reason in BROKEN_OFF:
-                    job.partial = await body.keep_part(answer.validator)
+                    picture.partial = await body.keep_part(answer.validator)
                 elif begun and body.begun and answer.reason != BAD_RANGE:  # what was there is as good as before
-                    job.partial = await body.keep_part(begun.validator)
+                    picture.partial = await body.keep_part(begun.validator)
                 await body.discard()
-                follow = self.course.redirected if answer.reason == REDIRECTED else self.course.after_failure
-                follow(job, answer)
+                follow = self.scheduler.redirected if answer.reason == REDIRECTED else self.scheduler.after_failure
+                follow(picture, answer)
                 return
             await body.finish()
             fetching = False
-            kept = await self.writers.run(self.keeper.keep, job.key, job.rung.kind, body, job.more_than)
+            stored = await self.writers.run(
+                self.store.store, picture.key, picture.address.kind, body, picture.more_than
+            )
         except asyncio.CancelledError:
             if fetching:
-                await body.leave()
+                await body.save_partial()
             raise
         finally:
             await body.discard()
-        if kept.reason:
-            answer.reason, answer.detail = kept.reason, kept.detail
-            self.course.after_failure(job, answer)
+        if stored.reason:
+            answer.reason, answer.detail = stored.reason, stored.detail
+            self.scheduler.after_failure(picture, answer)
         else:
-            self.course.end(job, job.done(kept, answer))
+            self.scheduler.end(picture, picture.done(stored, answer))
 
-    def _left_before(self, job: PictureFetch) -> Partial | None:
-        """The beginning of this address's body that an earlier run has left."""
-        url = str(job.url)
-        if not self.left or (name := download_body.kept_name(url)) not in self.left:
+    def _partial_of_earlier_run(self, url: str) -> Partial | None:
+        """The beginning of a body that an earlier run has left."""
+        if not self.left or (name := partials.kept_name(url)) not in self.left:
             return None
         self.left.discard(name)
-        return download_body.take(self.keeper.parts, url, self.keeper.temporary)
+        return partials.claim_partial(self.store.parts, url, self.store.temporary)
 
-    async def _ask(
-        self,
-        session: aiohttp.ClientSession,
-        host: Host[PictureFetch | RobotsReading],
-        job: PictureFetch,
-        body: Body,
-        ask: Request,
-    ) -> FetchResult:
-        """The request itself; the host's slot is free again before the body goes to the disk."""
-        return await self._in_its_turn(host, fetch(session, job.target, body, self.options.limits, self.watch, ask))
-
-    async def _in_its_turn(
-        self, host: Host[PictureFetch | RobotsReading], request: Awaitable[FetchResult]
-    ) -> FetchResult:
+    async def _request_to_host(self, host: Host[Item], request: Awaitable[FetchResult]) -> FetchResult:
         """Waits for a request and lets its host's queue learn from the answer."""
         started = self.queues.loop.time()
         try:
@@ -321,20 +305,20 @@ class DownloadLoop:
         self.queues.done(host, reason, self.queues.loop.time() - started, answer.retry_after, answer.reached)
         return answer
 
-    async def _adopt(self, host: Host[PictureFetch | RobotsReading], job: PictureFetch) -> None:
+    async def _register_orphan(self, host: Host[Item], picture: PictureFetch) -> None:
         """Takes over a whole file that a killed run left without its row."""
         self.queues.release(host)
-        for path in self.orphans.pop(safe_id(job.key)):
+        kinds = [address.kind for address in picture.addresses]
+        for path in self.orphans.pop(safe_id(picture.key)):
             _, kind, digits = read_name(path.name) or ("", "", "")
-            job.at = next((n for n, rung in enumerate(job.rungs) if rung.kind == kind), len(job.rungs))
-            if job.at == len(job.rungs):
-                continue
-            kept = await self.writers.run(self.keeper.adopt, path, digits)
-            if not kept.reason:
-                self.course.end(job, job.done(kept, FetchResult(bytes=kept.bytes)))
-                return
-        job.at = 0
-        self.course.schedule(job)
+            if kind in kinds:
+                picture.index = kinds.index(kind)
+                stored = await self.writers.run(self.store.register, path, digits)
+                if not stored.reason:
+                    self.scheduler.end(picture, picture.done(stored, FetchResult(bytes=stored.bytes)))
+                    return
+        picture.index = 0
+        self.scheduler.schedule(picture)
 
 
 class WorkQueue:
@@ -354,8 +338,8 @@ class WorkQueue:
     def exhausted(self) -> bool:
         return not self.left
 
-    def jobs(self) -> Iterator[PictureFetch]:
-        """The next block of rows, as jobs."""
+    def claim_block(self) -> Iterator[PictureFetch]:
+        """The next block of rows, each with its fetch."""
         room = self.block
         if self.options.limit is not None:
             room = min(room, self.options.limit - self.claimed)
@@ -372,7 +356,7 @@ class WorkQueue:
         for row in rows:
             self.after = (row.next_try_at, row.image_id)
             self.claimed += 1
-            yield make_job(row, self.options, now)
+            yield make_fetch(row, self.options, now)
 
     def renew_if_due(self) -> None:
         if time.monotonic() > self.renew_at:

@@ -1,24 +1,23 @@
-"""How a run downloads: one frozen value that travels from the command line to every worker process."""
+"""The options of a run: one frozen value that travels from the command line to every worker process."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import argparse
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-from lib.db.download_queue import PENDING, Recheck, Scope
+from lib.db.download_queue import KINDS, PENDING, Recheck, Scope
 from lib.domains import DomainLists, read_lists
-from lib.download.addresses import KINDS
-from lib.net.fetch import FetchLimits
+from lib.net.watchdog import FetchLimits
 
-OBEY, REPORT, IGNORE = "obey", "report", "ignore"
+OBEY, IGNORE = "obey", "ignore"
 # The kinds of address that each stage asks, best first.
 STAGES: dict[str, tuple[str, ...]] = {
     "all": KINDS,
     "thumbs": ("thumb", "preview"),
     "originals": ("original", "preview", "dup"),
 }
+SMALLEST_WINDOW = 64
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class PictureLimits:
 
 @dataclass(frozen=True)
 class VerifyLimits:
-    """What decoding one picture may cost in a worker process: seconds, and bytes of address space."""
+    """The most that decoding one picture may cost in a worker process: seconds, and bytes of address space."""
 
     seconds: float = 20.0
     memory: int = 3 << 30
@@ -42,7 +41,7 @@ class VerifyLimits:
 
 @dataclass(frozen=True)
 class DownloadOptions:
-    """How a run downloads. `limit` is the most rows it takes on; `share` the processes that divide a host's limit."""
+    """The options of a run. `limit` is the most rows it takes on; `share` the processes that divide a host's limit."""
 
     limits: FetchLimits = field(default_factory=FetchLimits)
     pictures: PictureLimits = field(default_factory=PictureLimits)
@@ -77,40 +76,54 @@ class DownloadOptions:
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """What a run claims, in this order: pending rows, then those that something is wished of."""
-        return (() if self.again.kept else (PENDING,)) + self.again.wishes
+        """The kinds of row that a run claims, in this order: pending ones, then those that are rechecked."""
+        return (() if self.again.kept else (PENDING,)) + self.again.rechecks
 
     @property
     def scope(self) -> Scope:
         return Scope(self.kinds if self.stage != "all" else (), self.shard, self.shards)
 
+    def divided(self, due: int) -> list[DownloadOptions]:
+        """The options of each worker: no more workers than a host bears, and a window that leaves rows for all."""
+        count = max(1, min(self.workers, self.per_host, due))
+        window = max(SMALLEST_WINDOW, min(self.window, due // (4 * count)))
+        limits: list[int | None] = [None] * count
+        if self.limit is not None:
+            limits = [self.limit // count + (place < self.limit % count) for place in range(count)]
+        return [replace(self, share=count, window=window, limit=limit) for limit in limits if limit != 0]
 
-def from_arguments(args: Mapping[str, Any], contact: str) -> DownloadOptions:
+
+def options_from(args: argparse.Namespace, contact: str) -> DownloadOptions:
     """The options that a command line asks for. Raises UsageError for a list of domains that cannot be read."""
-    shard, shards = args["shard"]
-    retry = args["retry_failed"]
-    again = Recheck(
-        None if retry is None else tuple(retry),
-        refresh=args["refresh"],
-        upgrade=args["upgrade"],
-        untried=args["stage"] == "originals",
-        kept=args["only"] == "kept",
-    )
+    shard, shards = args.shard
     return DownloadOptions(
-        limits=FetchLimits(args["timeout"], args["deadline"], args["max_bytes"], args["min_speed"]),
-        pictures=PictureLimits(args["max_megapixels"] * 1_000_000),
+        limits=FetchLimits(args.timeout, args.deadline, args.max_bytes, args.min_speed),
+        pictures=PictureLimits(args.max_megapixels * 1_000_000),
+        concurrency=args.concurrency,
+        per_host=args.per_host,
+        per_domain=args.per_domain,
+        retries=args.retries,
+        backoff=args.backoff,
+        limit=args.limit,
+        allow_private=args.allow_private,
         contact=contact,
-        again=again,
-        lists=read_lists(args["blocklist"], args["allowlist"]),
-        verify=VerifyLimits() if args["verify"] else None,
-        sidecar=args["sidecar"] == "json",
+        min_free=args.min_free,
+        robots=args.robots,
+        lists=read_lists(args.blocklist, args.allowlist),
+        stage=args.stage,
+        again=Recheck(
+            None if args.retry_failed is None else tuple(args.retry_failed),
+            refresh=args.refresh,
+            upgrade=args.upgrade,
+            untried=args.stage == "originals",
+            kept=args.only == "kept",
+        ),
+        verify=VerifyLimits() if args.verify else None,
+        strip_trailing=args.strip_trailing,
+        to=args.to,
+        sidecar=args.sidecar == "json",
         shard=shard,
         shards=shards,
-        **{name: args[name] for name in _AS_THEY_ARE},
+        placeholders=args.placeholders,
+        workers=args.workers,
     )
-
-
-_AS_THEY_ARE = (
-    "concurrency per_host per_domain retries backoff limit allow_private min_free robots stage strip_trailing to"
-    " placeholders workers"
-).split()

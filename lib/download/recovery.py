@@ -1,4 +1,4 @@
-"""What a killed run left behind: rows that it held, and files that it finished but did not record."""
+"""Recovery of what a killed run left: rows that it held, and files that it finished but did not record."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from lib import temporary
 from lib.db import Database
+from lib.db.context import Context
 from lib.db.download_queue import leases, release, unfinished_keys
 from lib.db.downloads import has_path, known_file, last_run_was_clean
 from lib.db.files import FileRow, add_or_restore_files
@@ -26,7 +27,7 @@ WAITING = "unrecorded"  # in the folder of temporary files: some whole files sti
 
 
 def own_lease() -> str:
-    """Who works on a row: machine and process number, with that of the parent where this is one of several workers."""
+    """Names this process: the machine and its number, with that of the parent where this is one of several workers."""
     parent = multiprocessing.parent_process()
     return f"{socket.gethostname()}:{f'{parent.pid}/' if parent else ''}{os.getpid()}"
 
@@ -42,11 +43,11 @@ def _is_dead(lease: str) -> bool:
     if machine != socket.gethostname() or not number.isdigit():
         return False
     if parent.isdigit() and not process_lives(int(parent)):
-        _await_end(int(number))
+        _wait_for_end(int(number))
     return not process_lives(int(number))
 
 
-def _await_end(number: int) -> None:
+def _wait_for_end(number: int) -> None:
     """A worker ends by itself when its parent was killed, at once, but not in the same moment."""
     end = time.monotonic() + LAST_BREATH
     while process_lives(number) and time.monotonic() < end:
@@ -54,7 +55,7 @@ def _await_end(number: int) -> None:
 
 
 def process_lives(number: int) -> bool:
-    """Whether another process has this number."""
+    """Tells if another process has this number."""
     if number == os.getpid():  # a number that came round again: this run has claimed nothing yet
         return False
     return temporary.process_lives(number)
@@ -62,23 +63,25 @@ def process_lives(number: int) -> bool:
 
 def remove_parts_folder(workspace: Workspace) -> None:
     """Takes the folder of temporary files away when it is empty."""
-    try:
+    with suppress(OSError):
         (workspace.images / PARTS).rmdir()
-    except OSError:
-        return
 
 
-def may_have_orphans(db: Database, workspace: Workspace, run_id: int) -> bool:
-    """Whether a run before this one may have left files without rows: looking at every file takes a while.
+def may_have_orphans(context: Context) -> bool:
+    """Tells if an earlier run may have left files without rows: looking at every file takes a while.
 
     Every run makes the folder of temporary files and, at its end, removes it, unless a later run can go on with what is
     in it. A run that is cut off leaves the folder.
     """
     try:
-        held = [entry.name for entry in os.scandir(workspace.images / PARTS)]
+        held = [entry.name for entry in os.scandir(context.workspace.images / PARTS)]
     except FileNotFoundError:
         held = [KEPT]
-    return not held or not all(name.startswith(KEPT) for name in held) or not last_run_was_clean(db, run_id)
+    return (
+        not held
+        or not all(name.startswith(KEPT) for name in held)
+        or not last_run_was_clean(context.db, context.run_id)
+    )
 
 
 def find_orphans(db: Database, workspace: Workspace) -> dict[str, list[Path]]:
@@ -95,33 +98,31 @@ def find_orphans(db: Database, workspace: Workspace) -> dict[str, list[Path]]:
     return found
 
 
-def settle_orphans(db: Database, workspace: Workspace, orphans: Mapping[str, Sequence[Path]]) -> int:
-    """What a run has not taken over of the files without rows: gives the number that a later one may.
+def record_orphans(db: Database, workspace: Workspace, orphans: Mapping[str, Sequence[Path]]) -> int:
+    """Records the files without rows that a run has not taken over; gives the number that a later one may.
 
     Those of rows that are not finished wait, and the next run looks for them. Where the content is known, and lies
     elsewhere, the file is one too many; any other picture gets a row. A run that is at work is left alone.
     """
     left = [(name, path) for name, paths in orphans.items() for path in paths]
     left = [(name, path) for name, path in left if path.exists() and not has_path(db, workspace.to_text(path))]
-    if not left:
-        _forget_waiting(workspace)
-        return 0
-    unfinished = {safe_id(key) for key in unfinished_keys(db)}
+    unfinished = {safe_id(key) for key in unfinished_keys(db)} if left else set()
     waiting = 0
     for name, path in left:
         if name in unfinished:
             waiting += 1
         else:
-            _settle_orphan(db, workspace, path)
+            _record_orphan(db, workspace, path)
+    note = workspace.images / PARTS / WAITING
     if waiting:
-        (workspace.images / PARTS).mkdir(exist_ok=True)
-        (workspace.images / PARTS / WAITING).touch()
+        note.parent.mkdir(exist_ok=True)
+        note.touch()
     else:
-        _forget_waiting(workspace)
+        note.unlink(missing_ok=True)
     return waiting
 
 
-def _settle_orphan(db: Database, workspace: Workspace, path: Path) -> None:
+def _record_orphan(db: Database, workspace: Workspace, path: Path) -> None:
     try:
         digest, size, header = sha256_of(path), path.stat().st_size, read_header(path)
     except (OSError, DecodeError):
@@ -134,10 +135,6 @@ def _settle_orphan(db: Database, workspace: Workspace, path: Path) -> None:
     row = FileRow(digest, workspace.to_text(path), size, header.format, *sides, header.frames, header.orientation)
     with db.transaction():
         add_or_restore_files(db, [row])
-
-
-def _forget_waiting(workspace: Workspace) -> None:
-    (workspace.images / PARTS / WAITING).unlink(missing_ok=True)
 
 
 def clear_sidecars(db: Database, workspace: Workspace) -> None:

@@ -13,7 +13,7 @@ from yarl import URL
 from lib.db import Database
 from lib.db.downloads import known_robots, remember_robots
 from lib.download.picture import PictureFetch
-from lib.net.fetch import MOST_REDIRECTS, REDIRECTED, FetchLimits, FetchResult, Request, fetch
+from lib.net.fetch import MOST_REDIRECTS, REDIRECTED, FetchLimits, FetchResult, Request, Sink, fetch
 from lib.net.robots import MOST_BYTES, Robots, decode_robots, parse_robots, robots_url
 from lib.net.watchdog import Watchdog
 
@@ -25,17 +25,11 @@ MOST_RULES = 300_000  # of all of them together, some 100 MB
 LONG = 32 * 1024  # characters above which a text is read in a thread: the loop serves other hosts meanwhile
 
 
-class _Text:
+class _Text(Sink):
     """A sink for a small text; what exceeds it is dropped."""
 
     def __init__(self) -> None:
         self.data = bytearray()
-
-    def meet(self, answer: FetchResult) -> tuple[str, str]:
-        return "", ""
-
-    def judge(self, head: bytes) -> tuple[str, str]:
-        return "", ""
 
     def restart(self) -> None:
         self.data.clear()
@@ -46,12 +40,15 @@ class _Text:
 
 @dataclass(eq=False)
 class RobotsReading:
-    """The robots.txt of one origin while it is being read: where it is asked for next, and which jobs wait for it."""
+    """The robots.txt of one origin while it is being read: where it is asked for next, and what waits for it."""
 
     origin: str
     url: URL
     hops: int = 0
     waiting: list[PictureFetch] = field(default_factory=list)
+
+
+Item = PictureFetch | RobotsReading  # what waits in a host's queue
 
 
 class RobotsGate:
@@ -66,7 +63,7 @@ class RobotsGate:
         self.rules = 0  # of all that is known
         self.readings: dict[str, RobotsReading] = {}
 
-    async def verdict(self, url: URL) -> FetchResult | None:
+    async def answer_for(self, url: URL) -> FetchResult | None:
         """An answer without a reason where an address may be asked, `robots_txt` where it may not.
 
         Its detail is `robots_cut` where only the beginning was read. None where its robots.txt has to be read first.
@@ -82,17 +79,17 @@ class RobotsGate:
             return FetchResult(ROBOTS_TXT, f"robots.txt of {origin} {refusal} it", reached=None)
         return FetchResult(detail=ROBOTS_CUT if found.cut else "")
 
-    def wait(self, job: PictureFetch) -> RobotsReading | None:
-        """Lets a job wait for the robots.txt of its origin; gives the reading if it is a new one, to be queued."""
-        origin = str(job.target.origin())
+    def wait(self, picture: PictureFetch) -> RobotsReading | None:
+        """Lets a picture wait for the robots.txt of its origin; gives the reading if it is a new one, to be queued."""
+        origin = str(picture.target.origin())
         known = self.readings.get(origin)
-        reading = known or RobotsReading(origin, robots_url(job.target))
-        reading.waiting.append(job)
+        reading = known or RobotsReading(origin, robots_url(picture.target))
+        reading.waiting.append(picture)
         self.readings[origin] = reading
         return None if known else reading
 
     def end(self, reading: RobotsReading) -> list[PictureFetch]:
-        """The jobs that waited, for which the reading is over, whatever came of it."""
+        """The pictures that waited, for which the reading is over, whatever came of it."""
         self.readings.pop(reading.origin, None)
         return reading.waiting
 

@@ -1,16 +1,16 @@
-"""Step 5 as a whole: what is to be done, doing it, and what came of it. The edge calls only this module."""
+"""Step 5 from beginning to end: the preview, the run, its report and its undo. The script calls only this module."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from lib.db import Database, download_queue
-from lib.db import downloads as table
 from lib.db.context import Context
-from lib.db.downloads import forget_undone
+from lib.db.downloads import enqueue, forget_undone
 from lib.download import body
 from lib.download.options import DownloadOptions
 from lib.download.outcomes import RunStats
@@ -19,20 +19,18 @@ from lib.download.recovery import (
     clear_sidecars,
     find_orphans,
     may_have_orphans,
+    record_orphans,
     release_dead,
     remove_parts_folder,
-    settle_orphans,
 )
 from lib.download.superseded import FolderMoves, quarantine_superseded
 from lib.download.targets import is_elsewhere, make_target
-from lib.download.workers import divide, run_workers
+from lib.download.workers import run_workers
 from lib.errors import UsageError
 from lib.files.names import PARTS
 from lib.journal import files
 from lib.net.failures import is_reason
-from lib.progress import BarFactory, no_bar
 from lib.times import utc_now
-from lib.workspace import Workspace
 
 PREVIEW_ROWS = 10_000  # rows that a dry run looks at to count hosts
 PREVIEW_LINES = 10
@@ -43,12 +41,12 @@ SLOW_SECONDS = 2.0  # a request, above which a host is told of
 
 @dataclass
 class DownloadReport:
-    """What a run did, how long it took in seconds, and how many rows wait until when.
+    """The result of a run: what it did, how long it took in seconds, and how many rows wait until when.
 
     In the JSON, `seconds` are of the run, `steady_seconds` and `cpu_seconds` of the downloading without its start.
     """
 
-    tally: RunStats = field(default_factory=RunStats)
+    stats: RunStats = field(default_factory=RunStats)
     seconds: float = 0.0
     retired: int = 0
     waiting: int = 0
@@ -57,20 +55,20 @@ class DownloadReport:
 
     def counts(self) -> dict[str, int | float | str]:
         """The numbers of the summary line."""
-        tally = self.tally
-        counts: dict[str, int | float | str] = {state: tally.states[state] for state in ("done", "failed")}
-        counts.update({state: n for state, n in sorted(tally.states.items()) if state not in counts})
-        counts.update({"new_files": tally.files, "MiB": round(tally.received / 2**20, 2)})
-        counts["files_a_second"] = round(sum(tally.states.values()) / max(tally.ended - tally.began, 1e-3), 1)
+        stats = self.stats
+        counts: dict[str, int | float | str] = {state: stats.states[state] for state in ("done", "failed")}
+        counts.update({state: n for state, n in sorted(stats.states.items()) if state not in counts})
+        counts.update({"new_files": stats.files, "MiB": round(stats.received / 2**20, 2)})
+        counts["files_a_second"] = round(sum(stats.states.values()) / max(stats.ended - stats.began, 1e-3), 1)
         if self.retired:
             counts["retired"] = self.retired
-        also = [*tally.reasons.most_common(), *tally.notes.most_common()]
+        also = [*stats.reasons.most_common(), *stats.notes.most_common()]
         counts.update({name: n for name, n in also if name not in counts})
         return counts
 
     def lines(self) -> Iterator[str]:
         """The hosts that failed most and those that were slowest, where there is something to tell."""
-        hosts = self.tally.hosts.items()
+        hosts = self.stats.hosts.items()
         failing = sorted((host for host in hosts if host[1].failures), key=lambda host: -host[1].failures)
         slowest = sorted((host for host in hosts if host[1].mean > SLOW_SECONDS), key=lambda host: -host[1].mean)
         for title, found in (("failing", failing), ("slow", slowest)):
@@ -81,23 +79,23 @@ class DownloadReport:
 
     def as_json(self) -> dict[str, Any]:
         """Everything, by state, reason and host."""
-        tally = self.tally
-        seconds = max(tally.ended - tally.began, 1e-3)
+        stats = self.stats
+        seconds = max(stats.ended - stats.began, 1e-3)
         return {
             "step": "download",
             "counts": self.counts(),
-            "states": dict(tally.states),
-            "reasons": dict(tally.reasons.most_common()),
-            "kinds": dict(tally.kinds),
-            "notes": dict(tally.notes),
-            "new_files": tally.files,
+            "states": dict(stats.states),
+            "reasons": dict(stats.reasons.most_common()),
+            "kinds": dict(stats.kinds),
+            "notes": dict(stats.notes),
+            "new_files": stats.files,
             "retired": self.retired,
-            "bytes": tally.received,
+            "bytes": stats.received,
             "seconds": round(self.seconds, 3),
-            "steady_seconds": round(tally.ended - tally.began, 3),
-            "cpu_seconds": round(tally.cpu, 3),
-            "files_per_second": round(sum(tally.states.values()) / seconds, 1),
-            "mib_per_second": round(tally.received / 2**20 / seconds, 2),
+            "steady_seconds": round(stats.ended - stats.began, 3),
+            "cpu_seconds": round(stats.cpu, 3),
+            "files_per_second": round(sum(stats.states.values()) / seconds, 1),
+            "mib_per_second": round(stats.received / 2**20 / seconds, 2),
             "waiting": self.waiting,
             "next_due": self.next_due,
             "hosts": {
@@ -107,14 +105,14 @@ class DownloadReport:
                     "seconds_a_request": round(host.mean, 4),
                     "reasons": dict(host.reasons.most_common()),
                 }
-                for name, host in sorted(tally.hosts.items(), key=lambda item: -item[1].requests)[:JSON_HOSTS]
+                for name, host in sorted(stats.hosts.items(), key=lambda item: -item[1].requests)[:JSON_HOSTS]
             },
         }
 
 
 @dataclass(frozen=True)
 class DownloadPreview:
-    """What a run would do: how many rows, at how many hosts, and the first addresses."""
+    """A dry run's answer: how many rows would be asked, at how many hosts, and the first addresses."""
 
     rows: int
     waiting: int
@@ -135,35 +133,35 @@ def check_reasons(db: Database, reasons: Sequence[str] | None) -> None:
 
 
 def plan(db: Database, options: DownloadOptions) -> DownloadPreview:
-    """What `download` would do with the same options; writes nothing."""
-    from lib.download.picture import make_job
+    """Tells what `download` would do with the same options; writes nothing."""
+    from lib.download.picture import make_fetch
     from lib.net.urls import host_of
 
     download_queue.prepare(db)
     hosts: set[str] = set()
     lines: list[str] = []
     count = 0
-    for wish in options.sources:
-        where, values = _preview_where(options, wish)
+    for recheck in options.sources:
+        where, values = _preview_where(options, recheck)
         count += download_queue.count_preview(db, where, values, options.scope)
-        for row in download_queue.preview(db, where, values, options.scope, PREVIEW_ROWS, wish):
+        for row in download_queue.preview(db, where, values, options.scope, PREVIEW_ROWS, recheck):
             # What is tried again starts with an empty log.
-            job = make_job(replace(row, log="[]") if options.again.retry is not None else row, options, utc_now())
-            url = job.next_address()
+            fetch = make_fetch(replace(row, log="[]") if options.again.retry is not None else row, options, utc_now())
+            url = fetch.next_url()
             if url is not None:
                 hosts.add(host_of(url))
             if len(lines) < PREVIEW_LINES:
-                why_not = "step 6 took it away as a repeat" if job.buried else "it has no usable address"
-                where_to = f"{job.rung.kind}  {job.rung.url}" if url is not None else f"nothing: {why_not}"
-                lines.append(f"would {wish or 'fetch'}  {row.key}  {where_to}")
+                why_not = "step 6 took it away as a repeat" if fetch.row.removed_before else "it has no usable address"
+                where_to = f"{fetch.address.kind}  {fetch.address.url}" if url is not None else f"nothing: {why_not}"
+                lines.append(f"would {recheck or 'fetch'}  {row.key}  {where_to}")
     rows = min(count, options.limit) if options.limit else count
     return DownloadPreview(rows, download_queue.count_pending(db, options.scope)[1], len(hosts), tuple(lines[:rows]))
 
 
-def _preview_where(options: DownloadOptions, wish: str) -> tuple[str, tuple[Any, ...]]:
+def _preview_where(options: DownloadOptions, recheck: str) -> tuple[str, tuple[Any, ...]]:
     again, kinds = options.again, options.scope.kinds
-    if wish != download_queue.PENDING:
-        return download_queue.wish_where(again, wish, kinds)
+    if recheck != download_queue.PENDING:
+        return download_queue.recheck_where(again, recheck, kinds)
     where, values = download_queue.PENDING_NOW, (utc_now(),)
     more = []
     if again.retry is not None:
@@ -175,84 +173,79 @@ def _preview_where(options: DownloadOptions, wish: str) -> tuple[str, tuple[Any,
     return f"({where})", values
 
 
-def download(
-    db: Database,
-    workspace: Workspace,
-    run_id: int,
-    options: DownloadOptions,
-    *,
-    stopping: Callable[[], bool] = lambda: False,
-    bar: BarFactory = no_bar,
-) -> DownloadReport:
+def download(context: Context, options: DownloadOptions) -> DownloadReport:
     """Fetches every row that is due. Raises OSError or GleanerError when the disk ends it, with rows left pending."""
     started = time.monotonic()
+    db, workspace = context.db, context.workspace
     download_queue.prepare(db)
     release_dead(db)
     # A clean end leaves nothing, and looking at every file of a large workspace takes a while.
-    cut_off = may_have_orphans(db, workspace, run_id)
+    cut_off = may_have_orphans(context)
     # What step 6 took away is not fetched again, and where step 7 put a file it is not missed.
-    files.finish_others(Context(db, workspace, run_id), ("dedup", "sort"))
-    body.settle(workspace.images / PARTS)
+    files.finish_others(context, ("dedup", "sort"))
+    body.clean_partials(workspace.images / PARTS)
     remove_parts_folder(workspace)
     if cut_off:
         clear_elsewhere(make_target(workspace, options.to))
-    _prepare(db, options)
-    due = sum(download_queue.count_pending(db, options.scope, wish)[0] for wish in options.sources)
+    _make_due(db, options)
+    due = sum(download_queue.count_pending(db, options.scope, recheck)[0] for recheck in options.sources)
     report = DownloadReport(elsewhere=options.to if is_elsewhere(options.to) else "")
     orphans = find_orphans(db, workspace) if cut_off else {}
     if due:
-        workspace.images.mkdir(exist_ok=True)
-        with bar(min(due, options.limit or due), "Downloading", "file") as progress:
-            try:
-                shares = divide(options, due)
-                if len(shares) > 1:
-                    report.tally = run_workers(workspace, run_id, shares, orphans, stopping, progress)
-                else:
-                    # Late: a crew's parent has no use for what an engine loads.
-                    from lib.download.loop import DownloadLoop
-
-                    engine = DownloadLoop(db, workspace, run_id, options, orphans=dict(orphans), stopping=stopping)
-                    report.tally = engine.run(progress)
-            finally:
-                remove_parts_folder(workspace)
-    if cut_off and not stopping():
-        settle_orphans(db, workspace, orphans)
+        report.stats = _fetch(context, options, due, orphans)
+    if cut_off and not context.stopping():
+        record_orphans(db, workspace, orphans)
         clear_sidecars(db, workspace)
         remove_parts_folder(workspace)
-    report.retired = 0 if stopping() else quarantine_superseded(db, workspace, run_id, options.to)
+    report.retired = 0 if context.stopping() else quarantine_superseded(context, options.to)
     report.waiting, report.next_due = download_queue.count_pending(db, options.scope)[1], download_queue.next_due(db)
     report.seconds = time.monotonic() - started
     return report
 
 
-def _prepare(db: Database, options: DownloadOptions) -> None:
+def _make_due(db: Database, options: DownloadOptions) -> None:
     """Makes the rows due that this run is about."""
     again = options.again
     if not again.kept:
-        table.enqueue(db)
+        enqueue(db)
         if again.retry is not None:
             download_queue.reset_failed(db, again.retry, options.scope)
         if again.untried:
             download_queue.reopen_untried(db, options.scope)
-    for wish in again.wishes:
-        download_queue.wish(db, again, wish, options.scope)
+    for recheck in again.rechecks:
+        download_queue.mark_rechecks(db, again, recheck, options.scope)
 
 
-def undo(
-    db: Database, workspace: Workspace, reference: str, dry_run: bool, before: int = 0, to: str = ""
-) -> dict[str, int | float | str]:
+def _fetch(context: Context, options: DownloadOptions, due: int, orphans: dict[str, list[Path]]) -> RunStats:
+    """Runs the loop, here or in several processes."""
+    context.workspace.images.mkdir(exist_ok=True)
+    with context.bar(min(due, options.limit or due), "Downloading", "file") as progress:
+        try:
+            shares = options.divided(due)
+            if len(shares) > 1:
+                return run_workers(context, shares, orphans, progress)
+            # Late: the parent of several workers has no use for what a loop loads.
+            from lib.download.loop import DownloadLoop
+
+            return DownloadLoop(context, options, orphans=dict(orphans)).run(progress)
+        finally:
+            remove_parts_folder(context.workspace)
+
+
+def undo(context: Context, reference: str, to: str = "") -> dict[str, int | float | str]:
     """Brings back what a run moved into the quarantine; the counts are those of `lib.journal.files.undo`.
 
-    `before` is the run that asks, `to` the address that files may have come from, as the command line has it.
+    `to` is the address that files may have come from, as the command line has it.
     """
+    db, workspace, dry_run = context.db, context.workspace, context.dry_run
     far = FolderMoves(db, workspace, to)
     if not dry_run and not download_queue.leases(db):
-        far.settle()
-        files.finish_interrupted(Context(db, workspace, before), "download", tidy=True)
-    run_id = files.run_to_undo(db, "download", reference, before)
+        far.finish_interrupted()
+        files.finish_interrupted(context, "download", tidy=True)
+    run_id = files.run_to_undo(db, "download", reference, context.run_id)
     if run_id is None:
         return {}
-    counts = far.undo(run_id, dry_run=dry_run) + files.undo(Context(db, workspace, dry_run=dry_run), run_id)
+    counts = far.undo(run_id, dry_run=dry_run) + files.undo(context, run_id)
     if not dry_run:
         forget_undone(db, run_id)
     return dict(counts)

@@ -1,8 +1,7 @@
-"""What the writer threads do with a finished body: check, hash, write, rename. They alone touch the pictures' place.
+"""The writer threads, which check, hash, write and rename finished bodies. They alone touch the pictures' place.
 
-`--sidecar json`: what is known of a picture, in a file beside it, for tools that cannot ask the database.
-
-The threads that keep finished bodies. An executor's futures cost more than the write of a small file.
+With `--sidecar json` they also write what is known of a picture into a file beside it, for tools that cannot ask the
+database.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from lib.db import Database, open_for_preview
 from lib.db.downloads import describe_picture, is_path_of_another, known_file
 from lib.db.duplicates import REMOVED, is_removed
 from lib.db.files import FileRow
-from lib.download.body import Body, Contents
+from lib.download.body import Body, contents
 from lib.download.options import DownloadOptions
 from lib.download.picture import StoredFile
 from lib.download.targets import Target, local_path, make_target
@@ -52,7 +51,7 @@ Task = tuple["asyncio.Future[Any]", Callable[..., Any], tuple[Any, ...]]
 
 
 class FileStore:
-    """Lives in the writer threads: `keep` and `adopt` are called there only."""
+    """Lives in the writer threads: `store` and `register` are called there only."""
 
     def __init__(self, workspace: Workspace, options: DownloadOptions, placeholders: Placeholders, verifier: Verifier):
         self.workspace, self.options = workspace, options
@@ -71,13 +70,13 @@ class FileStore:
         """A new name for a file that is not finished; it tells the next run whose it was."""
         return f"{self.parts_text}/{self.owner}-{next(self.numbers)}.part"
 
-    def keep(self, key: str, kind: str, body: Body, more_than: int = 0) -> StoredFile:
+    def store(self, key: str, kind: str, body: Body, more_than: int = 0) -> StoredFile:
         """Checks a body and brings it under its final name, unless its content is there already.
 
         `more_than` refuses a picture that has no more pixels than the one that it would replace. Raises OSError or
         GleanerError for what is wrong with the disk.
         """
-        with Contents(body) as data:
+        with contents(body) as data:
             source = data if isinstance(data, bytes) else Path(body.path or "")
             found, header, reason, detail = self._examine(data, source)
             if not reason and more_than and header.width * header.height <= more_than:
@@ -103,7 +102,7 @@ class FileStore:
                 row = self._row(self.target.text(name), sha256, found, header, size)
         return StoredFile("", "", sha256, found, row, restores, trailing, size)
 
-    def adopt(self, path: Path, digits: str) -> StoredFile:
+    def register(self, path: Path, digits: str) -> StoredFile:
         """Takes over a whole file that an earlier run left without a row; `gone` when it is not what its name says."""
         try:
             data = path.read_bytes()
@@ -124,7 +123,7 @@ class FileStore:
         return StoredFile("", "", sha256, found, row, restores, bytes=len(data))
 
     def committed(self, hashes: Iterable[str]) -> None:
-        """The rows of these contents are in the database now."""
+        """Forgets these contents: their rows are in the database now."""
         for sha256 in hashes:
             self.fresh.pop(sha256, None)
 
@@ -219,7 +218,7 @@ class FileStore:
         raise GleanerError(f"{text} holds another picture than its name says; move it away and run this again.")
 
     def _holds_another(self, text: str, sha256: str) -> bool:
-        """Whether another picture lies under a name. A file that is not what its name says is moved out of the way."""
+        """Tells if another picture lies under a name. A file that is not what its name says is moved out of the way."""
         found = self.target.sha256(text)
         if found in ("", sha256):
             return False
@@ -261,7 +260,10 @@ def write_sidecar(
 
 
 class Writers:
-    """A few threads for one loop. What they have done comes back to it in handfuls; each does `last` before it ends."""
+    """A few threads for one loop, to which results come back in handfuls; each does `last` before it ends.
+
+    An executor's futures cost more than the write of a small file.
+    """
 
     def __init__(self, count: int, last: Callable[[], None]):
         self.tasks: SimpleQueue[Task | None] = SimpleQueue()

@@ -30,23 +30,24 @@ from lib.workspace import Workspace
 log = logging.getLogger("gleaner.download")
 
 
-def quarantine_superseded(db: Database, workspace: Workspace, run_id: int, to: str = "") -> int:
+def quarantine_superseded(context: Context, to: str = "") -> int:
     """Moves what no picture uses any more out of the pictures' folder; gives the number of files.
 
     `to` is the address that this run keeps files at. While another download is at work it does nothing: the next run
     will.
     """
+    db, workspace, run_id = context.db, context.workspace, context.run_id
     if leases(db):
         return 0
     far = FolderMoves(db, workspace, to)
-    far.settle()
-    files.finish_interrupted(Context(db, workspace, run_id), "download", tidy=True)
+    far.finish_interrupted()
+    files.finish_interrupted(context, "download", tidy=True)
     planned = list(_plan(db, workspace, run_id))
     if not planned:
         return 0
     files.plan(db, run_id, planned)
     done = files.apply(
-        Context(db, workspace, run_id),
+        context,
         check=lambda action: "" if workspace.to_path(action.source).exists() else "gone",
     )
     return done["done"] + far.bring(run_id)
@@ -70,7 +71,7 @@ class FolderMoves:
     """The journal's moves between an address and the quarantine.
 
     A file arrives whole under its new name before it goes at the old one, and its entry and row follow at the end; what
-    a kill leaves in between, `settle` or the next `undo` finishes.
+    a kill leaves in between, `finish_interrupted` or the next `undo` finishes.
     """
 
     db: Database
@@ -81,7 +82,7 @@ class FolderMoves:
         """Carries out what is planned for a run; gives the number of files that came."""
         return sum(self._attempt(action, self._bring) == "done" for action in self._entries(run_id, "planned"))
 
-    def settle(self) -> None:
+    def finish_interrupted(self) -> None:
         """Finishes what a killed run had brought here, and drops what it had not: that is planned anew."""
         for run_id in journal.runs_with_planned_actions(self.db, "download"):
             for action in self._entries(run_id, "planned"):
@@ -93,7 +94,7 @@ class FolderMoves:
                     self._attempt(action, self._take_away)
 
     def undo(self, run_id: int, *, dry_run: bool = False) -> Counter[str]:
-        """Sends back what a run brought here, newest first; outcomes are those of `lib.journal.files.undo`."""
+        """Sends back what a run brought here, newest first; counted as in `lib.journal.files.undo`."""
         counts: Counter[str] = Counter()
         for action in self._entries(run_id, "done", newest_first=True):
             counts[self._attempt(action, lambda one: self._send_back(one, dry_run))] += 1
@@ -103,7 +104,7 @@ class FolderMoves:
         return journal.iter_actions(self.db, run_id, state, newest_first=newest_first, elsewhere=True)
 
     def _attempt(self, action: Action, work: Callable[[Action], str]) -> str:
-        """What became of one entry; an address that does not answer fails it, and is no reason to stop."""
+        """Gives the outcome of one entry; an address that does not answer fails it, and is no reason to stop."""
         try:
             return work(action)
         except (GleanerError, UsageError) as error:
@@ -174,7 +175,7 @@ class FolderMoves:
         return "undone"
 
     def _store(self, action: Action) -> RemoteTarget:
-        """What takes and gives files at an entry's address: this run's own where it lies there."""
+        """The store at an entry's address: this run's own where it lies there."""
         if self.to:
             own = RemoteTarget(self.workspace, self.to)  # which may know a password that no row holds
             if action.source.startswith(f"{own.address}/"):
@@ -183,5 +184,5 @@ class FolderMoves:
 
 
 def _is_of_this_disk(error: OSError) -> bool:
-    """Whether an error is about the quarantine's own disk, which the run has to stop for."""
+    """Tells if an error is about the quarantine's own disk, which the run has to stop for."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)

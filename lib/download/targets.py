@@ -9,7 +9,7 @@ import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from lib.errors import GleanerError, UsageError
 from lib.files.pictures import sha256_of
@@ -23,36 +23,18 @@ WHOLE_OBJECTS = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl
 _NO_LINKS = frozenset({errno.EPERM, errno.EACCES, errno.EINVAL, errno.EMLINK, errno.ENOSYS, errno.EOPNOTSUPP})
 
 
-class Target(Protocol):
-    """Takes whole files under names such as `ab/name.jpg` and says how the database writes them down."""
-
-    local: bool
-
-    def text(self, name: str) -> str: ...
-
-    def exists(self, text: str) -> bool: ...
-
-    def write(self, temporary: str | None, data: Buffer, name: str, aside: str) -> None: ...
-
-    def write_new(self, temporary: str | None, data: Buffer, name: str, aside: str) -> bool: ...
-
-    def sha256(self, text: str) -> str: ...
-
-    def remove(self, text: str) -> None: ...
-
-
 def make_target(workspace: Workspace, address: str) -> Target:
     """The workspace's `images/` for an empty address. Raises UsageError for one that cannot be used."""
     return RemoteTarget(workspace, address) if address else LocalTarget(workspace)
 
 
 def is_elsewhere(address: str) -> bool:
-    """Whether what lies at an address is no file of this machine, so that the steps after this one do not find it."""
+    """Tells if what lies at an address is no file of this machine, so that the steps after this one do not find it."""
     return "://" in address and not address.startswith(("file://", "local://"))
 
 
 class LocalTarget:
-    """`images/` of the workspace: a temporary file on the same file system, then a rename."""
+    """The folder `images/` of the workspace: takes whole files under names such as `ab/name.jpg`."""
 
     local = True
 
@@ -73,7 +55,7 @@ class LocalTarget:
         self.workspace.to_path(text).unlink(missing_ok=True)
 
     def sha256(self, text: str) -> str:
-        """What lies under a name, by its content; empty where that is no file."""
+        """The hash of the content under a name; empty where that is no file."""
         path = self.workspace.to_path(text)
         return sha256_of(path) if path.is_file() and not path.is_symlink() else ""
 
@@ -168,7 +150,7 @@ class RemoteTarget:
         self.files.get_file(self._at(text), path)
 
     def sha256(self, text: str) -> str:
-        """What lies under a name, by its content; empty where nothing does."""
+        """The hash of the content under a name; empty where nothing lies there."""
         digest = hashlib.sha256()
         try:
             with self.files.open(self._at(text), "rb") as handle:
@@ -214,6 +196,9 @@ class RemoteTarget:
             self.files.mv(there, path)
 
 
+Target = LocalTarget | RemoteTarget
+
+
 def rename_new(source: str, path: str) -> None:
     """Gives a file its final name. Raises FileExistsError where that is taken, and leaves both as they are."""
     if os.name == "nt":
@@ -245,7 +230,7 @@ def _rename_where_free(source: str, path: str) -> None:
 
 
 def _is_void(path: str) -> bool:
-    """Whether nothing is lost with what has a name: a link, or the empty file that a power cut leaves."""
+    """Tells if nothing is lost with what has a name: a link, or the empty file that a power cut leaves."""
     try:
         found = os.lstat(path)
     except FileNotFoundError:

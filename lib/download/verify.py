@@ -44,26 +44,25 @@ class Verifier:
         Of an animation so many frames are decoded at most.
         """
         worker = self.idle.get()
+        too_long = DECODE_TIMEOUT, f"more than {self.limits.seconds:g} s"
         try:
-            worker = worker or self._hire()
-            process, channel = worker
-            channel.send((picture, frames))
-            if not channel.poll(self.limits.seconds + GRACE):
-                self._dismiss(process)
-                worker = None
-                return DECODE_TIMEOUT, f"more than {self.limits.seconds:g} s"
-            found: tuple[str, str] = channel.recv()
-            return found
+            worker = worker or self._start()
+            worker[1].send((picture, frames))
+            if worker[1].poll(self.limits.seconds + GRACE):
+                found: tuple[str, str] = worker[1].recv()
+                return found
+            self._end(worker[0])
+            worker = None
+            return too_long
         except (EOFError, OSError):
-            if worker is not None:
-                worker[0].join(1)
-                code = worker[0].exitcode
-                self._dismiss(worker[0])
-                worker = None
-                if code == -getattr(signal, "SIGXCPU", 0):
-                    return DECODE_TIMEOUT, f"more than {self.limits.seconds:g} s"
-                return DECODE_CRASHED, f"the decoder ended with {code}"
-            return DECODE_CRASHED, "no decoder could be started"
+            if worker is None:
+                return DECODE_CRASHED, "no decoder could be started"
+            process, worker = worker[0], None
+            process.join(1)
+            code = process.exitcode
+            self._end(process)
+            ran_out = code == -getattr(signal, "SIGXCPU", 0)
+            return too_long if ran_out else (DECODE_CRASHED, f"the decoder ended with {code}")
         finally:
             self.idle.put(worker)
 
@@ -72,9 +71,9 @@ class Verifier:
             worker = self.idle.get()
             if worker is not None:
                 worker[1].close()
-                self._dismiss(worker[0])
+                self._end(worker[0])
 
-    def _hire(self) -> tuple[Any, connection.Connection]:
+    def _start(self) -> tuple[Any, connection.Connection]:
         ours, theirs = self.context.Pipe()
         process = self.context.Process(target=serve, args=(theirs, self.limits), daemon=True)
         with interrupts_held():
@@ -82,14 +81,14 @@ class Verifier:
         theirs.close()
         return process, ours
 
-    def _dismiss(self, process: Any) -> None:
+    def _end(self, process: Any) -> None:
         with contextlib.suppress(OSError):
             process.kill()
         process.join()
 
 
 def serve(channel: connection.Connection, limits: VerifyLimits) -> None:
-    """Life of a worker: picture in, verdict out, until the pipe closes."""
+    """One worker process: picture in, (reason, detail) out, until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
     os.environ["OPENBLAS_NUM_THREADS"] = "1"
     from PIL import Image
@@ -116,7 +115,7 @@ def learn_jxl() -> None:
 
 
 def has_decoder(name: str) -> bool:
-    """Whether a format can be decoded here."""
+    """Tells if a format can be decoded here."""
     from PIL import features
 
     built_in, plugin = _BUILT_IN.get(name), _PLUGINS.get(name)

@@ -1,4 +1,4 @@
-"""`--workers N`: several engines, each a process with its own loop and its own lease, over one database.
+"""`--workers N`: several processes over one database, each with its own loop and its own lease.
 
 The hosts' limits are divided among them, so that no host sees more requests at once than it would from one process, and
 what one is told (to wait, that a host is down) holds for all.
@@ -10,23 +10,24 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
+from dataclasses import dataclass, field
 from multiprocessing import connection, get_context
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
 from lib.db import open_database
+from lib.db.context import Context
 from lib.download.options import DownloadOptions
 from lib.download.outcomes import ProgressStats, RunStats
 from lib.errors import GleanerError
-from lib.net.host_queues import SharedPauses, known_manners, make_shared
+from lib.net.host_queues import SharedPauses, known_policies, make_shared
 from lib.progress import Bar
 from lib.work.processes import interrupts_held
 from lib.workspace import Workspace
 
-NEWS_SECONDS = 0.3  # between two reports of one worker
-SMALLEST_WINDOW = 64
+REPORT_SECONDS = 0.3  # between two reports of one worker
 
 
 @dataclass
@@ -35,97 +36,68 @@ class DownloadWorker:
 
     process: Any
     channel: connection.Connection
-    standing: ProgressStats = field(default_factory=ProgressStats)
+    progress: ProgressStats = field(default_factory=ProgressStats)
 
 
-def divide(options: DownloadOptions, due: int) -> list[DownloadOptions]:
-    """The options of each worker: no more workers than a host bears, and a window that leaves rows for all."""
-    count = max(1, min(options.workers, options.per_host, due))
-    window = max(SMALLEST_WINDOW, min(options.window, due // (4 * count)))
-    limits = [None] * count if options.limit is None else _parts(options.limit, count)
-    return [replace(options, share=count, window=window, limit=limit) for limit in limits if limit != 0]
-
-
-def _parts(total: int, count: int) -> list[int | None]:
-    return [total // count + (place < total % count) for place in range(count)]
-
-
-def run_workers(
-    workspace: Workspace,
-    run_id: int,
-    options: list[DownloadOptions],
-    orphans: dict[str, list[Path]],
-    stopping: Callable[[], bool],
-    bar: Bar,
-) -> RunStats:
-    """Runs one engine for each of the options; raises what the first of them failed with, when all have ended."""
-    context = get_context("spawn")
-    members = []
-    shared = make_shared(context, len(options), known_manners())
+def run_workers(context: Context, options: list[DownloadOptions], orphans: dict[str, list[Path]], bar: Bar) -> RunStats:
+    """Runs one loop for each of the options; raises what the first of them failed with, when all have ended."""
+    spawn = get_context("spawn")
+    workers = []
+    shared = make_shared(spawn, len(options), known_policies())
     for place, one in enumerate(options):
-        ours, theirs = context.Pipe()
-        given = (theirs, workspace.root, run_id, one, orphans, shared.seen_from(place))
-        process = context.Process(target=worker_main, args=given, daemon=False)
+        ours, theirs = spawn.Pipe()
+        given = (theirs, context.workspace.root, context.run_id, one, orphans, shared.seen_from(place))
+        process = spawn.Process(target=worker_main, args=given, daemon=False)
         with interrupts_held():
             process.start()
         theirs.close()
-        members.append(DownloadWorker(process, ours))
+        workers.append(DownloadWorker(process, ours))
     try:
-        return _supervise(members, stopping, bar)
+        return _supervise(workers, context.stopping, bar)
     finally:
-        for member in members:
-            if member.process.is_alive():
-                member.process.kill()
-            member.process.join()
+        for worker in workers:
+            if worker.process.is_alive():
+                worker.process.kill()
+            worker.process.join()
 
 
-def _supervise(members: list[DownloadWorker], stopping: Callable[[], bool], bar: Bar) -> RunStats:
+def _supervise(workers: list[DownloadWorker], stopping: Callable[[], bool], bar: Bar) -> RunStats:
     total, told, began = RunStats(), False, time.monotonic()
     failure: BaseException | None = None
-    at_work = {id(member.channel): member for member in members}
-    while at_work:
+    running = {id(worker.channel): worker for worker in workers}
+    while running:
         if (stopping() or failure) and not told:
-            _tell_all(members)
             told = True
-        for channel in connection.wait([member.channel for member in at_work.values()], timeout=0.2):
-            member = at_work[id(channel)]
-            kind, value = _hear(member)
-            if kind == "news":
-                done, member.standing = value
+            for worker in workers:
+                with suppress(OSError):  # it has ended
+                    worker.channel.send("stop")
+        for channel in connection.wait([worker.channel for worker in running.values()], timeout=0.2):
+            worker = running[id(channel)]
+            kind, value = _receive(worker)
+            if kind == "progress":
+                done, worker.progress = value
                 bar.update(done)
-                bar.set_postfix_str(_standing(members).text(time.monotonic() - began), refresh=False)
+                progress = ProgressStats()
+                for one in workers:
+                    progress.add(one.progress)
+                bar.set_postfix_str(progress.text(time.monotonic() - began), refresh=False)
                 continue
-            if kind == "tally":
+            if kind == "stats":
                 total.add(value)
             else:
                 failure = failure or value
-            del at_work[id(channel)]
+            del running[id(channel)]
     if failure is not None:
         raise failure
     return total
 
 
-def _standing(members: list[DownloadWorker]) -> ProgressStats:
-    total = ProgressStats()
-    for member in members:
-        total.add(member.standing)
-    return total
-
-
-def _hear(member: DownloadWorker) -> tuple[str, Any]:
+def _receive(worker: DownloadWorker) -> tuple[str, Any]:
     try:
-        found: tuple[str, Any] = member.channel.recv()
+        found: tuple[str, Any] = worker.channel.recv()
         return found
     except (EOFError, OSError):
         return "error", GleanerError("a worker process was killed; run the same command again.")
-
-
-def _tell_all(members: list[DownloadWorker]) -> None:
-    for member in members:
-        try:
-            member.channel.send("stop")
-        except OSError:
-            continue  # it has ended
 
 
 class _ProgressChannel:
@@ -133,14 +105,14 @@ class _ProgressChannel:
 
     def __init__(self, channel: connection.Connection):
         self.channel, self.done, self.told_at = channel, 0.0, 0.0
-        self.standing: Callable[[], ProgressStats] = ProgressStats
+        self.progress: Callable[[], ProgressStats] = ProgressStats
 
     def update(self, n: float = 1) -> None:
         self.done += n
 
     def set_postfix_str(self, s: str = "", refresh: bool = True) -> None:
-        if self.done and time.monotonic() - self.told_at > NEWS_SECONDS:
-            self.channel.send(("news", (self.done, self.standing())))
+        if self.done and time.monotonic() - self.told_at > REPORT_SECONDS:
+            self.channel.send(("progress", (self.done, self.progress())))
             self.done, self.told_at = 0.0, time.monotonic()
 
 
@@ -152,24 +124,23 @@ def worker_main(
     orphans: dict[str, list[Path]],
     shared: SharedPauses,
 ) -> None:
-    """Life of a worker process; it stops when the parent says so and ends at once when the parent is gone."""
+    """One worker process; it stops when the parent says so and ends at once when the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     stops: list[float] = []
     Thread(target=_listen, args=(channel, stops), daemon=True).start()
-    # Here and not above: the parent of the crew has no use for what an engine loads.
+    # Here and not above: the parent of the workers has no use for what a loop loads.
     from lib.download.loop import DownloadLoop
 
     workspace, news = Workspace(root), _ProgressChannel(channel)
     try:
         with open_database(workspace.database) as db:
-            engine = DownloadLoop(
-                db, workspace, run_id, options, orphans=orphans, stopping=lambda: bool(stops), shared=shared
-            )
-            news.standing = engine.standing
-            tally = engine.run(news)
-        channel.send(("news", (news.done, engine.standing())))
-        channel.send(("tally", tally))
+            context = Context(db, workspace, run_id, stopping=lambda: bool(stops))
+            loop = DownloadLoop(context, options, orphans=orphans, shared=shared)
+            news.progress = loop.progress
+            stats = loop.run(news)
+        channel.send(("progress", (news.done, loop.progress())))
+        channel.send(("stats", stats))
     except BaseException as error:  # whatever it is, the parent ends the run with it
         channel.send(("error", _portable(error)))
 

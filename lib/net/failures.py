@@ -1,9 +1,4 @@
-"""The short, stable name of everything that can go wrong with one address.
-
-Which failures are worth another try, when, and what a server's Retry-After means.
-
-The reasons that a picture may fail with, so that a command line can be told a known one from a typing error.
-"""
+"""The short, stable name of everything that can go wrong with one address, and when to try again."""
 
 from __future__ import annotations
 
@@ -95,7 +90,7 @@ def reason_of(error: BaseException, refused: list[str]) -> str:
 
 
 def reached(error: BaseException, reason: str) -> bool | None:
-    """Whether a machine answered at all; None where that cannot be told, or nothing was sent."""
+    """Tells if a machine answered at all; None where that cannot be told, or nothing was sent."""
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         # "No such name" is an answer of the name service. (macOS says so without a network as well.)
         answered = error.os_error.errno == socket.EAI_NONAME and sys.platform == "linux"
@@ -107,10 +102,6 @@ def reached(error: BaseException, reason: str) -> bool | None:
     if isinstance(error, aiohttp.ClientConnectorError) and not isinstance(error, aiohttp.ClientSSLError):
         return error.os_error.errno in (errno.ECONNREFUSED, errno.ECONNRESET)
     return True
-
-
-def is_transient(reason: str) -> bool:
-    return reason in TRANSIENT
 
 
 def backoff(tries: int, base: float) -> float:
@@ -140,5 +131,5 @@ def retry_after(value: str | None, now: float | None = None) -> float | None:
 
 
 def is_reason(text: str) -> bool:
-    """Whether a picture may fail for this reason."""
+    """Tells if a picture may fail for this reason, so that a command line can tell one from a typing error."""
     return text in TRANSIENT or text in FINAL or _STATUS.fullmatch(text) is not None

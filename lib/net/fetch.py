@@ -1,12 +1,7 @@
 """One GET of one address: every failure is a value with a short reason, every limit is explicit.
 
-What goes into a request and what comes of it: the values that the client and its callers exchange.
-
-Unpacks bodies that came compressed although they were not asked for, in small steps under a limit.
-
-Which version of a file a server is sending, told surely enough to put two halves together.
-
-What one address may cost; apart from the client, so that a command line can be read without loading it.
+Bodies that came compressed although they were not asked for are unpacked in small steps under a limit. Which version of
+a file a server sends is told surely enough to put two halves together.
 """
 
 from __future__ import annotations
@@ -18,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any
 
 import aiohttp
 from yarl import URL
@@ -28,7 +23,7 @@ from lib.net.failures import FetchFailed, SinkError, reached, reason_of, reraise
 from lib.net.guard import PORTS, refusals, socket_factory
 from lib.net.robots import opt_out
 from lib.net.urls import BadAddress, redirected
-from lib.net.watchdog import TransferEnded, Watchdog
+from lib.net.watchdog import FetchLimits, TransferEnded, Watchdog
 from lib.text import storable
 
 MOST_REDIRECTS = 5
@@ -48,7 +43,7 @@ SURE_AFTER = 60.0  # seconds between the change and the answer, from which on a 
 
 
 def user_agent(contact: str = "") -> str:
-    """How we introduce ourselves: name, version, and where to complain."""
+    """The `User-Agent` that we introduce ourselves with: name, version, and where to complain."""
     shown = "".join(c for c in contact.strip() if " " <= c <= "~")
     return f"Gleaner/{__version__}" + (f" (+{shown})" if shown else "")
 
@@ -78,7 +73,7 @@ def open_session(
 
 @dataclass(frozen=True)
 class Request:
-    """What a request says besides its address.
+    """A request besides its address.
 
     `etag` and `last_modified` make it conditional. `offset` bytes are here already, of the version that `validator`
     (a strong entity tag, or a date of change) names, out of `total` where that is known. With `last` the connection is
@@ -119,36 +114,36 @@ async def fetch(
     sink: Sink,
     limits: FetchLimits,
     watch: Watchdog,
-    ask: Request = PLAIN,
+    request: Request = PLAIN,
 ) -> FetchResult:
     """Fetches one address, as `parse_address` made it, into the sink.
 
-    A redirect is not followed: the answer is `redirected` and says where to, so that whoever follows waits for that
+    A redirect is not followed: the result is `redirected` and says where to, so that whoever follows waits for that
     host's turn, and looks at it first. Raises OSError only for what is wrong with this machine.
     """
-    answer, started = FetchResult(bytes=ask.offset), time.monotonic()
+    result, started = FetchResult(bytes=request.offset), time.monotonic()
     refused: list[str] = []
     before = refusals.set(refused)
     try:
         with watch.over(limits) as transfer:
-            await _get(session, url, ask, sink, limits, transfer.progress, answer)
+            await _get(session, url, request, sink, limits, transfer.progress, result)
     except FetchFailed as stop:
-        answer.reason, answer.detail = stop.reason, stop.detail
+        result.reason, result.detail = stop.reason, stop.detail
     except SinkError as fault:
         raise fault.error from None
     except TransferEnded as end:
-        answer.reason, answer.detail = end.reason, "ended by the watchman"
-        answer.reached = True if answer.status else None  # a name service that hangs looks the same from here
+        result.reason, result.detail = end.reason, "ended by the watchman"
+        result.reached = True if result.status else None  # a name service that hangs looks the same from here
     except (TimeoutError, aiohttp.ClientError, OSError, ValueError, EOFError) as error:
         reraise_local_error(error)
-        answer.reason, answer.detail = reason_of(error, refused), f"{type(error).__name__}: {error}"
-        answer.reached = reached(error, answer.reason)
+        result.reason, result.detail = reason_of(error, refused), f"{type(error).__name__}: {error}"
+        result.reached = reached(error, result.reason)
     finally:
         refusals.reset(before)
-    if answer.detail:
-        answer.detail = storable(" ".join(answer.detail.split()))[:DETAIL_LENGTH]
-    answer.elapsed_ms = round((time.monotonic() - started) * 1000)
-    return answer
+    if result.detail:
+        result.detail = storable(" ".join(result.detail.split()))[:DETAIL_LENGTH]
+    result.elapsed_ms = round((time.monotonic() - started) * 1000)
+    return result
 
 
 @lru_cache(maxsize=8)
@@ -159,89 +154,92 @@ def _timeout(seconds: float) -> aiohttp.ClientTimeout:
 async def _get(
     session: aiohttp.ClientSession,
     url: URL,
-    ask: Request,
+    request: Request,
     sink: Sink,
     limits: FetchLimits,
     progress: Callable[[int], None],
-    answer: FetchResult,
+    result: FetchResult,
 ) -> None:
     """One request, after which the body is in the sink."""
     timeout = _timeout(limits.timeout)
-    async with session.get(url, headers=ask.headers(), timeout=timeout, allow_redirects=False) as response:
-        _note(answer, response)
+    async with session.get(url, headers=request.headers(), timeout=timeout, allow_redirects=False) as response:
+        _note(result, response)
         if response.status in REDIRECTS and (target := response.headers.get("Location")):
-            _judge_opt_out(response, ask)
+            _check_opt_out(response, request)
             try:
-                answer.location = redirected(url, target)
+                result.location = redirected(url, target)
             except BadAddress as error:
                 raise FetchFailed("bad_redirect", str(error)) from error
             raise FetchFailed(REDIRECTED)
-        _judge_status(answer, response, ask, sink)
-        _judge_headers(answer, response, ask, sink, limits)
-        await _read(response, sink, limits, progress, answer)
+        _check_status(result, response, request, sink)
+        _check_headers(result, response, request, sink, limits)
+        await _read(response, sink, limits, progress, result)
 
 
-def _note(answer: FetchResult, response: aiohttp.ClientResponse) -> None:
+def _note(result: FetchResult, response: aiohttp.ClientResponse) -> None:
     headers = response.headers
-    answer.status = response.status
-    answer.final_url = str(response.url if not response.url.raw_fragment else response.url.with_fragment(None))
+    result.status = response.status
+    result.final_url = str(response.url if not response.url.raw_fragment else response.url.with_fragment(None))
     # Bytes that are no UTF-8 come as half characters, which a database does not take.
-    answer.content_type = storable(headers.get("Content-Type", ""))[:DETAIL_LENGTH]
-    answer.etag = storable(headers.get("ETag", ""))[:DETAIL_LENGTH]
-    answer.last_modified = storable(headers.get("Last-Modified", ""))[:DETAIL_LENGTH]
+    result.content_type = storable(headers.get("Content-Type", ""))[:DETAIL_LENGTH]
+    result.etag = storable(headers.get("ETag", ""))[:DETAIL_LENGTH]
+    result.last_modified = storable(headers.get("Last-Modified", ""))[:DETAIL_LENGTH]
     if headers.get("Accept-Ranges", "").strip().lower() == "bytes" and "Content-Encoding" not in headers:
-        answer.validator, answer.total = validator_of(headers), response.content_length or 0
+        result.validator, result.total = validator_of(headers), response.content_length or 0
     else:
-        answer.validator, answer.total = "", 0
+        result.validator, result.total = "", 0
 
 
-def _judge_status(answer: FetchResult, response: aiohttp.ClientResponse, ask: Request, sink: Sink) -> None:
+def _check_status(result: FetchResult, response: aiohttp.ClientResponse, request: Request, sink: Sink) -> None:
     status = response.status
     if status == 200:
-        if ask.offset:  # another version, or a server that knows no ranges: all of it comes
+        if request.offset:  # another version, or a server that knows no ranges: all of it comes
             sink.restart()
-            answer.bytes = 0
-    elif status == 206 and ask.offset:
-        if not _continues(response.headers, ask):
+            result.bytes = 0
+    elif status == 206 and request.offset:
+        if not _continues(response.headers, request):
             raise FetchFailed(
-                BAD_RANGE, f"asked from {ask.offset}, got {response.headers.get('Content-Range', 'no range')}"
+                BAD_RANGE, f"asked from {request.offset}, got {response.headers.get('Content-Range', 'no range')}"
             )
-        answer.validator, answer.total = ask.validator, ask.total or answer.bytes + (response.content_length or 0)
-    elif status == 304 and (ask.etag or ask.last_modified):
-        _judge_opt_out(response, ask)
+        result.validator, result.total = (
+            request.validator,
+            request.total or result.bytes + (response.content_length or 0),
+        )
+    elif status == 304 and (request.etag or request.last_modified):
+        _check_opt_out(response, request)
         raise FetchFailed(NOT_MODIFIED)
-    elif status == 416 and ask.offset:
-        raise FetchFailed(BAD_RANGE, f"refused from {ask.offset}")
+    elif status == 416 and request.offset:
+        raise FetchFailed(BAD_RANGE, f"refused from {request.offset}")
     else:
-        answer.retry_after = retry_after(response.headers.get("Retry-After"))
+        result.retry_after = retry_after(response.headers.get("Retry-After"))
         raise FetchFailed("bad_redirect" if 300 <= status < 400 else f"http_{status}")
 
 
-def _continues(headers: Mapping[str, str], ask: Request) -> bool:
-    """Whether a partial answer begins where we stopped and is of the same version."""
+def _continues(headers: Mapping[str, str], request: Request) -> bool:
+    """Tells if a partial answer begins where we stopped and is of the same version."""
     found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", headers.get("Content-Range", "").strip())
-    if found is None or int(found[1][:18]) != ask.offset or "Content-Encoding" in headers:
+    if found is None or int(found[1][:18]) != request.offset or "Content-Encoding" in headers:
         return False
-    name = "ETag" if ask.validator.startswith('"') else "Last-Modified"
-    same_length = not ask.total or found[2] in ("*", str(ask.total))
-    return same_length and headers.get(name, ask.validator) == ask.validator
+    name = "ETag" if request.validator.startswith('"') else "Last-Modified"
+    same_length = not request.total or found[2] in ("*", str(request.total))
+    return same_length and headers.get(name, request.validator) == request.validator
 
 
-def _judge_headers(
-    answer: FetchResult, response: aiohttp.ClientResponse, ask: Request, sink: Sink, limits: FetchLimits
+def _check_headers(
+    result: FetchResult, response: aiohttp.ClientResponse, request: Request, sink: Sink, limits: FetchLimits
 ) -> None:
-    _judge_opt_out(response, ask)
-    size = answer.bytes + (response.content_length or 0)
-    if size > limits.max_bytes and ask.picture:
+    _check_opt_out(response, request)
+    size = result.bytes + (response.content_length or 0)
+    if size > limits.max_bytes and request.picture:
         raise FetchFailed("too_large", f"{size} bytes announced")
-    reason, detail = sink.meet(answer)
+    reason, detail = sink.on_headers(result)
     if reason:
         raise FetchFailed(reason, detail)
 
 
-def _judge_opt_out(response: aiohttp.ClientResponse, ask: Request) -> None:
+def _check_opt_out(response: aiohttp.ClientResponse, request: Request) -> None:
     headers = response.headers
-    if not ask.picture:
+    if not request.picture:
         return
     tags, reservations, usages = (headers.getall(name, ()) for name in OPT_OUTS)
     if signal := opt_out(tags, reservations, usages):
@@ -253,29 +251,29 @@ async def _read(
     sink: Sink,
     limits: FetchLimits,
     progress: Callable[[int], None],
-    answer: FetchResult,
+    result: FetchResult,
 ) -> None:
     decode = decoder(response.headers.get("Content-Encoding", ""))
-    head, judged, received = b"", answer.bytes > 0, 0
+    head, judged, received = b"", result.bytes > 0, 0
     async for chunk in response.content.iter_any():
         progress(len(chunk))
         received += len(chunk)
         if decode and received > limits.max_bytes:  # a packed body may unpack to next to nothing
             raise FetchFailed("too_large", f"more than {limits.max_bytes} bytes, packed")
         for block in decode(chunk) if decode else (chunk,):
-            answer.bytes += len(block)
-            if answer.bytes > limits.max_bytes:
+            result.bytes += len(block)
+            if result.bytes > limits.max_bytes:
                 raise FetchFailed("too_large", f"more than {limits.max_bytes} bytes")
             if not judged:
                 head += block[:512]
                 if judged := len(head) >= 512:
-                    _judge_head(sink, head)
+                    _check_head(sink, head)
             if (waiting := sink.write(block)) is not None:
                 await _wait(waiting)
-    if not answer.bytes:
+    if not result.bytes:
         raise FetchFailed("empty")
     if not judged:
-        _judge_head(sink, head)
+        _check_head(sink, head)
 
 
 async def _wait(writing: Any) -> None:
@@ -285,15 +283,15 @@ async def _wait(writing: Any) -> None:
         raise SinkError(error) from error
 
 
-def _judge_head(sink: Sink, head: bytes) -> None:
-    reason, detail = sink.judge(head)
+def _check_head(sink: Sink, head: bytes) -> None:
+    reason, detail = sink.on_first_bytes(head)
     if reason:
         raise FetchFailed(reason, detail)
 
 
 @dataclass
 class FetchResult:
-    """What became of one address: the body lies in the sink when `reason` is empty.
+    """The result of one address: the body lies in the sink when `reason` is empty.
 
     `retry_after` is in seconds, `elapsed_ms` from the request to the last byte; `reached` tells whether any machine
     answered (None: nothing was sent). With a `validator` the rest of the `total` bytes (0: unknown) may be asked for
@@ -316,26 +314,31 @@ class FetchResult:
     location: URL | None = None
 
 
-class Sink(Protocol):
+class Sink:
     """Where a body goes.
 
-    `meet` sees the answer before the body and `judge` the first bytes; both may give a (reason, detail) to stop at
-    once. `restart` is told when the server sends everything although the rest was asked for.
+    `on_headers` sees the result before the body, `on_first_bytes` its beginning; both may give a (reason, detail) to
+    stop at once. `write` may give something to wait for. `restart` is told when the server sends everything although
+    the rest was asked for.
     """
 
-    def meet(self, answer: FetchResult) -> tuple[str, str]: ...
+    def on_headers(self, result: FetchResult) -> tuple[str, str]:
+        return "", ""
 
-    def judge(self, head: bytes) -> tuple[str, str]: ...
+    def on_first_bytes(self, head: bytes) -> tuple[str, str]:
+        return "", ""
 
-    def write(self, block: bytes) -> Any: ...
+    def write(self, block: bytes) -> Any:
+        raise NotImplementedError
 
-    def restart(self) -> None: ...
+    def restart(self) -> None:
+        raise NotImplementedError
 
 
 def decoder(encoding: str) -> Callable[[bytes], Iterator[bytes]] | None:
-    """What unpacks the chunks of a body; None where nothing is to be done.
+    """A function that unpacks the chunks of a body; None where nothing is to be done.
 
-    Raises Stop for an encoding that is not unpacked, and while unpacking for data that is none.
+    Raises FetchFailed for an encoding that is not unpacked, and while unpacking for data that is none.
     """
     name = encoding.strip().lower()
     if name in ("", "identity"):
@@ -358,7 +361,7 @@ def decoder(encoding: str) -> Callable[[bytes], Iterator[bytes]] | None:
 
 
 def validator_of(headers: Mapping[str, str]) -> str:
-    """What `If-Range` may be asked with: a strong entity tag, else a date of change that is old enough, else nothing.
+    """The validator for `If-Range`: a strong entity tag, else a date that is old enough, else nothing.
 
     A weak tag does not promise the same bytes, and within a minute a file may change twice under one date.
     """
@@ -370,14 +373,3 @@ def validator_of(headers: Mapping[str, str]) -> str:
         return changed if age.total_seconds() >= SURE_AFTER else ""
     except (TypeError, ValueError, IndexError, OverflowError):
         return ""
-
-
-@dataclass(frozen=True)
-class FetchLimits:
-    """What one address may cost: seconds, bytes, and bytes a second over a window of seconds."""
-
-    timeout: float = 20.0  # to connect, to the first byte, and between two bytes
-    deadline: float = 300.0  # the whole file
-    max_bytes: int = 50 * 1024 * 1024
-    min_speed: int = 1024
-    speed_window: float = 10.0

@@ -2,10 +2,8 @@
 
 The check sits in the connector's socket factory, which sees every address that is about to be connected: literals,
 answers of the name service (so rebinding gains nothing), and each hop of a redirect. Names are never checked, only
-the addresses that are used.
-
-Where the connector cannot stand in between (a browser, a proxy that looks names up itself), `names_inside` and
-`leads_inside` tell beforehand whether a name leads into private networks.
+the addresses that are used. For ways to the network that this guard cannot stand in (a browser, and a proxy that looks
+names up itself), `names_inside` and `leads_inside` judge a host before anything is asked there.
 """
 
 from __future__ import annotations
@@ -53,7 +51,7 @@ class RefusedAddress(OSError):
 
 
 def is_private(text: str) -> bool:
-    """Whether an IP address (no name) leads anywhere but to the public internet, also when wrapped into IPv6."""
+    """Tells if an IP address (no name) leads anywhere but to the public internet, also when wrapped into IPv6."""
     address: Address = ip_address(text.partition("%")[0])
     return any(_listed(one) for one in (address, *embedded(address)))
 
@@ -88,7 +86,7 @@ def _listed(address: Address) -> bool:
 def socket_factory(
     *, allow_private: bool, ports: frozenset[int] = PORTS, exempt: frozenset[str] = frozenset()
 ) -> Callable[[tuple[Any, ...]], socket.socket]:
-    """What the connector calls to make a socket for an address; raises RefusedAddress instead where it must not.
+    """The connector's maker of a socket for an address; it raises RefusedAddress instead where it must not.
 
     `exempt` are single addresses that are let through with any port.
     """
@@ -110,7 +108,7 @@ def _check(host: str, port: int, ports: frozenset[int]) -> None:
 
 
 def names_inside(host: str) -> bool:
-    """Whether the name itself says so: an address in any of the ways that systems read, or a name of this machine."""
+    """Tells if the name itself leads inside: an address in any spelling that systems read, or this machine's name."""
     name = host.strip("[]").rstrip(".").lower()
     if name in _NAMES or name.endswith(tuple(f".{known}" for known in _NAMES)):
         return True

@@ -7,12 +7,9 @@ domain share a second limit, and a rhythm where the domain is known to want one.
 for a while. Whatever is asked waits here under the host that gets the request, so a redirect to another host waits
 again, with nothing held meanwhile.
 
-How gently a site wants to be asked, where that is known beforehand.
-
-What processes tell each other that ask the same hosts: pauses, and turns at sites that want few requests.
-
-Each process writes pauses into its own part of a table that all of them read, so that no lock is left behind by one
-that is killed. The moments are of the machine's clock that only goes forward, which all processes share.
+Processes that ask the same hosts tell each other of pauses, and take turns at sites that want few requests. Each writes
+its pauses into its own part of a table that all of them read, so that no lock is left behind by one that is killed. The
+moments are of the machine's clock that only goes forward, which all processes share.
 """
 
 from __future__ import annotations
@@ -49,7 +46,7 @@ _PART = 1 + 2 * ROOM  # of the table: the latest end of a process's pauses, then
 
 @dataclass(slots=True, eq=False)
 class Domain:
-    """What the hosts of one registrable domain share: `gap` is the mean of seconds between two starts."""
+    """Shared by the hosts of one registrable domain: `gap` is the mean of seconds between two starts."""
 
     limit: int
     gap: float = 0.0
@@ -90,12 +87,12 @@ class HostQueues(Generic[Job]):
         self,
         per_host: int,
         per_domain: int = 0,
-        manners: HostPolicies | None = None,
+        policies: HostPolicies | None = None,
         share: int = 1,
         shared: SharedPauses | None = None,
     ):
         self.per_host, self.per_domain = per_host, max(per_host, per_domain)
-        self.manners, self.share, self.shared = manners or HostPolicies(), share, shared
+        self.policies, self.share, self.shared = policies or HostPolicies(), share, shared
         self.on_rest: Callable[[Host[Job]], object] = lambda host: None
         self.hosts: dict[str, Host[Job]] = {}
         self.domains: dict[str, Domain] = {}
@@ -108,23 +105,23 @@ class HostQueues(Generic[Job]):
         """Queues a job under its host, before the others if it is to be `first`."""
         host = self.hosts.get(name)
         if host is None:
-            host = self.hosts[name] = self._meet(name)
+            host = self.hosts[name] = self._new_host(name)
         if first:
             host.waiting.appendleft(job)
         else:
             host.waiting.append(job)
         self._list(host)
 
-    def _meet(self, name: str) -> Host[Job]:
+    def _new_host(self, name: str) -> Host[Job]:
         """A host that is asked for the first time, with the limits of its domain."""
         registered = registrable_domain(name.rpartition(":")[0])
-        manner = self.manners.of(registered)
-        limit = float(self._divided(min(self.per_host, manner.per_host or self.per_host)))
+        policy = self.policies.of(registered)
+        limit = float(self._divided(min(self.per_host, policy.per_host or self.per_host)))
         domain = self.domains.get(registered)
         if domain is None:
-            wide = min(self.per_domain, manner.per_domain or self.per_domain)
+            wide = min(self.per_domain, policy.per_domain or self.per_domain)
             turns = self.shared.turns.get(registered) if self.shared else None
-            gap = manner.gap if turns else manner.gap * self.share
+            gap = policy.gap if turns else policy.gap * self.share
             domain = self.domains[registered] = Domain(self._divided(wide), gap, turns=turns)
         return Host(name, limit, domain, limit)
 
@@ -165,7 +162,7 @@ class HostQueues(Generic[Job]):
         return None
 
     def _start(self, domain: Domain) -> bool:
-        """Whether a request may start now in the domain's rhythm; if so, the next one has to wait for its time."""
+        """Tells if a request may start now in the domain's rhythm; if so, the next one has to wait for its time."""
         now = self.loop.time()
         if domain.ready_at > now:
             return False
@@ -202,7 +199,7 @@ class HostQueues(Generic[Job]):
             host.limit = max(1.0, host.limit / 2)
         elif not reason:
             host.limit = min(host.highest, host.limit + GROWTH / host.limit)
-        self._judge(host, reason, reached)
+        self._count_faults(host, reason, reached)
         if retry_after is not None or reason in SLOW_DOWN:
             self.pause(host, SLOW_DOWN_PAUSE if retry_after is None else retry_after)
         # Only now: a slot that is free before the pause is known would let one more request out.
@@ -225,7 +222,7 @@ class HostQueues(Generic[Job]):
             self._unpark(domain)
         self._list(host)
 
-    def _judge(self, host: Host[Job], reason: str, reached: bool | None) -> None:
+    def _count_faults(self, host: Host[Job], reason: str, reached: bool | None) -> None:
         """Counts faults in a row; a host that only fails is down until one request may try again."""
         self.reached += reached is True
         self.unreached += reached is False
@@ -236,7 +233,7 @@ class HostQueues(Generic[Job]):
                 self.shared.pause(_DOWN + host.name, host.down_until)
 
     def is_down(self, host: Host[Job]) -> bool:
-        """Whether this process, or another one, has found that a host only fails."""
+        """Tells if this process, or another one, has found that a host only fails."""
         now = self.loop.time()
         if host.faults >= DOWN_AFTER and host.down_until > now:
             return True
@@ -314,21 +311,21 @@ class HostPolicy:
     gap: float = 0.0
 
 
-NO_MANNER = HostPolicy()
+NO_POLICY = HostPolicy()
 
 
 @dataclass(frozen=True)
 class HostPolicies:
-    """Manners by registrable domain."""
+    """Policies by registrable domain."""
 
     known: Mapping[str, HostPolicy] = field(default_factory=dict)
 
     def of(self, domain: str) -> HostPolicy:
-        return self.known.get(domain, NO_MANNER)
+        return self.known.get(domain, NO_POLICY)
 
 
-def known_manners() -> HostPolicies:
-    """What `known_hosts.toml` says."""
+def known_policies() -> HostPolicies:
+    """The policies that `known_hosts.toml` lists."""
     table = read_table(FOLDER / "known_hosts.toml")
     return HostPolicies({domain: HostPolicy(**values) for domain, values in table.items()})
 
@@ -403,20 +400,20 @@ class SharedPauses:
         return found
 
 
-def make_shared(context: Any, processes: int, manners: HostPolicies) -> SharedPauses:
-    """What that many processes started in a context of `multiprocessing` share."""
+def make_shared(context: Any, processes: int, policies: HostPolicies) -> SharedPauses:
+    """Makes what that many processes started in a context of `multiprocessing` share."""
     turns = {
         domain: Turns(
-            context.Semaphore(most) if (most := _most_at_once(manner)) and most < processes else None,
-            context.Lock(), context.RawValue("d", 0.0), manner.gap,
+            context.Semaphore(most) if (most := _most_at_once(policy)) and most < processes else None,
+            context.Lock(), context.RawValue("d", 0.0), policy.gap,
         )
-        for domain, manner in manners.known.items() if manner.gap or 0 < _most_at_once(manner) < processes
+        for domain, policy in policies.known.items() if policy.gap or 0 < _most_at_once(policy) < processes
     }  # fmt: skip
     return SharedPauses(context.RawArray("d", processes * _PART), processes, turns)
 
 
-def _most_at_once(manner: HostPolicy) -> int:
-    return min((limit for limit in (manner.per_host, manner.per_domain) if limit), default=0)
+def _most_at_once(policy: HostPolicy) -> int:
+    return min((limit for limit in (policy.per_host, policy.per_domain) if limit), default=0)
 
 
 def _key(name: str) -> int:

@@ -1,7 +1,4 @@
-"""Pictures that stand for a picture that was removed, known by address, entity tag or content.
-
-The tables of known hosts and placeholders that lie beside this file, or that a user names.
-"""
+"""Pictures that stand for a removed one, known by address, entity tag or content; and the tables beside this file."""
 
 from __future__ import annotations
 
@@ -22,7 +19,7 @@ FOLDER = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Placeholders:
-    """What is known; `urls` and `etags` by the last two labels of a host's name. An empty one knows nothing."""
+    """The known ones; `urls` and `etags` by the last two labels of a host's name. An empty one knows nothing."""
 
     moved: Patterns = ()
     urls: Mapping[str, Patterns] = field(default_factory=dict)
@@ -30,7 +27,7 @@ class Placeholders:
     sha256: Mapping[str, str] = field(default_factory=dict)
 
     def by_answer(self, asked: str, final: str, etag: str) -> str:
-        """Why an answer is a placeholder, before its body is read; else an empty string."""
+        """Says why an answer is a placeholder, before its body is read; else an empty string."""
         _, _, host, path = (final.split("/", 3) + [""] * 3)[:4]
         path = "/" + path.partition("?")[0]
         site = ".".join(host.partition(":")[0].lower().rsplit(".", 2)[-2:])
@@ -56,16 +53,12 @@ def _add(made: Placeholders, path: Path) -> Placeholders:
             raise ValueError(f"unknown {', '.join(sorted(unknown))}")
         return Placeholders(
             made.moved + _patterns(table.get("moved", ())),
-            {**made.urls, **{site: _patterns(texts) for site, texts in _table(table, "urls").items()}},
-            {**made.etags, **{site: frozenset(tags) for site, tags in _table(table, "etags").items()}},
-            {**made.sha256, **{digest.lower(): str(what) for digest, what in _table(table, "sha256").items()}},
+            {**made.urls, **{site: _patterns(texts) for site, texts in dict(table.get("urls", {})).items()}},
+            {**made.etags, **{site: frozenset(tags) for site, tags in dict(table.get("etags", {})).items()}},
+            {**made.sha256, **{digest.lower(): str(what) for digest, what in dict(table.get("sha256", {})).items()}},
         )
     except (ValueError, TypeError, re.error) as error:
         raise UsageError(f"{path} is no list of placeholders ({error}); see docs/download.md.") from error
-
-
-def _table(table: Mapping[str, Any], name: str) -> dict[str, Any]:
-    return dict(table.get(name, {}))
 
 
 def _patterns(texts: Iterable[str]) -> Patterns:

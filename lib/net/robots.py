@@ -1,4 +1,4 @@
-"""What a robots.txt allows (RFC 9309): groups by crawler name, the longest matching rule wins, `*` and `$` in paths.
+"""The rules of a robots.txt (RFC 9309): groups by crawler name, the longest matching rule wins, `*` and `$` in paths.
 
 Read and matched here and not by `protego`, the library of this field: it matches in linear time too, but knows
 `User-agent: Gleaner/1.0` for nobody's name, ends lines at `\\x0b` and the like, takes `%2A` for a wildcard, knows no
@@ -7,9 +7,8 @@ Read and matched here and not by `protego`, the library of this field: it matche
 Every rule counts. What is bounded is the text (RFC 9309 asks for 500 KiB) and the work for one path; beyond that work
 the path counts as forbidden.
 
-Whether a server's words say that a picture shall not be collected: headers, and expressions in robots.txt.
-
-Where a line can be read in two ways, the one that its owner is more likely to have meant as a refusal counts.
+Opt-outs are read here too, in headers and in expressions of robots.txt. Where a line can be read in two ways, the one
+that its owner is more likely to have meant as a refusal counts.
 """
 
 from __future__ import annotations
@@ -73,7 +72,7 @@ class Pattern:
     rank: int  # the smallest goes first: the longest, and of two as long the one that allows
 
     def matches(self, path: str) -> bool:
-        """Whether it matches. The pieces are found in order, each once, so that no path makes it go back."""
+        """Tells if it matches. The pieces are found in order, each once, so that no path makes it go back."""
         first, *others = self.pieces
         if not path.startswith(first):
             return False
@@ -115,7 +114,7 @@ class Rules:
         return len(self.plain) + sum(len(some.patterns) for some in self.patterns.values())
 
     def allows(self, path: str) -> bool | None:
-        """Whether a path in its normal form is allowed; None where telling takes more than `MOST_WORK`."""
+        """Tells if a path in its normal form is allowed; None where telling takes more than `MOST_WORK`."""
         length, allowed = self._longest_plain(path)
         likely = [found for start in self.starts if (found := self.patterns.get(path[:start])) is not None]
         if sum(some.fixed + some.weight * len(path) for some in likely) > MOST_WORK:
@@ -148,11 +147,11 @@ class Robots:
     cut: bool = False
 
     def allows(self, path: str) -> bool:
-        """Whether a path with its query may be asked."""
+        """Tells if a path with its query may be asked."""
         return not self.refusal(path)
 
     def refusal(self, path: str) -> str:
-        """What robots.txt does to a path with its query that it does not allow; empty where it may be asked.
+        """Says what robots.txt does to a path with its query that it does not allow; empty where it may be asked.
 
         `Allow` wins over a `Disallow` of the same length.
         """
@@ -168,7 +167,7 @@ class Robots:
 
     @property
     def size(self) -> int:
-        """How many rules there are."""
+        """The number of rules."""
         return len(self.rules) + len(self.usage)
 
 
@@ -375,7 +374,7 @@ def _named(text: str) -> tuple[str, str] | None:
 
 
 def _is_past(parts: list[str], now: datetime) -> bool:
-    """Whether the date that a list begins with, itself cut at its commas, is over. What is no date is not."""
+    """Tells if the date that a list begins with, itself cut at its commas, is over. What is no date is not."""
     for count in range(1, min(_DATE_PARTS, len(parts)) + 1):
         text = ", ".join(part.strip().strip("\"'") for part in parts[:count])
         for moment in _dates(text[:_LONGEST_DATE]):

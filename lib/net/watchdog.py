@@ -1,6 +1,6 @@
-"""One watchman over all transfers of a loop, in place of several timers for each of them.
+"""One watchdog over all transfers of a loop, in place of several timers for each of them.
 
-A socket's own read timeout never fires against a server that sends a byte now and then. The watchman looks at every
+A socket's own read timeout never fires against a server that sends a byte now and then. The watchdog looks at every
 transfer a few times a second and ends those that are past their deadline, late with their headers, or too slow.
 """
 
@@ -10,50 +10,46 @@ import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
 
-class Bounds(Protocol):
-    """The limits that a watchman enforces, in seconds and bytes a second."""
+@dataclass(frozen=True)
+class FetchLimits:
+    """The most that one address may cost: seconds, bytes, and bytes a second over a window of seconds."""
 
-    @property
-    def timeout(self) -> float: ...
-
-    @property
-    def deadline(self) -> float: ...
-
-    @property
-    def min_speed(self) -> int: ...
-
-    @property
-    def speed_window(self) -> float: ...
+    timeout: float = 20.0  # to connect, to the first byte, and between two bytes
+    deadline: float = 300.0  # the whole file
+    max_bytes: int = 50 * 1024 * 1024
+    min_speed: int = 1024
+    speed_window: float = 10.0
 
 
 class Transfer:
     """One request under watch."""
 
-    __slots__ = ("bounds", "bytes", "marked_at", "marked_bytes", "started", "task", "verdict")
+    __slots__ = ("bytes", "ended_by", "limits", "marked_at", "marked_bytes", "started", "task")
 
-    def __init__(self, task: asyncio.Task[Any], bounds: Bounds):
-        self.task, self.bounds = task, bounds
+    def __init__(self, task: asyncio.Task[Any], limits: FetchLimits):
+        self.task, self.limits = task, limits
         self.started = self.marked_at = time.monotonic()
         self.bytes = self.marked_bytes = 0
-        self.verdict = ""
+        self.ended_by = ""
 
     def progress(self, count: int) -> None:
         self.bytes += count
 
-    def judge(self, now: float) -> str:
+    def limit_exceeded(self, now: float) -> str:
         """`timeout` or `too_slow` when a limit is passed, else nothing."""
-        if now - self.started > self.bounds.deadline:
+        if now - self.started > self.limits.deadline:
             return "timeout"
         if not self.bytes:
             self.marked_at = now  # a late first byte is not slow: its speed is measured from here
             # Connecting and the headers each have `timeout` of their own; headers that trickle in must end as well.
-            return "timeout" if now - self.started > 2 * self.bounds.timeout else ""
-        if now - self.marked_at < self.bounds.speed_window:
+            return "timeout" if now - self.started > 2 * self.limits.timeout else ""
+        if now - self.marked_at < self.limits.speed_window:
             return ""
-        slow = self.bytes - self.marked_bytes < self.bounds.min_speed * (now - self.marked_at)
+        slow = self.bytes - self.marked_bytes < self.limits.min_speed * (now - self.marked_at)
         self.marked_at, self.marked_bytes = now, self.bytes
         return "too_slow" if slow else ""
 
@@ -66,30 +62,30 @@ class Watchdog:
         self.received = 0
 
     @contextmanager
-    def over(self, bounds: Bounds) -> Iterator[Transfer]:
-        """Watches the calling task; a transfer that is ended by the watchman raises TransferEnded here."""
+    def over(self, limits: FetchLimits) -> Iterator[Transfer]:
+        """Watches the calling task; a transfer that is ended by the watchdog raises TransferEnded here."""
         task = asyncio.current_task()
         assert task is not None
-        transfer = Transfer(task, bounds)
+        transfer = Transfer(task, limits)
         self.active.add(transfer)
         try:
             yield transfer
         except asyncio.CancelledError:
-            if not transfer.verdict:
+            if not transfer.ended_by:
                 raise
             if hasattr(task, "uncancel"):  # Python 3.11: this cancellation was ours and is dealt with
                 task.uncancel()
-            raise TransferEnded(transfer.verdict) from None
+            raise TransferEnded(transfer.ended_by) from None
         finally:
             self.active.discard(transfer)
             self.received += transfer.bytes
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Ends what is past its limits; to be called a few times a second."""
         now = time.monotonic()
         for transfer in list(self.active):
-            if not transfer.verdict and (verdict := transfer.judge(now)):
-                transfer.verdict = verdict
+            if not transfer.ended_by and (ended_by := transfer.limit_exceeded(now)):
+                transfer.ended_by = ended_by
                 transfer.task.cancel()
 
     def bytes_so_far(self) -> int:
@@ -97,7 +93,7 @@ class Watchdog:
 
 
 class TransferEnded(Exception):
-    """The watchman ended the transfer; `reason` is timeout or too_slow."""
+    """The watchdog ended the transfer; `reason` is timeout or too_slow."""
 
     def __init__(self, reason: str):
         super().__init__(reason)
