@@ -33,7 +33,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lib.dedup.options import HASHES, KEEP, KINDS, MODES, REMOVED, check
+from lib.dedup.options import HASHES, KEEP, KINDS, MODES, REMOVED, check, options_from
 
 SHOWN = 10  # groups printed without -v
 
@@ -91,17 +91,15 @@ def work(session: cli.Session) -> cli.Summary:
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from lib.dedup.plan import ask
     from lib.dedup.report import as_csv, as_lines, as_result
-    from lib.dedup.run import Run, settle
+    from lib.dedup.run import Run, finish_interrupted
 
     if not session.dry_run:
-        settle(session.db, session.workspace, session.run_id, purging=bool(session.args.purge))
+        finish_interrupted(session.context, purging=bool(session.args.purge))
     if session.args.undo:
         return undo(session)
     if session.args.purge:
         return purge(session)
-    run = Run(
-        session.args, session.db, session.workspace, session.run_id, session.dry_run, session.stopping, session.bar
-    )
+    run = Run(session.context, options_from(session.args))
     groups = run.find()
     if session.args.interactive and not session.dry_run:
         groups = run.accept(*ask(groups, say, sys.stdin.readline))
@@ -121,8 +119,7 @@ def work(session: cli.Session) -> cli.Summary:
 def undo(session: cli.Session) -> cli.Summary:
     from lib.dedup.run import undo
 
-    asked, run = session.args.undo, session.run_id
-    counts = undo(session.db, session.workspace, asked, before=run, dry_run=session.dry_run, bar=session.bar)
+    counts = undo(session.context, session.args.undo)
     note = "" if len(counts) > 1 else "there is nothing to undo"
     return cli.Summary(counts, note=note, next="python 6_dedup.py --dry-run")
 
@@ -140,7 +137,7 @@ def purge(session: cli.Session) -> cli.Summary:
     say(held.question)
     if sys.stdin.readline().strip() != str(len(held.actions)):
         return cli.Summary({"deleted": 0}, note="nothing was deleted")
-    return cli.Summary({"deleted": purge(session.db, session.workspace, held, session.stopping), "bytes": held.bytes})
+    return cli.Summary({"deleted": purge(session.context, held), "bytes": held.bytes})
 
 
 def say(text: str) -> None:

@@ -17,6 +17,7 @@ import pytest
 from support import PATIENCE, ROOT, STEPS, as_rows, drawing, dump, load_step, snapshot
 
 from lib.db import open_database
+from lib.db.context import Context
 from lib.db.files import FileRow, add_file
 from lib.db.journal import Action, finish_run, start_run
 from lib.files.pictures import sha256_of
@@ -370,13 +371,13 @@ def test_what_a_killed_undo_returned_is_known_to_the_next_run_of_any_step(worksp
 
 def settle(workspace: Workspace, step: str) -> None:
     """What a run of a step begins with."""
-    from lib.dedup import run as aftermath
+    from lib.dedup.run import finish_interrupted
     from lib.sort import run as sorting
 
     with open_database(workspace.database) as db:
         number = start_run(db, step, {})
         if step == "dedup":
-            aftermath.settle(db, workspace, number)
+            finish_interrupted(Context(db, workspace, number))
         elif step == "sort":
             sorting.settle(db, workspace, number)
         else:

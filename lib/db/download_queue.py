@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lib.db.connection import Database
-from lib.db.duplicates import buried_images
+from lib.db.duplicates import removed_images
 from lib.times import utc_now
 
 CHECKPOINT_LOG = 32 * 2**20  # bytes
@@ -171,7 +171,7 @@ def _with_variants(db: Database, rows: Sequence[Any], wish: str) -> Iterator[Pen
         ):
             variants.setdefault(image_id, []).append(tuple(rest))
         held = _current(db, ids) if wish else {}
-        buried = buried_images(db, ids)
+        buried = removed_images(db, ids)
         for image_id, attempts, log, next_try_at in block:
             key, page_url = named.get(image_id, (str(image_id), ""))
             found = tuple(variants.get(image_id, ()))

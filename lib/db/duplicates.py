@@ -18,22 +18,22 @@ _REPEATS = (
     " FROM actions JOIN duplicates ON duplicates.run_id = actions.run_id AND duplicates.path = actions.source"
     " AND duplicates.keeper_sha256 <> actions.sha256"
 )
-_BURY = (
+_MARK_REMOVED = (
     "INSERT INTO tombstones (sha256, kind, keeper_sha256, run_id, created_at)"
     f" SELECT actions.sha256, duplicates.kind, duplicates.keeper_sha256, actions.run_id, ? {_REPEATS}"
     " WHERE actions.id = ? AND actions.kind = 'move' AND actions.sha256 <> '' ON CONFLICT (sha256) DO NOTHING"
 )
-_BURY_ADDRESSES = (
+_MARK_ADDRESSES = (
     f"INSERT OR IGNORE INTO buried_addresses SELECT url, downloads.sha256 {_REPEATS}"
     " JOIN tombstones ON tombstones.sha256 = actions.sha256"
     " JOIN downloads ON downloads.sha256 = actions.sha256"
     " JOIN image_variants ON image_variants.id = downloads.variant_id WHERE actions.id = ?"
 )
-_UNBURY = (
+_UNMARK_REMOVED = (
     f"DELETE FROM tombstones WHERE sha256 = (SELECT actions.sha256 {_REPEATS}"
     " WHERE actions.id = ? AND actions.kind = 'move')"
 )
-_NOT_BURIED = (
+_MISSED = (
     f"SELECT actions.id AS id {_REPEATS} JOIN runs ON runs.id = actions.run_id"
     " WHERE runs.step = 'dedup' AND runs.exit_code IS NOT 0"
     " AND actions.kind = 'move' AND actions.state = 'done' AND actions.sha256 <> ''"
@@ -148,36 +148,36 @@ def reported_run(db: Database) -> int | None:
     return None if found is None else int(found)
 
 
-def follow_moves(db: Database, ids: Sequence[int]) -> None:
+def mark_removed(db: Database, ids: Sequence[int]) -> None:
     """Remembers what these entries of the journal took away as repeats; inside the caller's transaction.
 
     A content whose very bytes stay is not taken away. What other steps move is in no group and leaves nothing here.
     """
     now = utc_now()
-    db.executemany(_BURY, ((now, number) for number in ids))
-    db.executemany(_BURY_ADDRESSES, ((number,) for number in ids))
+    db.executemany(_MARK_REMOVED, ((now, number) for number in ids))
+    db.executemany(_MARK_ADDRESSES, ((number,) for number in ids))
 
 
-def follow_returns(db: Database, ids: Sequence[int]) -> None:
+def unmark_removed(db: Database, ids: Sequence[int]) -> None:
     """Forgets contents that are back by these entries of the journal; inside the caller's transaction.
 
     What step 5 left out for their sake may be fetched.
     """
-    if db.executemany(_UNBURY, ((number,) for number in ids)).rowcount > 0:
+    if db.executemany(_UNMARK_REMOVED, ((number,) for number in ids)).rowcount > 0:
         db.execute(
             "UPDATE downloads SET state = 'pending', reason = '' WHERE state = 'blocked' AND reason = ?", (REMOVED,)
         )
 
 
-def make_up(db: Database) -> int:
+def mark_missed(db: Database) -> int:
     """Remembers what runs took away that did not come to their end and could not say so; gives the number of contents.
 
     Runs write it with every move; those of a version that wrote it last did not. Costs a look at such runs alone.
     """
-    missing = [int(row["id"]) for row in db.rows(_NOT_BURIED)]
+    missing = [int(row["id"]) for row in db.rows(_MISSED)]
     if missing:
         with db.transaction():
-            follow_moves(db, missing)
+            mark_removed(db, missing)
     return len(missing)
 
 
@@ -186,7 +186,7 @@ def is_removed(db: Database, sha256: str) -> bool:
     return db.value("SELECT 1 FROM tombstones WHERE sha256 = ?", (sha256,)) is not None
 
 
-def buried_images(db: Database, image_ids: Sequence[int]) -> dict[int, str]:
+def removed_images(db: Database, image_ids: Sequence[int]) -> dict[int, str]:
     """Of the given pictures those that need no fetching: one of their addresses brought a content that was taken away.
 
     Gives image id -> that content. For step 5 before it fetches a row; what is buried has a better copy that stays.

@@ -78,13 +78,13 @@ class Judge:
     def __init__(
         self,
         files: Sequence[PictureFile],
-        prints: FingerprintStore,
-        looking: MatchOptions,
+        fingerprints: FingerprintStore,
+        match: MatchOptions,
         cells: HashCells,
         references: frozenset[int] = frozenset(),
         likeness: Likeness | None = None,
     ):
-        self.files, self.prints, self.looking, self.cells = files, prints, looking, cells
+        self.files, self.fingerprints, self.match, self.cells = files, fingerprints, match, cells
         self.references, self.likeness = references, likeness
         self.apart: set[frozenset[str]] = set()
         self.known: dict[tuple[str, str], Known] = {}
@@ -94,7 +94,7 @@ class Judge:
         one, two = self.files[keeper], self.files[other]
         if keeper in self.references and other in self.references:
             return None  # what is only compared against is no concern of ours among itself
-        if self.looking.pictures:
+        if self.match.pictures:
             if one.sha256 == two.sha256:
                 return Relation("bytes", 0.0, "same bytes", _one_file(one, two))
             if self.apart and frozenset((one.sha256, two.sha256)) in self.apart:
@@ -103,11 +103,11 @@ class Judge:
                 return relation
             if self.likeness and (apart := self.likeness.distance(one.sha256, two.sha256)) is not None:
                 return Relation("semantic", apart, f"the same subject, cosine {1 - apart:.3f}")
-        if self.looking.names:
+        if self.match.names:
             return _by_name(one, two)
         return None
 
-    def could_be_one(self, keeper: int, other: int) -> bool:
+    def may_match(self, keeper: int, other: int) -> bool:
         """Whether two files may turn out to be one picture, before their pixels are looked at."""
         one, two = self.files[keeper].sha256, self.files[other].sha256
         first, second = self.cells.hashes.get(one), self.cells.hashes.get(two)
@@ -115,7 +115,7 @@ class Judge:
             return True
         if self.likeness:
             return True
-        return self.cells.how(one, two) is None and distance(first, second) <= self.looking.same_bits
+        return self.cells.how(one, two) is None and distance(first, second) <= self.match.same_bits
 
     def same(self, keeper: int, other: int) -> bool:
         """Whether the pixels of two files show the same picture, whatever a person said of them."""
@@ -137,16 +137,16 @@ class Judge:
             return None
         how = self.cells.how(one.sha256, two.sha256)
         apart = distance(first, second) if first and second else 0
-        if how is None and apart > self.looking.review_bits:
+        if how is None and apart > self.match.review_bits:
             return None
-        a, b = self.prints.picture(one.sha256), self.prints.picture(two.sha256)
+        a, b = self.fingerprints.picture(one.sha256), self.fingerprints.picture(two.sha256)
         if a is None or b is None:
             return None
         if how is not None:
             return self._under_a_view(how, first == how.one, a, b)
-        if apart <= self.looking.hash.pixel_bits and self._same_pixels(one, two, a, b):
+        if apart <= self.match.hash.pixel_bits and self._same_pixels(one, two, a, b):
             return Relation("pixels", 0.0, "same pixels, other bytes")
-        if not self.looking.similar or first is None:
+        if not self.match.similar or first is None:
             return None
         return self._similar(apart, a, b)
 
@@ -166,13 +166,13 @@ class Judge:
         reduced = _is_jpeg(one) != _is_jpeg(two) and max(a.width, a.height) >= REDUCED_FROM
         if apart > (PIXEL_LEVELS if reduced else 0.0):
             return False
-        digest = self.prints.pixel_digest(one.sha256)
-        return digest is not None and digest == self.prints.pixel_digest(two.sha256)
+        digest = self.fingerprints.pixel_digest(one.sha256)
+        return digest is not None and digest == self.fingerprints.pixel_digest(two.sha256)
 
     def _similar(self, apart: int, a: Buffers, b: Buffers) -> Relation:
         finding: Comparison = compare(a, b)
         reason = finding.reason + (f", correlation {finding.correlation:.3f}" if finding.correlation else "")
-        if not finding.same or apart > self.looking.same_bits:
+        if not finding.same or apart > self.match.same_bits:
             return Relation("edited", float(apart), reason if not finding.same else f"{reason}, but a distant hash")
         only_colour = colourless(a) and not colourless(b)
         return Relation("same", float(apart), reason, "the keeper has no colour" if only_colour else "")
@@ -203,10 +203,10 @@ class RealSizes:
     Threads may ask at once.
     """
 
-    def __init__(self, prints: FingerprintStore, contents: Iterable[str]):
+    def __init__(self, fingerprints: FingerprintStore, contents: Iterable[str]):
         """With what is remembered of the contents."""
-        self.prints = prints
-        self._answers = known_flags(prints.db, sorted(contents), KIND, SIZES_ALGORITHM)
+        self.fingerprints = fingerprints
+        self._answers = known_flags(fingerprints.db, sorted(contents), KIND, SIZES_ALGORITHM)
         self._middles: OrderedDict[str, Middle | None] = OrderedDict()
         self._lock = Lock()
 
@@ -240,7 +240,7 @@ class RealSizes:
         question = large, f"{KIND}{small}"
         if question not in self._answers:
             answer = self._answers[question] = self._compare(small, large)
-            self.prints.note(HashRow(*question, 1, b"\1" if answer else b"\0", SIZES_ALGORITHM))
+            self.fingerprints.note(HashRow(*question, 1, b"\1" if answer else b"\0", SIZES_ALGORITHM))
         return self._answers[question]
 
     def _compare(self, small: str, large: str) -> bool:
@@ -253,7 +253,7 @@ class RealSizes:
                 self._middles.move_to_end(content)
                 return self._middles[content]
         try:
-            middle = self.prints.decoding(read_middle, content)[0]
+            middle = self.fingerprints.decoding(read_middle, content)[0]
         except DecodeError:
             middle = None
         with self._lock:

@@ -1,6 +1,6 @@
-"""The search: every pair of hashes within the radius, as they are or under a view; only new hashes are searched for.
+"""The contents near enough to be looked at together: cells that files share, and cells that lie close by.
 
-Which contents are near enough to be looked at together: cells that files share, and cells that lie close by.
+The search finds every pair of hashes within a radius, as they are or under a view. Only new hashes are searched for.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lib.db import Database
+from lib.db.context import Context
 from lib.db.hashes import NearPair, compared_hashes, iter_views, near_pairs, remember_near
 from lib.hashing import dct, views
 from lib.hashing.buffers import Buffers
 from lib.hashing.hamming import cross_join, self_join, to_words
-from lib.progress import BarFactory, no_bar
+from lib.progress import BarFactory
 
 RADIUS = 64
 VIEWS_VERSION = 2
@@ -32,7 +33,7 @@ Cell = Hashable
 PLAIN = -1  # the number of the view that is none
 
 
-def plain_cells(hashes: Mapping[str, bytes], radius: int, workers: int, bar: BarFactory = no_bar) -> HashCells:
+def plain_cells(hashes: Mapping[str, bytes], radius: int, workers: int) -> HashCells:
     """The pairs of hashes that lie near each other as they are; nothing is remembered. Hashes of any one length."""
     cells = HashCells(hashes)
     distinct = sorted(set(hashes.values()))
@@ -47,19 +48,18 @@ def plain_cells(hashes: Mapping[str, bytes], radius: int, workers: int, bar: Bar
 
 
 def cells_with_views(
+    context: Context,
     hashes: Mapping[str, bytes],
     load: Callable[[Sequence[str]], list[Buffers]],
-    db: Database,
     algorithm: str,
     *,
-    remember: bool,
     workers: int = 1,
-    bar: BarFactory = no_bar,
 ) -> HashCells:
-    """The pairs of 256-bit hashes within RADIUS, under views as well, from the database as far as it knows them.
+    """Returns the pairs of 256-bit hashes within RADIUS, under views as well; what the database knows is not searched.
 
-    `load` gives the buffers of contents that are new. With `remember` what was found is written down.
+    `load` gives the buffers of contents that are new. Unless the run is a dry one, what was found is written down.
     """
+    db = context.db
     by_hash: dict[bytes, str] = {}
     for content in sorted(hashes):
         by_hash.setdefault(hashes[content], content)
@@ -72,8 +72,8 @@ def cells_with_views(
         with tempfile.TemporaryFile() as spool:
             search = _Search(db, algorithm, sorted(old), fresh, spool, windows, workers)
             search.measure([by_hash[value] for value in fresh], load)
-            found = search.run(bar)
-            if remember:
+            found = search.run(context.bar)
+            if not context.dry_run:
                 compared = ((value, search.views[n].tobytes()) for n, value in enumerate(fresh))
                 remember_near(db, algorithm, compared, list(found.values()))
     cells = HashCells(hashes)

@@ -1,8 +1,6 @@
-"""From groups to moves into the quarantine, each checked once more at the last moment.
+"""From groups to moves: asking a person about each group, the plan of a run, and deleting its quarantine for good.
 
-Asking a person about each group before anything moves.
-
-Deleting for good what step 6 moved into the quarantine: its own command, and only after a person said so.
+Each move is checked once more at the last moment. Nothing is deleted but by --purge, and only after a person said so.
 """
 
 from __future__ import annotations
@@ -16,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lib.db import Database, journal
+from lib.db.context import Context
 from lib.db.duplicates import DuplicateRow, set_file_state
 from lib.db.journal import Action, latest_run_with_actions, run_step
 from lib.dedup.groups import DuplicateGroup, Member
@@ -205,13 +204,13 @@ def _keeping(groups: Iterable[DuplicateGroup], reason: Callable[[DuplicateGroup,
     return [dataclasses.replace(group, members=tuple(kept(group, m) for m in group.members)) for group in groups]
 
 
-def brake(removed: int, looked_at: int, max_share: float | None) -> None:
+def check_removal_limit(removed: int, looked_at: int, limit: float | None) -> None:
     """Raises GleanerError when more would go than was asked for or is to be expected."""
-    limit = MOST_REMOVED if max_share is None else max_share
-    if removed <= limit * looked_at or (max_share is None and removed <= FEW):
+    most = MOST_REMOVED if limit is None else limit
+    if removed <= most * looked_at or (limit is None and removed <= FEW):
         return
     raise GleanerError(
-        f"{removed:,} of {looked_at:,} files ({removed / looked_at:.1%}) would go, more than {limit:.0%}, so nothing"
+        f"{removed:,} of {looked_at:,} files ({removed / looked_at:.1%}) would go, more than {most:.0%}, so nothing"
         " was moved; look at them with --dry-run and allow it with --max-share 100%."
     )
 
@@ -339,25 +338,25 @@ def quarantined(db: Database, workspace: Workspace, run_id: int) -> Purge:
     return Purge(run_id, held, sum(action.bytes for action in held))
 
 
-def purge(db: Database, workspace: Workspace, what: Purge, stopping: Callable[[], bool] = lambda: False) -> int:
+def purge(context: Context, what: Purge) -> int:
     """Deletes the files and records it; gives their number. A kill leaves files whose rows the next purge settles."""
     count, gone = 0, list[Action]()
     for action in what.actions:
-        if stopping():
+        if context.stopping():
             break
         if len(gone) == BATCH:
-            _record(db, gone)
+            _record(context.db, gone)
             gone.clear()
-        workspace.to_path(action.target).unlink(missing_ok=True)
+        context.workspace.to_path(action.target).unlink(missing_ok=True)
         gone.append(action)
         count += 1
     # Before the last rows are written: as long as there are any, the same command goes on.
-    _remove_empty(workspace, what.run_id)
-    _record(db, gone)
+    _remove_empty(context.workspace, what.run_id)
+    _record(context.db, gone)
     return count
 
 
-def settle_purge(db: Database, workspace: Workspace, reference: str) -> None:
+def finish_purge(db: Database, workspace: Workspace, reference: str) -> None:
     """Records what a deletion that was killed had deleted of a run's quarantine."""
     run_id = latest_run_with_actions(db, "dedup") if reference == "last" else int(reference)
     if run_id is None or run_step(db, run_id) != "dedup":

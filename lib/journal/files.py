@@ -145,7 +145,7 @@ def settle_others(db: Database, workspace: Workspace, before: int, steps: Sequen
             _settle_runs(db, workspace, runs)
             if undone is not None:
                 _settle_undo(db, workspace, undone)
-    duplicates.make_up(db)
+    duplicates.mark_missed(db)
 
 
 def _settle_one(db: Database, workspace: Workspace, action: Action) -> None:
@@ -329,7 +329,7 @@ def _mark_done(db: Database, workspace: Workspace, actions: list[Action]) -> Non
         journal.set_state(db, [action.id for action in actions], "done")
         for action in moves:
             journal.follow_file(db, action.sha256, action.source, action.target, _state_at(workspace, action.target))
-        duplicates.follow_moves(db, [action.id for action in moves])
+        duplicates.mark_removed(db, [action.id for action in moves])
 
 
 def _mark_undone(db: Database, workspace: Workspace, actions: list[Action]) -> None:
@@ -341,7 +341,7 @@ def _mark_undone(db: Database, workspace: Workspace, actions: list[Action]) -> N
         journal.set_state(db, [action.id for action in actions], "undone")
         for action in moves:
             journal.follow_file(db, action.sha256, action.target, action.source, _state_at(workspace, action.source))
-        duplicates.follow_returns(db, [action.id for action in moves])
+        duplicates.unmark_removed(db, [action.id for action in moves])
 
 
 def _tidy(workspace: Workspace, text: str) -> None:
