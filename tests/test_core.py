@@ -344,7 +344,7 @@ def test_a_kill_between_files_loses_nothing(tmp_path):
     script = (
         "import sys; sys.path.insert(0, sys.argv[2])\n"
         "from pathlib import Path\n"
-        "from lib import actions as journal\n"
+        "from lib.journal import files as journal\n"
         "from lib.db import open_database\n"
         "from lib.workspace import Workspace\n"
         "ws = Workspace(Path(sys.argv[1])); db = open_database(ws.database)\n"

@@ -99,9 +99,7 @@ def version_of(name: str, files: Sequence[Path], long_side: int) -> str:
 
 def load(name: str, place: WeightsFolder, device: str, long_side: int) -> Learned:
     """The metric, ready to run. Raises MissingWeights, UsageError for an unknown name, GleanerError for bad weights."""
-    from lib.models.clipiqa import CachedClipiqa
     from lib.models.device import keep_memory, pixels_in_batch
-    from lib.models.musiq import PackedMusiq
 
     keep_memory(device)
     scale = scale_of(name)
@@ -111,8 +109,12 @@ def load(name: str, place: WeightsFolder, device: str, long_side: int) -> Learne
     made = Learned(name, version_of(name, files, long_side), scale, pixels_in_batch(device), _runner(net, device))
     made.files = files
     if name.startswith("musiq"):
+        from lib.models.musiq import PackedMusiq
+
         made.run, made.same_size = _in_half(PackedMusiq(net, device), device), False
     elif name.startswith("clipiqa"):
+        from lib.models.clipiqa import CachedClipiqa
+
         made.run = _in_half(CachedClipiqa(net, device), device)
     elif not name.startswith(SAME_SIZE):
         made.pixels = 1  # one picture at a time: not every network of pyiqa keeps the pictures of a batch apart

@@ -90,13 +90,13 @@ def _pool_maker(
 ) -> Callable[[], Executor]:
     if executor == "threads":
         return lambda: ThreadPool(work, init, workers)
-    # Late imports: processes and Ray are needed by few runs, and `lib.work.processes` imports this module.
+    # Late imports: processes and Ray are needed by few runs.
     if executor == "ray":
-        from lib.work.processes import ProcessPool
         from lib.work.ray import RayPool, import_ray
 
         import_ray()
         return lambda: RayPool(work, init, workers, address)
+    from lib.work.processes import ProcessPool
 
     return lambda: ProcessPool(work, init, workers)
 
