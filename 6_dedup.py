@@ -40,10 +40,11 @@ SHOWN = 10  # groups printed without -v
 
 def build_parser() -> argparse.ArgumentParser:
     made = cli.parser(__doc__, "dedup")
-    add = made.add_argument
-    add("what", nargs="*", metavar="MODE|FOLDER", help="a mode, then folders (default: all, on the workspace)")
+    made.add_argument(
+        "what", nargs="*", metavar="MODE|FOLDER", help="a mode, then folders (default: all, on the workspace)"
+    )
+    add = made.add_argument_group("what is a repeat").add_argument
     add("--mode", choices=MODES, help="the mode, where it is not the first word")
-    # What is a repeat
     add("--hash", choices=HASHES, default="dct", help="256-bit DCT hash, or one of imagehash's kinds (default: dct)")
     add("--hash-size", type=cli.positive, metavar="N", help="bits along a side of imagehash's kinds (default: 8)")
     shown = "bits that may differ for the same picture (default: 40 of 256; of 64: phash 4, dhash 2, ahash, whash 1)"
@@ -58,7 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--models-dir", type=Path, metavar="DIR", help="where the models' files lie (default: as in step 7)")
     add("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="what a model runs on (default: auto)")
     add("--least-cosine", type=cli.share, metavar="X", help="of two pictures of one subject (default: 0.93)")
-    # What becomes of it
+    add = made.add_argument_group("what becomes of it").add_argument
     shown = "what is moved: bytes, pixels, same, edited, semantic, filename, or none (default: bytes pixels same)"
     add("--remove", nargs="+", choices=KINDS, default=list(REMOVED), metavar="KIND", help=shown)
     add("--keep", choices=KEEP, default="best", help="which copy stays (default: best, as docs/dedup.md says)")

@@ -285,7 +285,7 @@ def places_of(files: Iterable[PictureFile]) -> dict[str, Path]:
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What one decode tells of a picture, or the `reason` why it tells nothing.
+    """The result of one decode of a picture, or the `reason` why there is none.
 
     packed  its buffers
     traits  what its header says, packed

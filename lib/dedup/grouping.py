@@ -24,7 +24,7 @@ Key = tuple[Any, ...]  # the place of a file in the order in which files are kep
 
 @dataclass(frozen=True)
 class Relation:
-    """What a file is to a keeper. `blocked` says why the file must stay although it repeats the keeper."""
+    """The relation of a file to a keeper. `blocked` says why the file must stay although it repeats the keeper."""
 
     kind: str
     distance: float
@@ -48,7 +48,7 @@ class Decision:
 
 
 class Candidates(ABC):
-    """What `cover` asks about files, by their numbers. A file lies in cells: files that share one are candidates."""
+    """The files that `cover` groups, by their numbers. A file lies in cells: files that share one are candidates."""
 
     @abstractmethod
     def refine(self, number: int) -> Key:

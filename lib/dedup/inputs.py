@@ -1,4 +1,4 @@
-"""What a run of step 6 starts from: the files, what a person has decided about them, and the query pictures."""
+"""The input of a run of step 6: the files, what a person has decided about them, and the query pictures."""
 
 from __future__ import annotations
 

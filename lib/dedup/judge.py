@@ -1,6 +1,6 @@
-"""What two files are to each other: the strongest relation that can be proved, or none.
+"""The judgement of two files: the strongest relation that can be proved, or none.
 
-How large a picture really is among its copies: an enlargement counts for no more than what it was made from.
+Also the real size of a picture among its copies: an enlargement counts for no more than what it was made from.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from threading import Lock
 import numpy as np
 
 from lib.db.hashes import HashRow, NearPair, known_flags
-from lib.dedup.compare import Comparison, colourless, compare, look
+from lib.dedup.compare import colourless, compare, look
 from lib.dedup.fingerprints import ALGORITHM, FingerprintStore
 from lib.dedup.grouping import Relation
 from lib.dedup.near import HashCells
@@ -46,14 +46,13 @@ HELD = 64  # middles in memory, 64 KB each
 
 @dataclass(frozen=True)
 class MatchOptions:
-    """What a run looks for."""
+    """The kinds of repeat that a run looks for."""
 
     exact: bool  # equal bytes, equal pixels
     similar: bool  # the same picture by its hash, and edited ones
     names: bool  # our own file names
     likeness: bool = False  # the same subject by embedding
     same_bits: int = 40
-
     hash: HashChoice = field(default_factory=HashChoice)
 
     @property
@@ -62,13 +61,13 @@ class MatchOptions:
 
     @property
     def algorithm(self) -> str:
-        """What a remembered judgement holds for."""
+        """Returns the name of what a remembered judgement holds for."""
         what = "similar" if self.similar else "exact"
         return f"{VERSION} {ALGORITHM} {self.hash.kind} {self.hash.size} {what} {self.same_bits}"
 
     @property
     def review_bits(self) -> int:
-        """How far apart the hashes of two files may lie for them to be shown together."""
+        """Returns how far apart the hashes of two files may lie for them to be shown together."""
         return max(self.hash.review_bits, self.same_bits) if self.similar else self.hash.pixel_bits
 
 
@@ -108,17 +107,15 @@ class Judge:
         return None
 
     def may_match(self, keeper: int, other: int) -> bool:
-        """Whether two files may turn out to be one picture, before their pixels are looked at."""
+        """Says whether two files may turn out to be one picture, before their pixels are looked at."""
         one, two = self.files[keeper].sha256, self.files[other].sha256
         first, second = self.cells.hashes.get(one), self.cells.hashes.get(two)
-        if one == two or not first or not second:
-            return True
-        if self.likeness:
+        if one == two or not first or not second or self.likeness:
             return True
         return self.cells.how(one, two) is None and distance(first, second) <= self.match.same_bits
 
     def same(self, keeper: int, other: int) -> bool:
-        """Whether the pixels of two files show the same picture, whatever a person said of them."""
+        """Says whether the pixels of two files show the same picture, whatever a person said of them."""
         relation = self._remembered(self.files[keeper], self.files[other])
         return relation is not None and relation.kind in ("pixels", "same")
 
@@ -170,7 +167,7 @@ class Judge:
         return digest is not None and digest == self.fingerprints.pixel_digest(two.sha256)
 
     def _similar(self, apart: int, a: Buffers, b: Buffers) -> Relation:
-        finding: Comparison = compare(a, b)
+        finding = compare(a, b)
         reason = finding.reason + (f", correlation {finding.correlation:.3f}" if finding.correlation else "")
         if not finding.same or apart > self.match.same_bits:
             return Relation("edited", float(apart), reason if not finding.same else f"{reason}, but a distant hash")
@@ -198,13 +195,12 @@ def _is_jpeg(file: PictureFile) -> bool:
 
 
 class RealSizes:
-    """Which contents are enlargements of which; asked for pairs, each compared once and remembered.
+    """Finds out which contents are enlargements of which; asked for pairs, each compared once and remembered.
 
     Threads may ask at once.
     """
 
     def __init__(self, fingerprints: FingerprintStore, contents: Iterable[str]):
-        """With what is remembered of the contents."""
         self.fingerprints = fingerprints
         self._answers = known_flags(fingerprints.db, sorted(contents), KIND, SIZES_ALGORITHM)
         self._middles: OrderedDict[str, Middle | None] = OrderedDict()
@@ -218,7 +214,7 @@ class RealSizes:
         real: Callable[[str], int],
         same: Callable[[str], bool],
     ) -> int:
-        """Pixels of a content, or of the copy that it was made from.
+        """Returns the pixels of a content, or of the copy that it was made from.
 
         `copies` are (content, pixels) of what may be the same picture, likeliest first. `real` gives the same of one of
         these: an enlargement of an enlargement counts for what the first was made from. `same` tells whether one shows
@@ -236,7 +232,7 @@ class RealSizes:
         return pixels
 
     def is_enlarged(self, small: str, large: str) -> bool:
-        """Whether `large` shows no more than `small`; False where one of them cannot be decoded."""
+        """Says whether `large` shows no more than `small`; False where one of them cannot be decoded."""
         question = large, f"{KIND}{small}"
         if question not in self._answers:
             answer = self._answers[question] = self._compare(small, large)

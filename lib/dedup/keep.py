@@ -1,4 +1,4 @@
-"""What makes one file better than another: the keep key, a documented, total and deterministic order."""
+"""The order in which files are kept: documented, total and deterministic."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TRAITS_BYTES = _PACKED.size
 
 @dataclass(frozen=True)
 class Traits:
-    """What a file's header and its surroundings say. Sizes are in pixels, upright; `quality` is 1 to 100."""
+    """The traits of a file by its header and its surroundings. Sizes are in pixels, upright; `quality` is 1 to 100."""
 
     width: int = 0
     height: int = 0
@@ -60,7 +60,7 @@ def read_traits(path: Path) -> Traits:
 
 
 def traits_of(image: Image.Image) -> Traits:
-    """What the header of an opened picture says that was not decoded yet; nothing where it is broken."""
+    """Reads the header of an opened picture that was not decoded yet; no traits where it is broken."""
     try:
         exif = exif_of(image)
         width, height = turned(image.size, orientation_of(image, exif))
@@ -71,7 +71,7 @@ def traits_of(image: Image.Image) -> Traits:
 
 
 def with_sidecar(path: Path, traits: Traits) -> Traits:
-    """The traits of a picture's content together with what lies beside its file."""
+    """Returns the traits of a picture's content together with what lies beside its file."""
     folder = os.path.dirname(path)
     has_sidecar = not traits.has_metadata and any(os.path.exists(os.path.join(folder, n)) for n in sidecar_names(path))
     return replace(traits, has_metadata=True) if has_sidecar else traits
@@ -87,7 +87,9 @@ def keep_order(
     colourless: bool = False,
     real_pixels: int | None = None,
 ) -> tuple[Any, ...]:
-    """Smaller is better. The path ends every key, so no two files are alike and no order is left to chance.
+    """Returns a file's place in the order, smaller is better.
+
+    The path ends every key, so no two files are alike and no order is left to chance.
 
     `real_pixels` are those of the copy from which the file was enlarged, where it was.
     """
@@ -117,19 +119,19 @@ def keep_order(
 
 
 def sidecar_names(path: Path) -> list[str]:
-    """The names under which notes about a picture may lie beside it."""
+    """Returns the names under which notes about a picture may lie beside it."""
     stem, name = path.stem, path.name
     return [start + end for start in (stem, name) for end in SIDECARS]
 
 
 def is_below(path: Path, folders: Sequence[Path]) -> bool:
-    """Whether a file lies in one of the folders or below, links resolved."""
+    """Says whether a file lies in one of the folders or below, links resolved."""
     real = path.resolve()
     return any(folder == real or folder in real.parents for folder in folders)
 
 
 def _quality(image: Image.Image, name: str) -> int:
-    """libjpeg's quality setting, from the first quantisation table (its own scaling formula turned round)."""
+    """Returns libjpeg's quality setting, from the first quantisation table (its own scaling formula turned round)."""
     if name in LOSSLESS:
         return QUALITY_GIF if image.mode == "P" and _colours(image) > SMALL_PALETTE else QUALITY_LOSSLESS
     tables = getattr(image, "quantization", None)
@@ -141,6 +143,6 @@ def _quality(image: Image.Image, name: str) -> int:
 
 
 def _colours(image: Image.Image) -> int:
-    """Entries of a palette, as the header holds it."""
+    """Counts the entries of a palette, as the header holds it."""
     palette = image.palette
     return len(palette.getdata()[1]) // 3 if palette else 0

@@ -22,7 +22,7 @@ LEAST_COSINE = 0.93
 
 @dataclass(frozen=True)
 class DedupOptions:
-    """What a run is asked to do: the flags of the same names, and
+    """The options of a run: the flags of the same names, and
 
     references     folders that are only compared against
     removed        the kinds of repeat that are moved away

@@ -1,4 +1,4 @@
-"""What step 6 shows: the result as JSON, CSV and text, and the page with each group side by side."""
+"""The output of step 6: the result as JSON, CSV and text, and the page with each group side by side."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ def as_result(groups: Sequence[DuplicateGroup], summary: Mapping[str, Any]) -> d
 
 
 def full_path(file: PictureFile) -> str:
-    """How results name a file: wherever a plan or a decision is read again, it means the same file."""
+    """Returns the name of a file in results: wherever a plan or a decision is read again, it means the same file."""
     return os.path.abspath(file.path)
 
 
 def as_csv(groups: Sequence[DuplicateGroup]) -> str:
-    """One line a member, with its keeper."""
+    """Returns one line a member, with its keeper."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -64,7 +64,7 @@ def as_csv(groups: Sequence[DuplicateGroup]) -> str:
 
 
 def as_lines(groups: Sequence[DuplicateGroup], workspace: Workspace, most: int | None = None) -> Iterator[str]:
-    """One block a group, as a person reads it; at most `most` groups, and how many more there are."""
+    """Yields one block a group, as a person reads it; at most `most` groups, and how many more there are."""
     for group in groups[:most]:
         yield f"{group.number}. keep    {workspace.to_text(group.keeper.path)}  ({_size(group.traits)})"
         for member in group.members:
@@ -85,7 +85,7 @@ def write_reports(
     urls: Mapping[str, str],
     moved: Mapping[Path, Path],
 ) -> Path:
-    """`reports/dedup.html`, `.json` and `.csv`; gives the page's path.
+    """Writes `reports/dedup.html`, `.json` and `.csv`; gives the page's path.
 
     `urls`: content -> page it was found on. `moved`: where a file lies now that has been moved.
     """
@@ -101,7 +101,7 @@ def write_reports(
 
 
 def _weakest(group: DuplicateGroup) -> tuple[int, float, int]:
-    """How doubtful a group's weakest pair is: as the page itself orders them."""
+    """Returns how doubtful a group's weakest pair is: as the page itself orders them."""
     rank, distance = max((STRENGTH.index(m.kind), m.distance) for m in group.members)
     return rank, distance, -group.number
 
