@@ -33,17 +33,18 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lib.dedup.options import HASHES, KEEP, KINDS, MODES, REMOVED, check
+from lib.dedup.options import HASHES, KEEP, KINDS, MODES, REMOVED, check, options_from
 
 SHOWN = 10  # groups printed without -v
 
 
 def build_parser() -> argparse.ArgumentParser:
     made = cli.parser(__doc__, "dedup")
-    add = made.add_argument
-    add("what", nargs="*", metavar="MODE|FOLDER", help="a mode, then folders (default: all, on the workspace)")
+    made.add_argument(
+        "what", nargs="*", metavar="MODE|FOLDER", help="a mode, then folders (default: all, on the workspace)"
+    )
+    add = made.add_argument_group("what is a repeat").add_argument
     add("--mode", choices=MODES, help="the mode, where it is not the first word")
-    # What is a repeat
     add("--hash", choices=HASHES, default="dct", help="256-bit DCT hash, or one of imagehash's kinds (default: dct)")
     add("--hash-size", type=cli.positive, metavar="N", help="bits along a side of imagehash's kinds (default: 8)")
     shown = "bits that may differ for the same picture (default: 40 of 256; of 64: phash 4, dhash 2, ahash, whash 1)"
@@ -58,7 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--models-dir", type=Path, metavar="DIR", help="where the models' files lie (default: as in step 7)")
     add("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="what a model runs on (default: auto)")
     add("--least-cosine", type=cli.share, metavar="X", help="of two pictures of one subject (default: 0.93)")
-    # What becomes of it
+    add = made.add_argument_group("what becomes of it").add_argument
     shown = "what is moved: bytes, pixels, same, edited, semantic, filename, or none (default: bytes pixels same)"
     add("--remove", nargs="+", choices=KINDS, default=list(REMOVED), metavar="KIND", help=shown)
     add("--keep", choices=KEEP, default="best", help="which copy stays (default: best, as docs/dedup.md says)")
@@ -91,17 +92,15 @@ def work(session: cli.Session) -> cli.Summary:
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from lib.dedup.plan import ask
     from lib.dedup.report import as_csv, as_lines, as_result
-    from lib.dedup.run import Run, settle
+    from lib.dedup.run import Run, finish_interrupted
 
     if not session.dry_run:
-        settle(session.db, session.workspace, session.run_id, purging=bool(session.args.purge))
+        finish_interrupted(session.context, purging=bool(session.args.purge))
     if session.args.undo:
         return undo(session)
     if session.args.purge:
         return purge(session)
-    run = Run(
-        session.args, session.db, session.workspace, session.run_id, session.dry_run, session.stopping, session.bar
-    )
+    run = Run(session.context, options_from(session.args))
     groups = run.find()
     if session.args.interactive and not session.dry_run:
         groups = run.accept(*ask(groups, say, sys.stdin.readline))
@@ -121,8 +120,7 @@ def work(session: cli.Session) -> cli.Summary:
 def undo(session: cli.Session) -> cli.Summary:
     from lib.dedup.run import undo
 
-    asked, run = session.args.undo, session.run_id
-    counts = undo(session.db, session.workspace, asked, before=run, dry_run=session.dry_run, bar=session.bar)
+    counts = undo(session.context, session.args.undo)
     note = "" if len(counts) > 1 else "there is nothing to undo"
     return cli.Summary(counts, note=note, next="python 6_dedup.py --dry-run")
 
@@ -140,7 +138,7 @@ def purge(session: cli.Session) -> cli.Summary:
     say(held.question)
     if sys.stdin.readline().strip() != str(len(held.actions)):
         return cli.Summary({"deleted": 0}, note="nothing was deleted")
-    return cli.Summary({"deleted": purge(session.db, session.workspace, held, session.stopping), "bytes": held.bytes})
+    return cli.Summary({"deleted": purge(session.context, held), "bytes": held.bytes})
 
 
 def say(text: str) -> None:

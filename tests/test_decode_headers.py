@@ -15,7 +15,7 @@ from PIL import Image, PngImagePlugin
 from rare_pictures import chunk, made
 from support import ROOT
 
-from lib.dedup.keep import read_facts
+from lib.dedup.keep import read_traits
 from lib.images import exif
 from lib.images.decode import decode, read_header
 
@@ -97,7 +97,7 @@ def test_a_png_is_turned_as_after_a_full_decode(tmp_path: Path, name: str, behin
     assert (header.width, header.height) == SIZE
     turned = SIZE[::-1] if header.orientation == 6 else SIZE
     assert header.upright_size == turned and decode(data).rgb.shape[1::-1] == turned
-    facts = read_facts(path)
+    facts = read_traits(path)
     assert (facts.width, facts.height) == turned
 
 
@@ -115,7 +115,7 @@ def test_an_animated_png_is_turned_by_what_stands_behind_its_frames() -> None:
 def test_header_and_facts_agree_in_every_format(tmp_path: Path, form: str) -> None:
     path = tmp_path / f"a.{form.lower()}"
     Image.effect_noise(SIZE, 80).convert("RGB").save(path, form, exif=exif_block(8, camera=True))
-    header, facts = read_header(path), read_facts(path)
+    header, facts = read_header(path), read_traits(path)
     assert header.upright_size == (facts.width, facts.height) == decode(path).rgb.shape[1::-1]
     assert facts.has_metadata
 
@@ -123,7 +123,7 @@ def test_header_and_facts_agree_in_every_format(tmp_path: Path, form: str) -> No
 def test_metadata_behind_the_pixels_count_in_step_6(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(png(after=chunk(b"eXIf", exif_block(1, camera=True).removeprefix(b"Exif\0\0"))))
-    assert read_facts(path).has_metadata
+    assert read_traits(path).has_metadata
 
 
 def test_a_header_read_leaves_the_picture_as_it_was() -> None:
@@ -235,7 +235,7 @@ def test_a_broken_note_costs_neither_size_nor_frames(tmp_path: Path) -> None:
     whole = path.read_bytes()
     end = whole.index(b"IDAT") - 4
     path.write_bytes(whole[:end] + NOTES["EXIF that is none"] + whole[end:])
-    header, facts = read_header(path), read_facts(path)
+    header, facts = read_header(path), read_traits(path)
     assert (header.frames, header.orientation) == (3, 1)
     assert (facts.width, facts.height, facts.format) == (*SIZE, "png")
 

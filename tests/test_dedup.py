@@ -22,7 +22,7 @@ from lib.db import open_database
 from lib.db.files import FileRow, add_file
 from lib.db.journal import Action
 from lib.dedup.groups import DuplicateGroup, Member
-from lib.dedup.keep import Facts
+from lib.dedup.keep import Traits
 from lib.dedup.plan import QuarantinePlan
 from lib.files.names import read_any_name
 from lib.files.pictures import PictureFile, sha256_of
@@ -513,7 +513,7 @@ def test_both_files_are_checked_right_before_the_move(folder, whose, change, rea
     for path in paths.values():
         drawing(1).save(path)
     keeper, victim = file_of(paths["keeper"]), file_of(paths["victim"])
-    group = DuplicateGroup(1, keeper, Facts(), (Member(victim, Facts(), "bytes", 0, "remove", ""),))
+    group = DuplicateGroup(1, keeper, Traits(), (Member(victim, Traits(), "bytes", 0, "remove", ""),))
     plan = QuarantinePlan(Workspace(folder.parent / "ws"), 1, [group], sidecars=True)
     change(paths[whose])
     assert plan.check(plan.actions[0]) == reason
@@ -524,7 +524,7 @@ def test_a_keeper_that_became_a_hard_link_of_the_victim_is_noticed(folder):
     (folder / "b.png").write_bytes((folder / "a.png").read_bytes())
     os.utime(folder / "b.png", ns=(file_of(folder / "a.png").mtime_ns,) * 2)
     keeper, victim = file_of(folder / "a.png"), file_of(folder / "b.png")
-    group = DuplicateGroup(1, keeper, Facts(), (Member(victim, Facts(), "bytes", 0, "remove", ""),))
+    group = DuplicateGroup(1, keeper, Traits(), (Member(victim, Traits(), "bytes", 0, "remove", ""),))
     plan = QuarantinePlan(Workspace(folder.parent / "ws"), 1, [group], sidecars=False)
     (folder / "b.png").unlink()
     os.link(folder / "a.png", folder / "b.png")

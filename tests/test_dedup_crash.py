@@ -104,7 +104,7 @@ def test_no_note_is_left_when_all_went_well(folder: Path):
 def test_notes_name_what_was_under_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     first = CrashGuard(tmp_path / "ws")
-    with first.noted("/photos/ä \udcff.jpg"), first.noted("/photos/" + "x" * SLOT):
+    with first.recording("/photos/ä \udcff.jpg"), first.recording("/photos/" + "x" * SLOT):
         assert CrashGuard(tmp_path / "other").paths == set()
         assert CrashGuard(tmp_path / "ws").paths == {"/photos/ä \udcff.jpg"}
     assert CrashGuard(tmp_path / "ws").paths == set()

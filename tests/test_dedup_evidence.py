@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
 from support import load_step
 
-from lib.dedup.compare import RANKS, compare, residual
+from lib.dedup.compare import RANKS, compare, residual, toned
 from lib.hashing.buffers import Buffers, read_buffers
 from lib.hashing.enlarged import is_enlarged, read_middle
 
@@ -225,3 +225,30 @@ def test_a_photograph_in_a_palette_does_not_pass_for_lossless(tmp_path: Path, ca
     with Image.open(folder / "b.jpg") as opened:
         saved(opened.quantize(256), folder / "a.png")
     assert keepers(run(folder, capsys, "--dry-run")) == ["b.jpg"]
+
+
+def pooled(values: list[float], weights: list[int]) -> list[float]:
+    """The rising sequence nearest to the values by weighted least squares: pooling of adjacent violators, by hand."""
+    pools: list[tuple[float, int, int]] = []  # mean, weight, length
+    for value, weight in zip(values, weights, strict=True):
+        pool = (value, weight, 1)
+        while pools and pools[-1][0] >= pool[0]:
+            mean, heavy, length = pools.pop()
+            total = heavy + pool[1]
+            pool = ((mean * heavy + pool[0] * pool[1]) / total, total, length + pool[2])
+        pools.append(pool)
+    return [mean for mean, _, length in pools for _ in range(length)]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_tone_curve_is_the_nearest_that_never_falls(seed: int):
+    rng = np.random.default_rng(seed)
+    source = rng.integers(0, 256, (64, 64)).astype(np.uint8)
+    target = np.clip(source * rng.uniform(0.2, 1.2) + rng.normal(0, 60, source.shape), 0, 255).astype(np.uint8)
+    bins = source >> 2
+    used = np.unique(bins)
+    means = [float(target[bins == level].mean()) for level in used]
+    places = [float(source[bins == level].mean()) for level in used]
+    curve = pooled(means, [int((bins == level).sum()) for level in used])
+    assert curve != means, "it falls somewhere, or nothing is tested"
+    assert np.allclose(toned(source, target), np.interp(np.arange(256), places, curve)[source], atol=1e-4)

@@ -12,7 +12,7 @@ from PIL import Image, features
 from support import drawing, run_step
 
 from lib.dedup.fingerprints import fingerprint
-from lib.dedup.keep import Facts, read_facts
+from lib.dedup.keep import Traits, read_traits
 from lib.images.decode import DecodeError, learn_heif, read_header
 from lib.pages.render import thumbnail_data_uri
 
@@ -102,9 +102,9 @@ def test_a_heic_original_is_not_taken_away_for_its_smaller_copy(folder: Path):
     large.resize((320, 240)).save(folder / "sent.jpg", quality=90)
     large.save(folder / "turned.tiff", tiffinfo={0x0112: 6})
     assert going(found(folder, "--dry-run")) == {"sent.jpg": "same"}
-    facts = read_facts(folder / "z-phone.heic")
+    facts = read_traits(folder / "z-phone.heic")
     assert (facts.format, facts.width, facts.height) == ("heif", 640, 480)
-    facts = read_facts(folder / "turned.tiff")
+    facts = read_traits(folder / "turned.tiff")
     assert (facts.width, facts.height) == read_header(folder / "turned.tiff").upright_size == (480, 640)
 
 
@@ -123,8 +123,8 @@ def test_the_facts_of_a_decode_are_those_of_the_header(tmp_path: Path, ending: s
     exif[0x0112], exif[0x010F] = 6, "a camera"
     path = tmp_path / f"a.{ending}"
     drawing(1, 1200, 900).save(path, **({"exif": exif} if ending in ("jpg", "png", "webp", "avif") else {}))
-    facts = read_facts(path)
-    assert Facts.from_bytes(fingerprint(str(path)).facts) == facts
+    facts = read_traits(path)
+    assert Traits.from_bytes(fingerprint(str(path)).traits) == facts
     assert facts.pixels == 1200 * 900
     path.with_suffix(".txt").write_text("a note")
-    assert read_facts(path).has_metadata
+    assert read_traits(path).has_metadata

@@ -17,12 +17,14 @@ from PIL import Image, ImageDraw
 from support import PATIENCE, ROOT, as_rows, dedup, drawing, dump, load_step, result, snapshot
 
 from lib.db import open_database
+from lib.db.context import Context
 from lib.db.duplicates import is_removed
 from lib.dedup.near import cells_with_views
 from lib.hashing import dct, views
 from lib.hashing.buffers import UNTRIMMED, Buffers, read_buffers, trimmed_box
 from lib.hashing.kinds import KINDS, HashChoice
 from lib.hashing.views import refine, sample
+from lib.workspace import Workspace
 
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 
@@ -203,11 +205,12 @@ def test_new_pictures_are_compared_with_those_known_already(tmp_path: Path):
     hashes = {name: dct.hash_greys(grey[None])[0].tobytes() for name, grey in greys.items()}
     for goes in ([12], [7, 12], [3, 9, 12]):
         with open_database(tmp_path / f"{len(goes)}.db") as db:
+            context = Context(db, Workspace(tmp_path))
             for count in goes:
                 some = dict(list(hashes.items())[:count])
-                cells = cells_with_views(some, load, db, "test", remember=True)
+                cells = cells_with_views(context, some, load, "test")
             found.append({pair: near.distance for pair, near in cells.seen_as.items()})
-            again = cells_with_views(hashes, lambda contents: pytest.fail("compared again"), db, "test", remember=True)
+            again = cells_with_views(context, hashes, lambda contents: pytest.fail("compared again"), "test")
             assert again.seen_as.keys() == found[-1].keys()
     assert found[0] and found[0].keys() == found[1].keys() == found[2].keys()
 

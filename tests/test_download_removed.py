@@ -19,7 +19,7 @@ from support import as_rows, load_step
 
 from lib.db import open_database
 from lib.db.downloads import enqueue
-from lib.db.duplicates import REMOVED, buried_images
+from lib.db.duplicates import REMOVED, removed_images
 from lib.workspace import Workspace
 
 
@@ -113,9 +113,9 @@ def test_a_content_that_is_here_again_is_not_removed(workspace: Workspace, site:
     with open_database(workspace.database) as db:
         enqueue(db)
         ids = [row[0] for row in db.rows("SELECT id FROM images WHERE key LIKE 'u:%' ORDER BY key")]
-        assert set(buried_images(db, ids)) == set(ids)
+        assert set(removed_images(db, ids)) == set(ids)
         db.execute("UPDATE files SET state = 'present'")
-        assert buried_images(db, ids) == {}
+        assert removed_images(db, ids) == {}
 
 
 def test_the_question_costs_nothing_where_nothing_was_removed(workspace: Workspace, site: Site) -> None:

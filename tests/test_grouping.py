@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from itertools import combinations
 
@@ -25,29 +26,40 @@ class World:
     cells: list[str]
     judged: set[tuple[int, int]] = field(default_factory=set)
 
-    def items(self, order: list[int], *, optimistic: bool = True) -> Candidates:
-        """The same world with its files given in another order."""
-
-        def judge(keeper: int, other: int) -> Relation | None:
-            self.judged.add((order[keeper], order[other]))
-            return self.relations.get(frozenset((order[keeper], order[other])))
-
-        first = [(self.key(f)[0], self.ranks[f] - self.optimism[f] * optimistic, f) for f in order]
-        return Candidates(
-            keys=first,
-            refine=lambda i: self.key(order[i]),
-            cells=lambda i: [("content", order[i]), self.cells[order[i]]],
-            near=lambda i: sorted(set(self.cells)),
-            judge=judge,
-            protected=lambda i: order[i] in self.protected,
-        )
-
     def key(self, item: int) -> tuple[bool, int, int]:
         return (item not in self.protected, self.ranks[item], item)
 
-    def run(self, order: list[int], removed: frozenset[str], **how: bool) -> dict[int, dict[int, Decision]]:
-        found = cover(self.items(order, **how), removed)
+    def run(
+        self, order: list[int], removed: frozenset[str], *, optimistic: bool = True
+    ) -> dict[int, dict[int, Decision]]:
+        first = {i: (self.key(f)[0], self.ranks[f] - self.optimism[f] * optimistic, f) for i, f in enumerate(order)}
+        found = cover(Ordered(self, order), first, removed)
         return {order[k]: {order[v.item]: v for v in verdicts} for k, verdicts in found.items()}
+
+
+@dataclass
+class Ordered(Candidates):
+    """The same world with its files given in another order."""
+
+    world: World
+    order: list[int]
+
+    def refine(self, number: int) -> tuple[bool, int, int]:
+        return self.world.key(self.order[number])
+
+    def cells(self, number: int) -> list[Hashable]:
+        return [("content", self.order[number]), self.world.cells[self.order[number]]]
+
+    def neighbours(self, number: int) -> list[str]:
+        return sorted(set(self.world.cells))
+
+    def relation(self, keeper: int, other: int) -> Relation | None:
+        pair = self.order[keeper], self.order[other]
+        self.world.judged.add(pair)
+        return self.world.relations.get(frozenset(pair))
+
+    def is_protected(self, number: int) -> bool:
+        return self.order[number] in self.world.protected
 
 
 @st.composite

@@ -371,13 +371,13 @@ def test_what_a_killed_undo_returned_is_known_to_the_next_run_of_any_step(worksp
 
 def settle(workspace: Workspace, step: str) -> None:
     """What a run of a step begins with."""
-    from lib.dedup import run as aftermath
+    from lib.dedup.run import finish_interrupted
     from lib.sort import run as sorting
 
     with open_database(workspace.database) as db:
         number = start_run(db, step, {})
         if step == "dedup":
-            aftermath.settle(db, workspace, number)
+            finish_interrupted(Context(db, workspace, number))
         elif step == "sort":
             sorting.settle(db, workspace, number)
         else:

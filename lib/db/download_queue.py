@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from lib.db.connection import Database
-from lib.db.duplicates import buried_images
+from lib.db.duplicates import removed_images
 from lib.times import utc_now
 
 CHECKPOINT_LOG = 32 * 2**20  # bytes
@@ -185,7 +185,7 @@ def _with_variants(db: Database, rows: Sequence[Any], recheck: str) -> Iterator[
         ):
             variants.setdefault(image_id, []).append(StoredVariant(*rest))
         held = _current(db, ids) if recheck else {}
-        removed_before = buried_images(db, ids)
+        removed_before = removed_images(db, ids)
         for image_id, attempts, log, next_try_at in block:
             key, page_url = named.get(image_id, (str(image_id), ""))
             found = tuple(variants.get(image_id, ()))

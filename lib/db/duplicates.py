@@ -1,10 +1,12 @@
-"""The `duplicates` table: which file repeats which, as each run of step 6 found it.
+"""The repeats that step 6 found and what it took away.
 
-Contents that step 6 took away, and the addresses that brought them: step 5 does not fetch them again.
+`duplicates` holds the files that repeat others, as each run found them. `tombstones` holds the contents that were taken
+away, and `buried_addresses` the addresses that brought them: step 5 does not fetch these again.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
 
@@ -12,28 +14,27 @@ from lib.db.connection import Database
 from lib.times import utc_now
 
 REMOVED = "removed_repeat"  # why step 5 did not fetch a picture
-BLOCK = 500  # below SQLite's oldest limit of 999 parameters
 
 _REPEATS = (
     " FROM actions JOIN duplicates ON duplicates.run_id = actions.run_id AND duplicates.path = actions.source"
     " AND duplicates.keeper_sha256 <> actions.sha256"
 )
-_BURY = (
+_MARK_REMOVED = (
     "INSERT INTO tombstones (sha256, kind, keeper_sha256, run_id, created_at)"
     f" SELECT actions.sha256, duplicates.kind, duplicates.keeper_sha256, actions.run_id, ? {_REPEATS}"
     " WHERE actions.id = ? AND actions.kind = 'move' AND actions.sha256 <> '' ON CONFLICT (sha256) DO NOTHING"
 )
-_BURY_ADDRESSES = (
+_MARK_ADDRESSES = (
     f"INSERT OR IGNORE INTO buried_addresses SELECT url, downloads.sha256 {_REPEATS}"
     " JOIN tombstones ON tombstones.sha256 = actions.sha256"
     " JOIN downloads ON downloads.sha256 = actions.sha256"
     " JOIN image_variants ON image_variants.id = downloads.variant_id WHERE actions.id = ?"
 )
-_UNBURY = (
+_UNMARK_REMOVED = (
     f"DELETE FROM tombstones WHERE sha256 = (SELECT actions.sha256 {_REPEATS}"
     " WHERE actions.id = ? AND actions.kind = 'move')"
 )
-_NOT_BURIED = (
+_MISSED = (
     f"SELECT actions.id AS id {_REPEATS} JOIN runs ON runs.id = actions.run_id"
     " WHERE runs.step = 'dedup' AND runs.exit_code IS NOT 0"
     " AND actions.kind = 'move' AND actions.state = 'done' AND actions.sha256 <> ''"
@@ -89,34 +90,30 @@ def _is_known(db: Database, row: DuplicateRow) -> bool:
 
 
 def present_file_count(db: Database) -> int:
-    """How many files step 5 left for the later steps."""
+    """Counts the files that step 5 left for the later steps."""
     return int(db.value("SELECT count(*) FROM files WHERE state = 'present'"))
 
 
 def page_urls(db: Database, contents: list[str]) -> dict[str, str]:
-    """The page that a downloaded content was found on, where it is known."""
-    found: dict[str, str] = {}
-    for start in range(0, len(contents), 500):
-        block = contents[start : start + 500]
-        marks = ", ".join("?" * len(block))
-        for row in db.rows(
-            "SELECT downloads.sha256 AS sha256, min(images.page_url) AS url FROM downloads JOIN images"
-            f" ON images.id = downloads.image_id WHERE downloads.sha256 IN ({marks}) AND images.page_url <> ''"
-            " GROUP BY downloads.sha256",
-            block,
-        ):
-            found[row["sha256"]] = row["url"]
-    return found
+    """Returns the page that each downloaded content was found on, where it is known."""
+    rows = db.rows(
+        "SELECT downloads.sha256 AS sha256, min(images.page_url) AS url FROM downloads"
+        " JOIN images ON images.id = downloads.image_id"
+        " WHERE downloads.sha256 IN (SELECT value FROM json_each(?)) AND images.page_url <> ''"
+        " GROUP BY downloads.sha256",
+        (json.dumps(contents),),
+    )
+    return {row["sha256"]: row["url"] for row in rows}
 
 
 def query_picture_paths(db: Database) -> list[str]:
-    """Where the query pictures of step 1 lie, as the workspace writes it."""
+    """Returns where the query pictures of step 1 lie, as the workspace writes it."""
     rows = db.rows("SELECT DISTINCT image_path FROM queries WHERE kind = 'image' AND image_path <> '' ORDER BY 1")
     return [row["image_path"] for row in rows]
 
 
 def set_file_state(db: Database, sha256: str, path: str, state: str) -> None:
-    """The state of a content that lies (or lay) at a path."""
+    """Sets the state of a content that lies (or lay) at a path."""
     db.execute("UPDATE files SET state = ? WHERE sha256 = ? AND path = ?", (state, sha256, path))
 
 
@@ -143,69 +140,62 @@ def forget_duplicates(db: Database, run_id: int) -> None:
 
 
 def reported_run(db: Database) -> int | None:
-    """The newest run that found repeats which no run before it had found."""
+    """Returns the newest run that found repeats which no run before it had found."""
     found = db.value("SELECT max(run_id) FROM duplicates")
     return None if found is None else int(found)
 
 
-def follow_moves(db: Database, ids: Sequence[int]) -> None:
+def mark_removed(db: Database, ids: Sequence[int]) -> None:
     """Remembers what these entries of the journal took away as repeats; inside the caller's transaction.
 
     A content whose very bytes stay is not taken away. What other steps move is in no group and leaves nothing here.
     """
     now = utc_now()
-    db.executemany(_BURY, ((now, number) for number in ids))
-    db.executemany(_BURY_ADDRESSES, ((number,) for number in ids))
+    db.executemany(_MARK_REMOVED, ((now, number) for number in ids))
+    db.executemany(_MARK_ADDRESSES, ((number,) for number in ids))
 
 
-def follow_returns(db: Database, ids: Sequence[int]) -> None:
+def unmark_removed(db: Database, ids: Sequence[int]) -> None:
     """Forgets contents that are back by these entries of the journal; inside the caller's transaction.
 
     What step 5 left out for their sake may be fetched.
     """
-    if db.executemany(_UNBURY, ((number,) for number in ids)).rowcount > 0:
+    if db.executemany(_UNMARK_REMOVED, ((number,) for number in ids)).rowcount > 0:
         db.execute(
             "UPDATE downloads SET state = 'pending', reason = '' WHERE state = 'blocked' AND reason = ?", (REMOVED,)
         )
 
 
-def make_up(db: Database) -> int:
+def mark_missed(db: Database) -> int:
     """Remembers what runs took away that did not come to their end and could not say so; gives the number of contents.
 
-    Runs write it with every move; those of a version that wrote it last did not. Costs a look at such runs alone.
+    It costs a look at such runs alone.
     """
-    missing = [int(row["id"]) for row in db.rows(_NOT_BURIED)]
+    missing = [int(row["id"]) for row in db.rows(_MISSED)]
     if missing:
         with db.transaction():
-            follow_moves(db, missing)
+            mark_removed(db, missing)
     return len(missing)
 
 
 def is_removed(db: Database, sha256: str) -> bool:
-    """Whether this content was taken away as a repeat."""
+    """Says whether this content was taken away as a repeat."""
     return db.value("SELECT 1 FROM tombstones WHERE sha256 = ?", (sha256,)) is not None
 
 
-def buried_images(db: Database, image_ids: Sequence[int]) -> dict[int, str]:
-    """Of the given pictures those that need no fetching: one of their addresses brought a content that was taken away.
+def removed_images(db: Database, image_ids: Sequence[int]) -> dict[int, str]:
+    """Returns image id -> content for those of the pictures of which an address brought a content that was taken away.
 
-    Gives image id -> that content. For step 5 before it fetches a row; what is buried has a better copy that stays.
+    Step 5 asks before it fetches a row: what was taken away has a better copy that stays.
     """
-    found: dict[int, str] = {}
     if db.value("SELECT 1 FROM buried_addresses LIMIT 1") is None:
-        return found
-    for start in range(0, len(image_ids), BLOCK):
-        block = image_ids[start : start + BLOCK]
-        marks = ", ".join("?" * len(block))
-        # A content that is here, whoever brought it back, is not buried.
-        found.update(
-            (row["image_id"], row["sha256"])
-            for row in db.rows(
-                "SELECT image_id, min(files.sha256) AS sha256 FROM image_variants"
-                " JOIN buried_addresses ON buried_addresses.url = image_variants.url"
-                " JOIN files ON files.sha256 = buried_addresses.sha256 AND files.state <> 'present'"
-                f" WHERE image_id IN ({marks}) GROUP BY image_id",
-                block,
-            )
-        )
-    return found
+        return {}
+    # A content that is here, whoever brought it back, does not count as taken away.
+    rows = db.rows(
+        "SELECT image_id, min(files.sha256) AS sha256 FROM image_variants"
+        " JOIN buried_addresses ON buried_addresses.url = image_variants.url"
+        " JOIN files ON files.sha256 = buried_addresses.sha256 AND files.state <> 'present'"
+        " WHERE image_id IN (SELECT value FROM json_each(?)) GROUP BY image_id",
+        (json.dumps(image_ids),),
+    )
+    return {row["image_id"]: row["sha256"] for row in rows}

@@ -1,22 +1,20 @@
-"""The `hashes` table: what was computed from a content's pixels, so that no picture is decoded twice.
+"""The values that step 6 has computed of contents and its findings about pairs, so that nothing is done twice.
 
-A row is valid only for the algorithm that made it. Kinds: `phash` (empty value: too flat to hash), `buffers` (what two
-pictures are compared by), `pixels` (digest of the pixels), `enlarged from …` (whether it is that content, enlarged) and
-`broken` (the reason why the content cannot be decoded).
-
-Which hashes lie near each other: found once, remembered, and only completed when new hashes come.
+`hashes` holds values of a content's pixels, each valid only for the algorithm that made it. Kinds: `phash` (empty
+value: too flat to hash), `buffers` (what two pictures are compared by), `pixels` (digest of the pixels),
+`enlarged from …` (1 where it is that content, enlarged) and `broken` (the reason why the content cannot be decoded).
 
 `near_hashes` holds every hash that has been compared with all the others there, `near_pairs` the pairs that were found.
+`relations` holds how pairs of contents were judged, `not_repeats` the pairs that a person has set apart.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass
 
 from lib.db.connection import Database
-
-BLOCK = 500  # below SQLite's oldest limit of 999 parameters
 
 VIEWS_BLOCK = 2_000  # rows of views fetched at once, 1.2 KB each
 
@@ -35,31 +33,23 @@ class HashRow:
 def known_hashes(
     db: Database, contents: Sequence[str], kind: str, bits: int, algorithm: str
 ) -> dict[str, bytes | None]:
-    """What is known of the given contents under this very algorithm."""
-    found: dict[str, bytes | None] = {}
-    for start in range(0, len(contents), BLOCK):
-        block = contents[start : start + BLOCK]
-        marks = ", ".join("?" * len(block))
-        rows = db.rows(
-            f"SELECT sha256, value FROM hashes WHERE kind = ? AND bits = ? AND algorithm = ? AND sha256 IN ({marks})",
-            (kind, bits, algorithm, *block),
-        )
-        found.update((row["sha256"], row["value"]) for row in rows)
-    return found
+    """Returns what is known of the given contents under this very algorithm."""
+    rows = db.rows(
+        "SELECT sha256, value FROM hashes WHERE kind = ? AND bits = ? AND algorithm = ?"
+        " AND sha256 IN (SELECT value FROM json_each(?))",
+        (kind, bits, algorithm, json.dumps(contents)),
+    )
+    return {row["sha256"]: row["value"] for row in rows}
 
 
 def known_flags(db: Database, contents: Sequence[str], prefix: str, algorithm: str) -> dict[tuple[str, str], bool]:
-    """(content, kind) -> whether it holds, for every kind that begins so: answers of one bit, as bytes 0 and 1."""
-    found: dict[tuple[str, str], bool] = {}
-    for start in range(0, len(contents), BLOCK):
-        block = contents[start : start + BLOCK]
-        rows = db.rows(
-            "SELECT sha256, kind, value FROM hashes WHERE bits = 1 AND algorithm = ? AND substr(kind, 1, ?) = ?"
-            f" AND sha256 IN ({', '.join('?' * len(block))})",
-            (algorithm, len(prefix), prefix, *block),
-        )
-        found.update(((row["sha256"], row["kind"]), row["value"] == b"\1") for row in rows)
-    return found
+    """Returns (content, kind) -> answer for every kind that begins so: answers of one bit, kept as bytes 0 and 1."""
+    rows = db.rows(
+        "SELECT sha256, kind, value FROM hashes WHERE bits = 1 AND algorithm = ? AND substr(kind, 1, ?) = ?"
+        " AND sha256 IN (SELECT value FROM json_each(?))",
+        (algorithm, len(prefix), prefix, json.dumps(contents)),
+    )
+    return {(row["sha256"], row["kind"]): row["value"] == b"\1" for row in rows}
 
 
 def remember_hashes(db: Database, rows: Iterable[HashRow]) -> None:
@@ -78,8 +68,8 @@ class NearPair:
     """Two hashes, `one` < `other`, and how they were found near each other.
 
     view     -1: as they are; else the number of the view under which a picture of one hash shows that of the other
-    flipped  whether the view is one of `other`
-    inside   whether it was compared with what is inside the border
+    flipped  the view is one of `other`
+    inside   it was compared with what is inside the border
     """
 
     one: bytes
@@ -91,12 +81,12 @@ class NearPair:
 
 
 def compared_hashes(db: Database, algorithm: str) -> set[bytes]:
-    """The hashes that have been compared with one another under this algorithm."""
+    """Returns the hashes that have been compared with one another under this algorithm."""
     return {row["hash"] for row in db.rows("SELECT hash FROM near_hashes WHERE algorithm = ?", (algorithm,))}
 
 
 def iter_views(db: Database, algorithm: str) -> Iterator[tuple[list[bytes], list[bytes]]]:
-    """(hashes, their views) in blocks, in the order of the hashes."""
+    """Yields (hashes, their views) in blocks, in the order of the hashes."""
     last = b""
     while True:
         rows = db.rows(
@@ -111,7 +101,7 @@ def iter_views(db: Database, algorithm: str) -> Iterator[tuple[list[bytes], list
 
 
 def near_pairs(db: Database) -> Iterator[NearPair]:
-    """Every pair that is known."""
+    """Yields every pair that is known."""
     for row in db.rows("SELECT one, other, distance, view, flipped, inside FROM near_pairs"):
         how = bool(row["flipped"]), bool(row["inside"])
         yield NearPair(row["one"], row["other"], row["distance"], row["view"], *how)
@@ -137,7 +127,7 @@ def remember_near(
 
 
 def known_relations(db: Database, algorithm: str) -> dict[tuple[str, str], tuple[str, float, str, str]]:
-    """(keeper's content, other content) -> (kind or '', distance, reason, why it must stay)."""
+    """Returns (keeper's content, other content) -> (kind or '', distance, reason, why it must stay)."""
     return {
         (row["keeper"], row["other"]): (row["kind"], row["distance"], row["reason"], row["blocked"])
         for row in db.rows(
@@ -161,7 +151,7 @@ def remember_relations(db: Database, algorithm: str, found: dict[tuple[str, str]
 
 
 def known_apart(db: Database) -> set[frozenset[str]]:
-    """Pairs of contents that a person has said are no repeats of each other."""
+    """Returns the pairs of contents that a person has said are no repeats of each other."""
     return {frozenset((row["one"], row["other"])) for row in db.rows("SELECT one, other FROM not_repeats")}
 
 

@@ -1,14 +1,16 @@
-"""Step 6: which pictures repeat which, which one of them stays, and what is done about the others.
+"""Step 6: finds pictures that repeat others, chooses which copy stays, and moves the others away.
 
-fingerprints   every content's hash and buffers, from the cache or from one reduced decode
-neighbours     the search: hashes near each other, as they are or under a view, remembered
-pairs          which contents are near enough to be looked at together
-semantic       which contents show the same subject, by embedding
-queries        what is too near to a query picture, or too far from all of them
-judge          what two files are to each other: confirm (pixels, tone, colour) and filenames
-facts          what makes one file better than another: the keep key
-grouping       keeper first: a file goes only if it directly repeats a file that stays
-plan           the moves, checked again right before each one
-undo, purge    taking a run back, deleting its quarantine for good
-page           the report, JSON and CSV
+run           the story of a run, from the files to the report
+options       the flags, and the frozen value made of them
+inputs        the files, decisions made by hand, the query pictures
+fingerprints  every content's hash and buffers, from the cache or from one reduced decode
+near          the search: contents whose hashes lie near each other, as they are or under a view
+semantic      contents that show the same subject, by embedding
+compare       two pictures: tone, sharpness, colour, and what is left between them
+judge         two files: the strongest relation that can be proved
+keep          the order in which files are kept
+grouping      keeper first: a file goes only if it directly repeats a file that stays
+groups        from files to groups, by all of the above
+plan          the moves, checked again right before each one; questions; deleting a quarantine for good
+report        the page, JSON, CSV and text
 """

@@ -1,12 +1,8 @@
 """Every content's hash and buffers: from the cache, or from one reduced decode in a bounded parallel stream.
 
-What one decode of a picture file tells, as workers compute it.
-
-Pictures under which a codec may bring the whole process down: known by name afterwards, and then decoded apart.
-
 Decoding in threads of this process spares the start of others, which on a small folder costs more than the work. But a
-codec that crashes then takes the run with it. So every decode notes its file first; what is still noted when the next
-run begins was under way when this one died, and is decoded in a process of its own from then on.
+codec that crashes then takes the run with it. So every decode records its file first. What is still recorded when the
+next run begins was under way when this one died, and is decoded in a process of its own from then on.
 """
 
 from __future__ import annotations
@@ -15,7 +11,7 @@ import hashlib
 import mmap
 import os
 import tempfile
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -26,16 +22,15 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from lib.db import Database
+from lib.db.context import Context
 from lib.db.hashes import HashRow, known_hashes, remember_hashes
-from lib.dedup.keep import FACTS_BYTES, Facts, facts_of
+from lib.dedup.keep import TRAITS_BYTES, Traits, traits_of
 from lib.files.pictures import PictureFile
 from lib.hashing import buffers, dct, kinds
 from lib.hashing.buffers import Buffers, packed_buffers
 from lib.hashing.kinds import HashChoice, imagehash_of
 from lib.hashing.kinds import is_flat as is_empty
 from lib.images.decode import DecodeError, opened
-from lib.progress import BarFactory, no_bar
 from lib.work.outcome import WORKER_KILLED, Result
 from lib.work.stream import stream
 
@@ -67,17 +62,10 @@ class FingerprintStore:
     broken   content -> reason
     """
 
-    def __init__(
-        self,
-        db: Database,
-        places: dict[str, Path],
-        *,
-        remember: bool,
-        choice: HashChoice = OURS,
-        suspects: CrashGuard | None = None,
-    ):
-        self.db, self.places, self.remember, self.choice = db, places, remember, choice
-        self.suspects = suspects or CrashGuard(None)
+    def __init__(self, context: Context, places: dict[str, Path], choice: HashChoice = OURS):
+        """Takes one path for each content, see `places_of`. A dry run remembers nothing."""
+        self.context, self.db, self.places, self.choice = context, context.db, places, choice
+        self.guard = CrashGuard(context.workspace.root)
         # Another kind of hash has rows of its own beside ours.
         self.kind = dct.KIND if choice.is_ours else f"imagehash {choice.kind}"
         self.hashes: dict[str, bytes | None] = {}
@@ -93,57 +81,58 @@ class FingerprintStore:
         self._noted: list[HashRow] = []  # what threads have found out: only the thread that owns the database writes
         self._lock = RLock()
 
-    def read(
-        self, *, workers: int, stopping: Callable[[], bool], bar: BarFactory = no_bar, executor: str = "local"
-    ) -> bool:
+    def read(self, *, workers: int, executor: str = "local") -> bool:
         """Fills `hashes` and `broken` for every content; False when stopped halfway (what was done is remembered)."""
         contents = sorted(self.places)
         self.hashes = known_hashes(self.db, contents, self.kind, self.choice.bits, ALGORITHM)
         known_broken = known_hashes(self.db, contents, "broken", 0, ALGORITHM)
         self.broken = {c: reason.decode() for c, reason in known_broken.items() if reason}
         killers = {c for c, reason in self.broken.items() if reason == WORKER_KILLED}
-        self.suspects.paths |= {str(self.places.get(c)) for c in killers}
+        self.guard.paths |= {str(self.places.get(c)) for c in killers}
         missing = [c for c in contents if c not in self.hashes and (c not in self.broken or c in killers)]
         if not missing:
             return True  # without starting workers for nothing
         by_path = {str(self.places[c]): c for c in missing}
         batch: list[tuple[str, bytes, bytes]] = []  # content, buffers, hash of another kind
         work = self._outcomes(list(by_path), workers, executor)
-        with bar(len(missing), "Hashing", "picture") as progress, closing(work):
+        with self.context.bar(len(missing), "Hashing", "picture") as progress, closing(work):
             for outcome in work:
                 progress.update()
                 found = outcome.value or Fingerprint(reason=outcome.error.split(":")[0])
                 self._take(by_path[outcome.item], found, batch)
                 if len(batch) >= BATCH:
                     self._finish(batch)
-                if stopping():
+                if self.context.stopping():
                     self._finish(batch)
                     return False
         self._finish(batch)
         return True
 
     def _outcomes(self, paths: list[str], workers: int, executor: str) -> Generator[Result[str, Any], None, None]:
-        """What became of each picture: here, or apart where a codec might end the process."""
+        """Decodes each picture: here, or apart where a codec might end the process."""
         task = partial(fingerprint, choice=self.choice)
         if executor == "local" and workers > 1 and len(paths) >= PROCESSES_FROM:
             executor = "processes"
         if executor != "local":
             yield from stream(task, paths, executor=executor, workers=workers, chunk=8)
             return
-        apart = [path for path in paths if path in self.suspects.paths]
-        here = (path for path in paths if path not in self.suspects.paths)
-        noted = self.suspects.noting(partial(task, formats=TRUSTED))
+        apart = [path for path in paths if path in self.guard.paths]
+        here = (path for path in paths if path not in self.guard.paths)
+
+        def decode_here(path: str) -> Fingerprint:
+            with self.guard.recording(path):
+                return task(path, formats=TRUSTED)
+
         # Decoders let go of the interpreter's lock, so that threads do what processes would, without their start.
-        with closing(
-            stream(noted, here, executor="threads" if workers > 1 else "local", workers=workers, chunk=8)
-        ) as work:
+        where = "threads" if workers > 1 else "local"
+        with closing(stream(decode_here, here, executor=where, workers=workers, chunk=8)) as work:
             for outcome in work:
                 if outcome.value and outcome.value.reason == ELSEWHERE:
                     apart.append(outcome.item)
                 else:
                     yield outcome
         for outcome in stream(task, apart, executor="processes", workers=workers, chunk=4) if apart else ():
-            self.suspects.learn(outcome.item, outcome.error)
+            self.guard.remember_crash(outcome.item, outcome.error)
             yield outcome
 
     def _take(self, content: str, found: Fingerprint, batch: list[tuple[str, bytes, bytes]]) -> None:
@@ -153,7 +142,7 @@ class FingerprintStore:
             if found.reason not in PASSING:
                 self._write([HashRow(content, "broken", 0, found.reason.encode(), ALGORITHM)])
             return
-        self._keep(content, found.packed, found.facts)
+        self._keep(content, found.packed, found.traits)
         batch.append((content, found.packed, found.other))
 
     def _finish(self, batch: list[tuple[str, bytes, bytes]]) -> None:
@@ -184,7 +173,7 @@ class FingerprintStore:
             self._digests.update((content, digest or b"") for content, digest in digests.items())
 
     def packed(self, content: str) -> bytes | None:
-        """The packed buffers of a content, decoded again only where no run has kept them."""
+        """Returns the packed buffers of a content, decoded again only where no run has kept them."""
         with self._lock:
             self._used.add(content)
             if content not in self._offsets:
@@ -193,16 +182,16 @@ class FingerprintStore:
                 if found.reason:
                     self.broken[content] = found.reason
                     return None
-                self._keep(content, found.packed, found.facts)
-            return self._kept(content)[FACTS_BYTES:]
+                self._keep(content, found.packed, found.traits)
+            return self._kept(content)[TRAITS_BYTES:]
 
-    def facts(self, content: str) -> Facts | None:
-        """What a content's header says, where this run has read it."""
-        data = self._kept(content)[:FACTS_BYTES] if content in self._offsets else b""
-        return Facts.from_bytes(data) if any(data) else None
+    def traits(self, content: str) -> Traits | None:
+        """Returns what a content's header says, where this run has read it."""
+        data = self._kept(content)[:TRAITS_BYTES] if content in self._offsets else b""
+        return Traits.from_bytes(data) if any(data) else None
 
     def picture(self, content: str) -> Buffers | None:
-        """What a content is compared by; None where it cannot be decoded."""
+        """Returns what a content is compared by; None where it cannot be decoded."""
         with self._lock:
             if content in self._pictures:
                 self._pictures.move_to_end(content)
@@ -217,7 +206,7 @@ class FingerprintStore:
             return found
 
     def buffers(self, contents: Sequence[str]) -> list[Buffers]:
-        """The buffers of contents that can be decoded; a content that has gone since is all grey and near nothing."""
+        """Returns the buffers of contents that can be decoded; one that has gone since is all grey and near nothing."""
         self.load(contents)
         used = set(self._used)
         blank = Buffers(np.zeros((1, dct.SIDE, dct.SIDE), np.uint8), np.full((2, 16, 16), 128, np.uint8), 1, 1)
@@ -226,7 +215,7 @@ class FingerprintStore:
         return found
 
     def pixel_digest(self, content: str) -> bytes | None:
-        """The digest of a content's pixels; None when it cannot be decoded in full."""
+        """Returns the digest of a content's pixels; None when it cannot be decoded in full."""
         if content not in self._digests:
             try:
                 digest = self.decoding(kinds.pixel_digest, content)[0] or b""
@@ -237,10 +226,10 @@ class FingerprintStore:
         return self._digests[content] or None
 
     def decoding(self, task: Callable[[str], T], content: str) -> tuple[T | None, str]:
-        """(value, "") or (None, reason) of a task that decodes a content's file; counted."""
+        """Returns (value, "") or (None, reason) of a task that decodes a content's file; counted."""
         with self._lock:
             self.decoded += 1
-        return self.suspects.run(task, str(self.places[content]))
+        return self.guard.run(task, str(self.places[content]))
 
     def note(self, row: HashRow) -> None:
         """Has a row written by `write_noted`."""
@@ -266,13 +255,10 @@ class FingerprintStore:
 
     def close(self) -> None:
         self._spool.close()
-        self.suspects.close()
+        self.guard.close()
 
-    def broken_counts(self) -> Counter[str]:
-        return Counter(self.broken.values())
-
-    def _keep(self, content: str, packed: bytes, facts: bytes = b"") -> None:
-        data = facts.ljust(FACTS_BYTES, b"\0") + packed
+    def _keep(self, content: str, packed: bytes, traits: bytes = b"") -> None:
+        data = traits.ljust(TRAITS_BYTES, b"\0") + packed
         self._spool.seek(self._end)
         self._spool.write(data)
         self._offsets[content] = (self._end, len(data))
@@ -284,12 +270,12 @@ class FingerprintStore:
         return self._spool.read(length)
 
     def _write(self, rows: Sequence[HashRow]) -> None:
-        if self.remember:
+        if not self.context.dry_run:
             remember_hashes(self.db, rows)
 
 
 def places_of(files: Iterable[PictureFile]) -> dict[str, Path]:
-    """One path for each content: the first in the order of the paths."""
+    """Returns one path for each content: the first in the order of the paths."""
     places: dict[str, Path] = {}
     for file in files:
         if file.sha256 not in places or str(file.path) < str(places[file.sha256]):
@@ -299,55 +285,53 @@ def places_of(files: Iterable[PictureFile]) -> dict[str, Path]:
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What one decode tells of a picture, or the `reason` why it tells nothing.
+    """The result of one decode of a picture, or the `reason` why there is none.
 
     packed  its buffers
-    facts   what its header says, packed
+    traits  what its header says, packed
     other   its hash, where that is another one than ours
     """
 
     packed: bytes = b""
-    facts: bytes = b""
+    traits: bytes = b""
     other: bytes = b""
     reason: str = ""
 
 
 def fingerprint(path: str, choice: HashChoice = OURS, formats: tuple[str, ...] | None = None) -> Fingerprint:
-    """The print of a picture file. An undecodable picture is a value here, not an error.
+    """Returns the fingerprint of a picture file. An undecodable picture is a value here, not an error.
 
     With `formats` any other one is ELSEWHERE.
     """
     try:
         with opened(Path(path), formats) as image:
-            facts = facts_of(image).to_bytes()  # before the decoder is told to reduce
+            traits = traits_of(image).to_bytes()  # before the decoder is told to reduce
             packed = packed_buffers(image)
-        return Fingerprint(packed, facts, b"" if choice.is_ours else imagehash_of(path, choice.kind, choice.size))
+        return Fingerprint(packed, traits, b"" if choice.is_ours else imagehash_of(path, choice.kind, choice.size))
     except DecodeError as error:
         return Fingerprint(reason=ELSEWHERE if formats and error.reason == "not_an_image" else error.reason)
 
 
 class CrashGuard:
-    """The notes of one workspace: a file in the temporary folder, because a dry run must leave the workspace alone.
+    """The decodes under way, recorded in a file, so that the next run knows under which one this run died.
+
+    The file lies in the temporary folder, because a dry run must leave the workspace alone.
 
     paths   what to decode apart: what an earlier run died under
     killed  what brought down the process that decoded it apart
     """
 
-    def __init__(self, workspace: Path | None):
-        """Without a workspace nothing is noted."""
+    def __init__(self, workspace: Path):
         self.killed: set[str] = set()
         self._slots: dict[int, int] = {}
         self._lock = Lock()
-        self.paths: set[str] = set()
-        self._notes: mmap.mmap | None = None
-        if workspace is None:
-            return
         name = hashlib.blake2b(str(workspace.absolute()).encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
-        self.file = Path(tempfile.gettempdir()) / f"gleaner-{_user()}-{name}.decoding"
-        self.paths = self._left_over()
+        user = os.getuid() if hasattr(os, "getuid") else 0
+        self.file = Path(tempfile.gettempdir()) / f"gleaner-{user}-{name}.decoding"
+        self.paths = self._of_last_run()
         self._notes = self._open()
 
-    def _left_over(self) -> set[str]:
+    def _of_last_run(self) -> set[str]:
         try:
             notes = self.file.read_bytes()
         except OSError:
@@ -371,8 +355,8 @@ class CrashGuard:
             os.close(handle)
 
     @contextmanager
-    def noted(self, path: str) -> Iterator[None]:
-        """Notes a file for as long as the block lasts."""
+    def recording(self, path: str) -> Iterator[None]:
+        """Records a file as being decoded for as long as the block lasts."""
         name = path.encode("utf-8", "surrogateescape")
         slot = self._slot()
         if self._notes is None or slot >= SLOTS or len(name) >= SLOT:
@@ -385,15 +369,6 @@ class CrashGuard:
         finally:
             self._notes[start] = 0
 
-    def noting(self, task: Callable[[str], T]) -> Callable[[str], T]:
-        """The task, each file noted while it lasts; for this process and its threads."""
-
-        def noted(path: str) -> T:
-            with self.noted(path):
-                return task(path)
-
-        return noted
-
     def _slot(self) -> int:
         thread = get_ident()
         slot = self._slots.get(thread)
@@ -403,16 +378,16 @@ class CrashGuard:
         return slot
 
     def run(self, task: Callable[[str], T], path: str) -> tuple[T | None, str]:
-        """(value, "") or (None, reason): here, or in a process of its own where the file is suspect."""
+        """Returns (value, "") or (None, reason): here, or in a process of its own where the file is suspect."""
         if path not in self.paths:
-            with self.noted(path):
+            with self.recording(path):
                 return task(path), ""
         outcome: Any = next(stream(task, [path], executor="processes", chunk=1))
-        self.learn(path, outcome.error)
+        self.remember_crash(path, outcome.error)
         return outcome.value, outcome.error
 
-    def learn(self, path: str, error: str) -> None:
-        """Takes note of what became of a file that was decoded apart."""
+    def remember_crash(self, path: str, error: str) -> None:
+        """Remembers a file that killed the process which decoded it apart."""
         if error == WORKER_KILLED:
             self.killed.add(path)
 
@@ -430,7 +405,3 @@ class CrashGuard:
                 os.replace(beside, self.file)
             else:
                 self.file.unlink()
-
-
-def _user() -> int:
-    return os.getuid() if hasattr(os, "getuid") else 0

@@ -7,8 +7,9 @@ Here C goes only if it was compared with the very file that stays in its place.
 from __future__ import annotations
 
 import heapq
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,10 +19,12 @@ EXACT_TO_SAME = frozenset(STRENGTH[:3])
 # A cell of thousands of pictures that hash alike and are all different (forms, charts) must not cost its square.
 MOST_COMPARISONS = 64
 
+Key = tuple[Any, ...]  # the place of a file in the order in which files are kept
+
 
 @dataclass(frozen=True)
 class Relation:
-    """What a file is to a keeper. `blocked` says why the file must stay although it repeats the keeper."""
+    """The relation of a file to a keeper. `blocked` says why the file must stay although it repeats the keeper."""
 
     kind: str
     distance: float
@@ -44,30 +47,40 @@ class Decision:
     reason: str
 
 
-@dataclass
-class Candidates:
-    """What `cover` asks about the files 0..n-1.
+class Candidates(ABC):
+    """The files that `cover` groups, by their numbers. A file lies in cells: files that share one are candidates."""
 
-    keys     the keep key of each file, smaller is better; all different. May be too good, never too bad.
-    refine   the true key of a file; asked only where its rank could matter
-    cells    where each file can be found: files that share a cell are candidates
-    near     the cells in which a file looks for what it repeats, nearest first
-    judge    what the second file is to the first, a file that stays; None for nothing
-    protected  files that stay in any case
-    could_be_one  whether two files may be found to be such a repeat that one of them goes; asked before `judge`
-    rivals   the cells in which a file's rank could decide who goes
-    stands   whether others may be found to repeat a file
-    """
+    @abstractmethod
+    def refine(self, number: int) -> Key:
+        """Returns the true keep key of a file; asked only where its rank could matter."""
 
-    keys: Sequence[tuple[Any, ...]]
-    refine: Callable[[int], tuple[Any, ...]]
-    cells: Callable[[int], Sequence[Hashable]]
-    near: Callable[[int], Iterable[Hashable]]
-    judge: Callable[[int, int], Relation | None]
-    protected: Callable[[int], bool]
-    could_be_one: Callable[[int, int], bool] = lambda keeper, other: True
-    rivals: Callable[[int], Iterable[Hashable]] | None = None
-    stands: Callable[[int], bool] = lambda number: True
+    @abstractmethod
+    def cells(self, number: int) -> Sequence[Hashable]:
+        """Returns the cells in which a file can be found."""
+
+    @abstractmethod
+    def neighbours(self, number: int) -> Iterable[Hashable]:
+        """Returns the cells in which a file looks for what it repeats, nearest first."""
+
+    @abstractmethod
+    def relation(self, keeper: int, other: int) -> Relation | None:
+        """Returns what the second file is to the first, a file that stays; None for nothing."""
+
+    @abstractmethod
+    def is_protected(self, number: int) -> bool:
+        """Says of a file that it stays in any case."""
+
+    def may_match(self, keeper: int, other: int) -> bool:
+        """Says whether one of two files may go for the other; asked before `relation`."""
+        return True
+
+    def size_rivals(self, number: int) -> Iterable[Hashable]:
+        """Returns the cells in which a file's rank could decide who goes."""
+        return self.neighbours(number)
+
+    def can_be_keeper(self, number: int) -> bool:
+        """Says whether others may be found to repeat a file."""
+        return True
 
 
 @dataclass
@@ -94,53 +107,56 @@ class _Kept:
 
 
 def cover(
-    items: Candidates, removed: frozenset[str], stopping: Callable[[], bool] = lambda: False
+    candidates: Candidates,
+    keys: Mapping[int, Key],
+    removed: frozenset[str],
+    stopping: Callable[[], bool] = lambda: False,
 ) -> dict[int, list[Decision]]:
-    """Keepers with the files that repeat them. `removed` are the kinds of repeat that are taken away.
+    """Returns keepers with the files that repeat them. `removed` are the kinds of repeat that are taken away.
 
-    The answer does not depend on the order of the input, only on the keys. For every verdict `remove` its keeper stays
+    `keys` holds the keep key of each file, smaller is better; all different. A key may be too good, never too bad.
+    The answer does not depend on the order of the input, only on the keys. For every decision `remove` its keeper stays
     and was judged against that very file; a protected file is never removed.
     """
-    queue = [(key, number, False) for number, key in enumerate(items.keys)]
+    queue = [(key, number, False) for number, key in keys.items()]
     heapq.heapify(queue)
-    kept, waiting = _Kept(), Counter(cell for number in range(len(items.keys)) for cell in items.cells(number))
+    kept, waiting = _Kept(), Counter(cell for number in keys for cell in candidates.cells(number))
     groups: dict[int, list[Decision]] = {}
     while queue and not stopping():
         _, number, refined = heapq.heappop(queue)
-        keeper, verdict = _look_up(items, kept, number, removed)
-        if verdict is not None and verdict.decision == "remove":
+        keeper, decision = _look_up(candidates, kept, number, removed)
+        if decision is not None and decision.decision == "remove":
             # Its true place in the order is later still, where at least the same files stay: it would go there too.
-            groups.setdefault(keeper, []).append(verdict)
-            waiting.subtract(items.cells(number))
+            groups.setdefault(keeper, []).append(decision)
+            waiting.subtract(candidates.cells(number))
             continue
-        if not refined and _is_awaited(items, waiting, number):
-            heapq.heappush(queue, (items.refine(number), number, True))
+        if not refined and _is_awaited(candidates, waiting, number):
+            heapq.heappush(queue, (candidates.refine(number), number, True))
             continue
-        waiting.subtract(items.cells(number))
-        if verdict is not None:
-            groups.setdefault(keeper, []).append(verdict)
-        if items.stands(number):
-            kept.add(number, _cells_as_keeper(items.cells(number), verdict))
+        waiting.subtract(candidates.cells(number))
+        if decision is not None:
+            groups.setdefault(keeper, []).append(decision)
+        if candidates.can_be_keeper(number):
+            kept.add(number, _cells_as_keeper(candidates.cells(number), decision))
     return groups
 
 
-def _is_awaited(items: Candidates, waiting: Counter[Hashable], number: int) -> bool:
-    """Whether a file that is still to come could be compared with this one: else its rank makes no difference."""
-    own = set(items.cells(number))
-    rivals = items.rivals or items.near
-    return any(waiting[cell] > (cell in own) for cell in rivals(number))
+def _is_awaited(candidates: Candidates, waiting: Counter[Hashable], number: int) -> bool:
+    """Says whether a file that is still to come could be compared with this one: else its rank changes nothing."""
+    own = set(candidates.cells(number))
+    return any(waiting[cell] > (cell in own) for cell in candidates.size_rivals(number))
 
 
-def _look_up(items: Candidates, kept: _Kept, number: int, removed: frozenset[str]) -> tuple[int, Decision | None]:
-    """The file that stays and that `number` repeats: the first for which it may go, else the strongest relation."""
-    protected = items.protected(number)
+def _look_up(candidates: Candidates, kept: _Kept, number: int, removed: frozenset[str]) -> tuple[int, Decision | None]:
+    """Returns the file that stays and that `number` repeats: the first for which it may go, else the nearest one."""
+    protected = candidates.is_protected(number)
     best: tuple[tuple[int, float], int, Relation] | None = None
     others: list[int] = []
-    for keeper in kept.candidates(items.near(number)):
-        if not items.could_be_one(keeper, number):
+    for keeper in kept.candidates(candidates.neighbours(number)):
+        if not candidates.may_match(keeper, number):
             others.append(keeper)
             continue
-        relation = items.judge(keeper, number)
+        relation = candidates.relation(keeper, number)
         if relation is None:
             continue
         if relation.kind in removed and not relation.blocked and not protected:
@@ -151,9 +167,8 @@ def _look_up(items: Candidates, kept: _Kept, number: int, removed: frozenset[str
     # What can only be shown is shown with the best file that it has to do with: to compare many edited copies of one
     # picture with one another would cost their square.
     for keeper in sorted(others, key=kept.place.__getitem__) if best is None else ():
-        if (relation := items.judge(keeper, number)) is not None:
-            best = ((STRENGTH.index(relation.kind), relation.distance), keeper, relation)
-            break
+        if (relation := candidates.relation(keeper, number)) is not None:
+            return keeper, _staying(number, relation, protected and relation.kind in removed)
     if best is None:
         return -1, None
     _, keeper, relation = best
@@ -168,11 +183,11 @@ def _staying(number: int, relation: Relation, protected: bool) -> Decision:
     return Decision(number, relation, "review", relation.reason)
 
 
-def _cells_as_keeper(cells: Sequence[Hashable], verdict: Decision | None) -> Sequence[Hashable]:
+def _cells_as_keeper(cells: Sequence[Hashable], decision: Decision | None) -> Sequence[Hashable]:
     """A file that stays for review, although it repeats another in full, stands in only for its own bytes.
 
     Its copies find the other file as well; without this, k copies that nobody wants removed cost k * k comparisons.
     """
-    if verdict is None or verdict.decision == "keep" or verdict.relation.kind not in EXACT_TO_SAME:
+    if decision is None or decision.decision == "keep" or decision.relation.kind not in EXACT_TO_SAME:
         return cells
-    return cells[:1] if verdict.relation.kind != "bytes" else ()
+    return cells[:1] if decision.relation.kind != "bytes" else ()

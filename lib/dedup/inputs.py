@@ -1,7 +1,4 @@
-"""Which files step 6 looks at, and what a person has decided about them in a file.
-
-Pictures that are too near to what was searched for, or have nothing to do with it.
-"""
+"""The input of a run of step 6: the files, what a person has decided about them, and the query pictures."""
 
 from __future__ import annotations
 
@@ -16,30 +13,23 @@ from pathlib import Path
 import numpy as np
 
 from lib.db import Database
+from lib.db.context import Context
 from lib.db.duplicates import present_file_count, query_picture_paths
 from lib.dedup.groups import DuplicateGroup, Member
-from lib.dedup.keep import read_facts
+from lib.dedup.keep import read_traits
 from lib.dedup.report import full_path
 from lib.errors import UsageError
 from lib.files.pictures import PictureFile, folder_pictures, workspace_pictures
 from lib.hashing.hamming import to_words
-from lib.progress import BarFactory, no_bar
 from lib.workspace import Workspace
 
 
-def read_files(
-    db: Database,
-    workspace: Workspace,
-    folders: Sequence[Path],
-    *,
-    remember: bool,
-    bar: BarFactory = no_bar,
-    limit: int | None = None,
-) -> tuple[list[PictureFile], Counter[str]]:
-    """The files to look at, at most `limit`, and the reasons why others could not be read.
+def read_files(context: Context, folders: Sequence[Path], limit: int | None) -> tuple[list[PictureFile], Counter[str]]:
+    """Returns the files to look at, at most `limit`, and the reasons why others could not be read.
 
     Raises UsageError for a folder that is none, and for a workspace without pictures.
     """
+    db, workspace = context.db, context.workspace
     if not folders:
         if not present_file_count(db):
             raise UsageError("the workspace holds no picture yet; run 5_download.py first, or name a folder.")
@@ -49,7 +39,8 @@ def read_files(
     def note(path: Path, error: OSError) -> None:
         unreadable["name_not_utf8" if error.errno == errno.EILSEQ else "unreadable_file"] += 1
 
-    found = folder_pictures(db, folders, remember=remember, unreadable=note, bar=bar, limit=limit)
+    remember = not context.dry_run
+    found = folder_pictures(db, folders, remember=remember, unreadable=note, bar=context.bar, limit=limit)
     ours = tuple(folder.resolve() for folder in (workspace.quarantine, workspace.sorted))
     inside: dict[str, bool] = {}  # asked once a folder: to resolve every path costs more than all else of a second run
 
@@ -64,7 +55,7 @@ def read_files(
 
 
 def normal_folders(workspace: Workspace, folders: Iterable[Path]) -> list[Path]:
-    """Absolute, each once, and inside the workspace written as the database writes it."""
+    """Returns the folders, absolute, each once, and inside the workspace written as the database writes it."""
     found: dict[Path, Path] = {}
     root = workspace.root.resolve()
     for folder in folders:
@@ -77,7 +68,7 @@ def normal_folders(workspace: Workspace, folders: Iterable[Path]) -> list[Path]:
 
 @dataclass(frozen=True)
 class Decision:
-    """What was decided on a file, and beside which other one it was looked at; `keeper` is empty where nobody says."""
+    """A decision on a file, and the keeper beside which it was shown; that is empty where nobody says."""
 
     word: str
     keeper: str = ""
@@ -87,7 +78,7 @@ class Decision:
 
 
 def read_decisions(path: Path) -> dict[str, Decision]:
-    """Path -> decision, from a file that the page saved or that `--plan` wrote. Raises UsageError for anything else."""
+    """Returns path -> decision, from a file that the page saved or `--plan` wrote. Raises UsageError for any other."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         if "decisions" in data:
@@ -105,7 +96,7 @@ def read_decisions(path: Path) -> dict[str, Decision]:
 
 
 def decide(groups: Sequence[DuplicateGroup], decisions: dict[str, Decision], *, others: bool) -> list[DuplicateGroup]:
-    """The groups under a person's decisions. Without `others`, files not decided on stay.
+    """Returns the groups under a person's decisions. Without `others`, files not decided on stay.
 
     That a file goes holds beside the keeper that was shown with it, and no other. Nobody can decide that a file goes
     which other files of the plan rely on, or which must stay.
@@ -128,14 +119,14 @@ def decide(groups: Sequence[DuplicateGroup], decisions: dict[str, Decision], *, 
 
 
 def not_followed(groups: Iterable[DuplicateGroup], decisions: dict[str, Decision]) -> int:
-    """How many files were to go by a person's decision and do not: not looked at, relied upon, or of another keeper."""
+    """Counts files that were to go by a person's decision and do not: not looked at, relied upon, of another keeper."""
     going = {full_path(m.file) for group in groups for m in group.members if m.decision == "remove"}
     left = (path for path, decision in decisions.items() if decision.word == "remove" and path not in going)
     return sum(os.path.lexists(path) for path in left)
 
 
 def query_places(db: Database, workspace: Workspace) -> list[Path]:
-    """The query pictures of step 1 that lie on disk."""
+    """Returns the query pictures of step 1 that lie on disk."""
     paths = (workspace.to_path(text) for text in query_picture_paths(db))
     return [path for path in paths if path.is_file()]
 
@@ -148,7 +139,7 @@ def by_queries(
     far: int | None,
     apart: Collection[frozenset[str]] = (),
 ) -> list[DuplicateGroup]:
-    """One group a query picture with the files that are to go: within `near` bits of it, or beyond `far` of them all.
+    """Returns one group a query picture with the files that go: within `near` bits of it, or beyond `far` of them all.
 
     A file is in the group of the query picture that it is nearest to. Files and queries without a hash are left alone,
     and files that a person kept before that very picture (`apart`).
@@ -169,13 +160,13 @@ def by_queries(
         if frozenset((asked[place].sha256, file.sha256)) in apart:
             continue
         if near is not None and bits <= near:
-            chosen = Member(file, read_facts(file.path), "edited", bits, "remove", "nearly the query picture")
+            chosen = Member(file, read_traits(file.path), "edited", bits, "remove", "nearly the query picture")
         elif far is not None and bits > far:
-            chosen = Member(file, read_facts(file.path), "semantic", bits, "remove", "nothing like a query picture")
+            chosen = Member(file, read_traits(file.path), "semantic", bits, "remove", "nothing like a query picture")
         else:
             continue
         members.setdefault(place, []).append(chosen)
     return [
-        DuplicateGroup(number, asked[place], read_facts(asked[place].path), tuple(members[place]))
+        DuplicateGroup(number, asked[place], read_traits(asked[place].path), tuple(members[place]))
         for number, place in enumerate(sorted(members), 1)
     ]

@@ -1,6 +1,6 @@
-"""What two files are to each other: the strongest relation that can be proved, or none.
+"""The judgement of two files: the strongest relation that can be proved, or none.
 
-How large a picture really is among its copies: an enlargement counts for no more than what it was made from.
+Also the real size of a picture among its copies: an enlargement counts for no more than what it was made from.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from threading import Lock
 import numpy as np
 
 from lib.db.hashes import HashRow, NearPair, known_flags
-from lib.dedup.compare import Comparison, colourless, compare, look
+from lib.dedup.compare import colourless, compare, look
 from lib.dedup.fingerprints import ALGORITHM, FingerprintStore
 from lib.dedup.grouping import Relation
 from lib.dedup.near import HashCells
@@ -46,14 +46,13 @@ HELD = 64  # middles in memory, 64 KB each
 
 @dataclass(frozen=True)
 class MatchOptions:
-    """What a run looks for."""
+    """The kinds of repeat that a run looks for."""
 
     exact: bool  # equal bytes, equal pixels
     similar: bool  # the same picture by its hash, and edited ones
     names: bool  # our own file names
     likeness: bool = False  # the same subject by embedding
     same_bits: int = 40
-
     hash: HashChoice = field(default_factory=HashChoice)
 
     @property
@@ -62,13 +61,13 @@ class MatchOptions:
 
     @property
     def algorithm(self) -> str:
-        """What a remembered judgement holds for."""
+        """Returns the name of what a remembered judgement holds for."""
         what = "similar" if self.similar else "exact"
         return f"{VERSION} {ALGORITHM} {self.hash.kind} {self.hash.size} {what} {self.same_bits}"
 
     @property
     def review_bits(self) -> int:
-        """How far apart the hashes of two files may lie for them to be shown together."""
+        """Returns how far apart the hashes of two files may lie for them to be shown together."""
         return max(self.hash.review_bits, self.same_bits) if self.similar else self.hash.pixel_bits
 
 
@@ -78,13 +77,13 @@ class Judge:
     def __init__(
         self,
         files: Sequence[PictureFile],
-        prints: FingerprintStore,
-        looking: MatchOptions,
+        fingerprints: FingerprintStore,
+        match: MatchOptions,
         cells: HashCells,
         references: frozenset[int] = frozenset(),
         likeness: Likeness | None = None,
     ):
-        self.files, self.prints, self.looking, self.cells = files, prints, looking, cells
+        self.files, self.fingerprints, self.match, self.cells = files, fingerprints, match, cells
         self.references, self.likeness = references, likeness
         self.apart: set[frozenset[str]] = set()
         self.known: dict[tuple[str, str], Known] = {}
@@ -94,7 +93,7 @@ class Judge:
         one, two = self.files[keeper], self.files[other]
         if keeper in self.references and other in self.references:
             return None  # what is only compared against is no concern of ours among itself
-        if self.looking.pictures:
+        if self.match.pictures:
             if one.sha256 == two.sha256:
                 return Relation("bytes", 0.0, "same bytes", _one_file(one, two))
             if self.apart and frozenset((one.sha256, two.sha256)) in self.apart:
@@ -103,22 +102,20 @@ class Judge:
                 return relation
             if self.likeness and (apart := self.likeness.distance(one.sha256, two.sha256)) is not None:
                 return Relation("semantic", apart, f"the same subject, cosine {1 - apart:.3f}")
-        if self.looking.names:
+        if self.match.names:
             return _by_name(one, two)
         return None
 
-    def could_be_one(self, keeper: int, other: int) -> bool:
-        """Whether two files may turn out to be one picture, before their pixels are looked at."""
+    def may_match(self, keeper: int, other: int) -> bool:
+        """Says whether two files may turn out to be one picture, before their pixels are looked at."""
         one, two = self.files[keeper].sha256, self.files[other].sha256
         first, second = self.cells.hashes.get(one), self.cells.hashes.get(two)
-        if one == two or not first or not second:
+        if one == two or not first or not second or self.likeness:
             return True
-        if self.likeness:
-            return True
-        return self.cells.how(one, two) is None and distance(first, second) <= self.looking.same_bits
+        return self.cells.how(one, two) is None and distance(first, second) <= self.match.same_bits
 
     def same(self, keeper: int, other: int) -> bool:
-        """Whether the pixels of two files show the same picture, whatever a person said of them."""
+        """Says whether the pixels of two files show the same picture, whatever a person said of them."""
         relation = self._remembered(self.files[keeper], self.files[other])
         return relation is not None and relation.kind in ("pixels", "same")
 
@@ -137,16 +134,16 @@ class Judge:
             return None
         how = self.cells.how(one.sha256, two.sha256)
         apart = distance(first, second) if first and second else 0
-        if how is None and apart > self.looking.review_bits:
+        if how is None and apart > self.match.review_bits:
             return None
-        a, b = self.prints.picture(one.sha256), self.prints.picture(two.sha256)
+        a, b = self.fingerprints.picture(one.sha256), self.fingerprints.picture(two.sha256)
         if a is None or b is None:
             return None
         if how is not None:
             return self._under_a_view(how, first == how.one, a, b)
-        if apart <= self.looking.hash.pixel_bits and self._same_pixels(one, two, a, b):
+        if apart <= self.match.hash.pixel_bits and self._same_pixels(one, two, a, b):
             return Relation("pixels", 0.0, "same pixels, other bytes")
-        if not self.looking.similar or first is None:
+        if not self.match.similar or first is None:
             return None
         return self._similar(apart, a, b)
 
@@ -166,13 +163,13 @@ class Judge:
         reduced = _is_jpeg(one) != _is_jpeg(two) and max(a.width, a.height) >= REDUCED_FROM
         if apart > (PIXEL_LEVELS if reduced else 0.0):
             return False
-        digest = self.prints.pixel_digest(one.sha256)
-        return digest is not None and digest == self.prints.pixel_digest(two.sha256)
+        digest = self.fingerprints.pixel_digest(one.sha256)
+        return digest is not None and digest == self.fingerprints.pixel_digest(two.sha256)
 
     def _similar(self, apart: int, a: Buffers, b: Buffers) -> Relation:
-        finding: Comparison = compare(a, b)
+        finding = compare(a, b)
         reason = finding.reason + (f", correlation {finding.correlation:.3f}" if finding.correlation else "")
-        if not finding.same or apart > self.looking.same_bits:
+        if not finding.same or apart > self.match.same_bits:
             return Relation("edited", float(apart), reason if not finding.same else f"{reason}, but a distant hash")
         only_colour = colourless(a) and not colourless(b)
         return Relation("same", float(apart), reason, "the keeper has no colour" if only_colour else "")
@@ -198,15 +195,14 @@ def _is_jpeg(file: PictureFile) -> bool:
 
 
 class RealSizes:
-    """Which contents are enlargements of which; asked for pairs, each compared once and remembered.
+    """Finds out which contents are enlargements of which; asked for pairs, each compared once and remembered.
 
     Threads may ask at once.
     """
 
-    def __init__(self, prints: FingerprintStore, contents: Iterable[str]):
-        """With what is remembered of the contents."""
-        self.prints = prints
-        self._answers = known_flags(prints.db, sorted(contents), KIND, SIZES_ALGORITHM)
+    def __init__(self, fingerprints: FingerprintStore, contents: Iterable[str]):
+        self.fingerprints = fingerprints
+        self._answers = known_flags(fingerprints.db, sorted(contents), KIND, SIZES_ALGORITHM)
         self._middles: OrderedDict[str, Middle | None] = OrderedDict()
         self._lock = Lock()
 
@@ -218,7 +214,7 @@ class RealSizes:
         real: Callable[[str], int],
         same: Callable[[str], bool],
     ) -> int:
-        """Pixels of a content, or of the copy that it was made from.
+        """Returns the pixels of a content, or of the copy that it was made from.
 
         `copies` are (content, pixels) of what may be the same picture, likeliest first. `real` gives the same of one of
         these: an enlargement of an enlargement counts for what the first was made from. `same` tells whether one shows
@@ -236,11 +232,11 @@ class RealSizes:
         return pixels
 
     def is_enlarged(self, small: str, large: str) -> bool:
-        """Whether `large` shows no more than `small`; False where one of them cannot be decoded."""
+        """Says whether `large` shows no more than `small`; False where one of them cannot be decoded."""
         question = large, f"{KIND}{small}"
         if question not in self._answers:
             answer = self._answers[question] = self._compare(small, large)
-            self.prints.note(HashRow(*question, 1, b"\1" if answer else b"\0", SIZES_ALGORITHM))
+            self.fingerprints.note(HashRow(*question, 1, b"\1" if answer else b"\0", SIZES_ALGORITHM))
         return self._answers[question]
 
     def _compare(self, small: str, large: str) -> bool:
@@ -253,7 +249,7 @@ class RealSizes:
                 self._middles.move_to_end(content)
                 return self._middles[content]
         try:
-            middle = self.prints.decoding(read_middle, content)[0]
+            middle = self.fingerprints.decoding(read_middle, content)[0]
         except DecodeError:
             middle = None
         with self._lock:

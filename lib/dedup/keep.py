@@ -1,4 +1,4 @@
-"""What makes one file better than another: the keep key, a documented, total and deterministic order."""
+"""The order in which files are kept: documented, total and deterministic."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ QUALITY_UNKNOWN, QUALITY_GIF, QUALITY_LOSSLESS = 80, 60, 100
 # Sum of the luminance table that libjpeg scales by its quality setting (ITU-T T.81, table K.1).
 _STANDARD_LUMINANCE = 3688
 _PACKED = struct.Struct("<IIB?12s")  # Pillow's names of formats have 8 letters at most
-FACTS_BYTES = _PACKED.size
+TRAITS_BYTES = _PACKED.size
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What a file's header and its surroundings say. Sizes are in pixels, upright; `quality` is 1 to 100."""
+class Traits:
+    """The traits of a file by its header and its surroundings. Sizes are in pixels, upright; `quality` is 1 to 100."""
 
     width: int = 0
     height: int = 0
@@ -45,41 +45,41 @@ class Facts:
         return _PACKED.pack(self.width, self.height, self.quality, self.has_metadata, self.format.encode())
 
     @staticmethod
-    def from_bytes(data: bytes) -> Facts:
+    def from_bytes(data: bytes) -> Traits:
         width, height, quality, has_metadata, name = _PACKED.unpack(data)
-        return Facts(width, height, name.rstrip(b"\0").decode(), quality, has_metadata)
+        return Traits(width, height, name.rstrip(b"\0").decode(), quality, has_metadata)
 
 
-def read_facts(path: Path) -> Facts:
+def read_traits(path: Path) -> Traits:
     """Reads the header only; a file that cannot be read has no size and so comes last."""
     try:
         with opened(path) as image:
-            return with_sidecar(path, facts_of(image))
+            return with_sidecar(path, traits_of(image))
     except Exception:  # the codec boundary; the decode that came before has told the reason
-        return with_sidecar(path, Facts())
+        return with_sidecar(path, Traits())
 
 
-def facts_of(image: Image.Image) -> Facts:
-    """What the header of an opened picture says that was not decoded yet; nothing where it is broken."""
+def traits_of(image: Image.Image) -> Traits:
+    """Reads the header of an opened picture that was not decoded yet; no traits where it is broken."""
     try:
         exif = exif_of(image)
         width, height = turned(image.size, orientation_of(image, exif))
         name = {"mpo": "jpeg"}.get((image.format or "").lower(), (image.format or "").lower())
-        return Facts(width, height, name, _quality(image, name), any(tag != ORIENTATION for tag in exif))
+        return Traits(width, height, name, _quality(image, name), any(tag != ORIENTATION for tag in exif))
     except Exception:  # the codec boundary; what the pixels are worth, their decoder will tell
-        return Facts()
+        return Traits()
 
 
-def with_sidecar(path: Path, facts: Facts) -> Facts:
-    """The facts of a picture's content together with what lies beside its file."""
+def with_sidecar(path: Path, traits: Traits) -> Traits:
+    """Returns the traits of a picture's content together with what lies beside its file."""
     folder = os.path.dirname(path)
-    has_sidecar = not facts.has_metadata and any(os.path.exists(os.path.join(folder, n)) for n in sidecar_names(path))
-    return replace(facts, has_metadata=True) if has_sidecar else facts
+    has_sidecar = not traits.has_metadata and any(os.path.exists(os.path.join(folder, n)) for n in sidecar_names(path))
+    return replace(traits, has_metadata=True) if has_sidecar else traits
 
 
-def keep_key(
+def keep_order(
     file: PictureFile,
-    facts: Facts,
+    traits: Traits,
     *,
     keep: str,
     protected: bool,
@@ -87,27 +87,29 @@ def keep_key(
     colourless: bool = False,
     real_pixels: int | None = None,
 ) -> tuple[Any, ...]:
-    """Smaller is better. The path ends every key, so no two files are alike and no order is left to chance.
+    """Returns a file's place in the order, smaller is better.
+
+    The path ends every key, so no two files are alike and no order is left to chance.
 
     `real_pixels` are those of the copy from which the file was enlarged, where it was.
     """
-    real = facts.pixels if real_pixels is None else real_pixels
-    per_pixel = file.bytes / facts.pixels if facts.pixels else 0.0
+    real = traits.pixels if real_pixels is None else real_pixels
+    per_pixel = file.bytes / traits.pixels if traits.pixels else 0.0
     best = (
         priority,
         -real,
-        real < facts.pixels,
+        real < traits.pixels,
         colourless,
-        -facts.quality,
+        -traits.quality,
         -per_pixel,
-        not facts.has_metadata,
+        not traits.has_metadata,
         file.mtime_ns,
         len(str(file.path)),
         str(file.path),
     )
     first: dict[str, tuple[Any, ...]] = {
         "best": (),
-        "largest": (-facts.pixels,),
+        "largest": (-traits.pixels,),
         "oldest": (file.mtime_ns,),
         "newest": (-file.mtime_ns,),
         "first": (priority, str(file.path)),
@@ -117,19 +119,19 @@ def keep_key(
 
 
 def sidecar_names(path: Path) -> list[str]:
-    """The names under which notes about a picture may lie beside it."""
+    """Returns the names under which notes about a picture may lie beside it."""
     stem, name = path.stem, path.name
     return [start + end for start in (stem, name) for end in SIDECARS]
 
 
 def is_below(path: Path, folders: Sequence[Path]) -> bool:
-    """Whether a file lies in one of the folders or below, links resolved."""
+    """Says whether a file lies in one of the folders or below, links resolved."""
     real = path.resolve()
     return any(folder == real or folder in real.parents for folder in folders)
 
 
 def _quality(image: Image.Image, name: str) -> int:
-    """libjpeg's quality setting, from the first quantisation table (its own scaling formula turned round)."""
+    """Returns libjpeg's quality setting, from the first quantisation table (its own scaling formula turned round)."""
     if name in LOSSLESS:
         return QUALITY_GIF if image.mode == "P" and _colours(image) > SMALL_PALETTE else QUALITY_LOSSLESS
     tables = getattr(image, "quantization", None)
@@ -141,6 +143,6 @@ def _quality(image: Image.Image, name: str) -> int:
 
 
 def _colours(image: Image.Image) -> int:
-    """Entries of a palette, as the header holds it."""
+    """Counts the entries of a palette, as the header holds it."""
     palette = image.palette
     return len(palette.getdata()[1]) // 3 if palette else 0

@@ -1,6 +1,6 @@
-"""The search: every pair of hashes within the radius, as they are or under a view; only new hashes are searched for.
+"""The contents near enough to be looked at together: cells that files share, and cells that lie close by.
 
-Which contents are near enough to be looked at together: cells that files share, and cells that lie close by.
+The search finds every pair of hashes within a radius, as they are or under a view. Only new hashes are searched for.
 """
 
 from __future__ import annotations
@@ -10,15 +10,17 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 import numpy as np
 
 from lib.db import Database
+from lib.db.context import Context
 from lib.db.hashes import NearPair, compared_hashes, iter_views, near_pairs, remember_near
 from lib.hashing import dct, views
 from lib.hashing.buffers import Buffers
 from lib.hashing.hamming import cross_join, self_join, to_words
-from lib.progress import BarFactory, no_bar
+from lib.progress import BarFactory
 
 RADIUS = 64
 VIEWS_VERSION = 2
@@ -32,8 +34,8 @@ Cell = Hashable
 PLAIN = -1  # the number of the view that is none
 
 
-def plain_cells(hashes: Mapping[str, bytes], radius: int, workers: int, bar: BarFactory = no_bar) -> HashCells:
-    """The pairs of hashes that lie near each other as they are; nothing is remembered. Hashes of any one length."""
+def plain_cells(hashes: Mapping[str, bytes], radius: int, workers: int) -> HashCells:
+    """Returns the pairs of hashes that lie near each other as they are; nothing is remembered. Hashes of any length."""
     cells = HashCells(hashes)
     distinct = sorted(set(hashes.values()))
     if distinct:
@@ -47,19 +49,18 @@ def plain_cells(hashes: Mapping[str, bytes], radius: int, workers: int, bar: Bar
 
 
 def cells_with_views(
+    context: Context,
     hashes: Mapping[str, bytes],
     load: Callable[[Sequence[str]], list[Buffers]],
-    db: Database,
     algorithm: str,
     *,
-    remember: bool,
     workers: int = 1,
-    bar: BarFactory = no_bar,
 ) -> HashCells:
-    """The pairs of 256-bit hashes within RADIUS, under views as well, from the database as far as it knows them.
+    """Returns the pairs of 256-bit hashes within RADIUS, under views as well; what the database knows is not searched.
 
-    `load` gives the buffers of contents that are new. With `remember` what was found is written down.
+    `load` gives the buffers of contents that are new. Unless the run is a dry one, what was found is written down.
     """
+    db = context.db
     by_hash: dict[bytes, str] = {}
     for content in sorted(hashes):
         by_hash.setdefault(hashes[content], content)
@@ -72,8 +73,8 @@ def cells_with_views(
         with tempfile.TemporaryFile() as spool:
             search = _Search(db, algorithm, sorted(old), fresh, spool, windows, workers)
             search.measure([by_hash[value] for value in fresh], load)
-            found = search.run(bar)
-            if remember:
+            found = search.run(context.bar)
+            if not context.dry_run:
                 compared = ((value, search.views[n].tobytes()) for n, value in enumerate(fresh))
                 remember_near(db, algorithm, compared, list(found.values()))
     cells = HashCells(hashes)
@@ -105,7 +106,7 @@ class _Search:
         self.words = to_words(np.frombuffer(b"".join(self.values), np.uint8).reshape(-1, _WIDTH))
 
     def measure(self, contents: list[str], load: Callable[[Sequence[str]], list[Buffers]]) -> None:
-        """The views of the new pictures."""
+        """Computes the views of the new pictures."""
         for start in range(0, len(contents), AT_ONCE):
             read = load(contents[start : start + AT_ONCE])
             greys = np.stack([buffers.greys[0] for buffers in read])
@@ -123,16 +124,20 @@ class _Search:
         insides = self._insides()
         with bar(len(self.values), "Comparing", "picture") as progress:
             for start in range(0, new, BLOCK):
-                self._join_views(self.views[start : start + BLOCK], start, self.values, self.words, insides)
+                self._join_views(self.views[start : start + BLOCK], start, self.words, insides)
                 progress.update(min(BLOCK, new - start))
-            place = new
-            for hashes, packed in iter_views(self.db, self.algorithm) if self.old else ():
-                seen = np.frombuffer(b"".join(packed), np.uint8).reshape(-1, views.COUNT, _WIDTH)
-                fresh = {owner: value for owner, value in insides.items() if owner < new}
-                self._join_views(seen, place, self.values[:new], self.words[:new], fresh)
-                place += len(hashes)
-                progress.update(len(hashes))
+            fresh = {owner: value for owner, value in insides.items() if owner < new}
+            for place, seen in self._old_views():
+                self._join_views(seen, place, self.words[:new], fresh)
+                progress.update(len(seen))
         return self.found
+
+    def _old_views(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Yields the views of pictures that were compared before, with the number of the first, in blocks."""
+        place = len(self.fresh)
+        for _, packed in iter_views(self.db, self.algorithm) if self.old else ():
+            yield place, np.frombuffer(b"".join(packed), np.uint8).reshape(-1, views.COUNT, _WIDTH)
+            place += len(packed)
 
     def _join_cuts(self) -> None:
         """Pictures without their foot or head against others without it: captions that cover a part."""
@@ -140,30 +145,21 @@ class _Search:
             cut = to_words(np.ascontiguousarray(self.views[:, number]))
             for one, other, distance in self_join(cut, RADIUS, self.workers):
                 self._note(one, other, distance, np.full(len(one), number + views.BOTH), None)
-            place = len(self.fresh)
-            for hashes, packed in iter_views(self.db, self.algorithm) if self.old else ():
-                seen = np.frombuffer(b"".join(packed), np.uint8).reshape(-1, views.COUNT, _WIDTH)[:, number]
-                for one, other, distance in cross_join(cut, to_words(np.ascontiguousarray(seen)), RADIUS, self.workers):
+            for place, seen in self._old_views():
+                old = to_words(np.ascontiguousarray(seen[:, number]))
+                for one, other, distance in cross_join(cut, old, RADIUS, self.workers):
                     self._note(one, other + place, distance, np.full(len(one), number + views.BOTH), None)
-                place += len(hashes)
 
     def _insides(self) -> dict[int, bytes]:
-        """Number -> hash of what is inside the border, for the pictures that have one."""
+        """Returns number -> hash of what is inside the border, for the pictures that have one."""
         found = {}
-        for number, value in enumerate(self.fresh):
-            if (inside := self.views[number, views.INSIDE].tobytes()) != value:
-                found[number] = inside
-        place = len(self.fresh)
-        for hashes, packed in iter_views(self.db, self.algorithm) if self.old else ():
-            for value, seen in zip(hashes, packed, strict=True):
-                if seen[:_WIDTH] != value:
-                    found[place] = seen[:_WIDTH]
-                place += 1
+        for place, seen in chain([(0, self.views)], self._old_views()):
+            for number, inside in enumerate(seen[:, views.INSIDE], place):
+                if (value := inside.tobytes()) != self.values[number]:
+                    found[number] = value
         return found
 
-    def _join_views(
-        self, seen: np.ndarray, start: int, targets: list[bytes], words: np.ndarray, insides: dict[int, bytes]
-    ) -> None:
+    def _join_views(self, seen: np.ndarray, start: int, words: np.ndarray, insides: dict[int, bytes]) -> None:
         """Views of the pictures numbered from `start` against hashes, and against what is inside borders."""
         used = np.ascontiguousarray(seen[:, : self.used]).reshape(-1, _WIDTH)
         queries = to_words(used)
@@ -239,7 +235,7 @@ class HashCells:
             self.seen_as[pair.one, pair.other] = pair
 
     def ready(self) -> HashCells:
-        """To be called once all pairs are there."""
+        """Sorts the pairs once all are there."""
         for near in self.around.values():
             near.sort()
         return self
@@ -249,7 +245,7 @@ class HashCells:
         return None if value is None else ("hash", value)
 
     def near(self, content: str, radius: int | None = None) -> list[Cell]:
-        """The content's own cell and those around it, nearest first; ties in the order of the hashes.
+        """Returns the content's own cell and those around it, nearest first; ties in the order of the hashes.
 
         With a radius only those that lie within it as they are.
         """
@@ -262,13 +258,13 @@ class HashCells:
         return [("hash", own), *(("hash", value) for _, value in found)]
 
     def how(self, one: str, other: str) -> NearPair | None:
-        """How two contents were found near each other, where it is not as they are."""
+        """Returns how two contents were found near each other, where it is not as they are."""
         a, b = self.hashes.get(one), self.hashes.get(other)
         return self.seen_as.get((min(a, b), max(a, b))) if a and b else None
 
 
 def crowded(cells: Sequence[Sequence[Cell]], near: Callable[[int], Sequence[Cell]]) -> list[int]:
-    """The numbers of the files that share a cell with another file or lie near an occupied one."""
+    """Returns the numbers of the files that share a cell with another file or lie near an occupied one."""
     count: dict[Cell, int] = defaultdict(int)
     for own in cells:
         for cell in own:
@@ -281,7 +277,7 @@ def crowded(cells: Sequence[Sequence[Cell]], near: Callable[[int], Sequence[Cell
 
 
 def related(cells: Mapping[int, Sequence[Cell]]) -> list[list[int]]:
-    """Files in sets that share no cell, in the order of the numbers, by the cells that each lies in or near to."""
+    """Returns files in sets that share no cell, in the order of the numbers, by the cells each lies in or near."""
     leader: dict[Cell, Cell] = {}
 
     def find(cell: Cell) -> Cell:

@@ -1,8 +1,9 @@
-"""The rules across the flags of step 6, checked before anything is touched."""
+"""The flags of step 6: the rules across them, checked before anything is touched, and the value made of them."""
 
 from __future__ import annotations
 
 from argparse import Namespace
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from lib.dedup.grouping import STRENGTH
@@ -14,6 +15,61 @@ KEEP = ("best", "largest", "oldest", "newest", "first")
 HASHES = ("dct", "phash", "dhash", "ahash", "whash")
 EXIT_LEAK = EXIT_INCOMPLETE  # finished, but what was asked for does not hold
 REMOVED = ("bytes", "pixels", "same")
+# Of the cosine between two pictures' embeddings. Two views of one object lie above it with the default model, unlike
+# pictures of one kind of thing mostly below; other models have other scales.
+LEAST_COSINE = 0.93
+
+
+@dataclass(frozen=True)
+class DedupOptions:
+    """The options of a run: the flags of the same names, and
+
+    references     folders that are only compared against
+    removed        the kinds of repeat that are moved away
+    removal_limit  the share of the files that may go; None for the usual one
+    """
+
+    mode: str
+    folders: list[Path]
+    hash: str
+    hash_size: int | None
+    threshold: int | None
+    references: list[Path]
+    near_query: int | None
+    far_query: int | None
+    leak: bool
+    clip_model: str
+    models_dir: Path | None
+    device: str
+    least_cosine: float
+    removed: frozenset[str]
+    keep: str
+    protect: list[Path]
+    removal_limit: float | None
+    link: str | None
+    interactive: bool
+    plan: Path | None
+    apply: Path | None
+    decisions: Path | None
+    limit: int | None
+    workers: int
+    executor: str
+
+    @property
+    def asks_queries(self) -> bool:
+        """True where files go for what they have to do with the query pictures."""
+        return self.near_query is not None or self.far_query is not None
+
+
+def options_from(args: Namespace) -> DedupOptions:
+    """Returns the options that checked arguments say."""
+    values = {field.name: getattr(args, field.name) for field in fields(DedupOptions) if hasattr(args, field.name)}
+    values["references"] = args.reference
+    values["removed"] = frozenset() if args.leak else frozenset(args.remove) - {"none"}
+    values["removal_limit"] = args.max_share
+    if args.least_cosine is None:
+        values["least_cosine"] = LEAST_COSINE
+    return DedupOptions(**values)
 
 
 def check(args: Namespace) -> None:

@@ -1,8 +1,6 @@
-"""From groups to moves into the quarantine, each checked once more at the last moment.
+"""From groups to moves: asking a person about each group, the plan of a run, and deleting its quarantine for good.
 
-Asking a person about each group before anything moves.
-
-Deleting for good what step 6 moved into the quarantine: its own command, and only after a person said so.
+Each move is checked once more at the last moment. Nothing is deleted but by --purge, and only after a person said so.
 """
 
 from __future__ import annotations
@@ -16,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lib.db import Database, journal
+from lib.db.context import Context
 from lib.db.duplicates import DuplicateRow, set_file_state
 from lib.db.journal import Action, latest_run_with_actions, run_step
 from lib.dedup.groups import DuplicateGroup, Member
@@ -41,7 +40,7 @@ BATCH = 200  # files whose rows are written at once
 
 @dataclass(frozen=True)
 class Guard:
-    """What must still hold when a file is about to be moved."""
+    """The facts that must still hold when a file is about to be moved."""
 
     victim: PictureFile
     keeper: PictureFile
@@ -125,7 +124,7 @@ class QuarantinePlan:
         return self._listings[folder]
 
     def check(self, action: Action) -> str:
-        """The reason not to carry out a move after all; empty when everything is as planned."""
+        """Returns the reason not to carry out a move after all; empty when everything is as planned."""
         reason = self._objection(action)
         if reason and action.kind == "move":
             log.warning("%s stays where it is: %s", action.source, reason.replace("_", " "))
@@ -144,7 +143,7 @@ class QuarantinePlan:
         return ""
 
     def _link_is_due(self, action: Action) -> str:
-        """Only where the file was moved away and its keeper is what it was."""
+        """Allows a link only where the file was moved away and its keeper is what it was."""
         guard = self.links.get(action.target)
         if guard is None or os.path.lexists(self.workspace.to_path(action.target)):
             return "not_planned"
@@ -167,7 +166,7 @@ class QuarantinePlan:
 
 
 def removals(groups: Iterable[DuplicateGroup]) -> Iterator[tuple[DuplicateGroup, Member]]:
-    """Every file that is to go, with its group."""
+    """Yields every file that is to go, with its group."""
     for group in groups:
         for member in group.members:
             if member.decision == "remove":
@@ -175,17 +174,17 @@ def removals(groups: Iterable[DuplicateGroup]) -> Iterator[tuple[DuplicateGroup,
 
 
 def joined(groups: Sequence[DuplicateGroup], more: Sequence[DuplicateGroup]) -> list[DuplicateGroup]:
-    """Both lists as one, numbered through."""
+    """Returns both lists as one, numbered through."""
     return [dataclasses.replace(group, number=number) for number, group in enumerate([*groups, *more], 1)]
 
 
 def without(groups: Iterable[DuplicateGroup], refused: set[int]) -> list[DuplicateGroup]:
-    """The groups, with nothing removed from those a person refused."""
+    """Returns the groups, with nothing removed from those a person refused."""
     return _keeping(groups, lambda group, member: "kept by hand" if group.number in refused else "")
 
 
 def without_far_links(groups: Iterable[DuplicateGroup]) -> list[DuplicateGroup]:
-    """The groups, with files kept in whose place no hard link to their keeper can be put."""
+    """Returns the groups, with files kept in whose place no hard link to their keeper can be put."""
 
     def reason(group: DuplicateGroup, member: Member) -> str:
         if member.kind != "bytes" or _device(member.file.path) == _device(group.keeper.path):
@@ -196,7 +195,7 @@ def without_far_links(groups: Iterable[DuplicateGroup]) -> list[DuplicateGroup]:
 
 
 def _keeping(groups: Iterable[DuplicateGroup], reason: Callable[[DuplicateGroup, Member], str]) -> list[DuplicateGroup]:
-    """The groups, with every removal taken back that there is a reason against."""
+    """Returns the groups, with every removal taken back that there is a reason against."""
 
     def kept(group: DuplicateGroup, member: Member) -> Member:
         why = reason(group, member) if member.decision == "remove" else ""
@@ -205,19 +204,19 @@ def _keeping(groups: Iterable[DuplicateGroup], reason: Callable[[DuplicateGroup,
     return [dataclasses.replace(group, members=tuple(kept(group, m) for m in group.members)) for group in groups]
 
 
-def brake(removed: int, looked_at: int, max_share: float | None) -> None:
+def check_removal_limit(removed: int, looked_at: int, limit: float | None) -> None:
     """Raises GleanerError when more would go than was asked for or is to be expected."""
-    limit = MOST_REMOVED if max_share is None else max_share
-    if removed <= limit * looked_at or (max_share is None and removed <= FEW):
+    most = MOST_REMOVED if limit is None else limit
+    if removed <= most * looked_at or (limit is None and removed <= FEW):
         return
     raise GleanerError(
-        f"{removed:,} of {looked_at:,} files ({removed / looked_at:.1%}) would go, more than {limit:.0%}, so nothing"
+        f"{removed:,} of {looked_at:,} files ({removed / looked_at:.1%}) would go, more than {most:.0%}, so nothing"
         " was moved; look at them with --dry-run and allow it with --max-share 100%."
     )
 
 
 def as_rows(workspace: Workspace, groups: Iterable[DuplicateGroup]) -> Iterator[DuplicateRow]:
-    """What is recorded of the groups. A second name of the keeper is the same file, and no repeat of it."""
+    """Yields the rows of the groups. A second name of the keeper is the same file, and no repeat of it."""
     for group in groups:
         for member in group.members:
             if member.decision == "keep" and member.reason == ONE_FILE:
@@ -236,7 +235,7 @@ def as_rows(workspace: Workspace, groups: Iterable[DuplicateGroup]) -> Iterator[
 
 
 def _bases(roots: set[Path]) -> dict[Path, Path]:
-    """Where each folder's files go below the run's quarantine: nothing between for one folder, else its name."""
+    """Returns where each folder's files go in the run's quarantine: nothing between for one folder, else its name."""
     if len(roots) < 2:
         return dict.fromkeys(roots, Path())
     bases: dict[Path, Path] = {}
@@ -280,7 +279,7 @@ def _size(path: Path) -> int:
 def ask(
     groups: Sequence[DuplicateGroup], say: Callable[[str], object], hear: Callable[[], str]
 ) -> tuple[set[int], set[int]]:
-    """The numbers of the groups that are to be left alone, and of those that a person said no to.
+    """Asks about each group; returns the numbers of those to be left alone, and of those that a person said no to.
 
     To stop asking says nothing of the groups that were not shown. `hear` gives a line, or nothing at the end of the
     input.
@@ -302,7 +301,7 @@ def ask(
 
 
 def _answer(say: Callable[[str], object], hear: Callable[[], str]) -> str:
-    """One of y, n, s, q; the end of the input means q, so that a pipe that breaks moves nothing."""
+    """Returns one of y, n, s, q; the end of the input means q, so that a pipe that breaks moves nothing."""
     while True:
         say(QUESTION)
         line = hear()
@@ -314,7 +313,7 @@ def _answer(say: Callable[[str], object], hear: Callable[[], str]) -> str:
 
 @dataclass(frozen=True)
 class Purge:
-    """What a run's quarantine still holds."""
+    """The files that a run's quarantine still holds."""
 
     run_id: int
     actions: list[Action]
@@ -330,7 +329,7 @@ class Purge:
 
 
 def quarantined(db: Database, workspace: Workspace, run_id: int) -> Purge:
-    """The files of a run that still lie in the quarantine."""
+    """Returns the files of a run that still lie in the quarantine."""
     held = [
         action
         for action in journal.iter_actions(db, run_id, "done")
@@ -339,25 +338,25 @@ def quarantined(db: Database, workspace: Workspace, run_id: int) -> Purge:
     return Purge(run_id, held, sum(action.bytes for action in held))
 
 
-def purge(db: Database, workspace: Workspace, what: Purge, stopping: Callable[[], bool] = lambda: False) -> int:
+def purge(context: Context, what: Purge) -> int:
     """Deletes the files and records it; gives their number. A kill leaves files whose rows the next purge settles."""
     count, gone = 0, list[Action]()
     for action in what.actions:
-        if stopping():
+        if context.stopping():
             break
         if len(gone) == BATCH:
-            _record(db, gone)
+            _record(context.db, gone)
             gone.clear()
-        workspace.to_path(action.target).unlink(missing_ok=True)
+        context.workspace.to_path(action.target).unlink(missing_ok=True)
         gone.append(action)
         count += 1
     # Before the last rows are written: as long as there are any, the same command goes on.
-    _remove_empty(workspace, what.run_id)
-    _record(db, gone)
+    _remove_empty(context.workspace, what.run_id)
+    _record(context.db, gone)
     return count
 
 
-def settle_purge(db: Database, workspace: Workspace, reference: str) -> None:
+def finish_purge(db: Database, workspace: Workspace, reference: str) -> None:
     """Records what a deletion that was killed had deleted of a run's quarantine."""
     run_id = latest_run_with_actions(db, "dedup") if reference == "last" else int(reference)
     if run_id is None or run_step(db, run_id) != "dedup":
@@ -387,7 +386,7 @@ def _record(db: Database, gone: list[Action]) -> None:
 
 
 def _is_back(db: Database, workspace: Workspace, moved: Action) -> bool:
-    """Whether the file lies in its old place again, and not a link with the same bytes."""
+    """Says whether the file lies in its old place again, and not a link with the same bytes."""
     link = journal.following(db, moved)
     return is_returned(workspace, moved) and not (link is not None and stands_for(workspace, link, moved))
 

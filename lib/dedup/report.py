@@ -1,4 +1,4 @@
-"""What step 6 shows: the result as JSON, CSV and text, and the page with each group side by side."""
+"""The output of step 6: the result as JSON, CSV and text, and the page with each group side by side."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from lib.dedup.grouping import STRENGTH
 from lib.dedup.groups import DuplicateGroup
-from lib.dedup.keep import Facts
+from lib.dedup.keep import Traits
 from lib.files.pictures import PictureFile
 from lib.pages import Card, GroupView, Heading, MemberView, render_dedup_report, write_page
 from lib.times import utc_now
@@ -22,7 +22,7 @@ COLUMNS = ("group", "path", "keeper", "kind", "distance", "decision", "reason", 
 
 
 def as_result(groups: Sequence[DuplicateGroup], summary: Mapping[str, Any]) -> dict[str, Any]:
-    """The object that `--json` prints; other programs build on its shape."""
+    """The object that `--json` fingerprints; other programs build on its shape."""
     return {
         "groups": [
             {
@@ -45,35 +45,35 @@ def as_result(groups: Sequence[DuplicateGroup], summary: Mapping[str, Any]) -> d
 
 
 def full_path(file: PictureFile) -> str:
-    """How results name a file: wherever a plan or a decision is read again, it means the same file."""
+    """Returns the name of a file in results: wherever a plan or a decision is read again, it means the same file."""
     return os.path.abspath(file.path)
 
 
 def as_csv(groups: Sequence[DuplicateGroup]) -> str:
-    """One line a member, with its keeper."""
+    """Returns one line a member, with its keeper."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(COLUMNS)
     for group in groups:
         for member in group.members:
-            file, facts = member.file, member.facts
+            file, traits = member.file, member.traits
             what = (member.kind, _number(member.distance), member.decision, member.reason)
-            size = (facts.width, facts.height, file.bytes, file.sha256)
+            size = (traits.width, traits.height, file.bytes, file.sha256)
             writer.writerow((group.number, full_path(file), full_path(group.keeper), *what, *size))
     return out.getvalue()
 
 
 def as_lines(groups: Sequence[DuplicateGroup], workspace: Workspace, most: int | None = None) -> Iterator[str]:
-    """One block a group, as a person reads it; at most `most` groups, and how many more there are."""
+    """Yields one block a group, as a person reads it; at most `most` groups, and how many more there are."""
     for group in groups[:most]:
-        yield f"{group.number}. keep    {workspace.to_text(group.keeper.path)}  ({_size(group.facts)})"
+        yield f"{group.number}. keep    {workspace.to_text(group.keeper.path)}  ({_size(group.traits)})"
         for member in group.members:
             distance = f", {_number(member.distance)} bits" if member.distance else ""
             name = workspace.to_text(member.file.path)
-            what = f"{member.kind}: {_size(member.facts)}{distance}, {member.reason}"
+            what = f"{member.kind}: {_size(member.traits)}{distance}, {member.reason}"
             yield f"   {member.decision:<7} {name}  ({what})"
     if most is not None and len(groups) > most:
-        yield f"… and {len(groups) - most:,} groups more (-v prints all; the page shows them)"
+        yield f"… and {len(groups) - most:,} groups more (-v fingerprints all; the page shows them)"
 
 
 def write_reports(
@@ -85,7 +85,7 @@ def write_reports(
     urls: Mapping[str, str],
     moved: Mapping[Path, Path],
 ) -> Path:
-    """`reports/dedup.html`, `.json` and `.csv`; gives the page's path.
+    """Writes `reports/dedup.html`, `.json` and `.csv`; gives the page's path.
 
     `urls`: content -> page it was found on. `moved`: where a file lies now that has been moved.
     """
@@ -101,7 +101,7 @@ def write_reports(
 
 
 def _weakest(group: DuplicateGroup) -> tuple[int, float, int]:
-    """How doubtful a group's weakest pair is: as the page itself orders them."""
+    """Returns how doubtful a group's weakest pair is: as the page itself orders them."""
     rank, distance = max((STRENGTH.index(m.kind), m.distance) for m in group.members)
     return rank, distance, -group.number
 
@@ -132,28 +132,28 @@ def _heading(
 
 
 def _group_view(group: DuplicateGroup, urls: Mapping[str, str], moved: Mapping[Path, Path]) -> GroupView:
-    def view(file: PictureFile, facts: Facts, **more: Any) -> MemberView:
+    def view(file: PictureFile, traits: Traits, **more: Any) -> MemberView:
         return MemberView(
             path=full_path(file),
             file=moved.get(file.path, file.path),
-            width=facts.width or None,
-            height=facts.height or None,
+            width=traits.width or None,
+            height=traits.height or None,
             size_bytes=file.bytes,
-            format=facts.format.upper(),
+            format=traits.format.upper(),
             page_url=urls.get(file.sha256, ""),
             **more,
         )
 
     members = [
-        view(m.file, m.facts, kind=m.kind, decision=m.decision, distance=_number(m.distance), reason=m.reason)
+        view(m.file, m.traits, kind=m.kind, decision=m.decision, distance=_number(m.distance), reason=m.reason)
         for m in group.members
     ]
-    return GroupView(str(group.number), view(group.keeper, group.facts), members)
+    return GroupView(str(group.number), view(group.keeper, group.traits), members)
 
 
 def _number(value: float) -> int | float:
     return int(value) if float(value).is_integer() else value
 
 
-def _size(facts: Facts) -> str:
-    return f"{facts.width}x{facts.height} {facts.format}" if facts.pixels else "size unknown"
+def _size(traits: Traits) -> str:
+    return f"{traits.width}x{traits.height} {traits.format}" if traits.pixels else "size unknown"

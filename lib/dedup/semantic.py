@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from lib.db import Database
+from lib.db.context import Context
 from lib.db.scores import ScoreRow, known_vectors, save_measures
-from lib.progress import BarFactory, no_bar
+from lib.dedup.options import DedupOptions
 
-# Of the cosine between two pictures' embeddings. Two views of one object lie above it with the default model, unlike
-# pictures of one kind of thing mostly below; other models have other scales.
-LEAST_COSINE = 0.93
 BLOCK = 2_048  # vectors compared at once: 16 MB of cosines
 BATCH = 256  # embeddings written in one transaction
 
 
 @dataclass
 class Likeness:
-    """Which contents show the same subject, nearest first, with the distance (1 - cosine)."""
+    """The contents that show the same subject as each one, nearest first, with the distance (1 - cosine)."""
 
     near: dict[str, list[tuple[float, str]]] = field(default_factory=dict)
 
@@ -29,37 +26,18 @@ class Likeness:
         return next((distance for distance, content in self.near.get(one, ()) if content == other), None)
 
 
-@dataclass(frozen=True)
-class ClipOptions:
-    """The model and where its files lie."""
-
-    model: str = "default"
-    folder: Path | None = None
-    device: str = "auto"
-    least_cosine: float = LEAST_COSINE
-
-
-def find_likeness(
-    db: Database,
-    places: Mapping[str, Path],
-    choice: ClipOptions,
-    *,
-    remember: bool,
-    workers: int,
-    stopping: Callable[[], bool],
-    bar: BarFactory = no_bar,
-) -> Likeness:
-    """The pairs of contents whose embeddings lie near each other; embeddings are kept in the database.
+def find_likeness(context: Context, options: DedupOptions, places: Mapping[str, Path]) -> Likeness:
+    """Returns the pairs of contents whose embeddings lie near each other; embeddings are kept in the database.
 
     Raises UsageError for a model that is not there, naming the file to put where, and GleanerError without open_clip.
     """
-    vectors = _vectors(db, places, choice, remember, workers, stopping, bar)
+    vectors = _vectors(context, options, places)
     contents = sorted(vectors)
     found = Likeness({content: [] for content in contents})
     if not contents:
         return found
     matrix = np.stack([vectors[content] for content in contents])
-    for one, other, distance in _near(matrix, choice.least_cosine):
+    for one, other, distance in _near(matrix, options.least_cosine):
         found.near[contents[one]].append((distance, contents[other]))
         found.near[contents[other]].append((distance, contents[one]))
     for near in found.near.values():
@@ -77,15 +55,7 @@ def _near(matrix: np.ndarray, least: float) -> Iterator[tuple[int, int, float]]:
                     yield int(i + top), int(j + left), round(max(0.0, 1.0 - float(cosines[i, j])), 4)
 
 
-def _vectors(
-    db: Database,
-    places: Mapping[str, Path],
-    choice: ClipOptions,
-    remember: bool,
-    workers: int,
-    stopping: Callable[[], bool],
-    bar: BarFactory,
-) -> dict[str, np.ndarray]:
+def _vectors(context: Context, options: DedupOptions, places: Mapping[str, Path]) -> dict[str, np.ndarray]:
     from lib.models.batches import BatchPipeline
     from lib.models.clip import load_clip, vector_of
     from lib.models.device import choose
@@ -93,14 +63,13 @@ def _vectors(
     from lib.work.stream import Parallelism
 
     require("open_clip")
-
-    clip = load_clip(choice.model, weights_folder(choice.folder), choose(choice.device))
+    clip = load_clip(options.clip_model, weights_folder(options.models_dir), choose(options.device))
     metric = f"clip {clip.name}"
-    found = {c: vector_of(v) for c, v in known_vectors(db, metric, clip.version, sorted(places)).items()}
+    found = {c: vector_of(v) for c, v in known_vectors(context.db, metric, clip.version, sorted(places)).items()}
     missing = {places[content]: content for content in sorted(places) if content not in found}
     fresh: list[tuple[ScoreRow, bytes | None]] = []
-    with bar(len(missing), "Embedding", "picture") as progress:
-        for outcome in BatchPipeline(clip, clip.looking(), Parallelism(workers=workers)).outcomes(missing):
+    with context.bar(len(missing), "Embedding", "picture") as progress:
+        for outcome in BatchPipeline(clip, clip.looking(), Parallelism(workers=options.workers)).outcomes(missing):
             progress.update()
             if outcome.value is None:
                 continue  # the reason is told where its hash was computed
@@ -109,11 +78,11 @@ def _vectors(
             found[content] = vector_of(vector)
             detail = {"width": seen.width, "height": seen.height, "format": seen.format}
             fresh.append((ScoreRow(content, 1.0, "", detail), vector))
-            if remember and len(fresh) >= BATCH:
-                save_measures(db, metric, clip.version, fresh)
+            if not context.dry_run and len(fresh) >= BATCH:
+                save_measures(context.db, metric, clip.version, fresh)
                 fresh.clear()
-            if stopping():
+            if context.stopping():
                 break
-    if remember and fresh:
-        save_measures(db, metric, clip.version, fresh)
+    if not context.dry_run and fresh:
+        save_measures(context.db, metric, clip.version, fresh)
     return found

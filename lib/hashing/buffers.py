@@ -1,6 +1,6 @@
 """One small grey and one small colour buffer of a picture: everything that is hashed or compared comes from them.
 
-Where a picture ends and a uniform border begins.
+With them the box that tells where a uniform border ends and the picture begins.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ LEAST = 2  # lines; the reduced picture has 256 of them and more on its long sid
 
 @dataclass(frozen=True)
 class Buffers:
-    """What two pictures are compared by.
+    """The small pictures by which two pictures are compared.
 
     greys   uint8 of shape (k, 64, 64), upright. The first is the picture on white; then the same on black where it has
             transparent parts, and the middle frame where it is animated, so that nothing hides behind a white ground or
@@ -81,7 +81,7 @@ class Buffers:
 
 
 def read_buffers(path: Path | str, formats: tuple[str, ...] | None = None) -> bytes:
-    """The buffers of a picture file, packed; a module-level function so that workers can run it.
+    """Returns the buffers of a picture file, packed; a module-level function so that workers can run it.
 
     The file is opened and decoded once, whatever it is looked at for. With `formats` any other is `not_an_image`.
     Raises lib.images.decode.DecodeError.
@@ -91,7 +91,7 @@ def read_buffers(path: Path | str, formats: tuple[str, ...] | None = None) -> by
 
 
 def packed_buffers(image: Image.Image) -> bytes:
-    """The buffers of an opened picture, packed. Raises lib.images.decode.DecodeError."""
+    """Returns the buffers of an opened picture, packed. Raises lib.images.decode.DecodeError."""
     header = header_of(image)
     with codec_boundary():
         grey, chroma, box = _measured(_reduced(image, header, _WHITE), header.orientation)
@@ -107,7 +107,7 @@ def packed_buffers(image: Image.Image) -> bytes:
 
 
 def _reduced(image: Image.Image, header: Header, background: tuple[int, int, int]) -> Image.Image:
-    """The picture in YCbCr or L as stored (not yet upright), its long side 256 to 511 pixels where it has so many.
+    """Returns the picture in YCbCr or L as stored (not yet upright), its long side 256 to 511 pixels if it can.
 
     A JPEG is decoded at the smallest scale that leaves these, without the way to RGB and back.
     """
@@ -126,14 +126,14 @@ def _reduced(image: Image.Image, header: Header, background: tuple[int, int, int
 
 
 def _shows_the_ground(image: Image.Image) -> bool:
-    """Whether a loaded picture has places through which its background is seen."""
+    """Says whether a loaded picture has places through which its background is seen."""
     if "transparency" in image.info:
         return True
     return image.mode in ALPHA_MODES and image.getchannel(image.getbands()[-1]).getextrema()[0] != OPAQUE
 
 
 def _measured(small: Image.Image, orientation: int) -> tuple[np.ndarray, np.ndarray, tuple[int, int, int, int]]:
-    """(grey, chroma, box) of a reduced picture, turned upright."""
+    """Returns (grey, chroma, box) of a reduced picture, turned upright."""
     plain = small.mode == "L"
     box = trimmed_box(np.asarray(small if plain else small.getchannel(0)))
     square = small.resize((SIDE, SIDE), Image.Resampling.LANCZOS, reducing_gap=1.5)
@@ -185,14 +185,14 @@ def trimmed_box(pixels: np.ndarray) -> tuple[int, int, int, int]:
 
 
 def _edges(pixels: np.ndarray) -> tuple[int, int]:
-    """How many uniform lines lie at either end of the first axis; none at both where it is more than can be."""
+    """Counts the uniform lines at either end of the first axis; none at both where it is more than can be."""
     most = int(len(pixels) * MOST)
     first, last = _run(pixels[: most + 1]), _run(pixels[::-1][: most + 1])
     return (first if first <= most else 0), (last if last <= most else 0)
 
 
 def _run(lines: np.ndarray) -> int:
-    """Lines in a row that are of the first one's grey."""
+    """Counts the lines in a row that are of the first one's grey."""
     first = lines[0]
     low, high = int(first.min()), int(first.max())
     if high - low > TOLERANCE:

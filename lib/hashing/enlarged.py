@@ -1,4 +1,4 @@
-"""Whether the larger of two copies of one picture is only the smaller one enlarged.
+"""Tells whether the larger of two copies of one picture is only the smaller one enlarged.
 
 What an enlargement shows beyond the smaller copy is the encoder's noise and nothing else. So the smaller copy is
 enlarged as others would, what an encoder with the larger file's own quantisation table would do to that is measured,
@@ -65,7 +65,7 @@ class Middle:
 
     @property
     def corner(self) -> tuple[int, int]:
-        """Where that square begins in `grey`: left, top."""
+        """Returns where that square begins in `grey`: left, top."""
         height, width = self.grey.shape
         return (width - self.side) // 2, (height - self.side) // 2
 
@@ -82,7 +82,7 @@ class Middle:
 
 
 def read_middle(path: Path | str) -> Middle:
-    """The middle of a picture file. Decodes the whole picture. Raises lib.images.decode.DecodeError."""
+    """Returns the middle of a picture file. Decodes the whole picture. Raises lib.images.decode.DecodeError."""
     with opened(Path(path)) as image, codec_boundary():
         save = _way_to_save(image)
         orientation = header_of(image).orientation
@@ -105,7 +105,7 @@ def _way_to_save(image: Image.Image) -> Mapping[str, Any]:
 
 
 def is_enlarged(small: Middle, large: Middle) -> bool:
-    """Whether `large` holds nothing that `small` does not hold, enlarged."""
+    """Says whether `large` holds nothing that `small` does not hold, enlarged."""
     ratio = float(np.sqrt(large.width * large.height / max(1, small.width * small.height)))
     if ratio < LEAST_STEP or large.side < _LEAST:
         return False
@@ -126,7 +126,7 @@ def is_enlarged(small: Middle, large: Middle) -> bool:
 def _unexplained(
     spectrum: np.ndarray, shown: np.ndarray, bands: tuple[np.ndarray, np.ndarray], save: Mapping[str, Any]
 ) -> tuple[float, float, float]:
-    """(what `shown` leaves unexplained, the encoder's noise, strength of the upper frequencies both can hold).
+    """Returns (what `shown` leaves unexplained, the encoder's noise, strength of the upper frequencies both can hold).
 
     The first two are shares of what `shown` holds in its upper frequencies, the third of what is left of that once it
     is encoded. `bands` are the places in a flattened spectrum of all frequencies that count, and of the upper ones.
@@ -148,7 +148,7 @@ def _energy(values: np.ndarray) -> float:
 
 
 def _enlarged(small: Middle, large: Middle, kernel: Image.Resampling) -> np.ndarray | None:
-    """What `small` shows of the square of `large`, float32 and of its shape; None where that lies outside of it."""
+    """Returns what `small` shows of the square of `large`, float32, of its shape; None where that lies outside."""
     side, place = large.side, (large.left + large.corner[0], large.top + large.corner[1])
     across, down = small.width / large.width, small.height / large.height
     box = (
@@ -174,7 +174,7 @@ def _toned(shown: np.ndarray, seen: np.ndarray) -> np.ndarray:
 
 
 def _encoded(grey: np.ndarray, save: Mapping[str, Any]) -> np.ndarray:
-    """What an encoder makes of it."""
+    """Returns what an encoder makes of it."""
     held = io.BytesIO()
     Image.fromarray((grey.clip(0, 255) + 0.5).astype(np.uint8)).save(held, **save)
     with Image.open(held) as image:

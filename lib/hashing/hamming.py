@@ -2,8 +2,6 @@
 
 Two kernels find the same pairs. The one in NumPy needs nothing and is ready at once. The compiled one (Numba) is some
 ten times as fast, but takes a second to load; it is used from LARGE pairs on.
-
-The kernel of the search for near hashes in NumPy: ready at once, in blocks that stay in the processor's cache.
 """
 
 from __future__ import annotations
@@ -53,12 +51,12 @@ def collapse(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def distance(one: bytes, other: bytes) -> int:
-    """How many bits differ between two hashes of equal length."""
+    """Counts the bits that differ between two hashes of equal length."""
     return (int.from_bytes(one, "big") ^ int.from_bytes(other, "big")).bit_count()
 
 
 def self_join(words: np.ndarray, radius: int, workers: int = 1) -> Iterator[Pairs]:
-    """Pairs of rows of a uint64 array of shape (n, w) that differ in at most `radius` bits.
+    """Finds pairs of rows of a uint64 array of shape (n, w) that differ in at most `radius` bits.
 
     Yields blocks (i, j, distance) of equal length with i < j: int64, int64 and uint16. Every pair comes once.
     """
@@ -70,7 +68,7 @@ def self_join(words: np.ndarray, radius: int, workers: int = 1) -> Iterator[Pair
 
 
 def cross_join(rows: np.ndarray, others: np.ndarray, radius: int, workers: int = 1) -> Iterator[Pairs]:
-    """Pairs of a row of one uint64 array and a row of the other, both of shape (…, w), within `radius` bits."""
+    """Finds pairs of a row of one uint64 array and a row of the other, both of shape (…, w), within `radius` bits."""
     kernel = _kernel(len(rows) * len(others))
     columns = np.ascontiguousarray(others.T)
     parts = [(left, np.ascontiguousarray(columns[:, left:right])) for left, right in _spans(len(others), COLUMNS)]
@@ -89,7 +87,7 @@ def cross_join(rows: np.ndarray, others: np.ndarray, radius: int, workers: int =
 
 
 def _below(kernel: Any, words: np.ndarray, columns: np.ndarray, left: int, right: int, radius: int) -> list[Pairs]:
-    """All rows before `right` against the columns left..right, each pair once."""
+    """Searches all rows before `right` against the columns left..right, each pair once."""
     found: list[Pairs] = []
     for top, bottom in _spans(right, STRIP):
         i, j, apart = kernel(words[top:bottom], columns[:, left:right], radius)
@@ -104,7 +102,7 @@ def _spans(count: int, size: int) -> Iterator[tuple[int, int]]:
 
 
 def _kernel(pairs: int) -> Callable[[np.ndarray, np.ndarray, int], Pairs]:
-    """The faster kernel for so many pairs. GLEANER_KERNEL=numpy does without the compiled one."""
+    """Returns the faster kernel for so many pairs. GLEANER_KERNEL=numpy does without the compiled one."""
     if pairs < LARGE or os.environ.get("GLEANER_KERNEL") == "numpy":
         return numpy_kernel
     try:
@@ -122,7 +120,7 @@ def numpy_kernel(rows: np.ndarray, columns: np.ndarray, radius: int) -> Pairs:
 
 
 def merged(blocks: Iterator[Pairs]) -> Pairs:
-    """Blocks of pairs as one."""
+    """Returns blocks of pairs as one."""
     found = list(blocks)
     if not found:
         return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.uint16)
@@ -203,7 +201,7 @@ class Gathered:
         )
 
     def _spread(self, row: np.ndarray, head: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Pairs of a row and a head as pairs of the row and each of the head's members."""
+        """Returns pairs of a row and a head as pairs of the row and each of the head's members."""
         counts = self.starts[head + 1] - self.starts[head]
         within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
         return np.repeat(row, counts), self.members[np.repeat(self.starts[head], counts) + within]

@@ -51,7 +51,7 @@ def _hits_3(a, b, c, first, second, third, radius):  # type: ignore[no-untyped-d
 
 @njit(nogil=True, cache=True)
 def _possible(value, columns, words, radius, left, right):  # type: ignore[no-untyped-def]
-    """Whether any of the columns can be within the radius, by the first words."""
+    """Says whether any of the columns can be within the radius, by the first words."""
     if words == 2:
         return _hits_2(value[0], value[1], columns[0, left:right], columns[1, left:right], radius) > 0
     if words == 3:

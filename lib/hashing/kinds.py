@@ -84,7 +84,7 @@ def imagehash_of(path: Path | str, kind: str, size: int) -> bytes:
 
 
 def is_flat(value: bytes) -> bool:
-    """Whether a hash says nothing: all bits alike."""
+    """Says whether a hash says nothing: all bits alike."""
     return len(set(value)) == 1 and value[0] in (0, 255)
 
 

@@ -3,7 +3,7 @@
 They are taken of the picture that is looked for; what it is compared with keeps its one hash (and that of its inside,
 where it has a border), so that the search stays a plain comparison of hashes.
 
-Finding the part of one small grey picture that shows what another one shows: windows refined by least squares.
+Where a pair is found, the part of one picture that shows what the other one shows is refined by least squares.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _FLOOR = 1e-3 * np.eye(4)  # where an edge shows nothing, it stays
 
 @dataclass(frozen=True)
 class View:
-    """How one picture was found in another: a turn, or a part of it."""
+    """The way in which one picture was found in another: a turn, or a part of it."""
 
     turn: str = ""
     tilt: float = 0.0
@@ -81,7 +81,7 @@ def view_hashes(greys: np.ndarray, boxes: list[tuple[int, int, int, int]]) -> np
 
 
 def view(number: int, box: tuple[int, int, int, int]) -> View:
-    """What the view of that number shows of a picture with this box inside its borders."""
+    """Returns what the view of that number shows of a picture with this box inside its borders."""
     if number == INSIDE:
         return View(box=as_shares(box))
     if number < WITHOUT_WINDOWS:
@@ -104,7 +104,7 @@ def tilted(greys: np.ndarray, degrees: float) -> np.ndarray:
 
 @lru_cache(maxsize=len(TILTS))
 def _turned_places(degrees: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Where each pixel of a turned picture comes from: the number of the pixel above and left of it, int64 of shape
+    """Returns where each pixel of a turned picture comes from: the number of the pixel above and left, int64 of shape
     (4096,), and how far right and below of that one it lies, float32 of shape (4096, 1)."""
     angle = np.deg2rad(degrees)
     middle = (dct.SIDE - 1) / 2
@@ -125,7 +125,7 @@ def as_shares(box: tuple[int, int, int, int]) -> Box:
 
 
 def sample(grey: np.ndarray, box: Box) -> np.ndarray:
-    """The window of a grey picture of shape (64, 64), stretched to (64, 64): float32, linear between the pixels."""
+    """Returns the window of a grey picture of shape (64, 64), stretched to (64, 64): float32, linear between pixels."""
     if box == WHOLE:
         return grey.astype(np.float32)
     across, down = _weights(box[0], box[2]), _weights(box[1], box[3])
@@ -140,7 +140,7 @@ def correlate(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def refine(grey: np.ndarray, target: np.ndarray, box: Box) -> tuple[Box, float]:
-    """The window of `grey` near `box` that looks most like `target`, and their correlation.
+    """Returns the window of `grey` near `box` that looks most like `target`, and their correlation.
 
     Gauss-Newton over the four edges (Lucas and Kanade's method), brightness and contrast evened out. Both pictures are
     of shape (64, 64).
@@ -177,7 +177,7 @@ def _match(seen: np.ndarray, goal: np.ndarray, spread: float) -> float:
 
 
 def _step(across: np.ndarray, down: np.ndarray, residual: np.ndarray, spread: float) -> np.ndarray:
-    """How far left, top, right and bottom should move: the least-squares answer to the residual."""
+    """Returns how far left, top, right and bottom should move: the least-squares answer to the residual."""
     made = np.empty((4, SIDE, SIDE), np.float32)
     np.multiply(across, _STEPS[None, :], out=made[2])
     np.multiply(down, _STEPS[:, None], out=made[3])

@@ -124,7 +124,7 @@ def finish_others(context: Context, steps: Sequence[str]) -> None:
             _finish_runs(context, runs, tidy=True)
             if undone is not None:
                 _finish_undo(context, undone)
-    duplicates.make_up(context.db)
+    duplicates.mark_missed(context.db)
 
 
 def _finish_runs(context: Context, runs: Iterable[int], tidy: bool) -> int:
@@ -314,7 +314,7 @@ def _mark(db: Database, workspace: Workspace, actions: list[Action], state: str)
             # A file in the quarantine is quarantined; anywhere else it is present.
             file_state = "quarantined" if new.startswith(workspace.quarantine.name + "/") else "present"
             journal.follow_file(db, action.sha256, old, new, file_state)
-        follow = duplicates.follow_moves if state == "done" else duplicates.follow_returns
+        follow = duplicates.mark_removed if state == "done" else duplicates.unmark_removed
         follow(db, [action.id for action in moves])
 
 

@@ -71,6 +71,6 @@ def _view(group: GroupView, thumbs: dict[Path, str], page: Path) -> dict[str, An
 
 
 def _weakness(member: MemberView) -> float:
-    """How doubtful a pair is: first by kind (bytes are proof, a name is a hint), then by distance."""
+    """Returns how doubtful a pair is: first by kind (bytes are proof, a name is a hint), then by distance."""
     rank = KINDS.index(member.kind) if member.kind in KINDS else len(KINDS)
     return rank * 1e6 + (member.distance or 0.0)
