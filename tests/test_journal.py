@@ -370,6 +370,7 @@ def test_what_a_killed_undo_returned_is_known_to_the_next_run_of_any_step(worksp
 
 def settle(workspace: Workspace, step: str) -> None:
     """What a run of a step begins with."""
+    from lib.db.context import Context
     from lib.dedup import run as aftermath
     from lib.sort import run as sorting
 
@@ -378,7 +379,7 @@ def settle(workspace: Workspace, step: str) -> None:
         if step == "dedup":
             aftermath.settle(db, workspace, number)
         elif step == "sort":
-            sorting.settle(db, workspace, number)
+            sorting.settle(Context(db, workspace, number))
         else:
             files.settle_others(db, workspace, number, ("dedup", "sort"))
         finish_run(db, number, 0, {})

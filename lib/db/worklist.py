@@ -163,23 +163,20 @@ class Worklist:
         )
 
     def kept(self, metric: str, contents: Sequence[str]) -> dict[str, tuple[ScoreRow, bytes | None]]:
-        marks = ", ".join("?" * len(contents))
         found = {}
-        for row in self.db.rows(
-            f"SELECT sha256, value, reason, detail, vector FROM fresh WHERE metric = ? AND sha256 IN ({marks})",
-            (metric, *contents),
-        ):
+        sql = "SELECT sha256, value, reason, detail, vector FROM fresh WHERE metric = ? AND sha256 IN"
+        for row in self.db.rows(f"{sql} (SELECT value FROM json_each(?))", (metric, json.dumps(contents))):
             score = ScoreRow(row["sha256"], row["value"], row["reason"], json.loads(row["detail"]))
             found[row["sha256"]] = (score, row["vector"])
         return found
 
-    def decide(self, rows: Iterable[tuple[str, str, float | None, str, str]]) -> None:
+    def set_labels(self, rows: Iterable[tuple[str, str, float | None, str, str]]) -> None:
         """(state, label, score, reason, sha256) for contents."""
         self.db.executemany(
             "UPDATE items SET state = ?, label = ?, score = ?, reason = ? WHERE sha256 = ? AND state = 'listed'", rows
         )
 
-    def aim(self, item: int, kind: str, target: str) -> None:
+    def plan_move(self, item: int, kind: str, target: str) -> None:
         self.db.execute("UPDATE items SET kind = ?, target = ? WHERE id = ?", (kind, target, item))
 
     def buckets(self) -> dict[str, int]:
@@ -188,22 +185,21 @@ class Worklist:
 
     def labels(self, contents: Sequence[str]) -> dict[str, str]:
         """What was decided of contents."""
-        marks = ", ".join("?" * len(contents))
-        sql = f"SELECT sha256, label FROM items WHERE state = 'labelled' AND sha256 IN ({marks})"
-        return {row["sha256"]: row["label"] for row in self.db.execute(sql, contents)}
+        sql = "SELECT sha256, label FROM items WHERE state = 'labelled' AND sha256 IN (SELECT value FROM json_each(?))"
+        return {row["sha256"]: row["label"] for row in self.db.execute(sql, (json.dumps(contents),))}
 
     def plan_size(self) -> tuple[int, int]:
         """(all planned actions, those of files that are sorted already and change their bucket)."""
         row = self.db.row("SELECT count(*), coalesce(sum(bucket <> ''), 0) FROM items WHERE target <> ''")
         return (int(row[0]), int(row[1])) if row else (0, 0)
 
-    def told(self, state: str) -> Iterator[tuple[str, str, float | None]]:
+    def reasons(self, state: str) -> Iterator[tuple[str, str, float | None]]:
         """(place, reason, score) of files in a state, by place."""
         sql = "SELECT place, reason, score FROM items WHERE state = ? ORDER BY place"
         for row in self.db.execute(sql, (state,)):
             yield row["place"], row["reason"], row["score"]
 
-    def withdrawn(self) -> Iterator[sqlite3.Row]:
+    def removals(self) -> Iterator[sqlite3.Row]:
         """(place, target, sha256, bytes, reason) of files that are taken out again, by place."""
         last = ""
         sql = "SELECT place, target, sha256, bytes, reason FROM withdrawn WHERE place > ? ORDER BY place LIMIT ?"
@@ -211,7 +207,7 @@ class Worklist:
             yield from rows
             last = rows[-1]["place"]
 
-    def count_withdrawn(self) -> int:
+    def count_removals(self) -> int:
         return int(self.db.value("SELECT count(*) FROM withdrawn"))
 
     def has_path(self, path: str) -> bool:
@@ -238,14 +234,14 @@ def _number(name: str) -> int:
     )
 
 
-def place(db: Database, target: str, origin: str, sha256: str, kind: str) -> None:
+def add_placement(db: Database, target: str, origin: str, sha256: str, kind: str) -> None:
     db.execute(
         "INSERT OR REPLACE INTO placements (target, origin, sha256, kind) VALUES (?, ?, ?, ?)",
         (target, origin, sha256, kind),
     )
 
 
-def lift(db: Database, target: str) -> sqlite3.Row | None:
+def remove_placement(db: Database, target: str) -> sqlite3.Row | None:
     """Takes out the placement at a target and gives what it was."""
     row = db.row("SELECT target, origin, sha256, kind FROM placements WHERE target = ?", (target,))
     if row is not None:
@@ -253,7 +249,7 @@ def lift(db: Database, target: str) -> sqlite3.Row | None:
     return row
 
 
-def withdraw(db: Database, place: str, target: str, sha256: str, size: int, reason: str) -> None:
+def add_removal(db: Database, place: str, target: str, sha256: str, size: int, reason: str) -> None:
     """Plans that a sorted file goes to `target`."""
     db.execute(
         "INSERT OR REPLACE INTO withdrawn (place, target, sha256, bytes, reason) VALUES (?, ?, ?, ?, ?)",
@@ -275,7 +271,7 @@ def placement_at(db: Database, target: str) -> sqlite3.Row | None:
     return db.row("SELECT target, origin, sha256, kind FROM placements WHERE target = ?", (target,))
 
 
-def take(db: Database, target: str) -> None:
+def claim_placement(db: Database, target: str) -> None:
     db.execute("UPDATE placements SET taken = 1 WHERE target = ?", (target,))
 
 

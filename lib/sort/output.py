@@ -2,8 +2,6 @@
 
 Everything is written line by line into a temporary file that replaces the old one only where it differs, so that a
 second run touches nothing and a million pictures need no memory.
-
-What the cards of a sorting's page say of all its pictures.
 """
 
 from __future__ import annotations
@@ -17,23 +15,24 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from lib.db import Database
 from lib.db import scores as store
+from lib.db.context import Context
 from lib.pages import Bucket, Card, Heading, SheetItem, render_contact_sheet, write_page
 from lib.pages.contact_sheet import ITEM_LIMIT
+from lib.sort.criteria import Criterion
 from lib.sort.placements import Placement, read_placements
 from lib.workspace import Workspace
 
 METADATA = "metadata.jsonl"
 CSV_COLUMNS = ("path", "label", "score", "reason", "width", "height", "format", "sha256", "source")
 BLOCK = 500
-Told = tuple[str, str, float | None]  # (path, reason, score) of a picture that was not sorted
-
+Unsorted = tuple[str, str, float | None]  # (path, reason, score) of a picture that was not sorted
 REASONS = 40  # different reasons up to which they are words to be counted, and no sentences about one picture
 NO_DEFECTS = ("", "no defect found")
 
@@ -85,31 +84,28 @@ def described(
 
 
 def write_report(
-    db: Database,
-    workspace: Workspace,
-    criterion: str,
+    context: Context,
+    criterion: Criterion,
     *,
-    rules: Sequence[tuple[str, str]],
     subtitle: str,
-    unreadable: Sequence[Told],
-    left_out: Sequence[Told],
+    unreadable: Sequence[Unsorted],
+    left_out: Sequence[Unsorted],
     workers: int,
-    extra: Mapping[str, Any] | None = None,
 ) -> Path:
     """`reports/sort_<criterion>.json`, `.csv` and `.html`; gives the page. Files that are right are not touched."""
-    page = workspace.reports / f"sort_{criterion}.html"
+    db, workspace, name = context.db, context.workspace, criterion.name
+    page = workspace.reports / f"sort_{name}.html"
     head = {
-        "criterion": criterion,
+        "criterion": name,
         "settings": subtitle,
-        "buckets": [{"name": name, "rule": rule} for name, rule in rules],
+        "buckets": [{"name": bucket, "rule": rule} for bucket, rule in criterion.buckets()],
         "unreadable": [{"path": path, "reason": reason} for path, reason, _ in unreadable],
         "left_out": [{"path": path, "score": score, "reason": reason} for path, reason, score in left_out],
-    } | dict(extra or {})
-
-    placements = read_placements(db, workspace, criterion)
+    } | criterion.report()
+    placements = read_placements(db, workspace, name)
 
     def rows() -> Iterator[dict[str, Any]]:
-        for record, placement in described(db, criterion, placements):
+        for record, placement in described(db, name, placements):
             yield {"path": placement.target, "source": placement.origin, "how": placement.kind} | record
 
     # The page shows nothing that the data does not hold, and its thumbnails are dear. The data is written last: a run
@@ -119,7 +115,7 @@ def write_report(
     try:
         _write(waiting, _json_lines(head, rows()))
         if not page.exists() or not _same(waiting, data):
-            write_page(page, _page(page, workspace, criterion, head, rows, workers))
+            write_page(page, _page(page, workspace, head, rows, workers))
         replace_with(page.with_suffix(".csv"), csv_lines(rows()))
         _put(waiting, data)
     finally:
@@ -157,7 +153,7 @@ def replace_with(path: Path, lines: Iterable[str]) -> bool:
         return False
     waiting = _beside(path)
     try:
-        _write(waiting, (line for part in ([first], source) for line in part))
+        _write(waiting, chain([first], source))
         _put(waiting, path)
     finally:
         waiting.unlink(missing_ok=True)
@@ -193,7 +189,7 @@ def _json_lines(head: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> I
     yield "\n ]\n}\n"
 
 
-def _page(page: Path, workspace: Workspace, criterion: str, head: Mapping[str, Any], rows: Any, workers: int) -> str:
+def _page(page: Path, workspace: Workspace, head: Mapping[str, Any], rows: Any, workers: int) -> str:
     unreadable = head["unreadable"]
     totals = SortTotals.of(rows())
     counts = totals.labels
@@ -206,14 +202,12 @@ def _page(page: Path, workspace: Workspace, criterion: str, head: Mapping[str, A
     if len(unreadable) > 20:
         notes.append(f"{len(unreadable) - 20} more could not be read; the JSON file beside this page has them all.")
     notes += head.get("notes", [])
-    named = {entry["name"]: entry["rule"] for entry in head["buckets"]} | {
-        name: "" for name in sorted(counts) if name not in {entry["name"] for entry in head["buckets"]}
-    }
+    ruled = {entry["name"]: entry["rule"] for entry in head["buckets"]}
+    named = ruled | {name: "" for name in sorted(counts) if name not in ruled}
     buckets = [Bucket(name, counts[name], rule) for name, rule in named.items()]
-    heading = Heading(f"Sorted by {criterion}", head["settings"], cards=cards, notes=notes)
-    items = [
-        _item(workspace, row) for row in sorted(_shown(rows(), counts), key=lambda r: (-(r["score"] or 0.0), r["path"]))
-    ]
+    heading = Heading(f"Sorted by {head['criterion']}", head["settings"], cards=cards, notes=notes)
+    chosen = sorted(_shown(rows(), counts), key=lambda row: (-(row["score"] or 0.0), row["path"]))
+    items = [_item(workspace, row) for row in chosen]
     return render_contact_sheet(page, heading, buckets, items, workers=workers)
 
 

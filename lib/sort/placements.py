@@ -1,11 +1,9 @@
-"""What lies in `sorted/<criterion>/`: read from the journal, checked against the disk, never guessed from names.
+"""What lies in `sorted/<criterion>/`, and what of it leaves again because it no longer belongs there.
 
-What step 7 takes out of `sorted/` again because it no longer belongs there.
-
-A copy goes to the quarantine when its original went there, or holds another picture now, or when the criterion leaves
-the picture out (`--min-score`). A picture that was moved into `sorted/` is the picture itself and goes back to where it
-came from. Only what this step made and nobody has changed since is touched; everything is planned, shown, journalled
-and can be undone.
+What lies there is read from the journal and checked against the disk, never guessed from names. A copy goes to the
+quarantine when its original went there, or holds another picture now, or when the criterion leaves the picture out
+(`--min-score`). A picture that was moved into `sorted/` is the picture itself and goes back to where it came from. Only
+what this step made and nobody has changed since is touched; everything is planned, shown, journalled and can be undone.
 """
 
 from __future__ import annotations
@@ -16,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lib.db import Database, worklist
+from lib.db.context import Context
 from lib.db.journal import quarantined_sources
 from lib.db.scores import file_actions
 from lib.db.worklist import Worklist
@@ -89,7 +88,7 @@ class Placements:
         return Placement(**dict(row)) if row else None
 
     def take(self, placement: Placement) -> None:
-        worklist.take(self.scratch, placement.target)
+        worklist.claim_placement(self.scratch, placement.target)
 
 
 def read_placements(db: Database, workspace: Workspace, criterion: str, scratch: Database | None = None) -> Placements:
@@ -97,17 +96,17 @@ def read_placements(db: Database, workspace: Workspace, criterion: str, scratch:
     scratch = scratch or worklist.temporary()
     below = f"{workspace.sorted.name}/{criterion}/"
     for _, kind, source, target, sha256 in file_actions(db, "sort", below):
-        before = worklist.lift(scratch, source) if kind == "move" else None
+        before = worklist.remove_placement(scratch, source) if kind == "move" else None
         if not target.startswith(below):
             continue  # another criterion took the file away
         if before:
-            worklist.place(scratch, target, before["origin"], before["sha256"], before["kind"])
+            worklist.add_placement(scratch, target, before["origin"], before["sha256"], before["kind"])
         else:
-            worklist.place(scratch, target, source, sha256, kind)
+            worklist.add_placement(scratch, target, source, sha256, kind)
     found = Placements(workspace, scratch)
     for placement in found:
         if not os.path.lexists(workspace.to_path(placement.target)):
-            worklist.lift(scratch, placement.target)
+            worklist.remove_placement(scratch, placement.target)
     return found
 
 
@@ -115,9 +114,7 @@ def read_placements(db: Database, workspace: Workspace, criterion: str, scratch:
 class Removals:
     """Finds them and writes them into the run's worklist. `changed` counts copies that are somebody's work by now."""
 
-    db: Database
-    workspace: Workspace
-    run_id: int
+    context: Context
     files: Worklist
     placements: Placements
     changed: int = 0
@@ -127,11 +124,13 @@ class Removals:
         """Copies that no file of this run has claimed: their originals are in quarantine, or hold another picture."""
         if next(self.placements.unclaimed(), None) is None:
             return
-        worklist.note_away(self.files.db, quarantined_sources(self.db, self.workspace.quarantine.name + "/"))
+        worklist.note_away(
+            self.files.db, quarantined_sources(self.context.db, self.context.workspace.quarantine.name + "/")
+        )
         for placement in self.placements.unclaimed():
             if placement.kind == "move" or not is_asked(placement):
                 continue
-            if os.path.lexists(self.workspace.to_path(placement.origin)):
+            if os.path.lexists(self.context.workspace.to_path(placement.origin)):
                 if self.files.has_path(placement.origin):
                     self._remove(placement, f"{placement.origin} holds another picture now")
             elif worklist.is_away(self.files.db, placement.origin):
@@ -145,23 +144,23 @@ class Removals:
                 self._send_back(placement, reason) if placement.kind == "move" else self._remove(placement, reason)
 
     def _remove(self, placement: Placement, reason: str) -> None:
-        path = self.workspace.to_path(placement.target)
+        path = self.context.workspace.to_path(placement.target)
         if not self._is_as_made(placement, path):
             self.changed += 1
             return
-        folder = self.workspace.quarantine / str(self.run_id)
+        folder = self.context.workspace.quarantine / str(self.context.run_id)
         target = free_target(folder / placement.target, self._taken)
         self.placements.take(placement)
         self._plan(placement, target, path.lstat().st_size, reason)
 
     def _send_back(self, placement: Placement, reason: str) -> None:
-        origin = self.workspace.to_path(placement.origin)
+        origin = self.context.workspace.to_path(placement.origin)
         if not os.path.lexists(origin):
-            self._plan(placement, origin, self.workspace.to_path(placement.target).stat().st_size, reason)
+            self._plan(placement, origin, self.context.workspace.to_path(placement.target).stat().st_size, reason)
 
     def _plan(self, placement: Placement, target: Path, size: int, reason: str) -> None:
-        text = self.workspace.to_text(target)
-        worklist.withdraw(self.files.db, placement.target, text, placement.sha256, size, reason)
+        text = self.context.workspace.to_text(target)
+        worklist.add_removal(self.files.db, placement.target, text, placement.sha256, size, reason)
 
     def _is_as_made(self, placement: Placement, path: Path) -> bool:
         if placement.kind == "symlink":
