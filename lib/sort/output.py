@@ -23,10 +23,12 @@ from typing import Any
 from lib.db import Database
 from lib.db import scores as store
 from lib.db.context import Context
+from lib.db.worklist import Placement
 from lib.pages import Bucket, Card, Heading, SheetItem, render_contact_sheet, write_page
 from lib.pages.contact_sheet import ITEM_LIMIT
 from lib.sort.criteria import Criterion
-from lib.sort.placements import Placement, read_placements
+from lib.sort.placements import read_placements
+from lib.text import counted
 from lib.workspace import Workspace
 
 METADATA = "metadata.jsonl"
@@ -45,9 +47,9 @@ def refresh_metadata(db: Database, workspace: Workspace) -> None:
     if not workspace.sorted.is_dir():
         return
     for folder in sorted(path for path in workspace.sorted.iterdir() if path.is_dir()):
-        placements = read_placements(db, workspace, folder.name)
+        files = read_placements(db, workspace, folder.name)
         for bucket in sorted(path for path in folder.iterdir() if path.is_dir()):
-            own = placements.below(f"{workspace.sorted.name}/{folder.name}/{bucket.name}/")
+            own = files.placements(f"{workspace.sorted.name}/{folder.name}/{bucket.name}/")
             lines = (_line(record) for record, _ in described(db, folder.name, own))
             if not replace_with(bucket / METADATA, lines):
                 (bucket / METADATA).unlink(missing_ok=True)
@@ -70,16 +72,11 @@ def described(
             label = labels.get(placement.sha256)
             width, height, form = sizes.get(placement.sha256, (0, 0, ""))
             record: dict[str, Any] = {
-                "file_name": placement.name,
-                "sha256": placement.sha256,
-                "width": width,
-                "height": height,
-                "format": form,
-                "criterion": criterion,
-                "label": placement.bucket,
-                "score": label.score if label else None,
-                "reason": label.reason if label else "",
-            }
+                "file_name": placement.name, "sha256": placement.sha256,
+                "width": width, "height": height, "format": form,
+                "criterion": criterion, "label": placement.bucket,
+                "score": label.score if label else None, "reason": label.reason if label else "",
+            }  # fmt: skip
             yield record | origins.get(placement.sha256, {}), placement
 
 
@@ -102,10 +99,10 @@ def write_report(
         "unreadable": [{"path": path, "reason": reason} for path, reason, _ in unreadable],
         "left_out": [{"path": path, "score": score, "reason": reason} for path, reason, score in left_out],
     } | criterion.report()
-    placements = read_placements(db, workspace, name)
+    files = read_placements(db, workspace, name)
 
     def rows() -> Iterator[dict[str, Any]]:
-        for record, placement in described(db, name, placements):
+        for record, placement in described(db, name, files.placements()):
             yield {"path": placement.target, "source": placement.origin, "how": placement.kind} | record
 
     # The page shows nothing that the data does not hold, and its thumbnails are dear. The data is written last: a run
@@ -129,7 +126,7 @@ def csv_lines(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     writer = csv.DictWriter(out, CSV_COLUMNS, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     for row in rows:
-        writer.writerow({name: _cell(value) for name, value in row.items()})
+        writer.writerow({name: cell(value) for name, value in row.items()})
         if out.tell() > 65_536:
             yield out.getvalue()
             out.seek(0)
@@ -244,8 +241,8 @@ def _line(record: Mapping[str, Any]) -> str:
     return json.dumps(record, ensure_ascii=False) + "\n"
 
 
-def _cell(value: Any) -> Any:
-    """A text that a spreadsheet would take for a formula gets an apostrophe in front."""
+def cell(value: Any) -> Any:
+    """The value; a text that a spreadsheet would take for a formula gets an apostrophe in front."""
     return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t") else value
 
 
@@ -282,7 +279,7 @@ class SortTotals:
 
     def cards(self) -> list[Card]:
         total = self.labels.total()
-        cards = [Card("Pictures", total, f"in {_count(len(self.labels), 'bucket')}")]
+        cards = [Card("Pictures", total, f"in {counted(len(self.labels), 'bucket')}")]
         if self.sizes:
             cards.append(Card("Median size", f"{median(self.sizes):.2g} MP", "upright, real pixels"))
         if self.criterion == "quality" and self.scores:
@@ -291,9 +288,5 @@ class SortTotals:
         defects = [(reason, count) for reason, count in common if reason.replace(" ", "").isalpha()]  # no "musiq 71.2"
         if len(self.reasons) < REASONS and self.criterion == "quality" and defects:
             reason, count = defects[0]
-            cards.append(Card("Named most", reason, f"in {_count(count, 'picture')}"))
+            cards.append(Card("Named most", reason, f"in {counted(count, 'picture')}"))
         return cards
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number:,} {word}{'' if number == 1 else 's'}"

@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from lib.db import scores as store
-from lib.db import worklist as scratch
 from lib.db.context import Context
 from lib.db.journal import Action
 from lib.db.scores import LabelRow
-from lib.db.worklist import Worklist
+from lib.db.worklist import Placement, Worklist
 from lib.errors import UsageError
 from lib.files.pictures import folder_pictures, workspace_pictures
 from lib.journal import files as journal_files
@@ -33,7 +32,7 @@ from lib.sort.export.settle import remove_empty_folders
 from lib.sort.measures import PASSING, Measures
 from lib.sort.options import SortOptions
 from lib.sort.output import as_table, csv_lines, refresh_metadata, write_report
-from lib.sort.placements import Placement, Placements, Removals, read_placements
+from lib.sort.placements import Removals, claim_placement, read_placements
 
 STEP = "sort"
 ASIDE = ("not_asked", "no_answer")  # nothing is wrong with the picture; the next run asks again
@@ -46,7 +45,7 @@ class Sorting:
 
     context: Context
     options: SortOptions
-    files: Worklist = field(default_factory=lambda: Worklist(scratch.temporary()))
+    files: Worklist = field(default_factory=Worklist)
     measured: int = 0
     not_selected: int = 0
     complete: bool = False
@@ -55,8 +54,8 @@ class Sorting:
     def __post_init__(self) -> None:
         self.db, self.workspace = self.context.db, self.context.workspace
         self.criterion: Criterion = self.options.criterion
-        self.placements = read_placements(self.db, self.workspace, self.criterion.name, self.files.db)
-        self.removals = Removals(self.context, self.files, self.placements)
+        read_placements(self.db, self.workspace, self.criterion.name, self.files)
+        self.removals = Removals(self.context, self.files)
 
     def prepare(self) -> None:
         """Gathers, measures and labels the pictures and makes the plan; `complete` stays False when stopped."""
@@ -117,13 +116,12 @@ class Sorting:
         return found
 
     def _gather(self) -> None:
-        placements = self.placements
         for path, sha256, size in self._pictures():
-            placed = placements.claim(path, sha256)
+            placed = claim_placement(self.files, self.workspace, path, sha256)
             self.files.add(path, sha256, size, placed.target if placed else "", placed.bucket if placed else "")
         self.removals.of_lost_originals(self._is_asked)
         if self.options.limit is None:
-            self._add_moved_away(placements)
+            self._add_moved_away()
         if not self.files.count() and not self.options.folders:
             raise UsageError("there is no downloaded picture in the workspace; run 5_download.py first.")
 
@@ -142,12 +140,12 @@ class Sorting:
                 continue
             yield self.workspace.to_text(picture.path), picture.sha256, picture.bytes
 
-    def _add_moved_away(self, placements: Placements) -> None:
+    def _add_moved_away(self) -> None:
         """What an earlier run moved out of the given folders: it lies in `sorted/` now and may need another bucket.
 
         A copy whose original somebody deleted is the last of its picture and stays likewise.
         """
-        for placement in placements.unclaimed():
+        for placement in self.files.placements(unclaimed=True):
             origin, target = (self.workspace.to_path(text) for text in (placement.origin, placement.target))
             if os.path.lexists(origin) or not target.exists():
                 continue

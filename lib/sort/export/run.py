@@ -21,7 +21,6 @@ from typing import Any
 
 from lib.db import journal
 from lib.db import scores as store
-from lib.db import worklist as scratch
 from lib.db.context import Context
 from lib.db.journal import Action
 from lib.db.scores import LabelRow
@@ -45,7 +44,7 @@ class Export:
 
     context: Context
     options: ExportOptions
-    files: Worklist = field(default_factory=lambda: Worklist(scratch.temporary()))
+    files: Worklist = field(default_factory=Worklist)
     splits: Counter[str] = field(default_factory=Counter)
     formats: Counter[str] = field(default_factory=Counter)
     left: int = 0
