@@ -7,6 +7,16 @@ Pictures are copied by default, so that nothing changes where they were. A hard 
 file: an edit shows in both places. Running again with other thresholds measures nothing anew; pictures whose bucket
 changed move over. The technical score finds defects (blurry, noisy, blocky, dark, upscaled, ...); it is no opinion.
 
+CRITERION is one of these; 7_sort_quality.py CRITERION --help shows its flags
+    orientation   landscape, portrait or square
+    megapixels    by size, in fixed, coarse, stepped or equally filled buckets
+    quality       high, medium or low, by the technical score or by metrics of pyiqa
+    filter        keep or drop by prompts and by likeness to the query picture, or labels of one's own
+    topic         clusters of each query, and which of them are the query's subject
+    objects       keep or drop by what a detector finds
+    vlm           keep or drop by what a vision model answers
+    export        no criterion: makes a dataset of what others kept
+
 Examples
     python 7_sort_quality.py orientation --dry-run
     python 7_sort_quality.py megapixels --edges 0.5,2,8 --mode hardlink
@@ -30,60 +40,64 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from lib.errors import UsageError
-from lib.sort.options import CRITERIA, EXPORT, add_options, check_export, make_criterion, make_export
+from lib.sort.options import (
+    CRITERIA,
+    EXPORT,
+    MODES,
+    add_options,
+    export_options_from,
+    refuse_foreign,
+    show_own_help,
+    sort_options_from,
+)
 
 
 def build_parser() -> argparse.ArgumentParser:
     made = cli.parser(__doc__, "sort")
+    add = made.add_argument
     known = (*CRITERIA, EXPORT)
-    made.add_argument("criterion", nargs="?", choices=known, metavar="CRITERION", help=", ".join(known))
-    made.add_argument(
-        "folders",
-        nargs="*",
-        type=Path,
-        metavar="FOLDER",
-        help="sort the pictures below these folders, named right after CRITERION (default: the workspace's)",
-    )
+    add("criterion", nargs="?", choices=known, metavar="CRITERION", help=", ".join(known))
+    shown = "sort the pictures below these folders, named right after CRITERION (default: the workspace's)"
+    add("folders", nargs="*", type=Path, metavar="FOLDER", help=shown)
     cli.add_dry_run(made)
     cli.add_limit(made, "pictures")
     cli.add_workers(made)
     cli.add_executor(made)
     cli.add_undo(made)
-    made.add_argument(
-        "--mode",
-        choices=("copy", "move", "hardlink", "symlink"),
-        default="copy",
-        help="how pictures get into sorted/ (default: copy)",
-    )
-    made.add_argument(
-        "--where",
-        metavar="CONDITION",
-        help="sort only pictures that earlier labels pick: quality = high and orientation in (landscape, square)",
-    )
-    made.add_argument(
-        "--format",
-        choices=("text", "csv", "json"),
-        default="text",
-        help="what is printed: the buckets, or the pictures (default: text)",
-    )
+    add("--mode", choices=MODES, default="copy", help="how pictures get into sorted/ (default: copy)")
+    shown = "sort only pictures that earlier labels pick: quality = high and orientation in (landscape, square)"
+    add("--where", metavar="CONDITION", help=shown)
+    shown = "what is printed: the buckets, or the pictures, which --json lists too (default: text)"
+    add("--format", choices=("text", "csv", "json"), default="text", metavar="text|csv", help=shown)
     add_options(made)
     return made
 
 
+def main(argv: Sequence[str] | None = None) -> int:
+    words = sys.argv[1:] if argv is None else argv
+    made = build_parser()
+    show_own_help(made, words)
+
+    def check_all(args: argparse.Namespace) -> None:
+        if args.criterion:
+            refuse_foreign(made, words, args.criterion)
+        check(args)
+
+    return cli.run(made, argv, work, check=check_all, alone=True)
+
+
 def check(args: argparse.Namespace) -> None:
     """The rules across flags; nothing has been touched yet."""
-    from lib.db.where import parse_where
     from lib.workspace import Workspace
 
     if args.undo:
         return
     if args.criterion is None:
         raise UsageError(f"say what to sort by: {', '.join(CRITERIA)}; or {EXPORT}.")
-    check_export(args) if args.criterion == EXPORT else make_criterion(args)
-    if args.where:
-        parse_where(args.where)
+    export_options_from(args) if args.criterion == EXPORT else sort_options_from(args)
     for folder in args.folders:
         if not folder.exists():
             raise UsageError(f"{folder} does not exist; give a folder of pictures.")
@@ -91,42 +105,34 @@ def check(args: argparse.Namespace) -> None:
         raise UsageError(f"there is no database in {args.workspace}; run 5_download.py first.")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    return cli.run(build_parser(), argv, work, check=check, alone=True)
-
-
 def work(session: cli.Session) -> cli.Summary:
-    from lib.db.where import parse_where
-    from lib.sort import run as sorting
+    from lib.sort.export.run import Export
     from lib.sort.export.settle import settle_exports
-    from lib.sort.run import as_result, finish, shown
+    from lib.sort.run import Sorting, as_result, finish, pictures, settle, shown, undo
 
-    if not session.dry_run:
-        settle_exports(session.db, session.workspace)
-        sorting.settle(session.db, session.workspace, session.run_id)
-    if session.args.undo:
-        asked, run = session.args.undo, session.run_id
-        counts = sorting.undo(
-            session.db, session.workspace, asked, before=run, dry_run=session.dry_run, bar=session.bar
-        )
-        return cli.Summary(dict(counts))
-    if session.args.criterion == EXPORT:
-        made = make_export(session)
-        note = made.run()
-        return cli.Summary(made.counts(), note=note)
-    criterion = make_criterion(session.args)
-    if hasattr(criterion, "preflight"):
-        criterion.preflight()  # weights are looked for before anything else is done
-    run = sorting.Sorting(
-        session.args, session.db, session.workspace, session.run_id, session.dry_run, session.stopping, session.bar,
-        criterion, parse_where(session.args.where) if session.args.where else None,
-    )  # fmt: skip
+    context, args = session.context, session.args
+    if not context.dry_run:
+        settle_exports(context)
+        settle(context)
+    if args.undo:
+        return cli.Summary(dict(undo(context, args.undo)))
+    if args.criterion == EXPORT:
+        export = Export(context, export_options_from(args))
+        note = export.run()
+        return cli.Summary(export.counts(), note=note)
+    options = sort_options_from(args)
+    options.criterion.preflight()  # weights are looked for before anything else is done
+    run = Sorting(context, options)
     run.prepare()
-    note = finish(run) if run.complete and not session.dry_run else ""
-    if not session.args.json and not session.stopping():
-        for line in shown(run, session.args.format):
-            print(line)
-    return cli.Summary(run.counts(), note=note, result=as_result(run))
+    note = finish(run) if run.complete and not context.dry_run else ""
+    result: Any = as_result(run)
+    if not args.json and not context.stopping():
+        if args.format == "json":  # the pictures of --json alone
+            args.json, result = True, pictures(run)
+        else:
+            for line in shown(run, as_csv=args.format == "csv"):
+                print(line)
+    return cli.Summary(run.counts(), note=note, result=result)
 
 
 if __name__ == "__main__":

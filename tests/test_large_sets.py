@@ -46,15 +46,15 @@ def test_pages_of_the_worklist_are_read_in_order_and_never_sorted() -> None:
     files = Worklist(db)
     for number in range(2000):
         files.add(f"{number}.jpg", f"{number:04}", 1)
-    files.decide([("labelled", "a", 1.0, "", f"{number:04}") for number in range(0, 2000, 2)])
+    files.set_labels([("labelled", "a", 1.0, "", f"{number:04}") for number in range(0, 2000, 2)])
     asked: list[str] = []
     db.connection.set_trace_callback(asked.append)
     assert [item.id for item in files.items()] == list(range(1, 2001, 2))
     assert [item.id for item in files.misplaced()] == list(range(1, 2001, 2))
-    assert not list(files.planned()) and not list(files.withdrawn())
+    assert not list(files.planned()) and not list(files.removals())
     assert sum(len(page) for page in files.contents()) == 2000
     db.connection.set_trace_callback(None)
-    assert [place for place, _, _ in files.told("listed")] == sorted(f"{n}.jpg" for n in range(1, 2000, 2))
+    assert [place for place, _, _ in files.reasons("listed")] == sorted(f"{n}.jpg" for n in range(1, 2000, 2))
     for sql in {text for text in asked if text.startswith("SELECT")}:
         plan = " ".join(row[3] for row in db.connection.execute(f"EXPLAIN QUERY PLAN {sql}"))
         assert "TEMP B-TREE" not in plan, (sql, plan)

@@ -588,11 +588,14 @@ def blobs(*counts: int, noise: int = 0, spread: float = 0.25, seed: int = 0) -> 
 @pytest.mark.parametrize("eps", [0.02, 0.06, 0.12, 0.5])
 @pytest.mark.parametrize("sizes", [(40, 30, 5), (300,), (2, 2, 2)])
 def test_the_blocked_way_is_scikit_learns(sizes: tuple[int, ...], eps: float, monkeypatch: Any) -> None:
+    from sklearn.cluster import DBSCAN
+
     from lib.sort import clusters
 
     monkeypatch.setattr(clusters, "BLOCK", 16)
     vectors = blobs(*sizes, noise=20)
-    theirs, core = clusters._sklearn(vectors, eps, 3)
+    fitted = DBSCAN(eps=float(np.sqrt(2 * eps)), min_samples=3).fit(vectors)
+    theirs, core = fitted.labels_, np.isin(np.arange(len(vectors)), fitted.core_sample_indices_)
     ours, own_core = clusters._blocked(vectors, eps, 3)
     assert (core == own_core).all()
     assert (theirs[core] == ours[core]).all() or len(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -132,7 +133,7 @@ def test_orientation(size: tuple[int, int], options: dict[str, Any], bucket: str
 )
 def test_megapixels(options: dict[str, Any], expected: list[str]) -> None:
     measures = [Measure(value, "", 1000, int(value * 1000)) for value in (0.3, 0.5, 1.5, 12.0)]
-    criterion = Megapixels(**options).fitted(measures)
+    criterion = Megapixels(**options).fit(measures)
     assert [criterion.label(measure).bucket for measure in measures] == expected
     if criterion.strategy != "step":
         assert set(expected) <= {name for name, _ in criterion.buckets()}
@@ -140,7 +141,7 @@ def test_megapixels(options: dict[str, Any], expected: list[str]) -> None:
 
 def test_quantiles_never_split_a_size() -> None:
     measures = [Measure(1.0, "", 1000, 1000)] * 9 + [Measure(5.0, "", 1000, 5000)]
-    criterion = Megapixels("quantiles", parts=4).fitted(measures)
+    criterion = Megapixels("quantiles", parts=4).fit(measures)
     assert len({criterion.label(measure).bucket for measure in measures[:9]}) == 1
 
 
@@ -508,6 +509,91 @@ def test_senseless_values_are_refused_by_the_parser(arguments: list[str], tmp_pa
     assert not (tmp_path / "ws").exists()
 
 
+MODELS = "models-dir device"
+FLAGS = {  # what each criterion takes besides the common flags
+    "orientation": "square tolerance",
+    "megapixels": "strategy edges every parts",
+    "quality": f"strategy metric combine long-side high medium min-score {MODELS}",
+    "filter": f"keep drop keep-file drop-file labels margin near-query clip-model {MODELS}",
+    "topic": f"clip-model eps min-samples topic-text topic-top {MODELS}",
+    "objects": f"classes min-objects max-objects min-confidence detector {MODELS}",
+    "vlm": "vlm-url vlm-model vlm-key-env subject vlm-prompt vlm-min-score max-images vlm-workers vlm-timeout",
+    "export": "to as split label shard-size parquet-pictures title replace",
+}
+COMMON = {
+    *"help version workspace json verbose quiet dry-run limit workers executor undo mode where format".split(),
+}
+VALUES = {"edges": "1,2", "to": "x", "as": "parquet", "square": "separate", "strategy": "fixed", "combine": "min"}
+VALUES |= {"parquet-pictures": "embed", "device": "cpu", "long-side": "300", "min-score": "1", "split": "1"}
+ALL_FLAGS = sorted({flag for flags in FLAGS.values() for flag in flags.split()})
+
+
+def help_of(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    with pytest.raises(SystemExit) as ended:
+        step.main([*words])
+    assert ended.value.code == 0
+    return capsys.readouterr().out
+
+
+def flags_in(text: str) -> set[str]:
+    """The flags that have a line of their own."""
+    return set(re.findall(r"^  (?:-\w, )?--([a-z-]+)", text, re.MULTILINE))
+
+
+@pytest.mark.parametrize("words", [(0, "--help"), ("-h", 0), ("--where", "a = topic", "--title", "export", 0, "-h")])
+@pytest.mark.parametrize("criterion", FLAGS)
+def test_the_help_of_a_criterion_is_its_own(
+    criterion: str, words: tuple[Any, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = help_of(capsys, *(word or criterion for word in words))
+    assert flags_in(text) == COMMON | set(FLAGS[criterion].split())
+    usage = text.partition("\n\n")[0]
+    assert set(re.findall(r"--([a-z-]+)", usage)) - COMMON == set(FLAGS[criterion].split())
+    assert f"7_sort_quality.py {criterion} " in text.partition("\ncommon:")[0], "examples stand before the flags"
+    assert not [name for name in FLAGS if name != criterion and f"7_sort_quality.py {name} " in text]
+
+
+@pytest.mark.parametrize("words", [["--help"], ["-n", "-h"], ["photos", "--help", "quality"]])
+def test_the_help_alone_lists_the_criteria(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    text = help_of(capsys, *words)
+    assert flags_in(text) == COMMON
+    above = text.partition("\ncommon:")[0]
+    for name in FLAGS:
+        assert re.search(rf"^    {name} +\S", above, re.MULTILINE)
+        assert f"7_sort_quality.py {name} " in above, "examples stand before the flags"
+
+
+@pytest.mark.parametrize("flag", ALL_FLAGS)
+@pytest.mark.parametrize("criterion", FLAGS)
+def test_a_flag_of_another_criterion_is_refused(
+    criterion: str, flag: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [f"--{flag}"] if flag == "replace" else [f"--{flag}={VALUES.get(flag, '0.5')}"]
+    if flag in "max-objects min-objects max-images parts min-samples topic-top vlm-workers shard-size".split():
+        given = [f"--{flag}", "3"]
+    owners = [name for name, flags in FLAGS.items() if flag in flags.split()]
+    for line in ([criterion, *given], [*given, criterion]):
+        assert sort(tmp_path / "ws", *line) == 2
+        said = capsys.readouterr().err
+        if criterion in owners:
+            assert "belongs to" not in said
+        else:
+            assert f"error: --{flag} belongs to {' and '.join(owners)}, not to {criterion};" in said
+    assert not (tmp_path / "ws").exists()
+
+
+def test_flags_may_stand_before_the_criterion(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sort(workspace, "--dry-run", "quality") == 0
+    assert sort(workspace, "--high", "80", "-n", "quality", "--where", "quality is null") == 0
+    assert sort(workspace, "--dry-run", "--", "quality") == 0
+
+
+def test_settings_of_other_criteria_are_no_fault(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (workspace / "gleaner.toml").write_text('[sort]\nkeep = ["a cat"]\nhigh = 80\n')
+    monkeypatch.setenv("GLEANER_SUBJECT", "lakes")
+    assert sort(workspace, "orientation", "--dry-run") == 0
+
+
 def test_an_empty_workspace_names_the_step_to_run_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     open_database(tmp_path / "gleaner.db").close()
     assert sort(tmp_path, "orientation") == 2
@@ -518,7 +604,10 @@ def test_csv_and_json_list_the_pictures(workspace: Path, capsys: pytest.CaptureF
     assert sort(workspace, "orientation", "--format", "csv") == 0
     assert capsys.readouterr().out.splitlines()[0].startswith("path,label,score")
     assert sort(workspace, "orientation", "--format", "json") == 0
-    assert {row["label"] for row in json.loads(capsys.readouterr().out)} == {"landscape", "portrait", "square"}
+    listed = json.loads(capsys.readouterr().out)
+    assert {row["label"] for row in listed} == {"landscape", "portrait", "square"}
+    assert sort(workspace, "orientation", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["pictures"] == listed
 
 
 # Kills itself for good at the n-th time that it opens a picture or changes a name on disk.

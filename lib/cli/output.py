@@ -44,7 +44,10 @@ def print_summary(session: Session, summary: Summary) -> None:
 
 
 def json_parts(value: Any) -> Iterator[str]:
-    """A value as JSON, in parts. An iterator in a dict is an array that is written entry by entry, never held whole."""
+    """A value as JSON, in parts. An iterator, also in a dict, is an array that is written entry by entry."""
+    if isinstance(value, Iterator):
+        yield from _array_parts(value)
+        return
     if not isinstance(value, dict):
         yield _dumped(value)
         return

@@ -11,7 +11,23 @@ from typing import Any
 from lib.db.connection import Database
 from lib.times import utc_now
 
-BLOCK = 500  # below SQLite's oldest limit of 999 parameters
+BLOCK = 500
+_GIVEN = "sha256 IN (SELECT value FROM json_each(?))"
+_PROVENANCE = """
+    SELECT downloads.sha256 AS sha256,
+        coalesce(nullif(queries.text, ''), queries.image_path) AS query,
+        images.engine AS engine,
+        coalesce(nullif(downloads.final_url, ''), image_variants.url) AS image_url,
+        images.page_url AS page_url, images.title AS title, images.license AS license,
+        images.license_url AS license_url, images.creator AS creator, images.attribution AS attribution
+    FROM downloads
+        JOIN images ON images.id = downloads.image_id
+        LEFT JOIN image_variants ON image_variants.id = downloads.variant_id
+        LEFT JOIN results ON results.image_id = images.id
+        LEFT JOIN queries ON queries.id = results.query_id
+    WHERE downloads.state = 'done' AND downloads.sha256 IN (SELECT value FROM json_each(?))
+    ORDER BY downloads.sha256, images.key, results.query_id
+"""
 
 
 @dataclass(frozen=True)
@@ -37,32 +53,39 @@ class LabelRow:
 
 def known_scores(db: Database, metric: str, version: str, contents: Sequence[str]) -> dict[str, ScoreRow]:
     """What is kept of this metric in this version, by content."""
-    found: dict[str, ScoreRow] = {}
-    for block, marks in _blocks(contents):
-        for row in db.rows(
-            "SELECT sha256, value, reason, detail FROM scores"
-            f" WHERE metric = ? AND version = ? AND sha256 IN ({marks})",
-            (metric, version, *block),
-        ):
-            found[row["sha256"]] = ScoreRow(row["sha256"], row["value"], row["reason"], json.loads(row["detail"]))
-    return found
+    sql = f"SELECT sha256, value, reason, detail FROM scores WHERE metric = ? AND version = ? AND {_GIVEN}"
+    rows = db.rows(sql, (metric, version, json.dumps(contents)))
+    return {
+        row["sha256"]: ScoreRow(row["sha256"], row["value"], row["reason"], json.loads(row["detail"])) for row in rows
+    }
 
 
 def known_contents(db: Database, metric: str, version: str, contents: Sequence[str]) -> set[str]:
     """Which of the contents this metric in this version is kept of."""
-    found: set[str] = set()
-    for block, marks in _blocks(contents):
-        sql = f"SELECT sha256 FROM scores WHERE metric = ? AND version = ? AND sha256 IN ({marks})"
-        found |= {row["sha256"] for row in db.execute(sql, (metric, version, *block))}
-    return found
+    sql = f"SELECT sha256 FROM scores WHERE metric = ? AND version = ? AND {_GIVEN}"
+    return {row["sha256"] for row in db.execute(sql, (metric, version, json.dumps(contents)))}
 
 
 def known_vectors(db: Database, model: str, version: str, contents: Sequence[str]) -> dict[str, bytes]:
     """The embeddings that are kept of contents: float16, little-endian, of unit length."""
-    found: dict[str, bytes] = {}
-    for block, marks in _blocks(contents):
-        sql = f"SELECT sha256, vector FROM embeddings WHERE model = ? AND version = ? AND sha256 IN ({marks})"
-        found |= {row["sha256"]: row["vector"] for row in db.execute(sql, (model, version, *block))}
+    sql = f"SELECT sha256, vector FROM embeddings WHERE model = ? AND version = ? AND {_GIVEN}"
+    return {row["sha256"]: row["vector"] for row in db.execute(sql, (model, version, json.dumps(contents)))}
+
+
+def known_unreadable(db: Database, contents: Sequence[str]) -> set[str]:
+    """Those of the contents whose pixels the technical metric could not decode."""
+    sql = f"SELECT sha256 FROM scores WHERE metric = 'technical' AND value IS NULL AND {_GIVEN}"
+    return {row["sha256"] for row in db.execute(sql, (json.dumps(contents),))}
+
+
+def known_sizes(db: Database, contents: Sequence[str]) -> dict[str, tuple[int, int, str]]:
+    """(width, height, format) of contents as any metric read them: real, upright, in pixels."""
+    found: dict[str, tuple[int, int, str]] = {}
+    sql = f"SELECT sha256, detail FROM scores WHERE {_GIVEN} AND value IS NOT NULL"
+    for row in db.execute(sql, (json.dumps(contents),)):
+        detail = json.loads(row["detail"])
+        if detail.get("width"):
+            found[row["sha256"]] = (detail["width"], detail["height"], detail["format"])
     return found
 
 
@@ -86,33 +109,18 @@ def save_scores(db: Database, metric: str, version: str, rows: Iterable[ScoreRow
             " VALUES (?, ?, ?, ?, ?, ?, ?)"
             " ON CONFLICT (sha256, metric, version) DO UPDATE SET value = excluded.value, reason = excluded.reason,"
             " detail = excluded.detail, created_at = excluded.created_at",
-            [(row.sha256, metric, version, row.value, row.reason, _json(row.detail), now) for row in rows],
+            [(row.sha256, metric, version, row.value, row.reason, _compact(row.detail), now) for row in rows],
         )
 
 
-def known_sizes(db: Database, contents: Sequence[str]) -> dict[str, tuple[int, int, str]]:
-    """(width, height, format) of contents as any metric read them: real, upright, in pixels."""
-    found: dict[str, tuple[int, int, str]] = {}
-    for block, marks in _blocks(contents):
-        for row in db.execute(
-            f"SELECT sha256, detail FROM scores WHERE sha256 IN ({marks}) AND value IS NOT NULL", block
-        ):
-            detail = json.loads(row["detail"])
-            if detail.get("width"):
-                found[row["sha256"]] = (detail["width"], detail["height"], detail["format"])
-    return found
+def _compact(detail: Mapping[str, Any]) -> str:
+    return json.dumps(detail, ensure_ascii=False, separators=(",", ":"))
 
 
 def known_labels(db: Database, criterion: str, contents: Sequence[str]) -> dict[str, LabelRow]:
     """The labels that contents have under a criterion."""
-    found: dict[str, LabelRow] = {}
-    for block, marks in _blocks(contents):
-        for row in db.rows(
-            f"SELECT sha256, label, score, reason, version FROM labels WHERE criterion = ? AND sha256 IN ({marks})",
-            (criterion, *block),
-        ):
-            found[row["sha256"]] = LabelRow(**dict(row))
-    return found
+    sql = f"SELECT sha256, label, score, reason, version FROM labels WHERE criterion = ? AND {_GIVEN}"
+    return {row["sha256"]: LabelRow(**dict(row)) for row in db.rows(sql, (criterion, json.dumps(contents)))}
 
 
 def save_labels(db: Database, run_id: int, criterion: str, rows: Iterable[LabelRow]) -> int:
@@ -127,10 +135,7 @@ def save_labels(db: Database, run_id: int, criterion: str, rows: Iterable[LabelR
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (sha256, criterion) DO UPDATE SET"
                 " label = excluded.label, score = excluded.score, reason = excluded.reason,"
                 " version = excluded.version, run_id = excluded.run_id, created_at = excluded.created_at",
-                [
-                    (row.sha256, criterion, row.label, row.score, row.reason, row.version, run_id, now)
-                    for row in changed
-                ],
+                [(r.sha256, criterion, r.label, r.score, r.reason, r.version, run_id, now) for r in changed],
             )
             written += len(changed)
     return written
@@ -149,24 +154,22 @@ def provenance(db: Database, contents: Sequence[str]) -> dict[str, dict[str, str
     A content that several results led to is described by the first of them, by the picture's id and the query's number.
     """
     found: dict[str, dict[str, str]] = {}
-    for block, marks in _blocks(contents):
-        for row in db.execute(_PROVENANCE.format(marks=marks), block):
-            if row["sha256"] not in found:
-                found[row["sha256"]] = {name: row[name] for name in row.keys()[1:] if row[name]}
+    for row in db.execute(_PROVENANCE, (json.dumps(contents),)):
+        if row["sha256"] not in found:
+            found[row["sha256"]] = {name: row[name] for name in row.keys()[1:] if row[name]}
     return found
 
 
 def queries_of(db: Database, contents: Sequence[str]) -> dict[str, list[int]]:
     """The numbers of the queries that found each content."""
     found: dict[str, list[int]] = {}
-    for block, marks in _blocks(contents):
-        for row in db.execute(
-            "SELECT DISTINCT downloads.sha256 AS sha256, results.query_id AS query FROM downloads"
-            " JOIN results ON results.image_id = downloads.image_id"
-            f" WHERE downloads.state = 'done' AND downloads.sha256 IN ({marks}) ORDER BY 1, 2",
-            block,
-        ):
-            found.setdefault(row["sha256"], []).append(row["query"])
+    sql = (
+        "SELECT DISTINCT sha256, results.query_id AS query FROM downloads"
+        " JOIN results ON results.image_id = downloads.image_id"
+        f" WHERE downloads.state = 'done' AND {_GIVEN} ORDER BY 1, 2"
+    )
+    for row in db.execute(sql, (json.dumps(contents),)):
+        found.setdefault(row["sha256"], []).append(row["query"])
     return found
 
 
@@ -188,20 +191,14 @@ def query_texts(db: Database, queries: Sequence[int]) -> dict[int, str]:
 
 def known_phashes(db: Database, contents: Sequence[str]) -> dict[str, str]:
     """The perceptual hashes that step 6 keeps, hexadecimal: alike for repeats."""
-    found: dict[str, str] = {}
-    for block, marks in _blocks(contents):
-        sql = f"SELECT sha256, hex(value) AS value FROM hashes WHERE kind = 'phash' AND sha256 IN ({marks})"
-        found |= {row["sha256"]: row["value"] for row in db.execute(sql, block) if row["value"]}
-    return found
+    sql = f"SELECT sha256, hex(value) AS value FROM hashes WHERE kind = 'phash' AND {_GIVEN}"
+    return {row["sha256"]: row["value"] for row in db.execute(sql, (json.dumps(contents),)) if row["value"]}
 
 
 def count_unhashed(db: Database, contents: Sequence[str]) -> int:
     """How many of the contents step 6 has not looked at; what it found too flat to hash it has looked at."""
-    seen = 0
-    for block, marks in _blocks(contents):
-        sql = f"SELECT count(DISTINCT sha256) FROM hashes WHERE kind = 'phash' AND sha256 IN ({marks})"
-        seen += int(db.value(sql, block))
-    return len(contents) - seen
+    sql = f"SELECT count(DISTINCT sha256) FROM hashes WHERE kind = 'phash' AND {_GIVEN}"
+    return len(contents) - int(db.value(sql, (json.dumps(contents),)))
 
 
 def criteria(db: Database) -> list[str]:
@@ -239,20 +236,6 @@ def _words(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def known_unreadable(db: Database, contents: Sequence[str]) -> set[str]:
-    """Those of the contents whose pixels the technical metric could not decode."""
-    found: set[str] = set()
-    for block, marks in _blocks(contents):
-        sql = f"SELECT sha256 FROM scores WHERE metric = 'technical' AND value IS NULL AND sha256 IN ({marks})"
-        found |= {row["sha256"] for row in db.execute(sql, block)}
-    return found
-
-
-def is_preview(db: Database) -> bool:
-    """Whether nothing can be written: a dry run."""
-    return db.path is None or bool(db.value("PRAGMA query_only"))
-
-
 def file_actions(db: Database, step: str, below: str) -> Iterator[tuple[int, str, str, str, str]]:
     """(id, kind, source, target, sha256) of a step's done file actions that touch a folder, oldest first, in blocks.
 
@@ -271,30 +254,3 @@ def file_actions(db: Database, step: str, below: str) -> Iterator[tuple[int, str
         if len(rows) < BLOCK * 4:
             return
         last = rows[-1]["id"]
-
-
-_PROVENANCE = """
-    SELECT downloads.sha256 AS sha256,
-        coalesce(nullif(queries.text, ''), queries.image_path) AS query,
-        images.engine AS engine,
-        coalesce(nullif(downloads.final_url, ''), image_variants.url) AS image_url,
-        images.page_url AS page_url, images.title AS title, images.license AS license,
-        images.license_url AS license_url, images.creator AS creator, images.attribution AS attribution
-    FROM downloads
-        JOIN images ON images.id = downloads.image_id
-        LEFT JOIN image_variants ON image_variants.id = downloads.variant_id
-        LEFT JOIN results ON results.image_id = images.id
-        LEFT JOIN queries ON queries.id = results.query_id
-    WHERE downloads.state = 'done' AND downloads.sha256 IN ({marks})
-    ORDER BY downloads.sha256, images.key, results.query_id
-"""
-
-
-def _blocks(values: Sequence[str]) -> Iterator[tuple[Sequence[str], str]]:
-    for start in range(0, len(values), BLOCK):
-        block = values[start : start + BLOCK]
-        yield block, ", ".join("?" * len(block))
-
-
-def _json(detail: Mapping[str, Any]) -> str:
-    return json.dumps(detail, ensure_ascii=False, separators=(",", ":"))

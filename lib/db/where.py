@@ -11,6 +11,7 @@ domain, title, license, creator, where a picture found several times matches if 
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +19,6 @@ from dataclasses import dataclass
 from lib.db.connection import Database
 from lib.errors import UsageError
 
-BLOCK = 200  # contents in one question; the condition's own values come on top
 _TOKEN = re.compile(
     r"\s*(?:(?P<text>'(?:[^']|'')*'|\"[^\"]*\")|(?P<sign><=|>=|!=|<>|==|[=<>(),])|(?P<word>[^\s=<>!(),'\"]+))"
 )
@@ -65,13 +65,8 @@ class Condition:
 
     def matching(self, db: Database, contents: Sequence[str]) -> set[str]:
         """Those of the contents that fulfil it."""
-        found: set[str] = set()
-        for start in range(0, len(contents), BLOCK):
-            block = contents[start : start + BLOCK]
-            rows = ", ".join(["(?)"] * len(block))
-            sql = f"WITH c (sha256) AS (VALUES {rows}) SELECT c.sha256 FROM c WHERE {self.sql}"
-            found |= {row[0] for row in db.execute(sql, (*block, *self.values))}
-        return found
+        sql = f"WITH c (sha256) AS (SELECT value FROM json_each(?)) SELECT c.sha256 FROM c WHERE {self.sql}"
+        return {row[0] for row in db.execute(sql, (json.dumps(contents), *self.values))}
 
 
 def parse_where(text: str) -> Condition:

@@ -60,6 +60,29 @@ class Item:
     target: str
 
 
+@dataclass(frozen=True)
+class Placement:
+    """A file that step 7 put somewhere. Paths are as `Workspace.to_text` writes them.
+
+    `origin` is where the file came from when it was first sorted under this criterion; `kind` is how: copy, move,
+    hardlink or symlink.
+    """
+
+    target: str
+    origin: str
+    sha256: str
+    kind: str
+
+    @property
+    def bucket(self) -> str:
+        return self.target.split("/")[2]
+
+    @property
+    def name(self) -> str:
+        return self.target.rpartition("/")[2]
+
+
+_PLACEMENT = "target, origin, sha256, kind"
 _ITEM = "id, path, sha256, bytes, place, bucket, label, score, reason, kind, target"
 
 
@@ -76,10 +99,10 @@ def temporary() -> Database:
 
 
 class Worklist:
-    """The files of a run, what was measured and decided of them, and what is to be done."""
+    """The files of a run, what was measured and decided of them, what lies in `sorted/`, and what is to be done."""
 
-    def __init__(self, db: Database):
-        self.db = db
+    def __init__(self, db: Database | None = None):
+        self.db = db or temporary()
 
     def add(self, path: str, sha256: str, size: int, place: str = "", bucket: str = "") -> None:
         self.db.execute(
@@ -106,13 +129,8 @@ class Worklist:
     def contents(self) -> Iterator[list[tuple[str, str]]]:
         """Pages of (sha256, place of one file that has it) of what is listed or labelled, each content once."""
         last = ""
-        while True:
-            rows = self.db.rows(
-                "SELECT sha256, place, min(id) FROM items WHERE sha256 > ? GROUP BY sha256 ORDER BY sha256 LIMIT ?",
-                (last, PAGE),
-            )
-            if not rows:
-                return
+        sql = "SELECT sha256, place, min(id) FROM items WHERE sha256 > ? GROUP BY sha256 ORDER BY sha256 LIMIT ?"
+        while rows := self.db.rows(sql, (last, PAGE)):
             yield [(row["sha256"], row["place"]) for row in rows]
             last = rows[-1]["sha256"]
 
@@ -163,47 +181,43 @@ class Worklist:
         )
 
     def kept(self, metric: str, contents: Sequence[str]) -> dict[str, tuple[ScoreRow, bytes | None]]:
-        marks = ", ".join("?" * len(contents))
         found = {}
-        for row in self.db.rows(
-            f"SELECT sha256, value, reason, detail, vector FROM fresh WHERE metric = ? AND sha256 IN ({marks})",
-            (metric, *contents),
-        ):
+        sql = "SELECT sha256, value, reason, detail, vector FROM fresh WHERE metric = ? AND sha256 IN"
+        for row in self.db.rows(f"{sql} (SELECT value FROM json_each(?))", (metric, json.dumps(contents))):
             score = ScoreRow(row["sha256"], row["value"], row["reason"], json.loads(row["detail"]))
             found[row["sha256"]] = (score, row["vector"])
         return found
 
-    def decide(self, rows: Iterable[tuple[str, str, float | None, str, str]]) -> None:
+    def set_labels(self, rows: Iterable[tuple[str, str, float | None, str, str]]) -> None:
         """(state, label, score, reason, sha256) for contents."""
         self.db.executemany(
             "UPDATE items SET state = ?, label = ?, score = ?, reason = ? WHERE sha256 = ? AND state = 'listed'", rows
         )
 
-    def aim(self, item: int, kind: str, target: str) -> None:
+    def plan_move(self, item: int, kind: str, target: str) -> None:
         self.db.execute("UPDATE items SET kind = ?, target = ? WHERE id = ?", (kind, target, item))
 
     def buckets(self) -> dict[str, int]:
-        rows = self.db.rows("SELECT label, count(*) AS n FROM items WHERE state = 'labelled' GROUP BY 1 ORDER BY 1")
-        return {row["label"]: row["n"] for row in rows}
+        sql = "SELECT label, count(*) FROM items WHERE state = 'labelled' GROUP BY 1 ORDER BY 1"
+        return dict(map(tuple, self.db.rows(sql)))
 
     def labels(self, contents: Sequence[str]) -> dict[str, str]:
         """What was decided of contents."""
-        marks = ", ".join("?" * len(contents))
-        sql = f"SELECT sha256, label FROM items WHERE state = 'labelled' AND sha256 IN ({marks})"
-        return {row["sha256"]: row["label"] for row in self.db.execute(sql, contents)}
+        sql = "SELECT sha256, label FROM items WHERE state = 'labelled' AND sha256 IN (SELECT value FROM json_each(?))"
+        return {row["sha256"]: row["label"] for row in self.db.execute(sql, (json.dumps(contents),))}
 
     def plan_size(self) -> tuple[int, int]:
         """(all planned actions, those of files that are sorted already and change their bucket)."""
         row = self.db.row("SELECT count(*), coalesce(sum(bucket <> ''), 0) FROM items WHERE target <> ''")
         return (int(row[0]), int(row[1])) if row else (0, 0)
 
-    def told(self, state: str) -> Iterator[tuple[str, str, float | None]]:
+    def reasons(self, state: str) -> Iterator[tuple[str, str, float | None]]:
         """(place, reason, score) of files in a state, by place."""
         sql = "SELECT place, reason, score FROM items WHERE state = ? ORDER BY place"
         for row in self.db.execute(sql, (state,)):
             yield row["place"], row["reason"], row["score"]
 
-    def withdrawn(self) -> Iterator[sqlite3.Row]:
+    def removals(self) -> Iterator[sqlite3.Row]:
         """(place, target, sha256, bytes, reason) of files that are taken out again, by place."""
         last = ""
         sql = "SELECT place, target, sha256, bytes, reason FROM withdrawn WHERE place > ? ORDER BY place LIMIT ?"
@@ -211,7 +225,7 @@ class Worklist:
             yield from rows
             last = rows[-1]["place"]
 
-    def count_withdrawn(self) -> int:
+    def count_removals(self) -> int:
         return int(self.db.value("SELECT count(*) FROM withdrawn"))
 
     def has_path(self, path: str) -> bool:
@@ -230,70 +244,55 @@ class Worklist:
     def add_name(self, name: str) -> None:
         self.db.execute("INSERT OR IGNORE INTO names (name) VALUES (?)", (_number(name),))
 
+    def add_placement(self, placement: Placement) -> None:
+        self.db.execute(
+            "INSERT OR REPLACE INTO placements (target, origin, sha256, kind) VALUES (?, ?, ?, ?)",
+            (placement.target, placement.origin, placement.sha256, placement.kind),
+        )
+
+    def remove_placement(self, target: str) -> None:
+        self.db.execute("DELETE FROM placements WHERE target = ?", (target,))
+
+    def claim_placement(self, target: str) -> None:
+        """Notes that a file of this run lies there."""
+        self.db.execute("UPDATE placements SET taken = 1 WHERE target = ?", (target,))
+
+    def placement_at(self, target: str) -> Placement | None:
+        row = self.db.row(f"SELECT {_PLACEMENT} FROM placements WHERE target = ?", (target,))
+        return Placement(**dict(row)) if row else None
+
+    def unclaimed_of(self, sha256: str) -> list[Placement]:
+        """The placements of a content that no file of this run has claimed."""
+        sql = f"SELECT {_PLACEMENT} FROM placements WHERE sha256 = ? AND taken = 0 ORDER BY target"
+        return [Placement(**dict(row)) for row in self.db.rows(sql, (sha256,))]
+
+    def placements(self, below: str = "", *, unclaimed: bool = False) -> Iterator[Placement]:
+        """By target: those below a folder (with its closing slash), or all."""
+        last, condition = below, "AND taken = 0" if unclaimed else ""
+        end = below[:-1] + chr(ord(below[-1]) + 1) if below else "\U0010ffff"
+        sql = f"SELECT {_PLACEMENT} FROM placements WHERE target > ? AND target < ? {condition} ORDER BY target LIMIT ?"
+        while rows := self.db.rows(sql, (last, end, PAGE)):
+            yield from (Placement(**dict(row)) for row in rows)
+            last = rows[-1]["target"]
+
+    def note_away(self, paths: Iterable[str]) -> None:
+        """Remembers which paths' files are in the quarantine; from now on files of the run are found by path, too."""
+        self.db.execute("CREATE INDEX IF NOT EXISTS items_by_path ON items (path)")
+        self.db.executemany("INSERT OR IGNORE INTO away (path) VALUES (?)", ((path,) for path in paths))
+
+    def is_away(self, path: str) -> bool:
+        return self.db.row("SELECT 1 FROM away WHERE path = ?", (path,)) is not None
+
+    def add_removal(self, placement: Placement, target: str, size: int, reason: str) -> None:
+        """Plans that a sorted file goes to `target`."""
+        self.db.execute(
+            "INSERT OR REPLACE INTO withdrawn (place, target, sha256, bytes, reason) VALUES (?, ?, ?, ?, ?)",
+            (placement.target, target, placement.sha256, size, reason),
+        )
+
 
 def _number(name: str) -> int:
     """A name as 64 bits, a tenth of its room. Two names with one number cost the second a needless `_2`."""
     return int.from_bytes(
         hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "big", signed=True
     )
-
-
-def place(db: Database, target: str, origin: str, sha256: str, kind: str) -> None:
-    db.execute(
-        "INSERT OR REPLACE INTO placements (target, origin, sha256, kind) VALUES (?, ?, ?, ?)",
-        (target, origin, sha256, kind),
-    )
-
-
-def lift(db: Database, target: str) -> sqlite3.Row | None:
-    """Takes out the placement at a target and gives what it was."""
-    row = db.row("SELECT target, origin, sha256, kind FROM placements WHERE target = ?", (target,))
-    if row is not None:
-        db.execute("DELETE FROM placements WHERE target = ?", (target,))
-    return row
-
-
-def withdraw(db: Database, place: str, target: str, sha256: str, size: int, reason: str) -> None:
-    """Plans that a sorted file goes to `target`."""
-    db.execute(
-        "INSERT OR REPLACE INTO withdrawn (place, target, sha256, bytes, reason) VALUES (?, ?, ?, ?, ?)",
-        (place, target, sha256, size, reason),
-    )
-
-
-def note_away(db: Database, paths: Iterable[str]) -> None:
-    """Remembers which paths' files are in the quarantine; from now on files of the run are found by path, too."""
-    db.execute("CREATE INDEX IF NOT EXISTS items_by_path ON items (path)")
-    db.executemany("INSERT OR IGNORE INTO away (path) VALUES (?)", ((path,) for path in paths))
-
-
-def is_away(db: Database, path: str) -> bool:
-    return db.row("SELECT 1 FROM away WHERE path = ?", (path,)) is not None
-
-
-def placement_at(db: Database, target: str) -> sqlite3.Row | None:
-    return db.row("SELECT target, origin, sha256, kind FROM placements WHERE target = ?", (target,))
-
-
-def take(db: Database, target: str) -> None:
-    db.execute("UPDATE placements SET taken = 1 WHERE target = ?", (target,))
-
-
-def free_placements(db: Database, sha256: str) -> list[sqlite3.Row]:
-    """The placements of a content that no file of this run has claimed."""
-    return db.rows(
-        "SELECT target, origin, sha256, kind FROM placements WHERE sha256 = ? AND taken = 0 ORDER BY target", (sha256,)
-    )
-
-
-def iter_placements(db: Database, below: str = "", *, free: bool = False) -> Iterator[list[sqlite3.Row]]:
-    """Pages of placements by target, of those below a folder or of all; with `free` what nobody has claimed."""
-    last, condition = below, "AND taken = 0" if free else ""
-    end = below[:-1] + chr(ord(below[-1]) + 1) if below else "\U0010ffff"
-    sql = (
-        "SELECT target, origin, sha256, kind FROM placements"
-        f" WHERE target > ? AND target < ? {condition} ORDER BY target LIMIT ?"
-    )
-    while rows := db.rows(sql, (last, end, PAGE)):
-        yield rows
-        last = rows[-1]["target"]

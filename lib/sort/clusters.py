@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 BLOCK = 1024  # rows of the product at once: 1024 x 20,000 float32 are 82 MB
-SKLEARN_PAIRS = 20_000_000  # neighbour lists that scikit-learn may keep: 8 bytes each and as much again
-SAMPLE = 2_000  # vectors that the number of pairs and the knee are estimated from
+SAMPLE = 2_000  # vectors that the knee is estimated from
 EXACT = 30_000  # above this, clusters are found on so many vectors and the others join their nearest core
 EPS_RANGE = (0.08, 0.35)  # cosine distances at which clusters of pictures of one thing were seen to lie
 NOISE = -1
@@ -15,15 +14,12 @@ NOISE = -1
 def dbscan(vectors: np.ndarray, eps: float, least: int) -> np.ndarray:
     """Cluster numbers, int64 (n,), -1 for noise, of float32 unit vectors (n, d); `eps` is a cosine distance.
 
-    Exact up to EXACT vectors: scikit-learn's DBSCAN where neighbours are few, with the Euclidean distance that is the
-    same neighbourhood for unit vectors (sqrt(2 eps)) and needs a hundredth of the memory; a blocked union otherwise,
-    since lists of neighbours of one big topic take gigabytes. Numbers go by the first member.
+    Exact up to EXACT vectors. Lists of neighbours of one big topic would take gigabytes (scikit-learn: 8.5 GB for one
+    topic of 20,000), so rows of the product are looked at block by block. Numbers go by the first member.
     """
     if len(vectors) > EXACT:
         return _by_sample(vectors, eps, least)
-    if _expected_pairs(vectors, eps) > SKLEARN_PAIRS:
-        return _blocked(vectors, eps, least)[0]
-    return _sklearn(vectors, eps, least)[0]
+    return _blocked(vectors, eps, least)[0]
 
 
 def suggested_eps(vectors: np.ndarray, least: int) -> float:
@@ -31,7 +27,7 @@ def suggested_eps(vectors: np.ndarray, least: int) -> float:
     count = len(vectors)
     if count <= least:
         return EPS_RANGE[1]
-    chosen = _sample(count)
+    chosen = np.unique(np.linspace(0, count - 1, min(count, SAMPLE)).astype(int))
     distances = []
     for start in range(0, len(chosen), BLOCK):
         near = vectors[chosen[start : start + BLOCK]] @ vectors.T
@@ -42,25 +38,6 @@ def suggested_eps(vectors: np.ndarray, least: int) -> float:
     height = (curve - curve[0]) / max(float(curve[-1] - curve[0]), 1e-9)
     knee = float(curve[int(np.argmax(across - height))])
     return float(np.clip(knee, *EPS_RANGE))
-
-
-def _sample(count: int) -> np.ndarray:
-    return np.unique(np.linspace(0, count - 1, min(count, SAMPLE)).astype(int))
-
-
-def _expected_pairs(vectors: np.ndarray, eps: float) -> float:
-    chosen = vectors[_sample(len(vectors))[:: max(1, len(vectors) // 4000 + 1)]]
-    close = sum(int((chosen[i : i + BLOCK] @ vectors.T >= 1 - eps).sum()) for i in range(0, len(chosen), BLOCK))
-    return close / max(1, len(chosen)) * len(vectors)
-
-
-def _sklearn(vectors: np.ndarray, eps: float, least: int) -> tuple[np.ndarray, np.ndarray]:
-    from sklearn.cluster import DBSCAN
-
-    found = DBSCAN(eps=float(np.sqrt(2 * eps)), min_samples=least, metric="euclidean").fit(vectors)
-    core = np.zeros(len(vectors), dtype=bool)
-    core[found.core_sample_indices_] = True
-    return found.labels_.astype(np.int64), core
 
 
 def _blocked(vectors: np.ndarray, eps: float, least: int) -> tuple[np.ndarray, np.ndarray]:
@@ -94,7 +71,7 @@ def _by_sample(vectors: np.ndarray, eps: float, least: int) -> np.ndarray:
     """Clusters of an even sample; each other vector joins its nearest core where that is within `eps`."""
     chosen = np.unique(np.linspace(0, len(vectors) - 1, EXACT).astype(int))
     part = vectors[chosen]
-    found, core = (_blocked if _expected_pairs(part, eps) > SKLEARN_PAIRS else _sklearn)(part, eps, least)
+    found, core = _blocked(part, eps, least)
     labels = np.full(len(vectors), NOISE, dtype=np.int64)
     labels[chosen] = found
     centres, names = part[core], found[core]
@@ -109,7 +86,7 @@ def _by_sample(vectors: np.ndarray, eps: float, least: int) -> np.ndarray:
 
 
 def _renumbered(labels: np.ndarray) -> np.ndarray:
-    """Clusters counted from 0 in the order of their first members, as scikit-learn does."""
+    """Clusters counted from 0 in the order of their first members."""
     kept = labels[labels != NOISE]
     names, first = np.unique(kept, return_index=True)
     order = {int(name): place for place, name in enumerate(names[np.argsort(first)])}

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lib.db import Database
 from lib.db import scores as store
+from lib.db.context import Context
 from lib.db.scores import ScoreRow
 from lib.db.worklist import Worklist
-from lib.progress import BarFactory
 from lib.quality.measure import Measure
 from lib.sort.criteria import CHUNK, Criterion
 from lib.work.stream import Parallelism
-from lib.workspace import Workspace
 
 # Measures in one transaction; a kill loses at most as many, or those of some seconds, and they are measured again.
 SAVE_EVERY, SAVE_SECONDS = 200, 5.0
@@ -31,21 +29,19 @@ PASSING = (
 class Measures:
     """Reads and writes the cache; iterating gives every readable measure."""
 
-    db: Database
-    workspace: Workspace
+    context: Context
     files: Worklist
     criterion: Criterion
-    dry_run: bool
 
-    def fill(self, spread: Parallelism, *, stopping: Callable[[], bool], bar: BarFactory) -> int:
+    def fill(self, spread: Parallelism) -> int:
         """Measures what is missing and gives the number of pictures measured."""
         self._find_missing()
         done = 0
         for missing, count in self.files.missing_sets():
             # A worker process takes half a second to start: not for a handful of pictures.
             own = replace(spread, workers=min(spread.workers, max(1, count // CHUNK)))
-            done += self._measure(missing.split(","), count, own, stopping, bar)
-            if stopping():
+            done += self._measure(missing.split(","), count, own)
+            if self.context.stopping():
                 break
         return done
 
@@ -62,7 +58,7 @@ class Measures:
     def vectors(self, metric: str, version: str, contents: list[str]) -> dict[str, bytes]:
         """The embeddings of contents: float16, little-endian."""
         kept = {sha256: vector for sha256, (_, vector) in self.files.kept(metric, contents).items() if vector}
-        return store.known_vectors(self.db, metric, version, contents) | kept
+        return store.known_vectors(self.context.db, metric, version, contents) | kept
 
     def __iter__(self) -> Iterator[Measure]:
         for page in self.pages():
@@ -73,26 +69,24 @@ class Measures:
             contents = [sha256 for sha256, _ in page if sha256]
             lacking: dict[str, list[str]] = defaultdict(list)
             for metric, version in self.criterion.keys:
-                known = store.known_contents(self.db, metric, version, contents)
+                known = store.known_contents(self.context.db, metric, version, contents)
                 for sha256 in contents:
                     if sha256 not in known:
                         lacking[sha256].append(metric)
             self.files.add_todo(
-                (str(self.workspace.to_path(place)), sha256, ",".join(lacking[sha256]))
+                (str(self.context.workspace.to_path(place)), sha256, ",".join(lacking[sha256]))
                 for sha256, place in page
                 if lacking.get(sha256)
             )
 
-    def _measure(
-        self, missing: list[str], count: int, spread: Parallelism, stopping: Callable[[], bool], bar: BarFactory
-    ) -> int:
+    def _measure(self, missing: list[str], count: int, spread: Parallelism) -> int:
         done = 0
         fresh: list[tuple[str, Mapping[str, Measure]]] = []
         paths = (Path(path) for path in self.files.todo(",".join(missing)))
-        outcomes = self.criterion.measured(paths, missing, spread)
+        outcomes = self.criterion.measure_all(paths, missing, spread)
         saved = time.monotonic()
         try:
-            with bar(count, "Measuring", "picture") as progress:
+            with self.context.bar(count, "Measuring", "picture") as progress:
                 for outcome in outcomes:
                     found = outcome.value or {metric: Measure(None, outcome.error) for metric in missing}
                     fresh.append((self.files.content_at(str(outcome.item)), found))
@@ -101,7 +95,7 @@ class Measures:
                     if len(fresh) >= SAVE_EVERY or time.monotonic() - saved > SAVE_SECONDS:
                         self._save(fresh)
                         saved = time.monotonic()
-                    if stopping():
+                    if self.context.stopping():
                         break
         finally:
             self._save(fresh)  # also when a server ended the run: what was answered was paid for
@@ -111,24 +105,20 @@ class Measures:
 
     def _save(self, fresh: list[tuple[str, Mapping[str, Measure]]]) -> None:
         for metric, version in self.criterion.keys:
-            rows = [
-                (_to_row(sha256, found[metric]), found[metric].vector) for sha256, found in fresh if metric in found
-            ]
-            lasting = [] if self.dry_run else [row for row in rows if not _is_passing(row[0])]
+            own = [(sha256, found[metric]) for sha256, found in fresh if metric in found]
+            rows = [(_to_row(sha256, measure), measure.vector) for sha256, measure in own]
+            lasting = [] if self.context.dry_run else [row for row in rows if not _is_passing(row[0])]
             if lasting:
-                store.save_measures(self.db, metric, version, lasting)
-            self.files.keep(metric, [row for row in rows if self.dry_run or _is_passing(row[0])])
+                store.save_measures(self.context.db, metric, version, lasting)
+            self.files.keep(metric, [row for row in rows if self.context.dry_run or _is_passing(row[0])])
         fresh.clear()
 
     def _known(self, metric: str, version: str, contents: list[str]) -> dict[str, Measure]:
-        found = {
-            sha256: _from_row(row) for sha256, row in store.known_scores(self.db, metric, version, contents).items()
-        }
-        vectors = store.known_vectors(self.db, metric, version, contents)
-        found = {sha256: replace(measure, vector=vectors.get(sha256)) for sha256, measure in found.items()}
-        for sha256, (row, vector) in self.files.kept(metric, contents).items():
-            found[sha256] = replace(_from_row(row), vector=vector)
-        return found
+        rows = store.known_scores(self.context.db, metric, version, contents)
+        vectors = store.known_vectors(self.context.db, metric, version, contents)
+        found = {sha256: _from_row(row, vectors.get(sha256)) for sha256, row in rows.items()}
+        kept = self.files.kept(metric, contents).items()
+        return found | {sha256: _from_row(row, vector) for sha256, (row, vector) in kept}
 
 
 def _is_passing(row: ScoreRow) -> bool:
@@ -140,7 +130,7 @@ def _to_row(sha256: str, measure: Measure) -> ScoreRow:
     return ScoreRow(sha256, measure.value, measure.reason, {**size, **measure.detail})
 
 
-def _from_row(row: ScoreRow) -> Measure:
+def _from_row(row: ScoreRow, vector: bytes | None) -> Measure:
     detail = dict(row.detail)
     width, height = int(detail.pop("width", 0)), int(detail.pop("height", 0))
-    return Measure(row.value, row.reason, width, height, str(detail.pop("format", "")), detail)
+    return Measure(row.value, row.reason, width, height, str(detail.pop("format", "")), detail, vector)

@@ -2,8 +2,6 @@
 
 Everything is written line by line into a temporary file that replaces the old one only where it differs, so that a
 second run touches nothing and a million pictures need no memory.
-
-What the cards of a sorting's page say of all its pictures.
 """
 
 from __future__ import annotations
@@ -17,23 +15,26 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from lib.db import Database
 from lib.db import scores as store
+from lib.db.context import Context
+from lib.db.worklist import Placement
 from lib.pages import Bucket, Card, Heading, SheetItem, render_contact_sheet, write_page
 from lib.pages.contact_sheet import ITEM_LIMIT
-from lib.sort.placements import Placement, read_placements
+from lib.sort.criteria import Criterion
+from lib.sort.placements import read_placements
+from lib.text import counted
 from lib.workspace import Workspace
 
 METADATA = "metadata.jsonl"
 CSV_COLUMNS = ("path", "label", "score", "reason", "width", "height", "format", "sha256", "source")
 BLOCK = 500
-Told = tuple[str, str, float | None]  # (path, reason, score) of a picture that was not sorted
-
+Unsorted = tuple[str, str, float | None]  # (path, reason, score) of a picture that was not sorted
 REASONS = 40  # different reasons up to which they are words to be counted, and no sentences about one picture
 NO_DEFECTS = ("", "no defect found")
 
@@ -46,9 +47,9 @@ def refresh_metadata(db: Database, workspace: Workspace) -> None:
     if not workspace.sorted.is_dir():
         return
     for folder in sorted(path for path in workspace.sorted.iterdir() if path.is_dir()):
-        placements = read_placements(db, workspace, folder.name)
+        files = read_placements(db, workspace, folder.name)
         for bucket in sorted(path for path in folder.iterdir() if path.is_dir()):
-            own = placements.below(f"{workspace.sorted.name}/{folder.name}/{bucket.name}/")
+            own = files.placements(f"{workspace.sorted.name}/{folder.name}/{bucket.name}/")
             lines = (_line(record) for record, _ in described(db, folder.name, own))
             if not replace_with(bucket / METADATA, lines):
                 (bucket / METADATA).unlink(missing_ok=True)
@@ -71,45 +72,37 @@ def described(
             label = labels.get(placement.sha256)
             width, height, form = sizes.get(placement.sha256, (0, 0, ""))
             record: dict[str, Any] = {
-                "file_name": placement.name,
-                "sha256": placement.sha256,
-                "width": width,
-                "height": height,
-                "format": form,
-                "criterion": criterion,
-                "label": placement.bucket,
-                "score": label.score if label else None,
-                "reason": label.reason if label else "",
-            }
+                "file_name": placement.name, "sha256": placement.sha256,
+                "width": width, "height": height, "format": form,
+                "criterion": criterion, "label": placement.bucket,
+                "score": label.score if label else None, "reason": label.reason if label else "",
+            }  # fmt: skip
             yield record | origins.get(placement.sha256, {}), placement
 
 
 def write_report(
-    db: Database,
-    workspace: Workspace,
-    criterion: str,
+    context: Context,
+    criterion: Criterion,
     *,
-    rules: Sequence[tuple[str, str]],
     subtitle: str,
-    unreadable: Sequence[Told],
-    left_out: Sequence[Told],
+    unreadable: Sequence[Unsorted],
+    left_out: Sequence[Unsorted],
     workers: int,
-    extra: Mapping[str, Any] | None = None,
 ) -> Path:
     """`reports/sort_<criterion>.json`, `.csv` and `.html`; gives the page. Files that are right are not touched."""
-    page = workspace.reports / f"sort_{criterion}.html"
+    db, workspace, name = context.db, context.workspace, criterion.name
+    page = workspace.reports / f"sort_{name}.html"
     head = {
-        "criterion": criterion,
+        "criterion": name,
         "settings": subtitle,
-        "buckets": [{"name": name, "rule": rule} for name, rule in rules],
+        "buckets": [{"name": bucket, "rule": rule} for bucket, rule in criterion.buckets()],
         "unreadable": [{"path": path, "reason": reason} for path, reason, _ in unreadable],
         "left_out": [{"path": path, "score": score, "reason": reason} for path, reason, score in left_out],
-    } | dict(extra or {})
-
-    placements = read_placements(db, workspace, criterion)
+    } | criterion.report()
+    files = read_placements(db, workspace, name)
 
     def rows() -> Iterator[dict[str, Any]]:
-        for record, placement in described(db, criterion, placements):
+        for record, placement in described(db, name, files.placements()):
             yield {"path": placement.target, "source": placement.origin, "how": placement.kind} | record
 
     # The page shows nothing that the data does not hold, and its thumbnails are dear. The data is written last: a run
@@ -119,7 +112,7 @@ def write_report(
     try:
         _write(waiting, _json_lines(head, rows()))
         if not page.exists() or not _same(waiting, data):
-            write_page(page, _page(page, workspace, criterion, head, rows, workers))
+            write_page(page, _page(page, workspace, head, rows, workers))
         replace_with(page.with_suffix(".csv"), csv_lines(rows()))
         _put(waiting, data)
     finally:
@@ -133,7 +126,7 @@ def csv_lines(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     writer = csv.DictWriter(out, CSV_COLUMNS, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     for row in rows:
-        writer.writerow({name: _cell(value) for name, value in row.items()})
+        writer.writerow({name: cell(value) for name, value in row.items()})
         if out.tell() > 65_536:
             yield out.getvalue()
             out.seek(0)
@@ -157,7 +150,7 @@ def replace_with(path: Path, lines: Iterable[str]) -> bool:
         return False
     waiting = _beside(path)
     try:
-        _write(waiting, (line for part in ([first], source) for line in part))
+        _write(waiting, chain([first], source))
         _put(waiting, path)
     finally:
         waiting.unlink(missing_ok=True)
@@ -193,7 +186,7 @@ def _json_lines(head: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> I
     yield "\n ]\n}\n"
 
 
-def _page(page: Path, workspace: Workspace, criterion: str, head: Mapping[str, Any], rows: Any, workers: int) -> str:
+def _page(page: Path, workspace: Workspace, head: Mapping[str, Any], rows: Any, workers: int) -> str:
     unreadable = head["unreadable"]
     totals = SortTotals.of(rows())
     counts = totals.labels
@@ -206,14 +199,12 @@ def _page(page: Path, workspace: Workspace, criterion: str, head: Mapping[str, A
     if len(unreadable) > 20:
         notes.append(f"{len(unreadable) - 20} more could not be read; the JSON file beside this page has them all.")
     notes += head.get("notes", [])
-    named = {entry["name"]: entry["rule"] for entry in head["buckets"]} | {
-        name: "" for name in sorted(counts) if name not in {entry["name"] for entry in head["buckets"]}
-    }
+    ruled = {entry["name"]: entry["rule"] for entry in head["buckets"]}
+    named = ruled | {name: "" for name in sorted(counts) if name not in ruled}
     buckets = [Bucket(name, counts[name], rule) for name, rule in named.items()]
-    heading = Heading(f"Sorted by {criterion}", head["settings"], cards=cards, notes=notes)
-    items = [
-        _item(workspace, row) for row in sorted(_shown(rows(), counts), key=lambda r: (-(r["score"] or 0.0), r["path"]))
-    ]
+    heading = Heading(f"Sorted by {head['criterion']}", head["settings"], cards=cards, notes=notes)
+    chosen = sorted(_shown(rows(), counts), key=lambda row: (-(row["score"] or 0.0), row["path"]))
+    items = [_item(workspace, row) for row in chosen]
     return render_contact_sheet(page, heading, buckets, items, workers=workers)
 
 
@@ -250,8 +241,8 @@ def _line(record: Mapping[str, Any]) -> str:
     return json.dumps(record, ensure_ascii=False) + "\n"
 
 
-def _cell(value: Any) -> Any:
-    """A text that a spreadsheet would take for a formula gets an apostrophe in front."""
+def cell(value: Any) -> Any:
+    """The value; a text that a spreadsheet would take for a formula gets an apostrophe in front."""
     return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t") else value
 
 
@@ -288,7 +279,7 @@ class SortTotals:
 
     def cards(self) -> list[Card]:
         total = self.labels.total()
-        cards = [Card("Pictures", total, f"in {_count(len(self.labels), 'bucket')}")]
+        cards = [Card("Pictures", total, f"in {counted(len(self.labels), 'bucket')}")]
         if self.sizes:
             cards.append(Card("Median size", f"{median(self.sizes):.2g} MP", "upright, real pixels"))
         if self.criterion == "quality" and self.scores:
@@ -297,9 +288,5 @@ class SortTotals:
         defects = [(reason, count) for reason, count in common if reason.replace(" ", "").isalpha()]  # no "musiq 71.2"
         if len(self.reasons) < REASONS and self.criterion == "quality" and defects:
             reason, count = defects[0]
-            cards.append(Card("Named most", reason, f"in {_count(count, 'picture')}"))
+            cards.append(Card("Named most", reason, f"in {counted(count, 'picture')}"))
         return cards
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number:,} {word}{'' if number == 1 else 's'}"

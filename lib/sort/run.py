@@ -3,48 +3,39 @@
 Measures are kept by content and version, so that new thresholds cost no decode. The plan compares each picture's label
 with the bucket that its sorted file lies in: what is new is copied (or moved, or linked), what has another label now
 moves over, what is right stays. Everything that grows with the pictures is in a temporary database (`db.worklist`).
-
-The end of a run of step 7: what is applied and written, and what is shown of it.
 """
 
 from __future__ import annotations
 
 import errno
-import json
 import os
-from argparse import Namespace
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from lib.db import Database
 from lib.db import scores as store
-from lib.db import worklist as scratch
 from lib.db.context import Context
 from lib.db.journal import Action
 from lib.db.scores import LabelRow
-from lib.db.where import Condition
-from lib.db.worklist import Worklist
+from lib.db.worklist import Placement, Worklist
 from lib.errors import UsageError
 from lib.files.pictures import folder_pictures, workspace_pictures
 from lib.journal import files as journal_files
 from lib.journal.moves import free_target
 from lib.pages.index import refresh_index
-from lib.progress import BarFactory
+from lib.quality.measure import Measure
 from lib.sort.criteria import Criterion
 from lib.sort.export.settle import remove_empty_folders
 from lib.sort.measures import PASSING, Measures
-from lib.sort.options import subtitle
+from lib.sort.options import SortOptions
 from lib.sort.output import as_table, csv_lines, refresh_metadata, write_report
-from lib.sort.placements import Placement, Placements, Removals, read_placements
-from lib.work.stream import Parallelism
-from lib.workspace import Workspace
+from lib.sort.placements import Removals, claim_placement, read_placements
 
 STEP = "sort"
 ASIDE = ("not_asked", "no_answer")  # nothing is wrong with the picture; the next run asks again
-
 SHOWN_LEFT = 100_000  # pictures with reasons in a report's lists; metadata and the database hold everything
 
 
@@ -52,61 +43,46 @@ SHOWN_LEFT = 100_000  # pictures with reasons in a report's lists; metadata and 
 class Sorting:
     """The run's state, filled from top to bottom."""
 
-    args: Namespace
-    db: Database
-    workspace: Workspace
-    run_id: int
-    dry_run: bool
-    stopping: Callable[[], bool]
-    bar: BarFactory
-    criterion: Criterion
-    where: Condition | None = None
-    files: Worklist = field(default_factory=lambda: Worklist(scratch.temporary()))
+    context: Context
+    options: SortOptions
+    files: Worklist = field(default_factory=Worklist)
     measured: int = 0
     not_selected: int = 0
-    changed: int = 0
     complete: bool = False
     outcome: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
-        self.placements = read_placements(self.db, self.workspace, self.criterion.name, self.files.db)
-        self.withdrawals = Removals(self.db, self.workspace, self.run_id, self.files, self.placements)
+        self.db, self.workspace = self.context.db, self.context.workspace
+        self.criterion: Criterion = self.options.criterion
+        read_placements(self.db, self.workspace, self.criterion.name, self.files)
+        self.removals = Removals(self.context, self.files)
 
     def prepare(self) -> None:
         """Gathers, measures and labels the pictures and makes the plan; `complete` stays False when stopped."""
         self._gather()
         self._select()
-        measures = Measures(self.db, self.workspace, self.files, self.criterion, self.dry_run)
-        self.measured = measures.fill(
-            Parallelism(self.args.executor, self.args.workers), stopping=self.stopping, bar=self.bar
-        )
-        if not self.stopping():
+        measures = Measures(self.context, self.files, self.criterion)
+        self.measured = measures.fill(self.options.spread)
+        if not self.context.stopping():
             self._label(measures)
-            self._aim()
-            self._withdraw()
+            self._plan_moves()
+            self._plan_removals()
             self.complete = True
 
     def plan(self) -> Iterator[Action]:
         """What is to be done: first what leaves `sorted/`, then what goes there, as the pictures were found."""
-        for gone in self.files.withdrawn():
+        for gone in self.files.removals():
             yield Action("move", gone["place"], gone["target"], gone["sha256"], gone["bytes"], reason=gone["reason"])
         for item in self.files.planned():
-            yield Action(
-                kind=item.kind,
-                source=item.place,
-                target=item.target,
-                sha256=item.sha256,
-                bytes=item.bytes,
-                reason=item.reason,
-            )
+            yield Action(item.kind, item.place, item.target, item.sha256, item.bytes, reason=item.reason)
 
     def apply(self) -> None:
         """Records the labels, carries out the plan and brings every `metadata.jsonl` up to date."""
-        store.save_labels(self.db, self.run_id, self.criterion.name, self._label_rows())
-        store.drop_labels(self.db, self.criterion.name, self._without_label())
-        journal_files.plan(self.db, self.run_id, self.plan())
-        context = Context(self.db, self.workspace, self.run_id, stopping=self.stopping, bar=self.bar)
-        self.outcome = journal_files.apply(context, check=self._changed)
+        db, run_id, name = self.db, self.context.run_id, self.criterion.name
+        store.save_labels(db, run_id, name, self._label_rows())
+        store.drop_labels(db, name, self._without_label())
+        journal_files.plan(db, run_id, self.plan())
+        self.outcome = journal_files.apply(self.context, check=self._changed)
         refresh_metadata(self.db, self.workspace)
 
     def buckets(self) -> Mapping[str, int]:
@@ -115,64 +91,59 @@ class Sorting:
 
     def counts(self) -> dict[str, int | float | str]:
         """The numbers of the summary line."""
+        dry_run = self.context.dry_run
         planned, again = self.files.plan_size()
-        withdrawn = self.files.count_withdrawn()
+        withdrawn = self.files.count_removals()
         found: dict[str, int | float | str] = {"pictures": self.files.count()}
         found |= self.buckets()
         # An interrupted run did less than its plan.
-        done = planned if self.dry_run else self.outcome["done"] - withdrawn
-        found["to_sort" if self.dry_run else "sorted"] = max(0, done - again)
+        done = planned if dry_run else self.outcome["done"] - withdrawn
+        found["to_sort" if dry_run else "sorted"] = max(0, done - again)
         if again:
-            found["to_rebucket" if self.dry_run else "rebucketed"] = again
+            found["to_rebucket" if dry_run else "rebucketed"] = again
         if withdrawn:
-            found["to_withdraw" if self.dry_run else "withdrawn"] = withdrawn
-        if self.changed:
-            found["changed_copies_left"] = self.changed
+            found["to_withdraw" if dry_run else "withdrawn"] = withdrawn
+        if self.removals.changed:
+            found["changed_copies_left"] = self.removals.changed
         if left := self.files.count("left_out"):
             found["below_min_score" if self.criterion.name == "quality" else "left_out"] = left
-        if self.where:
+        if self.options.where:
             found["not_selected"] = self.not_selected
         found["unreadable"] = self.files.count("unreadable")
         found["measured"] = self.measured
         return found
 
     def _gather(self) -> None:
-        placements = self.placements
         for path, sha256, size in self._pictures():
-            placed = placements.claim(path, sha256)
+            placed = claim_placement(self.files, self.workspace, path, sha256)
             self.files.add(path, sha256, size, placed.target if placed else "", placed.bucket if placed else "")
-        self.withdrawals.of_lost_originals(self._is_asked)
-        if self.args.limit is None:
-            self._add_moved_away(placements)
-        if not self.files.count() and not self.args.folders:
+        self.removals.of_lost_originals(self._is_asked)
+        if self.options.limit is None:
+            self._add_moved_away()
+        if not self.files.count() and not self.options.folders:
             raise UsageError("there is no downloaded picture in the workspace; run 5_download.py first.")
 
     def _pictures(self) -> Iterator[tuple[str, str, int]]:
-        if not self.args.folders:
-            for picture in workspace_pictures(self.db, self.workspace, self.args.limit):
+        if not self.options.folders:
+            for picture in workspace_pictures(self.db, self.workspace, self.options.limit):
                 yield self.workspace.to_text(picture.path), picture.sha256, picture.bytes
             return
         own = self.workspace.root.resolve()
         # What lies in the workspace is sorted only when it is asked for, never because it lies below a given folder.
-        folders = [Path(os.path.abspath(folder)) for folder in self.args.folders]
         for picture in folder_pictures(
-            self.db,
-            folders,
-            remember=not self.dry_run,
-            unreadable=self._cannot_read,
-            bar=self.bar,
-            limit=self.args.limit,
-        ):
+            self.db, self.options.folders, remember=not self.context.dry_run, unreadable=self._cannot_read,
+            bar=self.context.bar, limit=self.options.limit,
+        ):  # fmt: skip
             if _is_below(picture.path, own) and not _is_below(picture.root, own):
                 continue
             yield self.workspace.to_text(picture.path), picture.sha256, picture.bytes
 
-    def _add_moved_away(self, placements: Placements) -> None:
+    def _add_moved_away(self) -> None:
         """What an earlier run moved out of the given folders: it lies in `sorted/` now and may need another bucket.
 
         A copy whose original somebody deleted is the last of its picture and stays likewise.
         """
-        for placement in placements.unclaimed():
+        for placement in self.files.placements(unclaimed=True):
             origin, target = (self.workspace.to_path(text) for text in (placement.origin, placement.target))
             if os.path.lexists(origin) or not target.exists():
                 continue
@@ -182,10 +153,10 @@ class Sorting:
 
     def _is_asked(self, placement: Placement) -> bool:
         """Whether what was sorted came from where this run looks."""
-        if not self.args.folders:
+        if not self.options.folders:
             return not Path(placement.origin).is_absolute()
         origin = self.workspace.to_path(placement.origin)
-        return any(_is_below(origin, folder) for folder in self.args.folders)
+        return any(_is_below(origin, folder) for folder in self.options.folders)
 
     def _cannot_read(self, path: Path, error: OSError) -> None:
         reason = "name_not_utf8" if error.errno == errno.EILSEQ else "unreadable_file"
@@ -195,42 +166,40 @@ class Sorting:
 
     def _select(self) -> None:
         """Leaves out what `--where` does not ask for; files that are sorted already stay where they are."""
-        if self.where is None:
+        where = self.options.where
+        if where is None:
             return
         for page in self.files.contents():
             contents = [sha256 for sha256, _ in page]
-            matching = self.where.matching(self.db, contents)
+            matching = where.matching(self.db, contents)
             self.not_selected += self.files.drop([sha256 for sha256 in contents if sha256 not in matching])
 
     def _label(self, measures: Measures) -> None:
-        self.criterion = self.criterion.fitted(measures)
+        self.criterion = self.criterion.fit(measures)
         for page in measures.pages():
-            decisions: list[tuple[str, str, float | None, str, str]] = []
-            for sha256, measure in page.items():
-                if measure.value is None and measure.reason.startswith(ASIDE):
-                    decisions.append(("left_out", "", None, measure.reason, sha256))
-                elif measure.value is None:
-                    decisions.append(("unreadable", "", None, measure.reason, sha256))
-                elif (label := self.criterion.label(measure)) is None:
-                    decisions.append(("left_out", "", measure.value, measure.reason, sha256))
-                else:
-                    decisions.append(("labelled", label.bucket, label.score, label.reason, sha256))
-            self.files.decide(decisions)
+            self.files.set_labels((*self._decision(measure), sha256) for sha256, measure in page.items())
 
-    def _aim(self) -> None:
+    def _decision(self, measure: Measure) -> tuple[str, str, float | None, str]:
+        """(state, bucket, score, reason) of a picture."""
+        if measure.value is None:
+            return "left_out" if measure.reason.startswith(ASIDE) else "unreadable", "", None, measure.reason
+        label = self.criterion.label(measure)
+        if label is None:
+            return "left_out", "", measure.value, measure.reason
+        return "labelled", label.bucket, label.score, label.reason
+
+    def _plan_moves(self) -> None:
         names = _Names(self.files)
         for item in self.files.misplaced():
             folder = self.workspace.sorted / self.criterion.name / item.label
             target = free_target(folder / Path(item.place).name, names)  # type: ignore[arg-type]
-            self.files.aim(item.id, "move" if item.bucket else self.args.mode, self.workspace.to_text(target))
+            kind = "move" if item.bucket else self.options.mode
+            self.files.plan_move(item.id, kind, self.workspace.to_text(target))
 
-    def _withdraw(self) -> None:
+    def _plan_removals(self) -> None:
         """Plans to take out what is sorted already and was left out by the criterion, or cannot be read any more."""
-        self.withdrawals.of_left_out("left_out", lambda score, _: "" if score is None else f"left out at {score:g}")
-        self.withdrawals.of_left_out(
-            "unreadable", lambda _, why: "" if why.startswith(PASSING) else f"unreadable: {why}"
-        )
-        self.changed = self.withdrawals.changed
+        self.removals.of_left_out("left_out", lambda score, _: "" if score is None else f"left out at {score:g}")
+        self.removals.of_left_out("unreadable", lambda _, why: "" if why.startswith(PASSING) else f"unreadable: {why}")
 
     def _without_label(self) -> Iterator[str]:
         yield from (item.sha256 for item in self.files.items("left_out") if item.score is not None)
@@ -268,32 +237,29 @@ class _Names:
         self.files.add_name(name)
 
 
-def settle(db: Database, workspace: Workspace, run_id: int) -> None:
+def settle(context: Context) -> None:
     """Finishes what killed runs of this step had begun, and of step 6 what this one relies on.
 
     Removes temporary files too, those of `reports/` as well: a name with a leading dot and `.part` is never a finished
     file.
     """
-    journal_files.finish_interrupted(Context(db, workspace, run_id), STEP, tidy=True)
-    journal_files.finish_others(Context(db, workspace, run_id), ("dedup",))
+    journal_files.finish_interrupted(context, STEP, tidy=True)
+    journal_files.finish_others(context, ("dedup",))
+    workspace = context.workspace
     for path in (*workspace.sorted.glob("*/*/.*.part"), *workspace.reports.glob(".sort_*.part")):
         path.unlink(missing_ok=True)
 
 
-def undo(
-    db: Database, workspace: Workspace, reference: str, *, before: int, dry_run: bool, bar: BarFactory
-) -> Mapping[str, int]:
-    """Takes back a run's files and brings every `metadata.jsonl` up to date; labels and scores stay known.
-
-    `before` is the run that asks.
-    """
-    number = journal_files.run_to_undo(db, STEP, reference, before)
+def undo(context: Context, reference: str) -> Mapping[str, int]:
+    """Takes back a run's files and brings every `metadata.jsonl` up to date; labels and scores stay known."""
+    db, workspace, dry_run = context.db, context.workspace, context.dry_run
+    number = journal_files.run_to_undo(db, STEP, reference, context.run_id)
     counts = Counter(undone=0)
     if number is not None:
-        counts = journal_files.undo(Context(db, workspace, dry_run=dry_run, bar=bar), number)
+        counts = journal_files.undo(context, number)
     if not dry_run:
         if number is not None:
-            remove_empty_folders(db, workspace, number)
+            remove_empty_folders(context, number)
         refresh_metadata(db, workspace)  # also where there was nothing: a killed run may have left folders
     return counts
 
@@ -307,54 +273,28 @@ def finish(run: Sorting) -> str:
     """Applies the plan and writes the report; gives the note that says where the page is."""
     run.apply()
     page = write_report(
-        run.db,
-        run.workspace,
-        run.criterion.name,
-        rules=run.criterion.buckets(),
-        subtitle=subtitle(run.args),
-        unreadable=_told(run, "unreadable"),
-        left_out=_told(run, "left_out"),
-        workers=run.args.workers,
-        extra=_extra(run),
+        run.context,
+        run.criterion,
+        subtitle=run.options.subtitle,
+        unreadable=_reasons(run, "unreadable"),
+        left_out=_reasons(run, "left_out"),
+        workers=run.options.spread.workers,
     )
-    if clusters := getattr(run.criterion, "clusters", ()):
-        page = _clusters_page(run, clusters)
+    if run.criterion.clusters:
+        page = _clusters_page(run)
     refresh_index(run.workspace)
     return f"page: {page}"
 
 
-def shown(run: Sorting, form: str) -> Iterator[str]:
-    """The lines for stdout: the plan in a dry run, then the buckets; or the pictures as CSV or JSON."""
-    if form == "csv":
-        yield from (part.rstrip("\n") for part in csv_lines(_pictures(run)))
-    elif form == "json":
-        yield from _json_list(_pictures(run))
-    else:
-        if run.dry_run:
-            yield from journal_files.describe(run.workspace, run.plan(), dry_run=True)
-        yield from (f"leave  {path}  ({reason})" for path, reason, _ in run.files.told("unreadable"))
-        yield from getattr(run.criterion, "notes", list)()
-        yield as_table(run.buckets(), run.criterion.buckets())
+def _reasons(run: Sorting, state: str) -> list[tuple[str, str, float | None]]:
+    return list(islice(run.files.reasons(state), SHOWN_LEFT))
 
 
-def as_result(run: Sorting) -> dict[str, Any]:
-    """What `--json` prints; the lists are iterators, since there may be a million entries."""
-    return {
-        "criterion": run.criterion.name,
-        "dry_run": run.dry_run,
-        "run": run.run_id or None,
-        "buckets": dict(sorted(run.buckets().items())),
-        "actions": ({"kind": a.kind, "source": a.source, "target": a.target, "reason": a.reason} for a in run.plan()),
-        "unreadable": ({"path": path, "reason": reason} for path, reason, _ in run.files.told("unreadable")),
-        "left_out": ({"path": path, "score": score} for path, _, score in run.files.told("left_out")),
-        "summary": run.counts(),
-    } | _extra(run)
-
-
-def _clusters_page(run: Sorting, clusters: Any) -> Path:
+def _clusters_page(run: Sorting) -> Path:
     """`reports/sort_topic_clusters.html`: every cluster with the pictures nearest to its middle, best cluster first."""
     from lib.pages import Bucket, Heading, SheetItem, render_contact_sheet, write_page
 
+    clusters = run.criterion.clusters
     page = run.workspace.reports / f"sort_{run.criterion.name}_clusters.html"
     places = run.files.places([sha256 for cluster in clusters for sha256 in cluster.faces])
     buckets, items = [], []
@@ -364,48 +304,49 @@ def _clusters_page(run: Sorting, clusters: Any) -> Path:
         buckets.append(Bucket(cluster.name, cluster.pictures, note))
         faces = [run.workspace.to_path(places[sha256]) for sha256 in cluster.faces if sha256 in places]
         items += [SheetItem(path, path.name, cluster.name, reason=note) for path in faces]
-    heading = Heading("Clusters by query", subtitle(run.args), notes=list(run.criterion.said))  # type: ignore[attr-defined]
-    html = render_contact_sheet(page, heading, buckets, items, workers=run.args.workers)
+    heading = Heading("Clusters by query", run.options.subtitle, notes=run.criterion.report()["notes"])
+    html = render_contact_sheet(page, heading, buckets, items, workers=run.options.spread.workers)
     return page if page.exists() and page.read_text("utf-8") == html else write_page(page, html)
 
 
-def _told(run: Sorting, state: str) -> list[tuple[str, str, float | None]]:
-    return [row for row, _ in zip(run.files.told(state), range(SHOWN_LEFT), strict=False)]
+def shown(run: Sorting, *, as_csv: bool) -> Iterator[str]:
+    """The lines for stdout: the plan in a dry run, then the buckets; or the pictures as CSV."""
+    if as_csv:
+        yield from (part.rstrip("\n") for part in csv_lines(pictures(run)))
+        return
+    if run.context.dry_run:
+        yield from journal_files.describe(run.workspace, run.plan(), dry_run=True)
+    yield from (f"leave  {path}  ({reason})" for path, reason, _ in run.files.reasons("unreadable"))
+    yield from run.criterion.notes()
+    yield as_table(run.buckets(), run.criterion.buckets())
 
 
-def _extra(run: Sorting) -> dict[str, Any]:
-    """What a criterion has to say besides its labels (the topic's clusters)."""
-    report = getattr(run.criterion, "report", None)
-    return report() if report else {}
+def as_result(run: Sorting) -> dict[str, Any]:
+    """The object that `--json` prints; its lists are iterators, since there may be a million entries."""
+    return {
+        "criterion": run.criterion.name,
+        "dry_run": run.context.dry_run,
+        "run": run.context.run_id or None,
+        "buckets": dict(sorted(run.buckets().items())),
+        "actions": ({"kind": a.kind, "source": a.source, "target": a.target, "reason": a.reason} for a in run.plan()),
+        "unreadable": ({"path": path, "reason": reason} for path, reason, _ in run.files.reasons("unreadable")),
+        "left_out": ({"path": path, "score": score} for path, _, score in run.files.reasons("left_out")),
+        "pictures": pictures(run),
+        "summary": run.counts(),
+    } | run.criterion.report()
 
 
-def _json_list(entries: Iterator[Any]) -> Iterator[str]:
-    """The lines of a JSON array, an entry a line; each is known to be the last one only when there is no next."""
-    waiting = next(entries, None)
-    yield "["
-    while waiting is not None:
-        entry, waiting = waiting, next(entries, None)
-        yield f" {json.dumps(entry, ensure_ascii=False)}{',' if waiting is not None else ''}"
-    yield "]"
-
-
-def _pictures(run: Sorting) -> Iterator[dict[str, Any]]:
-    block = []
-    for item in run.files.items("labelled"):
-        block.append(item)
-        if len(block) == 500:
-            yield from _rows(run, block)
-            block = []
-    yield from _rows(run, block)
-
-
-def _rows(run: Sorting, items: list[Any]) -> Iterator[dict[str, Any]]:
-    sizes = store.known_sizes(run.db, [item.sha256 for item in items])
-    for metric, _ in run.criterion.keys if run.dry_run else ():
-        for sha256, (row, _) in run.files.kept(metric, [item.sha256 for item in items]).items():
-            detail = row.detail
-            sizes.setdefault(sha256, (detail["width"], detail["height"], detail["format"]))
-    for item in items:
-        width, height, form = sizes.get(item.sha256, (0, 0, ""))
-        words = {"label": item.label, "score": item.score, "reason": item.reason}
-        yield {"path": item.path, **words, "width": width, "height": height, "format": form, "sha256": item.sha256}
+def pictures(run: Sorting) -> Iterator[dict[str, Any]]:
+    """The labelled pictures, as CSV and JSON list them."""
+    items = run.files.items("labelled")
+    while block := list(islice(items, 500)):
+        contents = [item.sha256 for item in block]
+        sizes = store.known_sizes(run.db, contents)
+        for metric, _ in run.criterion.keys if run.context.dry_run else ():
+            for sha256, (row, _) in run.files.kept(metric, contents).items():
+                detail = row.detail
+                sizes.setdefault(sha256, (detail["width"], detail["height"], detail["format"]))
+        for item in block:
+            width, height, form = sizes.get(item.sha256, (0, 0, ""))
+            words = {"label": item.label, "score": item.score, "reason": item.reason}
+            yield {"path": item.path, **words, "width": width, "height": height, "format": form, "sha256": item.sha256}

@@ -1,18 +1,14 @@
-"""What pictures can be sorted by: one module a criterion.
+"""What pictures can be sorted by: one module a criterion, or two where they share their measures.
 
-A criterion measures a picture once (its result is kept by content and version) and then labels the measure as often as
+A criterion measures a picture once; its result is kept by content and version. It then labels the measure as often as
 thresholds change: `label` is pure and takes values only.
 
-    header        what several criteria measure: format and upright size, without decoding
-    orientation   landscape, portrait or square
-    megapixels    by size, in fixed, coarse, stepped or equally filled buckets
-    quality       high, medium or low, by the technical score
-    learned       high, medium or low, by metrics of pyiqa, alone or combined
-    embedded      what criteria on CLIP's embeddings share
-    prompts       keep or drop by prompts, labels of one's own, likeness to the query picture
-    topic         clusters of each query, and which of them are the query's subject
-    objects       what a detector finds
-    vlm           what a vision model answers
+    sizes      orientation (landscape, portrait or square) and megapixels: format and upright size, without decoding
+    quality    high, medium or low, by the technical score or by metrics of pyiqa, alone or combined
+    prompts    what criteria on CLIP's embeddings share, and filter: keep or drop by prompts, labels of one's own
+    topic      clusters of each query, and which of them are the query's subject
+    objects    what a detector finds
+    vlm        what a vision model answers
 """
 
 from __future__ import annotations
@@ -26,9 +22,8 @@ from lib.quality.measure import Measure
 from lib.work.stream import Parallelism
 
 if TYPE_CHECKING:
-    from lib.db import Database
+    from lib.db.context import Context
     from lib.work.outcome import Result
-    from lib.workspace import Workspace
 
 CHUNK = 8  # pictures sent to a worker at once
 
@@ -42,53 +37,69 @@ class Label:
     reason: str
 
 
-class Measures(Protocol):
-    """All readable measures of a run, for thresholds that depend on all pictures; read page by page, any number of
-    times. The topic also asks the database which query found what."""
+class AllMeasures(Protocol):
+    """All readable measures of a run, for thresholds that depend on all pictures. They are read page by page, any
+    number of times. The topic also asks the database which query found what."""
 
     @property
-    def db(self) -> Database: ...
-
-    @property
-    def workspace(self) -> Workspace: ...
+    def context(self) -> Context: ...
 
     def __iter__(self) -> Iterator[Measure]: ...
 
+    def pages(self) -> Iterator[dict[str, Measure]]: ...
 
-class Criterion(Protocol):
-    """How step 7 sorts. `keys` are (metric, version) of the measures it needs, the names they have in the cache."""
+    def vectors(self, metric: str, version: str, contents: Sequence[str]) -> dict[str, bytes]: ...
+
+
+class Criterion:
+    """A way to sort. `keys` are (metric, version) of the measures it needs, the names they have in the cache.
+
+    `clusters` is filled by a criterion that shows its pictures in clusters on a page of their own.
+    """
+
+    name: str
+    clusters: Sequence[Any] = ()
 
     @property
-    def name(self) -> str: ...
+    def keys(self) -> Sequence[tuple[str, str]]:
+        raise NotImplementedError
 
-    @property
-    def keys(self) -> Sequence[tuple[str, str]]: ...
+    def preflight(self) -> None:
+        """Finds what measuring needs, such as weights, before anything is done."""
 
-    def measured(
+    def measure_all(
         self, paths: Iterable[Path], missing: Sequence[str], spread: Parallelism
     ) -> Iterator[Result[Path, Mapping[str, Measure]]]:
         """The missing measures by metric, of one decode of each picture; a bad picture is a measure without value."""
-        ...
+        raise NotImplementedError
 
     def join(self, parts: Mapping[str, Measure]) -> Measure:
         """One measure of those of all keys."""
-        ...
+        return parts[self.keys[0][0]]
 
-    def fitted(self, pool: Any) -> Criterion:
-        """The criterion with what depends on all pictures (`Measures`) put in; itself where nothing does."""
-        ...
+    def fit(self, measures: Any) -> Criterion:
+        """The criterion with what depends on all pictures (`AllMeasures`) put in; itself where nothing does."""
+        return self
 
     def label(self, measure: Measure) -> Label | None:
         """The bucket of a readable picture; None leaves it where it is."""
-        ...
+        raise NotImplementedError
 
     def buckets(self) -> list[tuple[str, str]]:
         """(bucket, its rule in words), in the order in which they are shown."""
-        ...
+        raise NotImplementedError
+
+    def notes(self) -> list[str]:
+        """Further lines for stdout."""
+        return []
+
+    def report(self) -> dict[str, Any]:
+        """What JSON and the page hold besides the pictures."""
+        return {}
 
 
-class SingleMetric:
-    """What criteria share that need one measure: `measure` is a module-level function of lib and never raises."""
+class SingleMetric(Criterion):
+    """A criterion that needs one measure: `measure` is a module-level function of lib and never raises."""
 
     metric: str
     version: str
@@ -101,7 +112,7 @@ class SingleMetric:
     def keys(self) -> list[tuple[str, str]]:
         return [(self.metric, self.version)]
 
-    def measured(
+    def measure_all(
         self, paths: Iterable[Path], missing: Sequence[str], spread: Parallelism
     ) -> Iterator[Result[Path, Mapping[str, Measure]]]:
         from lib.work.outcome import Result
@@ -114,6 +125,3 @@ class SingleMetric:
                 yield Result(outcome.item, {self.metric: measure}, "")
         finally:
             outcomes.close()
-
-    def join(self, parts: Mapping[str, Measure]) -> Measure:
-        return parts[self.metric]

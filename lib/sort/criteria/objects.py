@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lib.models.weights import WeightsFolder
 from lib.quality.measure import Measure
-from lib.sort.criteria import Label
+from lib.sort.criteria import Criterion, Label
 from lib.work.stream import Parallelism
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Objects:
+class Objects(Criterion):
     """`classes` are the detector's own names, all of them where none is given; `most` None is without bound."""
 
     detector: str
@@ -57,7 +57,7 @@ class Objects:
 
         check_classes(self.classes, self.net.classes)
 
-    def measured(
+    def measure_all(
         self, paths: Iterable[Path], missing: Sequence[str], spread: Parallelism
     ) -> Iterator[Result[Path, Mapping[str, Measure]]]:
         from lib.models.batches import BatchPipeline, looking
@@ -71,12 +71,6 @@ class Objects:
                 detail = {"found": [list(row) for row in found]}
                 measure = Measure(float(len(found)), "", seen.width, seen.height, seen.format, detail)
             yield Result(outcome.item, {self.metric: measure}, "")
-
-    def join(self, parts: Mapping[str, Measure]) -> Measure:
-        return parts[self.metric]
-
-    def fitted(self, pool: Any) -> Objects:
-        return self
 
     def label(self, measure: Measure) -> Label | None:
         rows = [row for row in measure.detail.get("found", ()) if row[1] >= self.confidence]

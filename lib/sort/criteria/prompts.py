@@ -1,9 +1,8 @@
 """Sort by prompts: what to keep and what to drop in words, labels of one's own, and likeness to the query picture.
 
-A picture's distance to words is the cosine of two embeddings of one model; only differences of such cosines mean
-something, so that a prompt is always held against another.
-
-What criteria on CLIP's embeddings share: one is made once, and judged as often as prompts change.
+A picture's distance to words is the cosine of two embeddings of one model. Only differences of such cosines mean
+something, so a prompt is always held against another. `ClipCriterion` is shared with the topic: an embedding is made
+once, and judged as often as prompts change.
 """
 
 from __future__ import annotations
@@ -24,14 +23,14 @@ from lib.db.scores import ScoreRow
 from lib.errors import UsageError
 from lib.models.weights import WeightsFolder
 from lib.quality.measure import Measure
-from lib.sort.criteria import Label
+from lib.sort.criteria import Criterion, Label
 from lib.work.stream import Parallelism
 
 if TYPE_CHECKING:
-    from lib.db import Database
+    from lib.db.context import Context
     from lib.models.clip import Clip
+    from lib.sort.criteria import AllMeasures
     from lib.work.outcome import Result
-    from lib.workspace import Workspace
 
 # What everything is compared with where nothing is to be dropped by name.
 NEUTRAL = ("a photo", "an image", "a picture of something else")
@@ -41,7 +40,7 @@ log = logging.getLogger("gleaner.models")
 
 
 @dataclass
-class ClipCriterion:
+class ClipCriterion(Criterion):
     """`model` by name; it is loaded at the preflight, since prompts need it even where all pictures are known."""
 
     model: str
@@ -83,7 +82,7 @@ class ClipCriterion:
                 "%r is not in Latin script, and %s knows English; use --clip-model multilingual", foreign, self.model
             )
 
-    def measured(
+    def measure_all(
         self, paths: Iterable[Path], missing: Sequence[str], spread: Parallelism
     ) -> Iterator[Result[Path, Mapping[str, Measure]]]:
         from lib.models.batches import BatchPipeline
@@ -96,10 +95,7 @@ class ClipCriterion:
                 measure = Measure(1.0, "", seen.width, seen.height, seen.format, {}, vector)
             yield Result(outcome.item, {self.metric: measure}, "")
 
-    def join(self, parts: Mapping[str, Measure]) -> Measure:
-        return parts[self.metric]
-
-    def query_pictures(self, db: Database, workspace: Workspace, queries: Iterable[int]) -> dict[int, np.ndarray]:
+    def query_pictures(self, context: Context, queries: Iterable[int]) -> dict[int, np.ndarray]:
         """The embeddings of the pictures that these queries were made with: float32, by the query's number.
 
         They are kept like any other; a query picture that is gone or broken has none.
@@ -109,26 +105,25 @@ class ClipCriterion:
 
         found: dict[int, np.ndarray] = {}
         fresh: dict[Path, list[tuple[int, str]]] = defaultdict(list)
-        for number, sha256, text in store.query_pictures(db, list(queries)):
-            if known := store.known_vectors(db, self.metric, self.clip.version, [sha256]):
+        for number, sha256, text in store.query_pictures(context.db, list(queries)):
+            if known := store.known_vectors(context.db, self.metric, self.clip.version, [sha256]):
                 found[number] = vector_of(known[sha256])
             else:
-                fresh[workspace.to_path(text)].append((number, sha256))
+                fresh[context.workspace.to_path(text)].append((number, sha256))
         for outcome in BatchPipeline(self.clip, self.clip.looking()).outcomes(fresh) if fresh else ():
             if outcome.value is None:
                 log.warning("the query picture %s cannot be read: %s", outcome.item, outcome.error)
                 continue
             seen, vector = outcome.value
             for number, sha256 in fresh[outcome.item]:
-                self._keep(db, sha256, seen, vector)
+                if not context.dry_run:
+                    self._keep(context, sha256, seen, vector)
                 found[number] = vector_of(vector)
         return found
 
-    def _keep(self, db: Database, sha256: str, seen: Any, vector: bytes) -> None:
-        if store.is_preview(db):  # a dry run
-            return
+    def _keep(self, context: Context, sha256: str, seen: Any, vector: bytes) -> None:
         detail = {"width": seen.width, "height": seen.height, "format": seen.format}
-        store.save_measures(db, self.metric, self.clip.version, [(ScoreRow(sha256, 1.0, "", detail), vector)])
+        store.save_measures(context.db, self.metric, self.clip.version, [(ScoreRow(sha256, 1.0, "", detail), vector)])
 
 
 @dataclass
@@ -141,30 +136,40 @@ class PromptFilter(ClipCriterion):
     labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
     margin: float = 0.0
     near: float | None = None
-    # Filled by `fitted`: the queries that found a content, and the embeddings of their pictures.
+    # Filled by `fit`: the queries that found a content, and the embeddings of their pictures.
     queries: Mapping[str, Sequence[int]] = field(default_factory=dict)
     seeds: Mapping[int, np.ndarray] = field(default_factory=dict)
 
     name = "filter"
 
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any], place: WeightsFolder) -> PromptFilter:
+        """The filter that step 7's flags describe. Raises UsageError where they are not enough."""
+        keep, drop = list(options["keep"] or ()), list(options["drop"] or ())
+        for name, into in (("keep_file", keep), ("drop_file", drop)):
+            if options[name]:
+                into += read_prompts(options[name])
+        labels = read_labels(options["labels"]) if options["labels"] else {}
+        near = options["near_query"]
+        if labels and (keep or drop):
+            raise UsageError("--labels sorts by labels and --keep and --drop by two sides; use one of them.")
+        if not labels and not keep and not drop and near is None:
+            raise UsageError("say what to filter by: --keep and --drop, --labels or --near-query.")
+        model, device, margin = options["clip_model"], options["device"], options["margin"]
+        return cls(model, place, device, keep=keep, drop=drop, labels=labels, margin=margin, near=near)
+
     def prompts(self) -> Sequence[str]:
         return [*self.keep, *self.drop, *(prompt for prompts in self.labels.values() for prompt in prompts)]
 
-    def fitted(self, pool: Any) -> PromptFilter:
+    def fit(self, measures: AllMeasures) -> PromptFilter:
         """With `near`: the query pictures of what is sorted."""
         if self.near is None:
             return self
-        from lib.db.scores import queries_of
-
         queries: dict[str, list[int]] = {}
-        block: list[str] = []
-        for measure in pool:
-            block.append(measure.sha256)
-            if len(block) == 500:
-                queries |= queries_of(pool.db, block)
-                block = []
-        queries |= queries_of(pool.db, block)
-        seeds = self.query_pictures(pool.db, pool.workspace, {number for own in queries.values() for number in own})
+        for page in measures.pages():
+            readable = [sha256 for sha256, measure in page.items() if measure.value is not None]
+            queries |= store.queries_of(measures.context.db, readable)
+        seeds = self.query_pictures(measures.context, {number for own in queries.values() for number in own})
         if not seeds:
             raise UsageError("--near-query needs pictures that a search by picture found; none of these was.")
         return replace(self, queries=queries, seeds=seeds)
@@ -247,30 +252,6 @@ def read_labels(path: Path) -> dict[str, list[str]]:
     if len(found) < 2:
         raise UsageError(f"{path} needs at least two labels, one a line.")
     return found
-
-
-def make_prompts(options: Mapping[str, Any], place: WeightsFolder) -> PromptFilter:
-    """The criterion that step 7's flags describe. Raises UsageError where they are not enough."""
-    keep, drop = list(options["keep"] or ()), list(options["drop"] or ())
-    for name, into in (("keep_file", keep), ("drop_file", drop)):
-        if options[name]:
-            into += read_prompts(options[name])
-    labels = read_labels(options["labels"]) if options["labels"] else {}
-    if labels and (keep or drop):
-        raise UsageError("--labels sorts by labels and --keep and --drop by two sides; use one of them.")
-    if not labels and not keep and not drop and options["near_query"] is None:
-        raise UsageError("say what to filter by: --keep and --drop, --labels or --near-query.")
-    return PromptFilter(
-        options["clip_model"],
-        place,
-        options["device"],
-        [],
-        keep,
-        drop,
-        labels,
-        options["margin"],
-        options["near_query"],
-    )
 
 
 def _joined(*parts: str) -> str:

@@ -1,6 +1,7 @@
-"""Sort by quality: high, medium or low by a score of 0..100. Here the one that needs no weights; see `learned` too.
+"""Sort by quality: high, medium or low by a score of 0..100.
 
-Sort by learned quality: one or several metrics of pyiqa, each on 0..100, from one decode of each picture.
+The technical score needs no weights. A learned score is that of one or several metrics of pyiqa, from one decode of
+each picture.
 """
 
 from __future__ import annotations
@@ -9,12 +10,12 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from lib.models.weights import WeightsFolder
 from lib.quality import TECHNICAL_VERSION
 from lib.quality.measure import Measure, measure_technical
-from lib.sort.criteria import Label, SingleMetric
+from lib.sort.criteria import Criterion, Label, SingleMetric
 from lib.work.stream import Parallelism
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 TECHNICAL_HIGH, TECHNICAL_MEDIUM = 70.0, 45.0
 
 # What a learned score means differs from metric to metric; these two are where other pipelines cut MUSIQ.
-HIGH, MEDIUM = 65.0, 50.0
+LEARNED_HIGH, LEARNED_MEDIUM = 65.0, 50.0
 COMBINE: dict[str, Callable[[Sequence[float]], float]] = {
     "mean": lambda scores: sum(scores) / len(scores),
     "min": min,
@@ -45,7 +46,7 @@ class Thresholds:
     min_score: float | None = None
     quantiles: bool = False
 
-    def fitted(self, scores: Iterable[float]) -> Thresholds:
+    def fit(self, scores: Iterable[float]) -> Thresholds:
         """With `quantiles`: cut between three equal parts of these scores."""
         if not self.quantiles:
             return self
@@ -67,23 +68,17 @@ class Thresholds:
         ]
 
 
-@dataclass(frozen=True)
-class Quality(SingleMetric):
-    """By the technical score."""
+@dataclass
+class ByScore(Criterion):
+    """A criterion that cuts a score at thresholds."""
 
     thresholds: Thresholds
 
     name = "quality"
-    metric = "technical"
-    version = TECHNICAL_VERSION
 
-    @property
-    def measure(self) -> Callable[[Path], Measure]:
-        return measure_technical
-
-    def fitted(self, pool: Any) -> Quality:
-        scores = (measure.value for measure in pool if measure.value is not None)
-        return replace(self, thresholds=self.thresholds.fitted(scores))
+    def fit(self, measures: Iterable[Measure]) -> Self:
+        scores = (measure.value for measure in measures if measure.value is not None)
+        return replace(self, thresholds=self.thresholds.fit(scores))
 
     def label(self, measure: Measure) -> Label | None:
         score = measure.value or 0.0
@@ -95,12 +90,23 @@ class Quality(SingleMetric):
 
 
 @dataclass
-class LearnedQuality:
+class Quality(ByScore, SingleMetric):
+    """By the technical score."""
+
+    metric = TECHNICAL
+    version = TECHNICAL_VERSION
+
+    @property
+    def measure(self) -> Callable[[Path], Measure]:
+        return measure_technical
+
+
+@dataclass
+class LearnedQuality(ByScore):
     """`metrics` by pyiqa's names, `technical` among them if wanted. Loading happens when a picture has to be scored,
     and at once for metrics whose weights only pyiqa knows."""
 
     metrics: Sequence[str]
-    thresholds: Thresholds
     place: WeightsFolder
     device: str = "auto"
     long_side: int = 1024
@@ -108,13 +114,11 @@ class LearnedQuality:
     loaded: dict[str, Learned] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
 
-    name = "quality"
-
     @property
     def keys(self) -> list[tuple[str, str]]:
         return [(metric, self._version(metric)) for metric in self.metrics]
 
-    def measured(
+    def measure_all(
         self, paths: Iterable[Path], missing: Sequence[str], spread: Parallelism
     ) -> Iterator[Result[Path, Mapping[str, Measure]]]:
         from lib.models.batches import BatchPipeline, looking
@@ -141,18 +145,6 @@ class LearnedQuality:
         words = ", ".join(_in_words(metric, parts[metric]) for metric in self.metrics)
         value = round(COMBINE[self.combine](scores), 3)
         return replace(first, value=value, reason=words, detail={"parts": dict(zip(self.metrics, scores, strict=True))})
-
-    def fitted(self, pool: Any) -> LearnedQuality:
-        scores = (measure.value for measure in pool if measure.value is not None)
-        return replace(self, thresholds=self.thresholds.fitted(scores))
-
-    def label(self, measure: Measure) -> Label | None:
-        score = measure.value or 0.0
-        bucket = self.thresholds.bucket(score)
-        return Label(bucket, score, measure.reason) if bucket else None
-
-    def buckets(self) -> list[tuple[str, str]]:
-        return self.thresholds.rules()
 
     def preflight(self) -> None:
         """Finds all weights. Raises MissingWeights, which says which file to put where."""

@@ -1,8 +1,6 @@
-"""What a picture's header says: format and upright size. Reading it costs a tenth of a millisecond, no decode.
+"""Sort by what a picture's header says: orientation, as a viewer shows it (EXIF is honoured), and size in megapixels.
 
-Sort by orientation as a viewer shows it: EXIF is honoured, and only the header is read.
-
-Sort by real size in megapixels: only the header is read.
+Reading a header costs a tenth of a millisecond; nothing is decoded.
 """
 
 from __future__ import annotations
@@ -12,13 +10,9 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from lib.quality.measure import Measure
 from lib.sort.criteria import Label, SingleMetric
-
-METRIC = "header"
-VERSION = "header-1"
 
 SQUARES = ("separate", "landscape", "portrait")
 
@@ -41,23 +35,23 @@ def measure(path: Path) -> Measure:
     return Measure(width * height / 1e6, "", width, height, header.format, detail)
 
 
+class _Header(SingleMetric):
+    metric = "header"
+    version = "header-1"
+
+    @property
+    def measure(self) -> Callable[[Path], Measure]:
+        return measure
+
+
 @dataclass(frozen=True)
-class Orientation(SingleMetric):
+class Orientation(_Header):
     """`tolerance`: by which share the longer side may exceed the shorter in a square; `square`: where squares go."""
 
     square: str = "separate"
     tolerance: float = 0.02
 
     name = "orientation"
-    metric = METRIC
-    version = VERSION
-
-    @property
-    def measure(self) -> Callable[[Path], Measure]:
-        return measure
-
-    def fitted(self, pool: Any) -> Orientation:
-        return self
 
     def label(self, measure: Measure) -> Label:
         ratio = measure.width / measure.height
@@ -74,7 +68,7 @@ class Orientation(SingleMetric):
 
 
 @dataclass(frozen=True)
-class Megapixels(SingleMetric):
+class Megapixels(_Header):
     """`edges` in megapixels, ascending, for `fixed`; `step` in megapixels; `parts` equal parts for `quantiles`."""
 
     strategy: str = "fixed"
@@ -83,18 +77,12 @@ class Megapixels(SingleMetric):
     parts: int = 4
 
     name = "megapixels"
-    metric = METRIC
-    version = VERSION
 
-    @property
-    def measure(self) -> Callable[[Path], Measure]:
-        return measure
-
-    def fitted(self, pool: Iterable[Measure]) -> Megapixels:
+    def fit(self, measures: Iterable[Measure]) -> Megapixels:
         """For `quantiles`: edges between equal parts of these pictures. A size is never split over two parts."""
         if self.strategy != "quantiles":
             return self
-        values = sorted(array("d", (measure.value for measure in pool if measure.value is not None)))
+        values = sorted(array("d", (measure.value for measure in measures if measure.value is not None)))
         cuts = [values[len(values) * part // self.parts] for part in range(1, self.parts)] if values else []
         return replace(self, edges=tuple(dict.fromkeys(cuts)))
 

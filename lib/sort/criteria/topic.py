@@ -17,7 +17,7 @@ import numpy as np
 from lib.db import scores as store
 from lib.quality.measure import Measure
 from lib.sort.clusters import NOISE, dbscan, suggested_eps
-from lib.sort.criteria import Label
+from lib.sort.criteria import AllMeasures, Label
 from lib.sort.criteria.prompts import ClipCriterion
 
 TEMPLATES = ("{}", "a photo of {}", "a close-up photo of {}")
@@ -69,19 +69,18 @@ class Topic(ClipCriterion):
     def prompts(self) -> Sequence[str]:
         return self.texts
 
-    def fitted(self, pool: Any) -> Topic:
-        """Clusters every query's pictures by itself; what no query found is one pool."""
+    def fit(self, measures: AllMeasures) -> Topic:
+        """Clusters every query's pictures by itself; what no query found is one set."""
         members: dict[int, list[str]] = defaultdict(list)
-        block: list[str] = []
-        for measure in pool:
-            block.append(measure.sha256)
-            if len(block) == 500:
-                self._share_out(pool.db, block, members)
-                block = []
-        self._share_out(pool.db, block, members)
+        for page in measures.pages():
+            readable = [sha256 for sha256, measure in page.items() if measure.value is not None]
+            queries = store.queries_of(measures.context.db, readable)
+            for sha256 in readable:
+                for query in queries.get(sha256, [0]):
+                    members[query].append(sha256)
         made = _Made()
         for query, contents in sorted(members.items()):
-            self._cluster(pool, query, contents, made)
+            self._cluster(measures, query, contents, made)
         return replace(self, labels=made.labels, clusters=made.clusters, said=made.said)
 
     def label(self, measure: Measure) -> Label | None:
@@ -106,20 +105,13 @@ class Topic(ClipCriterion):
         return lines
 
     def report(self) -> dict[str, Any]:
-        """What JSON and the page hold besides the pictures."""
         clusters = [{**vars(cluster), "faces": list(cluster.faces)} for cluster in self.clusters]
         return {"clusters": clusters, "notes": list(self.said)}
 
-    def _share_out(self, db: Any, contents: Sequence[str], members: dict[int, list[str]]) -> None:
-        queries = store.queries_of(db, contents)
-        for sha256 in contents:
-            for query in queries.get(sha256, [0]):
-                members[query].append(sha256)
-
-    def _cluster(self, pool: Any, query: int, contents: list[str], made: _Made) -> None:
-        vectors = self._vectors(pool, contents)
-        text = store.query_texts(pool.db, [query]).get(query, "")
-        seeds = self.query_pictures(pool.db, pool.workspace, [query])
+    def _cluster(self, measures: AllMeasures, query: int, contents: list[str], made: _Made) -> None:
+        vectors = self._vectors(measures, contents)
+        text = store.query_texts(measures.context.db, [query]).get(query, "")
+        seeds = self.query_pictures(measures.context, [query])
         self.suggest([text])
         eps = suggested_eps(vectors, self.least) if self.eps is None else self.eps
         numbers = dbscan(vectors, eps, self.least)
@@ -127,7 +119,7 @@ class Topic(ClipCriterion):
             text or (f"query {query}" if query else ""), contents, vectors, numbers,
             self._words(vectors, [*self.texts, *([text] if text else [])]),
             vectors @ seeds[query] if query in seeds else None,
-            store.known_phashes(pool.db, contents),
+            store.known_phashes(measures.context.db, contents),
         )  # fmt: skip
         clusters = found.ranked(self.top)
         made.clusters += clusters
@@ -137,13 +129,13 @@ class Topic(ClipCriterion):
             if known is None or (known.bucket != "on_topic" and label.bucket == "on_topic"):
                 made.labels[sha256] = label
 
-    def _vectors(self, pool: Any, contents: Sequence[str]) -> np.ndarray:
+    def _vectors(self, measures: AllMeasures, contents: Sequence[str]) -> np.ndarray:
         from lib.models.clip import vector_of
 
         rows = np.empty((len(contents), 0), dtype=np.float32)
         for start in range(0, len(contents), 500):
             part = contents[start : start + 500]
-            known = pool.vectors(self.metric, self.clip.version, part)
+            known = measures.vectors(self.metric, self.clip.version, part)
             if not rows.shape[1]:
                 rows = np.empty((len(contents), len(next(iter(known.values()))) // 2), dtype=np.float32)
             for place, sha256 in enumerate(part, start):

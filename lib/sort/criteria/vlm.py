@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from lib.errors import UsageError
 from lib.models.vlm import SCHEMA_VERSION
 from lib.quality.measure import Measure
-from lib.sort.criteria import Label
+from lib.sort.criteria import Criterion, Label
 from lib.work.stream import Parallelism
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
 @dataclass(frozen=True)
-class Vlm:
+class Vlm(Criterion):
     """`prompt` is the whole question. At most `budget` pictures are asked about in a run; None for all of them."""
 
     url: str
@@ -65,7 +65,7 @@ class Vlm:
         most = "all pictures" if self.budget is None else f"at most {self.budget} pictures"
         log.warning("%s (%s) will see %s that it has not judged yet", address.netloc.rpartition("@")[2], where, most)
 
-    def measured(
+    def measure_all(
         self, paths: Iterable[Path], missing: Sequence[str], spread: Parallelism
     ) -> Iterator[Result[Path, Mapping[str, Measure]]]:
         """Asks about several pictures at once; the answers come as they come."""
@@ -92,18 +92,11 @@ class Vlm:
             loop.run_until_complete(loop.shutdown_default_executor())
             loop.close()
 
-    def join(self, parts: Mapping[str, Measure]) -> Measure:
-        return parts[self.metric]
-
-    def fitted(self, pool: Any) -> Vlm:
-        return self
-
     def label(self, measure: Measure) -> Label | None:
         keep = bool(measure.detail.get("keep")) and (measure.value or 0.0) >= self.min_score
         tags = ", ".join(measure.detail.get("tags", ()))
-        return Label(
-            "keep" if keep else "drop", measure.value, f"{measure.reason} [{tags}]" if tags else measure.reason
-        )
+        words = f"{measure.reason} [{tags}]" if tags else measure.reason
+        return Label("keep" if keep else "drop", measure.value, words)
 
     def buckets(self) -> list[tuple[str, str]]:
         return [("keep", f"the model keeps it with a score of at least {self.min_score:g}"), ("drop", "all others")]
@@ -152,25 +145,7 @@ def _as_sent(path: Path) -> tuple[str, Measure]:
     return uri, Measure(None, "", width, height, picture.header.format)
 
 
-def make_vlm(options: Mapping[str, Any]) -> Vlm:
-    """The criterion that step 7's flags describe. Raises UsageError where something is missing."""
-    if not options["vlm_model"]:
-        raise UsageError("vlm needs --vlm-model, such as qwen2.5vl for Ollama.")
-    host = _host_of(options["vlm_url"])
-    budget = 0 if options.get("dry_run") else options["max_images"]  # a preview sends nothing to anybody
-    return Vlm(
-        options["vlm_url"],
-        options["vlm_model"],
-        read_prompt(options["vlm_prompt"], options["subject"]),
-        key_for(host, options["vlm_key_env"]),
-        options["vlm_min_score"],
-        budget,
-        options["vlm_workers"],
-        options["vlm_timeout"],
-    )
-
-
-def _host_of(url: str) -> str:
+def host_of(url: str) -> str:
     """The name of the host in an address. Raises UsageError for what is none."""
     try:
         address = urlsplit(url)

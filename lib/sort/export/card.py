@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any, TextIO
 from urllib.parse import urlsplit
 
+from lib.sort.output import cell
+from lib.text import counted
+
 SHOWN = 25  # rows of a table; the attribution file has every picture
 COLUMNS = ("file_name", "split", "title", "creator", "license", "license_url", "attribution", "page_url", "image_url")
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
@@ -37,7 +40,7 @@ class DatasetCard:
         self.hosts[urlsplit(record["page_url"]).hostname or "unknown"] += 1
         self.licenses[record["license"] or "unknown"] += 1
         self.queries[record["query"] or "none"] += 1
-        self._writer().writerow([_cell(str({**record, "file_name": name, "split": split}[key])) for key in COLUMNS])
+        self._writer().writerow([cell(str({**record, "file_name": name, "split": split}[key])) for key in COLUMNS])
 
     def write(
         self, *, title: str, form: str, filters: Sequence[str], history: Sequence[str], unhashed: int = 0
@@ -47,7 +50,7 @@ class DatasetCard:
             self.file.close()
         parts = [
             self._front(title, form),
-            f"# {title}\n\n{_count(self.splits.total(), 'picture')}, made with Gleaner. Each file keeps the bytes"
+            f"# {title}\n\n{counted(self.splits.total(), 'picture')}, made with Gleaner. Each file keeps the bytes"
             " that were downloaded; its SHA-256, real size, labels, scores and origin stand beside it.\n",
             _table("Splits", "split", self.splits),
             "The split goes by content: it is the same in every export, and pictures that are known to repeat each"
@@ -94,7 +97,7 @@ class DatasetCard:
 def _not_compared(count: int) -> str:
     if not count:
         return ""
-    return f" {_count(count, 'picture')} had not been compared with the others: repeats among them are not known."
+    return f" {counted(count, 'picture')} had not been compared with the others: repeats among them are not known."
 
 
 def _table(title: str, column: str, counts: Counter[str]) -> str:
@@ -118,12 +121,3 @@ def _plain(text: str) -> str:
 
 def _quoted(text: str) -> str:
     return '"' + " ".join(text.split()).replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
-def _cell(text: str) -> str:
-    """A text that a spreadsheet would take for a formula gets an apostrophe in front."""
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t") else text
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number:,} {word}{'' if number == 1 else 's'}"

@@ -1,6 +1,6 @@
-"""What is known of a picture, as one flat record: the columns are the same for every picture of a dataset.
+"""The forms of a dataset, and the flat record of a picture: its columns are the same for every picture of a dataset.
 
-The forms of a dataset. A writer takes pictures one by one, each with its record.
+A writer takes pictures one by one, each with its record.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ ORIGIN = (
     "query", "engine", "image_url", "page_url", "title", "license", "license_url", "creator", "attribution",
 )  # fmt: skip
 
-FORMS = ("imagefolder", "webdataset", "parquet")
 SHARD_BYTES = 500_000_000  # half a gigabyte a shard, as Hugging Face cuts its own
 ROWS_IN_GROUP = 100  # of Parquet: pictures are large, and a reader takes a row group at once
 
@@ -45,13 +44,8 @@ def records(
     for sha256, text in page:
         path = workspace.to_path(text)
         width, height, form = (0, 0, "") if sha256 in broken else sizes.get(sha256) or _size(path)
-        record: dict[str, Any] = {
-            "sha256": sha256,
-            "width": width,
-            "height": height,
-            "format": form,
-            "source_name": text.rpartition("/")[2],
-        }
+        size = {"width": width, "height": height, "format": form}
+        record: dict[str, Any] = {"sha256": sha256, **size, "source_name": text.rpartition("/")[2]}
         for criterion in criteria:
             label = labels[criterion].get(sha256)
             record[f"label_{criterion}"] = label.label if label else ""
@@ -75,7 +69,7 @@ def _size(path: Path) -> tuple[int, int, str]:
 
 
 class Writer(Protocol):
-    """`split` is train, val or test."""
+    """A form of a dataset. `split` is train, val or test."""
 
     def add(self, split: str, path: Path, record: Mapping[str, Any]) -> None: ...
 

@@ -13,28 +13,25 @@ import hashlib
 import json
 import logging
 import os
-from argparse import Namespace
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lib.db import Database, journal
+from lib.db import journal
 from lib.db import scores as store
-from lib.db import worklist as scratch
+from lib.db.context import Context
 from lib.db.journal import Action
 from lib.db.scores import LabelRow
-from lib.db.where import Condition
 from lib.db.worklist import Worklist
 from lib.errors import GleanerError, UsageError
 from lib.files.pictures import folder_pictures, sha256_of, workspace_pictures
-from lib.progress import BarFactory
 from lib.sort.export.card import DatasetCard
 from lib.sort.export.formats import ImageFolder, Parquet, TarShards, Writer, file_name, records
 from lib.sort.export.settle import MANIFEST, abandon, begin, commit, files_below, finish, in_blocks
-from lib.sort.export.split import Groups, Shares, Sides
-from lib.workspace import Workspace
+from lib.sort.export.split import Groups, Sides
+from lib.sort.options import ExportOptions
 
 log = logging.getLogger("gleaner.export")
 
@@ -43,18 +40,11 @@ SPLIT = "split"  # the criterion under which sides are kept
 
 @dataclass
 class Export:
-    """`place` is where the dataset will lie."""
+    """The run's state, filled from top to bottom."""
 
-    args: Namespace
-    db: Database
-    workspace: Workspace
-    run_id: int
-    stopping: Callable[[], bool]
-    bar: BarFactory
-    place: Path
-    shares: Shares
-    where: Condition | None = None
-    files: Worklist = field(default_factory=lambda: Worklist(scratch.temporary()))
+    context: Context
+    options: ExportOptions
+    files: Worklist = field(default_factory=Worklist)
     splits: Counter[str] = field(default_factory=Counter)
     formats: Counter[str] = field(default_factory=Counter)
     left: int = 0
@@ -65,87 +55,95 @@ class Export:
         """Does it; gives a note on what was done. In a dry run only counts."""
         self._gather()
         sides = self._sides()
-        self._decide(sides)
+        self._assign(sides)
         digest = self._digest()
-        if self.args.dry_run:
-            return f"would write {self.place}"
+        if self.context.dry_run:
+            return f"would write {self.options.place}"
         if self._is_there(digest):
             self._remember()
-            return f"{self.place} holds this dataset already"
-        if self.place.exists() and not self.args.replace:
-            raise UsageError(f"{self.place} exists and holds something else; give another --to, or --replace.")
-        begun = begin(self.db, self.workspace, self.run_id, self.place)
+            return f"{self.options.place} holds this dataset already"
+        if self.options.place.exists() and not self.options.replace:
+            raise UsageError(f"{self.options.place} exists and holds something else; give another --to, or --replace.")
+        begun = begin(self.context, self.options.place)
         try:
             self._build(begun.folder, digest)
-            if self.stopping():
-                abandon(self.db, begun)
+            if self.context.stopping():
+                abandon(self.context.db, begun)
                 return "stopped before it was complete; nothing was kept"
             for part in in_blocks(self._planned(begun.folder)):  # they are hashed: other steps get their turn
-                journal.insert_actions(self.db, self.run_id, part)
-            with self.db.transaction():
+                journal.insert_actions(self.context.db, self.context.run_id, part)
+            with self.context.db.transaction():
                 self._remember()
-                commit(self.db, begun)
+                commit(self.context.db, begun)
         except OSError as error:
-            abandon(self.db, begun)
+            abandon(self.context.db, begun)
             raise GleanerError(f"the dataset could not be written ({error}); make room and run it again.") from error
-        finish(self.db, self.workspace, begun)
-        return f"dataset: {self.place}"
+        finish(self.context, begun)
+        return f"dataset: {self.options.place}"
 
     def counts(self) -> dict[str, int | float | str]:
         found: dict[str, int | float | str] = {"pictures": sum(self.splits.values()), **self.splits}
-        if self.where:
+        if self.options.where:
             found["not_selected"] = self.left
         if self.unreadable:
             found["unreadable"] = self.unreadable
         return found
 
     def _gather(self) -> None:
-        if self.args.label and self.args.label not in self._criteria():
-            raise UsageError(f"nothing is labelled by {self.args.label!r} yet; sort by it first.")
-        folders = [Path(os.path.abspath(folder)) for folder in self.args.folders]
+        if self.options.label and self.options.label not in self._criteria():
+            raise UsageError(f"nothing is labelled by {self.options.label!r} yet; sort by it first.")
+        folders, limit = self.options.folders, self.options.limit
         found = (
-            folder_pictures(self.db, folders, remember=not self.args.dry_run, bar=self.bar, limit=self.args.limit)
+            folder_pictures(
+                self.context.db, folders, remember=not self.context.dry_run, bar=self.context.bar, limit=limit
+            )
             if folders
-            else workspace_pictures(self.db, self.workspace, self.args.limit)
+            else workspace_pictures(self.context.db, self.context.workspace, limit)
         )
         for picture in found:
-            self.files.add(self.workspace.to_text(picture.path), picture.sha256, picture.bytes)
+            self.files.add(self.context.workspace.to_text(picture.path), picture.sha256, picture.bytes)
         if not self.files.count():
             raise UsageError("there is no picture to export; run 5_download.py first or give a folder.")
-        for page in self.files.contents() if self.where else ():
+        for page in self.files.contents() if self.options.where else ():
             contents = [sha256 for sha256, _ in page]
-            matching = self.where.matching(self.db, contents) if self.where else set()
+            matching = self.options.where.matching(self.context.db, contents) if self.options.where else set()
             self.left += self.files.drop([sha256 for sha256 in contents if sha256 not in matching])
         if not self.files.count():
             raise UsageError("no picture fulfils --where; see the labels in reports/index.html.")
 
     def _sides(self) -> Sides:
         groups = Groups()
-        for sha256, keeper in store.repeats(self.db):
+        for sha256, keeper in store.repeats(self.context.db):
             groups.join(sha256, keeper)
         for page in self.files.contents():
             contents = [sha256 for sha256, _ in page]
-            self.unhashed += store.count_unhashed(self.db, contents)
-            groups.add_hashes(store.known_phashes(self.db, contents))
+            self.unhashed += store.count_unhashed(self.context.db, contents)
+            groups.add_hashes(store.known_phashes(self.context.db, contents))
         if self.unhashed:
             log.warning(
                 "step 6 has not looked at %d of the pictures: their repeats may be on both sides; run 6_dedup.py first",
                 self.unhashed,
             )
-        sides = Sides(self.shares, groups)
-        sides.remember(store.all_labels(self.db, SPLIT, self.shares.version))
+        sides = Sides(self.options.shares, groups)
+        sides.remember(store.all_labels(self.context.db, SPLIT, self.options.shares.version))
         return sides
 
-    def _decide(self, sides: Sides) -> None:
+    def _assign(self, sides: Sides) -> None:
         for page in self.files.contents():
             decisions = [("labelled", sides.side(sha256), None, "", sha256) for sha256, _ in page]
-            self.files.decide(decisions)
+            self.files.set_labels(decisions)
             self.splits.update(side for _, side, *_ in decisions)
 
     def _digest(self) -> str:
         """What the dataset is made of: the form, the options, every picture with its side, and every label."""
-        options = (self.args.form, self.args.label, self.args.parquet_pictures, self.shares.version, self.args.title)
-        chosen = (self.where.text if self.where else "", self.unhashed)
+        options = (
+            self.options.form,
+            self.options.label,
+            self.options.parquet_pictures,
+            self.options.shares.version,
+            self.options.title,
+        )
+        chosen = (self.options.where.text if self.options.where else "", self.unhashed)
         digest = hashlib.sha256(json.dumps([*options, *chosen]).encode())
         for _, split, record in self._records():
             self.formats[record["format"]] += 1
@@ -156,24 +154,24 @@ class Export:
         criteria = self._criteria()
         for page in self.files.contents():
             sides = self.files.labels([sha256 for sha256, _ in page])
-            for path, record in records(self.db, self.workspace, page, criteria):
+            for path, record in records(self.context.db, self.context.workspace, page, criteria):
                 yield path, sides[record["sha256"]], record
 
     def _criteria(self) -> list[str]:
-        return [name for name in store.criteria(self.db) if name != SPLIT]
+        return [name for name in store.criteria(self.context.db) if name != SPLIT]
 
     def _is_there(self, digest: str) -> bool:
         try:
-            return bool(json.loads((self.place / MANIFEST).read_text())["digest"] == digest)
+            return bool(json.loads((self.options.place / MANIFEST).read_text())["digest"] == digest)
         except (OSError, ValueError, KeyError, TypeError):
             return False
 
     def _build(self, building: Path, digest: str) -> None:
         writer, card = self._writer(building), DatasetCard(building, self._criteria())
         try:
-            with self.bar(sum(self.splits.values()), "Exporting", "picture") as progress:
+            with self.context.bar(sum(self.splits.values()), "Exporting", "picture") as progress:
                 for path, split, record in self._records():
-                    if self.stopping():
+                    if self.context.stopping():
                         return
                     progress.update()
                     if not record["width"] or not path.is_file():
@@ -184,46 +182,41 @@ class Export:
                     card.add(split, file_name(record, path), record)
         finally:
             writer.close()
-        filters = [f"--where {self.where.text}"] if self.where else []
-        title = self.args.title or self.place.name
-        card.write(
-            title=title,
-            form=self.args.form,
-            filters=filters,
-            history=store.history(self.db),
-            unhashed=self.unhashed,
-        )
-        manifest = {"digest": digest, "form": self.args.form, "pictures": dict(self.splits)}
+        filters = [f"--where {self.options.where.text}"] if self.options.where else []
+        title, history = self.options.title or self.options.place.name, store.history(self.context.db)
+        card.write(title=title, form=self.options.form, filters=filters, history=history, unhashed=self.unhashed)
+        manifest = {"digest": digest, "form": self.options.form, "pictures": dict(self.splits)}
         (building / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
 
     def _writer(self, folder: Path) -> Writer:
-        if self.args.form == "webdataset":
+        if self.options.form == "webdataset":
             common = max(sorted(self.formats), key=lambda name: self.formats[name])
-            return TarShards(folder, {"jpeg": "jpg", "": "jpg"}.get(common, common), self.args.shard_size)
-        if self.args.form == "parquet":
-            return Parquet(folder, self.args.parquet_pictures == "embed", self.args.shard_size)
-        return ImageFolder(folder, self.args.mode, self.args.label or "")
+            return TarShards(folder, {"jpeg": "jpg", "": "jpg"}.get(common, common), self.options.shard_bytes)
+        if self.options.form == "parquet":
+            return Parquet(folder, self.options.parquet_pictures == "embed", self.options.shard_bytes)
+        return ImageFolder(folder, self.options.mode, self.options.label or "")
 
     def _planned(self, building: Path) -> Iterator[Action]:
         """What is going to be done: the files of an older dataset go to the quarantine, those of the new one come."""
-        away = self.workspace.quarantine / str(self.run_id) / "export" / self.place.name
-        for path in files_below(self.place):
+        away = self.context.workspace.quarantine / str(self.context.run_id) / "export" / self.options.place.name
+        for path in files_below(self.options.place):
             content = "" if path.is_symlink() else sha256_of(path)
-            yield self._action("move", path, away / path.relative_to(self.place), content, path.lstat().st_size)
+            yield self._action("move", path, away / path.relative_to(self.options.place), content, path.lstat().st_size)
         for path in files_below(building):
-            target = self.place / path.relative_to(building)
+            target = self.options.place / path.relative_to(building)
             if path.is_symlink():
                 yield self._action("symlink", Path(os.readlink(path)), target)
             else:  # undo takes away only what is still as it was written
                 yield self._action("write", None, target, sha256_of(path), path.stat().st_size)
 
     def _action(self, kind: str, source: Path | None, target: Path, sha256: str = "", size: int = 0) -> Action:
-        text = self.workspace.to_text(source) if source else ""
-        return Action(kind, text, self.workspace.to_text(target), sha256, size)
+        text = self.context.workspace.to_text(source) if source else ""
+        return Action(kind, text, self.context.workspace.to_text(target), sha256, size)
 
     def _remember(self) -> None:
         """Keeps every picture's side, for later exports and for `--where \"split = train\"`."""
         rows = (
-            LabelRow(item.sha256, item.label, None, "", self.shares.version) for item in self.files.items("labelled")
+            LabelRow(item.sha256, item.label, None, "", self.options.shares.version)
+            for item in self.files.items("labelled")
         )
-        store.save_labels(self.db, self.run_id, SPLIT, rows)
+        store.save_labels(self.context.db, self.context.run_id, SPLIT, rows)

@@ -18,6 +18,7 @@ from itertools import islice
 from pathlib import Path
 
 from lib.db import Database, journal
+from lib.db.context import Context
 from lib.db.journal import BUILDING, Action
 from lib.errors import GleanerError
 from lib.journal.moves import let_go, move_without_overwriting, same_file, temporary_name
@@ -43,13 +44,14 @@ class Building:
     entry: int
 
 
-def begin(db: Database, workspace: Workspace, run_id: int, place: Path) -> Building:
+def begin(context: Context, place: Path) -> Building:
     """Makes the folder, and tells the journal of it first."""
     folder = temporary_beside(place)
-    told = Action("write", workspace.to_text(folder), workspace.to_text(place), reason=BUILDING)
-    journal.insert_actions(db, run_id, [told])
+    to_text = context.workspace.to_text
+    entry = Action("write", to_text(folder), to_text(place), reason=BUILDING)
+    journal.insert_actions(context.db, context.run_id, [entry])
     folder.mkdir(parents=True)
-    return _begun(db, workspace, run_id)[0]
+    return _begun(context, context.run_id)[0]
 
 
 def commit(db: Database, begun: Building) -> None:
@@ -64,12 +66,12 @@ def abandon(db: Database, begun: Building) -> None:
     journal.set_state(db, [action.id for action in _planned(db, begun)], "dropped")
 
 
-def finish(db: Database, workspace: Workspace, begun: Building) -> None:
+def finish(context: Context, begun: Building) -> None:
     """Carries out what is planned, from wherever it was cut off. Raises GleanerError where a file is in the way."""
     if begun.folder.is_dir():  # else it is in its place, and what has the older files' names is the new dataset's
-        for action in _planned(db, begun):
+        for action in _planned(context.db, begun):
             if action.kind == "move":
-                _move(workspace, action)
+                _move(context.workspace, action)
         _remove_empty(begun.place)
         try:
             os.rename(begun.folder, begun.place)
@@ -80,32 +82,32 @@ def finish(db: Database, workspace: Workspace, begun: Building) -> None:
                 f"{begun.place} holds files that came while the dataset was written; move them away and run the same"
                 " command again."
             ) from error
-    _record(db, workspace, begun)
+    _record(context, begun)
 
 
-def settle_exports(db: Database, workspace: Workspace) -> int:
+def settle_exports(context: Context) -> int:
     """Finishes or clears the exports that were cut off; gives their number. For a run of step 7, which is alone."""
     cut_off = 0
-    for run_id in journal.runs_with_begun_datasets(db):
-        for begun in _begun(db, workspace, run_id):
+    for run_id in journal.runs_with_begun_datasets(context.db):
+        for begun in _begun(context, run_id):
             cut_off += 1
-            if not any(action.reason == COMPLETE for action in _planned(db, begun)):
-                abandon(db, begun)
+            if not any(action.reason == COMPLETE for action in _planned(context.db, begun)):
+                abandon(context.db, begun)
                 continue
             try:
-                finish(db, workspace, begun)
+                finish(context, begun)
             except GleanerError as error:  # it must not stop every run to come
                 log.warning("%s The dataset is given up.", error)
                 shutil.rmtree(begun.folder, ignore_errors=True)
-                _record(db, workspace, begun)
+                _record(context, begun)
     return cut_off
 
 
-def remove_empty_folders(db: Database, workspace: Workspace, run_id: int) -> None:
+def remove_empty_folders(context: Context, run_id: int) -> None:
     """After an undo: the folders of the run's dataset that hold nothing any more."""
-    for action in journal.iter_actions(db, run_id, "undone"):
+    for action in journal.iter_actions(context.db, run_id, "undone"):
         if action.kind == "write" and action.target.endswith(f"/{MANIFEST}"):
-            _remove_empty(workspace.to_path(action.target).parent)
+            _remove_empty(context.workspace.to_path(action.target).parent)
 
 
 def files_below(folder: Path) -> list[Path]:
@@ -119,10 +121,11 @@ def in_blocks(actions: Iterable[Action]) -> Iterator[list[Action]]:
         yield block
 
 
-def _begun(db: Database, workspace: Workspace, run_id: int) -> list[Building]:
+def _begun(context: Context, run_id: int) -> list[Building]:
+    to_path = context.workspace.to_path
     return [
-        Building(workspace.to_path(action.source), workspace.to_path(action.target), run_id, action.id)
-        for action in journal.iter_actions(db, run_id, "planned")
+        Building(to_path(action.source), to_path(action.target), run_id, action.id)
+        for action in journal.iter_actions(context.db, run_id, "planned")
         if action.reason == BUILDING
     ]
 
@@ -131,11 +134,12 @@ def _planned(db: Database, begun: Building) -> Iterator[Action]:
     yield from (action for action in journal.iter_actions(db, begun.run_id, "planned") if action.id >= begun.entry)
 
 
-def _record(db: Database, workspace: Workspace, begun: Building) -> None:
+def _record(context: Context, begun: Building) -> None:
     """Marks what has happened; the rest, and the two entries that are no files, are dropped."""
+    db = context.db
     with db.transaction():
         for block in in_blocks(_planned(db, begun)):
-            done = [action.id for action in block if _has_happened(workspace, action)]
+            done = [action.id for action in block if _has_happened(context.workspace, action)]
             journal.set_state(db, done, "done")
             journal.set_state(db, {action.id for action in block} - set(done), "dropped")
 
