@@ -30,7 +30,7 @@ from typing import Any
 
 from lib.cleanup.options import options_from
 from lib.errors import EXIT_OK, UsageError
-from lib.journal.rules import RULE_NAMES, RULES
+from lib.journal import RULE_NAMES, RULES
 from lib.workspace import Workspace
 
 

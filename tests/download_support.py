@@ -11,8 +11,7 @@ from typing import Any
 from hostile_server import Site
 from support import ROOT, load_step
 
-from lib.db import open_database
-from lib.db.context import Context
+from lib.db import Context, open_database
 from lib.db.download_queue import Recheck
 from lib.download.options import DownloadOptions
 from lib.download.outcomes import RunStats

@@ -17,12 +17,11 @@ from yandex_answers import entity, make_workspace, results_page
 
 from lib.cleanup.plan import make_plan
 from lib.cleanup.rules import DEFAULT_RULES, RuleSelection, is_private, url_fault
-from lib.db import open_database
-from lib.db.context import Context
+from lib.db import Context, open_database
 from lib.db.journal import start_run
 from lib.db.maintenance import list_backups, make_backup
+from lib.journal import RULE_NAMES
 from lib.journal.rows import apply_plan, plan_to_forget, undo
-from lib.journal.rules import RULE_NAMES
 from lib.workspace import Workspace
 
 STEP = load_step("cleanup")

@@ -19,8 +19,7 @@ from support import ROOT, as_rows, snapshot
 
 from lib import cli
 from lib.cli.settings import apply_settings
-from lib.db import open_database, open_for_preview
-from lib.db.context import Context
+from lib.db import Context, open_database, open_for_preview
 from lib.db.files import FileRow, add_file
 from lib.db.journal import Action, count_actions, start_run
 from lib.db.schema import migrate, schema_version, statements
@@ -348,7 +347,7 @@ def test_a_kill_between_files_loses_nothing(tmp_path):
         "import sys; sys.path.insert(0, sys.argv[2])\n"
         "from pathlib import Path\n"
         "from lib.db import open_database\n"
-        "from lib.db.context import Context\n"
+        "from lib.db import Context\n"
         "from lib.journal import files as journal\n"
         "from lib.workspace import Workspace\n"
         "ws = Workspace(Path(sys.argv[1])); db = open_database(ws.database)\n"

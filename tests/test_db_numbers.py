@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 from support import ROOT, as_rows, load_step
 
-from lib.db import open_database
-from lib.db.context import Context
+from lib.db import Context, open_database
 from lib.db.schema import migrations, statements
 from lib.journal.rows import undo
 from lib.workspace import Workspace

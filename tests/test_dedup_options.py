@@ -16,8 +16,7 @@ import pytest
 from PIL import Image, ImageDraw
 from support import PATIENCE, ROOT, as_rows, dedup, drawing, dump, load_step, result, snapshot
 
-from lib.db import open_database
-from lib.db.context import Context
+from lib.db import Context, open_database
 from lib.db.duplicates import is_removed
 from lib.dedup.near import cells_with_views
 from lib.hashing import dct, views

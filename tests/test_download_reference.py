@@ -20,8 +20,7 @@ from download_support import (
 )
 from hostile_server import Site, jpeg
 
-from lib.db import open_database
-from lib.db.context import Context
+from lib.db import Context, open_database
 from lib.download.outcomes import BATCH_SECONDS
 from lib.download.run import download
 from lib.workspace import Workspace

@@ -24,8 +24,7 @@ from download_support import (
 from hostile_server import Site, jpeg
 from support import PATIENCE, ROOT, peak_of_step, wait_until
 
-from lib.db import open_database
-from lib.db.context import Context
+from lib.db import Context, open_database
 from lib.db.download_queue import claim
 from lib.download.options import PictureLimits
 from lib.download.run import download

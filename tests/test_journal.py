@@ -16,8 +16,7 @@ from typing import Any
 import pytest
 from support import PATIENCE, ROOT, STEPS, as_rows, drawing, dump, load_step, snapshot
 
-from lib.db import open_database
-from lib.db.context import Context
+from lib.db import Context, open_database
 from lib.db.files import FileRow, add_file
 from lib.db.journal import Action, finish_run, start_run
 from lib.files.pictures import sha256_of

@@ -18,7 +18,7 @@ import pytest
 from support import PATIENCE, wait_until
 
 from lib.errors import GleanerError, UsageError
-from lib.work.outcome import WORKER_KILLED, Result
+from lib.work import WORKER_KILLED, Result
 from lib.work.stream import in_threads, stream
 
 ROOT = Path(__file__).resolve().parents[1]

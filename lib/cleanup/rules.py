@@ -13,7 +13,7 @@ from functools import lru_cache
 from lib.db import Database
 from lib.db import cleanup as store
 from lib.domains import DomainLists, host_of
-from lib.journal.rules import RULES
+from lib.journal import RULES
 from lib.net.guard import is_private as leads_inside
 
 _HTTP = re.compile(r"https?://", re.IGNORECASE)

@@ -15,9 +15,8 @@ from typing import Any
 from lib.cleanup.options import CleanupOptions
 from lib.cleanup.plan import make_plan
 from lib.cleanup.rules import DEFAULT_RULES, SCRIPTS, RuleSelection, kept_on_blocked_domains
-from lib.db import Database, maintenance
+from lib.db import Context, Database, maintenance
 from lib.db.cleanup import describe_pictures, query_name
-from lib.db.context import Context
 from lib.db.journal import counts_by_reason, start_run
 from lib.db.maintenance import choose_backup, list_backups, make_backup, replace_unusable, restore_backup
 from lib.db.soundness import ODD, Fault, find_fault

@@ -7,8 +7,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from lib.db import Database
-from lib.db.context import Context
+from lib.db import Context, Database
 from lib.errors import EXIT_OK
 from lib.progress import BarFactory, no_bar
 from lib.workspace import Workspace

@@ -16,7 +16,7 @@ from urllib.parse import quote
 from lib.db.schema import migrate, schema_version
 from lib.db.soundness import BESIDE, DAMAGED, EMPTY, Fault, find_fault
 from lib.errors import GleanerError, UsageError
-from lib.temporary import clear_dead, temporary_beside
+from lib.temporary import clear_dead, rename_unless_taken, temporary_beside
 
 T = TypeVar("T")
 
@@ -182,7 +182,8 @@ def _create(path: Path) -> None:
     with private_temporary(path) as part:
         with closing(_connect(str(part), path)) as connection:
             prepare(connection)
-        _put_in_place(part, path)
+        with suppress(FileExistsError):  # another process was quicker
+            rename_unless_taken(part, path)
 
 
 @contextmanager
@@ -195,16 +196,6 @@ def private_temporary(path: Path) -> Iterator[Path]:
     finally:
         for suffix in ("", *BESIDE):
             part.with_name(part.name + suffix).unlink(missing_ok=True)
-
-
-def _put_in_place(part: Path, path: Path) -> None:
-    try:
-        os.link(part, path)
-    except FileExistsError:
-        return
-    except OSError:  # a file system without hard links
-        if not os.path.lexists(path):
-            os.rename(part, path)
 
 
 def prepare(connection: sqlite3.Connection) -> None:

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from lib.db.context import Context
+from lib.db import Context
 from lib.db.hashes import HashRow, known_hashes, remember_hashes
 from lib.dedup.keep import TRAITS_BYTES, Traits, traits_of
 from lib.files.pictures import PictureFile
@@ -31,7 +31,7 @@ from lib.hashing.buffers import Buffers, packed_buffers
 from lib.hashing.kinds import HashChoice, imagehash_of
 from lib.hashing.kinds import is_flat as is_empty
 from lib.images.decode import DecodeError, opened
-from lib.work.outcome import WORKER_KILLED, Result
+from lib.work import WORKER_KILLED, Result
 from lib.work.stream import stream
 
 T = TypeVar("T")

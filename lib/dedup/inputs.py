@@ -12,8 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lib.db import Database
-from lib.db.context import Context
+from lib.db import Context, Database
 from lib.db.duplicates import present_file_count, query_picture_paths
 from lib.dedup.groups import DuplicateGroup, Member
 from lib.dedup.keep import read_traits

@@ -14,8 +14,7 @@ from itertools import chain
 
 import numpy as np
 
-from lib.db import Database
-from lib.db.context import Context
+from lib.db import Context, Database
 from lib.db.hashes import NearPair, compared_hashes, iter_views, near_pairs, remember_near
 from lib.hashing import dct, views
 from lib.hashing.buffers import Buffers

@@ -13,8 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib.db import Database, journal
-from lib.db.context import Context
+from lib.db import Context, Database, journal
 from lib.db.duplicates import DuplicateRow, set_file_state
 from lib.db.journal import Action, latest_run_with_actions, run_step
 from lib.dedup.groups import DuplicateGroup, Member

@@ -8,8 +8,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from lib.db import journal
-from lib.db.context import Context
+from lib.db import Context, journal
 from lib.db.duplicates import forget_duplicates, page_urls, record_duplicates, reported_run
 from lib.db.hashes import forget_apart, known_apart, set_apart
 from lib.dedup.fingerprints import FingerprintStore, places_of

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lib.db.context import Context
+from lib.db import Context
 from lib.db.scores import ScoreRow, known_vectors, save_measures
 from lib.dedup.options import DedupOptions
 

@@ -19,8 +19,7 @@ from pathlib import Path
 
 import aiohttp
 
-from lib.db import Database
-from lib.db.context import Context
+from lib.db import Context, Database
 from lib.db.download_queue import claim, prepare, release, renew
 from lib.download import body as partials
 from lib.download.body import Body, BodyBuffers, Partial

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lib.db.context import Context
+from lib.db import Context
 from lib.db.downloads import DownloadResult, record
 from lib.db.duplicates import REMOVED
 from lib.download import body

@@ -11,8 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from lib import temporary
-from lib.db import Database
-from lib.db.context import Context
+from lib.db import Context, Database
 from lib.db.download_queue import leases, release, unfinished_keys
 from lib.db.downloads import has_path, known_file, last_run_was_clean
 from lib.db.files import FileRow, add_or_restore_files

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lib.db import Database, download_queue
-from lib.db.context import Context
+from lib.db import Context, Database, download_queue
 from lib.db.downloads import enqueue, forget_undone
 from lib.download import body
 from lib.download.options import DownloadOptions

@@ -15,8 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from lib.db import Database, journal
-from lib.db.context import Context
+from lib.db import Context, Database, journal
 from lib.db.download_queue import leases
 from lib.db.downloads import unused_contents
 from lib.db.journal import Action

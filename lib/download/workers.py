@@ -17,8 +17,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from lib.db import open_database
-from lib.db.context import Context
+from lib.db import Context, open_database
 from lib.download.options import DownloadOptions
 from lib.download.outcomes import ProgressStats, RunStats
 from lib.errors import GleanerError

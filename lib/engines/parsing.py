@@ -16,6 +16,7 @@ The report is a small dictionary, empty when nothing is new:
 
 from __future__ import annotations
 
+import codecs
 import math
 import re
 from collections import Counter
@@ -155,7 +156,7 @@ def load_json(body: bytes) -> tuple[Any, bool]:
     try:
         return orjson.loads(body), False
     except orjson.JSONDecodeError:
-        return _load_repaired(body.decode("utf-8-sig", "replace")), True
+        return _load_repaired(body.removeprefix(codecs.BOM_UTF8).decode(errors="replace")), True
 
 
 def load_json_text(found: str) -> tuple[Any, bool]:

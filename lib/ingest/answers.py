@@ -23,9 +23,8 @@ from typing import Any
 
 import orjson
 
-from lib.db import Database
+from lib.db import Context, Database
 from lib.db.connection import bulk_mode
-from lib.db.context import Context
 from lib.db.images import IMAGE_COLUMNS, PictureRows, ReparseIndex, Saved, known_images, save_pictures
 from lib.db.responses import FINAL_OUTCOMES, READABLE_OUTCOMES, ParseResult, ResponseRow, answers_there, save_results
 from lib.domains import registrable_domain

@@ -13,8 +13,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lib.db import Context
 from lib.db import maintenance as table
-from lib.db.context import Context
 from lib.db.files import FileRow, add_or_restore_files
 from lib.files.pictures import plain_files, sha256_of, text_name
 from lib.images.decode import DecodeError, read_header

@@ -19,8 +19,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from lib.db import Context
 from lib.db import files as table
-from lib.db.context import Context
 from lib.db.files import FileRow
 from lib.db.images import Saved, save_pictures
 from lib.db.responses import ResponseRow, ensure_query

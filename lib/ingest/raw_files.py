@@ -19,8 +19,7 @@ from pathlib import Path
 
 import orjson
 
-from lib.db import Database
-from lib.db.context import Context
+from lib.db import Context, Database
 from lib.db.responses import (
     NewResponse,
     ResponseRow,

@@ -14,13 +14,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lib.db import Database
+from lib.db import Context, Database
 from lib.db import images as table
-from lib.db.context import Context
 from lib.db.images import ReparseIndex, mark
 from lib.db.responses import READABLE_OUTCOMES
+from lib.journal import MISREAD
 from lib.journal.rows import Change, RowPlan, apply_plan, plan_pictures
-from lib.journal.rules import MISREAD
 from lib.progress import chunked, no_bar
 
 BLOCK = 500  # pictures in one transaction

@@ -13,9 +13,8 @@ from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
 
-from lib.db import responses
+from lib.db import Context, responses
 from lib.db.connection import bulk_mode
-from lib.db.context import Context
 from lib.db.images import ReparseIndex, save_pictures
 from lib.db.journal import has_rows
 from lib.db.reference import MAGIC

@@ -18,8 +18,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from lib.db import Database, duplicates, journal
-from lib.db.context import Context
+from lib.db import Context, Database, duplicates, journal
 from lib.db.duplicates import forget_unmoved
 from lib.db.journal import Action, latest_run_with_actions, run_step
 from lib.errors import GleanerError, UsageError

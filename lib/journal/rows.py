@@ -11,13 +11,12 @@ from typing import Any
 
 import orjson
 
-from lib.db import Database, journal
+from lib.db import Context, Database, journal
 from lib.db import cleanup as store
 from lib.db.cleanup import Key
-from lib.db.context import Context
 from lib.db.journal import Action
+from lib.journal import FORGOTTEN, MISREAD, PICTURE_RULES, RULE_NAMES
 from lib.journal.files import run_to_undo
-from lib.journal.rules import FORGOTTEN, MISREAD, PICTURE_RULES, RULE_NAMES
 from lib.progress import chunked
 
 BLOCK = 500

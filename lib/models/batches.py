@@ -19,7 +19,7 @@ import numpy as np
 
 from lib.models.device import batched
 from lib.quality.measure import Measure
-from lib.work.outcome import Result
+from lib.work import Result
 from lib.work.stream import Parallelism, stream
 
 CHUNK = 4  # pictures sent to a decoding worker at once: a megapixel picture is 3 MB on the way back

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from lib.db import Context
 from lib.db import scores as store
-from lib.db.context import Context
 from lib.db.scores import ScoreRow
 from lib.db.worklist import Worklist
 from lib.quality.measure import Measure

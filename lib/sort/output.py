@@ -20,9 +20,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from lib.db import Database
+from lib.db import Context, Database
 from lib.db import scores as store
-from lib.db.context import Context
 from lib.db.worklist import Placement
 from lib.pages import Bucket, Card, Heading, SheetItem, render_contact_sheet, write_page
 from lib.pages.contact_sheet import ITEM_LIMIT

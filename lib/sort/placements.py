@@ -13,8 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from lib.db import Database
-from lib.db.context import Context
+from lib.db import Context, Database
 from lib.db.journal import quarantined_sources
 from lib.db.scores import file_actions
 from lib.db.worklist import Placement, Worklist

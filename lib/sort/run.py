@@ -16,8 +16,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from lib.db import Context
 from lib.db import scores as store
-from lib.db.context import Context
 from lib.db.journal import Action
 from lib.db.scores import LabelRow
 from lib.db.worklist import Placement, Worklist

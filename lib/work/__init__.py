@@ -1,1 +1,46 @@
-"""One bounded stream of work: here, in threads, in processes, or on Ray."""
+"""The outcome of one item of work: its answer, or a failure as a value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+WORKER_KILLED = "worker_killed"
+ERROR_LENGTH = 300  # characters of an exception's text that are kept: enough to read, small enough for a row
+
+Answer = tuple[Any, str]  # (value, error) of one item, as workers send it back
+
+
+@dataclass(frozen=True)
+class Result(Generic[T, R]):
+    """The result of one item: `value` when `error` is empty, else None and a short reason.
+
+    The reason is `worker_killed` for an item whose worker process died twice under it, or
+    `<ExceptionName>: message` for an exception raised by the work.
+    """
+
+    item: T
+    value: R | None
+    error: str
+
+    @property
+    def ok(self) -> bool:
+        return not self.error
+
+
+def attempt(work: Callable[[Any], Any], item: Any) -> Answer:
+    """Does one item's work; an exception becomes its reason. Ctrl-C and SystemExit are not the item's fault."""
+    try:
+        return work(item), ""
+    except Exception as error:  # any failure of one item is a value, whatever library it came from
+        return None, describe(error)
+
+
+def describe(error: BaseException) -> str:
+    """`<ExceptionName>: message` on one line, cut to ERROR_LENGTH characters."""
+    text = " ".join(str(error).split())
+    return (f"{type(error).__name__}: {text}" if text else type(error).__name__)[:ERROR_LENGTH]

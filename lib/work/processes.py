@@ -22,7 +22,7 @@ from threading import Thread
 from typing import Any
 
 from lib.errors import GleanerError
-from lib.work.outcome import WORKER_KILLED, Answer, attempt, describe
+from lib.work import WORKER_KILLED, Answer, attempt, describe
 
 DEPTH = 2  # jobs a worker holds: one under way and one waiting, so that it never idles for a round trip
 FAILED_STARTS_LIMIT = 3  # workers in a row that died before they were ready: then it is the job, not bad luck

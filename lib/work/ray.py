@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.errors import GleanerError
-from lib.work.outcome import describe
+from lib.work import describe
 from lib.work.processes import Init, Job, Work, Worker, WorkerPool, prepare, run_chunk
 
 CONNECT_SECONDS = 10.0

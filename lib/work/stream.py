@@ -24,7 +24,7 @@ from threading import Event
 from typing import Any, Protocol
 
 from lib.errors import UsageError
-from lib.work.outcome import Answer, R, Result, T, attempt
+from lib.work import Answer, R, Result, T, attempt
 
 EXECUTORS = ("local", "threads", "processes", "ray")
 

@@ -22,8 +22,8 @@ from lib.quality.measure import Measure
 from lib.work.stream import Parallelism
 
 if TYPE_CHECKING:
-    from lib.db.context import Context
-    from lib.work.outcome import Result
+    from lib.db import Context
+    from lib.work import Result
 
 CHUNK = 8  # pictures sent to a worker at once
 
@@ -115,7 +115,7 @@ class SingleMetric(Criterion):
     def measure_all(
         self, paths: Iterable[Path], missing: Sequence[str], spread: Parallelism
     ) -> Iterator[Result[Path, Mapping[str, Measure]]]:
-        from lib.work.outcome import Result
+        from lib.work import Result
         from lib.work.stream import stream
 
         outcomes = stream(self.measure, paths, executor=spread.executor, workers=spread.workers, chunk=CHUNK)

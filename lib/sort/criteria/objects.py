@@ -15,7 +15,7 @@ from lib.work.stream import Parallelism
 
 if TYPE_CHECKING:
     from lib.models.detector import Detector
-    from lib.work.outcome import Result
+    from lib.work import Result
 
 
 @dataclass
@@ -62,7 +62,7 @@ class Objects(Criterion):
     ) -> Iterator[Result[Path, Mapping[str, Measure]]]:
         from lib.models.batches import BatchPipeline, looking
         from lib.models.detector import LONG_SIDE
-        from lib.work.outcome import Result
+        from lib.work import Result
 
         for outcome in BatchPipeline(self.net, looking(LONG_SIDE), spread).outcomes(paths):
             measure = Measure(None, outcome.error)

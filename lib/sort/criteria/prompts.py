@@ -27,10 +27,10 @@ from lib.sort.criteria import Criterion, Label
 from lib.work.stream import Parallelism
 
 if TYPE_CHECKING:
-    from lib.db.context import Context
+    from lib.db import Context
     from lib.models.clip import Clip
     from lib.sort.criteria import AllMeasures
-    from lib.work.outcome import Result
+    from lib.work import Result
 
 # What everything is compared with where nothing is to be dropped by name.
 NEUTRAL = ("a photo", "an image", "a picture of something else")
@@ -86,7 +86,7 @@ class ClipCriterion(Criterion):
         self, paths: Iterable[Path], missing: Sequence[str], spread: Parallelism
     ) -> Iterator[Result[Path, Mapping[str, Measure]]]:
         from lib.models.batches import BatchPipeline
-        from lib.work.outcome import Result
+        from lib.work import Result
 
         for outcome in BatchPipeline(self.clip, self.clip.looking(), spread).outcomes(paths):
             measure = Measure(None, outcome.error)

@@ -21,7 +21,7 @@ from lib.work.stream import Parallelism
 if TYPE_CHECKING:
     from lib.models.batches import Seen
     from lib.models.iqa import Learned
-    from lib.work.outcome import Result
+    from lib.work import Result
 
 # Undamaged photographs score 80 and more (median 90). JPEG quality 75 costs about 15 points, 40 about 45; a blur or
 # noise that shows at a glance (standard deviation 2 pixels; 20 grey levels) leaves about 40.
@@ -122,7 +122,7 @@ class LearnedQuality(ByScore):
         self, paths: Iterable[Path], missing: Sequence[str], spread: Parallelism
     ) -> Iterator[Result[Path, Mapping[str, Measure]]]:
         from lib.models.batches import BatchPipeline, looking
-        from lib.work.outcome import Result
+        from lib.work import Result
 
         models = _Several([self._load(metric) for metric in missing if metric != TECHNICAL], self.long_side)
         feed = BatchPipeline(models, looking(self.long_side, technical=TECHNICAL in missing), spread)

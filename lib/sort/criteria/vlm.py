@@ -21,7 +21,7 @@ from lib.sort.criteria import Criterion, Label
 from lib.work.stream import Parallelism
 
 if TYPE_CHECKING:
-    from lib.work.outcome import Result
+    from lib.work import Result
 
 log = logging.getLogger("gleaner.models")
 
@@ -70,7 +70,7 @@ class Vlm(Criterion):
     ) -> Iterator[Result[Path, Mapping[str, Measure]]]:
         """Asks about several pictures at once; the answers come as they come."""
         from lib.models.vlm import Client
-        from lib.work.outcome import Result
+        from lib.work import Result
 
         client = Client(self.url, self.model, self.key, self.timeout)
         loop = asyncio.new_event_loop()
@@ -102,7 +102,7 @@ class Vlm(Criterion):
         return [("keep", f"the model keeps it with a score of at least {self.min_score:g}"), ("drop", "all others")]
 
     def _finished(self, loop: Any, open_tasks: dict[Any, Path]) -> Iterator[Result[Path, Mapping[str, Measure]]]:
-        from lib.work.outcome import Result
+        from lib.work import Result
 
         done, _ = loop.run_until_complete(asyncio.wait(open_tasks, return_when=asyncio.FIRST_COMPLETED))
         for task in done:

@@ -19,9 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lib.db import journal
+from lib.db import Context, journal
 from lib.db import scores as store
-from lib.db.context import Context
 from lib.db.journal import Action
 from lib.db.scores import LabelRow
 from lib.db.worklist import Worklist

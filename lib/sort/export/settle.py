@@ -17,8 +17,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from lib.db import Database, journal
-from lib.db.context import Context
+from lib.db import Context, Database, journal
 from lib.db.journal import BUILDING, Action
 from lib.errors import GleanerError
 from lib.journal.moves import let_go, move_without_overwriting, same_file, temporary_name
