@@ -33,7 +33,7 @@ _BESIDE = ("", "-journal", "-wal", "-shm")
 
 def temporary_beside(path: Path) -> Path:
     """A new name for a file, or folder, that is going to be `path`."""
-    return path.with_name(f".{_short(path.name)}.{_machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.part")
+    return path.with_name(f".{_short(path.name)}.{machine_mark()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.part")
 
 
 @contextmanager
@@ -141,31 +141,25 @@ def process_lives(number: int, changed_at: float | None = None) -> bool:
 
 
 def _is_dead(entry: os.DirEntry[str], match: re.Match[str], target: str) -> bool:
-    if (target and _innermost(match) != target) or not entry.is_file(follow_symlinks=False):
+    innermost = match  # the file that it is going to be: a temporary file may be made by way of another one
+    while inner := _NAME.fullmatch(innermost["target"]):
+        innermost = inner
+    if (target and innermost["target"] != target) or not entry.is_file(follow_symlinks=False):
         return False
     status = entry.stat(follow_symlinks=False)
     # A link to a file has that file's time of change; the other time says when it was made.
-    return _is_over(match, max(status.st_mtime, status.st_ctime))
-
-
-def _is_over(match: re.Match[str], changed_at: float) -> bool:
-    if match["machine"] != _machine():
+    changed_at = max(status.st_mtime, status.st_ctime)
+    if match["machine"] != machine_mark():
         return time.time() - changed_at > STALE_SECONDS
     return not process_lives(int(match["process"]), changed_at)
-
-
-def _innermost(match: re.Match[str]) -> str:
-    """The file that it is going to be: a temporary file may be made by way of another one."""
-    while inner := _NAME.fullmatch(match["target"]):
-        match = inner
-    return match["target"]
 
 
 def _short(name: str) -> str:
     return name.encode("utf-8", "replace")[:LONGEST_NAME].decode("utf-8", "ignore")
 
 
-def _machine() -> str:
+def machine_mark() -> str:
+    """Six digits that tell this machine from others in the name of a temporary file."""
     return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
 
 

@@ -12,6 +12,7 @@ HIDDEN = "***"
 SHORTEST = 6  # characters of a password that is looked for by itself
 # A `Path` made of an address has one slash only.
 _USER = re.compile(r"(?P<head>\b[A-Za-z][A-Za-z0-9+.-]*:/{1,3})(?P<secret>[^/?#\s\"'<>]+)@")
+_HALF = re.compile("[\ud800-\udfff]")
 _BARE = re.compile(r"[^\s:/@'\"]+:[^\s/@'\"]+@(?=[\w.-])")
 _SECRET_NAME = (
     r"[\w.%-]*(?:token|secret|passw|passphrase|pwd|signature|credential|api-?key|access-?key|auth)[\w.%-]*"
@@ -35,7 +36,7 @@ def storable(text: str) -> str:
     """The text with half an emoji or a byte that is no UTF-8 as U+FFFD, and without NULs."""
     if "\x00" in text:
         text = text.replace("\x00", "")
-    return text if is_storable(text) else "".join("\ufffd" if _is_half(letter) else letter for letter in text)
+    return text if is_storable(text) else _HALF.sub("\ufffd", text)
 
 
 def is_storable(text: str) -> bool:
@@ -50,10 +51,6 @@ def is_storable(text: str) -> bool:
 def path_as_text(path: os.PathLike[str] | str) -> str:
     r"""A path for a person and the database: bytes that are no UTF-8 are written as \xff."""
     return os.fsencode(path).decode(errors="backslashreplace")
-
-
-def _is_half(letter: str) -> bool:
-    return "\ud800" <= letter <= "\udfff"
 
 
 def redact(text: str) -> str:
@@ -111,8 +108,8 @@ def hide(text: str, found: Mapping[str, str]) -> str:
 
 def escape_controls(text: str) -> str:
     """Text without control characters: what a server sent must not steer somebody's terminal."""
-    return "".join(c if c in "\n\t" or c.isprintable() else _escaped(c) for c in text)
 
+    def escaped(character: str) -> str:
+        return f"\\x{ord(character):02x}" if ord(character) < 256 else f"\\u{ord(character):04x}"
 
-def _escaped(character: str) -> str:
-    return f"\\x{ord(character):02x}" if ord(character) < 256 else f"\\u{ord(character):04x}"
+    return "".join(c if c in "\n\t" or c.isprintable() else escaped(c) for c in text)

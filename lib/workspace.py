@@ -82,9 +82,9 @@ class Workspace:
 
     def to_text(self, path: Path) -> str:
         """Writes a path as the database does: relative with forward slashes inside the workspace, else absolute."""
-        absolute = path if path.is_absolute() else Path.cwd() / path
+        absolute = path.absolute()
         try:
-            return absolute.relative_to(self._absolute_root()).as_posix()
+            return absolute.relative_to(self.root.absolute()).as_posix()
         except ValueError:
             return absolute.as_posix()
 
@@ -92,9 +92,6 @@ class Workspace:
         """The path that `to_text` wrote down."""
         pure = PurePosixPath(text)
         return Path(pure) if pure.is_absolute() else self.root / Path(pure)
-
-    def _absolute_root(self) -> Path:
-        return self.root if self.root.is_absolute() else Path.cwd() / self.root
 
     def refuse_odd_root(self) -> None:
         """Raises UsageError for a path that no folder can have or that something else has."""

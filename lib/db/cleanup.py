@@ -81,20 +81,19 @@ def expired_addresses(db: Database, now: str) -> Iterator[Address]:
 
 
 def _addresses(db: Database, where: str, values: Sequence[Any] = ()) -> Iterator[Address]:
-    for row in db.execute(f"SELECT id, image_id, url FROM image_variants WHERE {where}", values):
-        yield row[0], row[1], row[2]
+    yield from map(tuple, db.execute(f"SELECT id, image_id, url FROM image_variants WHERE {where}", values))
 
 
 def repeated_addresses(db: Database) -> Iterator[Address]:
     """The mentions beyond the best of every address that a picture has several times."""
-    cursor = db.execute(
+    rows = db.execute(
         f"WITH repeated AS ({REPEATED}),"
         f" mentions AS (SELECT id, image_variants.image_id AS image_id, url, {_WON} AS won, row_number() OVER"
         f" (PARTITION BY image_variants.image_id, url ORDER BY {_WON} DESC, {_KIND_RANK}, id) AS place"
         " FROM repeated CROSS JOIN image_variants ON image_variants.image_id = repeated.image_id)"
         " SELECT id, image_id, url FROM mentions WHERE place > 1 AND NOT won ORDER BY id"
     )
-    yield from ((row[0], row[1], row[2]) for row in cursor)
+    yield from map(tuple, rows)
 
 
 def has_address(db: Database, image_id: int, url: str) -> bool:
@@ -133,13 +132,12 @@ def _walk(db: Database, sql: str) -> sqlite3.Cursor:
 
 def _names_lost_query(db: Database) -> bool:
     """True where results name a search that is not there; one look a search, however many results it has."""
-    return bool(
-        db.value(
-            "WITH RECURSIVE named (id) AS (SELECT min(query_id) FROM results UNION ALL"
-            " SELECT (SELECT min(query_id) FROM results WHERE query_id > named.id) FROM named WHERE id IS NOT NULL)"
-            " SELECT 1 FROM named WHERE id IS NOT NULL AND id NOT IN (SELECT id FROM queries) LIMIT 1"
-        )
+    sql = (
+        "WITH RECURSIVE named (id) AS (SELECT min(query_id) FROM results UNION ALL"
+        " SELECT (SELECT min(query_id) FROM results WHERE query_id > named.id) FROM named WHERE id IS NOT NULL)"
+        " SELECT 1 FROM named WHERE id IS NOT NULL AND id NOT IN (SELECT id FROM queries) LIMIT 1"
     )
+    return bool(db.value(sql))
 
 
 def images_without_address(db: Database) -> list[int]:
@@ -155,20 +153,17 @@ def images_without_result(db: Database) -> list[int]:
 
 def address_counts(db: Database, image_ids: Sequence[int]) -> dict[int, int]:
     """The number of addresses of each picture that has no file."""
-    rows = db.execute(
+    sql = (
         "SELECT images.id, count(*) FROM images JOIN image_variants ON image_id = images.id"
-        f" WHERE images.id IN {_GIVEN} AND {NO_FILE} GROUP BY images.id",
-        (_json(image_ids),),
+        f" WHERE images.id IN {_GIVEN} AND {NO_FILE} GROUP BY images.id"
     )
-    return {row[0]: row[1] for row in rows}
+    return db.mapping(sql, (_json(image_ids),))
 
 
 def downloaded(db: Database, image_ids: Sequence[int]) -> set[int]:
     """Those of the pictures that have a file."""
-    rows = db.execute(
-        f"SELECT image_id FROM downloads WHERE state = 'done' AND image_id IN {_GIVEN}", (_json(image_ids),)
-    )
-    return {row[0] for row in rows}
+    sql = f"SELECT image_id FROM downloads WHERE state = 'done' AND image_id IN {_GIVEN}"
+    return set(db.column(sql, (_json(image_ids),)))
 
 
 def children_of(db: Database, image_ids: Sequence[int]) -> Iterator[tuple[str, Key]]:
@@ -212,8 +207,7 @@ def set_url(db: Database, variant_id: int, url: str) -> None:
 
 def picture_keys(db: Database, image_ids: Iterable[int]) -> dict[int, str]:
     """{number: key} of those of the pictures that are there."""
-    rows = db.execute(f"SELECT id, key FROM images WHERE id IN {_GIVEN}", (_json(image_ids),))
-    return {row[0]: row[1] for row in rows}
+    return db.mapping(f"SELECT id, key FROM images WHERE id IN {_GIVEN}", (_json(image_ids),))
 
 
 def name_of(table: str, key: Key, keys: dict[int, str]) -> str:
@@ -223,11 +217,8 @@ def name_of(table: str, key: Key, keys: dict[int, str]) -> str:
 
 def won_by_now(db: Database, variant_ids: Sequence[int]) -> set[int]:
     """Those of the addresses that the download of a picture that is there was won with."""
-    rows = db.execute(
-        f"SELECT variant_id FROM downloads JOIN images ON images.id = image_id WHERE variant_id IN {_GIVEN}",
-        (_json(variant_ids),),
-    )
-    return {row[0] for row in rows}
+    sql = f"SELECT variant_id FROM downloads JOIN images ON images.id = image_id WHERE variant_id IN {_GIVEN}"
+    return set(db.column(sql, (_json(variant_ids),)))
 
 
 def as_archived(db: Database, table: str, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -252,12 +243,9 @@ def _parents(db: Database, table: str) -> list[tuple[str, tuple[str, str]]]:
 
 def _not_there(db: Database, parent: tuple[str, str], values: Sequence[Any]) -> set[Any]:
     table, column = parent
-    rows = db.execute(
-        f"SELECT DISTINCT value FROM json_each(?) WHERE value IS NOT NULL"
-        f" AND NOT EXISTS (SELECT 1 FROM {table} WHERE {table}.{column} = value)",
-        (_json(values),),
-    )
-    return {row[0] for row in rows}
+    there = f"SELECT 1 FROM {table} WHERE {table}.{column} = value"
+    sql = f"SELECT DISTINCT value FROM json_each(?) WHERE value IS NOT NULL AND NOT EXISTS ({there})"
+    return set(db.column(sql, (_json(values),)))
 
 
 def put_back(db: Database, table: str, row: dict[str, Any]) -> bool:
@@ -304,12 +292,8 @@ def may_lack_a_parent(db: Database, action: Action, row: dict[str, Any]) -> bool
         return True
     if action.table_name != "results":
         return False
-    return bool(
-        db.value(
-            "SELECT EXISTS (SELECT 1 FROM images WHERE key = ?) AND NOT EXISTS (SELECT 1 FROM queries WHERE id = ?)",
-            (row["image_id"], row["query_id"]),
-        )
-    )
+    sql = "SELECT EXISTS (SELECT 1 FROM images WHERE key = ?) AND NOT EXISTS (SELECT 1 FROM queries WHERE id = ?)"
+    return bool(db.value(sql, (row["image_id"], row["query_id"])))
 
 
 def without_foreign_keys(db: Database, off: bool) -> None:
@@ -335,7 +319,7 @@ def _columns(db: Database, table: str) -> set[str]:
 
 
 def _ids_where(db: Database, where: str, values: Sequence[Any] = ()) -> list[int]:
-    return [row[0] for row in db.execute(f"SELECT id FROM images WHERE {where} ORDER BY id", values)]
+    return db.column(f"SELECT id FROM images WHERE {where} ORDER BY id", values)
 
 
 def _json(values: Iterable[Any]) -> str:
@@ -344,23 +328,23 @@ def _json(values: Iterable[Any]) -> str:
 
 def tried_addresses(db: Database) -> Iterator[tuple[str, str, int]]:
     """(URL, reason of the last failure, whether it was won in the end) of every address that step 5 has tried."""
-    rows = db.execute(
+    sql = (
         "SELECT v.url, tried.value ->> 'reason', d.state = 'done' AND d.variant_id = v.id"
         " FROM downloads d, json_each(d.log) tried JOIN image_variants v ON v.id = tried.value ->> 'variant'"
         " WHERE d.state IN ('done', 'failed', 'blocked', 'opted_out') OR d.attempts > 0"
     )
-    yield from ((row[0], row[1] or "", int(row[2])) for row in rows)
+    yield from ((row[0], row[1] or "", int(row[2])) for row in db.execute(sql))
 
 
 def won_addresses(db: Database) -> Iterator[str]:
     """The addresses that a download was won with."""
-    rows = db.execute("SELECT url FROM downloads d JOIN image_variants v ON v.id = d.variant_id WHERE d.state = 'done'")
-    yield from (row[0] for row in rows)
+    sql = "SELECT url FROM downloads d JOIN image_variants v ON v.id = d.variant_id WHERE d.state = 'done'"
+    yield from (row[0] for row in db.execute(sql))
 
 
 def hosts_of_images(db: Database) -> list[str]:
     """Every host that a picture's page has."""
-    return [row[0] for row in db.execute("SELECT DISTINCT domain FROM images WHERE domain <> ''")]
+    return db.column("SELECT DISTINCT domain FROM images WHERE domain <> ''")
 
 
 def images_of_hosts(db: Database, hosts: Sequence[str]) -> list[int]:
@@ -370,13 +354,7 @@ def images_of_hosts(db: Database, hosts: Sequence[str]) -> list[int]:
 
 def count_kept(db: Database, hosts: Sequence[str]) -> int:
     """The number of pictures whose page is on one of the hosts and that stay, because they are downloaded."""
-    return int(
-        db.value(
-            f"SELECT count(*) FROM images WHERE domain IN {_GIVEN} AND EXISTS"
-            " (SELECT 1 FROM downloads WHERE downloads.image_id = images.id AND downloads.state = 'done')",
-            (_json(hosts),),
-        )
-    )
+    return int(db.value(f"SELECT count(*) FROM images WHERE domain IN {_GIVEN} AND NOT {NO_FILE}", (_json(hosts),)))
 
 
 def small_images(db: Database, side: int) -> list[int]:
@@ -390,8 +368,8 @@ def shop_images(db: Database) -> list[int]:
 
 def titles(db: Database) -> Iterator[tuple[int, str]]:
     """(picture, title and snippet) of every picture without a file."""
-    rows = db.execute(f"SELECT id, title || ' ' || snippet FROM images WHERE title <> '' AND {NO_FILE}")
-    yield from ((row[0], row[1]) for row in rows)
+    sql = f"SELECT id, title || ' ' || snippet FROM images WHERE title <> '' AND {NO_FILE}"
+    yield from map(tuple, db.execute(sql))
 
 
 def describe_pictures(db: Database, image_ids: Sequence[int]) -> dict[int, str]:
@@ -420,12 +398,11 @@ def rows_of_query(db: Database, query_id: int) -> Iterator[tuple[str, Key]]:
 
 def images_only_of(db: Database, query_id: int) -> list[int]:
     """Pictures without a file that only this search shows."""
-    rows = db.execute(
+    return db.column(
         "SELECT r.image_id FROM results r JOIN images ON images.id = r.image_id WHERE r.query_id = ? AND NOT EXISTS"
         f" (SELECT 1 FROM results o WHERE o.image_id = r.image_id AND o.query_id <> r.query_id) AND {NO_FILE}",
         (query_id,),
     )
-    return [row[0] for row in rows]
 
 
 def taken_numbers(db: Database, rows: Iterable[dict[str, Any]]) -> set[int]:

@@ -25,6 +25,7 @@ BUSY_TIMEOUT_MS = 30_000
 PAGE_BYTES = 8192  # of a new database: half as many pages to write and to carry over as with SQLite's own 4096
 OLDEST_SQLITE = (3, 37, 0)  # STRICT tables
 
+BLOCK = 500  # rows
 CACHE_KIB = 192 * 1024  # holds the upper levels of every index of a million pictures
 NO_CHECKPOINT, CHECKPOINT_PAGES = 0, 1000  # the second is SQLite's own
 # Bytes of the log: when it is carried over, and when the writer waits until it has been. A longer one would write fewer
@@ -56,6 +57,23 @@ class Database:
         """The first column of the first row, or None where there is no row."""
         found = self.row(sql, parameters)
         return None if found is None else found[0]
+
+    def column(self, sql: str, parameters: Sequence[Any] | dict[str, Any] = ()) -> list[Any]:
+        """The first column of every row."""
+        return [row[0] for row in self.connection.execute(sql, parameters)]
+
+    def mapping(self, sql: str, parameters: Sequence[Any] | dict[str, Any] = ()) -> dict[Any, Any]:
+        """The second column of every row by the first."""
+        return {row[0]: row[1] for row in self.connection.execute(sql, parameters)}
+
+    def in_blocks(self, sql: str, last: int | str | bytes = 0, block: int = BLOCK, **values: Any) -> Iterator[Any]:
+        """Yields rows a block at a time, so that rows may be changed meanwhile.
+
+        The statement is in the order of its first column and compares it with `:last`, from where a block goes on.
+        """
+        while rows := self.rows(f"{sql} LIMIT {block}", {"last": last, **values}):
+            yield from rows
+            last = rows[-1][0]
 
     @contextmanager
     def transaction(self) -> Iterator[Database]:
@@ -90,7 +108,11 @@ def open_database(path: Path) -> Database:
     path.parent.mkdir(parents=True, exist_ok=True)
     clear_dead(path.parent, target=path.name)
     if not path.exists():
-        _create(path)
+        with private_temporary(path) as part:
+            with closing(_connect(str(part), path)) as connection:
+                prepare(connection)
+            with suppress(FileExistsError):  # another process was quicker
+                rename_unless_taken(part, path)
     elif (fault := find_fault(path)) and fault.kind != EMPTY:
         raise fault.error(path)
     for_owner_only(path)
@@ -142,12 +164,12 @@ def meanwhile(db: Database, search: Callable[[Database], T]) -> Iterator[Callabl
         return
     path = db.path
 
-    def look() -> T:
+    def search_beside() -> T:
         with open_for_preview(path) as beside:
             return search(beside)
 
     with ThreadPoolExecutor(1, "meanwhile") as pool:
-        yield pool.submit(look).result
+        yield pool.submit(search_beside).result
 
 
 def _connect_for_reading(path: Path) -> sqlite3.Connection:
@@ -159,7 +181,9 @@ def _connect_for_reading(path: Path) -> sqlite3.Connection:
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except (sqlite3.OperationalError, GleanerError):
         connection = _connect(f"file:{quote(path.resolve().as_posix())}?immutable=1", path, uri=True)
-    _check_version(connection, path)
+    found, known = int(connection.execute("PRAGMA user_version").fetchone()[0]), schema_version()
+    if found < known:
+        raise UsageError(f"{path} has an older schema ({found}, here {known}); run the step once without --dry-run.")
     return connection
 
 
@@ -175,15 +199,6 @@ def _connect(target: str, path: Path, *, uri: bool = False) -> sqlite3.Connectio
     connection.execute("PRAGMA foreign_keys=ON")
     connection.execute("PRAGMA trusted_schema=OFF")
     return connection
-
-
-def _create(path: Path) -> None:
-    """Makes an empty database beside its place and puts it there whole, unless another process was quicker."""
-    with private_temporary(path) as part:
-        with closing(_connect(str(part), path)) as connection:
-            prepare(connection)
-        with suppress(FileExistsError):  # another process was quicker
-            rename_unless_taken(part, path)
 
 
 @contextmanager
@@ -205,12 +220,6 @@ def prepare(connection: sqlite3.Connection) -> None:
     # In WAL mode NORMAL survives a killed process; only a power cut may take back the last batch, which is redone.
     connection.execute("PRAGMA synchronous=NORMAL")
     migrate(connection)
-
-
-def _check_version(connection: sqlite3.Connection, path: Path) -> None:
-    found, known = int(connection.execute("PRAGMA user_version").fetchone()[0]), schema_version()
-    if found < known:
-        raise UsageError(f"{path} has an older schema ({found}, here {known}); run the step once without --dry-run.")
 
 
 def _with_clear_errors(path: Path, action: Callable[[], T]) -> T:
@@ -289,16 +298,12 @@ class Checkpointer:
         try:
             while self.asked.wait() and not self.ended:
                 self.asked.clear()
-                self._checkpoint(connection)
+                # Passive: it carries over what no reader holds, and leaves the rest to the next time. A full disk shows
+                # in the writer's own transaction, with a sentence.
+                with suppress(sqlite3.Error):
+                    connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
                 if not self.asked.is_set():
                     self.idle.set()
         finally:
             self.idle.set()
             connection.close()
-
-    @staticmethod
-    def _checkpoint(connection: sqlite3.Connection) -> None:
-        # Passive: it carries over what no reader holds, and leaves the rest to the next time. A full disk shows in the
-        # writer's own transaction, with a sentence.
-        with suppress(sqlite3.Error):
-            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from lib.db.connection import Database
 from lib.db.duplicates import removed_images
+from lib.progress import chunked
 from lib.times import utc_now
 
 CHECKPOINT_LOG = 32 * 2**20  # bytes
@@ -88,13 +89,9 @@ class Scope:
 
     def where(self) -> tuple[str, tuple[Any, ...]]:
         """A condition over `downloads` and its values; empty where every row belongs."""
-        text = ""
-        values: tuple[Any, ...] = ()
+        text, values = "", tuple[Any, ...]()
         if self.kinds:
-            text += (
-                " AND EXISTS (SELECT 1 FROM image_variants WHERE image_variants.image_id = downloads.image_id"
-                f" AND kind {_AMONG})"
-            )
+            text += f" AND EXISTS ({_ADDRESS} AND v.kind {_AMONG})"
             values += (json.dumps(self.kinds),)
         if self.shards > 1:
             text += " AND shard_of((SELECT key FROM images WHERE images.id = downloads.image_id), ?) = ?"
@@ -134,7 +131,7 @@ def claim(
     The claim is one transaction, so that two processes never work on one row.
     """
     now = utc_now()
-    which, values = ("state = 'pending'", ()) if recheck == PENDING else ("wish <> '' AND wish = ?", (recheck,))
+    which, values = _asked(recheck)
     where, more = scope.where()
     with db.transaction():
         rows = db.rows(
@@ -148,6 +145,10 @@ def claim(
             [(lease, until, row["image_id"]) for row in rows],
         )
     return list(_with_variants(db, rows, recheck))
+
+
+def _asked(recheck: str) -> tuple[str, tuple[str, ...]]:
+    return ("state = 'pending'", ()) if recheck == PENDING else ("wish <> '' AND wish = ?", (recheck,))
 
 
 def count_preview(db: Database, where: str, values: Sequence[Any], scope: Scope) -> int:
@@ -170,13 +171,11 @@ def preview(
 
 def _with_variants(db: Database, rows: Sequence[Any], recheck: str) -> Iterator[PendingRow]:
     """Adds the page and the addresses to rows of `downloads`, a block at a time."""
-    for start in range(0, len(rows), BLOCK):
-        block = rows[start : start + BLOCK]
+    for block in chunked(rows, BLOCK):
         ids = [row["image_id"] for row in block]
         among = (json.dumps(ids),)
-        named = {
-            row[0]: row[1:] for row in db.execute(f"SELECT id, key, page_url FROM images WHERE id {_AMONG}", among)
-        }
+        pages = f"SELECT id, key, page_url FROM images WHERE id {_AMONG}"
+        named = {row[0]: row[1:] for row in db.execute(pages, among)}
         variants: dict[int, list[StoredVariant]] = {}
         for image_id, *rest in db.execute(
             "SELECT image_id, id, kind, url, width, height, bytes, referer, expires_at FROM image_variants"
@@ -213,7 +212,7 @@ def renew(db: Database, lease: str, until: str) -> None:
 
 def leases(db: Database) -> list[str]:
     """Everybody who holds rows."""
-    return [row["lease"] for row in db.rows("SELECT DISTINCT lease FROM downloads WHERE lease <> ''")]
+    return db.column("SELECT DISTINCT lease FROM downloads WHERE lease <> ''")
 
 
 def unfinished_keys(db: Database) -> Iterator[str]:
@@ -236,14 +235,14 @@ def release(db: Database, lease: str) -> int:
 def count_pending(db: Database, scope: Scope = EVERYTHING, recheck: str = PENDING) -> tuple[int, int]:
     """(due now, waiting for a later time) of the rows that are pending, or that are to be rechecked."""
     where, values = scope.where()
-    which, first = ("state = 'pending'", ()) if recheck == PENDING else ("wish <> '' AND wish = ?", (recheck,))
+    which, first = _asked(recheck)
     count, now = f"SELECT count(*) FROM downloads WHERE {which}{where} AND next_try_at", utc_now()
     due, waiting = (db.value(f"{count} {sign} ?", (*first, *values, now)) for sign in ("<=", ">"))
     return int(due), int(waiting)
 
 
 def next_due(db: Database) -> str:
-    """When the next waiting row is due, as UTC text; empty when none waits."""
+    """The time when the next waiting row is due, as UTC text; empty when none waits."""
     return str(db.value("SELECT min(next_try_at) FROM downloads WHERE state = 'pending' AND next_try_at <> ''") or "")
 
 
@@ -340,4 +339,4 @@ def recheck_where(again: Recheck, recheck: str, kinds: Sequence[str]) -> tuple[s
 
 def failed_reasons(db: Database) -> list[str]:
     """The reasons that failed and blocked rows have."""
-    return [row["reason"] for row in db.rows(f"SELECT DISTINCT reason FROM downloads WHERE {_RETRYABLE} ORDER BY 1")]
+    return db.column(f"SELECT DISTINCT reason FROM downloads WHERE {_RETRYABLE} ORDER BY 1")

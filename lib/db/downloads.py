@@ -117,7 +117,7 @@ def _add_or_restore(db: Database, row: FileRow, restores: bool) -> str | None:
     path, state = known_file(db, row.sha256) or (row.path, "present")
     if not restores or state == "quarantined":
         return path
-    forget(db, row.sha256)
+    db.execute("DELETE FROM superseded WHERE sha256 = ?", (row.sha256,))  # it is in use again
     db.execute("UPDATE files SET path = ?, state = 'present' WHERE sha256 = ?", (row.path, row.sha256))
     return None
 
@@ -127,10 +127,12 @@ def known_file(db: Database, sha256: str) -> tuple[str, str] | None:
 
     One that is in quarantine only because another replaced it counts as missing: it may come back.
     """
-    row = db.row("SELECT path, state FROM files WHERE sha256 = ?", (sha256,))
-    if row is not None and row["state"] == "quarantined" and was_superseded(db, sha256):
-        return row["path"], "missing"
-    return None if row is None else (row["path"], row["state"])
+    replaced = "EXISTS (SELECT 1 FROM superseded WHERE superseded.sha256 = files.sha256)"
+    row = db.row(
+        f"SELECT path, iif(state = 'quarantined' AND {replaced}, 'missing', state) FROM files WHERE sha256 = ?",
+        (sha256,),
+    )
+    return None if row is None else (row[0], row[1])
 
 
 def describe_picture(db: Database, key: str) -> dict[str, Any]:
@@ -153,12 +155,12 @@ def is_path_of_another(db: Database, path: str, sha256: str) -> bool:
 
 def last_run_was_clean(db: Database, run_id: int) -> bool:
     """Tells if the latest download before this run came to its end in good order; taking a run back is none."""
-    code = db.row(
-        "SELECT exit_code FROM runs WHERE step = 'download' AND id < ? AND arguments ->> 'undo' IS NULL"
+    code = db.value(
+        "SELECT coalesce(exit_code, 1) FROM runs WHERE step = 'download' AND id < ? AND arguments ->> 'undo' IS NULL"
         " ORDER BY id DESC LIMIT 1",
         (run_id,),
     )
-    return code is None or code["exit_code"] == 0
+    return not code
 
 
 def read_log(text: str) -> list[dict[str, Any]]:
@@ -178,16 +180,6 @@ def supersede(db: Database, image_id: int, sha256: str, by_sha256: str, run_id: 
             " ON CONFLICT (image_id, sha256) DO UPDATE SET by_sha256 = excluded.by_sha256, run_id = excluded.run_id",
             (image_id, sha256, by_sha256, run_id or None),
         )
-
-
-def was_superseded(db: Database, sha256: str) -> bool:
-    """Tells if a content went to the quarantine because a better one replaced it, and for no other reason."""
-    return db.value("SELECT 1 FROM superseded WHERE sha256 = ? LIMIT 1", (sha256,)) is not None
-
-
-def forget(db: Database, sha256: str) -> None:
-    """The content is in use again; inside the caller's transaction."""
-    db.execute("DELETE FROM superseded WHERE sha256 = ?", (sha256,))
 
 
 def forget_undone(db: Database, run_id: int) -> None:

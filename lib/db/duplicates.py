@@ -15,6 +15,10 @@ from lib.times import utc_now
 
 REMOVED = "removed_repeat"  # why step 5 did not fetch a picture
 
+_KNOWN = (
+    "SELECT 1 FROM duplicates WHERE sha256 = ? AND path = ? AND keeper_path = ? AND keeper_sha256 = ?"
+    " AND kind = ? AND decision = ? AND reason = ? LIMIT 1"
+)
 _REPEATS = (
     " FROM actions JOIN duplicates ON duplicates.run_id = actions.run_id AND duplicates.path = actions.source"
     " AND duplicates.keeper_sha256 <> actions.sha256"
@@ -68,7 +72,8 @@ def record_duplicates(db: Database, run_id: int, rows: Iterable[DuplicateRow]) -
     new = 0
     with db.transaction():
         for row in rows:
-            if row.decision != "remove" and _is_known(db, row):
+            known = (row.sha256, row.path, row.keeper_path, row.keeper_sha256, row.kind, row.decision, row.reason)
+            if row.decision != "remove" and db.value(_KNOWN, known):
                 continue
             db.execute(
                 "INSERT INTO duplicates (run_id, path, sha256, group_no, keeper_path, keeper_sha256, kind, distance,"
@@ -79,16 +84,6 @@ def record_duplicates(db: Database, run_id: int, rows: Iterable[DuplicateRow]) -
     return new
 
 
-def _is_known(db: Database, row: DuplicateRow) -> bool:
-    return bool(
-        db.value(
-            "SELECT 1 FROM duplicates WHERE sha256 = ? AND path = ? AND keeper_path = ? AND keeper_sha256 = ?"
-            " AND kind = ? AND decision = ? AND reason = ? LIMIT 1",
-            (row.sha256, row.path, row.keeper_path, row.keeper_sha256, row.kind, row.decision, row.reason),
-        )
-    )
-
-
 def present_file_count(db: Database) -> int:
     """Counts the files that step 5 left for the later steps."""
     return int(db.value("SELECT count(*) FROM files WHERE state = 'present'"))
@@ -96,20 +91,18 @@ def present_file_count(db: Database) -> int:
 
 def page_urls(db: Database, contents: list[str]) -> dict[str, str]:
     """Returns the page that each downloaded content was found on, where it is known."""
-    rows = db.rows(
-        "SELECT downloads.sha256 AS sha256, min(images.page_url) AS url FROM downloads"
+    return db.mapping(
+        "SELECT downloads.sha256, min(images.page_url) FROM downloads"
         " JOIN images ON images.id = downloads.image_id"
         " WHERE downloads.sha256 IN (SELECT value FROM json_each(?)) AND images.page_url <> ''"
         " GROUP BY downloads.sha256",
         (json.dumps(contents),),
     )
-    return {row["sha256"]: row["url"] for row in rows}
 
 
 def query_picture_paths(db: Database) -> list[str]:
     """Returns where the query pictures of step 1 lie, as the workspace writes it."""
-    rows = db.rows("SELECT DISTINCT image_path FROM queries WHERE kind = 'image' AND image_path <> '' ORDER BY 1")
-    return [row["image_path"] for row in rows]
+    return db.column("SELECT DISTINCT image_path FROM queries WHERE kind = 'image' AND image_path <> '' ORDER BY 1")
 
 
 def set_file_state(db: Database, sha256: str, path: str, state: str) -> None:
@@ -171,8 +164,7 @@ def mark_missed(db: Database) -> int:
 
     It costs a look at such runs alone.
     """
-    missing = [int(row["id"]) for row in db.rows(_MISSED)]
-    if missing:
+    if missing := db.column(_MISSED):
         with db.transaction():
             mark_removed(db, missing)
     return len(missing)
@@ -191,11 +183,10 @@ def removed_images(db: Database, image_ids: Sequence[int]) -> dict[int, str]:
     if db.value("SELECT 1 FROM buried_addresses LIMIT 1") is None:
         return {}
     # A content that is here, whoever brought it back, does not count as taken away.
-    rows = db.rows(
-        "SELECT image_id, min(files.sha256) AS sha256 FROM image_variants"
+    return db.mapping(
+        "SELECT image_id, min(files.sha256) FROM image_variants"
         " JOIN buried_addresses ON buried_addresses.url = image_variants.url"
         " JOIN files ON files.sha256 = buried_addresses.sha256 AND files.state <> 'present'"
         " WHERE image_id IN (SELECT value FROM json_each(?)) GROUP BY image_id",
         (json.dumps(image_ids),),
     )
-    return {row["image_id"]: row["sha256"] for row in rows}

@@ -63,16 +63,8 @@ def _values(row: FileRow, now: str) -> tuple[Any, ...]:
 
 def iter_present_files(db: Database) -> Iterator[tuple[str, str]]:
     """(sha256, path) of every present file, in the order of the hashes, in blocks."""
-    last = ""
-    while True:
-        rows = db.rows(
-            "SELECT sha256, path FROM files WHERE state = 'present' AND sha256 > ? ORDER BY sha256 LIMIT ?",
-            (last, BLOCK),
-        )
-        yield from ((row["sha256"], row["path"]) for row in rows)
-        if len(rows) < BLOCK:
-            return
-        last = rows[-1]["sha256"]
+    sql = "SELECT sha256, path FROM files WHERE state = 'present' AND sha256 > :last ORDER BY sha256"
+    return ((row["sha256"], row["path"]) for row in db.in_blocks(sql, "", BLOCK))
 
 
 def known_contents(db: Database, paths: Sequence[str]) -> dict[str, KnownContent]:
@@ -97,21 +89,19 @@ def remember_contents(db: Database, contents: Iterable[KnownContent]) -> None:
 
 def contents_of_pictures(db: Database, keys: Sequence[str]) -> set[str]:
     """The contents of those of the pictures that are done and whose file is not missing."""
-    rows = db.execute(
+    rows = db.column(
         "SELECT downloads.sha256 FROM downloads JOIN files ON files.sha256 = downloads.sha256"
         " WHERE downloads.state = 'done' AND files.state <> 'missing'"
         " AND image_id IN (SELECT id FROM images WHERE key IN (SELECT value FROM json_each(?)))",
         (dumps(list(keys)),),
     )
-    return {row[0] for row in rows}
+    return set(rows)
 
 
 def file_states(db: Database, hashes: Sequence[str]) -> dict[str, str]:
     """The state of each of the contents that has a row."""
-    rows = db.execute(
-        "SELECT sha256, state FROM files WHERE sha256 IN (SELECT value FROM json_each(?))", (dumps(list(hashes)),)
-    )
-    return {row[0]: row[1] for row in rows}
+    sql = "SELECT sha256, state FROM files WHERE sha256 IN (SELECT value FROM json_each(?))"
+    return db.mapping(sql, (dumps(list(hashes)),))
 
 
 def mark_done(db: Database, done: Iterable[tuple[str, int, str]], now: str) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass
 
 from lib.db.connection import Database
+from lib.progress import chunked
 
 VIEWS_BLOCK = 2_000  # rows of views fetched at once, 1.2 KB each
 
@@ -34,12 +35,11 @@ def known_hashes(
     db: Database, contents: Sequence[str], kind: str, bits: int, algorithm: str
 ) -> dict[str, bytes | None]:
     """Returns what is known of the given contents under this very algorithm."""
-    rows = db.rows(
+    return db.mapping(
         "SELECT sha256, value FROM hashes WHERE kind = ? AND bits = ? AND algorithm = ?"
         " AND sha256 IN (SELECT value FROM json_each(?))",
         (kind, bits, algorithm, json.dumps(contents)),
     )
-    return {row["sha256"]: row["value"] for row in rows}
 
 
 def known_flags(db: Database, contents: Sequence[str], prefix: str, algorithm: str) -> dict[tuple[str, str], bool]:
@@ -82,29 +82,21 @@ class NearPair:
 
 def compared_hashes(db: Database, algorithm: str) -> set[bytes]:
     """Returns the hashes that have been compared with one another under this algorithm."""
-    return {row["hash"] for row in db.rows("SELECT hash FROM near_hashes WHERE algorithm = ?", (algorithm,))}
+    return set(db.column("SELECT hash FROM near_hashes WHERE algorithm = ?", (algorithm,)))
 
 
 def iter_views(db: Database, algorithm: str) -> Iterator[tuple[list[bytes], list[bytes]]]:
     """Yields (hashes, their views) in blocks, in the order of the hashes."""
-    last = b""
-    while True:
-        rows = db.rows(
-            "SELECT hash, views FROM near_hashes WHERE algorithm = ? AND hash > ? ORDER BY hash LIMIT ?",
-            (algorithm, last, VIEWS_BLOCK),
-        )
-        if rows:
-            yield [row["hash"] for row in rows], [row["views"] for row in rows]
-        if len(rows) < VIEWS_BLOCK:
-            return
-        last = rows[-1]["hash"]
+    sql = "SELECT hash, views FROM near_hashes WHERE algorithm = :algorithm AND hash > :last ORDER BY hash"
+    for rows in chunked(db.in_blocks(sql, b"", VIEWS_BLOCK, algorithm=algorithm), VIEWS_BLOCK):
+        yield [row["hash"] for row in rows], [row["views"] for row in rows]
 
 
 def near_pairs(db: Database) -> Iterator[NearPair]:
     """Yields every pair that is known."""
-    for row in db.rows("SELECT one, other, distance, view, flipped, inside FROM near_pairs"):
-        how = bool(row["flipped"]), bool(row["inside"])
-        yield NearPair(row["one"], row["other"], row["distance"], row["view"], *how)
+    sql = "SELECT one, other, distance, view, flipped, inside FROM near_pairs"
+    for one, other, distance, view, flipped, inside in db.rows(sql):
+        yield NearPair(one, other, distance, view, bool(flipped), bool(inside))
 
 
 def remember_near(
@@ -141,8 +133,7 @@ def remember_relations(db: Database, algorithm: str, found: dict[tuple[str, str]
     if not found:
         return
     with db.transaction():
-        if db.value("SELECT 1 FROM relations WHERE algorithm <> ? LIMIT 1", (algorithm,)):
-            db.execute("DELETE FROM relations WHERE algorithm <> ?", (algorithm,))
+        db.execute("DELETE FROM relations WHERE algorithm <> ?", (algorithm,))
         db.executemany(
             "INSERT INTO relations (keeper, other, algorithm, kind, distance, reason, blocked)"
             " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (keeper, other) DO NOTHING",
@@ -152,18 +143,17 @@ def remember_relations(db: Database, algorithm: str, found: dict[tuple[str, str]
 
 def known_apart(db: Database) -> set[frozenset[str]]:
     """Returns the pairs of contents that a person has said are no repeats of each other."""
-    return {frozenset((row["one"], row["other"])) for row in db.rows("SELECT one, other FROM not_repeats")}
+    return set(map(frozenset, db.rows("SELECT one, other FROM not_repeats")))
 
 
 def set_apart(db: Database, run_id: int, pairs: Iterable[tuple[str, str]], now: str) -> int:
     """Remembers that pairs of contents are no repeats; gives the number of new ones."""
     with db.transaction():
-        before = int(db.value("SELECT count(*) FROM not_repeats"))
-        db.executemany(
+        added = db.executemany(
             "INSERT INTO not_repeats (one, other, run_id, created_at) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
             ((min(pair), max(pair), run_id, now) for pair in pairs),
         )
-        return int(db.value("SELECT count(*) FROM not_repeats")) - before
+        return max(0, added.rowcount)
 
 
 def forget_apart(db: Database, run_id: int) -> None:

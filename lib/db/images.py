@@ -108,10 +108,8 @@ class Saved:
 
 def known_images(db: Database, keys: Sequence[str]) -> dict[str, int]:
     """The numbers of those of the pictures that the database has."""
-    rows = db.execute(
-        "SELECT key, id FROM images WHERE key IN (SELECT value FROM json_each(?))", (orjson.dumps(keys).decode(),)
-    )
-    return {row[0]: row[1] for row in rows}
+    sql = "SELECT key, id FROM images WHERE key IN (SELECT value FROM json_each(?))"
+    return db.mapping(sql, (orjson.dumps(keys).decode(),))
 
 
 def save_pictures(db: Database, rows: PictureRows, now: str, reparse: ReparseIndex | None = None) -> Saved:
@@ -165,7 +163,7 @@ def _next(db: Database, table: str) -> int:
 
 def _met_again(db: Database, keys: Sequence[str], first: int) -> dict[int, int]:
     """Of pictures that were to be numbered from `first` on those that had a number: {not given: had before}."""
-    given = {row[0] for row in db.execute("SELECT id FROM images WHERE id >= ?", (first,))}
+    given = set(db.column("SELECT id FROM images WHERE id >= ?", (first,)))
     left = [number for number in range(first, first + len(keys)) if number not in given]
     known = known_images(db, [keys[number - first] for number in left])
     return {number: known[keys[number - first]] for number in left}
@@ -314,12 +312,9 @@ def unsure_queries(db: Database, read: set[int], readable: Sequence[str]) -> set
 
 def without_file(db: Database, image_ids: Sequence[int]) -> set[int]:
     """Those of the pictures that have no file and that nobody is fetching."""
-    rows = db.execute(
-        "SELECT image_id FROM downloads WHERE state <> 'done' AND lease = ''"
-        " AND image_id IN (SELECT value FROM json_each(?))",
-        (dumps(list(image_ids)),),
-    )
-    return {row[0] for row in rows}
+    among = "image_id IN (SELECT value FROM json_each(?))"
+    sql = f"SELECT image_id FROM downloads WHERE state <> 'done' AND lease = '' AND {among}"
+    return set(db.column(sql, (dumps(list(image_ids)),)))
 
 
 def stored_rows(db: Database, image_id: int) -> StoredRows:

@@ -13,8 +13,6 @@ from lib import __version__
 from lib.db.connection import Database
 from lib.times import utc_now
 
-BATCH = 500
-
 _COLUMNS = "id, run_id, kind, state, source, target, sha256, bytes, table_name, payload, reason"
 
 BUILDING = "building"  # the reason of an entry that is no file: a folder in which a dataset is being built
@@ -107,50 +105,32 @@ def iter_actions(
 
     Those of files at an address (`s3://…`) only with `elsewhere`, and then no others: see `lib.download.superseded`.
     """
-    last: int | None = None
-    comparison, order = ("<", "DESC") if newest_first else (">", "ASC")
-    while True:
-        bound = "" if last is None else f"AND id {comparison} {last}"
-        rows = db.rows(
-            f"SELECT {_COLUMNS} FROM actions WHERE run_id = ? AND state = ? AND (instr(source, '://') > 0) = ? {bound}"
-            f" ORDER BY id {order} LIMIT {BATCH}",
-            (run_id, state, elsewhere),
-        )
-        for row in rows:
-            yield Action(**dict(row))
-        if len(rows) < BATCH:
-            return
-        last = int(rows[-1]["id"])
-
-
-def preceding(db: Database, action: Action) -> Action | None:
-    """The entry of the same run right before this one."""
-    return _beside(db, action, "id < ? ORDER BY id DESC")
-
-
-def following(db: Database, action: Action) -> Action | None:
-    """The entry of the same run right after this one."""
-    return _beside(db, action, "id > ? ORDER BY id")
-
-
-def _beside(db: Database, action: Action, where: str) -> Action | None:
-    row = db.row(
-        f"SELECT {_COLUMNS} FROM actions WHERE run_id = ? AND {where} LIMIT 1",
-        (action.run_id, action.id),
+    comparison, order, start = ("<", "DESC", 2**63 - 1) if newest_first else (">", "ASC", 0)
+    sql = (
+        f"SELECT {_COLUMNS} FROM actions WHERE run_id = :run AND state = :state AND (instr(source, '://') > 0) = :away"
+        f" AND id {comparison} :last ORDER BY id {order}"
     )
+    for row in db.in_blocks(sql, start, run=run_id, state=state, away=elsewhere):
+        yield Action(**dict(row))
+
+
+def neighbour(db: Database, action: Action, *, after: bool) -> Action | None:
+    """The entry of the same run right before this one, or right after it."""
+    where = "id > ? ORDER BY id" if after else "id < ? ORDER BY id DESC"
+    row = db.row(f"SELECT {_COLUMNS} FROM actions WHERE run_id = ? AND {where} LIMIT 1", (action.run_id, action.id))
     return None if row is None else Action(**dict(row))
 
 
 def places_of_contents(db: Database, run_id: int) -> Iterator[tuple[str, str]]:
     """(content, a place where it lies or lay) of every content that a run handled, as far as any table knows."""
     own = "sha256 IN (SELECT sha256 FROM actions WHERE run_id = ? AND sha256 <> '')"
-    for row in db.execute(
+    rows = db.execute(
         f"SELECT sha256, path FROM files WHERE {own} UNION ALL SELECT sha256, path FROM contents WHERE {own}"
         " UNION ALL SELECT sha256, target FROM actions WHERE state = 'done' AND kind IN ('move', 'copy', 'hardlink')"
         f" AND {own}",
         (run_id,) * 3,
-    ):
-        yield row[0], row[1]
+    )
+    yield from map(tuple, rows)
 
 
 def broken_off(db: Database, step: str, before: int = 0) -> BrokenOff | None:
@@ -195,7 +175,7 @@ def counts_by_reason(db: Database, run_id: int, state: str) -> list[tuple[str, s
         " GROUP BY reason, table_name ORDER BY min(id)",
         (run_id, state),
     )
-    return [(row[0], row[1], row[2]) for row in rows]
+    return [tuple(row) for row in rows]
 
 
 def runs_with_planned_actions(db: Database, step: str) -> list[int]:
@@ -212,40 +192,31 @@ def runs_with_begun_datasets(db: Database) -> list[int]:
 
 
 def _runs(db: Database, step: str, where: str) -> list[int]:
-    rows = db.rows(
-        "SELECT DISTINCT actions.run_id AS id FROM actions JOIN runs ON runs.id = actions.run_id"
+    return db.column(
+        "SELECT DISTINCT actions.run_id FROM actions JOIN runs ON runs.id = actions.run_id"
         f" WHERE runs.step = ? AND {where} ORDER BY 1",
         (step,),
     )
-    return [int(row["id"]) for row in rows]
 
 
 def quarantined_sources(db: Database, quarantine: str) -> Iterator[str]:
-    """Where the files lay that any step moved into the quarantine (its name with a closing slash)."""
-    last = 0
-    while True:
-        rows = db.rows(
-            "SELECT id, source FROM actions WHERE id > ? AND kind = 'move' AND state = 'done'"
-            " AND substr(target, 1, ?) = ? ORDER BY id LIMIT ?",
-            (last, len(quarantine), quarantine, BATCH * 4),
-        )
-        yield from (row["source"] for row in rows)
-        if len(rows) < BATCH * 4:
-            return
-        last = int(rows[-1]["id"])
+    """The old places of files that any step moved into the quarantine (its name with a closing slash)."""
+    sql = (
+        "SELECT id, source FROM actions WHERE id > :last AND kind = 'move' AND state = 'done'"
+        " AND substr(target, 1, :length) = :below ORDER BY id"
+    )
+    for row in db.in_blocks(sql, block=2_000, length=len(quarantine), below=quarantine):
+        yield row["source"]
 
 
 def follow_file(db: Database, sha256: str, old: str, new: str, state: str) -> None:
     """The row of a moved file follows it to its new place."""
-    db.execute(
-        "UPDATE files SET path = ?, state = ? WHERE sha256 = ? AND path = ?",
-        (new, state, sha256, old),
-    )
+    db.execute("UPDATE files SET path = ?, state = ? WHERE sha256 = ? AND path = ?", (new, state, sha256, old))
 
 
 def table_counts(db: Database) -> dict[str, int]:
     """Rows of every table, by the table's name."""
-    names = db.rows("SELECT name FROM sqlite_master WHERE type='table' AND name NOT LIKE 'sqlite_%' ORDER BY name")
+    names = db.rows("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY 1")
     return {name: int(db.value(f'SELECT count(*) FROM "{name}"')) for (name,) in names}
 
 

@@ -150,7 +150,8 @@ def replace_unusable(database: Path, copy: Path) -> Path | None:
     aside = _free_aside(database) if os.path.lexists(database) else None
     if aside:
         os.rename(database, aside)
-        for_owner_only(aside) if aside.is_file() else None
+        if aside.is_file():
+            for_owner_only(aside)
     finish_replacing(database)
     return aside
 
@@ -242,8 +243,8 @@ def tables_of(db: Database, what: str) -> tuple[str, ...]:
     """The tables that a reset empties; for `everything` all of them but the history of runs."""
     if what != "everything":
         return RESETS[what]
-    rows = db.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY rowid")
-    return tuple(row[0] for row in rows if row[0] not in KEPT)
+    sql = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY rowid"
+    return tuple(name for name in db.column(sql) if name not in KEPT)
 
 
 def count_rows(db: Database, what: str) -> dict[str, int]:
@@ -296,31 +297,20 @@ class AnswerClaim:
 
 def iter_files(db: Database) -> Iterator[FileClaim]:
     """Every content, in the order of the hashes, in blocks, so that rows may change while reading."""
-    last = ""
-    while rows := db.rows(
-        "SELECT sha256, path, bytes, state FROM files WHERE sha256 > ? ORDER BY sha256 LIMIT ?", (last, BLOCK)
-    ):
-        yield from (FileClaim(*row) for row in rows)
-        last = rows[-1]["sha256"]
+    sql = "SELECT sha256, path, bytes, state FROM files WHERE sha256 > :last ORDER BY sha256"
+    return (FileClaim(*row) for row in db.in_blocks(sql, "", BLOCK))
 
 
 def iter_answers(db: Database) -> Iterator[AnswerClaim]:
     """Every raw answer that has a file."""
-    last = 0
-    while rows := db.rows(
-        "SELECT id, path, sha256 FROM responses WHERE id > ? AND path <> '' ORDER BY id LIMIT ?", (last, BLOCK)
-    ):
-        yield from (AnswerClaim(*row) for row in rows)
-        last = rows[-1]["id"]
+    sql = "SELECT id, path, sha256 FROM responses WHERE id > :last AND path <> '' ORDER BY id"
+    return (AnswerClaim(*row) for row in db.in_blocks(sql, 0, BLOCK))
 
 
 def known_paths(db: Database, paths: Sequence[str]) -> set[str]:
     """Those of the paths at which a content lies by its row."""
-    rows = db.execute(
-        "SELECT path FROM files WHERE state <> 'missing' AND path IN (SELECT value FROM json_each(?))",
-        (dumps(list(paths)),),
-    )
-    return {row[0] for row in rows}
+    sql = "SELECT path FROM files WHERE state <> 'missing' AND path IN (SELECT value FROM json_each(?))"
+    return set(db.column(sql, (dumps(list(paths)),)))
 
 
 def without_file(db: Database) -> list[tuple[int, str]]:
@@ -346,7 +336,7 @@ def broken_references(db: Database) -> list[str]:
 
 def damage(db: Database) -> list[str]:
     """Faults that SQLite finds in the database itself; empty when it is sound."""
-    found = [row[0] for row in db.execute("PRAGMA integrity_check(10)")]
+    found = db.column("PRAGMA integrity_check(10)")
     return [] if found == ["ok"] else found
 
 

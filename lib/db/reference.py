@@ -97,10 +97,9 @@ class _Table:
                     found |= self._values([column], number)
                 except sqlite3.DataError:
                     self._reasons["too_long"] += 1
-        for column in [name for name, value in found.items() if _is_long(value)]:
-            self._reasons["too_long"] += 1
-            del found[column]
-        return found
+        long = [name for name, v in found.items() if isinstance(v, str | bytes) and len(v) > LONGEST_VALUE]
+        self._reasons.update("too_long" for _ in long)
+        return {name: value for name, value in found.items() if name not in long}
 
     def _values(self, columns: Sequence[str], number: int) -> Row:
         listed = ", ".join(f'"{column}"' for column in columns)
@@ -134,10 +133,6 @@ class _Table:
             self._reasons["too_long"] += 1
             return None
         return key
-
-
-def _is_long(value: Any) -> bool:
-    return isinstance(value, (str, bytes)) and len(value) > LONGEST_VALUE
 
 
 def _check(connection: sqlite3.Connection, path: Path) -> None:

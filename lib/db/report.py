@@ -17,6 +17,7 @@ from pathlib import Path
 from statistics import median
 
 from lib.db.connection import Database, open_database
+from lib.db.soundness import only_reading, tables_of
 from lib.domains import family_by_domain, family_of, host_rules
 from lib.errors import GleanerError, UsageError
 from lib.temporary import becoming, clear_dead
@@ -302,19 +303,14 @@ def _check_target(target: Path) -> None:
     """Raises UsageError for a file that no earlier extract has made: one has all our tables, and runs stay behind."""
     if not target.exists():
         return
-    refusal = UsageError(f"--to: {target} is there and no earlier extract; give another name.")
     try:
-        connection = sqlite3.connect(f"{target.resolve().as_uri()}?mode=ro", uri=True)
-    except sqlite3.Error:
-        raise refusal from None
-    try:
-        tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        if not {"images", "results", "runs"} <= tables or connection.execute("SELECT 1 FROM runs").fetchone():
-            raise refusal
-    except sqlite3.DatabaseError:
-        raise refusal from None
-    finally:
-        connection.close()
+        with only_reading(target) as connection:
+            shared = tables_of(connection).keys() >= {"images", "results", "runs"}
+            ours = shared and not connection.execute("SELECT 1 FROM runs").fetchone()
+    except (sqlite3.Error, OSError):
+        ours = False
+    if not ours:
+        raise UsageError(f"--to: {target} is there and no earlier extract; give another name.")
 
 
 def _fill(made: Database, source: Path, names: list[tuple[str, str]]) -> int:

@@ -14,6 +14,13 @@ from pathlib import Path
 FOLDER = Path(__file__).parent / "migrations"
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "schema.md"
+HEAD = """# The database
+
+`gleaner.db`, SQLite in WAL mode, schema {version}.
+
+Made by `python -m lib.db.schema`; do not edit.
+
+Times are UTC in ISO 8601, states are short words under a CHECK, JSON holds only what is never queried."""
 
 
 def migrations() -> list[tuple[int, Path]]:
@@ -77,28 +84,12 @@ def describe_schema() -> str:
     connection = sqlite3.connect(":memory:", isolation_level=None)
     migrate(connection)
     comments = _comments(r"(\w+)")
-    parts = [
-        "# The database",
-        "",
-        f"`gleaner.db`, SQLite in WAL mode, schema {schema_version()}.",
-        "",
-        "Made by `python -m lib.db.schema`; do not edit.",
-        "",
-        "Times are UTC in ISO 8601, states are short words under a CHECK, JSON holds only what is never queried.",
-    ]
+    parts = [HEAD.format(version=schema_version())]
     tables = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table' ORDER BY rowid").fetchall()
     for name, sql in tables:
-        if name.startswith("sqlite_"):
-            continue
-        parts += [
-            "",
-            f"## {name}",
-            "",
-            _sentence(comments.get(name, "")),
-            "",
-            *_columns(connection, name, sql),
-        ]
-        parts += _keys(connection, name)
+        if not name.startswith("sqlite_"):
+            parts += ["", f"## {name}", "", _sentence(comments.get(name, "")), ""]
+            parts += _columns(connection, name, sql) + _keys(connection, name)
     return "\n".join(parts) + "\n"
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any
 
 from lib.db.connection import Database
+from lib.progress import chunked
 from lib.times import utc_now
 
 BLOCK = 500
@@ -32,7 +32,7 @@ _PROVENANCE = """
 
 @dataclass(frozen=True)
 class ScoreRow:
-    """What a metric said of a content. `value` is None where it could not be scored; `detail` is kept as JSON."""
+    """The score that a metric gave a content. `value` is None where there is none; `detail` is kept as JSON."""
 
     sha256: str
     value: float | None
@@ -52,7 +52,7 @@ class LabelRow:
 
 
 def known_scores(db: Database, metric: str, version: str, contents: Sequence[str]) -> dict[str, ScoreRow]:
-    """What is kept of this metric in this version, by content."""
+    """The scores of this metric in this version, by content."""
     sql = f"SELECT sha256, value, reason, detail FROM scores WHERE metric = ? AND version = ? AND {_GIVEN}"
     rows = db.rows(sql, (metric, version, json.dumps(contents)))
     return {
@@ -61,21 +61,21 @@ def known_scores(db: Database, metric: str, version: str, contents: Sequence[str
 
 
 def known_contents(db: Database, metric: str, version: str, contents: Sequence[str]) -> set[str]:
-    """Which of the contents this metric in this version is kept of."""
+    """Those of the contents that have a score of this metric in this version."""
     sql = f"SELECT sha256 FROM scores WHERE metric = ? AND version = ? AND {_GIVEN}"
-    return {row["sha256"] for row in db.execute(sql, (metric, version, json.dumps(contents)))}
+    return set(db.column(sql, (metric, version, json.dumps(contents))))
 
 
 def known_vectors(db: Database, model: str, version: str, contents: Sequence[str]) -> dict[str, bytes]:
     """The embeddings that are kept of contents: float16, little-endian, of unit length."""
     sql = f"SELECT sha256, vector FROM embeddings WHERE model = ? AND version = ? AND {_GIVEN}"
-    return {row["sha256"]: row["vector"] for row in db.execute(sql, (model, version, json.dumps(contents)))}
+    return db.mapping(sql, (model, version, json.dumps(contents)))
 
 
 def known_unreadable(db: Database, contents: Sequence[str]) -> set[str]:
     """Those of the contents whose pixels the technical metric could not decode."""
     sql = f"SELECT sha256 FROM scores WHERE metric = 'technical' AND value IS NULL AND {_GIVEN}"
-    return {row["sha256"] for row in db.execute(sql, (json.dumps(contents),))}
+    return set(db.column(sql, (json.dumps(contents),)))
 
 
 def known_sizes(db: Database, contents: Sequence[str]) -> dict[str, tuple[int, int, str]]:
@@ -125,9 +125,9 @@ def known_labels(db: Database, criterion: str, contents: Sequence[str]) -> dict[
 
 def save_labels(db: Database, run_id: int, criterion: str, rows: Iterable[LabelRow]) -> int:
     """Writes the labels that differ from what is known, in one transaction, and gives their number."""
-    now, written, source = utc_now(), 0, iter(rows)
+    now, written = utc_now(), 0
     with db.transaction():
-        while block := list(islice(source, BLOCK)):
+        for block in chunked(rows, BLOCK):
             known = known_labels(db, criterion, [row.sha256 for row in block])
             changed = [row for row in block if known.get(row.sha256) != row]
             db.executemany(
@@ -149,7 +149,7 @@ def drop_labels(db: Database, criterion: str, contents: Iterable[str]) -> None:
 
 
 def provenance(db: Database, contents: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Where contents came from, as `metadata.jsonl` names it; only what is known.
+    """The origin of contents, as `metadata.jsonl` names it; only what is known.
 
     A content that several results led to is described by the first of them, by the picture's id and the query's number.
     """
@@ -175,48 +175,43 @@ def queries_of(db: Database, contents: Sequence[str]) -> dict[str, list[int]]:
 
 def query_pictures(db: Database, queries: Sequence[int]) -> list[tuple[int, str, str]]:
     """(number, content, path as the workspace writes it) of those queries that were made with a picture."""
-    found = []
-    for number in queries:
-        row = db.row("SELECT id, image_sha256, image_path FROM queries WHERE id = ? AND kind = 'image'", (number,))
-        if row is not None:
-            found.append((row["id"], row["image_sha256"], row["image_path"]))
-    return found
+    sql = "SELECT id, image_sha256, image_path FROM queries WHERE id = ? AND kind = 'image'"
+    return [tuple(row) for number in queries for row in db.rows(sql, (number,))]
 
 
 def query_texts(db: Database, queries: Sequence[int]) -> dict[int, str]:
-    """What was searched for, of those queries that were made with words."""
+    """The words of those queries that were made with words."""
     found = {number: db.value("SELECT text FROM queries WHERE id = ?", (number,)) for number in queries}
     return {number: str(text) for number, text in found.items() if text}
 
 
 def known_phashes(db: Database, contents: Sequence[str]) -> dict[str, str]:
     """The perceptual hashes that step 6 keeps, hexadecimal: alike for repeats."""
-    sql = f"SELECT sha256, hex(value) AS value FROM hashes WHERE kind = 'phash' AND {_GIVEN}"
-    return {row["sha256"]: row["value"] for row in db.execute(sql, (json.dumps(contents),)) if row["value"]}
+    sql = f"SELECT sha256, hex(value) FROM hashes WHERE kind = 'phash' AND length(value) > 0 AND {_GIVEN}"
+    return db.mapping(sql, (json.dumps(contents),))
 
 
 def count_unhashed(db: Database, contents: Sequence[str]) -> int:
-    """How many of the contents step 6 has not looked at; what it found too flat to hash it has looked at."""
+    """The number of the contents that step 6 has not looked at; it has looked at those that are too flat to hash."""
     sql = f"SELECT count(DISTINCT sha256) FROM hashes WHERE kind = 'phash' AND {_GIVEN}"
     return len(contents) - int(db.value(sql, (json.dumps(contents),)))
 
 
 def criteria(db: Database) -> list[str]:
     """The criteria that have labelled anything."""
-    return [row["criterion"] for row in db.rows("SELECT DISTINCT criterion FROM labels ORDER BY 1")]
+    return db.column("SELECT DISTINCT criterion FROM labels ORDER BY 1")
 
 
 def all_labels(db: Database, criterion: str, version: str) -> Iterator[tuple[str, str]]:
     """(content, label) of everything that a criterion labelled in this version, oldest first."""
     sql = "SELECT sha256, label FROM labels WHERE criterion = ? AND version = ? ORDER BY created_at, sha256"
-    for row in db.execute(sql, (criterion, version)):
-        yield row["sha256"], row["label"]
+    yield from map(tuple, db.execute(sql, (criterion, version)))
 
 
 def repeats(db: Database) -> Iterator[tuple[str, str]]:
     """(content, content that it repeats) of all that step 6 found."""
-    for row in db.execute("SELECT DISTINCT sha256, keeper_sha256 FROM duplicates WHERE sha256 <> keeper_sha256"):
-        yield row["sha256"], row["keeper_sha256"]
+    sql = "SELECT DISTINCT sha256, keeper_sha256 FROM duplicates WHERE sha256 <> keeper_sha256"
+    yield from map(tuple, db.execute(sql))
 
 
 def history(db: Database) -> list[str]:
@@ -241,16 +236,10 @@ def file_actions(db: Database, step: str, below: str) -> Iterator[tuple[int, str
 
     `below` is a folder as `Workspace.to_text` writes it, with a closing slash.
     """
-    last = 0
-    while True:
-        rows = db.rows(
-            "SELECT actions.id AS id, kind, source, target, sha256 FROM actions JOIN runs ON runs.id = actions.run_id"
-            " WHERE actions.id > ? AND actions.state = 'done' AND runs.step = ?"
-            " AND (substr(target, 1, ?) = ? OR substr(source, 1, ?) = ?) ORDER BY actions.id LIMIT ?",
-            (last, step, len(below), below, len(below), below, BLOCK * 4),
-        )
-        for row in rows:
-            yield row["id"], row["kind"], row["source"], row["target"], row["sha256"]
-        if len(rows) < BLOCK * 4:
-            return
-        last = rows[-1]["id"]
+    sql = (
+        "SELECT actions.id, kind, source, target, sha256 FROM actions JOIN runs ON runs.id = actions.run_id"
+        " WHERE actions.id > :last AND actions.state = 'done' AND runs.step = :step"
+        " AND :below IN (substr(target, 1, :length), substr(source, 1, :length)) ORDER BY actions.id"
+    )
+    for row in db.in_blocks(sql, 0, BLOCK * 4, step=step, below=below, length=len(below)):
+        yield tuple(row)

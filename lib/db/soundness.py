@@ -222,24 +222,19 @@ def _page_fault(connection: sqlite3.Connection) -> Fault | None:
 def _text_fault(connection: sqlite3.Connection, end: float) -> Fault | None:
     """A text that is no UTF-8, or no JSON where the schema's default says that it is."""
     connection.text_factory = bytes
-    for table in _known_tables(connection):
+    names = {name.decode("utf-8", "replace") for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+    for table in sorted(names & expected_tables(schema_version()).keys()):
         columns = _columns_of_texts(connection, table)
         if not columns:
             continue
-        names = ", ".join(f'"{name}"' for name in columns)
-        for row in connection.execute(f'SELECT {names} FROM "{table}"'):
+        listed = ", ".join(f'"{name}"' for name in columns)
+        for row in connection.execute(f'SELECT {listed} FROM "{table}"'):
             for (name, is_json), value in zip(columns.items(), row, strict=True):
                 if value is not None and not _can_be_read(value, is_json=is_json):
                     return Fault(DAMAGED, f"a text in {table}.{name} cannot be read")
             if end and time.monotonic() > end:
                 return None
     return None
-
-
-def _known_tables(connection: sqlite3.Connection) -> list[str]:
-    """The names of the tables of the newest schema that are there; the connection gives texts as bytes."""
-    names = {name.decode("utf-8", "replace") for (name,) in connection.execute("SELECT name FROM sqlite_master")}
-    return sorted(names & expected_tables(schema_version()).keys())
 
 
 def _columns_of_texts(connection: sqlite3.Connection, table: str) -> dict[str, bool]:

@@ -1,4 +1,4 @@
-"""What one run of step 7 is busy with, in a private temporary database: a million pictures need no memory.
+"""The files of one run of step 7, in a private temporary database: a million pictures need no memory.
 
 SQLite keeps such a database in its cache and puts it into a temporary file only where it grows; it goes with the run.
 It is not the workspace's: a dry run may fill it.
@@ -12,10 +12,10 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from lib.db.connection import Database
+from lib.db.connection import BLOCK, Database
 from lib.db.scores import ScoreRow
+from lib.progress import chunked
 
-PAGE = 500
 CACHE_KB = 96_000  # of a million pictures' half a gigabyte; what is looked up out of order must fit
 
 _SCHEMA = """
@@ -128,11 +128,9 @@ class Worklist:
 
     def contents(self) -> Iterator[list[tuple[str, str]]]:
         """Pages of (sha256, place of one file that has it) of what is listed or labelled, each content once."""
-        last = ""
-        sql = "SELECT sha256, place, min(id) FROM items WHERE sha256 > ? GROUP BY sha256 ORDER BY sha256 LIMIT ?"
-        while rows := self.db.rows(sql, (last, PAGE)):
+        sql = "SELECT sha256, place, min(id) FROM items WHERE sha256 > :last GROUP BY sha256 ORDER BY sha256"
+        for rows in chunked(self.db.in_blocks(sql, ""), BLOCK):
             yield [(row["sha256"], row["place"]) for row in rows]
-            last = rows[-1]["sha256"]
 
     def items(self, state: str = "labelled") -> Iterator[Item]:
         """The files in a state, in the order in which they were found; rows may be changed meanwhile."""
@@ -147,12 +145,9 @@ class Worklist:
         return self._paged("labelled", "AND target <> ''")
 
     def _paged(self, state: str, condition: str) -> Iterator[Item]:
-        last = 0
         # By number, without an index: any other order would be sorted anew for every page.
-        sql = f"SELECT {_ITEM} FROM items NOT INDEXED WHERE state = ? {condition} AND id > ? ORDER BY id LIMIT ?"
-        while rows := self.db.rows(sql, (state, last, PAGE)):
-            yield from (Item(**dict(row)) for row in rows)
-            last = rows[-1]["id"]
+        sql = f"SELECT {_ITEM} FROM items NOT INDEXED WHERE state = :state {condition} AND id > :last ORDER BY id"
+        return (Item(**dict(row)) for row in self.db.in_blocks(sql, state=state))
 
     def add_todo(self, rows: Iterable[tuple[str, str, str]]) -> None:
         """(path on disk, sha256, names of the missing metrics joined by commas)."""
@@ -164,11 +159,8 @@ class Worklist:
 
     def todo(self, missing: str) -> Iterator[str]:
         """The paths at which exactly these metrics are missing."""
-        last = 0
-        sql = "SELECT id, path FROM todo WHERE missing = ? AND id > ? ORDER BY id LIMIT ?"
-        while rows := self.db.rows(sql, (missing, last, PAGE)):
-            yield from (row["path"] for row in rows)
-            last = rows[-1]["id"]
+        sql = "SELECT id, path FROM todo WHERE missing = :missing AND id > :last ORDER BY id"
+        return (row["path"] for row in self.db.in_blocks(sql, missing=missing))
 
     def content_at(self, path: str) -> str:
         return str(self.db.value("SELECT sha256 FROM todo WHERE path = ?", (path,)))
@@ -199,12 +191,12 @@ class Worklist:
 
     def buckets(self) -> dict[str, int]:
         sql = "SELECT label, count(*) FROM items WHERE state = 'labelled' GROUP BY 1 ORDER BY 1"
-        return dict(map(tuple, self.db.rows(sql)))
+        return self.db.mapping(sql)
 
     def labels(self, contents: Sequence[str]) -> dict[str, str]:
-        """What was decided of contents."""
+        """The labels of contents."""
         sql = "SELECT sha256, label FROM items WHERE state = 'labelled' AND sha256 IN (SELECT value FROM json_each(?))"
-        return {row["sha256"]: row["label"] for row in self.db.execute(sql, (json.dumps(contents),))}
+        return self.db.mapping(sql, (json.dumps(contents),))
 
     def plan_size(self) -> tuple[int, int]:
         """(all planned actions, those of files that are sorted already and change their bucket)."""
@@ -214,26 +206,22 @@ class Worklist:
     def reasons(self, state: str) -> Iterator[tuple[str, str, float | None]]:
         """(place, reason, score) of files in a state, by place."""
         sql = "SELECT place, reason, score FROM items WHERE state = ? ORDER BY place"
-        for row in self.db.execute(sql, (state,)):
-            yield row["place"], row["reason"], row["score"]
+        yield from map(tuple, self.db.execute(sql, (state,)))
 
     def removals(self) -> Iterator[sqlite3.Row]:
         """(place, target, sha256, bytes, reason) of files that are taken out again, by place."""
-        last = ""
-        sql = "SELECT place, target, sha256, bytes, reason FROM withdrawn WHERE place > ? ORDER BY place LIMIT ?"
-        while rows := self.db.rows(sql, (last, PAGE)):
-            yield from rows
-            last = rows[-1]["place"]
+        sql = "SELECT place, target, sha256, bytes, reason FROM withdrawn WHERE place > :last ORDER BY place"
+        return self.db.in_blocks(sql, "")
 
     def count_removals(self) -> int:
         return int(self.db.value("SELECT count(*) FROM withdrawn"))
 
     def has_path(self, path: str) -> bool:
-        """Whether this run found a file there."""
+        """True where this run found a file there."""
         return self.db.row("SELECT 1 FROM items WHERE path = ? LIMIT 1", (path,)) is not None
 
     def places(self, contents: Sequence[str]) -> dict[str, str]:
-        """Where one file of each content lies when the plan has been carried out."""
+        """The place of one file of each content when the plan has been carried out."""
         sql = "SELECT iif(target = '', place, target) AS place FROM items WHERE sha256 = ? ORDER BY id LIMIT 1"
         found = {sha256: self.db.value(sql, (sha256,)) for sha256 in contents}
         return {sha256: str(place) for sha256, place in found.items() if place}
@@ -268,12 +256,10 @@ class Worklist:
 
     def placements(self, below: str = "", *, unclaimed: bool = False) -> Iterator[Placement]:
         """By target: those below a folder (with its closing slash), or all."""
-        last, condition = below, "AND taken = 0" if unclaimed else ""
+        condition = "AND taken = 0" if unclaimed else ""
         end = below[:-1] + chr(ord(below[-1]) + 1) if below else "\U0010ffff"
-        sql = f"SELECT {_PLACEMENT} FROM placements WHERE target > ? AND target < ? {condition} ORDER BY target LIMIT ?"
-        while rows := self.db.rows(sql, (last, end, PAGE)):
-            yield from (Placement(**dict(row)) for row in rows)
-            last = rows[-1]["target"]
+        sql = f"SELECT {_PLACEMENT} FROM placements WHERE target > :last AND target < :end {condition} ORDER BY target"
+        return (Placement(**dict(row)) for row in self.db.in_blocks(sql, below, end=end))
 
     def note_away(self, paths: Iterable[str]) -> None:
         """Remembers which paths' files are in the quarantine; from now on files of the run are found by path, too."""

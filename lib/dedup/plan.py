@@ -375,7 +375,7 @@ def clear_emptied(db: Database, workspace: Workspace) -> None:
 
 def _record(db: Database, gone: list[Action]) -> None:
     """A link in the place of a file that cannot come back stays for good: nothing is left to take back."""
-    after = (journal.following(db, action) for action in gone)
+    after = (journal.neighbour(db, action, after=True) for action in gone)
     links = [link for link, action in zip(after, gone, strict=True) if link and _replaces(link, action)]
     with db.transaction():
         journal.set_state(db, [action.id for action in (*gone, *links)], "dropped")
@@ -386,7 +386,7 @@ def _record(db: Database, gone: list[Action]) -> None:
 
 def _is_back(db: Database, workspace: Workspace, moved: Action) -> bool:
     """Says whether the file lies in its old place again, and not a link with the same bytes."""
-    link = journal.following(db, moved)
+    link = journal.neighbour(db, moved, after=True)
     return is_returned(workspace, moved) and not (link is not None and stands_for(workspace, link, moved))
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import socket
 from dataclasses import dataclass
+
+from lib.temporary import machine_mark
 
 KEPT = "kept-"  # begins the name of an unfinished file that a later run may go on with
 PARTS = ".part"  # the folder of temporary files: on the same file system as the final names
@@ -20,16 +21,12 @@ DIGITS = (8, 12, 16, 64)
 
 _PLAIN_ID = re.compile(r"[a-z0-9]+:[a-z0-9-]+")
 _MARK = "--"  # before the hash of an id that is not plain, and in no plain one
-_NAME = re.compile(
-    r"(?P<id>[a-z0-9-]+)_(?P<kind>original|preview|dup|thumb)_(?P<width>\d+)x(?P<height>\d+)"
-    r"_(?P<sha>[0-9a-f]{8}|[0-9a-f]{12}|[0-9a-f]{16}|[0-9a-f]{64})\.[a-z0-9]+"
+_REST = (
+    r"_(?P<kind>original|preview|dup|thumb)_(?P<width>\d+)x(?P<height>\d+)"
+    r"_(?P<sha>[0-9a-f]{8}|[0-9a-f]{12}|[0-9a-f]{16}|[0-9a-f]{64})"
 )
-
-ADDRESS_KINDS = ("original", "preview", "dup", "thumb")
-_ANY_NAME = re.compile(
-    rf"(?P<image>.+)_(?P<kind>{'|'.join(ADDRESS_KINDS)})_(?P<width>\d+)x(?P<height>\d+)_(?P<hash>[0-9a-f]{{8}}|[0-9a-f]{{12}}|[0-9a-f]{{16}}|[0-9a-f]{{64}})(?:_\d+)?\.\w+",
-    re.ASCII,
-)
+_NAME = re.compile(rf"(?P<id>[a-z0-9-]+){_REST}\.[a-z0-9]+")
+_ANY_NAME = re.compile(rf"(?P<id>.+){_REST}(?:_\d+)?\.\w+", re.ASCII)
 
 
 def safe_id(image_id: str) -> str:
@@ -74,8 +71,7 @@ def read_name(name: str) -> tuple[str, str, str] | None:
 
 def part_owner() -> str:
     """This process as a temporary file's name tells it: machine and process number."""
-    machine = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
-    return f"{machine}-{os.getpid()}"
+    return f"{machine_mark()}-{os.getpid()}"
 
 
 @dataclass(frozen=True)
@@ -91,6 +87,4 @@ class OwnName:
 def read_any_name(name: str) -> OwnName | None:
     """Reads a file name of our own scheme; None for every other name, so that `IMG_0001.jpg` says nothing."""
     match = _ANY_NAME.fullmatch(name)
-    if match is None:
-        return None
-    return OwnName(match["image"], match["kind"], int(match["width"]), int(match["height"]))
+    return OwnName(match["id"], match["kind"], int(match["width"]), int(match["height"])) if match else None

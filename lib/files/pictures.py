@@ -21,6 +21,7 @@ from lib.db.files import KnownContent, iter_present_files, known_contents, remem
 from lib.errors import UsageError
 from lib.progress import BarFactory, chunked, no_bar
 from lib.temporary import clear_dead
+from lib.text import is_storable
 from lib.workspace import Workspace
 
 SUFFIXES = frozenset(
@@ -79,7 +80,7 @@ def folder_pictures(
     # Text and shared folders: a million `Path`s would take more memory than all the rest.
     names, roots = list[str](), list[Path]()
     for path, root in islice(find_files(folders, unreadable), limit):
-        if _is_utf8(path):
+        if is_storable(str(path.absolute())):
             names.append(str(path))
             roots.append(root)
         else:  # the database, JSON and pages hold text; such a file is told of and left alone
@@ -110,7 +111,8 @@ def find_files(
     A folder below that may not be read is handed to `unreadable`. Raises UsageError where a named folder may not.
     """
     folders = list(folders)
-    overlap = _overlap(folders)
+    roots = [Path(os.path.realpath(folder)) for folder in folders]
+    overlap = len(set(roots)) < len(roots) or any(one in other.parents for one in roots for other in roots)
     seen: set[str] = set()
     real: dict[str, str] = {}  # folder -> without links; the files themselves are no links
     for folder in folders:
@@ -136,17 +138,11 @@ def find_files(
                 yield path, folder
 
 
-def _overlap(folders: Sequence[Path]) -> bool:
-    """True where one folder is another, or lies in another, by whatever name."""
-    real = [Path(os.path.realpath(folder)) for folder in folders]
-    return len(set(real)) < len(real) or any(one in other.parents for one in real for other in real)
-
-
 def _walk(folder: Path, unreadable: Unreadable) -> Iterator[Path]:
-    def tell(error: OSError) -> None:
+    def report(error: OSError) -> None:
         unreadable(Path(error.filename or folder), error)
 
-    for current, folders, files in os.walk(folder, followlinks=False, onerror=tell):
+    for current, folders, files in os.walk(folder, followlinks=False, onerror=report):
         folders[:] = sorted(
             name for name in folders if name not in SKIPPED_FOLDERS and not name.lower().startswith(".trash")
         )
@@ -164,14 +160,6 @@ def _is_regular(path: Path) -> bool:
         return True  # reading it will tell the reason
 
 
-def _is_utf8(path: Path) -> bool:
-    try:
-        str(path.absolute()).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def _picture(path: Path, root: Path, known: KnownContent | None) -> tuple[PictureFile, KnownContent | None]:
     status = path.stat()
     if known and (known.bytes, known.mtime_ns, known.inode) == (status.st_size, status.st_mtime_ns, status.st_ino):
@@ -184,10 +172,8 @@ def _picture(path: Path, root: Path, known: KnownContent | None) -> tuple[Pictur
 def text_name(path: Path, workspace: Workspace) -> str:
     """A path as the database writes it. Raises OSError for a name that is no text."""
     text = workspace.to_text(path)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise OSError(errno.EILSEQ, "the name is no UTF-8", str(path)) from None
+    if not is_storable(text):
+        raise OSError(errno.EILSEQ, "the name is no UTF-8", str(path))
     return text
 
 
@@ -211,12 +197,12 @@ def plain_files(
     of those would wait for ever. The folder itself need not be there.
     """
 
-    def tell(error: OSError) -> None:
+    def report(error: OSError) -> None:
         path = Path(error.filename or folder)
         if path != folder or not isinstance(error, FileNotFoundError):
             unreadable(path, error)
 
-    for parent, folders, names in os.walk(folder, onerror=tell):
+    for parent, folders, names in os.walk(folder, onerror=report):
         folders[:] = sorted(name for name in folders if hidden or not name.startswith("."))
         for name in sorted(filter(wanted, names)):
             path = Path(parent, name)

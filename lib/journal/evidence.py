@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import filecmp
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,7 +25,7 @@ def room_of(db: Database, link: Action) -> Action | None:
     """The move of the same run that made room for a link, as the journal has it now; None where none had to."""
     if link.kind not in LINKS:
         return None
-    before = journal.preceding(db, link)
+    before = journal.neighbour(db, link, after=False)
     return before if before is not None and before.kind == "move" and before.source == link.target else None
 
 
@@ -48,7 +47,8 @@ def has_happened(workspace: Workspace, action: Action, room: Action | None) -> b
     if action.kind == "move":
         # A final name only ever shows a whole file; and what lies in the run's own quarantine keeps its way back, even
         # where somebody has changed it there.
-        left = not os.path.lexists(source) and (_is_own(workspace, action) or _is_own_link(target, action))
+        quarantine = f"{workspace.quarantine.name}/{action.run_id}/"
+        left = not os.path.lexists(source) and (action.target.startswith(quarantine) or _is_own_link(target, action))
         return left or both_hold(source, target) or is_content(target, action)
     if room is None and not action.target.startswith(workspace.sorted.name + "/"):
         return False  # copies, and links for which no file has to go, are made below sorted/ and nowhere else
@@ -101,7 +101,7 @@ def is_content(path: Path, action: Action) -> bool:
 
 @dataclass
 class Elsewhere:
-    """Where the contents of a run lie besides the places that the run made for them."""
+    """Other places of the contents of a run, besides those that the run made for them."""
 
     db: Database
     workspace: Workspace
@@ -118,12 +118,9 @@ class Elsewhere:
             return True
         if action.kind == "write" and not self._places(action):
             return True  # no picture, but what the run wrote of its own
-        return any(self._is_there(place, action) for place in self._names(action))
-
-    def _names(self, action: Action) -> Iterator[str]:
-        if action.source:
-            yield action.source
-        yield from self._places(action)
+        if action.source and self._is_there(action.source, action):
+            return True
+        return any(self._is_there(place, action) for place in self._places(action))
 
     def _is_there(self, place: str, action: Action) -> bool:
         path = self.workspace.to_path(place)
@@ -141,10 +138,6 @@ class Elsewhere:
         return self._known.get(action.sha256, [])
 
 
-def _is_own(workspace: Workspace, action: Action) -> bool:
-    return action.target.startswith(f"{workspace.quarantine.name}/{action.run_id}/")
-
-
 def _is_own_link(path: Path, action: Action) -> bool:
     """True for a link at one end of a move within `sorted/`: step 7 moves its own, and no step moves another's."""
     return path.is_symlink() and action.source.startswith("sorted/")
@@ -156,9 +149,7 @@ def _is_link_to(target: Path, source: Path, kind: str) -> bool:
     if not target.is_symlink():
         return False
     leads_to = os.path.join(target.parent, os.readlink(target))
-    return os.path.abspath(leads_to) == os.path.abspath(source) or os.path.realpath(leads_to) == os.path.realpath(
-        source
-    )
+    return any(resolve(leads_to) == resolve(source) for resolve in (os.path.abspath, os.path.realpath))
 
 
 def _has_sha256(path: Path, sha256: str) -> bool:

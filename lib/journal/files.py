@@ -106,7 +106,7 @@ def finish_interrupted(context: Context, step: str, *, tidy: bool = False) -> in
 
 
 def finish_others(context: Context, steps: Sequence[str]) -> None:
-    """The same for other steps, where no run of theirs is at work, and what follows from what they did.
+    """Does the same for other steps, where no run of theirs is at work, with all that follows from what they did.
 
     For a step that relies on where files lie and on what was taken away.
     """
@@ -328,7 +328,7 @@ def _finish_half_move(db: Database, workspace: Workspace, action: Action) -> Non
     source, target = workspace.to_path(action.source), workspace.to_path(action.target)
     if action.kind != "move" or not both_hold(source, target):
         return
-    after = journal.following(db, action)
+    after = journal.neighbour(db, action, after=True)
     if after is None or not stands_for(workspace, after, action):
         let_go(source, target)
 
@@ -389,7 +389,12 @@ class _Undoing:
     def _remove(self, action: Action, room: Action | None) -> str:
         target = self.workspace.to_path(action.target)
         if not os.path.lexists(target):
-            return "undone" if self.resumed and self._has_source(action) else "missing"
+            if not self.resumed:
+                return "missing"
+            # Taken away already, if what it was made of is still somewhere.
+            source = self.workspace.to_path(action.source)
+            there = os.path.exists(source) if action.kind == "symlink" else self.elsewhere.holds(action)
+            return "undone" if there else "missing"
         if not is_as_made(self.workspace, action, room):
             return "undone" if room is not None and self.is_back(room) else "changed"
         if room is not None and not (
@@ -411,9 +416,3 @@ class _Undoing:
         if self.resumed:
             return both_hold(source, target)
         return not source.is_symlink() and same_file(source, target)
-
-    def _has_source(self, action: Action) -> bool:
-        """True where what a copy or link was made of is still somewhere; a file that was written has no source."""
-        if action.kind == "symlink":
-            return os.path.exists(self.workspace.to_path(action.source))
-        return self.elsewhere.holds(action)

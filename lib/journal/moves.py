@@ -90,7 +90,7 @@ def copy_without_overwriting(source: Path, target: Path) -> None:
 
 
 def temporary_name(target: Path) -> Path:
-    """Where a copy is made, beside its target; always the same name, so that what a kill left is found."""
+    """The place where a copy is made, beside its target; always the same, so that what a kill left is found."""
     return target.with_name(f".{target.name[:200]}.part")
 
 

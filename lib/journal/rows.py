@@ -62,10 +62,8 @@ class RowPlan:
 
     def by_rule(self) -> Counter[str]:
         """Rows by rule, in the order of the rules."""
-        found: Counter[str] = Counter()
-        for (rule, _), number in self.counts().items():
-            found[rule] += number
-        return found
+        found = Counter(change.rule for change in self.changes.values())
+        return Counter({rule: found[rule] for rule in (*RULE_NAMES, FORGOTTEN, MISREAD) if rule in found})
 
     def examples(self, rule: str, most: int) -> list[Change]:
         """The first few changes of a rule."""
@@ -188,7 +186,8 @@ def _action(change: Change, row: dict[str, Any]) -> Action:
 
 
 def _undo_some(db: Database, run_id: int, orphans: bool, counts: Counter[str], update: Callable[[float], Any]) -> None:
-    given_away = store.taken_numbers(db, _archived_queries(db, run_id))
+    archived = (action for action in journal.iter_actions(db, run_id, "done") if action.table_name == "queries")
+    given_away = store.taken_numbers(db, [orjson.loads(action.payload) for action in archived])
     store.without_foreign_keys(db, orphans)
     try:
         with db.transaction():
@@ -196,7 +195,7 @@ def _undo_some(db: Database, run_id: int, orphans: bool, counts: Counter[str], u
                 row = orjson.loads(action.payload)
                 if orphans != (action.kind == "remove_row" and store.may_lack_a_parent(db, action, row)):
                     continue
-                if _number_of_query(action.table_name, row) in given_away:
+                if (row["id"] if action.table_name == "queries" else row.get("query_id")) in given_away:
                     continue  # the number is another search's now: these results must not become that one's
                 if outcome := _undo_one(db, action, row):
                     counts[outcome] += 1
@@ -204,15 +203,6 @@ def _undo_some(db: Database, run_id: int, orphans: bool, counts: Counter[str], u
                     update(1)
     finally:
         store.without_foreign_keys(db, False)
-
-
-def _archived_queries(db: Database, run_id: int) -> list[dict[str, Any]]:
-    actions = journal.iter_actions(db, run_id, "done")
-    return [orjson.loads(action.payload) for action in actions if action.table_name == "queries"]
-
-
-def _number_of_query(table: str, row: dict[str, Any]) -> Any:
-    return row["id"] if table == "queries" else row.get("query_id")
 
 
 def _undo_one(db: Database, action: Action, row: dict[str, Any]) -> str:

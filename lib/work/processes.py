@@ -155,7 +155,11 @@ class WorkerPool:
                 if news is None:
                     self._replace(worker)
                 elif isinstance(news, str):
-                    self._mark_ready(worker, news)
+                    if news:
+                        raise GleanerError(
+                            f"A worker could not prepare for its work ({news}); mend that and run again."
+                        )
+                    worker.ready, self.failed_starts = True, 0
                 else:
                     self._record(worker.jobs.popleft(), news)
         self._dispatch()
@@ -174,12 +178,6 @@ class WorkerPool:
                 self.send(worker, job)
             except OSError:
                 self._replace(worker)
-
-    def _mark_ready(self, worker: Worker, trouble: str) -> None:
-        if trouble:
-            raise GleanerError(f"A worker could not prepare for its work ({trouble}); mend that and run again.")
-        worker.ready = True
-        self.failed_starts = 0
 
     def _record(self, job: Job, answers: list[Answer]) -> None:
         for index, answer in zip(job.indices, answers, strict=True):
@@ -224,15 +222,15 @@ class ProcessPool(WorkerPool):
         super().__init__(work, init, size)
         # What workers say is taken off their pipes at once, also while the consumer is busy: else they would wait.
         self.inbox: SimpleQueue[tuple[Worker, bytes | None]] = SimpleQueue()
-        self.bell, self.button = SPAWN.Pipe(duplex=False)
+        self.wake_reader, self.wake_writer = SPAWN.Pipe(duplex=False)
 
     def start(self) -> Worker:
         worker = Worker(start_child(serve, self.work, self.init))
-        worker.reader = Thread(target=self._hear, args=(worker,), daemon=True)
+        worker.reader = Thread(target=self._read_pipe, args=(worker,), daemon=True)
         worker.reader.start()
         return worker
 
-    def _hear(self, worker: Worker) -> None:
+    def _read_pipe(self, worker: Worker) -> None:
         """Puts what a worker says into the inbox, and None when it has ended."""
         said: bytes | None = b""
         while said is not None:
@@ -242,19 +240,19 @@ class ProcessPool(WorkerPool):
                 said = None
             self.inbox.put((worker, said))
             with suppress(OSError):  # the pool may be closed
-                self.button.send_bytes(b".")
+                self.wake_writer.send_bytes(b".")
 
     def send(self, worker: Worker, job: Job) -> None:
         worker.handle.channel.send_bytes(pickle.dumps(job.items, pickle.HIGHEST_PROTOCOL))
 
     def listen(self) -> Iterator[tuple[Worker, Any]]:
         sentinels = {worker.handle.process.sentinel: worker for worker in self.workers}
-        ready = connection.wait([self.bell, *sentinels])
+        ready = connection.wait([self.wake_reader, *sentinels])
         ended = [sentinels[source] for source in ready if source in sentinels]
         for worker in ended:
             worker.reader.join(END_SECONDS)  # what a worker said before it ended is still good
-        while self.bell.poll():
-            self.bell.recv_bytes()
+        while self.wake_reader.poll():
+            self.wake_reader.recv_bytes()
         told = []
         while not self.inbox.empty():
             worker, news = self.inbox.get()
