@@ -44,7 +44,6 @@ def at_least(least: int) -> Callable[[str], int]:
 
 
 def number(text: str) -> float:
-    """A finite number."""
     try:
         value = float(text)
     except ValueError:
@@ -85,7 +84,6 @@ def run_reference(text: str) -> str:
 
 
 def cpu_count() -> int:
-    """The processors that this process may use."""
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:

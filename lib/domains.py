@@ -61,7 +61,6 @@ def registrable_domain(host: str) -> str:
 
 
 def is_address(host: str) -> bool:
-    """True where a host name is an IP address."""
     try:
         ipaddress.ip_address(host.split("%")[0])
     except ValueError:
@@ -111,7 +110,6 @@ def domains_of(family: str) -> list[str]:
 
 
 def family_names() -> list[str]:
-    """Every family's name, in the order of the file."""
     return list(dict.fromkeys(family_by_domain().values()))
 
 
@@ -194,5 +192,4 @@ def chosen_domains(words: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def names_of(chosen: Sequence[tuple[str, str]]) -> list[str]:
-    """The names of the chosen domains and hosts."""
     return [host or domain for domain, host in chosen]

@@ -42,43 +42,26 @@ else:
         return True
 
 
+class _Below:
+    """A place in a workspace, by its name."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, workspace: Workspace, owner: type | None = None) -> Path:
+        return workspace.root / self.name
+
+
 @dataclass(frozen=True)
 class Workspace:
     """Paths only: asking for one creates nothing."""
 
     root: Path
 
-    @property
-    def database(self) -> Path:
-        return self.root / DATABASE_NAME
-
-    @property
-    def settings(self) -> Path:
-        return self.root / SETTINGS_NAME
-
-    @property
-    def xhr(self) -> Path:
-        return self.root / "xhr"
-
-    @property
-    def images(self) -> Path:
-        return self.root / "images"
-
-    @property
-    def quarantine(self) -> Path:
-        return self.root / "quarantine"
-
-    @property
-    def sorted(self) -> Path:
-        return self.root / "sorted"
-
-    @property
-    def reports(self) -> Path:
-        return self.root / "reports"
-
-    @property
-    def backups(self) -> Path:
-        return self.root / "backups"
+    database = _Below(DATABASE_NAME)
+    settings = _Below(SETTINGS_NAME)
+    xhr, images, quarantine = _Below("xhr"), _Below("images"), _Below("quarantine")
+    sorted, reports, backups = _Below("sorted"), _Below("reports"), _Below("backups")
 
     def to_text(self, path: Path) -> str:
         """Writes a path as the database does: relative with forward slashes inside the workspace, else absolute."""

@@ -337,13 +337,11 @@ def tried_addresses(db: Database) -> Iterator[tuple[str, str, int]]:
 
 
 def won_addresses(db: Database) -> Iterator[str]:
-    """The addresses that a download was won with."""
     sql = "SELECT url FROM downloads d JOIN image_variants v ON v.id = d.variant_id WHERE d.state = 'done'"
     yield from (row[0] for row in db.execute(sql))
 
 
 def hosts_of_images(db: Database) -> list[str]:
-    """Every host that a picture's page has."""
     return db.column("SELECT DISTINCT domain FROM images WHERE domain <> ''")
 
 

@@ -147,7 +147,6 @@ def open_for_preview(path: Path) -> Database:
 
 
 def open_empty() -> Database:
-    """An empty database in memory."""
     connection = _connect(":memory:", Path(":memory:"))
     migrate(connection)
     return Database(connection, None)

@@ -205,7 +205,6 @@ def _current(db: Database, ids: Sequence[int]) -> dict[int, Current]:
 
 
 def renew(db: Database, lease: str, until: str) -> None:
-    """Keeps the rows of a lease for longer."""
     with db.transaction():
         db.execute("UPDATE downloads SET lease_until = ? WHERE lease = ?", (until, lease))
 
@@ -338,5 +337,4 @@ def recheck_where(again: Recheck, recheck: str, kinds: Sequence[str]) -> tuple[s
 
 
 def failed_reasons(db: Database) -> list[str]:
-    """The reasons that failed and blocked rows have."""
     return db.column(f"SELECT DISTINCT reason FROM downloads WHERE {_RETRYABLE} ORDER BY 1")

@@ -144,7 +144,6 @@ def describe_picture(db: Database, key: str) -> dict[str, Any]:
 
 
 def has_path(db: Database, path: str) -> bool:
-    """Tells if the database knows a file by this path."""
     return db.value("SELECT 1 FROM files WHERE path = ? LIMIT 1", (path,)) is not None
 
 
@@ -207,7 +206,6 @@ def known_robots(db: Database, origin: str) -> str | None:
 
 
 def remember_robots(db: Database, origin: str, status: int, body: str) -> None:
-    """Keeps a copy."""
     with db.transaction():
         db.execute(
             "INSERT INTO robots (origin, status, body, fetched_at) VALUES (?, ?, ?, ?) ON CONFLICT (origin) DO UPDATE"

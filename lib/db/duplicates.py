@@ -106,7 +106,6 @@ def query_picture_paths(db: Database) -> list[str]:
 
 
 def set_file_state(db: Database, sha256: str, path: str, state: str) -> None:
-    """Sets the state of a content that lies (or lay) at a path."""
     db.execute("UPDATE files SET state = ? WHERE sha256 = ? AND path = ?", (state, sha256, path))
 
 
@@ -171,7 +170,6 @@ def mark_missed(db: Database) -> int:
 
 
 def is_removed(db: Database, sha256: str) -> bool:
-    """Says whether this content was taken away as a repeat."""
     return db.value("SELECT 1 FROM tombstones WHERE sha256 = ?", (sha256,)) is not None
 
 

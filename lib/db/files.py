@@ -68,7 +68,6 @@ def iter_present_files(db: Database) -> Iterator[tuple[str, str]]:
 
 
 def known_contents(db: Database, paths: Sequence[str]) -> dict[str, KnownContent]:
-    """Looks the given absolute paths up in the cache."""
     rows = db.execute(
         "SELECT path, bytes, mtime_ns, inode, sha256 FROM contents WHERE path IN (SELECT value FROM json_each(?))",
         (dumps(list(paths)),),
@@ -77,7 +76,6 @@ def known_contents(db: Database, paths: Sequence[str]) -> dict[str, KnownContent
 
 
 def remember_contents(db: Database, contents: Iterable[KnownContent]) -> None:
-    """Writes what was read into the cache, in one transaction."""
     with db.transaction():
         db.executemany(
             "INSERT INTO contents (path, bytes, mtime_ns, inode, sha256) VALUES (?, ?, ?, ?, ?)"
@@ -99,7 +97,6 @@ def contents_of_pictures(db: Database, keys: Sequence[str]) -> set[str]:
 
 
 def file_states(db: Database, hashes: Sequence[str]) -> dict[str, str]:
-    """The state of each of the contents that has a row."""
     sql = "SELECT sha256, state FROM files WHERE sha256 IN (SELECT value FROM json_each(?))"
     return db.mapping(sql, (dumps(list(hashes)),))
 

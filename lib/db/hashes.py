@@ -93,7 +93,6 @@ def iter_views(db: Database, algorithm: str) -> Iterator[tuple[list[bytes], list
 
 
 def near_pairs(db: Database) -> Iterator[NearPair]:
-    """Yields every pair that is known."""
     sql = "SELECT one, other, distance, view, flipped, inside FROM near_pairs"
     for one, other, distance, view, flipped, inside in db.rows(sql):
         yield NearPair(one, other, distance, view, bool(flipped), bool(inside))
@@ -157,7 +156,6 @@ def set_apart(db: Database, run_id: int, pairs: Iterable[tuple[str, str]], now: 
 
 
 def forget_apart(db: Database, run_id: int) -> None:
-    """Forgets what a run remembered of pairs that are no repeats."""
     if db.value("SELECT 1 FROM not_repeats WHERE run_id = ? LIMIT 1", (run_id,)):
         with db.transaction():
             db.execute("DELETE FROM not_repeats WHERE run_id = ?", (run_id,))

@@ -30,7 +30,6 @@ def start_run(db: Database, step: str, arguments: dict[str, Any]) -> int:
 
 
 def finish_run(db: Database, run_id: int, exit_code: int, counts: dict[str, Any]) -> None:
-    """Records how a run ended."""
     with db.transaction():
         db.execute(
             "UPDATE runs SET finished_at = ?, exit_code = ?, counts = ? WHERE id = ?",
@@ -49,7 +48,6 @@ def latest_run_with_actions(db: Database, step: str) -> int | None:
 
 
 def run_step(db: Database, run_id: int) -> str | None:
-    """The step that a run was of; None where there is no such run."""
     found = db.value("SELECT step FROM runs WHERE id = ?", (run_id,))
     return None if found is None else str(found)
 
@@ -158,7 +156,6 @@ def taken_back_since(db: Database, step: str, moment: str) -> int | None:
 
 
 def set_state(db: Database, ids: Iterable[int], state: str) -> None:
-    """Moves entries on to another state."""
     now = utc_now()
     with db.transaction():
         db.executemany("UPDATE actions SET state = ?, finished_at = ? WHERE id = ?", [(state, now, i) for i in ids])

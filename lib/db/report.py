@@ -91,7 +91,6 @@ def prepare_for_reports(db: Database) -> None:
 
 
 def totals(db: Database) -> ReportTotals:
-    """Counts for the head of the report."""
     row = db.row(
         "SELECT (SELECT count(*) FROM images) AS pictures, (SELECT count(*) FROM image_variants) AS addresses,"
         " (SELECT count(*) FROM queries) AS queries,"

@@ -29,7 +29,6 @@ def migrations() -> list[tuple[int, Path]]:
 
 
 def schema_version() -> int:
-    """The number of the newest migration."""
     return migrations()[-1][0]
 
 
@@ -80,7 +79,6 @@ def statements(script: str) -> Iterator[str]:
 
 
 def describe_schema() -> str:
-    """The document's text."""
     connection = sqlite3.connect(":memory:", isolation_level=None)
     migrate(connection)
     comments = _comments(r"(\w+)")

@@ -52,7 +52,6 @@ class LabelRow:
 
 
 def known_scores(db: Database, metric: str, version: str, contents: Sequence[str]) -> dict[str, ScoreRow]:
-    """The scores of this metric in this version, by content."""
     sql = f"SELECT sha256, value, reason, detail FROM scores WHERE metric = ? AND version = ? AND {_GIVEN}"
     rows = db.rows(sql, (metric, version, json.dumps(contents)))
     return {
@@ -118,7 +117,6 @@ def _compact(detail: Mapping[str, Any]) -> str:
 
 
 def known_labels(db: Database, criterion: str, contents: Sequence[str]) -> dict[str, LabelRow]:
-    """The labels that contents have under a criterion."""
     sql = f"SELECT sha256, label, score, reason, version FROM labels WHERE criterion = ? AND {_GIVEN}"
     return {row["sha256"]: LabelRow(**dict(row)) for row in db.rows(sql, (criterion, json.dumps(contents)))}
 
@@ -180,7 +178,6 @@ def query_pictures(db: Database, queries: Sequence[int]) -> list[tuple[int, str,
 
 
 def query_texts(db: Database, queries: Sequence[int]) -> dict[int, str]:
-    """The words of those queries that were made with words."""
     found = {number: db.value("SELECT text FROM queries WHERE id = ?", (number,)) for number in queries}
     return {number: str(text) for number, text in found.items() if text}
 
@@ -198,7 +195,6 @@ def count_unhashed(db: Database, contents: Sequence[str]) -> int:
 
 
 def criteria(db: Database) -> list[str]:
-    """The criteria that have labelled anything."""
     return db.column("SELECT DISTINCT criterion FROM labels ORDER BY 1")
 
 

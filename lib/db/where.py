@@ -64,7 +64,6 @@ class Condition:
     values: tuple[str | float, ...]
 
     def matching(self, db: Database, contents: Sequence[str]) -> set[str]:
-        """Those of the contents that fulfil it."""
         sql = f"WITH c (sha256) AS (SELECT value FROM json_each(?)) SELECT c.sha256 FROM c WHERE {self.sql}"
         return {row[0] for row in db.execute(sql, (json.dumps(contents), *self.values))}
 

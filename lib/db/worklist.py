@@ -87,7 +87,6 @@ _ITEM = "id, path, sha256, bytes, place, bucket, label, score, reason, kind, tar
 
 
 def temporary() -> Database:
-    """An empty temporary database of this process."""
     connection = sqlite3.connect("", isolation_level=None)
     connection.row_factory = sqlite3.Row
     for setting in ("journal_mode=OFF", "synchronous=OFF", f"cache_size=-{CACHE_KB}"):
@@ -194,7 +193,6 @@ class Worklist:
         return self.db.mapping(sql)
 
     def labels(self, contents: Sequence[str]) -> dict[str, str]:
-        """The labels of contents."""
         sql = "SELECT sha256, label FROM items WHERE state = 'labelled' AND sha256 IN (SELECT value FROM json_each(?))"
         return self.db.mapping(sql, (json.dumps(contents),))
 
@@ -217,7 +215,6 @@ class Worklist:
         return int(self.db.value("SELECT count(*) FROM withdrawn"))
 
     def has_path(self, path: str) -> bool:
-        """True where this run found a file there."""
         return self.db.row("SELECT 1 FROM items WHERE path = ? LIMIT 1", (path,)) is not None
 
     def places(self, contents: Sequence[str]) -> dict[str, str]:
@@ -270,7 +267,6 @@ class Worklist:
         return self.db.row("SELECT 1 FROM away WHERE path = ?", (path,)) is not None
 
     def add_removal(self, placement: Placement, target: str, size: int, reason: str) -> None:
-        """Plans that a sorted file goes to `target`."""
         self.db.execute(
             "INSERT OR REPLACE INTO withdrawn (place, target, sha256, bytes, reason) VALUES (?, ?, ?, ?, ?)",
             (placement.target, target, placement.sha256, size, reason),

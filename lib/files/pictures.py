@@ -216,7 +216,6 @@ def plain_files(
 
 
 def sha256_of(path: Path) -> str:
-    """The file's SHA-256 as lower-case hexadecimal."""
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 

@@ -66,7 +66,6 @@ class RowPlan:
         return Counter({rule: found[rule] for rule in (*RULE_NAMES, FORGOTTEN, MISREAD) if rule in found})
 
     def examples(self, rule: str, most: int) -> list[Change]:
-        """The first few changes of a rule."""
         return list(islice((change for change in self.changes.values() if change.rule == rule), most))
 
     def __len__(self) -> int:
