@@ -527,4 +527,4 @@ def test_missing_keys_are_named(name: str, environ: dict[str, str], missing: tup
 def test_names_are_known_without_any_engine() -> None:
     code = "import sys, lib.engines; print([m for m in sys.modules if m.startswith('lib.') or m == 'aiohttp'])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
-    assert done.stdout.strip() == "['lib.records', 'lib.engines']"
+    assert done.stdout.strip() == "['lib.errors', 'lib.records', 'lib.engines']"
