@@ -163,62 +163,62 @@ class Baidu(Engine):
     def part(self, page: int) -> str:
         return XHR
 
-    async def enter(self, web: Web, host: str) -> None:
+    async def warm_up(self, web: Web, host: str) -> None:
         await web.open(host + "/")
 
     async def fetch(
-        self, web: Web, host: str, ask: SearchRequest, cursor: Mapping[str, Any], page: int
+        self, web: Web, host: str, request: SearchRequest, cursor: Mapping[str, Any], page: int
     ) -> PageResponse:
         """The first page is asked for after a visit to the front page, which gives the cookies."""
         if page == 0:
             welcome = await web.open(host + "/")
             if self.classify(welcome).outcome != "ok":
                 return replace(welcome, part=XHR)
-        referer = query_url(host, INDEX_PATH, {"tn": "baiduimage", "word": ask.text})
+        referer = query_url(host, INDEX_PATH, {"tn": "baiduimage", "word": request.text})
         return await web.get(
-            self.address(host, ask, cursor, page), part=XHR, headers=XHR_HEADERS | {"Referer": referer}
+            self.address(host, request, cursor, page), part=XHR, headers=XHR_HEADERS | {"Referer": referer}
         )
 
-    def address(self, host: str, ask: SearchRequest, cursor: Mapping[str, Any], page: int) -> str:
+    def address(self, host: str, request: SearchRequest, cursor: Mapping[str, Any], page: int) -> str:
         offset = page * self.page_size
         place = {"pn": str(offset), "rn": str(self.page_size), "gsm": f"{offset:x}"}
-        words = {"word": ask.text, "queryWord": ask.text}
-        return query_url(host, PATH, PARAMS | words | place | self.filter_params(ask.filters))
+        words = {"word": request.text, "queryWord": request.text}
+        return query_url(host, PATH, PARAMS | words | place | self.filter_params(request.filters))
 
-    def classify(self, answer: PageResponse) -> PageOutcome:
-        if is_captcha(answer):
+    def classify(self, response: PageResponse) -> PageOutcome:
+        if is_captcha(response):
             return PageOutcome("captcha")
-        if (verdict := judge_status(answer)) is not None:
-            return verdict
-        if is_html(answer) and _TIMEOUT_PAGE.search(answer.body):
+        if (outcome := judge_status(response)) is not None:
+            return outcome
+        if is_html(response) and _TIMEOUT_PAGE.search(response.body):
             return PageOutcome("network", "timeout_page")
-        if answer.status != 200:
-            return PageOutcome("parse_error", f"http_{answer.status}")
-        if is_html(answer) and is_consent(answer):
+        if response.status != 200:
+            return PageOutcome("parse_error", f"http_{response.status}")
+        if is_html(response) and is_consent(response):
             return PageOutcome("consent")
-        return PageOutcome("ok") if answer.part == PAGE else _judge_xhr(answer)
+        return PageOutcome("ok") if response.part == PAGE else _judge_xhr(response)
 
-    def says_end(self, part: str, body: bytes, parsed: ParsedPage) -> bool:
+    def is_last_page(self, part: str, body: bytes, parsed: ParsedPage) -> bool:
         """Its counts (`listNum`, `displayNum`) are claims; a page with nothing new is the end."""
         return False
 
 
-def is_captcha(answer: PageResponse) -> bool:
+def is_captcha(response: PageResponse) -> bool:
     """Whether Baidu asks for a proof of humanity; its captcha page also bears the marks of its time-out page."""
-    parts = urlsplit(answer.url)
+    parts = urlsplit(response.url)
     if parts.hostname == CAPTCHA_HOST or parts.path.startswith("/static/captcha"):
         return True
-    return is_html(answer) and _CAPTCHA.search(answer.body) is not None
+    return is_html(response) and _CAPTCHA.search(response.body) is not None
 
 
-def _judge_xhr(answer: PageResponse) -> PageOutcome:
-    found = json_object(answer)
+def _judge_xhr(response: PageResponse) -> PageOutcome:
+    found = json_object(response)
     if found is None:
-        if _NO_SUCH_PAGE in answer.body:
+        if _NO_SUCH_PAGE in response.body:
             return PageOutcome("parse_error", "no_such_page")
         return (
             PageOutcome("blocked", "html_instead_of_json")
-            if is_html(answer)
+            if is_html(response)
             else PageOutcome("parse_error", "not_json")
         )
     if flag(found.get("antiFlag")):
@@ -228,22 +228,22 @@ def _judge_xhr(answer: PageResponse) -> PageOutcome:
     # The list ends with an empty object, which is all that is left of it beyond the last result.
     if any(objects(found["data"])):
         return PageOutcome("ok")
-    first = asked(answer, "pn", 0) == 0
-    # It lists a thousand of the millions that it counts: only an answer that should begin the list is held to them.
+    first = asked(response, "pn", 0) == 0
+    # It lists a thousand of the millions that it counts: only a response that should begin the list is held to them.
     return nothing(first, count_in(found, "listNum", "displayNum", "bdFmtDispNum") if first else 0)
 
 
 def parse_acjson(body: bytes) -> ParsedPage:
-    """The results of one `acjson` answer. Raises ParseError: `blocked`, `captcha`, `not_json`, `no_data`, …"""
+    """The results of one `acjson` response. Raises ParseError: `blocked`, `captcha`, `not_json`, `no_data`, …"""
     if body.lstrip()[:1] == b"<":
         raise ParseError("captcha" if looks_like_captcha(body) else "not_json")
     value, repaired = load_json(body)
-    answer = mapping(value)
-    if flag(answer.get("antiFlag")):
+    response = mapping(value)
+    if flag(response.get("antiFlag")):
         raise ParseError("blocked")
-    if not isinstance(answer.get("data"), list):
+    if not isinstance(response.get("data"), list):
         raise ParseError("no_data")
-    return _parse_items(answer, Drift(repaired=repaired))
+    return _parse_items(response, Drift(repaired=repaired))
 
 
 def parse_page(html: bytes) -> ParsedPage:
@@ -287,10 +287,10 @@ def _expiry(seconds: str) -> str:
     return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _parse_items(answer: Mapping[str, Any], drift: Drift) -> ParsedPage:
+def _parse_items(response: Mapping[str, Any], drift: Drift) -> ParsedPage:
     images: dict[str, ImageRecord] = {}
     skipped = 0
-    for item in objects(answer.get("data")):
+    for item in objects(response.get("data")):
         if not item:
             continue  # the list ends with an empty object
         engine_id = text(item.get("di"))[:200] or text(item.get("cs"))[:200]

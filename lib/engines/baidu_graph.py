@@ -119,65 +119,67 @@ class BaiduGraph(Engine):
     def part(self, page: int) -> str:
         return PAGE if page == 0 else API
 
-    async def enter(self, web: Web, host: str) -> None:
+    async def warm_up(self, web: Web, host: str) -> None:
         await web.open(f"{host}{INDEX_PATH}?tpl_from=pc")
 
-    async def upload(self, web: Web, host: str, ask: SearchRequest, way: int) -> PageResponse:
+    async def upload(self, web: Web, host: str, request: SearchRequest, way: int) -> PageResponse:
         """Sends the picture and reads the page of cards; a refusal is given as it came."""
-        kind, body = multipart(FIELDS, "image", "query." + ask.mime.rpartition("/")[2], ask.mime, ask.picture)
+        kind, body = multipart(
+            FIELDS, "image", "query." + request.mime.rpartition("/")[2], request.mime, request.picture
+        )
         headers = XHR_HEADERS | {"Content-Type": kind, "Acs-Token": "", "Referer": f"{host}{INDEX_PATH}?tpl_from=pc"}
-        answer = await web.post(f"{host}{UPLOAD_PATH}?uptime={int(time.time() * 1000)}", headers=headers, body=body)
-        cards_url = _cards_url(host, answer)
+        response = await web.post(f"{host}{UPLOAD_PATH}?uptime={int(time.time() * 1000)}", headers=headers, body=body)
+        cards_url = _cards_url(host, response)
         if not cards_url:
-            return answer
+            return response
         cards = await web.get(cards_url, part=PAGE, headers=LANGUAGE)
-        self._cards[ask] = cards
+        self._cards[request] = cards
         return replace(cards, part=UPLOAD)
 
     async def fetch(
-        self, web: Web, host: str, ask: SearchRequest, cursor: Mapping[str, Any], page: int
+        self, web: Web, host: str, request: SearchRequest, cursor: Mapping[str, Any], page: int
     ) -> PageResponse:
         if page == 0 and cursor["matches"]:
-            kept = self._cards.pop(ask, None)
+            kept = self._cards.pop(request, None)
             return kept or await web.get(cursor["cards_url"], part=PAGE, headers=LANGUAGE)
         headers = XHR_HEADERS | {"Referer": cursor["cards_url"]}
-        return await web.get(self.address(host, ask, cursor, page), part=API, headers=headers)
+        return await web.get(self.address(host, request, cursor, page), part=API, headers=headers)
 
-    def address(self, host: str, ask: SearchRequest, cursor: Mapping[str, Any], page: int) -> str:
+    def address(self, host: str, request: SearchRequest, cursor: Mapping[str, Any], page: int) -> str:
         if "cards_url" not in cursor:
             return host
         if page == 0 and cursor["matches"]:
             return str(cursor["cards_url"])
         return list_address(cursor["list_url"], page - 1 if cursor["matches"] else page)
 
-    def classify(self, answer: PageResponse) -> PageOutcome:
-        if is_captcha(answer):
+    def classify(self, response: PageResponse) -> PageOutcome:
+        if is_captcha(response):
             return PageOutcome("captcha")
-        if (verdict := judge_status(answer)) is not None:
-            return verdict
-        if answer.part == API:
-            return _judge_list(answer)
-        refused = "upload_rejected" if answer.part == UPLOAD else "parse_error"
-        if answer.status != 200:
-            return PageOutcome(refused, f"http_{answer.status}")
-        if (found := json_object(answer)) is not None:
+        if (outcome := judge_status(response)) is not None:
+            return outcome
+        if response.part == API:
+            return _judge_list(response)
+        refused = "upload_rejected" if response.part == UPLOAD else "parse_error"
+        if response.status != 200:
+            return PageOutcome(refused, f"http_{response.status}")
+        if (found := json_object(response)) is not None:
             return PageOutcome(refused, _refusal(found))
-        return _judge_cards(answer, refused)
+        return _judge_cards(response, refused)
 
-    def read_upload(self, answer: PageResponse) -> dict[str, Any]:
+    def read_upload(self, response: PageResponse) -> dict[str, Any]:
         """The page of cards, whether it has matches of its own, and where similar pictures are listed."""
         try:
-            parsed = parse_page(answer.body)
+            parsed = parse_page(response.body)
         except ParseError:
             return {}
         return {
-            "cards_url": answer.url,
+            "cards_url": response.url,
             "matches": bool(parsed.images),
-            "list_url": on_host(answer.url, parsed.next_url),
+            "list_url": on_host(response.url, parsed.next_url),
             "uploaded_at": int(time.time()),
         }
 
-    def says_end(self, part: str, body: bytes, parsed: ParsedPage) -> bool:
+    def is_last_page(self, part: str, body: bytes, parsed: ParsedPage) -> bool:
         """The page of cards names the list or ends the search; a list ends where it has nothing new."""
         return part == PAGE and not parsed.next_url
 
@@ -213,9 +215,9 @@ def multipart(fields: Mapping[str, str], name: str, file: str, mime: str, conten
     return f"multipart/form-data; boundary={mark}", "".join(lines).encode() + content + f"\r\n--{mark}--\r\n".encode()
 
 
-def _cards_url(host: str, answer: PageResponse) -> str:
-    found = json_object(answer) or {}
-    if answer.status != 200 or whole(found.get("status")):
+def _cards_url(host: str, response: PageResponse) -> str:
+    found = json_object(response) or {}
+    if response.status != 200 or whole(found.get("status")):
         return ""
     return on_host(host, text(mapping(found.get("data")).get("url")))
 
@@ -227,36 +229,36 @@ def _refusal(found: Mapping[str, Any]) -> str:
     return text(found.get("msg"))[:60] or f"status_{text(found.get('status'))[:20]}"
 
 
-def _judge_cards(answer: PageResponse, refused: str) -> PageOutcome:
-    cards = set(_CARD.findall(answer.body)) if is_html(answer) else set()
+def _judge_cards(response: PageResponse, refused: str) -> PageOutcome:
+    cards = set(_CARD.findall(response.body)) if is_html(response) else set()
     if cards & {b"simipic", b"same"}:
         try:
-            parsed = parse_page(answer.body)
+            parsed = parse_page(response.body)
         except ParseError as error:
             return PageOutcome(refused, str(error))
-        if parsed.next_url and not on_host(answer.url, parsed.next_url):
+        if parsed.next_url and not on_host(response.url, parsed.next_url):
             return PageOutcome(refused, ELSEWHERE)
         if parsed.images or parsed.next_url:
             return PageOutcome("ok")
-    if b"noresult" in cards or "errpage" in urlsplit(answer.url).path:
+    if b"noresult" in cards or "errpage" in urlsplit(response.url).path:
         return PageOutcome("empty")
     return (
         PageOutcome("consent")
-        if not cards and is_html(answer) and is_consent(answer)
+        if not cards and is_html(response) and is_consent(response)
         else PageOutcome(refused, "no_cards")
     )
 
 
-def _judge_list(answer: PageResponse) -> PageOutcome:
-    if answer.status == 404:
+def _judge_list(response: PageResponse) -> PageOutcome:
+    if response.status == 404:
         return PageOutcome("end", "http_404")
-    if answer.status != 200:
-        return PageOutcome("parse_error", f"http_{answer.status}")
-    found = json_object(answer)
+    if response.status != 200:
+        return PageOutcome("parse_error", f"http_{response.status}")
+    found = json_object(response)
     if found is None:
         return (
             PageOutcome("blocked", "html_instead_of_json")
-            if is_html(answer)
+            if is_html(response)
             else PageOutcome("parse_error", "not_json")
         )
     if status := whole(found.get("status")):
@@ -267,7 +269,7 @@ def _judge_list(answer: PageResponse) -> PageOutcome:
         return PageOutcome("parse_error", "no_data")
     if listed:
         return PageOutcome("ok")
-    first = asked(answer, "page", 1) <= 1
+    first = asked(response, "page", 1) <= 1
     promised = count_in(mapping(found.get("data")), "total", "totalNum", "listNum", "count") if first else 0
     return nothing(False, promised)
 
@@ -295,12 +297,12 @@ def parse_page(html: bytes) -> ParsedPage:
 
 
 def parse_api(body: bytes) -> ParsedPage:
-    """One paging answer (`pcsimi` or `similardetailnew`). Raises ParseError: `blocked`, `not_json`, `no_data`."""
+    """One paging response (`pcsimi` or `similardetailnew`). Raises ParseError: `blocked`, `not_json`, `no_data`."""
     value, repaired = load_json(body)
-    answer = mapping(value)
-    if whole(answer.get("status")):
+    response = mapping(value)
+    if whole(response.get("status")):
         raise ParseError("blocked")
-    data = mapping(answer.get("data"))
+    data = mapping(response.get("data"))
     if not isinstance(data.get("list"), list):
         raise ParseError("no_data")
     drift = Drift(repaired=repaired)

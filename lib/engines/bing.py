@@ -31,7 +31,7 @@ from lib.engines.parsing import Drift, address, check_size, load_json_text, mapp
 from lib.records import ImageRecord, ParsedPage, ParseError, VariantRecord
 
 PATH = "/images/async"
-MARKET = "en-US"  # without it the answer depends on where one seems to be
+MARKET = "en-US"  # without it the response depends on where one seems to be
 HEADERS = {"Accept": "text/html,*/*;q=0.8", "Accept-Language": "en-US,en;q=0.8"}
 DOMAINS = ("www.bing.com", "cn.bing.com")  # the second is where visitors from China are sent
 _TILE = re.compile(rb"""<a\b[^>]{0,4000}\bclass\s*=\s*["'][^"']{0,200}\biusc\b""")
@@ -124,40 +124,40 @@ class Bing(Engine):
     def part(self, page: int) -> str:
         return PAGE
 
-    async def enter(self, web: Web, host: str) -> None:
+    async def warm_up(self, web: Web, host: str) -> None:
         """Nothing: a page is asked for by its place alone."""
 
     async def fetch(
-        self, web: Web, host: str, ask: SearchRequest, cursor: Mapping[str, Any], page: int
+        self, web: Web, host: str, request: SearchRequest, cursor: Mapping[str, Any], page: int
     ) -> PageResponse:
-        return await web.get(self.address(host, ask, cursor, page), part=PAGE, headers=HEADERS)
+        return await web.get(self.address(host, request, cursor, page), part=PAGE, headers=HEADERS)
 
-    def address(self, host: str, ask: SearchRequest, cursor: Mapping[str, Any], page: int) -> str:
+    def address(self, host: str, request: SearchRequest, cursor: Mapping[str, Any], page: int) -> str:
         """Results are counted from 1 here."""
         first = str(1 + page * self.page_size)
-        params = {"q": ask.text, "async": "1", "first": first, "count": str(self.page_size), "mkt": MARKET}
-        return query_url(host, PATH, params | self.filter_params(ask.filters))
+        params = {"q": request.text, "async": "1", "first": first, "count": str(self.page_size), "mkt": MARKET}
+        return query_url(host, PATH, params | self.filter_params(request.filters))
 
-    def classify(self, answer: PageResponse) -> PageOutcome:
-        has_tiles = _TILE.search(answer.body) is not None
-        if "captcha" in urlsplit(answer.url).path.lower() or (not has_tiles and _CAPTCHA.search(answer.body)):
+    def classify(self, response: PageResponse) -> PageOutcome:
+        has_tiles = _TILE.search(response.body) is not None
+        if "captcha" in urlsplit(response.url).path.lower() or (not has_tiles and _CAPTCHA.search(response.body)):
             return PageOutcome("captcha")
-        if (verdict := judge_status(answer)) is not None:
-            return verdict
-        if answer.status != 200:
-            return PageOutcome("parse_error", f"http_{answer.status}")
+        if (outcome := judge_status(response)) is not None:
+            return outcome
+        if response.status != 200:
+            return PageOutcome("parse_error", f"http_{response.status}")
         if has_tiles:
             return PageOutcome("ok")
-        if is_consent(answer) or _CONSENT.search(answer.body):
+        if is_consent(response) or _CONSENT.search(response.body):
             return PageOutcome("consent")
-        first = asked(answer, "first", 1) == 1
+        first = asked(response, "first", 1) == 1
         # Only in words is "nothing" believed on the first page; later an empty list is what the end looks like.
-        over = _EMPTY.search(answer.body) or (not first and _NO_ENTRIES.match(answer.body))
+        over = _EMPTY.search(response.body) or (not first and _NO_ENTRIES.match(response.body))
         if not over:
             return PageOutcome("parse_error", "no_tiles")
-        return nothing(first, _count_of(answer.body) if first else 0)  # what it counts, it never shows to the end
+        return nothing(first, _count_of(response.body) if first else 0)  # what it counts, it never shows to the end
 
-    def says_end(self, part: str, body: bytes, parsed: ParsedPage) -> bool:
+    def is_last_page(self, part: str, body: bytes, parsed: ParsedPage) -> bool:
         """Bing never says it: it repeats what it has shown. A page without a new id is the end."""
         return False
 

@@ -104,54 +104,54 @@ class Commons(Engine):
     )
 
     async def fetch(
-        self, web: Web, host: str, ask: SearchRequest, cursor: Mapping[str, Any], page: int
+        self, web: Web, host: str, request: SearchRequest, cursor: Mapping[str, Any], page: int
     ) -> PageResponse:
-        return await web.get(self.address(host, ask, cursor, page), part=API, headers=JSON_ONLY)
+        return await web.get(self.address(host, request, cursor, page), part=API, headers=JSON_ONLY)
 
-    def address(self, host: str, ask: SearchRequest, cursor: Mapping[str, Any], page: int) -> str:
-        narrowed = self.filter_params(ask.filters).get("gsrsearch", "")
+    def address(self, host: str, request: SearchRequest, cursor: Mapping[str, Any], page: int) -> str:
+        narrowed = self.filter_params(request.filters).get("gsrsearch", "")
         kind = "" if "filetype:" in narrowed else "filetype:bitmap"
-        words = " ".join(filter(None, (kind, narrowed, ask.text)))
+        words = " ".join(filter(None, (kind, narrowed, request.text)))
         place = {"gsrlimit": str(self.page_size), "gsroffset": str(page * self.page_size)}
         return query_url(host, PATH, PARAMS | {"gsrsearch": words} | place)
 
-    def classify(self, answer: PageResponse) -> PageOutcome:
-        if (verdict := judge_status(answer)) is not None:
-            return verdict
-        found = json_object(answer)
+    def classify(self, response: PageResponse) -> PageOutcome:
+        if (outcome := judge_status(response)) is not None:
+            return outcome
+        found = json_object(response)
         if found is None:
-            return not_an_object(answer)
+            return not_an_object(response)
         if error := mapping(found.get("error")):
             code = text(error.get("code")) or "error"
             return PageOutcome("blocked" if code in BUSY else "parse_error", code[:60])
-        if answer.status != 200:
-            return PageOutcome("parse_error", f"http_{answer.status}")
+        if response.status != 200:
+            return PageOutcome("parse_error", f"http_{response.status}")
         # Where nothing was found there is no `query` at all, only the word that this was everything.
         pages = mapping(found["query"]).get("pages") if "query" in found else [] if "batchcomplete" in found else None
         if not isinstance(pages, (list, dict)):
             return PageOutcome("parse_error", "no_pages")
         if pages:
             return PageOutcome("ok")
-        offset = asked(answer, "gsroffset", 0)
+        offset = asked(response, "gsroffset", 0)
         promised = count_in(mapping(mapping(found.get("query")).get("searchinfo")), "totalhits")
         following = count_in(mapping(found.get("continue")), "gsroffset")  # where it would have gone on
         return nothing(offset == 0, max(promised, following), offset)
 
 
 def parse_api(body: bytes) -> ParsedPage:
-    """One answer; `next_url` holds the offset to go on with. Raises ParseError: `not_json`, `refused: …`."""
+    """One response; `next_url` holds the offset to go on with. Raises ParseError: `not_json`, `refused: …`."""
     value, repaired = load_json(body)
-    answer = mapping(value)
-    if error := mapping(answer.get("error")):
+    response = mapping(value)
+    if error := mapping(response.get("error")):
         raise ParseError(f"refused: {(text(error.get('code')) or text(error.get('info')))[:120]}")
-    pages = mapping(answer.get("query")).get("pages")
+    pages = mapping(response.get("query")).get("pages")
     found = objects(list(pages.values()) if isinstance(pages, dict) else pages)
-    if pages is None and "batchcomplete" not in answer and "continue" not in answer:
+    if pages is None and "batchcomplete" not in response and "continue" not in response:
         raise ParseError("no_data")
     drift = Drift(repaired=repaired)
     ordered = sorted(enumerate(found), key=lambda pair: (whole(pair[1].get("index")) or 10**9, pair[0]))
     images = [record for _, page in ordered if (record := _read_page(page, drift)) is not None]
-    offset = whole(mapping(answer.get("continue")).get("gsroffset"))
+    offset = whole(mapping(response.get("continue")).get("gsroffset"))
     return ParsedPage(tuple(images), f"gsroffset={offset}" if offset else "", len(found) - len(images), drift.report())
 
 

@@ -96,48 +96,48 @@ class Naver(Engine):
     def part(self, page: int) -> str:
         return PAGE
 
-    async def enter(self, web: Web, host: str) -> None:
+    async def warm_up(self, web: Web, host: str) -> None:
         """Nothing: every page is opened as the first one is."""
 
     async def fetch(
-        self, web: Web, host: str, ask: SearchRequest, cursor: Mapping[str, Any], page: int
+        self, web: Web, host: str, request: SearchRequest, cursor: Mapping[str, Any], page: int
     ) -> PageResponse:
-        answer = await web.open(self.address(host, ask, cursor, page))
-        if answer.status != 200 or _is_readable(answer.body):
-            return answer
+        response = await web.open(self.address(host, request, cursor, page))
+        if response.status != 200 or _is_readable(response.body):
+            return response
         value = await web.value(OBJECT)
-        return replace(answer, body=value) if _is_readable(value) else answer
+        return replace(response, body=value) if _is_readable(value) else response
 
-    def address(self, host: str, ask: SearchRequest, cursor: Mapping[str, Any], page: int) -> str:
+    def address(self, host: str, request: SearchRequest, cursor: Mapping[str, Any], page: int) -> str:
         start = str(page * self.page_size + 1)
-        params = {"where": "image", "ssc": "tab.image.all", "query": ask.text, "start": start}
-        return query_url(host, PATH, params | self.filter_params(ask.filters))
+        params = {"where": "image", "ssc": "tab.image.all", "query": request.text, "start": start}
+        return query_url(host, PATH, params | self.filter_params(request.filters))
 
-    def classify(self, answer: PageResponse) -> PageOutcome:
-        is_json = answer.body.lstrip()[:1] == b"{"  # the object as the browser knows it
-        literal = answer.body if is_json else find_literal(answer.body)
-        if "captcha" in urlsplit(answer.url).path.lower() or (literal is None and _CAPTCHA.search(answer.body)):
+    def classify(self, response: PageResponse) -> PageOutcome:
+        is_json = response.body.lstrip()[:1] == b"{"  # the object as the browser knows it
+        literal = response.body if is_json else find_literal(response.body)
+        if "captcha" in urlsplit(response.url).path.lower() or (literal is None and _CAPTCHA.search(response.body)):
             return PageOutcome("captcha")
-        if (verdict := judge_status(answer)) is not None:
-            return verdict
-        if answer.status != 200:
-            return PageOutcome("parse_error", f"http_{answer.status}")
-        first = asked(answer, "start", 1) == 1
-        if literal is None and is_consent(answer):
+        if (outcome := judge_status(response)) is not None:
+            return outcome
+        if response.status != 200:
+            return PageOutcome("parse_error", f"http_{response.status}")
+        first = asked(response, "start", 1) == 1
+        if literal is None and is_consent(response):
             return PageOutcome("consent")
-        promised = count_on(answer.body if literal is None else literal) if first else 0
+        promised = count_on(response.body if literal is None else literal) if first else 0
         if literal is None:
-            empty = _EMPTY.search(answer.body)
+            empty = _EMPTY.search(response.body)
             return nothing(first, promised) if empty else PageOutcome("parse_error", "no_page_object")
         if _HAS_RECORDS.search(literal):
             return PageOutcome("ok")
         if re.search(rb"items[\"\']?\s*:\s*\[\s*\]", literal) is None:
             return PageOutcome("parse_error", "no_items")
         # An empty list on the first page is believed where the page also says in words that nothing was found.
-        over = not first or _EMPTY.search(answer.body)
+        over = not first or _EMPTY.search(response.body)
         return nothing(first, promised) if over else PageOutcome("parse_error", "no_items")
 
-    def says_end(self, part: str, body: bytes, parsed: ParsedPage) -> bool:
+    def is_last_page(self, part: str, body: bytes, parsed: ParsedPage) -> bool:
         """No page says that it is the last; one with nothing new is the end."""
         return False
 

@@ -64,36 +64,36 @@ class NaverApi(Engine):
         return host in (HUB_HOST, OLD_HOST)
 
     async def fetch(
-        self, web: Web, host: str, ask: SearchRequest, cursor: Mapping[str, Any], page: int
+        self, web: Web, host: str, request: SearchRequest, cursor: Mapping[str, Any], page: int
     ) -> PageResponse:
         names = HUB_HEADERS if self._has_hub_keys() else OLD_HEADERS
         headers = JSON_ONLY | {header: self.key(name) for header, name in names.items()}
-        return await web.get(self.address(host, ask, cursor, page), part=API, headers=headers)
+        return await web.get(self.address(host, request, cursor, page), part=API, headers=headers)
 
-    def address(self, host: str, ask: SearchRequest, cursor: Mapping[str, Any], page: int) -> str:
+    def address(self, host: str, request: SearchRequest, cursor: Mapping[str, Any], page: int) -> str:
         """Which of Naver's two addresses is asked depends on the keys, never on the host that was tried."""
         hub = self._has_hub_keys()
         if self.knows_host(host):
             host = HUB_HOST if hub else OLD_HOST
         start = min(1 + page * self.page_size, LAST_START)
-        params = {"query": ask.text, "display": str(self.page_size), "start": str(start), "sort": "sim"}
+        params = {"query": request.text, "display": str(self.page_size), "start": str(start), "sort": "sim"}
         params |= {"format": "json"} if hub else {}
-        return query_url(host, HUB_PATH if hub else OLD_PATH, params | self.filter_params(ask.filters))
+        return query_url(host, HUB_PATH if hub else OLD_PATH, params | self.filter_params(request.filters))
 
     def _has_hub_keys(self) -> bool:
         return all(map(self.key, self.keys))
 
-    def classify(self, answer: PageResponse) -> PageOutcome:
-        if (verdict := judge_status(answer)) is not None:
-            return verdict
-        found = json_object(answer)
+    def classify(self, response: PageResponse) -> PageOutcome:
+        if (outcome := judge_status(response)) is not None:
+            return outcome
+        found = json_object(response)
         if found is None:
-            return not_an_object(answer)
+            return not_an_object(response)
         code = text(found.get("errorCode")) or text(mapping(found.get("error")).get("errorCode"))
         if code in KEY_REFUSED | OVER_QUOTA:
             return PageOutcome("blocked", "key_refused" if code in KEY_REFUSED else "over_quota")
-        if code or answer.status != 200:
-            return PageOutcome("parse_error", code[:20] or f"http_{answer.status}")
+        if code or response.status != 200:
+            return PageOutcome("parse_error", code[:20] or f"http_{response.status}")
         items = found.get("items")
         if not isinstance(items, list):
             return PageOutcome("parse_error", "no_items")
@@ -102,26 +102,26 @@ class NaverApi(Engine):
         start = whole(found.get("start")) or 1
         return nothing(start == 1, min(count_in(found, "total"), LAST_START + self.page_size - 1), start - 1)
 
-    def says_end(self, part: str, body: bytes, parsed: ParsedPage) -> bool:
+    def is_last_page(self, part: str, body: bytes, parsed: ParsedPage) -> bool:
         """The last page starts at 1000 and overlaps the one before, so that results up to 1,099 can be had."""
-        answer = mapping(load_json(body)[0])
-        start, total = whole(answer.get("start")) or 1, whole(answer.get("total")) or 0
+        response = mapping(load_json(body)[0])
+        start, total = whole(response.get("start")) or 1, whole(response.get("total")) or 0
         return start >= LAST_START or start + self.page_size > total
 
 
 def parse_api(body: bytes) -> ParsedPage:
-    """One answer; `next_url` holds the next `start`. Raises ParseError: `refused: …`, `not_json`, `not_xml`, …"""
-    answer, repaired = _load(body)
-    code = text(answer.get("errorCode")) or text(mapping(answer.get("error")).get("errorCode"))
+    """One response; `next_url` holds the next `start`. Raises ParseError: `refused: …`, `not_json`, `not_xml`, …"""
+    response, repaired = _load(body)
+    code = text(response.get("errorCode")) or text(mapping(response.get("error")).get("errorCode"))
     if code:
-        raise ParseError(f"refused: {code} {text(answer.get('errorMessage'))}"[:140])
-    if not isinstance(answer.get("items"), list):
+        raise ParseError(f"refused: {code} {text(response.get('errorMessage'))}"[:140])
+    if not isinstance(response.get("items"), list):
         raise ParseError("no_data")
-    items, drift = objects(answer["items"]), Drift(repaired=repaired)
-    start, display = whole(answer.get("start")) or 1, whole(answer.get("display")) or len(items)
+    items, drift = objects(response["items"]), Drift(repaired=repaired)
+    start, display = whole(response.get("start")) or 1, whole(response.get("display")) or len(items)
     images = [_read(start - 1 + place, item, drift) for place, item in enumerate(items) if address(item.get("link"))]
     following = start + display
-    more = bool(items) and following <= min(LAST_START, whole(answer.get("total")) or 0)
+    more = bool(items) and following <= min(LAST_START, whole(response.get("total")) or 0)
     return ParsedPage(tuple(images), f"start={following}" if more else "", len(items) - len(images), drift.report())
 
 

@@ -111,19 +111,19 @@ class Openverse(Engine):
         self._token, self._token_ends = "", 0.0
 
     async def fetch(
-        self, web: Web, host: str, ask: SearchRequest, cursor: Mapping[str, Any], page: int
+        self, web: Web, host: str, request: SearchRequest, cursor: Mapping[str, Any], page: int
     ) -> PageResponse:
         if self._wants_token():
-            answer = await self._sign_in(web, host)
+            response = await self._sign_in(web, host)
             if not self._token:
-                return replace(answer, part=API, body=b"{}")
+                return replace(response, part=API, body=b"{}")
         headers = JSON_ONLY | ({"Authorization": f"Bearer {self._token}"} if self._token else {})
-        return await web.get(self.address(host, ask, cursor, page), part=API, headers=headers)
+        return await web.get(self.address(host, request, cursor, page), part=API, headers=headers)
 
-    def address(self, host: str, ask: SearchRequest, cursor: Mapping[str, Any], page: int) -> str:
+    def address(self, host: str, request: SearchRequest, cursor: Mapping[str, Any], page: int) -> str:
         """Pages are counted from 1 here."""
-        params = {"q": ask.text, "page": str(page + 1), "page_size": str(self.page_size)}
-        return query_url(host, PATH, params | self.filter_params(ask.filters))
+        params = {"q": request.text, "page": str(page + 1), "page_size": str(self.page_size)}
+        return query_url(host, PATH, params | self.filter_params(request.filters))
 
     def _wants_token(self) -> bool:
         return all(map(self.key, CLIENT_KEYS)) and time.monotonic() >= self._token_ends
@@ -133,23 +133,23 @@ class Openverse(Engine):
         form = dict(zip(("client_id", "client_secret"), map(self.key, CLIENT_KEYS), strict=True))
         headers = JSON_ONLY | {"Content-Type": "application/x-www-form-urlencoded"}
         body = urlencode({"grant_type": "client_credentials", **form}).encode()
-        answer = await web.post(host + TOKEN_PATH, headers=headers, body=body)
-        found = json_object(answer) or {}
+        response = await web.post(host + TOKEN_PATH, headers=headers, body=body)
+        found = json_object(response) or {}
         token = found.get("access_token")
-        self._token = token if answer.status == 200 and isinstance(token, str) else ""
+        self._token = token if response.status == 200 and isinstance(token, str) else ""
         self._token_ends = time.monotonic() + max(0.0, float(whole(found.get("expires_in")) or 0) - TOKEN_MARGIN)
-        return answer
+        return response
 
-    def classify(self, answer: PageResponse) -> PageOutcome:
-        if (verdict := judge_status(answer)) is not None:
-            return verdict
-        found = json_object(answer)
+    def classify(self, response: PageResponse) -> PageOutcome:
+        if (outcome := judge_status(response)) is not None:
+            return outcome
+        found = json_object(response)
         if found is None:
-            return not_an_object(answer)
-        if answer.status == 404:
+            return not_an_object(response)
+        if response.status == 404:
             return PageOutcome("end", "http_404")
-        if answer.status != 200:
-            return PageOutcome("parse_error", f"http_{answer.status}")
+        if response.status != 200:
+            return PageOutcome("parse_error", f"http_{response.status}")
         results = found.get("results")
         if not isinstance(results, list):
             return PageOutcome("parse_error", "no_results_key")
@@ -166,20 +166,20 @@ class Openverse(Engine):
 def parse_api(body: bytes) -> ParsedPage:
     """One page of results; `next_url` names the next page. Raises ParseError: `not_json`, `no_data`, `refused: …`."""
     value, repaired = load_json(body)
-    answer = mapping(value)
-    results = answer.get("results")
+    response = mapping(value)
+    results = response.get("results")
     if not isinstance(results, list):
-        detail = text(answer.get("detail")) or text(answer.get("error"))
+        detail = text(response.get("detail")) or text(response.get("error"))
         raise ParseError(f"refused: {detail[:120]}" if detail else "no_data")
     drift = Drift(repaired=repaired)
-    page, size = whole(answer.get("page")) or 1, whole(answer.get("page_size")) or len(results)
+    page, size = whole(response.get("page")) or 1, whole(response.get("page_size")) or len(results)
     before = min((page - 1) * size, LARGEST)  # a rank has to fit in a column
     images = [
         _read_result(before + place, found, drift)
         for place, found in enumerate(objects(results))
         if text(found.get("id"))
     ]
-    more = page < (whole(answer.get("page_count")) or 0)
+    more = page < (whole(response.get("page_count")) or 0)
     return ParsedPage(tuple(images), f"page={page + 1}" if more else "", 0, drift.report())
 
 

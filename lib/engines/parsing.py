@@ -4,7 +4,7 @@ JSON from outside: fast when it is right, repaired when it is nearly right, a sh
 
 XML from outside: no document types, no entities, bounded in size.
 
-How an answer's shape differs from the one that a parser was written for.
+How a response's shape differs from the one that a parser was written for.
 
 The report is a small dictionary, empty when nothing is new:
 
@@ -56,10 +56,10 @@ _ESCAPE = re.compile(
 )
 
 MOST_TAGS = 500_000
-# Entity bombs and references to files need a document type, and no answer that we read has one.
+# Entity bombs and references to files need a document type, and no response that we read has one.
 _FORBIDDEN = re.compile(rb"<!\s*(?:DOCTYPE|ENTITY)", re.IGNORECASE)
 
-MOST_KEYS = 40  # names kept: a hostile answer may have a million
+MOST_KEYS = 40  # names kept: a hostile response may have a million
 NAME_LENGTH = 60
 
 
@@ -210,7 +210,7 @@ def load_xml(body: bytes) -> Element:
 
 @dataclass
 class Drift:
-    """Counts while a parser walks over an answer; `report()` gives the dictionary."""
+    """Counts while a parser walks over a response; `report()` gives the dictionary."""
 
     unknown: Counter[str] = field(default_factory=Counter)
     missing: Counter[str] = field(default_factory=Counter)

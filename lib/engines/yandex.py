@@ -101,7 +101,7 @@ EXPECTED_IN_VIEWER = frozenset({"preview"})
 MISSING_OBJECT: frozenset[str] = frozenset()
 
 ID_LENGTH = 200
-MOST_RESULTS = 5_000  # of one answer; recorded ones have at most a hundred
+MOST_RESULTS = 5_000  # of one response; recorded ones have at most a hundred
 MOST_VARIANTS = 200  # of one picture; recorded answers have fewer than thirty
 new = tuple.__new__
 NO_VARIANT = VariantRecord("", "")
@@ -156,17 +156,17 @@ class Yandex(Engine):
         name = urlsplit(host).hostname or ""
         return name in {f"yandex.{domain}" for domain in DOMAINS} | {"ya.ru"}
 
-    def address(self, host: str, ask: SearchRequest, cursor: Mapping[str, Any], page: int) -> str:
-        return xhr_address(host, ask, cursor, page) if page else page_address(host, ask, cursor)
+    def address(self, host: str, request: SearchRequest, cursor: Mapping[str, Any], page: int) -> str:
+        return xhr_address(host, request, cursor, page) if page else page_address(host, request, cursor)
 
     def part(self, page: int) -> str:
         return PAGE if page == 0 else XHR
 
-    async def upload(self, web: Web, host: str, ask: SearchRequest, way: int) -> PageResponse:
+    async def upload(self, web: Web, host: str, request: SearchRequest, way: int) -> PageResponse:
         """Way 0 is the multipart form of the touch site, way 1 the plain body of the app host."""
         if way == 0:
             asked = {"rpt": "imageview", "format": "json", "request": _compact(UPLOAD_BLOCKS)}
-            form = FilePart("upfile", "query." + ask.mime.rpartition("/")[2], ask.mime, ask.picture)
+            form = FilePart("upfile", "query." + request.mime.rpartition("/")[2], request.mime, request.picture)
             return await web.post(_address(host, "/images/touch/search", asked), headers=XHR_HEADERS, form=form)
         asked = {
             "cbird": "111",
@@ -175,58 +175,58 @@ class Yandex(Engine):
         }
         return await web.post(
             _address(host, "/images-apphost/image-download", asked),
-            headers={"Content-Type": ask.mime},
-            body=ask.picture,
+            headers={"Content-Type": request.mime},
+            body=request.picture,
         )
 
-    async def enter(self, web: Web, host: str) -> None:
+    async def warm_up(self, web: Web, host: str) -> None:
         await web.open(host + "/images/")
 
     async def fetch(
-        self, web: Web, host: str, ask: SearchRequest, cursor: Mapping[str, Any], page: int
+        self, web: Web, host: str, request: SearchRequest, cursor: Mapping[str, Any], page: int
     ) -> PageResponse:
         if page == 0:
-            return await web.open(self.address(host, ask, cursor, page))
-        return await web.get(self.address(host, ask, cursor, page), part=XHR, headers=XHR_HEADERS)
+            return await web.open(self.address(host, request, cursor, page))
+        return await web.get(self.address(host, request, cursor, page), part=XHR, headers=XHR_HEADERS)
 
-    def classify(self, answer: PageResponse) -> PageOutcome:
-        path = urlsplit(answer.url).path
-        if path.startswith(("/showcaptcha", "/checkcaptcha")) or "x-yandex-captcha" in answer.headers:
+    def classify(self, response: PageResponse) -> PageOutcome:
+        path = urlsplit(response.url).path
+        if path.startswith(("/showcaptcha", "/checkcaptcha")) or "x-yandex-captcha" in response.headers:
             return PageOutcome("captcha")
-        is_json = answer.body.lstrip()[:1] in (b"{", b"[")
-        if _is_captcha_json(answer.body) if is_json else _CAPTCHA.search(answer.body):
+        is_json = response.body.lstrip()[:1] in (b"{", b"[")
+        if _is_captcha_json(response.body) if is_json else _CAPTCHA.search(response.body):
             return PageOutcome("captcha")
-        asked_to_wait = answer.status == 503 and "retry-after" in answer.headers
-        if answer.status in (403, 429, 451) or asked_to_wait:
-            return PageOutcome("blocked", f"http_{answer.status}")
-        if answer.status >= 500:
-            return PageOutcome("network", f"http_{answer.status}")
-        judge = {UPLOAD: _judge_upload, XHR: _judge_xhr, PAGE: _judge_page}[answer.part]
-        return judge(answer, is_json)
+        asked_to_wait = response.status == 503 and "retry-after" in response.headers
+        if response.status in (403, 429, 451) or asked_to_wait:
+            return PageOutcome("blocked", f"http_{response.status}")
+        if response.status >= 500:
+            return PageOutcome("network", f"http_{response.status}")
+        judge = {UPLOAD: _judge_upload, XHR: _judge_xhr, PAGE: _judge_page}[response.part]
+        return judge(response, is_json)
 
-    def says_end(self, part: str, body: bytes, parsed: ParsedPage) -> bool:
+    def is_last_page(self, part: str, body: bytes, parsed: ParsedPage) -> bool:
         """No `navi.next`. An XHR without any `navi`, as it was until 2024, says nothing about what follows."""
         return not parsed.next_url and (part == PAGE or bool(_NAVI.search(body)))
 
-    def read_upload(self, answer: PageResponse) -> dict[str, Any]:
-        """The picture's id and its address at the engine, and the time; empty where the answer has no id."""
-        found = _uploaded(answer.body)
+    def read_upload(self, response: PageResponse) -> dict[str, Any]:
+        """The picture's id and its address at the engine, and the time; empty where the response has no id."""
+        found = _uploaded(response.body)
         return found | {"uploaded_at": int(time.time())} if found else {}
 
 
-def page_address(host: str, ask: SearchRequest, cursor: Mapping[str, Any]) -> str:
+def page_address(host: str, request: SearchRequest, cursor: Mapping[str, Any]) -> str:
     """The first page of results. Without `cbir_page=similar` a picture's page has no results at all."""
-    if ask.kind == "keyword":
-        return _address(host, "/images/search", {"text": ask.text} | _narrowed(ask))
+    if request.kind == "keyword":
+        return _address(host, "/images/search", {"text": request.text} | _narrowed(request))
     asked = {"cbir_id": cursor["cbir_id"], "rpt": "imageview", "cbir_page": "similar", "url": cursor["image_url"]}
     return _address(host, "/images/search", asked)
 
 
-def xhr_address(host: str, ask: SearchRequest, cursor: Mapping[str, Any], page: int) -> str:
+def xhr_address(host: str, request: SearchRequest, cursor: Mapping[str, Any], page: int) -> str:
     """The request for a later page, counted from 0 as `p`."""
     asked = {"format": "json", "request": _compact(LIST_BLOCKS), "p": str(page)}
-    if ask.kind == "keyword":
-        asked |= {"rpt": "image", "text": ask.text} | _narrowed(ask)
+    if request.kind == "keyword":
+        asked |= {"rpt": "image", "text": request.text} | _narrowed(request)
     else:
         bare = cursor["image_url"].partition("://")[2]
         asked |= {
@@ -239,40 +239,40 @@ def xhr_address(host: str, ask: SearchRequest, cursor: Mapping[str, Any], page: 
     return _address(host, "/images/search", asked)
 
 
-def _judge_upload(answer: PageResponse, is_json: bool) -> PageOutcome:
-    if answer.status == 200 and is_json:
-        if _uploaded(answer.body):
+def _judge_upload(response: PageResponse, is_json: bool) -> PageOutcome:
+    if response.status == 200 and is_json:
+        if _uploaded(response.body):
             return PageOutcome("ok")
         return PageOutcome("upload_rejected", "no_id_in_the_answer")
-    if answer.status == 200:
-        region = _REGION.search(answer.body)
+    if response.status == 200:
+        region = _REGION.search(response.body)
         return PageOutcome("region", "under_construction") if region else PageOutcome("upload_rejected", "no_json")
-    return PageOutcome("upload_rejected", f"http_{answer.status}")
+    return PageOutcome("upload_rejected", f"http_{response.status}")
 
 
-def _judge_xhr(answer: PageResponse, is_json: bool) -> PageOutcome:
-    if answer.status == 404:
+def _judge_xhr(response: PageResponse, is_json: bool) -> PageOutcome:
+    if response.status == 404:
         return PageOutcome("end", "http_404")
     if not is_json:
         # The site's own code asks for JSON; HTML in its place is what an unwelcome visitor gets.
-        is_html = answer.body.lstrip()[:1] == b"<"
+        is_html = response.body.lstrip()[:1] == b"<"
         return PageOutcome("blocked", "html_instead_of_json") if is_html else PageOutcome("parse_error", "not_json")
-    if answer.status != 200:
-        return PageOutcome("parse_error", f"http_{answer.status}")
-    return PageOutcome("ok") if _LIST.search(answer.body) else PageOutcome("parse_error", "no_serp_list")
+    if response.status != 200:
+        return PageOutcome("parse_error", f"http_{response.status}")
+    return PageOutcome("ok") if _LIST.search(response.body) else PageOutcome("parse_error", "no_serp_list")
 
 
-def _judge_page(answer: PageResponse, is_json: bool) -> PageOutcome:
-    body = answer.body
-    if answer.status == 200 and _LIST.search(body):
+def _judge_page(response: PageResponse, is_json: bool) -> PageOutcome:
+    body = response.body
+    if response.status == 200 and _LIST.search(body):
         return nothing(True, count_on(body)) if _EMPTY.search(body) and not _has_results(body) else PageOutcome("ok")
     if _REGION.search(body):
         return PageOutcome("region", "under_construction")
-    if answer.status != 200:
-        return PageOutcome("parse_error", f"http_{answer.status}")
+    if response.status != 200:
+        return PageOutcome("parse_error", f"http_{response.status}")
     if _CONSENT.search(body.decode("utf-8", "replace")):
         return PageOutcome("consent")
-    if "tabInt" in parse_qs(urlsplit(answer.url).query) or _OTHER_TAB.search(body):
+    if "tabInt" in parse_qs(urlsplit(response.url).query) or _OTHER_TAB.search(body):
         return PageOutcome("wrong_tab")
     return nothing(True, count_on(body)) if _EMPTY.search(body) else PageOutcome("parse_error", "no_serp_list")
 
@@ -297,7 +297,7 @@ def _is_captcha_json(body: bytes) -> bool:
 
 
 def _uploaded(body: bytes) -> dict[str, str]:
-    """`cbir_id` and `image_url` from the answer to an upload in any of its shapes; empty where there is no id."""
+    """`cbir_id` and `image_url` from the response to an upload in any of its shapes; empty where there is no id."""
     try:
         value = json.loads(body)
     except (ValueError, RecursionError):
@@ -333,8 +333,8 @@ def _original(found: Mapping[str, Any]) -> str:
     return parse_qs(urlsplit(link).query or link).get("url", [""])[0]
 
 
-def _narrowed(ask: SearchRequest) -> dict[str, str]:
-    return Yandex().filter_params(ask.filters)
+def _narrowed(request: SearchRequest) -> dict[str, str]:
+    return Yandex().filter_params(request.filters)
 
 
 def _address(host: str, path: str, asked: Mapping[str, str]) -> str:
@@ -365,7 +365,7 @@ def parse_page(html: bytes) -> ParsedPage:
 
 
 def parse_xhr(body: bytes) -> ParsedPage:
-    """The results of one `serpList/fetch` answer.
+    """The results of one `serpList/fetch` response.
 
     Raises ParseError with `captcha`, `not_json`, `no_serp_list`, `too_large` or `too_complex`.
     """
@@ -416,7 +416,7 @@ def _serp_list(state: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def _blocks(value: Any) -> list[Mapping[str, Any]]:
-    """The blocks of an answer; one that was saved without its envelope counts as a block itself."""
+    """The blocks of a response; one that was saved without its envelope counts as a block itself."""
     if isinstance(value, list):
         return objects(value)
     return [*objects(mapping(value).get("blocks")), mapping(value)]
@@ -432,9 +432,9 @@ def _adapter_list(block: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def _is_captcha_answer(value: Any) -> bool:
-    answer = mapping(value)
-    kind = text(answer.get("type")).lower()
-    return "captcha" in kind or any("captcha" in str(key).lower() for key in list(answer)[:50])
+    response = mapping(value)
+    kind = text(response.get("type")).lower()
+    return "captcha" in kind or any("captcha" in str(key).lower() for key in list(response)[:50])
 
 
 def _parse_lists(lists: list[Mapping[str, Any]], drift: Drift) -> ParsedPage:

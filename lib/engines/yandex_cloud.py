@@ -1,6 +1,6 @@
 """Yandex Cloud's Search API v2: the official, paid search by picture and by words.
 
-Everything is a POST, and the page stands in its body; the answer's address tells it as a fragment, for the records.
+Everything is a POST, and the page stands in its body; the response's address tells it as a fragment, for the records.
 
 Yandex Cloud's Search API v2: search by picture (JSON) and by words (XML inside JSON).
 """
@@ -41,7 +41,7 @@ WORDS_PATH = "/v2/image/search"
 PICTURE_PATH = "/v2/image/search_by_image"
 API_KEY, FOLDER = "YANDEX_CLOUD_API_KEY", "YANDEX_CLOUD_FOLDER_ID"
 SEARCH_TYPE = "SEARCH_TYPE_COM"
-SILENT_KEYS = frozenset({"page", "maxPage", "id"})  # what an answer without results consists of
+SILENT_KEYS = frozenset({"page", "maxPage", "id"})  # what a response without results consists of
 SILENT_TAGS = frozenset({"page", "found", "found-docs", "found-docs-human"})  # the same of a list without documents
 LONGEST_DATA = 3_145_728  # bytes of the picture in base64, which takes four for three
 
@@ -86,27 +86,27 @@ class YandexCloud(Engine):
         super().__init__(environ)
         self._first: WeakKeyDictionary[SearchRequest, PageResponse] = WeakKeyDictionary()
 
-    async def upload(self, web: Web, host: str, ask: SearchRequest, way: int) -> PageResponse:
-        """The answer to an upload is the first page as well; it is kept, because a second one would cost again."""
-        data = base64.b64encode(ask.picture).decode()
-        answer = await self._post(web, self.address(host, ask, {}, 0), {"data": data, "page": 0})
-        self._first[ask] = answer
-        return answer
+    async def upload(self, web: Web, host: str, request: SearchRequest, way: int) -> PageResponse:
+        """The response to an upload is the first page as well; it is kept, because a second one would cost again."""
+        data = base64.b64encode(request.picture).decode()
+        response = await self._post(web, self.address(host, request, {}, 0), {"data": data, "page": 0})
+        self._first[request] = response
+        return response
 
     async def fetch(
-        self, web: Web, host: str, ask: SearchRequest, cursor: Mapping[str, Any], page: int
+        self, web: Web, host: str, request: SearchRequest, cursor: Mapping[str, Any], page: int
     ) -> PageResponse:
-        if page == 0 and ask in self._first:
-            return replace(self._first.pop(ask), part=API)
-        value = self._words(ask, page) if ask.kind == "keyword" else {"id": cursor["cbir_id"], "page": page}
-        return replace(await self._post(web, self.address(host, ask, cursor, page), value), part=API)
+        if page == 0 and request in self._first:
+            return replace(self._first.pop(request), part=API)
+        value = self._words(request, page) if request.kind == "keyword" else {"id": cursor["cbir_id"], "page": page}
+        return replace(await self._post(web, self.address(host, request, cursor, page), value), part=API)
 
-    def address(self, host: str, ask: SearchRequest, cursor: Mapping[str, Any], page: int) -> str:
-        return f"{host}{WORDS_PATH if ask.kind == 'keyword' else PICTURE_PATH}#page={page}"
+    def address(self, host: str, request: SearchRequest, cursor: Mapping[str, Any], page: int) -> str:
+        return f"{host}{WORDS_PATH if request.kind == 'keyword' else PICTURE_PATH}#page={page}"
 
-    def _words(self, ask: SearchRequest, page: int) -> dict[str, Any]:
-        query = {"searchType": SEARCH_TYPE, "queryText": ask.text, "page": page}
-        narrowed = self.filter_params(ask.filters)
+    def _words(self, request: SearchRequest, page: int) -> dict[str, Any]:
+        query = {"searchType": SEARCH_TYPE, "queryText": request.text, "page": page}
+        narrowed = self.filter_params(request.filters)
         return {"query": query, "docsOnPage": self.page_size} | ({"imageSpec": narrowed} if narrowed else {})
 
     async def _post(self, web: Web, url: str, value: Mapping[str, Any]) -> PageResponse:
@@ -116,19 +116,19 @@ class YandexCloud(Engine):
         }
         body = as_body({"folderId": self.key(FOLDER), **value})
         bare, _, fragment = url.partition("#")
-        answer = await web.post(bare, headers=headers, body=body)
-        return replace(answer, url=f"{answer.url}#{fragment}")
+        response = await web.post(bare, headers=headers, body=body)
+        return replace(response, url=f"{response.url}#{fragment}")
 
-    def classify(self, answer: PageResponse) -> PageOutcome:
-        if (verdict := judge_status(answer)) is not None:
-            return verdict
-        found = json_object(answer)
-        refused = "upload_rejected" if answer.part == UPLOAD else "parse_error"
-        if answer.status != 200:
-            return PageOutcome(refused, f"http_{answer.status}")
+    def classify(self, response: PageResponse) -> PageOutcome:
+        if (outcome := judge_status(response)) is not None:
+            return outcome
+        found = json_object(response)
+        refused = "upload_rejected" if response.part == UPLOAD else "parse_error"
+        if response.status != 200:
+            return PageOutcome(refused, f"http_{response.status}")
         if found is None:
-            return not_an_object(answer)
-        first = answer.url.rpartition("#page=")[2] in ("", "0")
+            return not_an_object(response)
+        first = response.url.rpartition("#page=")[2] in ("", "0")
         if isinstance(found.get("rawData"), str):
             return _judge_words(found["rawData"], first)
         images = found.get("images", [])
@@ -138,23 +138,23 @@ class YandexCloud(Engine):
         if not images and found.keys() - SILENT_KEYS - {"images"}:
             return PageOutcome(refused, "unknown_keys")
         # An upload that brought nothing was accepted all the same: its first page says so.
-        if images or answer.part == UPLOAD:
+        if images or response.part == UPLOAD:
             return PageOutcome("ok")
         page = count_in(found, "page")
         return nothing(first, count_in(found, "maxPage"), max(page, 1))  # the least that it says is one page
 
-    def read_upload(self, answer: PageResponse) -> dict[str, Any]:
-        found = json_object(answer) or {}
+    def read_upload(self, response: PageResponse) -> dict[str, Any]:
+        found = json_object(response) or {}
         return {"cbir_id": text(found.get("id")), "uploaded_at": int(time.time())}
 
-    def says_end(self, part: str, body: bytes, parsed: ParsedPage) -> bool:
+    def is_last_page(self, part: str, body: bytes, parsed: ParsedPage) -> bool:
         """Without an id there is no way to ask for the next page of a search by picture."""
         found = json_object(PageResponse(part, "", 200, {}, body)) or {}
         return not parsed.next_url or ("images" in found and not text(found.get("id")))
 
 
 def _judge_words(encoded: str, first: bool) -> PageOutcome:
-    """The answer to a search by words is XML inside JSON, with errors of its own."""
+    """The response to a search by words is XML inside JSON, with errors of its own."""
     try:
         root = load_xml(base64.b64decode(encoded, validate=True))
     except (binascii.Error, ValueError):
@@ -179,19 +179,19 @@ def _judge_words(encoded: str, first: bool) -> PageOutcome:
 
 
 def parse_api(body: bytes) -> ParsedPage:
-    """One answer of either kind; numbers may come as text. Raises ParseError: `refused: …`, `not_json`, `no_data`."""
+    """One response of either kind; numbers may come as text. Raises ParseError: `refused: …`, `not_json`, `no_data`."""
     value, repaired = load_json(body)
-    answer, drift = mapping(value), Drift(repaired=repaired)
-    if isinstance(answer.get("rawData"), str):
-        return _parse_words(answer["rawData"], drift)
-    if "images" in answer or "id" in answer or "page" in answer:
-        return _parse_pictures(answer, drift)
-    detail = text(answer.get("message")) or text(mapping(answer.get("error")).get("message"))
+    response, drift = mapping(value), Drift(repaired=repaired)
+    if isinstance(response.get("rawData"), str):
+        return _parse_words(response["rawData"], drift)
+    if "images" in response or "id" in response or "page" in response:
+        return _parse_pictures(response, drift)
+    detail = text(response.get("message")) or text(mapping(response.get("error")).get("message"))
     raise ParseError(f"refused: {detail[:120]}" if detail else "no_data")
 
 
-def _parse_pictures(answer: Mapping[str, Any], drift: Drift) -> ParsedPage:
-    found = objects(answer.get("images"))
+def _parse_pictures(response: Mapping[str, Any], drift: Drift) -> ParsedPage:
+    found = objects(response.get("images"))
     images: dict[str, ImageRecord] = {}
     for item in found:
         if not (url := address(item.get("url"))):
@@ -214,7 +214,7 @@ def _parse_pictures(answer: Mapping[str, Any], drift: Drift) -> ParsedPage:
             variants=(VariantRecord("original", url, width, height, None, page_url),),
         )
         images.setdefault(engine_id, record)
-    page = position(answer.get("page")) or 0
+    page = position(response.get("page")) or 0
     following = f"page={page + 1}" if found else ""
     return ParsedPage(tuple(images.values()), following, len(found) - len(images), drift.report(), PAGE_SIZE)
 
