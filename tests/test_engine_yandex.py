@@ -203,7 +203,7 @@ def test_is_last_page(part: str, body: bytes, next_url: str, ends: bool) -> None
 )
 def test_retry_after(text: str, seconds: float | None) -> None:
     now = datetime(2026, 11, 20, 10, 0, tzinfo=UTC)
-    assert retry_after({"retry-after": text}, now) == seconds
+    assert retry_after({"retry-after": text}, now.timestamp()) == seconds
 
 
 @pytest.mark.parametrize("host", ["https://yandex.com", "https://yandex.ru", "https://yandex.com.tr", "https://ya.ru"])

@@ -2,17 +2,13 @@
 
 The page of cards holds exact matches, where there are any, and the address of the list. It is read with the upload,
 because later requests need that address; where it has matches of its own, it is also the first page of results.
-Results are thumbnails with the page that shows the picture: this engine finds, it does not collect.
 
-Baidu's search by picture: the card page and the two kinds of paging answers.
-
-What they call the object's address is a redirect within Baidu; the thumbnail is the only picture address, so every
-record is marked as `thumbnail_only`. The original has to be sought on the page.
+Results are thumbnails with the page that shows the picture: what is called the object's address is a redirect within
+Baidu. So every record is marked as `thumbnail_only`; this engine finds, it does not collect.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
 import time
 import uuid
@@ -39,14 +35,16 @@ from lib.engines.base import (
     is_html,
     json_object,
     judge_status,
+    not_an_object,
     nothing,
 )
 from lib.engines.parsing import (
     Drift,
     address,
     check_size,
-    load_json,
+    digest,
     load_json_text,
+    load_object,
     mapping,
     objects,
     plain,
@@ -57,35 +55,13 @@ from lib.records import ImageRecord, ParsedPage, ParseError, VariantRecord
 
 UPLOAD_PATH = "/upload"
 INDEX_PATH = "/pcpage/index"
-FIELDS = {
-    "tn": "pc",
-    "from": "pc",
-    "image_source": "PC_UPLOAD_SEARCH_FILE",
-    "range": '{"page_from":"searchIndex"}',
-}
+FIELDS = {"tn": "pc", "from": "pc", "image_source": "PC_UPLOAD_SEARCH_FILE", "range": '{"page_from":"searchIndex"}'}
 ELSEWHERE = "address_on_another_host"
 _CARD = re.compile(rb'"cardName"\s*:\s*"(\w{1,40})"')
 
 KNOWN = frozenset(
-    [
-        "contsign",
-        "height",
-        "width",
-        "thumbUrl",
-        "hoverUrl",
-        "fromUrl",
-        "fromURL",
-        "objUrl",
-        "index",
-        "page",
-        "subTitle",
-        "typeInfo",
-        "isVideo",
-        "title",
-        "image_src",
-        "url",
-        "simi",
-    ]
+    "contsign height width thumbUrl hoverUrl fromUrl fromURL objUrl index page subTitle typeInfo isVideo title"
+    " image_src url simi".split()
 )
 EXPECTED = frozenset({"thumbUrl"})
 EXPECTED_IN_MATCH = frozenset({"image_src", "url"})  # exact matches have names of their own
@@ -140,8 +116,7 @@ class BaiduGraph(Engine):
         self, web: Web, host: str, request: SearchRequest, cursor: Mapping[str, Any], page: int
     ) -> PageResponse:
         if page == 0 and cursor["matches"]:
-            kept = self._cards.pop(request, None)
-            return kept or await web.get(cursor["cards_url"], part=PAGE, headers=LANGUAGE)
+            return self._cards.pop(request, None) or await web.get(cursor["cards_url"], part=PAGE, headers=LANGUAGE)
         headers = XHR_HEADERS | {"Referer": cursor["cards_url"]}
         return await web.get(self.address(host, request, cursor, page), part=API, headers=headers)
 
@@ -242,11 +217,9 @@ def _judge_cards(response: PageResponse, refused: str) -> PageOutcome:
             return PageOutcome("ok")
     if b"noresult" in cards or "errpage" in urlsplit(response.url).path:
         return PageOutcome("empty")
-    return (
-        PageOutcome("consent")
-        if not cards and is_html(response) and is_consent(response)
-        else PageOutcome(refused, "no_cards")
-    )
+    if not cards and is_html(response) and is_consent(response):
+        return PageOutcome("consent")
+    return PageOutcome(refused, "no_cards")
 
 
 def _judge_list(response: PageResponse) -> PageOutcome:
@@ -254,13 +227,8 @@ def _judge_list(response: PageResponse) -> PageOutcome:
         return PageOutcome("end", "http_404")
     if response.status != 200:
         return PageOutcome("parse_error", f"http_{response.status}")
-    found = json_object(response)
-    if found is None:
-        return (
-            PageOutcome("blocked", "html_instead_of_json")
-            if is_html(response)
-            else PageOutcome("parse_error", "not_json")
-        )
+    if (found := json_object(response)) is None:
+        return not_an_object(response)
     if status := whole(found.get("status")):
         # An expired signature ends so, and the collector uploads once more after a `parse_error`.
         return PageOutcome("parse_error", f"status_{status}")
@@ -298,16 +266,13 @@ def parse_page(html: bytes) -> ParsedPage:
 
 def parse_api(body: bytes) -> ParsedPage:
     """One paging response (`pcsimi` or `similardetailnew`). Raises ParseError: `blocked`, `not_json`, `no_data`."""
-    value, repaired = load_json(body)
-    response = mapping(value)
+    response, drift = load_object(body)
     if whole(response.get("status")):
         raise ParseError("blocked")
     data = mapping(response.get("data"))
     if not isinstance(data.get("list"), list):
         raise ParseError("no_data")
-    drift = Drift(repaired=repaired)
-    images = _read_items(objects(data["list"]), drift)
-    return ParsedPage(images, "", 0, drift.report(), PAGE_SIZE)
+    return ParsedPage(_read_items(objects(data["list"]), drift), "", 0, drift.report(), PAGE_SIZE)
 
 
 def _read_items(items: list[Mapping[str, Any]], drift: Drift) -> tuple[ImageRecord, ...]:
@@ -316,9 +281,7 @@ def _read_items(items: list[Mapping[str, Any]], drift: Drift) -> tuple[ImageReco
         thumb = address(item.get("thumbUrl")) or address(item.get("image_src")) or address(item.get("hoverUrl"))
         if not thumb:
             continue
-        drift.see("item", item, KNOWN, EXPECTED_IN_MATCH if "image_src" in item else EXPECTED)
-        drift.results += 1
-        drift.empty_originals += 1
+        drift.note("item", item, KNOWN, EXPECTED_IN_MATCH if "image_src" in item else EXPECTED, no_original=True)
         engine_id = _identity(item, thumb)
         images.setdefault(engine_id, _read_item(engine_id, len(images), item, thumb))
     return tuple(images.values())
@@ -327,7 +290,6 @@ def _read_items(items: list[Mapping[str, Any]], drift: Drift) -> tuple[ImageReco
 def _read_item(engine_id: str, rank: int, item: Mapping[str, Any], thumb: str) -> ImageRecord:
     page_url = address(item.get("fromUrl")) or address(item.get("fromURL")) or address(item.get("url"))
     title = item.get("title")
-    variant = VariantRecord("thumb", thumb, whole(item.get("width")), whole(item.get("height")), None, REFERER)
     return ImageRecord(
         engine_id=engine_id,
         rank=rank,
@@ -336,7 +298,7 @@ def _read_item(engine_id: str, rank: int, item: Mapping[str, Any], thumb: str) -
         snippet=plain(item.get("subTitle")),
         domain=host_of(page_url),
         extra={"thumbnail_only": True},
-        variants=(variant,),
+        variants=(VariantRecord("thumb", thumb, whole(item.get("width")), whole(item.get("height")), None, REFERER),),
     )
 
 
@@ -345,4 +307,4 @@ def _identity(item: Mapping[str, Any], thumb: str) -> str:
     if signature := text(item.get("contsign")):
         return signature[:200]
     pair = _PAIR.search(thumb)
-    return pair[1] if pair else hashlib.sha256(thumb.encode()).hexdigest()[:32]
+    return pair[1] if pair else digest(thumb)

@@ -1,23 +1,19 @@
-"""The contract of a search engine.
+"""The contract of a search engine, and the judgements that all engines share.
 
-An engine is constants (what it is and how gently it wants to be treated), functions that ask (`upload`, `fetch`), and
-pure functions that judge what came back (`classify`, `read_upload`, `parse`, `is_last_page`). It knows no database, no
+An engine is constants (what it is and how gently it wants to be treated), methods that ask (`upload`, `fetch`), and
+pure methods that judge what came back (`classify`, `read_upload`, `parse`, `is_last_page`). It knows no database, no
 file and no browser: it is given a `SearchRequest` and a `Web`, and it gives `PageResponse`s. Everything that takes
 patience (pace, retries, other hosts, consent pages, a stop at a captcha) is done for all engines alike by
 `lib.collect`.
-
-What the engines that need no browser judge alike: the status of a response, and JSON before it is parsed.
 """
 
 from __future__ import annotations
 
-import email.utils
 import json
 import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from importlib import import_module
 from typing import Any, ClassVar, Protocol
 from urllib.parse import parse_qs, quote, urlencode, urlsplit
@@ -26,6 +22,7 @@ from lib.engines import SOURCES, parser_for
 from lib.engines.parsing import load_json
 from lib.errors import UsageError
 from lib.records import ParsedPage, ParseError
+from lib.times import retry_after as seconds_until
 
 LONGEST_PAUSE = 30 * 86_400.0  # seconds; who asks for a pause beyond what a calendar holds gets a month
 PAGE, XHR, API, UPLOAD = "page", "xhr", "api", "upload"
@@ -41,9 +38,6 @@ _COUNT = re.compile(
 )  # fmt: skip
 JSON_ONLY = {"Accept": "application/json"}
 CONSENT_LABELS = ("Allow all", "Accept all", "Accept", "全部接受", "全部同意", "모두 동의", "모두 허용")
-_CONSENT = re.compile(
-    r"<button[^>]{0,300}>(?:\s|<[^>]{0,200}>)*(?:" + "|".join(CONSENT_LABELS) + r")\s*<", re.IGNORECASE
-)
 
 
 @dataclass(frozen=True)
@@ -133,6 +127,8 @@ class Engine:
     wants_contact: ClassVar[bool] = False  # whether its terms ask who we are: GLEANER_CONTACT
     FILTERS: ClassVar[Mapping[str, Mapping[str, str]]] = {}  # filter -> value -> the engine's own, as in "z=3&lm=6"
     filter_joint: ClassVar[str] = " "  # between two filters' values for the same parameter
+    domains: ClassVar[tuple[str, ...]] = ()  # host names that are the engine's own beside those of `hosts`
+    tells_last_page: ClassVar[bool] = True  # False where only a page with nothing new is the end
     filtered_kinds: ClassVar[frozenset[str]] = frozenset({"keyword"})  # the searches that filters apply to
     upload_limit: ClassVar[int] = 0  # bytes
     upload_formats: ClassVar[frozenset[str]] = frozenset({"jpeg"})  # anything else is sent as JPEG
@@ -186,7 +182,7 @@ class Engine:
         return f"it filters by {' and '.join(self.FILTERS)}" if self.FILTERS else "it has no filters"
 
     def classify(self, response: PageResponse) -> PageOutcome:
-        """What the response means, judged before it is parsed. Pure."""
+        """Says what the response means, before it is parsed. Pure."""
         raise NotImplementedError
 
     def parse(self, part: str, body: bytes) -> ParsedPage:
@@ -194,70 +190,104 @@ class Engine:
         return parser_for(self.name, part).parse(body)
 
     def is_last_page(self, part: str, body: bytes, parsed: ParsedPage) -> bool:
-        """Whether the response itself says that no page follows. Pure."""
-        return not parsed.next_url
+        """True where the response itself says that no page follows. Pure."""
+        return self.tells_last_page and not parsed.next_url
 
     def address(self, host: str, request: SearchRequest, cursor: Mapping[str, Any], page: int) -> str:
-        """The URL of a page of results, for the row of one that is taken over from disk; or just the host. Pure."""
+        """The URL of a page of results, counted from 0; just the host where only an upload would tell it. Pure."""
         return host
+
+    def headers(self, host: str, request: SearchRequest) -> Mapping[str, str]:
+        """What is sent along when a page of results is asked for."""
+        return JSON_ONLY
 
     def part(self, page: int) -> str:
         """In which part of the conversation a result page is found."""
         return API
 
     def knows_host(self, host: str) -> bool:
-        """Whether a host belongs to the engine itself, so that its other hosts may stand in for it."""
-        return host in self.hosts
-
-    def read_upload(self, response: PageResponse) -> dict[str, Any]:
-        """What later requests need of an accepted upload: JSON values for the query's cursor. Pure."""
-        return {}
+        """True for a host of the engine itself, so that its other hosts may stand in for it."""
+        return host in self.hosts or (urlsplit(host).hostname or "") in self.domains
 
     async def upload(self, web: Web, host: str, request: SearchRequest, way: int) -> PageResponse:
         """Sends the query picture."""
         raise NotImplementedError
 
+    def read_upload(self, response: PageResponse) -> dict[str, Any]:
+        """What later requests need of an accepted upload: JSON values for the query's cursor. Pure."""
+        return {}
+
     async def warm_up(self, web: Web, host: str) -> None:
-        """Comes back to the engine to go on with a query of an earlier run."""
+        """Comes back to the engine to go on with a query of an earlier run; nothing has to be done as a rule."""
 
     async def fetch(
         self, web: Web, host: str, request: SearchRequest, cursor: Mapping[str, Any], page: int
     ) -> PageResponse:
         """Asks for one result page, counted from 0."""
-        raise NotImplementedError
+        url = self.address(host, request, cursor, page)
+        return await web.get(url, part=self.part(page), headers=self.headers(host, request))
 
 
-def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
-    """Seconds that a `Retry-After` header asks to wait, given as seconds or as an HTTP date; None without one."""
-    text = headers.get("retry-after", "").strip()
-    if text.isascii() and text.isdigit():
-        return min(float(text), LONGEST_PAUSE)
-    try:
-        moment = email.utils.parsedate_to_datetime(text)
-    except (TypeError, ValueError, IndexError, OverflowError):
-        return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return min(LONGEST_PAUSE, max(0.0, (moment - (now or datetime.now(UTC))).total_seconds()))
+def load_engine(name: str, environ: Mapping[str, str] | None = None) -> Engine:
+    """The engine of that name; `environ` is where it looks up its keys, the process's own by default."""
+    module, kind = SOURCES[name]
+    made: Engine = getattr(import_module(f"lib.engines.{module}"), kind)(environ)
+    return made
 
 
-def judge_status(response: PageResponse) -> PageOutcome | None:
-    """What the status alone says; None where the body has to be looked at."""
+def query_url(host: str, path: str, params: Mapping[str, str]) -> str:
+    return f"{host}{path}?{urlencode(params, quote_via=quote)}"
+
+
+def compact_json(value: Mapping[str, Any]) -> str:
+    """A JSON request in the fewest characters."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def retry_after(headers: Mapping[str, str], now: float | None = None) -> float | None:
+    """Seconds that a `Retry-After` header asks to wait, 0 for a date that has passed; None without one."""
+    seconds = seconds_until(headers.get("retry-after"), most=LONGEST_PAUSE, now=now)
+    return None if seconds is None else max(0.0, seconds)
+
+
+def judge_status(response: PageResponse, other: str = "") -> PageOutcome | None:
+    """What the status alone says; None where the body has to be looked at.
+
+    `other` is the outcome of a status that is neither a success nor among the usual refusals; without it the body
+    decides about those.
+    """
     if response.status == 401:
         return PageOutcome("blocked", "key_refused")
     asked_to_wait = response.status == 503 and "retry-after" in response.headers
     if response.status in (403, 429, 451) or asked_to_wait:
         return PageOutcome("blocked", f"http_{response.status}")
-    return PageOutcome("network", f"http_{response.status}") if response.status >= 500 else None
+    outcome = "network" if response.status >= 500 else other
+    return PageOutcome(outcome, f"http_{response.status}") if outcome and response.status != 200 else None
+
+
+def judge_json(response: PageResponse) -> Mapping[str, Any] | PageOutcome:
+    """The object in the body; or what the status means, or the want of an object."""
+    if (outcome := judge_status(response)) is not None:
+        return outcome
+    found = json_object(response)
+    return not_an_object(response) if found is None else found
 
 
 def is_html(response: PageResponse) -> bool:
     return response.body.lstrip()[:1] == b"<"
 
 
-def is_consent(response: PageResponse) -> bool:
-    """Whether a page asks to agree to cookies; to be asked of pages without results only."""
-    return _CONSENT.search(response.body.decode("utf-8", "replace")) is not None
+def consent_button(labels: Sequence[str]) -> re.Pattern[str]:
+    """Finds a button with one of the labels, of a page that asks to agree to cookies."""
+    return re.compile(r"<button[^>]{0,300}>(?:\s|<[^>]{0,200}>)*(?:" + "|".join(labels) + r")\s*<", re.IGNORECASE)
+
+
+_CONSENT = consent_button(CONSENT_LABELS)
+
+
+def is_consent(response: PageResponse, button: re.Pattern[str] = _CONSENT) -> bool:
+    """True for a page that asks to agree to cookies; to be asked of pages without results only."""
+    return button.search(response.body.decode("utf-8", "replace")) is not None
 
 
 def json_object(response: PageResponse) -> Mapping[str, Any] | None:
@@ -310,19 +340,3 @@ def _counted(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
         return 0
     return int(value)
-
-
-def query_url(host: str, path: str, params: Mapping[str, str]) -> str:
-    return f"{host}{path}?{urlencode(params, quote_via=quote)}"
-
-
-def as_body(value: Mapping[str, Any]) -> bytes:
-    """A JSON request in the fewest bytes."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
-
-
-def load_engine(name: str, environ: Mapping[str, str] | None = None) -> Engine:
-    """The engine of that name; `environ` is where it looks up its keys, the process's own by default."""
-    module, kind = SOURCES[name]
-    made: Engine = getattr(import_module(f"lib.engines.{module}"), kind)(environ)
-    return made
