@@ -535,7 +535,7 @@ class Canned:
     ) -> PageResponse:
         return PageResponse(UPLOAD, url, 200, {}, b'{"cbir_id":"1/a"}')
 
-    async def press(self, labels: Sequence[str]) -> PageResponse | None:
+    async def submit(self, labels: Sequence[str]) -> PageResponse | None:
         return None
 
 

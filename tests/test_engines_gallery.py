@@ -86,7 +86,7 @@ async def search(
                 return found
             found.ids += new
             found.skipped += parsed.skipped
-            if engine.says_end(got.part, got.body, parsed):
+            if engine.is_last_page(got.part, got.body, parsed):
                 found.verdict = PageOutcome("end", "said")
                 return found
     return found

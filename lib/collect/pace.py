@@ -85,8 +85,8 @@ class PacedSession:
     ) -> PageResponse:
         return await self._in_turn(lambda: self._web.post(url, headers=headers, form=form, body=body))
 
-    async def press(self, labels: Sequence[str]) -> PageResponse | None:
-        return await self._in_turn(lambda: self._web.press(labels))
+    async def submit(self, labels: Sequence[str]) -> PageResponse | None:
+        return await self._in_turn(lambda: self._web.submit(labels))
 
     async def value(self, name: str) -> bytes:
         """The engine is asked for nothing here, so there is no turn to wait for."""

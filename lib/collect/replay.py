@@ -68,7 +68,7 @@ class Nowhere:
     ) -> PageResponse:
         raise FetchError("no_network")
 
-    async def press(self, labels: Sequence[str]) -> PageResponse | None:
+    async def submit(self, labels: Sequence[str]) -> PageResponse | None:
         return None
 
     async def value(self, name: str) -> bytes:

@@ -124,7 +124,7 @@ class QuerySearch:
         self.pages += 1
         self.results += len(ids - seen)
         seen |= ids
-        return Ending("end" if self.engine.says_end(answer.part, answer.body, parsed) else "ok")
+        return Ending("end" if self.engine.is_last_page(answer.part, answer.body, parsed) else "ok")
 
     def _ending(self, answer: PageResponse | None, verdict: PageOutcome) -> Ending:
         pauses = {"captcha": self.engine.captcha_pause, "blocked": self.engine.blocked_pause}
@@ -184,7 +184,7 @@ class QuerySearch:
     async def _consent(self, page: int) -> tuple[PageResponse | None, PageOutcome]:
         """Presses the known button; the page that it leads to may already be the one that was asked for."""
         try:
-            answer = await self.web.press(self.engine.consent_labels)
+            answer = await self.web.submit(self.engine.consent_labels)
         except FetchError:
             answer = None
         verdict = self.engine.classify(answer) if answer else PageOutcome("consent")
@@ -227,7 +227,7 @@ class QuerySearch:
 
     async def _come_back(self) -> tuple[PageResponse | None, PageOutcome]:
         try:
-            await self.engine.enter(self.web, self.hosts.name)
+            await self.engine.warm_up(self.web, self.hosts.name)
         except FetchError as error:
             return None, PageOutcome("network", error.reason)
         return None, PageOutcome("ok")

@@ -183,7 +183,7 @@ class BrowserWeb:
             url = following
         raise FetchError("too_many_redirects")
 
-    async def press(self, labels: Sequence[str]) -> PageResponse | None:
+    async def submit(self, labels: Sequence[str]) -> PageResponse | None:
         async def find_and_press(page: Page) -> PageResponse | None:
             pattern = re.compile("^\\s*(" + "|".join(map(re.escape, labels)) + ")\\s*$", re.IGNORECASE)
             button = page.get_by_role("button", name=pattern).first

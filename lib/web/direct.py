@@ -108,7 +108,7 @@ class DirectWeb:
             data.add_field(form.form_field, form.content, filename=form.name, content_type=form.mime)
         return await self._bounded(self._follow("POST", url, UPLOAD, headers, data))
 
-    async def press(self, labels: Sequence[str]) -> PageResponse | None:
+    async def submit(self, labels: Sequence[str]) -> PageResponse | None:
         """There is no page and no button: a consent notice ends a query here."""
         return None
 
