@@ -213,7 +213,7 @@ class BrowserWeb:
             with suppress(Exception):
                 await self._page.bring_to_front()
 
-    async def glance(self) -> PageResponse | None:
+    async def screenshot_text(self) -> PageResponse | None:
         """The open page as it is at this moment, None while it is changing. Raises FetchError where it was closed."""
         page = self._page
         if page is None or page.is_closed():

@@ -21,7 +21,7 @@ import aiohttp
 from aiohttp.abc import AbstractCookieJar
 from yarl import URL
 
-from lib.engines.base import PAGE, UPLOAD, Engine, FetchError, FilePart, PageResponse
+from lib.engines.base import PAGE, UPLOAD, FetchError, FilePart, PageResponse
 from lib.engines.parsing import LARGEST_BODY
 from lib.errors import UsageError
 from lib.net.fetch import user_agent
@@ -63,11 +63,6 @@ class DirectSettings:
     def __post_init__(self) -> None:
         if self.proxy and not self.proxy.server.startswith("http://"):
             raise UsageError("--proxy must be http://HOST:PORT for engines that need no browser.")
-
-
-def settings_for(engine: Engine, proxy: Proxy | None, timeout: float, contact: str) -> DirectSettings:
-    """The settings for one engine. Raises UsageError for a proxy that cannot be used."""
-    return DirectSettings(proxy, timeout, contact, engine.keeps_cookies)
 
 
 class DirectWeb:
