@@ -1,9 +1,8 @@
-"""An engine's way through the browser: one page, and requests that end in a `PageResponse` or a `FetchError`.
+"""An engine's way through the browser: one Chromium for a run, one page in a context of its own for each search.
 
-One Chromium for a run: how it is found, started, shared by a few contexts, and closed.
-
-The browser dies with this process, however that ends: Playwright's driver ends when its pipe closes, Chromium when
-the driver's does, and neither listens to the terminal's Ctrl-C, so that a step can finish what is in flight.
+Every request ends in a `PageResponse` or a `FetchError`. The browser dies with this process, however that ends:
+Playwright's driver ends when its pipe closes, Chromium when the driver's does, and neither listens to the terminal's
+Ctrl-C, so that a step can finish what is in flight.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from lib.web.direct import HARMLESS, KEEPS_METHOD, MOST_REDIRECTS, REDIRECTS, Pr
 from lib.web.find_browser import BrowserChoice, find_browser, launch_arguments
 
 if TYPE_CHECKING:
-    from playwright.async_api import APIResponse, Browser, BrowserContext, Page, Playwright, Route
+    from playwright.async_api import APIResponse, Browser, BrowserContext, Page, Playwright, Response, Route
 
 log = logging.getLogger("gleaner.browser")
 T = TypeVar("T")
@@ -38,15 +37,16 @@ T = TypeVar("T")
 PAGES_PER_CONTEXT = 100  # a context is replaced after so many requests, which bounds what its pages hoard
 GRACE = 5.0  # seconds beyond Playwright's own time-out, for a renderer that does not answer at all
 PRESS_SECONDS = 10.0
-
+CLOSE_SECONDS = 10.0
 LAUNCH_SECONDS = 90.0  # a cold or busy machine needs most of a minute
-
 OPEN_SECONDS = LAUNCH_SECONDS + 30.0  # until there is a page, the start of the browser included
 
-# What we call what the browser names otherwise: it cannot be told why we refused a request.
-_NET_WORDS = {"address_unreachable": PRIVATE_ADDRESS}
+BLOCKED_TYPES = frozenset({"font", "image", "media"})  # what no answer needs
+BLOCKED_BESIDE_A_PERSON = frozenset({"media"})  # who has to see what a captcha shows
 
-# What Playwright's own requests, which are made outside the browser, call the common failures.
+# Our words where the browser has others: it cannot be told why we refused a request.
+_NET_WORDS = {"address_unreachable": PRIVATE_ADDRESS}
+# Playwright's own requests are made outside the browser; these are its words for the common failures.
 _NODE_WORDS = {
     "econnrefused": "connection_refused",
     "enotfound": "name_not_resolved",
@@ -88,10 +88,6 @@ _VALUE = """name => {
   }
 }"""
 
-BLOCKED_TYPES = frozenset({"font", "image", "media"})  # what no answer needs
-BLOCKED_BESIDE_A_PERSON = frozenset({"media"})  # who has to see what a captcha shows
-CLOSE_SECONDS = 10.0
-
 
 class BrowserWeb:
     """A `lib.engines.base.Web` over one context with one page; an async context manager."""
@@ -115,7 +111,7 @@ class BrowserWeb:
             await self._chromium.close_page(page)
 
     async def recycle(self) -> None:
-        """To be called between two queries: replaces a context that has served long enough."""
+        """Replaces a context that has served long enough; to be called between two queries."""
         if self._used >= PAGES_PER_CONTEXT:
             await self.forget()
 
@@ -126,9 +122,7 @@ class BrowserWeb:
             response = await page.goto(url, wait_until="domcontentloaded")
             if response is None:
                 raise FetchError("no_document")
-            return PageResponse(
-                PAGE, response.url, response.status, await response.all_headers(), _bounded_body(await response.body())
-            )
+            return await _as_page(response)
 
         return await self._bounded(go)
 
@@ -192,11 +186,7 @@ class BrowserWeb:
             async with page.expect_navigation(wait_until="domcontentloaded", timeout=PRESS_SECONDS * 1000) as going:
                 await button.click(timeout=PRESS_SECONDS * 1000)
             response = await going.value
-            if response is None:
-                return None
-            return PageResponse(
-                PAGE, response.url, response.status, await response.all_headers(), _bounded_body(await response.body())
-            )
+            return await _as_page(response) if response else None
 
         return await self._bounded(find_and_press)
 
@@ -256,6 +246,11 @@ class BrowserWeb:
             raise FetchError(reason) from None
 
 
+async def _as_page(response: Response) -> PageResponse:
+    headers, body = await response.all_headers(), _bounded_body(await response.body())
+    return PageResponse(PAGE, response.url, response.status, headers, body)
+
+
 async def _read(part: str, response: APIResponse) -> PageResponse:
     try:
         return PageResponse(part, response.url, response.status, response.headers, _bounded_body(await response.body()))
@@ -288,7 +283,7 @@ def _reason(message: str) -> str:
 
 @dataclass(frozen=True)
 class BrowserSettings:
-    """How the browser is started; `timeout` is for one request, in seconds.
+    """The browser and how it is started; `timeout` is for one request, in seconds.
 
     With `profile` all pages share that folder's cookies, which outlive the run, and a person can see all of a page.
     """
@@ -353,7 +348,7 @@ class Chromium:
         self._asked.add(urlsplit(url).hostname or "")
 
     async def may_ask(self, url: str) -> bool:
-        """Whether an address that a page or a redirect names may be asked: it does not lead into a private network."""
+        """True where an address that a page or a redirect names does not lead into a private network."""
         host = urlsplit(url).hostname or ""
         if not host or host in self._asked:
             return True
@@ -448,7 +443,7 @@ class Chromium:
 
 
 async def _started(launch: Awaitable[T]) -> T:
-    """What a launch gives. Raises FetchError with the first line of what the browser said."""
+    """Returns what a launch gives. Raises FetchError with the first line of what the browser said."""
     from playwright.async_api import Error
 
     try:
