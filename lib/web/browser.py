@@ -327,13 +327,11 @@ class Chromium:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for thing in (self._shared, self._browser):
-            if thing:
-                with suppress(Exception):
-                    await asyncio.wait_for(thing.close(), CLOSE_SECONDS)
+        for opened in (self._shared, self._browser):
+            if opened:
+                await _soon(opened.close())
         if self._playwright:
-            with suppress(Exception):
-                await asyncio.wait_for(self._playwright.stop(), CLOSE_SECONDS)
+            await _soon(self._playwright.stop())
 
     async def open_page(self) -> Page:
         """A page in a fresh context without cookies, or in the profile. A crashed browser is started again."""
@@ -375,9 +373,7 @@ class Chromium:
 
     async def close_page(self, page: Page) -> None:
         """Closes the page, and its context where that is its own."""
-        with suppress(Exception):
-            thing = page if page.context is self._shared else page.context
-            await asyncio.wait_for(thing.close(), CLOSE_SECONDS)
+        await _soon((page if page.context is self._shared else page.context).close())
 
     async def _fresh_context(self) -> BrowserContext:
         if self._browser is None or not self._browser.is_connected():
@@ -423,23 +419,23 @@ class Chromium:
         return self._playwright
 
     def _launch_options(self) -> dict[str, Any]:
-        settings = self.settings
-        proxy: Any = None
-        if settings.proxy:
-            proxy = {"server": settings.proxy.server}
-            if settings.proxy.username:
-                proxy |= {"username": settings.proxy.username, "password": settings.proxy.password}
+        proxy = self.settings.proxy
+        secret = {"username": proxy.username, "password": proxy.password} if proxy and proxy.username else {}
         return {
-            "executable_path": settings.choice.executable_path,
+            "executable_path": self.settings.choice.executable_path,
             "args": launch_arguments(),
-            "headless": not settings.headed,
+            "headless": not self.settings.headed,
             "timeout": LAUNCH_SECONDS * 1000,
-            "proxy": proxy,
+            "proxy": {"server": proxy.server} | secret if proxy else None,
             # Ctrl-C is for this program, which closes the browser when it is ready to.
-            "handle_sigint": False,
-            "handle_sigterm": False,
-            "handle_sighup": False,
+            **dict.fromkeys(("handle_sigint", "handle_sigterm", "handle_sighup"), False),
         }
+
+
+async def _soon(closing: Awaitable[None]) -> None:
+    """Waits for what is being closed, but not for ever; a failure is of no use to anybody by now."""
+    with suppress(Exception):
+        await asyncio.wait_for(closing, CLOSE_SECONDS)
 
 
 async def _started(launch: Awaitable[T]) -> T:
