@@ -14,6 +14,7 @@ import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -139,22 +140,21 @@ class Captured:
 
 def read_captured(path: Path, engine: Engine, host: str, ask: SearchRequest) -> dict[int, Captured]:
     """The answers at `path` that belong to a query, by page. Raises UsageError for what cannot be read."""
+    places = Places(engine, host, ask)
     named = (p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and p.name != NOTE) if path.is_dir() else [path]
-    files = sorted(named)
     found: list[Captured] = []
     plain: list[tuple[Path, bytes]] = []
-    for file in files:
-        body = _read(file)
-        entries = _har_entries(body) if file.suffix.lower() == ".har" or b'"entries"' in body[:65536] else None
+    for file in sorted(named):
+        body, is_har = _read(file), file.suffix.lower() == ".har"
+        entries = _har_entries(body) if is_har or b'"entries"' in body[:65536] else None
         if entries is not None:
-            found += _from_har(entries, engine, host, ask)
-        elif file.suffix.lower() == ".har":
+            found += _from_har(entries, places)
+        elif is_har:
             raise UsageError(f"{file} is no HAR file; export it again from the browser's network panel.")
         else:
             plain.append((file, body))
-    found += _from_files(plain, engine, host, ask)
     best: dict[int, Captured] = {}
-    for captured in found:
+    for captured in [*found, *_from_files(plain, places)]:
         held = best.get(captured.page)
         if held is None or worth(engine, captured.answer) >= worth(engine, held.answer):
             best[captured.page] = captured
@@ -177,28 +177,17 @@ def _read(file: Path) -> bytes:
         raise UsageError(f"{file} cannot be read ({error.strerror}); give another --replay.") from error
 
 
-def _from_files(files: list[tuple[Path, bytes]], engine: Engine, host: str, ask: SearchRequest) -> Iterator[Captured]:
+def _from_files(files: list[tuple[Path, bytes]], places: Places) -> Iterator[Captured]:
     """Pages by the number in the file's name; without one, in the order of the names."""
     numbers = [int(match["page"]) if (match := _NUMBERED.fullmatch(file.name)) else None for file, _ in files]
     if None in numbers or 0 not in numbers:
-        ranked = sorted(range(len(files)), key=lambda place: (numbers[place] is None, numbers[place] or 0, place))
-        numbers = [ranked.index(place) for place in range(len(files))]
+        ranked = sorted(range(len(files)), key=lambda index: (numbers[index] is None, numbers[index] or 0, index))
+        numbers = [ranked.index(index) for index in range(len(files))]
     for (file, body), page in zip(files, numbers, strict=True):
         assert page is not None
         moment = to_text(datetime.fromtimestamp(file.stat().st_mtime, UTC))
-        part = _part(engine, page, body)
-        yield Captured(page, PageResponse(part, address_of(engine, host, ask, page), 200, {}, body), moment)
-
-
-def _part(engine: Engine, page: int, body: bytes) -> str:
-    """Part of the conversation that a body belongs to: HTML by the page's place; JSON is never a page."""
-    part = engine.part(page)
-    return engine.part(1) if part == PAGE and body.lstrip()[:1] in (b"{", b"[") else part
-
-
-def address_of(engine: Engine, host: str, ask: SearchRequest, page: int) -> str:
-    """The address that the engine would ask for, as far as it is known without an upload."""
-    return engine.address(host, ask, defaultdict(str), page)
+        answer = PageResponse(places.part(page, body), places.address(page), 200, {}, body)
+        yield Captured(page, answer, moment)
 
 
 def _har_entries(body: bytes) -> list[dict[str, Any]] | None:
@@ -214,15 +203,14 @@ def _har_entries(body: bytes) -> list[dict[str, Any]] | None:
     return [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else None
 
 
-def _from_har(entries: list[dict[str, Any]], engine: Engine, host: str, ask: SearchRequest) -> Iterator[Captured]:
+def _from_har(entries: list[dict[str, Any]], places: Places) -> Iterator[Captured]:
     """The entries that ask for a page of this query, each with the answer that its redirects lead to."""
     answers = [_har_answer(entry) for entry in entries]
-    places = Places(engine, host, ask)
     asked = []
-    for place, (entry, answer) in enumerate(zip(entries, answers, strict=True)):
-        if answer is None or not _is_of(engine, host, answer.url):
+    for index, (entry, answer) in enumerate(zip(entries, answers, strict=True)):
+        if answer is None or not places.is_at_home(answer.url):
             continue
-        final = _follow(answer, answers[place + 1 :])
+        final = _follow(answer, answers[index + 1 :])
         value = places.of(answer.url, _posted_page(entry), final)
         if value is not None:
             asked.append((value, final, _moment(entry), places.picture(answer.url)))
@@ -230,9 +218,9 @@ def _from_har(entries: list[dict[str, Any]], engine: Engine, host: str, ask: Sea
         log.warning("the capture holds searches for several pictures; the first one is taken")
         asked = [row for row in asked if row[-1] == asked[0][-1]]
     for page, (_, answer, moment, _) in zip(places.pages([value for value, *_ in asked]), asked, strict=True):
-        fragment = urldefrag(address_of(engine, host, ask, page)).fragment
+        fragment = urldefrag(places.address(page)).fragment
         url = f"{answer.url}#{fragment}" if fragment else answer.url
-        yield Captured(page, replace(answer, part=_part(engine, page, answer.body), url=url), moment)
+        yield Captured(page, replace(answer, part=places.part(page, answer.body), url=url), moment)
 
 
 @dataclass
@@ -244,7 +232,7 @@ class Places:
     ask: SearchRequest
 
     def __post_init__(self) -> None:
-        first, second, third = (urlsplit(address_of(self.engine, self.host, self.ask, page)) for page in range(3))
+        first, second, third = (urlsplit(self.address(page)) for page in range(3))
         self._paths = {first.path, second.path} - {""}
         one, two = _params(second.query), _params(third.query)
         names = [name for name in one if one[name] != two.get(name) and _is_number(one[name], two.get(name, ""))]
@@ -259,11 +247,26 @@ class Places:
         self._same = _same if any(_same(value, text) for value in known.values()) else _holds
         self._words = {name for name, value in known.items() if self._same(value, text)}
 
+    def address(self, page: int) -> str:
+        """The address that the engine would ask for, as far as it is known without an upload."""
+        return self.engine.address(self.host, self.ask, defaultdict(str), page)
+
+    def part(self, page: int, body: bytes) -> str:
+        """Part of the conversation that a body belongs to: HTML by the page's number; JSON is never a page."""
+        part = self.engine.part(page)
+        return self.engine.part(1) if part == PAGE and body.lstrip()[:1] in (b"{", b"[") else part
+
+    def is_at_home(self, url: str) -> bool:
+        """True for an address of the engine, or of the host that was asked in its place."""
+        parts = urlsplit(url)
+        origin = f"{parts.scheme}://{parts.netloc}"
+        return origin == self.host or self.engine.knows_host(origin)
+
     def of(self, url: str, posted: int | None, answer: PageResponse) -> int | None:
         """The value that the address has for the page; None where it asks for something else."""
         parts = urlsplit(url)
         if not self._paths:  # only an upload would tell the address, so the answer has to speak for itself
-            return 0 if _has_results(self.engine, answer) else None
+            return 0 if self._has_results(answer) else None
         if parts.path not in self._paths:
             return None
         params = _params(parts.query)
@@ -275,6 +278,14 @@ class Places:
             return self._start + posted * self._step
         value = params.get(self._name, "")
         return int(value) if _is_number(value) else self._start
+
+    def _has_results(self, answer: PageResponse) -> bool:
+        for part in dict.fromkeys((self.engine.part(0), self.engine.part(1))):
+            with suppress(ParseError):
+                outcome = self.engine.classify(replace(answer, part=part)).outcome
+                if outcome == "ok" and self.engine.parse(part, answer.body).images:
+                    return True
+        return False
 
     def picture(self, url: str) -> str:
         """Name of the uploaded picture in an address, which tells it from others; empty for words."""
@@ -289,22 +300,6 @@ class Places:
             return [offset // self._step for offset in offsets]
         order = sorted(set(values))
         return [order.index(value) for value in values]
-
-
-def _is_of(engine: Engine, host: str, url: str) -> bool:
-    parts = urlsplit(url)
-    origin = f"{parts.scheme}://{parts.netloc}"
-    return origin == host or engine.knows_host(origin)
-
-
-def _has_results(engine: Engine, answer: PageResponse) -> bool:
-    for part in dict.fromkeys((engine.part(0), engine.part(1))):
-        try:
-            if engine.classify(replace(answer, part=part)).outcome == "ok" and engine.parse(part, answer.body).images:
-                return True
-        except ParseError:
-            continue
-    return False
 
 
 def _har_answer(entry: Mapping[str, Any]) -> PageResponse | None:
