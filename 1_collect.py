@@ -31,8 +31,16 @@ from lib import cli  # isort: skip  (first of all: from here on a Ctrl-C is a se
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from lib.collect import options
+from lib.collect.options import add_options, options_from
+from lib.collect.options import check as check_options
+
+if TYPE_CHECKING:
+    from lib.collect.options import CollectOptions
+    from lib.collect.run import CollectReport
 
 NOTHING = "nothing to search: what was asked for ended before (see --list, --retry), and nothing else is queued"
 INGEST = "python 2_ingest_db.py"
@@ -42,16 +50,18 @@ def build_parser() -> argparse.ArgumentParser:
     made = cli.parser(__doc__, "collect")
     cli.add_dry_run(made)
     cli.add_limit(made, "queries an engine")
-    options.add_options(made, cli.positive)
+    add_options(made)
     return made
 
 
 def check(args: argparse.Namespace) -> None:
     """The rules across flags."""
     from lib.collect.preconditions import check_before
+    from lib.workspace import Workspace
 
-    options.check(args)
-    check_before(args)
+    options = options_from(args)
+    check_options(options)
+    check_before(options, Workspace(args.workspace), args.dry_run)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -59,79 +69,77 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def work(session: cli.Session) -> cli.Summary:
-    args = session.args
-    if args.list or args.drift:
-        return show(session)
-    if args.expand:
-        return expand(session)
-    if args.replay:
-        return replay(session)
-    return search(session)
+    options = options_from(session.args)
+    if options.list or options.drift:
+        return show(session, options)
+    if options.expand:
+        return expand(session, options, options.expand)
+    if options.replay:
+        return replay(session, options, options.replay)
+    return search(session, options)
 
 
-def search(session: cli.Session) -> cli.Summary:
+def search(session: cli.Session, options: CollectOptions) -> cli.Summary:
     """Searches, or says what would be searched."""
     from lib.collect.run import Collection
 
-    everything = Collection(session.args, session.workspace, session.db)
+    everything = Collection(session.context, options)
     if session.dry_run:
-        lines = everything.preview()
-        say(session, lines or ["Would search nothing: the queue is empty"])
-        return cli.Summary({"queries": len(lines)}, result={"plan": lines})
-    ended = everything.run(session.run_id, session.stopping, session.bar)
-    for problem in ended.warnings:
-        cli.log.warning("%s", problem)
-    for sentence in ended.sentences:
-        cli.log.error("%s", sentence)
+        return preview(session, "queries", everything.preview(), "Would search nothing: the queue is empty")
+    ended = everything.run()
     note = "" if ended.counts["queries"] or ended.sentences or session.stopping() else NOTHING
-    following = INGEST if ended.counts["pages"] or not (ended.sentences or note) else ""
-    return cli.Summary(ended.counts, next=following, exit_code=ended.exit_code, note=note)
+    return summary(ended, INGEST if ended.counts["pages"] or not (ended.sentences or note) else "", note)
 
 
-def show(session: cli.Session) -> cli.Summary:
-    """The queue, or how the answers' shape has changed."""
-    from lib.collect.show import drift_lines, drift_rows, queue_lines, queue_rows
-
-    chosen = session.args.engine
-    if session.args.drift:
-        rows = drift_rows(session.db, chosen)
-        say(session, drift_lines(rows))
-        return cli.Summary({"runs": len(rows)}, result={"runs": rows})
-    rows = queue_rows(session.db, chosen)
-    say(session, queue_lines(rows))
-    return cli.Summary({"queries": len(rows)}, result={"queries": rows})
-
-
-def replay(session: cli.Session) -> cli.Summary:
+def replay(session: cli.Session, options: CollectOptions, path: Path) -> cli.Summary:
     """Answers captured elsewhere, judged and kept as if they had been fetched."""
     from lib.collect.replay import Replay
 
-    work = Replay(session.args, session.workspace, session.db)
+    captured = Replay(session.context, options, path)
     if session.dry_run:
-        lines = work.preview()
-        say(session, lines)
-        return cli.Summary({"pages": len(lines)}, result={"plan": lines})
-    ended = work.run(session.run_id, session.stopping)
+        return preview(session, "pages", captured.preview())
+    ended = captured.run()
+    return summary(ended, INGEST if ended.counts["pages"] else "")
+
+
+def preview(session: cli.Session, name: str, lines: list[str], nothing: str = "") -> cli.Summary:
+    say(session, lines or [nothing])
+    return cli.Summary({name: len(lines)}, result={"plan": lines})
+
+
+def summary(ended: CollectReport, following: str, note: str = "") -> cli.Summary:
     for problem in ended.warnings:
         cli.log.warning("%s", problem)
     for sentence in ended.sentences:
         cli.log.error("%s", sentence)
-    return cli.Summary(ended.counts, next=INGEST if ended.counts["pages"] else "", exit_code=ended.exit_code)
+    return cli.Summary(ended.counts, next=following, exit_code=ended.exit_code, note=note)
 
 
-def expand(session: cli.Session) -> cli.Summary:
+def show(session: cli.Session, options: CollectOptions) -> cli.Summary:
+    """The queue, or how the answers' shape has changed."""
+    from lib.collect.show import drift_lines, drift_rows, queue_lines, queue_rows
+
+    if options.drift:
+        name, rows = "runs", drift_rows(session.db, options.engine)
+        say(session, drift_lines(rows))
+    else:
+        name, rows = "queries", queue_rows(session.db, options.engine)
+        say(session, queue_lines(rows))
+    return cli.Summary({name: len(rows)}, result={name: rows})
+
+
+def expand(session: cli.Session, options: CollectOptions, most: int) -> cli.Summary:
     """Keywords that the titles found so far suggest."""
-    from lib.collect.expand import Expansion
+    from lib.collect.expand import Expansion, proposal_lines
 
-    work = Expansion(session.args, session.db)
-    proposed = work.propose()
-    say(session, work.lines(proposed))
-    queued = 0 if session.dry_run or not session.args.yes else work.queue(proposed, session.run_id)
-    following = "python 1_collect.py" if session.args.yes else work.command()
+    found = Expansion(session.context, options, most)
+    proposed = found.propose()
+    say(session, proposal_lines(proposed))
+    queued = 0 if session.dry_run or not options.yes else found.queue(proposed)
+    following = "python 1_collect.py" if options.yes else found.command()
     counts: dict[str, int | float | str] = {"proposed": len(proposed), "queued": queued}
-    return cli.Summary(
-        counts, next=following if proposed else "", result={"proposed": work.rows(proposed), "queued": queued}
-    )
+    rows = [asdict(proposal) for proposal in proposed]
+    return cli.Summary(counts, next=following if proposed else "", result={"proposed": rows, "queued": queued})
 
 
 def say(session: cli.Session, lines: Sequence[str]) -> None:

@@ -28,6 +28,7 @@ from lib.collect.run import seconds_until
 from lib.collect.search import Ending, QuerySearch
 from lib.collect.store import Store
 from lib.db import open_database
+from lib.db.context import Context
 from lib.db.queries import NewQuery, add_query, get_query
 from lib.engines.base import PAGE, UPLOAD, XHR, FetchError, FilePart, PageResponse
 from lib.engines.yandex import Yandex
@@ -535,7 +536,7 @@ class Canned:
     ) -> PageResponse:
         return PageResponse(UPLOAD, url, 200, {}, b'{"cbir_id":"1/a"}')
 
-    async def press(self, labels: Sequence[str]) -> PageResponse | None:
+    async def submit(self, labels: Sequence[str]) -> PageResponse | None:
         return None
 
 
@@ -552,14 +553,13 @@ def search(
 ) -> tuple[Ending, Canned, HostFallback]:
     with open_database(tmp_path / "gleaner.db") as db:
         query = get_query(db, add_query(db, NewQuery("yandex", "keyword", "boat"), 0))
-        store = Store(db, Workspace(tmp_path), Yandex(), 0)
+        store = Store(Context(db, Workspace(tmp_path)), Yandex())
         hosts = HostFallback(list(Yandex.hosts))
 
         async def run() -> tuple[Ending, Canned]:
-            web, pacer = Canned(answers), RateLimiter(0, 0, lambda: False)
-            work = QuerySearch(
-                store.engine, PacedSession(web, pacer), pacer, store, hosts, query, SearchLimits(9), patient
-            )
+            web = Canned(answers)
+            paced = PacedSession(web, RateLimiter(0, 0, lambda: False))
+            work = QuerySearch(store, hosts, query, SearchLimits(9), web=paced, patient=patient)
             return await work.run(), web
 
         ending, web = asyncio.run(run())
@@ -641,10 +641,10 @@ def test_a_real_host_is_left_alone_after_a_refusal(tmp_path, given, ending):
 
 
 def test_waiting_ends_when_the_run_is_asked_to_end():
-    pacer = RateLimiter(0, 0, lambda: True)
-    pacer.hold(3600)
+    limiter = RateLimiter(0, 0, lambda: True)
+    limiter.hold(3600)
     with pytest.raises(Interrupted):
-        asyncio.run(pacer.turn())
+        asyncio.run(limiter.turn())
 
 
 def test_a_page_has_the_number_that_was_asked_for(tmp_path):
@@ -776,8 +776,8 @@ def test_pictures_are_converted_only_where_the_engine_needs_it(tmp_path, suffix,
     path = tmp_path / f"picture{suffix}"
     drawing(5, 640, 480).save(path, **save)
     upload = prepare_upload(path, Yandex.upload_formats, limit)
-    assert upload.mime == mime and len(upload.content) <= limit
-    untouched = upload.content == path.read_bytes()
+    assert upload.mime == mime and len(upload.picture) <= limit
+    untouched = upload.picture == path.read_bytes()
     assert untouched is (path.stat().st_size <= limit and suffix in (".png", ".webp", ".jpg"))
 
 
@@ -786,7 +786,7 @@ def test_a_converted_picture_is_upright(tmp_path):
     exif[0x0112] = 6
     drawing(6, 640, 480).save(tmp_path / "turned.tiff", exif=exif)
     upload = prepare_upload(tmp_path / "turned.tiff", Yandex.upload_formats, 5_000_000)
-    assert decode(upload.content).rgb.shape == (640, 480, 3)
+    assert decode(upload.picture).rgb.shape == (640, 480, 3)
 
 
 def test_a_file_is_whole_or_not_there(tmp_path):

@@ -583,7 +583,7 @@ class Spectator:
     async def show(self, url: str) -> None:
         self.shown.append(url)
 
-    async def glance(self) -> PageResponse | None:
+    async def screenshot_text(self) -> PageResponse | None:
         look = self.looks.pop(0) if len(self.looks) > 1 else self.looks[0]
         if isinstance(look, FetchError):
             raise look
@@ -592,9 +592,10 @@ class Spectator:
 
 @pytest.mark.parametrize("fault", ["captcha@1", "captcha_page@0", "captcha_json@1"])
 def test_a_person_answers_the_captcha_and_the_search_goes_on(gallery, tmp_path, monkeypatch, screen, fault):
+    from lib.collect.options import options_from
     from lib.collect.run import Collection
     from lib.db import open_database
-    from lib.progress import no_bar
+    from lib.db.context import Context
     from lib.workspace import Workspace
 
     wrapped_browser(tmp_path, monkeypatch)
@@ -606,7 +607,7 @@ def test_a_person_answers_the_captcha_and_the_search_goes_on(gallery, tmp_path, 
     visitor = Visitor(workspace.root / "browser-profile" / "DevToolsActivePort")
     visitor.start()
     with open_database(workspace.database) as db:
-        found = Collection(args, workspace, db).run(0, lambda: False, no_bar)
+        found = Collection(Context(db, workspace), options_from(args)).run()
     visitor.join(PATIENCE)
     assert (found.exit_code, found.sentences, visitor.pressed, visitor.trouble) == (0, [], 1, "")
     assert pages(workspace.root, "yandex") == [0, 1, 2]
@@ -634,7 +635,7 @@ RESULTS = PageResponse(PAGE, "https://yandex.com/images/search?text=a", 200, {},
 def test_the_page_is_looked_at_until_it_is_another_one(monkeypatch, looks, limit, passed):
     monkeypatch.setattr("lib.collect.engine_run.LOOK_SECONDS", 0.01)
     window = Spectator(looks)
-    assert asyncio.run(person(limit=limit).help(window, CAPTCHA, "https://yandex.com/first")) is passed
+    assert asyncio.run(person(limit=limit).wait_for_person(window, CAPTCHA, "https://yandex.com/first")) is passed
     assert window.shown == [CAPTCHA.url]
 
 
@@ -665,14 +666,16 @@ def test_one_captcha_is_enough_for_all_searches_of_a_profile(monkeypatch):
 
     async def both() -> tuple[bool, bool, list[str]]:
         who, window = person(), Spectator([RESULTS])
-        return *await asyncio.gather(who.help(window, CAPTCHA, ""), who.help(window, CAPTCHA, "")), window.shown
+        return *await asyncio.gather(
+            who.wait_for_person(window, CAPTCHA, ""), who.wait_for_person(window, CAPTCHA, "")
+        ), window.shown
 
     assert asyncio.run(both()) == (True, True, [CAPTCHA.url])
 
 
 def test_ctrl_c_ends_the_wait_for_a_person():
     with pytest.raises(Interrupted):
-        asyncio.run(person(halted=True).help(Spectator([CAPTCHA]), CAPTCHA, ""))
+        asyncio.run(person(halted=True).wait_for_person(Spectator([CAPTCHA]), CAPTCHA, ""))
 
 
 def test_a_context_is_replaced_after_its_pages_and_a_crashed_browser_is_started_again(gallery, monkeypatch):

@@ -12,10 +12,10 @@ import pytest
 from aiohttp import web
 from support import PATIENCE
 
-from lib.engines.base import API, FetchError, load_engine
+from lib.engines.base import API, FetchError
 from lib.engines.parsing import LARGEST_BODY
 from lib.errors import UsageError
-from lib.web.direct import DirectSettings, DirectWeb, Proxy, settings_for
+from lib.web.direct import DirectSettings, DirectWeb, Proxy
 
 CONTACT = "someone@example.org"
 
@@ -218,7 +218,7 @@ def test_a_proxy_is_used_with_credentials_that_nothing_shows() -> None:
     async def scene() -> None:
         echo = Echo()
         async with serving(web.get("/{any:.*}", echo.reply)) as url:
-            settings = settings_for(load_engine("commons", {}), Proxy(url, "user", "s3cret"), PATIENCE, CONTACT)
+            settings = DirectSettings(Proxy(url, "user", "s3cret"), PATIENCE, CONTACT)
             assert "s3cret" not in repr(settings)
             async with DirectWeb(settings) as direct:
                 found = await direct.get("http://commons.example/w/api.php", part=API, headers={})

@@ -184,8 +184,8 @@ def test_keywords_are_sent_as_they_are():
         (XHR, b'{"serpList":{"navi":{"next":"/x"}}}', "/x", False),
     ],
 )
-def test_says_end(part: str, body: bytes, next_url: str, ends: bool) -> None:
-    assert Yandex().says_end(part, body, ParsedPage((), next_url)) is ends
+def test_is_last_page(part: str, body: bytes, next_url: str, ends: bool) -> None:
+    assert Yandex().is_last_page(part, body, ParsedPage((), next_url)) is ends
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_says_end(part: str, body: bytes, next_url: str, ends: bool) -> None:
 )
 def test_retry_after(text: str, seconds: float | None) -> None:
     now = datetime(2026, 11, 20, 10, 0, tzinfo=UTC)
-    assert retry_after({"retry-after": text}, now) == seconds
+    assert retry_after({"retry-after": text}, now.timestamp()) == seconds
 
 
 @pytest.mark.parametrize("host", ["https://yandex.com", "https://yandex.ru", "https://yandex.com.tr", "https://ya.ru"])

@@ -433,7 +433,7 @@ def test_graph_reads_what_later_requests_need() -> None:
 def test_naver_goes_as_far_as_its_largest_start(start: int, total: int, ends: bool) -> None:
     engine = load_engine("naver-api", HUB)
     body = as_json({"items": [{"link": "https://a.example/1.jpg"}], "start": start, "total": total, "display": 1})
-    assert engine.says_end(API, body, engine.parse(API, body)) is ends
+    assert engine.is_last_page(API, body, engine.parse(API, body)) is ends
 
 
 @pytest.mark.parametrize(
@@ -527,4 +527,4 @@ def test_missing_keys_are_named(name: str, environ: dict[str, str], missing: tup
 def test_names_are_known_without_any_engine() -> None:
     code = "import sys, lib.engines; print([m for m in sys.modules if m.startswith('lib.') or m == 'aiohttp'])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
-    assert done.stdout.strip() == "['lib.records', 'lib.engines']"
+    assert done.stdout.strip() == "['lib.errors', 'lib.records', 'lib.engines']"

@@ -19,7 +19,7 @@ from demo import keys
 from demo.app import Gallery, running_gallery
 from lib.engines import NAMES
 from lib.engines.base import Engine, PageOutcome, SearchRequest, load_engine
-from lib.web.direct import DirectSettings, DirectWeb, settings_for
+from lib.web.direct import DirectSettings, DirectWeb
 
 NEW = tuple(name for name in NAMES if name != "yandex")
 CLOUD = {"YANDEX_CLOUD_API_KEY": keys.YANDEX_CLOUD_KEY, "YANDEX_CLOUD_FOLDER_ID": keys.YANDEX_CLOUD_FOLDER}
@@ -65,7 +65,7 @@ async def search(
 ) -> Harvest:
     """Page after page to the end, as `lib.collect` does it."""
     found = Harvest(PageOutcome("ok"), [], [])
-    async with DirectWeb(settings_for(engine, None, 20.0, CONTACT)) as direct:
+    async with DirectWeb(DirectSettings(None, 20.0, CONTACT, engine.keeps_cookies)) as direct:
         if ask.kind == "image" and cursor is None:
             sent = await engine.upload(direct, host, ask, 0)
             found.verdict = engine.classify(sent)
@@ -86,7 +86,7 @@ async def search(
                 return found
             found.ids += new
             found.skipped += parsed.skipped
-            if engine.says_end(got.part, got.body, parsed):
+            if engine.is_last_page(got.part, got.body, parsed):
                 found.verdict = PageOutcome("end", "said")
                 return found
     return found
@@ -169,7 +169,7 @@ def test_a_search_by_picture_goes_on_with_what_its_upload_left(calm: Gallery, na
     engine, ask = load_engine(name, EVERY_KEY), query("image")
 
     async def upload() -> dict[str, Any]:
-        async with DirectWeb(settings_for(engine, None, 20.0, CONTACT)) as direct:
+        async with DirectWeb(DirectSettings(None, 20.0, CONTACT, engine.keeps_cookies)) as direct:
             return engine.read_upload(await engine.upload(direct, calm.url, ask, 0))
 
     cursor = json.loads(json.dumps(asyncio.run(upload())))

@@ -1,8 +1,7 @@
-"""All queries of one engine: workers over one paced queue, and a stop for all where the engine says so.
+"""All queries of one engine: workers over one paced queue, a stop for all where the engine says so.
 
-A person at the browser's window: a captcha is left open for them, and the search goes on when it is gone.
-
-Nothing here answers a captcha or looks at what it asks; the page is looked at now and then until it is another one.
+Where a person sits before the browser's window, a captcha is left open for them, and the search goes on when it is
+gone. Nothing here answers a captcha or looks at what it asks; the page is looked at until it is another one.
 """
 
 from __future__ import annotations
@@ -12,16 +11,17 @@ import json
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol, cast
 from urllib.parse import urljoin, urlsplit
 
+from lib.collect.options import CollectOptions
 from lib.collect.pace import HostFallback, Interrupted, PacedSession, RateLimiter, Transport, is_loopback
-from lib.collect.queue import SearchLimits
-from lib.collect.search import Ending, QuerySearch
+from lib.collect.queue import PlannedQuery
+from lib.collect.search import Ending, QueryPages, QuerySearch
 from lib.collect.store import Store
 from lib.db.queries import QueryRow
 from lib.engines.base import API, UPLOAD, Engine, FetchError, PageResponse
@@ -42,22 +42,9 @@ LOOK_SECONDS = 1.0  # between two looks at the page
 LOOKS = 2  # so many in a row have to be free of a captcha: on its way to another page, one is
 
 
-@dataclass(frozen=True)
-class CollectOptions:
-    """How an engine is worked on. `pace` in seconds; None is the engine's own interval.
-
-    `person_limit` is how many seconds a captcha is left open for a person; None is not at all.
-    """
-
-    hosts: tuple[str, ...]
-    pace: float | None = None
-    contexts: int = 1
-    person_limit: float | None = None
-
-
 @dataclass
 class Collected:
-    """What a run brought. `stop` is the ending that stopped the engine."""
+    """The results of a run at one engine. `stop` is the ending that stopped it."""
 
     pages: int = 0
     results: int = 0
@@ -66,117 +53,114 @@ class Collected:
     unreachable: str = ""
     trouble: str = ""  # the last failure of the network
 
-    def add(self, other: Collected) -> None:
-        self.pages += other.pages
-        self.results += other.results
-        self.outcomes += other.outcomes
-        self.stop = self.stop or other.stop
-        self.unreachable = self.unreachable or other.unreachable
-        self.trouble = other.trouble or self.trouble
-
     @property
     def failed(self) -> int:
         """Queries that ended without what was asked for, but for those that a captcha or a block stopped."""
         return sum(count for name, count in self.outcomes.items() if name not in DONE | {"skipped", *STOPS})
 
 
-@dataclass(frozen=True)
-class Task:
-    """A query and how far it goes."""
-
-    query: QueryRow
-    limits: SearchLimits
-
-
 class EngineRun:
-    """The state that the workers of one engine share. `open_web` gives each of them its way to the engine."""
+    """Searches at the same hosts that share their pace, and a stop in `found`, where all results are counted.
+
+    `open_web` gives each worker its way to the engine.
+    """
 
     def __init__(
-        self, store: Store, options: CollectOptions, stopping: Callable[[], bool], open_web: OpenWeb, bar: Bar
+        self, store: Store, hosts: Iterable[str], options: CollectOptions, found: Collected, open_web: OpenWeb, bar: Bar
     ):
-        self.store, self.options, self._stopping, self._open_web, self._bar = store, options, stopping, open_web, bar
-        self.found = Collected()
-        self.hosts = HostFallback(list(options.hosts))
+        self.store, self.found, self._open_web, self._bar = store, found, open_web, bar
+        self._contexts = options.contexts
+        self.hosts = HostFallback(list(hosts))
         self.patient = not is_loopback(self.hosts.name)
         engine = store.engine
         pace = options.pace if options.pace is not None else engine.interval if self.patient else 0.0
-        self.pacer = RateLimiter(pace, engine.jitter, self.halted)
-        limit = options.person_limit if engine.needs_browser else None
-        self.person = None if limit is None else CaptchaPause(engine, self.pacer, limit, self.halted)
+        self.limiter = RateLimiter(pace, engine.jitter, self.halted)
+        self.captcha_pause = None
+        if options.pause_on_captcha and engine.needs_browser:
+            self.captcha_pause = CaptchaPause(engine, self.limiter, options.pause_limit * 60, self.halted)
         self._failures = 0  # of the network, one after the other
 
     def halted(self) -> bool:
-        return self._stopping() or self.found.stop is not None or bool(self.found.unreachable)
+        return self.store.context.stopping() or self.found.stop is not None or bool(self.found.unreachable)
 
-    async def run(self, tasks: list[Task], wait: float = 0.0) -> Collected:
+    async def run(self, plans: list[PlannedQuery], wait: float = 0.0) -> None:
         """Works on the queries, `wait` seconds from now; what is not finished at a stop stays queued."""
-        self.pacer.hold(wait)
-        queue = deque(tasks)
-        workers = [asyncio.create_task(self._work(queue)) for _ in range(min(self.options.contexts, len(tasks)))]
-        try:
-            await asyncio.gather(*workers)
-        finally:
-            for worker in workers:
-                worker.cancel()
-            await asyncio.gather(*workers, return_exceptions=True)
+        self.limiter.hold(wait)
+        queue = deque(plans)
+        workers = [asyncio.create_task(self._work(queue)) for _ in range(min(self._contexts, len(plans)))]
+        await all_or_none(workers)
         if self.found.stop and self.found.stop.wait is not None:
             self.store.hold_engine(self.found.stop.wait)
-        return self.found
 
-    async def _work(self, queue: deque[Task]) -> None:
+    async def _work(self, queue: deque[PlannedQuery]) -> None:
         async with self._open_web() as web:
             while queue and not self.halted():
                 await self._search(web, queue.popleft())
                 self._bar.update()
                 await web.recycle()
 
-    async def _search(self, web: Transport, task: Task) -> None:
+    async def _search(self, web: Transport, plan: PlannedQuery) -> None:
         """One query to its ending, which is written down and counted."""
+        assert plan.row is not None
+        pause = self.captcha_pause
         search = QuerySearch(
-            self.store.engine, PacedSession(web, self.pacer), self.pacer, self.store, self.hosts, task.query,
-            task.limits, self.patient, self.halted,
-            partial(self.person.help, cast(Window, web)) if self.person else None,
+            self.store, self.hosts, plan.row, plan.limits, self.halted, web=PacedSession(web, self.limiter),
+            patient=self.patient, helper=partial(pause.wait_for_person, cast(Window, web)) if pause else None,
         )  # fmt: skip
         try:
-            ending = await search.run()
-        except Interrupted:
-            self.store.end(task.query, "pending", "")
-            return
+            ending = await run_and_record(search)
         finally:
             self.found.pages += search.pages
             self.found.results += search.results
-        self.found.outcomes[ending.outcome] += 1
-        self._heed(ending)
-        write_down(self.store, task.query, ending, search)
+        if ending:
+            self._count(ending)
 
-    def _heed(self, ending: Ending) -> None:
+    def _count(self, ending: Ending) -> None:
+        found = self.found
+        found.outcomes[ending.outcome] += 1
         if ending.outcome in STOPS:
-            self.found.stop = self.found.stop or ending
-        self.found.trouble = ending.detail if ending.outcome == "network" else self.found.trouble
+            found.stop = found.stop or ending
+        found.trouble = ending.detail if ending.outcome == "network" else found.trouble
         self._failures = self._failures + 1 if ending.outcome == "network" else 0
         if self._failures >= NETWORK_PATIENCE:
-            self.found.unreachable = ending.detail or "network"
+            found.unreachable = ending.detail or "network"
 
 
-def write_down(store: Store, query: QueryRow, ending: Ending, search: QuerySearch) -> None:
-    """Records how the work on a query ended, and tells the person."""
+async def all_or_none(tasks: list[asyncio.Task[None]]) -> None:
+    """Waits for all tasks; where one fails, the others are ended before its exception goes on."""
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def run_and_record(search: QueryPages) -> Ending | None:
+    """Works on a query, records how it ended, and tells the person; None where it was interrupted."""
+    store, query = search.store, search.query
+    try:
+        ending = await search.run()
+    except Interrupted:
+        store.end(query, "pending", "")
+        return None
     state = "done" if ending.outcome in DONE else "pending" if ending.outcome in LATER else "failed"
     store.end(query, state, ending.outcome, ending.detail, ending.wait)
     reason = f"{ending.outcome}, {ending.detail}" if ending.detail else ending.outcome
-    tell = log.warning if state == "failed" else log.info
     again = f"; --retry {ending.outcome} queues it again" if state == "failed" else ""
-    what = f"{store.engine.name} {name_of(query)}"
     found = f"{counted(search.pages, 'new page')}, {counted(search.results, 'new result')}"
-    tell("%s: %s (%s)%s", what, found, reason, again)
+    tell = log.warning if state == "failed" else log.info
+    tell("%s: %s (%s)%s", f"{store.engine.name} {name_of(query)}", found, reason, again)
+    return ending
 
 
 def name_of(query: QueryRow) -> str:
-    """How a person knows a query: the picture's file name, or the keyword in quotes."""
+    """The name by which a person knows a query: the picture's file name, or the keyword in quotes."""
     return query.image_path.rpartition("/")[2] if query.kind == "image" else f"{query.text!r}"
 
 
 def stop_sentence(engine: Engine, ending: Ending, until: str) -> str:
-    """What happened and what to do, for the person at the terminal."""
+    """Tells the person at the terminal what happened and what to do."""
     what = "showed a captcha" if ending.outcome == "captcha" else f"refused to answer ({ending.detail or 'blocked'})"
     when = f"after {until}" if until else "later"
     seen = ", or with --headed --pause-on-captcha to answer it yourself" if engine.needs_browser else ""
@@ -192,21 +176,21 @@ class Window(Protocol):
 
     async def show(self, url: str) -> None: ...
 
-    async def glance(self) -> PageResponse | None: ...
+    async def screenshot_text(self) -> PageResponse | None: ...
 
 
 @dataclass
 class CaptchaPause:
-    """Who answers an engine's captchas, for at most `limit` seconds each time. One page is shown at a time."""
+    """A pause of at most `limit` seconds in which a person can answer an engine's captcha; one page at a time."""
 
     engine: Engine
-    pacer: RateLimiter
+    limiter: RateLimiter
     limit: float
     halted: Callable[[], bool]
     passed: int = 0
     _one: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    async def help(self, window: Window, answer: PageResponse, address: str) -> bool:
+    async def wait_for_person(self, window: Window, answer: PageResponse, address: str) -> bool:
         """Shows the captcha and waits until it is passed; False where it was not. Raises Interrupted."""
         before = self.passed
         async with self._one:
@@ -233,9 +217,9 @@ class CaptchaPause:
         while time.monotonic() < end:
             if self.halted():
                 raise Interrupted
-            self.pacer.hold(2 * LOOK_SECONDS)  # nobody else asks meanwhile
+            self.limiter.hold(2 * LOOK_SECONDS)  # nobody else asks meanwhile
             await asyncio.sleep(LOOK_SECONDS)
-            seen = await window.glance()
+            seen = await window.screenshot_text()
             if seen is not None:
                 free = 0 if self.engine.classify(seen).outcome == "captcha" else free + 1
             if free >= LOOKS:
@@ -245,7 +229,7 @@ class CaptchaPause:
 
 
 def captcha_address(answer: PageResponse) -> str:
-    """Where the captcha can be seen: the answer itself where it is a page, or what its JSON names; else empty. Pure."""
+    """The address that shows a captcha: the answer's own where it is a page, or one that its JSON names; else empty."""
     if answer.part == UPLOAD:
         return ""
     if answer.body.lstrip()[:1] == b"<":

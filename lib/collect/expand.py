@@ -1,22 +1,20 @@
-"""Related keywords from the titles found so far, by TF-IDF: what these titles speak of, and others less so."""
+"""Related keywords from the titles found so far, by TF-IDF: words that these titles have in common, and others less."""
 
 from __future__ import annotations
 
-import argparse
 import logging
 import re
 import shlex
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from lib.collect import queue
-from lib.collect.options import names_queries
-from lib.db import Database
+from lib.collect.options import CollectOptions
+from lib.collect.queue import keywords, params_for
 from lib.db import queries as table
+from lib.db.context import Context
 from lib.db.queries import NewQuery
-from lib.engines import DEFAULT, NAMES, filters_in
+from lib.engines import DEFAULT, NAMES
 from lib.engines.base import load_engine
 from lib.errors import UsageError
 
@@ -55,60 +53,59 @@ class Proposal:
 
 
 class Expansion:
-    """`--expand N`. Raises UsageError where there are no titles yet."""
+    """Keywords for `--expand N`. Raises UsageError where there are no titles yet."""
 
-    def __init__(self, args: argparse.Namespace, db: Database):
-        self.args, self.db = args, db
-        known = [name for name in NAMES if name in table.engines_known(db)]
-        self.engines = list(dict.fromkeys(args.engine or known or [DEFAULT]))
-        if args.images:
+    def __init__(self, context: Context, options: CollectOptions, most: int):
+        self.context, self.options, self.most = context, options, most
+        known = [name for name in NAMES if name in table.engines_known(context.db)]
+        self.engines = list(dict.fromkeys(options.engine or known or [DEFAULT]))
+        if options.images:
             raise UsageError("--expand looks at the titles of keyword searches; name them by --keywords.")
-        self.words = queue.keywords(args.keywords or (), args.keywords_file) if names_queries(args) else []
+        self.words = keywords(options.keywords, options.keywords_file)
 
     def propose(self) -> list[Proposal]:
         """The best keywords, best first. Raises UsageError."""
-        titles = table.titles_found(self.db, self.engines, self.words)
+        db = self.context.db
+        titles = table.titles_found(db, self.engines, self.words)
         if not titles:
             raise UsageError("no titles were found for this yet; search first, then run python 2_ingest_db.py.")
-        others = table.titles_found(self.db, self.engines, []) if self.words else []
-        asked = self.words or table.keywords_asked(self.db, self.engines)
-        return propose(titles, asked, self.args.expand, set(others) - set(titles))
+        others = table.titles_found(db, self.engines, []) if self.words else []
+        asked = self.words or table.keywords_asked(db, self.engines)
+        return propose(titles, asked, self.most, set(others) - set(titles))
 
-    def queue(self, proposed: Sequence[Proposal], run_id: int) -> int:
+    def queue(self, proposed: Sequence[Proposal]) -> int:
         """Queues every proposal at every engine that can search by keyword; gives how many are new."""
-        queued = 0
-        with self.db.transaction():
+        db, options, queued = self.context.db, self.options, 0
+        with db.transaction():
             for engine in map(load_engine, self.engines):
                 if "keyword" not in engine.kinds:
                     continue
-                filters = filters_in(vars(self.args))
-                engine.filter_params(filters)
-                params = queue.params_for(engine, self.args.host, filters)
+                engine.filter_params(options.filters)
+                params = params_for(engine, options.host, options.filters)
                 for found in proposed:
                     query = NewQuery(engine.name, "keyword", found.keyword, params=params)
-                    if table.find_query(self.db, query) is None:
-                        table.add_query(self.db, query, run_id)
+                    if table.find_query(db, query) is None:
+                        table.add_query(db, query, self.context.run_id)
                         queued += 1
         return queued
 
-    def lines(self, proposed: Sequence[Proposal]) -> list[str]:
-        """One line a keyword, below a line of names."""
-        if not proposed:
-            return ["no keyword stands out: there are too few titles, or they speak of the query alone"]
-        rows = [f"{found.score:>5.2f}  {found.titles:>6}  {found.keyword}" for found in proposed]
-        return [f"{'score':>5}  {'titles':>6}  keyword", *rows]
-
     def command(self) -> str:
         """The same command with --yes."""
-        words = ["python", "1_collect.py", "--expand", str(self.args.expand), "--yes"]
-        words += ["--engine", *self.args.engine] if self.args.engine else []
+        options = self.options
+        words = ["python", "1_collect.py", "--expand", str(self.most), "--yes"]
+        words += ["--engine", *options.engine] if options.engine else []
         words += ["--keywords", *self.words] if self.words else []
-        words += ["--host", self.args.host] if self.args.host else []
-        words += [word for name, value in filters_in(vars(self.args)).items() for word in (f"--{name}", value)]
+        words += ["--host", options.host] if options.host else []
+        words += [word for name, value in options.filters.items() for word in (f"--{name}", value)]
         return shlex.join(words)
 
-    def rows(self, proposed: Sequence[Proposal]) -> list[dict[str, Any]]:
-        return [{"keyword": p.keyword, "score": p.score, "titles": p.titles} for p in proposed]
+
+def proposal_lines(proposed: Sequence[Proposal]) -> list[str]:
+    """One line a keyword, below a line of names."""
+    if not proposed:
+        return ["no keyword stands out: there are too few titles, or they speak of the query alone"]
+    rows = [f"{found.score:>5.2f}  {found.titles:>6}  {found.keyword}" for found in proposed]
+    return [f"{'score':>5}  {'titles':>6}  keyword", *rows]
 
 
 def propose(titles: Sequence[str], asked: Iterable[str], most: int, others: Iterable[str] = ()) -> list[Proposal]:
@@ -175,15 +172,13 @@ def _runs(title: str) -> Iterator[list[str]]:
 
 
 def _repeats(term: str, own: Sequence[str], kept: Sequence[str]) -> bool:
-    """Whether a term brings nothing new: a word that was asked for, or one of a term that is kept already."""
-    words = term.split()
-    if any(_same_word(word, other) for word in words for other in own):
-        return True
-    return any(_same_word(word, other) for word in words for held in kept for other in held.split())
+    """True where a term brings nothing new: a word that was asked for, or one of a term that is kept already."""
+    known = [*own, *(word for held in kept for word in held.split())]
+    return any(_same_word(word, other) for word in term.split() for other in known)
 
 
 def _same_word(one: str, two: str) -> bool:
-    """Whether two words are forms of one, roughly: one is the other's beginning, up to its last letters."""
+    """True where two words are forms of one, roughly: one is the other's beginning, up to its last letters."""
     if one == two:
         return True
     if re.match(f"[{_NO_SPACES}]", one) and re.match(f"[{_NO_SPACES}]", two):

@@ -1,8 +1,6 @@
-"""Politeness: one queue an engine, a pause with jitter between two requests, and waiting that can be interrupted.
+"""Politeness: one run an engine, a pause with jitter between two requests, and which of the hosts is asked.
 
-Which of an engine's hosts is asked.
-
-One run an engine: two runs at once would ask twice as often as the engine's pace allows.
+Two runs at once would ask twice as often as the engine's pace allows.
 """
 
 from __future__ import annotations
@@ -70,9 +68,8 @@ class Transport(Web, Protocol):
 class PacedSession:
     """A `Web` whose every request waits for its turn, so that no engine can forget to."""
 
-    def __init__(self, web: Web, pacer: RateLimiter):
-        self._web, self._pacer = web, pacer
-        self.requests = 0
+    def __init__(self, web: Web, limiter: RateLimiter):
+        self._web, self.limiter = web, limiter
 
     async def open(self, url: str) -> PageResponse:
         return await self._in_turn(lambda: self._web.open(url))
@@ -85,21 +82,20 @@ class PacedSession:
     ) -> PageResponse:
         return await self._in_turn(lambda: self._web.post(url, headers=headers, form=form, body=body))
 
-    async def press(self, labels: Sequence[str]) -> PageResponse | None:
-        return await self._in_turn(lambda: self._web.press(labels))
+    async def submit(self, labels: Sequence[str]) -> PageResponse | None:
+        return await self._in_turn(lambda: self._web.submit(labels))
 
     async def value(self, name: str) -> bytes:
         """The engine is asked for nothing here, so there is no turn to wait for."""
         return await self._web.value(name)
 
     async def _in_turn(self, request: Callable[[], Awaitable[T]]) -> T:
-        await self._pacer.turn()
-        self.requests += 1
+        await self.limiter.turn()
         return await request()
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address such as `http://127.0.0.1:8080` is this machine, where nobody has to be polite."""
+    """True for an address such as `http://127.0.0.1:8080`: it is this machine, where nobody has to be polite."""
     name = urlsplit(host).hostname or ""
     try:
         return ipaddress.ip_address(name).is_loopback
@@ -139,6 +135,5 @@ def engine_lock(workspace: Workspace, engine: str) -> AbstractContextManager[Non
 
 def profile_lock(profile: Path) -> AbstractContextManager[None]:
     """Holds a browser profile, which two browsers cannot share. Raises GleanerError when another run has it."""
-    return file_lock(
-        profile.with_name(f".{profile.name}.lock"), f"another run uses the profile {profile}; give --profile."
-    )
+    busy = f"another run uses the profile {profile}; give --profile."
+    return file_lock(profile.with_name(f".{profile.name}.lock"), busy)

@@ -1,6 +1,6 @@
-"""From the command line to queries: which ones are new, which go on, and which are done already.
+"""From what was asked for to queries: which ones are new, which go on, and which are done already.
 
-Query pictures: from files of any format that Pillow reads to the bytes that an engine takes.
+A query picture is a file of any format that Pillow reads; an engine gets it as it is, or as a JPEG.
 """
 
 from __future__ import annotations
@@ -10,15 +10,17 @@ import io
 import logging
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from lib.collect.options import CollectOptions
 from lib.db import Database
 from lib.db import queries as table
+from lib.db.context import Context
 from lib.db.queries import NewQuery, QueryRow
 from lib.engines import filters_in
-from lib.engines.base import Engine
+from lib.engines.base import Engine, SearchRequest
 from lib.errors import UsageError
 from lib.files.pictures import find_files
 from lib.images.decode import DecodeError, decode, read_header
@@ -37,6 +39,14 @@ REDUCTIONS = ((None, 92), (4096, 90), (2560, 88), (1600, 85), (1024, 80), (512, 
 
 
 @dataclass(frozen=True)
+class SearchLimits:
+    """How far a query goes: pages, and results where a number was asked for."""
+
+    pages: int
+    results: int | None = None
+
+
+@dataclass(frozen=True)
 class PlannedQuery:
     """A query, its row where there is one, how far it goes, and what is to be done with it."""
 
@@ -47,7 +57,7 @@ class PlannedQuery:
 
     @property
     def line(self) -> str:
-        """What a dry run says about it."""
+        """The line of a dry run."""
         what = f"picture {self.new.image_path}" if self.new.kind == "image" else f"keyword {self.new.text!r}"
         what += "".join(f", {name} {value}" for name, value in filters_in(self.new.params).items())
         far = f"up to {self.limits.pages} pages"
@@ -70,7 +80,7 @@ def hosts_for(engine: Engine, host: str | None) -> tuple[str, ...]:
 
 
 def params_for(engine: Engine, host: str | None, filters: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """What sets a query apart: its filters, and that answers of a foreign host (the gallery) are not the engine's."""
+    """All that sets a query apart: its filters, and a host (the gallery) whose answers are not the engine's."""
     foreign = {} if host is None or engine.knows_host(host) else {"host": host}
     return foreign | dict(filters or {})
 
@@ -100,98 +110,13 @@ def picture_queries(
 
     for path in find_pictures(places, leave_out):
         try:
-            sha256 = read_sha256(path)
+            sha256 = hashlib.sha256(_read(path)).hexdigest()
         except OSError as error:
             leave_out(path, error)
             continue
         if sha256 not in known:
             known.add(sha256)
             yield NewQuery(engine.name, "image", "", sha256, workspace.to_text(path), params=params)
-
-
-def plan_given(db: Database, queries: Iterable[NewQuery], limits: SearchLimits) -> list[PlannedQuery]:
-    """What is to be done with queries that were asked for by name."""
-    planned = []
-    for new in queries:
-        row = table.find_query(db, new)
-        planned.append(PlannedQuery(new, row, limits, SEARCH if row is None else _action(db, row, limits)))
-    return planned
-
-
-def plan_pending(
-    db: Database, engine: Engine, host: str | None, limits: SearchLimits, pages: int | None
-) -> list[PlannedQuery]:
-    """What is still queued for the engine, as far as it was meant to go unless `pages` says otherwise.
-
-    Without `host` queries to every host go on; with it those to that host alone.
-    """
-    wanted = params_for(engine, host).get("host")
-    rows = table.pending_queries(db, engine.name)
-    planned = [_planned(row, limits, pages) for row in rows if host is None or row.params.get("host") == wanted]
-    return [replace(plan, action=_action(db, plan.row, plan.limits)) for plan in planned if plan.row]
-
-
-def plan_retry(
-    db: Database, engine: Engine, outcome: str, limits: SearchLimits, pages: int | None
-) -> list[PlannedQuery]:
-    """The queries that `--retry` would queue again."""
-    return [_planned(row, limits, pages) for row in table.queries_with_outcome(db, engine.name, outcome)]
-
-
-def _planned(row: QueryRow, limits: SearchLimits, pages: int | None) -> PlannedQuery:
-    wanted = SearchLimits(pages or row.cursor.get("pages") or limits.pages, limits.results or row.cursor.get("results"))
-    new = NewQuery(row.engine, row.kind, row.text, row.image_sha256, row.image_path, params=row.params)
-    return PlannedQuery(new, row, wanted, CONTINUE)
-
-
-def queue(
-    db: Database, planned: Sequence[PlannedQuery], run_id: int, workspace: Workspace
-) -> tuple[list[PlannedQuery], int]:
-    """Writes the new queries down; also gives how many pictures cannot be decoded: failed rows with their reason."""
-    fresh = [(plan, _examined(plan.new, workspace)) for plan in planned if plan.row is None]
-    made: dict[tuple[str, ...], PlannedQuery] = {}
-    with db.transaction():
-        for plan, (new, problem) in fresh:
-            number = table.add_query(db, new, run_id)
-            if problem:
-                table.end_query(db, number, "failed", "upload_rejected", problem)
-                log.warning("%s is no picture that can be searched for: %s", new.image_path, problem)
-            made[new.key] = replace(plan, row=table.get_query(db, number), action=SKIP if problem else SEARCH)
-    rejected = sum(bool(problem) for _, (_, problem) in fresh)
-    return [made.get(plan.new.key, plan) for plan in planned], rejected
-
-
-def _examined(new: NewQuery, workspace: Workspace) -> tuple[NewQuery, str]:
-    if new.kind != "image":
-        return new, ""
-    picture = examine(workspace.to_path(new.image_path), new.image_sha256)
-    return replace(new, image_phash=picture.phash), picture.problem
-
-
-def _action(db: Database, row: QueryRow, limits: SearchLimits) -> str:
-    if row.state in ("pending", "running"):
-        return WAIT if row.not_before > utc_now() else CONTINUE
-    # `ok` means that our own limit ended it, so a larger one goes on from there.
-    wants_more = limits.results is None or table.results_stored(db, row.id) < limits.results
-    return CONTINUE if row.outcome == "ok" and row.next_page < limits.pages and wants_more else SKIP
-
-
-@dataclass(frozen=True)
-class QueryPicture:
-    """A query picture on disk; `phash` is hexadecimal and empty together with a `problem` (a short reason)."""
-
-    path: Path
-    sha256: str
-    phash: str = ""
-    problem: str = ""
-
-
-@dataclass(frozen=True)
-class Upload:
-    """The bytes to be sent, and what they are."""
-
-    mime: str
-    content: bytes = field(repr=False)
 
 
 def find_pictures(
@@ -207,33 +132,86 @@ def find_pictures(
         yield from (path for path, _ in find_files([place], unreadable))
 
 
-def read_sha256(path: Path) -> str:
-    """The content's SHA-256. Raises OSError, also for what is too large to be a picture."""
-    return hashlib.sha256(_read(path)).hexdigest()
+def plan_given(db: Database, queries: Iterable[NewQuery], limits: SearchLimits) -> list[PlannedQuery]:
+    """The plan for queries that were asked for by name."""
+    planned = []
+    for new in queries:
+        row = table.find_query(db, new)
+        planned.append(PlannedQuery(new, row, limits, SEARCH if row is None else _action(db, row, limits)))
+    return planned
 
 
-def examine(path: Path, sha256: str) -> QueryPicture:
-    """The perceptual hash of a picture, or why it cannot be decoded."""
+def plan_pending(db: Database, engine: Engine, options: CollectOptions, limits: SearchLimits) -> list[PlannedQuery]:
+    """The queries still queued for the engine, as far as they were meant to go unless `--max-pages` says otherwise.
+
+    Without `--host` queries to every host go on; with it those to that host alone.
+    """
+    wanted = params_for(engine, options.host).get("host")
+    rows = table.pending_queries(db, engine.name)
+    planned = [_planned(row, options, limits) for row in rows if not options.host or row.params.get("host") == wanted]
+    return [replace(plan, action=_action(db, plan.row, plan.limits)) for plan in planned if plan.row]
+
+
+def plan_retry(db: Database, engine: Engine, options: CollectOptions, limits: SearchLimits) -> list[PlannedQuery]:
+    """The queries that `--retry` would queue again."""
+    rows = table.queries_with_outcome(db, engine.name, options.retry or "")
+    return [_planned(row, options, limits) for row in rows]
+
+
+def _planned(row: QueryRow, options: CollectOptions, limits: SearchLimits) -> PlannedQuery:
+    pages = options.max_pages or row.cursor.get("pages") or limits.pages
+    new = NewQuery(row.engine, row.kind, row.text, row.image_sha256, row.image_path, params=row.params)
+    return PlannedQuery(new, row, SearchLimits(pages, limits.results or row.cursor.get("results")), CONTINUE)
+
+
+def _action(db: Database, row: QueryRow, limits: SearchLimits) -> str:
+    if row.state in ("pending", "running"):
+        return WAIT if row.not_before > utc_now() else CONTINUE
+    # `ok` means that our own limit ended it, so a larger one goes on from there.
+    wants_more = limits.results is None or table.results_stored(db, row.id) < limits.results
+    return CONTINUE if row.outcome == "ok" and row.next_page < limits.pages and wants_more else SKIP
+
+
+def enqueue(context: Context, planned: Sequence[PlannedQuery]) -> tuple[list[PlannedQuery], int]:
+    """Writes the new queries down; also gives how many pictures cannot be decoded: failed rows with their reason."""
+    db, rejected = context.db, 0
+    examined = [_examine(plan.new, context.workspace) for plan in planned if plan.row is None]
+    made: dict[tuple[str, ...], dict[str, Any]] = {}
+    with db.transaction():
+        for new, problem in examined:
+            number = table.add_query(db, new, context.run_id)
+            if problem:
+                rejected += 1
+                table.end_query(db, number, "failed", "upload_rejected", problem)
+                log.warning("%s is no picture that can be searched for: %s", new.image_path, problem)
+            made[new.key] = {"row": table.get_query(db, number), "action": SKIP if problem else SEARCH}
+    return [replace(plan, **made.get(plan.new.key, {})) for plan in planned], rejected
+
+
+def _examine(new: NewQuery, workspace: Workspace) -> tuple[NewQuery, str]:
+    """A query with its picture's perceptual hash, and why the picture cannot be decoded where it cannot."""
+    if new.kind != "image":
+        return new, ""
     from imagehash import phash
     from PIL import Image
 
     try:
-        picture = decode(path, long_side=PHASH_SIDE)
+        picture = decode(workspace.to_path(new.image_path), long_side=PHASH_SIDE)
     except DecodeError as error:
-        return QueryPicture(path, sha256, problem=error.reason)
-    return QueryPicture(path, sha256, str(phash(Image.fromarray(picture.rgb))))
+        return new, error.reason
+    return replace(new, image_phash=str(phash(Image.fromarray(picture.rgb)))), ""
 
 
-def prepare_upload(path: Path, formats: frozenset[str], limit: int) -> Upload:
-    """The file as it is where the engine takes it, else a JPEG below `limit` bytes.
+def prepare_upload(path: Path, formats: frozenset[str], limit: int) -> SearchRequest:
+    """A search by the file as it is where the engine takes it, else by a JPEG below `limit` bytes.
 
     Raises DecodeError (also `too_large` where no reduction is enough) and OSError.
     """
     content = _read(path)
     header = read_header(content)
     if header.format in formats and len(content) <= limit:
-        return Upload(f"image/{header.format}", content)
-    return Upload("image/jpeg", encode_jpeg(content, limit))
+        return SearchRequest("image", picture=content, mime=f"image/{header.format}")
+    return SearchRequest("image", picture=encode_jpeg(content, limit), mime="image/jpeg")
 
 
 def encode_jpeg(content: bytes, limit: int) -> bytes:
@@ -253,11 +231,3 @@ def _read(path: Path) -> bytes:
     if path.stat().st_size > LARGEST_FILE:
         raise OSError(f"{path} is larger than {LARGEST_FILE >> 20} MiB")
     return path.read_bytes()
-
-
-@dataclass(frozen=True)
-class SearchLimits:
-    """How far a query goes: pages, and results where a number was asked for."""
-
-    pages: int
-    results: int | None = None

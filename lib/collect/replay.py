@@ -1,13 +1,10 @@
 """Answers captured elsewhere through the same code as fetched ones: judged, parsed, kept. No network is used.
 
-Answers that were captured elsewhere: which page of a query each one is, and what was said.
-
 Three forms are read: a HAR file as a browser's network panel exports it, a folder of raw answers, a single answer.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import base64
 import binascii
@@ -16,7 +13,8 @@ import logging
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,24 +23,22 @@ from urllib.parse import parse_qs, urldefrag, urljoin, urlsplit
 
 import orjson
 
-from lib.collect import queue
-from lib.collect.engine_run import Task, write_down
-from lib.collect.pace import HostFallback, Interrupted, PacedSession, RateLimiter, engine_lock
-from lib.collect.queue import SKIP, PlannedQuery, SearchLimits
-from lib.collect.run import Ended, EngineQueue
-from lib.collect.search import Ending, QuerySearch
+from lib.collect.engine_run import DONE, run_and_record
+from lib.collect.options import CollectOptions
+from lib.collect.pace import HostFallback, engine_lock
+from lib.collect.queue import SKIP, SearchLimits, enqueue
+from lib.collect.run import CollectReport, EngineQueue
+from lib.collect.search import QueryPages
 from lib.collect.show import drift_warning
 from lib.collect.store import Store
-from lib.db import Database
-from lib.db.queries import QueryRow
+from lib.db.context import Context
 from lib.engines import DEFAULT, filters_in
-from lib.engines.base import PAGE, Engine, FetchError, FilePart, PageOutcome, PageResponse, SearchRequest, load_engine
+from lib.engines.base import PAGE, Engine, PageOutcome, PageResponse, SearchRequest, load_engine
 from lib.engines.parsing import whole
 from lib.errors import EXIT_INCOMPLETE, EXIT_OK, UsageError
 from lib.files.answers import NOTE
 from lib.records import OUTCOMES, ParseError
 from lib.times import to_text
-from lib.workspace import Workspace
 
 log = logging.getLogger("gleaner.collect")
 
@@ -54,63 +50,22 @@ _NUMBERED = re.compile(r"(?:.*_xhr_)?(?P<page>\d{1,6})(?:\.(?:" + "|".join(OUTCO
 _WORTH = {"ok": 3, "empty": 2, "end": 2, "parse_error": 0, "network": 0}
 
 
-class Nowhere:
-    """A web that reaches nothing, so that a replay cannot ask anybody by mistake."""
-
-    async def open(self, url: str) -> PageResponse:
-        raise FetchError("no_network")
-
-    async def get(self, url: str, *, part: str, headers: Mapping[str, str]) -> PageResponse:
-        raise FetchError("no_network")
-
-    async def post(
-        self, url: str, *, headers: Mapping[str, str], form: FilePart | None = None, body: bytes = b""
-    ) -> PageResponse:
-        raise FetchError("no_network")
-
-    async def press(self, labels: Sequence[str]) -> PageResponse | None:
-        return None
-
-    async def value(self, name: str) -> bytes:
-        return b""
-
-    async def recycle(self) -> None:
-        return None
-
-
-@dataclass
-class Replayed(QuerySearch):
-    """A search whose pages are known already; there is nobody to be waited for."""
-
-    captured: Mapping[int, Captured] = field(default_factory=dict)
-
-    async def _result_page(self, page: int) -> tuple[PageResponse | None, PageOutcome]:
-        answer = self.captured[page].answer
-        return answer, self.engine.classify(answer)
-
-    def _received_at(self, page: int) -> str:
-        return self.captured[page].received_at
-
-    def _ending(self, answer: PageResponse | None, verdict: PageOutcome) -> Ending:
-        return Ending(verdict.outcome, verdict.detail)
-
-
 class Replay:
     """The answers at `--replay` for the one query that the command line names. Raises UsageError."""
 
-    def __init__(self, args: argparse.Namespace, workspace: Workspace, db: Database):
-        self.args, self.workspace, self.db = args, workspace, db
-        self.job = EngineQueue(args, workspace, db, load_engine((args.engine or [DEFAULT])[0]))
-        self.planned = self.job.plan()
+    def __init__(self, context: Context, options: CollectOptions, path: Path):
+        self.context, self.options, self.path = context, options, path
+        self.engine = load_engine((options.engine or (DEFAULT,))[0])
+        waiting = EngineQueue(context, options, self.engine)
+        self.planned, self.host, self.limits = waiting.plan(), waiting.hosts[0], waiting.limits
         if len(self.planned) != 1:
             raise UsageError(f"--replay is about one query, and {len(self.planned)} were given; give one.")
         query = self.planned[0].new
         ask = SearchRequest(query.kind, query.text, filters=filters_in(query.params))
-        self.host = self.job.hosts[0]
-        self.pages = read_captured(args.replay, self.job.engine, self.host, ask)
+        self.pages = read_captured(path, self.engine, self.host, ask)
         if not self.pages:
             raise UsageError(
-                f"{args.replay} holds no answer of {self.job.engine.name} to this query; check --engine, the words "
+                f"{path} holds no answer of {self.engine.name} to this query; check --engine, the words "
                 "and, for another host than its own, --host."
             )
 
@@ -122,65 +77,52 @@ class Replay:
         return range(first, last)
 
     def preview(self) -> list[str]:
-        """What each page would be taken for."""
+        """Tells what each page would be taken for."""
         row = self.planned[0].row
-        engine = self.job.engine
         return [
-            f"Would take page {page} of {engine.name}: {engine.classify(self.pages[page].answer).outcome}"
+            f"Would take page {page} of {self.engine.name}: {self.engine.classify(self.pages[page].answer).outcome}"
             for page in self._usable(row.next_page if row else 0)
         ]
 
-    def run(self, run_id: int, stopping: Callable[[], bool]) -> Ended:
+    def run(self) -> CollectReport:
         """Judges, parses and keeps what is new."""
-        engine = self.job.engine
-        with engine_lock(self.workspace, engine.name):
-            queued, _ = queue.queue(self.db, self.planned, run_id, self.workspace)
-            plan = queued[0]
+        context, engine = self.context, self.engine
+        with engine_lock(context.workspace, engine.name):
+            (plan,), _ = enqueue(context, self.planned)
             assert plan.row is not None
             usable = self._usable(plan.row.next_page)
-            warnings = self._left_out(usable)
+            left = sum(page >= usable.stop for page in self.pages)
+            gap = f"page {usable.stop} is not in {self.path}; the {left} pages after it are left out."
+            warnings = [gap] if left else []
             if not usable or (plan.action == SKIP and plan.row.outcome != "ok"):
-                return Ended(_counts(0, 0, "skipped"), warnings=warnings)
-            search = self._search(plan, usable, run_id, stopping)
-            ending = asyncio.run(_ended(search))
+                return CollectReport(_counts(0, 0, "skipped"), warnings=warnings)
+            limits = SearchLimits(usable.stop, self.limits.results)
+            store, hosts = Store(context, engine), HostFallback([self.host])
+            search = CapturedPages(store, hosts, plan.row, limits, context.stopping, captured=self.pages)
+            ending = asyncio.run(run_and_record(search))
             if ending is None:
-                search.store.end(plan.row, "pending", "")
-                return Ended(_counts(search.pages, search.results, "interrupted"), warnings=warnings)
-            write_down(search.store, plan.row, ending, search)
-            self._go_further_later(search, plan.row)
-        drifted = drift_warning(self.db, engine.name, run_id) if search.pages else ""
-        code = EXIT_INCOMPLETE if self.args.strict and ending.outcome not in ("ok", "end", "empty") else EXIT_OK
+                return CollectReport(_counts(search.pages, search.results, "interrupted"), warnings=warnings)
+            # A later run takes these for the query's own limits, which are not where the capture happens to end.
+            goal = {"pages": max(self.limits.pages, limits.pages), "results": limits.results}
+            store.save_cursor(plan.row, search.cursor | goal)
+        drifted = drift_warning(context.db, engine.name, context.run_id) if search.pages else ""
+        code = EXIT_INCOMPLETE if self.options.strict and ending.outcome not in DONE else EXIT_OK
         warnings += filter(None, [drifted])
-        return Ended(_counts(search.pages, search.results, ending.outcome), warnings=warnings, exit_code=code)
-
-    def _search(self, plan: PlannedQuery, usable: range, run_id: int, stopping: Callable[[], bool]) -> Replayed:
-        assert plan.row is not None
-        task = Task(plan.row, SearchLimits(usable.stop, self.args.max_results))
-        pacer = RateLimiter(0, 0, stopping)
-        store = Store(self.db, self.workspace, self.job.engine, run_id)
-        web, hosts = PacedSession(Nowhere(), pacer), HostFallback([self.host])
-        return Replayed(
-            store.engine, web, pacer, store, hosts, task.query, task.limits, False, stopping, captured=self.pages
-        )
-
-    def _left_out(self, usable: range) -> list[str]:
-        left = [page for page in sorted(self.pages) if page >= usable.stop]
-        if not left:
-            return []
-        return [f"page {usable.stop} is not in {self.args.replay}; the {len(left)} pages after it are left out."]
-
-    def _go_further_later(self, search: QuerySearch, row: QueryRow) -> None:
-        """What a later run takes for the query's own limits is not where the capture happens to end."""
-        limits = self.job.limits
-        goal: dict[str, Any] = {"pages": max(limits.pages, search.limits.pages), "results": limits.results}
-        search.store.save_cursor(row, search.cursor | goal)
+        return CollectReport(_counts(search.pages, search.results, ending.outcome), warnings=warnings, exit_code=code)
 
 
-async def _ended(search: QuerySearch) -> Ending | None:
-    try:
-        return await search.run()
-    except Interrupted:
-        return None
+@dataclass
+class CapturedPages(QueryPages):
+    """A query whose pages are known already."""
+
+    captured: Mapping[int, Captured] = field(default_factory=dict)
+
+    async def _result_page(self, page: int) -> tuple[PageResponse | None, PageOutcome]:
+        answer = self.captured[page].answer
+        return answer, self.engine.classify(answer)
+
+    def _received_at(self, page: int) -> str:
+        return self.captured[page].received_at
 
 
 def _counts(pages: int, results: int, outcome: str) -> dict[str, int | float | str]:
@@ -198,22 +140,21 @@ class Captured:
 
 def read_captured(path: Path, engine: Engine, host: str, ask: SearchRequest) -> dict[int, Captured]:
     """The answers at `path` that belong to a query, by page. Raises UsageError for what cannot be read."""
+    places = Places(engine, host, ask)
     named = (p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and p.name != NOTE) if path.is_dir() else [path]
-    files = sorted(named)
     found: list[Captured] = []
     plain: list[tuple[Path, bytes]] = []
-    for file in files:
-        body = _read(file)
-        entries = _har_entries(body) if file.suffix.lower() == ".har" or b'"entries"' in body[:65536] else None
+    for file in sorted(named):
+        body, is_har = _read(file), file.suffix.lower() == ".har"
+        entries = _har_entries(body) if is_har or b'"entries"' in body[:65536] else None
         if entries is not None:
-            found += _from_har(entries, engine, host, ask)
-        elif file.suffix.lower() == ".har":
+            found += _from_har(entries, places)
+        elif is_har:
             raise UsageError(f"{file} is no HAR file; export it again from the browser's network panel.")
         else:
             plain.append((file, body))
-    found += _from_files(plain, engine, host, ask)
     best: dict[int, Captured] = {}
-    for captured in found:
+    for captured in [*found, *_from_files(plain, places)]:
         held = best.get(captured.page)
         if held is None or worth(engine, captured.answer) >= worth(engine, held.answer):
             best[captured.page] = captured
@@ -221,7 +162,7 @@ def read_captured(path: Path, engine: Engine, host: str, ask: SearchRequest) -> 
 
 
 def worth(engine: Engine, answer: PageResponse) -> int:
-    """How much an answer tells about its page."""
+    """A rank: the more an answer tells about its page, the higher."""
     return _WORTH.get(engine.classify(answer).outcome, 1)
 
 
@@ -236,28 +177,17 @@ def _read(file: Path) -> bytes:
         raise UsageError(f"{file} cannot be read ({error.strerror}); give another --replay.") from error
 
 
-def _from_files(files: list[tuple[Path, bytes]], engine: Engine, host: str, ask: SearchRequest) -> Iterator[Captured]:
+def _from_files(files: list[tuple[Path, bytes]], places: Places) -> Iterator[Captured]:
     """Pages by the number in the file's name; without one, in the order of the names."""
     numbers = [int(match["page"]) if (match := _NUMBERED.fullmatch(file.name)) else None for file, _ in files]
     if None in numbers or 0 not in numbers:
-        ranked = sorted(range(len(files)), key=lambda place: (numbers[place] is None, numbers[place] or 0, place))
-        numbers = [ranked.index(place) for place in range(len(files))]
+        ranked = sorted(range(len(files)), key=lambda index: (numbers[index] is None, numbers[index] or 0, index))
+        numbers = [ranked.index(index) for index in range(len(files))]
     for (file, body), page in zip(files, numbers, strict=True):
         assert page is not None
         moment = to_text(datetime.fromtimestamp(file.stat().st_mtime, UTC))
-        part = _part(engine, page, body)
-        yield Captured(page, PageResponse(part, address_of(engine, host, ask, page), 200, {}, body), moment)
-
-
-def _part(engine: Engine, page: int, body: bytes) -> str:
-    """HTML is what a page's place says that it is; JSON is never a page."""
-    part = engine.part(page)
-    return engine.part(1) if part == PAGE and body.lstrip()[:1] in (b"{", b"[") else part
-
-
-def address_of(engine: Engine, host: str, ask: SearchRequest, page: int) -> str:
-    """The address that the engine would ask for, as far as it is known without an upload."""
-    return engine.address(host, ask, defaultdict(str), page)
+        answer = PageResponse(places.part(page, body), places.address(page), 200, {}, body)
+        yield Captured(page, answer, moment)
 
 
 def _har_entries(body: bytes) -> list[dict[str, Any]] | None:
@@ -273,15 +203,14 @@ def _har_entries(body: bytes) -> list[dict[str, Any]] | None:
     return [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else None
 
 
-def _from_har(entries: list[dict[str, Any]], engine: Engine, host: str, ask: SearchRequest) -> Iterator[Captured]:
+def _from_har(entries: list[dict[str, Any]], places: Places) -> Iterator[Captured]:
     """The entries that ask for a page of this query, each with the answer that its redirects lead to."""
     answers = [_har_answer(entry) for entry in entries]
-    places = Places(engine, host, ask)
     asked = []
-    for place, (entry, answer) in enumerate(zip(entries, answers, strict=True)):
-        if answer is None or not _is_of(engine, host, answer.url):
+    for index, (entry, answer) in enumerate(zip(entries, answers, strict=True)):
+        if answer is None or not places.is_at_home(answer.url):
             continue
-        final = _follow(answer, answers[place + 1 :])
+        final = _follow(answer, answers[index + 1 :])
         value = places.of(answer.url, _posted_page(entry), final)
         if value is not None:
             asked.append((value, final, _moment(entry), places.picture(answer.url)))
@@ -289,9 +218,9 @@ def _from_har(entries: list[dict[str, Any]], engine: Engine, host: str, ask: Sea
         log.warning("the capture holds searches for several pictures; the first one is taken")
         asked = [row for row in asked if row[-1] == asked[0][-1]]
     for page, (_, answer, moment, _) in zip(places.pages([value for value, *_ in asked]), asked, strict=True):
-        fragment = urldefrag(address_of(engine, host, ask, page)).fragment
+        fragment = urldefrag(places.address(page)).fragment
         url = f"{answer.url}#{fragment}" if fragment else answer.url
-        yield Captured(page, replace(answer, part=_part(engine, page, answer.body), url=url), moment)
+        yield Captured(page, replace(answer, part=places.part(page, answer.body), url=url), moment)
 
 
 @dataclass
@@ -303,7 +232,7 @@ class Places:
     ask: SearchRequest
 
     def __post_init__(self) -> None:
-        first, second, third = (urlsplit(address_of(self.engine, self.host, self.ask, page)) for page in range(3))
+        first, second, third = (urlsplit(self.address(page)) for page in range(3))
         self._paths = {first.path, second.path} - {""}
         one, two = _params(second.query), _params(third.query)
         names = [name for name in one if one[name] != two.get(name) and _is_number(one[name], two.get(name, ""))]
@@ -318,11 +247,26 @@ class Places:
         self._same = _same if any(_same(value, text) for value in known.values()) else _holds
         self._words = {name for name, value in known.items() if self._same(value, text)}
 
+    def address(self, page: int) -> str:
+        """The address that the engine would ask for, as far as it is known without an upload."""
+        return self.engine.address(self.host, self.ask, defaultdict(str), page)
+
+    def part(self, page: int, body: bytes) -> str:
+        """Part of the conversation that a body belongs to: HTML by the page's number; JSON is never a page."""
+        part = self.engine.part(page)
+        return self.engine.part(1) if part == PAGE and body.lstrip()[:1] in (b"{", b"[") else part
+
+    def is_at_home(self, url: str) -> bool:
+        """True for an address of the engine, or of the host that was asked in its place."""
+        parts = urlsplit(url)
+        origin = f"{parts.scheme}://{parts.netloc}"
+        return origin == self.host or self.engine.knows_host(origin)
+
     def of(self, url: str, posted: int | None, answer: PageResponse) -> int | None:
         """The value that the address has for the page; None where it asks for something else."""
         parts = urlsplit(url)
         if not self._paths:  # only an upload would tell the address, so the answer has to speak for itself
-            return 0 if _has_results(self.engine, answer) else None
+            return 0 if self._has_results(answer) else None
         if parts.path not in self._paths:
             return None
         params = _params(parts.query)
@@ -335,8 +279,16 @@ class Places:
         value = params.get(self._name, "")
         return int(value) if _is_number(value) else self._start
 
+    def _has_results(self, answer: PageResponse) -> bool:
+        for part in dict.fromkeys((self.engine.part(0), self.engine.part(1))):
+            with suppress(ParseError):
+                outcome = self.engine.classify(replace(answer, part=part)).outcome
+                if outcome == "ok" and self.engine.parse(part, answer.body).images:
+                    return True
+        return False
+
     def picture(self, url: str) -> str:
-        """What tells the uploaded picture of an address from others; empty for words."""
+        """Name of the uploaded picture in an address, which tells it from others; empty for words."""
         return _params(urlsplit(url).query).get(self._told[0], "") if self._told else ""
 
     def pages(self, values: list[int]) -> list[int]:
@@ -348,22 +300,6 @@ class Places:
             return [offset // self._step for offset in offsets]
         order = sorted(set(values))
         return [order.index(value) for value in values]
-
-
-def _is_of(engine: Engine, host: str, url: str) -> bool:
-    parts = urlsplit(url)
-    origin = f"{parts.scheme}://{parts.netloc}"
-    return origin == host or engine.knows_host(origin)
-
-
-def _has_results(engine: Engine, answer: PageResponse) -> bool:
-    for part in dict.fromkeys((engine.part(0), engine.part(1))):
-        try:
-            if engine.classify(replace(answer, part=part)).outcome == "ok" and engine.parse(part, answer.body).images:
-                return True
-        except ParseError:
-            continue
-    return False
 
 
 def _har_answer(entry: Mapping[str, Any]) -> PageResponse | None:
@@ -391,7 +327,7 @@ def _status(value: Any) -> int:
 
 
 def _follow(answer: PageResponse, later: list[PageResponse | None]) -> PageResponse:
-    """Where the redirects that begin with an answer lead, as far as the capture tells."""
+    """The answer to which the redirects that begin with one lead, as far as the capture tells."""
     for _ in range(MOST_REDIRECTS):
         if not 300 <= answer.status < 400 or "location" not in answer.headers:
             break
@@ -439,12 +375,12 @@ def _is_number(*texts: str) -> bool:
 
 
 def _same(value: str, text: str) -> bool:
-    """Whether two spellings are the same words."""
+    """True where two spellings are the same words."""
     return _words(value) == _words(text)
 
 
 def _holds(value: str, text: str) -> bool:
-    """Whether the words stand side by side among others."""
+    """True where the words stand side by side among others."""
     return f" {' '.join(_words(text))} " in f" {' '.join(_words(value))} "
 
 

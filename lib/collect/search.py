@@ -7,9 +7,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from lib.collect.pace import HostFallback, Interrupted, PacedSession, RateLimiter
+from lib.collect.pace import HostFallback, Interrupted, PacedSession
 from lib.collect.queue import SearchLimits, prepare_upload
 from lib.collect.store import Store
+from lib.db.context import never
 from lib.db.queries import QueryRow
 from lib.engines import filters_in
 from lib.engines.base import Engine, FetchError, PageOutcome, PageResponse, SearchRequest, retry_after
@@ -21,8 +22,10 @@ BACKOFF = (2.0, 8.0)  # seconds after the first and the second failure
 LONGEST_WAIT = 60.0  # seconds that a run waits by itself when the engine asks for it; above, it stops
 # How often one page of results is asked for again after each of these; another host is tried while there is one.
 SECOND_TRIES = {"consent": 2, "wrong_tab": 1, "captcha": 3}
-# What a forgotten upload may look like: the engine does not say that it has forgotten it.
+# The looks of a forgotten upload: the engine does not say that it has forgotten it.
 DOUBTFUL = frozenset({"end", "empty", "wrong_tab", "parse_error", "upload_rejected"})
+
+Judged = tuple[PageResponse | None, PageOutcome]
 
 
 @dataclass(frozen=True)
@@ -34,31 +37,25 @@ class Ending:
     wait: float | None = None
 
 
-# Waits until a person has passed the captcha in an answer; the text is an address to show. True when it is passed.
-Helper = Callable[[PageResponse, str], Awaitable[bool]]
-
-
 @dataclass
-class QuerySearch:
-    """The work on one query. `halted` tells that the engine was stopped meanwhile."""
+class QueryPages:
+    """The pages of one query, judged, parsed and stored one after the other; a subclass knows where they come from.
 
-    engine: Engine
-    web: PacedSession
-    pacer: RateLimiter
+    `halted` tells that the engine was stopped meanwhile.
+    """
+
     store: Store
     hosts: HostFallback
     query: QueryRow
     limits: SearchLimits
-    patient: bool = True  # False at a loopback host: nobody has to be spared
-    halted: Callable[[], bool] = lambda: False
-    helper: Helper | None = None
+    halted: Callable[[], bool] = never
     pages: int = 0  # stored by this run
     results: int = 0
     cursor: dict[str, Any] = field(default_factory=dict)
-    ask: SearchRequest | None = None
-    _entered: bool = False  # the engine knows us, and our picture, in this run
-    _remembered: bool = False  # by an upload of an earlier run that has not proved to be known yet
-    _tried_hosts: set[str] = field(default_factory=set)
+
+    @property
+    def engine(self) -> Engine:
+        return self.store.engine
 
     async def run(self) -> Ending:
         """Fetches and keeps page after page. Raises Interrupted when it has to end early."""
@@ -71,17 +68,17 @@ class QuerySearch:
             if self.halted():
                 raise Interrupted
             if self.limits.results and len(seen) >= self.limits.results:
-                return Ending("ok")
+                break
             ending = (began_before and self._adopt(page, seen)) or await self._take(page, seen)
-            if ending is not None and ending.outcome != "ok":
+            if ending.outcome != "ok":
                 return ending
         return Ending("ok")
 
     def _adopt(self, page: int, seen: set[str]) -> Ending | None:
         """Takes over a page that a killed run had written; None where there is none or it cannot be read."""
         try:
-            ask = self._plain_ask()
-            answer = self.store.adopt(self.query, page, self.engine.address(self.hosts.name, ask, self.cursor, page))
+            address = self.engine.address(self.hosts.name, self._plain_ask(), self.cursor, page)
+            answer = self.store.adopt(self.query, page, address)
             parsed = self.engine.parse(answer.part, answer.body) if answer else None
         except (KeyError, ParseError):  # it was never uploaded, so nothing of it can be here; or the file is broken
             return None
@@ -90,8 +87,8 @@ class QuerySearch:
         self.store.keep_adopted(self.query, page, answer, parsed)
         return self._count(answer, parsed, seen)
 
-    async def _take(self, page: int, seen: set[str]) -> Ending | None:
-        """Fetches one page, judges it, keeps it."""
+    async def _take(self, page: int, seen: set[str]) -> Ending:
+        """Gets one page, judges it, keeps it."""
         answer, verdict = await self._result_page(page)
         parsed = ParsedPage(())
         if answer is not None and verdict.outcome == "ok":
@@ -102,8 +99,12 @@ class QuerySearch:
             self.store.keep(self.query, page, answer, verdict, parsed, self._received_at(page))
         return self._count(answer, parsed, seen) if verdict.outcome == "ok" else self._ending(answer, verdict)
 
+    async def _result_page(self, page: int) -> Judged:
+        """A page of results, or what stood in its way."""
+        raise NotImplementedError
+
     def _received_at(self, page: int) -> str:
-        """When a page was answered; empty means now."""
+        """The time at which a page was answered; empty means now."""
         return ""
 
     def _parse(self, page: int, answer: PageResponse, seen: set[str]) -> tuple[PageOutcome, ParsedPage]:
@@ -112,7 +113,7 @@ class QuerySearch:
         except ParseError as error:
             return PageOutcome("captcha" if str(error) == "captcha" else "parse_error", str(error)), ParsedPage(())
         ids = {image.engine_id for image in parsed.images}
-        # What was judged to hold results and gives none has changed its shape; an honest end skips nothing.
+        # An answer that was judged to hold results and gives none has changed its shape; an honest end skips nothing.
         if not ids and (page == 0 or parsed.skipped):
             return PageOutcome("parse_error", "no_results_and_no_word_of_it"), parsed
         if not ids - seen:
@@ -124,7 +125,31 @@ class QuerySearch:
         self.pages += 1
         self.results += len(ids - seen)
         seen |= ids
-        return Ending("end" if self.engine.says_end(answer.part, answer.body, parsed) else "ok")
+        return Ending("end" if self.engine.is_last_page(answer.part, answer.body, parsed) else "ok")
+
+    def _ending(self, answer: PageResponse | None, verdict: PageOutcome) -> Ending:
+        return Ending(verdict.outcome, verdict.detail)
+
+    def _plain_ask(self) -> SearchRequest:
+        """The question without the picture's bytes, which only an upload needs."""
+        return SearchRequest(self.query.kind, self.query.text, filters=filters_in(self.query.params))
+
+
+# Waits until a person has passed the captcha in an answer; the text is an address to show. True when it is passed.
+Helper = Callable[[PageResponse, str], Awaitable[bool]]
+
+
+@dataclass
+class QuerySearch(QueryPages):
+    """The search for one query over the network."""
+
+    web: PacedSession = field(kw_only=True)
+    patient: bool = True  # False at a loopback host: nobody has to be spared
+    helper: Helper | None = None
+    ask: SearchRequest | None = None
+    _entered: bool = False  # the engine knows us, and our picture, in this run
+    _remembered: bool = False  # by an upload of an earlier run that has not proved to be known yet
+    _tried_hosts: set[str] = field(default_factory=set)
 
     def _ending(self, answer: PageResponse | None, verdict: PageOutcome) -> Ending:
         pauses = {"captcha": self.engine.captcha_pause, "blocked": self.engine.blocked_pause}
@@ -134,7 +159,7 @@ class QuerySearch:
             wait = asked if asked is not None else wait if self.patient else 0.0
         return Ending(verdict.outcome, verdict.detail, wait)
 
-    async def _result_page(self, page: int) -> tuple[PageResponse | None, PageOutcome]:
+    async def _result_page(self, page: int) -> Judged:
         """A page of results, or what stood in its way after everything that may be tried was tried."""
         answer, verdict = await self._once(page)
         left = dict(SECOND_TRIES)
@@ -156,13 +181,13 @@ class QuerySearch:
         return verdict.outcome != "consent" or self.engine.needs_browser
 
     def _first_address(self) -> str:
-        """What a person is shown where the answer itself is no page."""
+        """The page that a person is shown where the answer itself is none."""
         try:
             return self.engine.address(self.hosts.name, self._plain_ask(), self.cursor, 0)
         except KeyError:  # the picture was not uploaded yet
             return self.hosts.name
 
-    async def _once(self, page: int) -> tuple[PageResponse | None, PageOutcome]:
+    async def _once(self, page: int) -> Judged:
         """Uploads or comes back where that is needed, then asks for the page."""
         answer, verdict = await self._enter()
         if verdict.outcome != "ok":
@@ -176,15 +201,15 @@ class QuerySearch:
                 answer, verdict = await self._fetch(page)
         return answer, verdict
 
-    async def _fetch(self, page: int) -> tuple[PageResponse | None, PageOutcome]:
+    async def _fetch(self, page: int) -> Judged:
         ask = self.ask
         assert ask is not None
         return await self._patiently(lambda: self.engine.fetch(self.web, self.hosts.name, ask, self.cursor, page))
 
-    async def _consent(self, page: int) -> tuple[PageResponse | None, PageOutcome]:
+    async def _consent(self, page: int) -> Judged:
         """Presses the known button; the page that it leads to may already be the one that was asked for."""
         try:
-            answer = await self.web.press(self.engine.consent_labels)
+            answer = await self.web.submit(self.engine.consent_labels)
         except FetchError:
             answer = None
         verdict = self.engine.classify(answer) if answer else PageOutcome("consent")
@@ -197,20 +222,15 @@ class QuerySearch:
         self._drop_upload()
         return True
 
-    def _plain_ask(self) -> SearchRequest:
-        """The question without the picture's bytes, which only an upload needs."""
-        return SearchRequest(self.query.kind, self.query.text, filters=filters_in(self.query.params))
-
     def _drop_upload(self) -> None:
         kept: dict[str, Any] = {name: self.cursor[name] for name in ("pages", "results") if name in self.cursor}
         self.cursor, self._entered = kept, False
 
-    async def _enter(self) -> tuple[PageResponse | None, PageOutcome]:
+    async def _enter(self) -> Judged:
         """Has the picture uploaded (again where the engine will have forgotten it), or comes back to the site."""
         if self._entered:
             return None, PageOutcome("ok")
-        answer: PageResponse | None = None
-        verdict = PageOutcome("ok")
+        answer, verdict = None, PageOutcome("ok")
         age = time.time() - float(self.cursor.get("uploaded_at") or 0)
         self.ask = self.ask or self._plain_ask()
         if self.query.kind == "image" and age > self.engine.upload_keeps:
@@ -225,21 +245,20 @@ class QuerySearch:
             self.store.save_cursor(self.query, self.cursor)
         return answer, verdict
 
-    async def _come_back(self) -> tuple[PageResponse | None, PageOutcome]:
+    async def _come_back(self) -> Judged:
         try:
-            await self.engine.enter(self.web, self.hosts.name)
+            await self.engine.warm_up(self.web, self.hosts.name)
         except FetchError as error:
             return None, PageOutcome("network", error.reason)
         return None, PageOutcome("ok")
 
-    async def _upload(self) -> tuple[PageResponse | None, PageOutcome]:
-        path = self.store.workspace.to_path(self.query.image_path)
+    async def _upload(self) -> Judged:
+        path = self.store.context.workspace.to_path(self.query.image_path)
         try:
-            upload = prepare_upload(path, self.engine.upload_formats, self.engine.upload_limit)
+            ask = self.ask = prepare_upload(path, self.engine.upload_formats, self.engine.upload_limit)
         except (OSError, DecodeError) as error:
             reason = error.reason if isinstance(error, DecodeError) else "missing_file"
             return None, PageOutcome("upload_rejected", reason)
-        ask = self.ask = SearchRequest("image", picture=upload.content, mime=upload.mime)
         answer, verdict = None, PageOutcome("upload_rejected")
         for way in range(self.engine.upload_ways):
             answer, verdict = await self._patiently(
@@ -251,12 +270,9 @@ class QuerySearch:
             self.cursor |= self.engine.read_upload(answer)
         return answer, verdict
 
-    async def _patiently(
-        self, request: Callable[[], Awaitable[PageResponse]]
-    ) -> tuple[PageResponse | None, PageOutcome]:
+    async def _patiently(self, request: Callable[[], Awaitable[PageResponse]]) -> Judged:
         """One request, again after a failure of the network or a short wait that the engine asked for."""
-        answer: PageResponse | None = None
-        verdict = PageOutcome("network")
+        answer, verdict = None, PageOutcome("network")
         for attempt in range(ATTEMPTS):
             try:
                 answer = await request()
@@ -270,11 +286,12 @@ class QuerySearch:
     async def _wait_for_another(self, answer: PageResponse | None, verdict: PageOutcome, attempt: int) -> bool:
         """Waits as long as another attempt is worth it; False where it is not."""
         if verdict.outcome == "network":
-            await self.pacer.sleep(BACKOFF[min(attempt, len(BACKOFF) - 1)] if self.patient else 0.2)
+            await self.web.limiter.sleep(BACKOFF[min(attempt, len(BACKOFF) - 1)] if self.patient else 0.2)
             return True
         asked = retry_after(answer.headers) if answer and verdict.outcome == "blocked" else None
         if asked is None or asked > LONGEST_WAIT:
             return False
-        self.store.note_wait(self.query, "blocked", verdict.detail, asked)
-        self.pacer.hold(asked)
+        # It is written down: a kill while waiting does not forget it.
+        self.store.end(self.query, "running", "blocked", verdict.detail, asked)
+        self.web.limiter.hold(asked)
         return True

@@ -1,13 +1,10 @@
-"""What step 1 shows of its tables: the queue (`--list`) and the shape of the answers (`--drift`).
-
-Whether an engine's answers have changed their shape: this run's pages against the earlier ones of the workspace.
-"""
+"""Tables as step 1 shows them: the queue (`--list`) and how the answers' shape has changed (`--drift`)."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,8 +12,7 @@ from lib.db import Database
 from lib.db import queries as table
 from lib.engines import filters_in
 
-KEYS_SHOWN = 4
-
+KEYS_SHOWN = 4  # of a row of --drift
 NEWEST = 2000  # pages that are looked at
 JUMP = 0.20  # by how much more of the results lack their original before that is worth a word
 MOST = 0.5  # a key on more results than this is a matter of the engine, not of a picture
@@ -84,7 +80,7 @@ def _shares(keys: Counter[str], results: int) -> str:
 
 @dataclass
 class Shape:
-    """What the pages of one run, or of several, had in common. Counts are of results."""
+    """Shape of the pages of one run, or of several. Counts are of results."""
 
     run: int = 0
     day: str = ""
@@ -122,7 +118,7 @@ def shapes_by_run(db: Database, engine: str) -> list[Shape]:
 
 
 def drift_warning(db: Database, engine: str, run_id: int) -> str:
-    """One sentence where this run's answers differ from the earlier ones; empty where they do not, or are the first."""
+    """A sentence where this run's answers differ from the workspace's earlier ones; empty where they do not."""
     now, before = Shape(), Shape()
     for shape in shapes_by_run(db, engine):
         (now if shape.run == run_id else before).merge(shape)
@@ -133,19 +129,15 @@ def drift_warning(db: Database, engine: str, run_id: int) -> str:
 
 
 def jumps(before: Shape, now: Shape) -> list[str]:
-    """What has changed so much that a person should look; nothing where there is nothing to compare with. Pure."""
+    """Changes so large that a person should look; none where there is nothing to compare with. Pure."""
     if not before.results or not now.results:
         return []
     found = []
     if now.empty_share >= before.empty_share + JUMP:
         found.append(f"{now.empty_share:.0%} of the results lack their original, {before.empty_share:.0%} did before")
     for word, new, old in (("unknown", now.unknown, before.unknown), ("missing", now.missing, before.missing)):
-        keys = [key for key in new if new[key] / now.results > MOST and old[key] / before.results <= RARE]
+        keys = sorted(key for key in new if new[key] / now.results > MOST and old[key] / before.results <= RARE)
         if keys:
-            found.append(f"{word} on most results: {_listed(keys)}")
+            more = f" and {len(keys) - NAMED} more" if len(keys) > NAMED else ""
+            found.append(f"{word} on most results: {', '.join(keys[:NAMED])}{more}")
     return found
-
-
-def _listed(keys: Iterable[str]) -> str:
-    names = sorted(keys)
-    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")

@@ -1,4 +1,4 @@
-"""What step 1 keeps: raw answers on disk and their rows, the file first and the row second."""
+"""The one writer of step 1: raw answers on disk and their rows, the file first and the row second."""
 
 from __future__ import annotations
 
@@ -9,47 +9,40 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from lib.db import Database
 from lib.db import queries as table
+from lib.db.context import Context
 from lib.db.queries import QueryRow, ResponseRow
 from lib.engines.base import Engine, PageOutcome, PageResponse
 from lib.files import answers
 from lib.records import ParsedPage, ParseError
 from lib.times import to_text, utc_in, utc_now
-from lib.workspace import Workspace
 
 NOTHING = ParsedPage(())
 
 
 @dataclass(frozen=True)
 class Store:
-    """The one writer of step 1, for one engine and one run."""
+    """The writer for one engine and one run."""
 
-    db: Database
-    workspace: Workspace
+    context: Context
     engine: Engine
-    run_id: int
 
     def begin(self, query: QueryRow, cursor: Mapping[str, Any]) -> None:
-        table.begin_query(self.db, query.id, self.run_id, cursor)
+        table.begin_query(self.context.db, query.id, self.context.run_id, cursor)
         answers.write_note(self.folder(query), query.engine, query.kind, query.text, query.image_sha256, query.params)
 
     def save_cursor(self, query: QueryRow, cursor: Mapping[str, Any]) -> None:
-        table.save_cursor(self.db, query.id, cursor)
+        table.save_cursor(self.context.db, query.id, cursor)
 
     def end(self, query: QueryRow, state: str, outcome: str, detail: str = "", wait: float | None = None) -> None:
-        not_before = "" if wait is None else utc_in(wait)
-        table.end_query(self.db, query.id, state, outcome, detail, not_before)
-
-    def note_wait(self, query: QueryRow, outcome: str, detail: str, wait: float) -> None:
-        """Writes down that the engine asked for patience; a kill while waiting does not forget it."""
-        self.end(query, "running", outcome, detail, wait)
+        """Records how the work on a query ended, or that the engine asked for patience while it is `running`."""
+        table.end_query(self.context.db, query.id, state, outcome, detail, "" if wait is None else utc_in(wait))
 
     def hold_engine(self, wait: float) -> None:
-        table.hold_pending(self.db, self.engine.name, utc_in(wait))
+        table.hold_pending(self.context.db, self.engine.name, utc_in(wait))
 
     def folder(self, query: QueryRow) -> Path:
-        place, as_text = self.workspace.xhr / query.engine, table.params_text(query.params)
+        place, as_text = self.context.workspace.xhr / query.engine, table.params_text(query.params)
         return answers.folder_of(place, query.kind, query.text, query.image_sha256, query.params, as_text)
 
     def keep(
@@ -61,48 +54,48 @@ class Store:
         `fetched_at` is when the answer was received, where that is not now.
         """
         path = self.folder(query) / answers.file_name(page, answer.part, verdict.outcome, answer.body)
-        sha256 = answers.write_whole(path, answer.body)
-        self._record(query, page, answer, verdict, parsed, path, sha256, fetched_at or utc_now())
+        answers.write_whole(path, answer.body)
+        self._record(query, page, answer, verdict, parsed, path, fetched_at or utc_now())
 
     def adopt(self, query: QueryRow, page: int, url: str) -> PageResponse | None:
         """A page whose file is whole and whose row a kill prevented; None where there is no such file."""
         part = self.engine.part(page)
-        known = table.answer_path(self.db, query.id, page, part)
+        known = table.answer_path(self.context.db, query.id, page, part)
         for suffix in ("html", "json") if part == "page" else ("json",):
             path = self.folder(query) / f"{page}.{suffix}"
-            if path.is_file() and known != self.workspace.to_text(path):
+            if path.is_file() and known != self.context.workspace.to_text(path):
                 return PageResponse(part, url, 200, {}, path.read_bytes())
         return None
 
     def keep_adopted(self, query: QueryRow, page: int, answer: PageResponse, parsed: ParsedPage) -> None:
         path = self.folder(query) / answers.file_name(page, answer.part, "ok", answer.body)
         written = to_text(datetime.fromtimestamp(path.stat().st_mtime, UTC))
-        sha256 = hashlib.sha256(answer.body).hexdigest()
-        self._record(query, page, answer, PageOutcome("ok"), parsed, path, sha256, written)
-
-    def seen(self, query: QueryRow) -> set[str]:
-        """The engine's ids of all pictures in the pages stored so far."""
-        found: set[str] = set()
-        for _, part, text in table.stored_answers(self.db, query.id):
-            try:
-                body = self.workspace.to_path(text).read_bytes()
-                found |= {image.engine_id for image in self.engine.parse(part, body).images}
-            except (OSError, ParseError):
-                continue  # step 2 reports it; here it only means that a repeat may go unnoticed
-        return found
+        self._record(query, page, answer, PageOutcome("ok"), parsed, path, written)
 
     def _record(
         self, query: QueryRow, page: int, answer: PageResponse, verdict: PageOutcome, parsed: ParsedPage,
-        path: Path, sha256: str, fetched_at: str,
+        path: Path, fetched_at: str,
     ) -> None:  # fmt: skip
-        before = table.answer_path(self.db, query.id, page, answer.part)
-        text = self.workspace.to_text(path)
+        db, workspace = self.context.db, self.context.workspace
+        before = table.answer_path(db, query.id, page, answer.part)
+        text, sha256 = workspace.to_text(path), hashlib.sha256(answer.body).hexdigest()
         headers = {name: answer.headers[name] for name in self.engine.kept_headers if name in answer.headers}
         row = ResponseRow(
             query.id, page, answer.part, answer.url, answer.status, verdict.outcome, text, sha256, len(answer.body),
             headers, len(parsed.images), parsed.drift, fetched_at,
         )  # fmt: skip
-        table.save_response(self.db, row, self.run_id, next_page=page + 1 if verdict.outcome == "ok" else None)
+        table.save_response(db, row, self.context.run_id, next_page=page + 1 if verdict.outcome == "ok" else None)
         if before and before != text:
             # The refusal that stood for this page until now; its row is the new answer's.
-            self.workspace.to_path(before).unlink(missing_ok=True)
+            workspace.to_path(before).unlink(missing_ok=True)
+
+    def seen(self, query: QueryRow) -> set[str]:
+        """The engine's ids of all pictures in the pages stored so far."""
+        found: set[str] = set()
+        for part, text in table.stored_answers(self.context.db, query.id):
+            try:
+                body = self.context.workspace.to_path(text).read_bytes()
+                found |= {image.engine_id for image in self.engine.parse(part, body).images}
+            except (OSError, ParseError):
+                continue  # step 2 reports it; here it only means that a repeat may go unnoticed
+        return found

@@ -1,33 +1,14 @@
-"""The `queries` table (one row a search) and the `responses` table (one row a raw answer on disk).
-
-Searches whose rows were lost and made again from the answers on disk.
-"""
+"""The `queries` table (one row a search) and the `responses` table (one row a raw answer on disk)."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from lib.db.connection import Database
 from lib.times import utc_now
-
-_COLUMNS = (
-    "id, engine, kind, text, image_sha256, image_path, params, state, outcome, detail, cursor, next_page, not_before"
-)
-
-_COUNT_PAGES = """
-UPDATE queries SET next_page = (
-    SELECT min(here.page) + 1 FROM responses AS here
-    WHERE here.query_id = queries.id AND here.outcome = 'ok' AND NOT EXISTS (
-        SELECT 1 FROM responses AS after
-        WHERE after.query_id = here.query_id AND after.page = here.page + 1 AND after.outcome = 'ok'
-    )
-)
-WHERE engine = ? AND next_page = 0
-  AND EXISTS (SELECT 1 FROM responses WHERE query_id = queries.id AND page = 0 AND outcome = 'ok')
-"""
 
 
 @dataclass(frozen=True)
@@ -92,19 +73,91 @@ def params_text(params: Mapping[str, Any]) -> str:
 
 def find_query(db: Database, query: NewQuery) -> QueryRow | None:
     """The row with the same natural key."""
-    found = db.row(
-        f"SELECT {_COLUMNS} FROM queries"
-        " WHERE engine = ? AND kind = ? AND text = ? AND image_sha256 = ? AND params = ?",
-        query.key,
-    )
-    return None if found is None else _query(found)
+    where = "engine = ? AND kind = ? AND text = ? AND image_sha256 = ? AND params = ?"
+    return next(iter(_queries(db, where, *query.key)), None)
 
 
 def get_query(db: Database, query_id: int) -> QueryRow:
     """The row of that number, which must exist."""
-    found = db.row(f"SELECT {_COLUMNS} FROM queries WHERE id = ?", (query_id,))
-    assert found is not None, query_id
-    return _query(found)
+    (found,) = _queries(db, "id = ?", query_id)
+    return found
+
+
+def pending_queries(db: Database, engine: str) -> list[QueryRow]:
+    """All that is still to be done, in the order in which it was queued."""
+    return _queries(db, "engine = ? AND state = 'pending'", engine)
+
+
+def queries_with_outcome(db: Database, engine: str, outcome: str) -> list[QueryRow]:
+    """The searches that ended with an outcome, or wait because of it."""
+    return _queries(db, "engine = ? AND outcome = ?", engine, outcome)
+
+
+def _queries(db: Database, where: str, *values: Any) -> list[QueryRow]:
+    columns = ", ".join(column.name for column in fields(QueryRow))
+    rows = map(dict, db.rows(f"SELECT {columns} FROM queries WHERE {where} ORDER BY id", values))
+    return [
+        QueryRow(**row | {"params": json.loads(row["params"]), "cursor": json.loads(row["cursor"])}) for row in rows
+    ]
+
+
+def list_queries(db: Database, engines: Sequence[str]) -> list[dict[str, Any]]:
+    """Every search of the engines with what it brought so far, as plain values."""
+    rows = db.rows(
+        "SELECT queries.id, engine, kind, text, image_path, params, state, queries.outcome, detail, not_before,"
+        " count(responses.id) FILTER (WHERE responses.outcome = 'ok') AS pages,"
+        " coalesce(sum(responses.items) FILTER (WHERE responses.outcome = 'ok'), 0) AS items"
+        " FROM queries LEFT JOIN responses ON responses.query_id = queries.id"
+        " WHERE engine IN (SELECT value FROM json_each(?)) GROUP BY queries.id ORDER BY queries.id",
+        (json.dumps(engines),),
+    )
+    return [dict(row) for row in rows]
+
+
+def held_until(db: Database, engine: str, host: str) -> str:
+    """The moment until which an engine wants to be left alone, at a foreign `host` or its own (empty); or empty."""
+    rows = db.rows(
+        "SELECT params, max(not_before) AS until FROM queries WHERE engine = ? AND state = 'pending' GROUP BY params",
+        (engine,),
+    )
+    return max((row["until"] for row in rows if json.loads(row["params"]).get("host", "") == host), default="")
+
+
+def engines_known(db: Database) -> list[str]:
+    """The engines that were ever searched in this workspace."""
+    return _texts(db, "SELECT DISTINCT engine FROM queries WHERE kind <> 'import' ORDER BY engine")
+
+
+def engines_pending(db: Database) -> list[str]:
+    """The engines that something is queued for, or was being done at when a run was killed."""
+    where = "state IN ('pending', 'running') AND kind <> 'import'"
+    return _texts(db, f"SELECT DISTINCT engine FROM queries WHERE {where} ORDER BY engine")
+
+
+def engines_with_outcome(db: Database, outcome: str) -> list[str]:
+    """The engines that have searches which ended so, or wait because of it."""
+    return _texts(db, "SELECT DISTINCT engine FROM queries WHERE outcome = ? ORDER BY engine", outcome)
+
+
+def keywords_asked(db: Database, engines: Sequence[str]) -> list[str]:
+    """The keywords that these engines were or will be asked for."""
+    where = "kind = 'keyword' AND engine IN (SELECT value FROM json_each(?))"
+    return _texts(db, f"SELECT DISTINCT text FROM queries WHERE {where} ORDER BY text", json.dumps(engines))
+
+
+def titles_found(db: Database, engines: Sequence[str], words: Sequence[str]) -> list[str]:
+    """The distinct titles of what searches at these engines have found; of the keywords `words` only, if any."""
+    only = " AND queries.kind = 'keyword' AND queries.text IN (SELECT value FROM json_each(?))" if words else ""
+    sql = (
+        "SELECT DISTINCT title FROM queries JOIN results ON results.query_id = queries.id"
+        " JOIN images ON images.id = image_id"
+        f" WHERE queries.engine IN (SELECT value FROM json_each(?)) AND title <> ''{only} ORDER BY title"
+    )
+    return _texts(db, sql, json.dumps(engines), *([json.dumps(words)] if words else []))
+
+
+def _texts(db: Database, sql: str, *values: str) -> list[str]:
+    return [row[0] for row in db.rows(sql, values)]
 
 
 def add_query(db: Database, query: NewQuery, run_id: int) -> int:
@@ -118,65 +171,104 @@ def add_query(db: Database, query: NewQuery, run_id: int) -> int:
     return int(cursor.lastrowid or 0)
 
 
-def pending_queries(db: Database, engine: str) -> list[QueryRow]:
-    """What is still to be done, in the order in which it was queued."""
-    rows = db.rows(f"SELECT {_COLUMNS} FROM queries WHERE engine = ? AND state = 'pending' ORDER BY id", (engine,))
-    return [_query(row) for row in rows]
-
-
-def queries_with_outcome(db: Database, engine: str, outcome: str) -> list[QueryRow]:
-    """The searches that ended with an outcome, or wait because of it."""
-    rows = db.rows(f"SELECT {_COLUMNS} FROM queries WHERE engine = ? AND outcome = ? ORDER BY id", (engine, outcome))
-    return [_query(row) for row in rows]
-
-
-def list_queries(db: Database, engines: Sequence[str]) -> list[dict[str, Any]]:
-    """Every search of the engines with what it brought so far, as plain values."""
-    marks = ", ".join("?" * len(engines))
-    rows = db.rows(
-        "SELECT queries.id, engine, kind, text, image_path, params, state, queries.outcome, detail, not_before,"
-        " count(responses.id) FILTER (WHERE responses.outcome = 'ok') AS pages,"
-        " coalesce(sum(responses.items) FILTER (WHERE responses.outcome = 'ok'), 0) AS items"
-        " FROM queries LEFT JOIN responses ON responses.query_id = queries.id"
-        f" WHERE engine IN ({marks}) GROUP BY queries.id ORDER BY queries.id",
-        tuple(engines),
-    )
-    return [dict(row) for row in rows]
-
-
 def release_running(db: Database, engine: str) -> int:
     """Makes pending what a killed run left as running. Only for who holds the engine's lock."""
-    return _update(db, "state = 'pending'", "engine = ? AND state = 'running'", (engine,))
+    return _update(db, "state = 'pending'", "engine = ? AND state = 'running'", engine)
 
 
 def requeue(db: Database, engine: str, outcome: str) -> int:
     """Queues the searches again that ended with an outcome, or wait because of it; nothing else waits any more."""
     with db.transaction():
-        _update(db, "not_before = ''", "engine = ? AND state = 'pending' AND not_before <> ''", (engine,))
-        return _update(db, "state = 'pending', not_before = ''", "engine = ? AND outcome = ?", (engine, outcome))
+        _update(db, "not_before = ''", "engine = ? AND state = 'pending' AND not_before <> ''", engine)
+        return _update(db, "state = 'pending', not_before = ''", "engine = ? AND outcome = ?", engine, outcome)
 
 
-def held_until(db: Database, engine: str, host: str) -> str:
-    """Until when an engine (at a foreign host, or its own where that is empty) wants to be left alone; or empty."""
-    rows = db.rows(
-        "SELECT params, max(not_before) AS until FROM queries WHERE engine = ? AND state = 'pending' GROUP BY params",
-        (engine,),
-    )
-    return max((row["until"] for row in rows if json.loads(row["params"]).get("host", "") == host), default="")
+def begin_query(db: Database, query_id: int, run_id: int, cursor: Mapping[str, Any]) -> None:
+    """Marks a search as being worked on."""
+    change = "state = 'running', not_before = '', run_id = ?, cursor = ?"
+    _update(db, change, "id = ?", run_id or None, json.dumps(cursor), query_id)
 
 
-def engines_pending(db: Database) -> list[str]:
-    """The engines that something is queued for, or was being done at when a run was killed."""
-    rows = db.rows(
-        "SELECT DISTINCT engine FROM queries WHERE state IN ('pending', 'running') AND kind <> 'import' ORDER BY engine"
-    )
-    return [row["engine"] for row in rows]
+def save_cursor(db: Database, query_id: int, cursor: Mapping[str, Any]) -> None:
+    """Remembers what the engine needs to go on."""
+    _update(db, "cursor = ?", "id = ?", json.dumps(cursor), query_id)
 
 
-def engines_with_outcome(db: Database, outcome: str) -> list[str]:
-    """The engines that have searches which ended so, or wait because of it."""
-    rows = db.rows("SELECT DISTINCT engine FROM queries WHERE outcome = ? ORDER BY engine", (outcome,))
-    return [row["engine"] for row in rows]
+def end_query(db: Database, query_id: int, state: str, outcome: str, detail: str = "", not_before: str = "") -> None:
+    """Records how the work on a search ended for now; an empty outcome keeps the one that stands."""
+    change = "state = ?, outcome = coalesce(nullif(?, ''), outcome), detail = ?, not_before = ?"
+    _update(db, change, "id = ?", state, outcome, detail, not_before, query_id)
+
+
+def hold_pending(db: Database, engine: str, until: str) -> int:
+    """Lets everything that is still to be done at an engine wait until a moment."""
+    return _update(db, "not_before = ?", "engine = ? AND state = 'pending' AND not_before < ?", until, engine, until)
+
+
+def _update(db: Database, change: str, where: str, *values: Any) -> int:
+    split = change.count("?")
+    with db.transaction():
+        sql = f"UPDATE queries SET {change}, updated_at = ? WHERE {where}"
+        return db.execute(sql, (*values[:split], utc_now(), *values[split:])).rowcount
+
+
+def count_restored_pages(db: Database, engine: str) -> int:
+    """Lets searches restored from the answers on disk go on behind the pages that they have without a gap.
+
+    Gives how many they are.
+    """
+    sql = """
+        UPDATE queries SET next_page = (
+            SELECT min(here.page) + 1 FROM responses AS here
+            WHERE here.query_id = queries.id AND here.outcome = 'ok' AND NOT EXISTS (
+                SELECT 1 FROM responses AS after
+                WHERE after.query_id = here.query_id AND after.page = here.page + 1 AND after.outcome = 'ok'
+            )
+        )
+        WHERE engine = ? AND next_page = 0
+          AND EXISTS (SELECT 1 FROM responses WHERE query_id = queries.id AND page = 0 AND outcome = 'ok')
+    """
+    return db.execute(sql, (engine,)).rowcount
+
+
+def save_response(db: Database, row: ResponseRow, run_id: int, *, next_page: int | None = None) -> None:
+    """Records an answer whose file is whole, and which page comes next, in one transaction.
+
+    An answer without results (a captcha, say) has nothing to be ingested and is marked as done.
+    """
+    values = vars(row) | {
+        "headers": json.dumps(dict(row.headers), ensure_ascii=False),
+        "drift": json.dumps(dict(row.drift), ensure_ascii=False),
+        "run_id": run_id or None,
+        "ingest_state": "pending" if row.outcome in ("ok", "parse_error") else "done",
+    }
+    changed = ", ".join(f"{name} = excluded.{name}" for name in values if name not in ("query_id", "page", "part"))
+    with db.transaction():
+        db.execute(
+            f"INSERT INTO responses ({', '.join(values)}) VALUES ({', '.join(f':{name}' for name in values)})"
+            f" ON CONFLICT (query_id, page, part) DO UPDATE SET {changed}, ingest_reason = '', parser = ''",
+            values,
+        )
+        if next_page is not None:
+            _update(db, "next_page = ?", "id = ?", next_page, row.query_id)
+
+
+def stored_answers(db: Database, query_id: int) -> list[tuple[str, str]]:
+    """(part, path) of every answer of a search that holds results, in the order of the pages."""
+    sql = "SELECT part, path FROM responses WHERE query_id = ? AND outcome = 'ok' ORDER BY page, part"
+    return [(row["part"], row["path"]) for row in db.rows(sql, (query_id,))]
+
+
+def results_stored(db: Database, query_id: int) -> int:
+    """Number of results that the stored pages of a search hold."""
+    sql = "SELECT coalesce(sum(items), 0) FROM responses WHERE query_id = ? AND outcome = 'ok'"
+    return int(db.value(sql, (query_id,)))
+
+
+def answer_path(db: Database, query_id: int, page: int, part: str) -> str:
+    """Path of the answer that is recorded for a page; empty where there is none."""
+    found = db.value("SELECT path FROM responses WHERE query_id = ? AND page = ? AND part = ?", (query_id, page, part))
+    return found or ""
 
 
 def newest_drift(db: Database, engine: str, most: int) -> list[tuple[int, str, int, dict[str, Any]]]:
@@ -188,127 +280,3 @@ def newest_drift(db: Database, engine: str, most: int) -> list[tuple[int, str, i
         (engine, most),
     )
     return [(row["run"], row["fetched_at"], row["items"], json.loads(row["drift"])) for row in reversed(rows)]
-
-
-def titles_found(db: Database, engines: Sequence[str], words: Sequence[str]) -> list[str]:
-    """The distinct titles of what searches at these engines have found; of the keywords `words` only, if any."""
-    marks = ", ".join("?" * len(engines))
-    only = f" AND queries.kind = 'keyword' AND queries.text IN ({', '.join('?' * len(words))})" if words else ""
-    rows = db.rows(
-        "SELECT DISTINCT title FROM queries JOIN results ON results.query_id = queries.id"
-        f" JOIN images ON images.id = image_id WHERE queries.engine IN ({marks}) AND title <> ''{only} ORDER BY title",
-        (*engines, *words),
-    )
-    return [row["title"] for row in rows]
-
-
-def keywords_asked(db: Database, engines: Sequence[str]) -> list[str]:
-    """The keywords that these engines were or will be asked for."""
-    marks = ", ".join("?" * len(engines))
-    rows = db.rows(
-        f"SELECT DISTINCT text FROM queries WHERE kind = 'keyword' AND engine IN ({marks}) ORDER BY text",
-        tuple(engines),
-    )
-    return [row["text"] for row in rows]
-
-
-def engines_known(db: Database) -> list[str]:
-    """The engines that were ever searched in this workspace."""
-    rows = db.rows("SELECT DISTINCT engine FROM queries WHERE kind <> 'import' ORDER BY engine")
-    return [row["engine"] for row in rows]
-
-
-def begin_query(db: Database, query_id: int, run_id: int, cursor: Mapping[str, Any]) -> None:
-    """Marks a search as being worked on."""
-    _update(
-        db,
-        "state = 'running', not_before = '', run_id = ?, cursor = ?",
-        "id = ?",
-        (run_id or None, json.dumps(cursor), query_id),
-    )
-
-
-def save_cursor(db: Database, query_id: int, cursor: Mapping[str, Any]) -> None:
-    """Remembers what the engine needs to go on."""
-    _update(db, "cursor = ?", "id = ?", (json.dumps(cursor), query_id))
-
-
-def end_query(db: Database, query_id: int, state: str, outcome: str, detail: str = "", not_before: str = "") -> None:
-    """Records how the work on a search ended for now; an empty outcome keeps the one that stands."""
-    _update(
-        db,
-        "state = ?, outcome = CASE WHEN ? = '' THEN outcome ELSE ? END, detail = ?, not_before = ?",
-        "id = ?",
-        (state, outcome, outcome, detail, not_before, query_id),
-    )
-
-
-def hold_pending(db: Database, engine: str, until: str) -> int:
-    """Lets everything that is still to be done at an engine wait until a moment."""
-    return _update(db, "not_before = ?", "engine = ? AND state = 'pending' AND not_before < ?", (until, engine, until))
-
-
-def save_response(db: Database, row: ResponseRow, run_id: int, *, next_page: int | None = None) -> None:
-    """Records an answer whose file is whole, and which page comes next, in one transaction.
-
-    What holds no results (a captcha, say) has nothing to be ingested and is marked as done.
-    """
-    ingest = "pending" if row.outcome in ("ok", "parse_error") else "done"
-    with db.transaction():
-        db.execute(
-            "INSERT INTO responses (query_id, page, part, url, http_status, outcome, path, sha256, bytes, headers,"
-            " items, drift, fetched_at, run_id, ingest_state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-            " ON CONFLICT (query_id, page, part) DO UPDATE SET url = excluded.url,"
-            " http_status = excluded.http_status, outcome = excluded.outcome, path = excluded.path,"
-            " sha256 = excluded.sha256, bytes = excluded.bytes, headers = excluded.headers, items = excluded.items,"
-            " drift = excluded.drift, fetched_at = excluded.fetched_at, run_id = excluded.run_id,"
-            " ingest_state = excluded.ingest_state, ingest_reason = '', parser = ''",
-            (
-                row.query_id, row.page, row.part, row.url, row.http_status, row.outcome, row.path, row.sha256,
-                row.bytes, json.dumps(dict(row.headers), ensure_ascii=False), row.items,
-                json.dumps(dict(row.drift), ensure_ascii=False), row.fetched_at, run_id or None, ingest,
-            ),
-        )  # fmt: skip
-        if next_page is not None:
-            _update(db, "next_page = ?", "id = ?", (next_page, row.query_id))
-
-
-def stored_answers(db: Database, query_id: int) -> list[tuple[int, str, str]]:
-    """(page, part, path) of every answer of a search that holds results, in the order of the pages."""
-    rows = db.rows(
-        "SELECT page, part, path FROM responses WHERE query_id = ? AND outcome = 'ok' ORDER BY page, part", (query_id,)
-    )
-    return [(row["page"], row["part"], row["path"]) for row in rows]
-
-
-def results_stored(db: Database, query_id: int) -> int:
-    """How many results the stored pages of a search hold."""
-    sql = "SELECT coalesce(sum(items), 0) FROM responses WHERE query_id = ? AND outcome = 'ok'"
-    return int(db.value(sql, (query_id,)))
-
-
-def answer_path(db: Database, query_id: int, page: int, part: str) -> str:
-    """Where the answer lies that is recorded for a page; empty where there is none."""
-    found = db.value("SELECT path FROM responses WHERE query_id = ? AND page = ? AND part = ?", (query_id, page, part))
-    return found or ""
-
-
-def _update(db: Database, change: str, where: str, values: Iterable[Any]) -> int:
-    with db.transaction():
-        parameters = list(values)
-        split = change.count("?")
-        cursor = db.execute(
-            f"UPDATE queries SET {change}, updated_at = ? WHERE {where}",
-            (*parameters[:split], utc_now(), *parameters[split:]),
-        )
-    return cursor.rowcount
-
-
-def _query(row: Any) -> QueryRow:
-    values = dict(row)
-    return QueryRow(**{**values, "params": json.loads(values["params"]), "cursor": json.loads(values["cursor"])})
-
-
-def count_restored_pages(db: Database, engine: str) -> int:
-    """Lets restored searches go on behind the pages that they have without a gap; gives how many they are."""
-    return db.execute(_COUNT_PAGES, (engine,)).rowcount

@@ -1,4 +1,4 @@
-"""Raw answers as step 2 sees them: which are pending, what became of them, and those that had no row yet."""
+"""The table `responses`: raw answers that wait to be read, what became of them, and rows for files without one."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def iter_pending(db: Database) -> Iterator[ResponseRow]:
 
 
 def iter_all(db: Database) -> Iterator[ResponseRow]:
-    """Every answer in the order of arrival, whether it was read before or not.
+    """Every answer in the order of arrival, read or not.
 
     A refusal or a captcha holds no pictures, whatever the parser; step 1 has settled those.
     """

@@ -73,7 +73,7 @@ def as_lines(groups: Sequence[DuplicateGroup], workspace: Workspace, most: int |
             what = f"{member.kind}: {_size(member.traits)}{distance}, {member.reason}"
             yield f"   {member.decision:<7} {name}  ({what})"
     if most is not None and len(groups) > most:
-        yield f"… and {len(groups) - most:,} groups more (-v fingerprints all; the page shows them)"
+        yield f"… and {len(groups) - most:,} groups more (-v prints all; the page shows them)"
 
 
 def write_reports(

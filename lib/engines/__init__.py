@@ -63,7 +63,7 @@ class Parser:
 
 
 def parser_for(engine: str, part: str) -> Parser:
-    """The parser of an engine's kind of answer. Raises ParseError where there is none."""
+    """The parser of an engine's kind of response. Raises ParseError where there is none."""
     try:
         module, function, version = _REGISTRY[engine, part]
     except KeyError:

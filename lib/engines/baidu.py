@@ -1,9 +1,8 @@
 """Baidu's keyword search: the `acjson` answers of its own page, asked for with the cookies that the site gives.
 
-Baidu's keyword search: the `acjson` answers, and the older `flip` page with the same records inside.
-
-The original's address comes enciphered (`ippr_…`), wrapped in Baidu's re-encoding proxy (`gimg2.baidu.com`), or plain.
-`replaceUrl` is often a copy on Baidu's own hosts, so it stands below the decoded `objURL`.
+The `flip` page, which holds the same records, is read for imports. The original's address comes enciphered (`ippr_…`),
+wrapped in Baidu's re-encoding proxy (`gimg2.baidu.com`), or plain. `replaceUrl` is often a copy on Baidu's own hosts,
+so it stands below the decoded `objURL`.
 """
 
 from __future__ import annotations
@@ -30,6 +29,7 @@ from lib.engines.base import (
     is_html,
     json_object,
     judge_status,
+    not_an_object,
     nothing,
     query_url,
 )
@@ -37,10 +37,10 @@ from lib.engines.parsing import (
     Drift,
     address,
     check_size,
+    distinct,
+    filled,
     flag,
-    load_json,
-    load_json_text,
-    mapping,
+    load_object,
     objects,
     plain,
     position,
@@ -78,61 +78,15 @@ _LETTERS = str.maketrans("wkv1ju2it3hs4g5rq6fp7eo8dn9cm0bla", "abcdefghijklmnopq
 _PROXY = re.compile(r"^https?://gimg\d*\.baidu\.com/image_search/(.+)$", re.IGNORECASE)
 _FLIP = re.compile(rb"flip\.setData\(\s*'imgData'\s*,\s*(\{.*?\})\s*\)\s*;", re.DOTALL)
 _BAIDU_HOSTS = ("baidu.com", "bdimg.com", "bdstatic.com", "bcebos.com")
+REFERER = "https://image.baidu.com/"
 _NO_DATE = "1970-01-01"
 
 KNOWN = frozenset(
-    [
-        "adType",
-        "hasAspData",
-        "thumbURL",
-        "middleURL",
-        "largeTnImageUrl",
-        "hasLarge",
-        "hoverURL",
-        "pageNum",
-        "objURL",
-        "fromURL",
-        "fromURLHost",
-        "currentIndex",
-        "width",
-        "height",
-        "type",
-        "is_gif",
-        "filesize",
-        "bdSrcType",
-        "di",
-        "pi",
-        "is",
-        "imgCollectionWord",
-        "replaceUrl",
-        "hasThumbData",
-        "bdSetImgNum",
-        "partnerId",
-        "spn",
-        "bdImgnewsDate",
-        "fromPageTitle",
-        "fromPageTitleEnc",
-        "bdSourceName",
-        "bdFromPageTitlePrefix",
-        "isAspDianjing",
-        "token",
-        "imgType",
-        "cs",
-        "os",
-        "simid",
-        "personalized",
-        "simid_info",
-        "face_info",
-        "xiangshi_info",
-        "adPicId",
-        "source_type",
-        "strategyAssessment",
-        "isCopyright",
-        "isAigcEdit",
-        "resourceInfo",
-        "fromURLHostEnc",
-        "fromJumpUrl",
-    ]
+    "adType hasAspData thumbURL middleURL largeTnImageUrl hasLarge hoverURL pageNum objURL fromURL fromURLHost"
+    " currentIndex width height type is_gif filesize bdSrcType di pi is imgCollectionWord replaceUrl hasThumbData"
+    " bdSetImgNum partnerId spn bdImgnewsDate fromPageTitle fromPageTitleEnc bdSourceName bdFromPageTitlePrefix"
+    " isAspDianjing token imgType cs os simid personalized simid_info face_info xiangshi_info adPicId source_type"
+    " strategyAssessment isCopyright isAigcEdit resourceInfo fromURLHostEnc fromJumpUrl".split()
 )
 EXPECTED = frozenset({"objURL", "fromURL", "di", "width", "height", "thumbURL"})
 
@@ -143,6 +97,8 @@ class Baidu(Engine):
     name: ClassVar[str] = "baidu"
     kinds: ClassVar[frozenset[str]] = frozenset({"keyword"})
     hosts: ClassVar[tuple[str, ...]] = ("https://image.baidu.com",)
+    domains: ClassVar[tuple[str, ...]] = ("image.baidu.com",)
+    tells_last_page: ClassVar[bool] = False  # its counts (`listNum`, `displayNum`) are claims
     interval: ClassVar[float] = 5.0  # peers report an address banned after some 200 pictures without a pause
     page_size: ClassVar[int] = 30
     most_pages: ClassVar[int] = 34  # some 1,000 results, then repeats
@@ -156,71 +112,56 @@ class Baidu(Engine):
         "prefer an open or keyed source, keep the pace low, and use this where you have the right to."
     )
 
-    def knows_host(self, host: str) -> bool:
-        name = urlsplit(host).hostname or ""
-        return name == "image.baidu.com"
-
     def part(self, page: int) -> str:
         return XHR
 
-    async def enter(self, web: Web, host: str) -> None:
+    async def warm_up(self, web: Web, host: str) -> None:
         await web.open(host + "/")
 
     async def fetch(
-        self, web: Web, host: str, ask: SearchRequest, cursor: Mapping[str, Any], page: int
+        self, web: Web, host: str, request: SearchRequest, cursor: Mapping[str, Any], page: int
     ) -> PageResponse:
         """The first page is asked for after a visit to the front page, which gives the cookies."""
         if page == 0:
             welcome = await web.open(host + "/")
             if self.classify(welcome).outcome != "ok":
                 return replace(welcome, part=XHR)
-        referer = query_url(host, INDEX_PATH, {"tn": "baiduimage", "word": ask.text})
-        return await web.get(
-            self.address(host, ask, cursor, page), part=XHR, headers=XHR_HEADERS | {"Referer": referer}
-        )
+        return await super().fetch(web, host, request, cursor, page)
 
-    def address(self, host: str, ask: SearchRequest, cursor: Mapping[str, Any], page: int) -> str:
+    def headers(self, host: str, request: SearchRequest) -> Mapping[str, str]:
+        return XHR_HEADERS | {"Referer": query_url(host, INDEX_PATH, {"tn": "baiduimage", "word": request.text})}
+
+    def address(self, host: str, request: SearchRequest, cursor: Mapping[str, Any], page: int) -> str:
         offset = page * self.page_size
         place = {"pn": str(offset), "rn": str(self.page_size), "gsm": f"{offset:x}"}
-        words = {"word": ask.text, "queryWord": ask.text}
-        return query_url(host, PATH, PARAMS | words | place | self.filter_params(ask.filters))
+        words = {"word": request.text, "queryWord": request.text}
+        return query_url(host, PATH, PARAMS | words | place | self.filter_params(request.filters))
 
-    def classify(self, answer: PageResponse) -> PageOutcome:
-        if is_captcha(answer):
+    def classify(self, response: PageResponse) -> PageOutcome:
+        if is_captcha(response):
             return PageOutcome("captcha")
-        if (verdict := judge_status(answer)) is not None:
-            return verdict
-        if is_html(answer) and _TIMEOUT_PAGE.search(answer.body):
+        if (outcome := judge_status(response)) is not None:
+            return outcome
+        if is_html(response) and _TIMEOUT_PAGE.search(response.body):
             return PageOutcome("network", "timeout_page")
-        if answer.status != 200:
-            return PageOutcome("parse_error", f"http_{answer.status}")
-        if is_html(answer) and is_consent(answer):
+        if response.status != 200:
+            return PageOutcome("parse_error", f"http_{response.status}")
+        if is_html(response) and is_consent(response):
             return PageOutcome("consent")
-        return PageOutcome("ok") if answer.part == PAGE else _judge_xhr(answer)
-
-    def says_end(self, part: str, body: bytes, parsed: ParsedPage) -> bool:
-        """Its counts (`listNum`, `displayNum`) are claims; a page with nothing new is the end."""
-        return False
+        return PageOutcome("ok") if response.part == PAGE else _judge_xhr(response)
 
 
-def is_captcha(answer: PageResponse) -> bool:
+def is_captcha(response: PageResponse) -> bool:
     """Whether Baidu asks for a proof of humanity; its captcha page also bears the marks of its time-out page."""
-    parts = urlsplit(answer.url)
+    parts = urlsplit(response.url)
     if parts.hostname == CAPTCHA_HOST or parts.path.startswith("/static/captcha"):
         return True
-    return is_html(answer) and _CAPTCHA.search(answer.body) is not None
+    return is_html(response) and _CAPTCHA.search(response.body) is not None
 
 
-def _judge_xhr(answer: PageResponse) -> PageOutcome:
-    found = json_object(answer)
-    if found is None:
-        if _NO_SUCH_PAGE in answer.body:
-            return PageOutcome("parse_error", "no_such_page")
-        return (
-            PageOutcome("blocked", "html_instead_of_json")
-            if is_html(answer)
-            else PageOutcome("parse_error", "not_json")
-        )
+def _judge_xhr(response: PageResponse) -> PageOutcome:
+    if (found := json_object(response)) is None:
+        return PageOutcome("parse_error", "no_such_page") if _NO_SUCH_PAGE in response.body else not_an_object(response)
     if flag(found.get("antiFlag")):
         return PageOutcome("blocked", "anti_flag")
     if not isinstance(found.get("data"), list):
@@ -228,22 +169,21 @@ def _judge_xhr(answer: PageResponse) -> PageOutcome:
     # The list ends with an empty object, which is all that is left of it beyond the last result.
     if any(objects(found["data"])):
         return PageOutcome("ok")
-    first = asked(answer, "pn", 0) == 0
-    # It lists a thousand of the millions that it counts: only an answer that should begin the list is held to them.
+    first = asked(response, "pn", 0) == 0
+    # It lists a thousand of the millions that it counts: only a response that should begin the list is held to them.
     return nothing(first, count_in(found, "listNum", "displayNum", "bdFmtDispNum") if first else 0)
 
 
 def parse_acjson(body: bytes) -> ParsedPage:
-    """The results of one `acjson` answer. Raises ParseError: `blocked`, `captcha`, `not_json`, `no_data`, …"""
+    """The results of one `acjson` response. Raises ParseError: `blocked`, `captcha`, `not_json`, `no_data`, …"""
     if body.lstrip()[:1] == b"<":
         raise ParseError("captcha" if looks_like_captcha(body) else "not_json")
-    value, repaired = load_json(body)
-    answer = mapping(value)
-    if flag(answer.get("antiFlag")):
+    response, drift = load_object(body)
+    if flag(response.get("antiFlag")):
         raise ParseError("blocked")
-    if not isinstance(answer.get("data"), list):
+    if not isinstance(response.get("data"), list):
         raise ParseError("no_data")
-    return _parse_items(answer, Drift(repaired=repaired))
+    return _parse_items(response, drift)
 
 
 def parse_page(html: bytes) -> ParsedPage:
@@ -252,13 +192,72 @@ def parse_page(html: bytes) -> ParsedPage:
     found = _FLIP.search(html)
     if found is None:
         raise ParseError("captcha" if looks_like_captcha(html) else "no_state")
-    value, repaired = load_json_text(found[1].decode("utf-8", "replace"))
-    return _parse_items(mapping(value), Drift(repaired=repaired))
+    return _parse_items(*load_object(found[1].decode("utf-8", "replace")))
 
 
 def looks_like_captcha(body: bytes) -> bool:
     """Whether a page bears the marks of Baidu's captcha, which also holds the marks of its time-out page."""
     return any(mark in body for mark in (b"passMod_dialog", "百度安全验证".encode(), b"wappass.baidu.com"))
+
+
+def _parse_items(response: Mapping[str, Any], drift: Drift) -> ParsedPage:
+    images: dict[str, ImageRecord] = {}
+    skipped = 0
+    for item in objects(response.get("data")):
+        if not item:
+            continue  # the list ends with an empty object
+        engine_id = text(item.get("di"))[:200] or text(item.get("cs"))[:200]
+        if not engine_id or text(item.get("adType")) not in ("", "0"):
+            skipped += 1
+            continue
+        record = _read_item(engine_id, position(item.get("pageNum")), len(images), item)
+        no_original = all(variant.kind != "original" for variant in record.variants)
+        drift.note("item", item, KNOWN, EXPECTED, no_original=no_original)
+        images.setdefault(engine_id, record)
+    ordered = sorted(images.values(), key=lambda image: image.rank)
+    return ParsedPage(tuple(ordered), "", skipped, drift.report())
+
+
+def _read_item(engine_id: str, rank: int | None, place: int, item: Mapping[str, Any]) -> ImageRecord:
+    page_url = address(decode_address(text(item.get("fromURL"))))
+    published = text(item.get("bdImgnewsDate"))
+    return ImageRecord(
+        engine_id=engine_id,
+        rank=place if rank is None else rank,
+        page_url=page_url,
+        title=plain(item.get("fromPageTitleEnc")) or plain(item.get("fromPageTitle")),
+        domain=host_of(page_url) or text(item.get("fromURLHost")).lower(),
+        width=whole(item.get("width")),
+        height=whole(item.get("height")),
+        bytes=whole(item.get("filesize")),
+        format=text(item.get("type")).lower(),
+        published_at="" if published.startswith(_NO_DATE) else published,
+        is_gif=flag(item.get("is_gif")),
+        extra=filled(simid=text(item.get("simid"))),
+        variants=distinct(_read_variants(item, page_url)),
+    )
+
+
+def _read_variants(item: Mapping[str, Any], page_url: str) -> Iterator[VariantRecord]:
+    """Best first: the original, copies elsewhere, Baidu's re-encodings, the thumbnails."""
+    width, height = whole(item.get("width")), whole(item.get("height"))
+    given = address(decode_address(text(item.get("objURL"))))
+    source, referer, expires = unwrap_proxy(given)
+    yield VariantRecord("original", source or given, width, height, None, referer or page_url)
+    copies = [
+        VariantRecord("dup", address(text(r.get("ObjURL"))), referer=address(text(r.get("FromURL"))))
+        for r in objects(item.get("replaceUrl"))
+    ]
+    yield from (copy for copy in copies if not _is_baidu(copy.url))
+    if source:
+        yield VariantRecord("preview", given, referer=REFERER, expires_at=expires)
+    yield from (copy._replace(kind="preview") for copy in copies if _is_baidu(copy.url))
+    for name in ("thumbURL", "middleURL", "hoverURL", "largeTnImageUrl"):
+        yield VariantRecord("thumb", address(item.get(name)), referer=REFERER)
+
+
+def _is_baidu(url: str) -> bool:
+    return host_of(url).endswith(_BAIDU_HOSTS)
 
 
 def decode_address(found: str) -> str:
@@ -285,68 +284,3 @@ def _expiry(seconds: str) -> str:
     if not (seconds.isascii() and seconds.isdigit() and len(seconds) <= 11):
         return ""
     return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _parse_items(answer: Mapping[str, Any], drift: Drift) -> ParsedPage:
-    images: dict[str, ImageRecord] = {}
-    skipped = 0
-    for item in objects(answer.get("data")):
-        if not item:
-            continue  # the list ends with an empty object
-        engine_id = text(item.get("di"))[:200] or text(item.get("cs"))[:200]
-        if not engine_id or text(item.get("adType")) not in ("", "0"):
-            skipped += 1
-            continue
-        drift.see("item", item, KNOWN, EXPECTED)
-        record = _read_item(engine_id, position(item.get("pageNum")), len(images), item)
-        drift.results += 1
-        drift.empty_originals += not any(variant.kind == "original" for variant in record.variants)
-        images.setdefault(engine_id, record)
-    ordered = sorted(images.values(), key=lambda image: image.rank)
-    return ParsedPage(tuple(ordered), "", skipped, drift.report())
-
-
-def _read_item(engine_id: str, rank: int | None, place: int, item: Mapping[str, Any]) -> ImageRecord:
-    page_url = address(decode_address(text(item.get("fromURL"))))
-    published = text(item.get("bdImgnewsDate"))
-    return ImageRecord(
-        engine_id=engine_id,
-        rank=place if rank is None else rank,
-        page_url=page_url,
-        title=plain(item.get("fromPageTitleEnc")) or plain(item.get("fromPageTitle")),
-        domain=host_of(page_url) or text(item.get("fromURLHost")).lower(),
-        width=whole(item.get("width")),
-        height=whole(item.get("height")),
-        bytes=whole(item.get("filesize")),
-        format=text(item.get("type")).lower(),
-        published_at="" if published.startswith(_NO_DATE) else published,
-        is_gif=flag(item.get("is_gif")),
-        extra={"simid": simid} if (simid := text(item.get("simid"))) else {},
-        variants=tuple(_read_variants(item, page_url)),
-    )
-
-
-def _read_variants(item: Mapping[str, Any], page_url: str) -> Iterator[VariantRecord]:
-    """Each address once, best first: the original, copies elsewhere, Baidu's re-encodings, the thumbnail."""
-    width, height = whole(item.get("width")), whole(item.get("height"))
-    given = address(decode_address(text(item.get("objURL"))))
-    source, referer, expires = unwrap_proxy(given)
-    copies = [
-        (address(text(r.get("ObjURL"))), address(text(r.get("FromURL")))) for r in objects(item.get("replaceUrl"))
-    ]
-    wanted = [VariantRecord("original", source or given, width, height, None, referer or page_url)]
-    wanted += [VariantRecord("dup", url, None, None, None, page) for url, page in copies if not _is_baidu(url)]
-    if source:
-        wanted.append(VariantRecord("preview", given, None, None, None, "https://image.baidu.com/", expires))
-    wanted += [VariantRecord("preview", url, None, None, None, page) for url, page in copies if _is_baidu(url)]
-    for name in ("thumbURL", "middleURL", "hoverURL", "largeTnImageUrl"):
-        wanted.append(VariantRecord("thumb", address(item.get(name)), referer="https://image.baidu.com/"))
-    seen: set[str] = set()
-    for variant in wanted:
-        if variant.url and variant.url not in seen:
-            seen.add(variant.url)
-            yield variant
-
-
-def _is_baidu(url: str) -> bool:
-    return host_of(url).endswith(_BAIDU_HOSTS)

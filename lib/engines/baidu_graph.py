@@ -2,17 +2,13 @@
 
 The page of cards holds exact matches, where there are any, and the address of the list. It is read with the upload,
 because later requests need that address; where it has matches of its own, it is also the first page of results.
-Results are thumbnails with the page that shows the picture: this engine finds, it does not collect.
 
-Baidu's search by picture: the card page and the two kinds of paging answers.
-
-What they call the object's address is a redirect within Baidu; the thumbnail is the only picture address, so every
-record is marked as `thumbnail_only`. The original has to be sought on the page.
+Results are thumbnails with the page that shows the picture: what is called the object's address is a redirect within
+Baidu. So every record is marked as `thumbnail_only`; this engine finds, it does not collect.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
 import time
 import uuid
@@ -39,14 +35,16 @@ from lib.engines.base import (
     is_html,
     json_object,
     judge_status,
+    not_an_object,
     nothing,
 )
 from lib.engines.parsing import (
     Drift,
     address,
     check_size,
-    load_json,
+    digest,
     load_json_text,
+    load_object,
     mapping,
     objects,
     plain,
@@ -57,35 +55,13 @@ from lib.records import ImageRecord, ParsedPage, ParseError, VariantRecord
 
 UPLOAD_PATH = "/upload"
 INDEX_PATH = "/pcpage/index"
-FIELDS = {
-    "tn": "pc",
-    "from": "pc",
-    "image_source": "PC_UPLOAD_SEARCH_FILE",
-    "range": '{"page_from":"searchIndex"}',
-}
+FIELDS = {"tn": "pc", "from": "pc", "image_source": "PC_UPLOAD_SEARCH_FILE", "range": '{"page_from":"searchIndex"}'}
 ELSEWHERE = "address_on_another_host"
 _CARD = re.compile(rb'"cardName"\s*:\s*"(\w{1,40})"')
 
 KNOWN = frozenset(
-    [
-        "contsign",
-        "height",
-        "width",
-        "thumbUrl",
-        "hoverUrl",
-        "fromUrl",
-        "fromURL",
-        "objUrl",
-        "index",
-        "page",
-        "subTitle",
-        "typeInfo",
-        "isVideo",
-        "title",
-        "image_src",
-        "url",
-        "simi",
-    ]
+    "contsign height width thumbUrl hoverUrl fromUrl fromURL objUrl index page subTitle typeInfo isVideo title"
+    " image_src url simi".split()
 )
 EXPECTED = frozenset({"thumbUrl"})
 EXPECTED_IN_MATCH = frozenset({"image_src", "url"})  # exact matches have names of their own
@@ -119,65 +95,66 @@ class BaiduGraph(Engine):
     def part(self, page: int) -> str:
         return PAGE if page == 0 else API
 
-    async def enter(self, web: Web, host: str) -> None:
+    async def warm_up(self, web: Web, host: str) -> None:
         await web.open(f"{host}{INDEX_PATH}?tpl_from=pc")
 
-    async def upload(self, web: Web, host: str, ask: SearchRequest, way: int) -> PageResponse:
+    async def upload(self, web: Web, host: str, request: SearchRequest, way: int) -> PageResponse:
         """Sends the picture and reads the page of cards; a refusal is given as it came."""
-        kind, body = multipart(FIELDS, "image", "query." + ask.mime.rpartition("/")[2], ask.mime, ask.picture)
+        kind, body = multipart(
+            FIELDS, "image", "query." + request.mime.rpartition("/")[2], request.mime, request.picture
+        )
         headers = XHR_HEADERS | {"Content-Type": kind, "Acs-Token": "", "Referer": f"{host}{INDEX_PATH}?tpl_from=pc"}
-        answer = await web.post(f"{host}{UPLOAD_PATH}?uptime={int(time.time() * 1000)}", headers=headers, body=body)
-        cards_url = _cards_url(host, answer)
+        response = await web.post(f"{host}{UPLOAD_PATH}?uptime={int(time.time() * 1000)}", headers=headers, body=body)
+        cards_url = _cards_url(host, response)
         if not cards_url:
-            return answer
+            return response
         cards = await web.get(cards_url, part=PAGE, headers=LANGUAGE)
-        self._cards[ask] = cards
+        self._cards[request] = cards
         return replace(cards, part=UPLOAD)
 
     async def fetch(
-        self, web: Web, host: str, ask: SearchRequest, cursor: Mapping[str, Any], page: int
+        self, web: Web, host: str, request: SearchRequest, cursor: Mapping[str, Any], page: int
     ) -> PageResponse:
         if page == 0 and cursor["matches"]:
-            kept = self._cards.pop(ask, None)
-            return kept or await web.get(cursor["cards_url"], part=PAGE, headers=LANGUAGE)
+            return self._cards.pop(request, None) or await web.get(cursor["cards_url"], part=PAGE, headers=LANGUAGE)
         headers = XHR_HEADERS | {"Referer": cursor["cards_url"]}
-        return await web.get(self.address(host, ask, cursor, page), part=API, headers=headers)
+        return await web.get(self.address(host, request, cursor, page), part=API, headers=headers)
 
-    def address(self, host: str, ask: SearchRequest, cursor: Mapping[str, Any], page: int) -> str:
+    def address(self, host: str, request: SearchRequest, cursor: Mapping[str, Any], page: int) -> str:
         if "cards_url" not in cursor:
             return host
         if page == 0 and cursor["matches"]:
             return str(cursor["cards_url"])
         return list_address(cursor["list_url"], page - 1 if cursor["matches"] else page)
 
-    def classify(self, answer: PageResponse) -> PageOutcome:
-        if is_captcha(answer):
+    def classify(self, response: PageResponse) -> PageOutcome:
+        if is_captcha(response):
             return PageOutcome("captcha")
-        if (verdict := judge_status(answer)) is not None:
-            return verdict
-        if answer.part == API:
-            return _judge_list(answer)
-        refused = "upload_rejected" if answer.part == UPLOAD else "parse_error"
-        if answer.status != 200:
-            return PageOutcome(refused, f"http_{answer.status}")
-        if (found := json_object(answer)) is not None:
+        if (outcome := judge_status(response)) is not None:
+            return outcome
+        if response.part == API:
+            return _judge_list(response)
+        refused = "upload_rejected" if response.part == UPLOAD else "parse_error"
+        if response.status != 200:
+            return PageOutcome(refused, f"http_{response.status}")
+        if (found := json_object(response)) is not None:
             return PageOutcome(refused, _refusal(found))
-        return _judge_cards(answer, refused)
+        return _judge_cards(response, refused)
 
-    def read_upload(self, answer: PageResponse) -> dict[str, Any]:
+    def read_upload(self, response: PageResponse) -> dict[str, Any]:
         """The page of cards, whether it has matches of its own, and where similar pictures are listed."""
         try:
-            parsed = parse_page(answer.body)
+            parsed = parse_page(response.body)
         except ParseError:
             return {}
         return {
-            "cards_url": answer.url,
+            "cards_url": response.url,
             "matches": bool(parsed.images),
-            "list_url": on_host(answer.url, parsed.next_url),
+            "list_url": on_host(response.url, parsed.next_url),
             "uploaded_at": int(time.time()),
         }
 
-    def says_end(self, part: str, body: bytes, parsed: ParsedPage) -> bool:
+    def is_last_page(self, part: str, body: bytes, parsed: ParsedPage) -> bool:
         """The page of cards names the list or ends the search; a list ends where it has nothing new."""
         return part == PAGE and not parsed.next_url
 
@@ -213,9 +190,9 @@ def multipart(fields: Mapping[str, str], name: str, file: str, mime: str, conten
     return f"multipart/form-data; boundary={mark}", "".join(lines).encode() + content + f"\r\n--{mark}--\r\n".encode()
 
 
-def _cards_url(host: str, answer: PageResponse) -> str:
-    found = json_object(answer) or {}
-    if answer.status != 200 or whole(found.get("status")):
+def _cards_url(host: str, response: PageResponse) -> str:
+    found = json_object(response) or {}
+    if response.status != 200 or whole(found.get("status")):
         return ""
     return on_host(host, text(mapping(found.get("data")).get("url")))
 
@@ -227,38 +204,31 @@ def _refusal(found: Mapping[str, Any]) -> str:
     return text(found.get("msg"))[:60] or f"status_{text(found.get('status'))[:20]}"
 
 
-def _judge_cards(answer: PageResponse, refused: str) -> PageOutcome:
-    cards = set(_CARD.findall(answer.body)) if is_html(answer) else set()
+def _judge_cards(response: PageResponse, refused: str) -> PageOutcome:
+    cards = set(_CARD.findall(response.body)) if is_html(response) else set()
     if cards & {b"simipic", b"same"}:
         try:
-            parsed = parse_page(answer.body)
+            parsed = parse_page(response.body)
         except ParseError as error:
             return PageOutcome(refused, str(error))
-        if parsed.next_url and not on_host(answer.url, parsed.next_url):
+        if parsed.next_url and not on_host(response.url, parsed.next_url):
             return PageOutcome(refused, ELSEWHERE)
         if parsed.images or parsed.next_url:
             return PageOutcome("ok")
-    if b"noresult" in cards or "errpage" in urlsplit(answer.url).path:
+    if b"noresult" in cards or "errpage" in urlsplit(response.url).path:
         return PageOutcome("empty")
-    return (
-        PageOutcome("consent")
-        if not cards and is_html(answer) and is_consent(answer)
-        else PageOutcome(refused, "no_cards")
-    )
+    if not cards and is_html(response) and is_consent(response):
+        return PageOutcome("consent")
+    return PageOutcome(refused, "no_cards")
 
 
-def _judge_list(answer: PageResponse) -> PageOutcome:
-    if answer.status == 404:
+def _judge_list(response: PageResponse) -> PageOutcome:
+    if response.status == 404:
         return PageOutcome("end", "http_404")
-    if answer.status != 200:
-        return PageOutcome("parse_error", f"http_{answer.status}")
-    found = json_object(answer)
-    if found is None:
-        return (
-            PageOutcome("blocked", "html_instead_of_json")
-            if is_html(answer)
-            else PageOutcome("parse_error", "not_json")
-        )
+    if response.status != 200:
+        return PageOutcome("parse_error", f"http_{response.status}")
+    if (found := json_object(response)) is None:
+        return not_an_object(response)
     if status := whole(found.get("status")):
         # An expired signature ends so, and the collector uploads once more after a `parse_error`.
         return PageOutcome("parse_error", f"status_{status}")
@@ -267,7 +237,7 @@ def _judge_list(answer: PageResponse) -> PageOutcome:
         return PageOutcome("parse_error", "no_data")
     if listed:
         return PageOutcome("ok")
-    first = asked(answer, "page", 1) <= 1
+    first = asked(response, "page", 1) <= 1
     promised = count_in(mapping(found.get("data")), "total", "totalNum", "listNum", "count") if first else 0
     return nothing(False, promised)
 
@@ -295,17 +265,14 @@ def parse_page(html: bytes) -> ParsedPage:
 
 
 def parse_api(body: bytes) -> ParsedPage:
-    """One paging answer (`pcsimi` or `similardetailnew`). Raises ParseError: `blocked`, `not_json`, `no_data`."""
-    value, repaired = load_json(body)
-    answer = mapping(value)
-    if whole(answer.get("status")):
+    """One paging response (`pcsimi` or `similardetailnew`). Raises ParseError: `blocked`, `not_json`, `no_data`."""
+    response, drift = load_object(body)
+    if whole(response.get("status")):
         raise ParseError("blocked")
-    data = mapping(answer.get("data"))
+    data = mapping(response.get("data"))
     if not isinstance(data.get("list"), list):
         raise ParseError("no_data")
-    drift = Drift(repaired=repaired)
-    images = _read_items(objects(data["list"]), drift)
-    return ParsedPage(images, "", 0, drift.report(), PAGE_SIZE)
+    return ParsedPage(_read_items(objects(data["list"]), drift), "", 0, drift.report(), PAGE_SIZE)
 
 
 def _read_items(items: list[Mapping[str, Any]], drift: Drift) -> tuple[ImageRecord, ...]:
@@ -314,9 +281,7 @@ def _read_items(items: list[Mapping[str, Any]], drift: Drift) -> tuple[ImageReco
         thumb = address(item.get("thumbUrl")) or address(item.get("image_src")) or address(item.get("hoverUrl"))
         if not thumb:
             continue
-        drift.see("item", item, KNOWN, EXPECTED_IN_MATCH if "image_src" in item else EXPECTED)
-        drift.results += 1
-        drift.empty_originals += 1
+        drift.note("item", item, KNOWN, EXPECTED_IN_MATCH if "image_src" in item else EXPECTED, no_original=True)
         engine_id = _identity(item, thumb)
         images.setdefault(engine_id, _read_item(engine_id, len(images), item, thumb))
     return tuple(images.values())
@@ -325,7 +290,6 @@ def _read_items(items: list[Mapping[str, Any]], drift: Drift) -> tuple[ImageReco
 def _read_item(engine_id: str, rank: int, item: Mapping[str, Any], thumb: str) -> ImageRecord:
     page_url = address(item.get("fromUrl")) or address(item.get("fromURL")) or address(item.get("url"))
     title = item.get("title")
-    variant = VariantRecord("thumb", thumb, whole(item.get("width")), whole(item.get("height")), None, REFERER)
     return ImageRecord(
         engine_id=engine_id,
         rank=rank,
@@ -334,7 +298,7 @@ def _read_item(engine_id: str, rank: int, item: Mapping[str, Any], thumb: str) -
         snippet=plain(item.get("subTitle")),
         domain=host_of(page_url),
         extra={"thumbnail_only": True},
-        variants=(variant,),
+        variants=(VariantRecord("thumb", thumb, whole(item.get("width")), whole(item.get("height")), None, REFERER),),
     )
 
 
@@ -343,4 +307,4 @@ def _identity(item: Mapping[str, Any], thumb: str) -> str:
     if signature := text(item.get("contsign")):
         return signature[:200]
     pair = _PAIR.search(thumb)
-    return pair[1] if pair else hashlib.sha256(thumb.encode()).hexdigest()[:32]
+    return pair[1] if pair else digest(thumb)

@@ -1,23 +1,19 @@
-"""The contract of a search engine.
+"""The contract of a search engine, and the judgements that all engines share.
 
-An engine is constants (what it is and how gently it wants to be treated), functions that ask (`upload`, `fetch`), and
-pure functions that judge what came back (`classify`, `read_upload`, `parse`, `says_end`). It knows no database, no
+An engine is constants (what it is and how gently it wants to be treated), methods that ask (`upload`, `fetch`), and
+pure methods that judge what came back (`classify`, `read_upload`, `parse`, `is_last_page`). It knows no database, no
 file and no browser: it is given a `SearchRequest` and a `Web`, and it gives `PageResponse`s. Everything that takes
 patience (pace, retries, other hosts, consent pages, a stop at a captcha) is done for all engines alike by
 `lib.collect`.
-
-What the engines that need no browser judge alike: the status of an answer, and JSON before it is parsed.
 """
 
 from __future__ import annotations
 
-import email.utils
 import json
 import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from importlib import import_module
 from typing import Any, ClassVar, Protocol
 from urllib.parse import parse_qs, quote, urlencode, urlsplit
@@ -26,11 +22,12 @@ from lib.engines import SOURCES, parser_for
 from lib.engines.parsing import load_json
 from lib.errors import UsageError
 from lib.records import ParsedPage, ParseError
+from lib.times import retry_after as seconds_until
 
 LONGEST_PAUSE = 30 * 86_400.0  # seconds; who asks for a pause beyond what a calendar holds gets a month
 PAGE, XHR, API, UPLOAD = "page", "xhr", "api", "upload"
 
-PROMISED = "results_promised"  # an answer that counts results and shows none
+PROMISED = "results_promised"  # a response that counts results and shows none
 MOST_DIGITS = 18  # of a count
 _GROUPING = re.compile(r"[\s,.'\u00a0\u202f]")
 # `"totalCount":"1,234"`, also with the quotation marks that an attribute has.
@@ -41,9 +38,6 @@ _COUNT = re.compile(
 )  # fmt: skip
 JSON_ONLY = {"Accept": "application/json"}
 CONSENT_LABELS = ("Allow all", "Accept all", "Accept", "全部接受", "全部同意", "모두 동의", "모두 허용")
-_CONSENT = re.compile(
-    r"<button[^>]{0,300}>(?:\s|<[^>]{0,200}>)*(?:" + "|".join(CONSENT_LABELS) + r")\s*<", re.IGNORECASE
-)
 
 
 @dataclass(frozen=True)
@@ -59,7 +53,7 @@ class PageResponse:
 
 @dataclass(frozen=True)
 class PageOutcome:
-    """What an answer means: one of `lib.records.OUTCOMES`, and a few words for a person."""
+    """What a response means: one of `lib.records.OUTCOMES`, and a few words for a person."""
 
     outcome: str
     detail: str = ""
@@ -87,7 +81,7 @@ class FilePart:
 
 
 class FetchError(Exception):
-    """No answer came. `reason` is short and stable: timeout, connection_refused, browser_crashed, …"""
+    """No response came. `reason` is short and stable: timeout, connection_refused, browser_crashed, …"""
 
     def __init__(self, reason: str, detail: str = ""):
         super().__init__(f"{reason}: {detail}" if detail else reason)
@@ -95,10 +89,10 @@ class FetchError(Exception):
 
 
 class Web(Protocol):
-    """How an engine reaches its host. Every method raises FetchError where no answer came."""
+    """How an engine reaches its host. Every method raises FetchError where no response came."""
 
     async def open(self, url: str) -> PageResponse:
-        """Goes to an address as a person would; the answer is the document as received."""
+        """Goes to an address as a person would; the response is the document as received."""
 
     async def get(self, url: str, *, part: str, headers: Mapping[str, str]) -> PageResponse:
         """Asks for data, from within the open page where that is on the same host."""
@@ -106,9 +100,9 @@ class Web(Protocol):
     async def post(
         self, url: str, *, headers: Mapping[str, str], form: FilePart | None = None, body: bytes = b""
     ) -> PageResponse:
-        """Sends a picture, as a form or as the plain body; the answer's part is `upload`."""
+        """Sends a picture, as a form or as the plain body; the response's part is `upload`."""
 
-    async def press(self, labels: Sequence[str]) -> PageResponse | None:
+    async def submit(self, labels: Sequence[str]) -> PageResponse | None:
         """Presses the first button of the open page with one of the labels; gives the page that it leads to, if any."""
 
     async def value(self, name: str) -> bytes:
@@ -133,6 +127,8 @@ class Engine:
     wants_contact: ClassVar[bool] = False  # whether its terms ask who we are: GLEANER_CONTACT
     FILTERS: ClassVar[Mapping[str, Mapping[str, str]]] = {}  # filter -> value -> the engine's own, as in "z=3&lm=6"
     filter_joint: ClassVar[str] = " "  # between two filters' values for the same parameter
+    domains: ClassVar[tuple[str, ...]] = ()  # host names that are the engine's own beside those of `hosts`
+    tells_last_page: ClassVar[bool] = True  # False where only a page with nothing new is the end
     filtered_kinds: ClassVar[frozenset[str]] = frozenset({"keyword"})  # the searches that filters apply to
     upload_limit: ClassVar[int] = 0  # bytes
     upload_formats: ClassVar[frozenset[str]] = frozenset({"jpeg"})  # anything else is sent as JPEG
@@ -185,106 +181,142 @@ class Engine:
             return f"it knows {', '.join(values)}"
         return f"it filters by {' and '.join(self.FILTERS)}" if self.FILTERS else "it has no filters"
 
-    def classify(self, answer: PageResponse) -> PageOutcome:
-        """What the answer means, judged before it is parsed. Pure."""
+    def classify(self, response: PageResponse) -> PageOutcome:
+        """Says what the response means, before it is parsed. Pure."""
         raise NotImplementedError
 
     def parse(self, part: str, body: bytes) -> ParsedPage:
-        """The results in an answer that was classified as `ok`. Pure; raises ParseError."""
+        """The results in a response that was classified as `ok`. Pure; raises ParseError."""
         return parser_for(self.name, part).parse(body)
 
-    def says_end(self, part: str, body: bytes, parsed: ParsedPage) -> bool:
-        """Whether the answer itself says that no page follows. Pure."""
-        return not parsed.next_url
+    def is_last_page(self, part: str, body: bytes, parsed: ParsedPage) -> bool:
+        """True where the response itself says that no page follows. Pure."""
+        return self.tells_last_page and not parsed.next_url
 
-    def address(self, host: str, ask: SearchRequest, cursor: Mapping[str, Any], page: int) -> str:
-        """The URL of a page of results, for the row of one that is taken over from disk; or just the host. Pure."""
+    def address(self, host: str, request: SearchRequest, cursor: Mapping[str, Any], page: int) -> str:
+        """The URL of a page of results, counted from 0; just the host where only an upload would tell it. Pure."""
         return host
+
+    def headers(self, host: str, request: SearchRequest) -> Mapping[str, str]:
+        """What is sent along when a page of results is asked for."""
+        return JSON_ONLY
 
     def part(self, page: int) -> str:
         """In which part of the conversation a result page is found."""
         return API
 
     def knows_host(self, host: str) -> bool:
-        """Whether a host belongs to the engine itself, so that its other hosts may stand in for it."""
-        return host in self.hosts
+        """True for a host of the engine itself, so that its other hosts may stand in for it."""
+        return host in self.hosts or (urlsplit(host).hostname or "") in self.domains
 
-    def read_upload(self, answer: PageResponse) -> dict[str, Any]:
-        """What later requests need of an accepted upload: JSON values for the query's cursor. Pure."""
-        return {}
-
-    async def upload(self, web: Web, host: str, ask: SearchRequest, way: int) -> PageResponse:
+    async def upload(self, web: Web, host: str, request: SearchRequest, way: int) -> PageResponse:
         """Sends the query picture."""
         raise NotImplementedError
 
-    async def enter(self, web: Web, host: str) -> None:
-        """Comes back to the engine to go on with a query of an earlier run."""
+    def read_upload(self, response: PageResponse) -> dict[str, Any]:
+        """What later requests need of an accepted upload: JSON values for the query's cursor. Pure."""
+        return {}
+
+    async def warm_up(self, web: Web, host: str) -> None:
+        """Comes back to the engine to go on with a query of an earlier run; nothing has to be done as a rule."""
 
     async def fetch(
-        self, web: Web, host: str, ask: SearchRequest, cursor: Mapping[str, Any], page: int
+        self, web: Web, host: str, request: SearchRequest, cursor: Mapping[str, Any], page: int
     ) -> PageResponse:
         """Asks for one result page, counted from 0."""
-        raise NotImplementedError
+        url = self.address(host, request, cursor, page)
+        return await web.get(url, part=self.part(page), headers=self.headers(host, request))
 
 
-def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
-    """Seconds that a `Retry-After` header asks to wait, given as seconds or as an HTTP date; None without one."""
-    text = headers.get("retry-after", "").strip()
-    if text.isascii() and text.isdigit():
-        return min(float(text), LONGEST_PAUSE)
-    try:
-        moment = email.utils.parsedate_to_datetime(text)
-    except (TypeError, ValueError, IndexError, OverflowError):
-        return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return min(LONGEST_PAUSE, max(0.0, (moment - (now or datetime.now(UTC))).total_seconds()))
+def load_engine(name: str, environ: Mapping[str, str] | None = None) -> Engine:
+    """The engine of that name; `environ` is where it looks up its keys, the process's own by default."""
+    module, kind = SOURCES[name]
+    made: Engine = getattr(import_module(f"lib.engines.{module}"), kind)(environ)
+    return made
 
 
-def judge_status(answer: PageResponse) -> PageOutcome | None:
-    """What the status alone says; None where the body has to be looked at."""
-    if answer.status == 401:
+def query_url(host: str, path: str, params: Mapping[str, str]) -> str:
+    return f"{host}{path}?{urlencode(params, quote_via=quote)}"
+
+
+def compact_json(value: Mapping[str, Any]) -> str:
+    """A JSON request in the fewest characters."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def retry_after(headers: Mapping[str, str], now: float | None = None) -> float | None:
+    """Seconds that a `Retry-After` header asks to wait, 0 for a date that has passed; None without one."""
+    seconds = seconds_until(headers.get("retry-after"), most=LONGEST_PAUSE, now=now)
+    return None if seconds is None else max(0.0, seconds)
+
+
+def judge_status(response: PageResponse, other: str = "") -> PageOutcome | None:
+    """What the status alone says; None where the body has to be looked at.
+
+    `other` is the outcome of a status that is neither a success nor among the usual refusals; without it the body
+    decides about those.
+    """
+    if response.status == 401:
         return PageOutcome("blocked", "key_refused")
-    asked_to_wait = answer.status == 503 and "retry-after" in answer.headers
-    if answer.status in (403, 429, 451) or asked_to_wait:
-        return PageOutcome("blocked", f"http_{answer.status}")
-    return PageOutcome("network", f"http_{answer.status}") if answer.status >= 500 else None
+    asked_to_wait = response.status == 503 and "retry-after" in response.headers
+    if response.status in (403, 429, 451) or asked_to_wait:
+        return PageOutcome("blocked", f"http_{response.status}")
+    outcome = "network" if response.status >= 500 else other
+    return PageOutcome(outcome, f"http_{response.status}") if outcome and response.status != 200 else None
 
 
-def is_html(answer: PageResponse) -> bool:
-    return answer.body.lstrip()[:1] == b"<"
+def judge_json(response: PageResponse) -> Mapping[str, Any] | PageOutcome:
+    """The object in the body; or what the status means, or the want of an object."""
+    if (outcome := judge_status(response)) is not None:
+        return outcome
+    found = json_object(response)
+    return not_an_object(response) if found is None else found
 
 
-def is_consent(answer: PageResponse) -> bool:
-    """Whether a page asks to agree to cookies; to be asked of pages without results only."""
-    return _CONSENT.search(answer.body.decode("utf-8", "replace")) is not None
+def is_html(response: PageResponse) -> bool:
+    return response.body.lstrip()[:1] == b"<"
 
 
-def json_object(answer: PageResponse) -> Mapping[str, Any] | None:
+def consent_button(labels: Sequence[str]) -> re.Pattern[str]:
+    """Finds a button with one of the labels, of a page that asks to agree to cookies."""
+    return re.compile(r"<button[^>]{0,300}>(?:\s|<[^>]{0,200}>)*(?:" + "|".join(labels) + r")\s*<", re.IGNORECASE)
+
+
+_CONSENT = consent_button(CONSENT_LABELS)
+
+
+def is_consent(response: PageResponse, button: re.Pattern[str] = _CONSENT) -> bool:
+    """True for a page that asks to agree to cookies; to be asked of pages without results only."""
+    return button.search(response.body.decode("utf-8", "replace")) is not None
+
+
+def json_object(response: PageResponse) -> Mapping[str, Any] | None:
     """The object in the body; None where there is none."""
     try:
-        value, _ = load_json(answer.body)
+        value, _ = load_json(response.body)
     except ParseError:
         return None
     return value if isinstance(value, dict) else None
 
 
-def not_an_object(answer: PageResponse) -> PageOutcome:
-    """For an answer that should have been a JSON object: whose page stands in its place."""
-    return PageOutcome("blocked", "html_instead_of_json") if is_html(answer) else PageOutcome("parse_error", "not_json")
+def not_an_object(response: PageResponse) -> PageOutcome:
+    """For a response that should have been a JSON object: whose page stands in its place."""
+    return (
+        PageOutcome("blocked", "html_instead_of_json") if is_html(response) else PageOutcome("parse_error", "not_json")
+    )
 
 
-def asked(answer: PageResponse, name: str, default: int) -> int:
+def asked(response: PageResponse, name: str, default: int) -> int:
     """A number in the query of the address that was asked for, such as the page."""
-    found = parse_qs(urlsplit(answer.url).query).get(name, [""])[0]
+    found = parse_qs(urlsplit(response.url).query).get(name, [""])[0]
     return int(found[:MOST_DIGITS]) if found.isascii() and found.isdigit() else default
 
 
 def nothing(first: bool, promised: int = 0, seen: int = 0) -> PageOutcome:
-    """An answer without results: on the first page nothing was found, later that was all.
+    """A response without results: on the first page nothing was found, later that was all.
 
     `promised` is how many results the engine says that it has, `seen` how many the pages before had room for: where
-    more are promised than were seen, the answer has results and none of them could be read.
+    more are promised than were seen, the response has results and none of them could be read.
     """
     if promised > seen:
         return PageOutcome("parse_error", PROMISED)
@@ -308,19 +340,3 @@ def _counted(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
         return 0
     return int(value)
-
-
-def query_url(host: str, path: str, params: Mapping[str, str]) -> str:
-    return f"{host}{path}?{urlencode(params, quote_via=quote)}"
-
-
-def as_body(value: Mapping[str, Any]) -> bytes:
-    """A JSON request in the fewest bytes."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
-
-
-def load_engine(name: str, environ: Mapping[str, str] | None = None) -> Engine:
-    """The engine of that name; `environ` is where it looks up its keys, the process's own by default."""
-    module, kind = SOURCES[name]
-    made: Engine = getattr(import_module(f"lib.engines.{module}"), kind)(environ)
-    return made

@@ -1,6 +1,6 @@
-"""Bing's picture search by words: the fragments that its own page loads while one scrolls.
+"""Bing's picture search by words: the `images/async` fragments that its own page loads while one scrolls.
 
-Bing's keyword search: the `images/async` fragments, whose tiles carry a JSON attribute `m`.
+Every tile of a fragment carries its record as JSON in the attribute `m`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from lib.engines.base import (
     PageOutcome,
     PageResponse,
     SearchRequest,
-    Web,
     asked,
     count_in,
     count_on,
@@ -27,13 +26,12 @@ from lib.engines.base import (
     nothing,
     query_url,
 )
-from lib.engines.parsing import Drift, address, check_size, load_json_text, mapping, plain, text
+from lib.engines.parsing import Drift, address, addressed, check_size, filled, load_json_text, mapping, plain, text
 from lib.records import ImageRecord, ParsedPage, ParseError, VariantRecord
 
 PATH = "/images/async"
-MARKET = "en-US"  # without it the answer depends on where one seems to be
+MARKET = "en-US"  # without it the response depends on where one seems to be
 HEADERS = {"Accept": "text/html,*/*;q=0.8", "Accept-Language": "en-US,en;q=0.8"}
-DOMAINS = ("www.bing.com", "cn.bing.com")  # the second is where visitors from China are sent
 _TILE = re.compile(rb"""<a\b[^>]{0,4000}\bclass\s*=\s*["'][^"']{0,200}\biusc\b""")
 _CAPTCHA = re.compile(
     rb'\b(?:id|class)\s*=\s*"[^"]{0,200}captcha|<title>[^<]{0,40}captcha|/turing/captcha', re.IGNORECASE
@@ -46,33 +44,11 @@ _NO_ENTRIES = re.compile(
 _CONSENT = re.compile(rb'\bid\s*=\s*"bnp_(?:ttc|btn_accept|container)')
 _COUNT = re.compile(rb'\bclass\s*=\s*"[^"]{0,200}\bsb_count\b[^>]{0,200}>[^<0-9]{0,40}([0-9][0-9,.]{0,24})')
 
-KNOWN = frozenset(
-    [
-        "sid",
-        "cturl",
-        "cid",
-        "purl",
-        "murl",
-        "turl",
-        "md5",
-        "shkey",
-        "t",
-        "mid",
-        "desc",
-        "ptitle",
-        "mw",
-        "mh",
-        "cw",
-        "ch",
-        "ow",
-        "oh",
-        "surl",
-        "ttl",
-    ]
-)
+KNOWN = frozenset("sid cturl cid purl murl turl md5 shkey t mid desc ptitle mw mh cw ch ow oh surl ttl".split())
 EXPECTED = frozenset({"purl", "murl", "turl", "mid", "t"})
 PAGE_SIZE = 35
 REFERER = "https://www.bing.com/"
+_PAGE_MARKS = (b"dgControl", b"imgpt", b"mmComponent", b"no_results", b"b_no")  # of a page of results without any
 _SIZE = re.compile(r"(\d{1,6})\s*[×x]\s*(\d{1,6})(?:\s*·\s*([A-Za-z]+))?")
 
 
@@ -82,6 +58,8 @@ class Bing(Engine):
     name: ClassVar[str] = "bing"
     kinds: ClassVar[frozenset[str]] = frozenset({"keyword"})
     hosts: ClassVar[tuple[str, ...]] = ("https://www.bing.com",)
+    domains: ClassVar[tuple[str, ...]] = ("www.bing.com", "cn.bing.com")  # visitors from China are sent to the second
+    tells_last_page: ClassVar[bool] = False  # it repeats what it has shown
     interval: ClassVar[float] = 3.0
     page_size: ClassVar[int] = 35
     most_pages: ClassVar[int] = 30  # beyond some 1,000 results it repeats itself
@@ -118,54 +96,63 @@ class Bing(Engine):
         "without consent; prefer an open or keyed source, and use this where you have the right to."
     )
 
-    def knows_host(self, host: str) -> bool:
-        return (urlsplit(host).hostname or "") in DOMAINS
-
     def part(self, page: int) -> str:
         return PAGE
 
-    async def enter(self, web: Web, host: str) -> None:
-        """Nothing: a page is asked for by its place alone."""
+    def headers(self, host: str, request: SearchRequest) -> Mapping[str, str]:
+        return HEADERS
 
-    async def fetch(
-        self, web: Web, host: str, ask: SearchRequest, cursor: Mapping[str, Any], page: int
-    ) -> PageResponse:
-        return await web.get(self.address(host, ask, cursor, page), part=PAGE, headers=HEADERS)
-
-    def address(self, host: str, ask: SearchRequest, cursor: Mapping[str, Any], page: int) -> str:
+    def address(self, host: str, request: SearchRequest, cursor: Mapping[str, Any], page: int) -> str:
         """Results are counted from 1 here."""
         first = str(1 + page * self.page_size)
-        params = {"q": ask.text, "async": "1", "first": first, "count": str(self.page_size), "mkt": MARKET}
-        return query_url(host, PATH, params | self.filter_params(ask.filters))
+        params = {"q": request.text, "async": "1", "first": first, "count": str(self.page_size), "mkt": MARKET}
+        return query_url(host, PATH, params | self.filter_params(request.filters))
 
-    def classify(self, answer: PageResponse) -> PageOutcome:
-        has_tiles = _TILE.search(answer.body) is not None
-        if "captcha" in urlsplit(answer.url).path.lower() or (not has_tiles and _CAPTCHA.search(answer.body)):
+    def classify(self, response: PageResponse) -> PageOutcome:
+        has_tiles = _TILE.search(response.body) is not None
+        if "captcha" in urlsplit(response.url).path.lower() or (not has_tiles and _CAPTCHA.search(response.body)):
             return PageOutcome("captcha")
-        if (verdict := judge_status(answer)) is not None:
-            return verdict
-        if answer.status != 200:
-            return PageOutcome("parse_error", f"http_{answer.status}")
+        if (outcome := judge_status(response, "parse_error")) is not None:
+            return outcome
         if has_tiles:
             return PageOutcome("ok")
-        if is_consent(answer) or _CONSENT.search(answer.body):
+        if is_consent(response) or _CONSENT.search(response.body):
             return PageOutcome("consent")
-        first = asked(answer, "first", 1) == 1
+        first = asked(response, "first", 1) == 1
         # Only in words is "nothing" believed on the first page; later an empty list is what the end looks like.
-        over = _EMPTY.search(answer.body) or (not first and _NO_ENTRIES.match(answer.body))
+        over = _EMPTY.search(response.body) or (not first and _NO_ENTRIES.match(response.body))
         if not over:
             return PageOutcome("parse_error", "no_tiles")
-        return nothing(first, _count_of(answer.body) if first else 0)  # what it counts, it never shows to the end
-
-    def says_end(self, part: str, body: bytes, parsed: ParsedPage) -> bool:
-        """Bing never says it: it repeats what it has shown. A page without a new id is the end."""
-        return False
+        return nothing(first, _count_of(response.body) if first else 0)  # what it counts, it never shows to the end
 
 
 def _count_of(page: bytes) -> int:
     """The number of results in the page's own words; 0 where it has none."""
     found = _COUNT.search(page)
     return count_in({"count": found[1].decode()}, "count") if found else count_on(page)
+
+
+def parse_page(html: bytes) -> ParsedPage:
+    """The tiles of one page. Raises ParseError: `captcha`, `no_state`."""
+    check_size(html)
+    reader = _Tiles()
+    reader.feed(html.decode("utf-8", "replace"))
+    if not reader.tiles and not any(mark in html for mark in _PAGE_MARKS):
+        raise ParseError("captcha" if b"captcha" in html.lower() else "no_state")
+    drift, images, skipped = Drift(), dict[str, ImageRecord](), 0
+    for attribute, sizes in reader.tiles:
+        try:
+            value, repaired = load_json_text(attribute)
+        except ParseError:
+            skipped += 1
+            continue
+        drift.repaired |= repaired
+        record = _read_tile(mapping(value), sizes, len(images), drift)
+        if record is None:
+            skipped += 1
+        else:
+            images.setdefault(record.engine_id, record)
+    return ParsedPage(tuple(images.values()), "", skipped, drift.report(), PAGE_SIZE)
 
 
 class _Tiles(HTMLParser):
@@ -185,45 +172,14 @@ class _Tiles(HTMLParser):
             self.tiles[-1][1].append(data)
 
 
-def parse_page(html: bytes) -> ParsedPage:
-    """The tiles of one page. Raises ParseError: `captcha`, `no_state`."""
-    check_size(html)
-    reader = _Tiles()
-    reader.feed(html.decode("utf-8", "replace"))
-    if not reader.tiles and not _is_a_results_page(html):
-        raise ParseError("captcha" if b"captcha" in html.lower() else "no_state")
-    drift, images, skipped = Drift(), dict[str, ImageRecord](), 0
-    for attribute, sizes in reader.tiles:
-        try:
-            value, repaired = load_json_text(attribute)
-        except ParseError:
-            skipped += 1
-            continue
-        drift.repaired |= repaired
-        record = _read_tile(mapping(value), sizes, len(images), drift)
-        if record is None:
-            skipped += 1
-        else:
-            images.setdefault(record.engine_id, record)
-    return ParsedPage(tuple(images.values()), "", skipped, drift.report(), PAGE_SIZE)
-
-
-def _is_a_results_page(html: bytes) -> bool:
-    return any(mark in html for mark in (b"dgControl", b"imgpt", b"mmComponent", b"no_results", b"b_no"))
-
-
 def _read_tile(m: Mapping[str, Any], sizes: list[str], rank: int, drift: Drift) -> ImageRecord | None:
     engine_id = text(m.get("mid")) or text(m.get("md5")) or text(m.get("cid"))
     if not engine_id:
         return None
-    drift.see("m", m, KNOWN, EXPECTED)
     page_url, original, thumb = address(m.get("purl")), address(m.get("murl")), address(m.get("turl"))
-    drift.results += 1
-    drift.empty_originals += not original
+    drift.note("m", m, KNOWN, EXPECTED, no_original=not original)
     size = _SIZE.search(" ".join(sizes))
     width, height = (int(size[1]) or None, int(size[2]) or None) if size else (None, None)
-    variants = [VariantRecord("original", original, width, height, None, page_url)] if original else []
-    variants += [VariantRecord("thumb", thumb, referer=REFERER)] if thumb else []
     return ImageRecord(
         engine_id=engine_id[:200],
         rank=rank,
@@ -234,6 +190,9 @@ def _read_tile(m: Mapping[str, Any], sizes: list[str], rank: int, drift: Drift) 
         width=width,
         height=height,
         format=(size[3] or "").lower() if size else "",
-        extra={"md5": md5} if (md5 := text(m.get("md5"))) else {},
-        variants=tuple(variants),
+        extra=filled(md5=text(m.get("md5"))),
+        variants=addressed(
+            VariantRecord("original", original, width, height, None, page_url),
+            VariantRecord("thumb", thumb, referer=REFERER),
+        ),
     )

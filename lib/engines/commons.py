@@ -1,6 +1,6 @@
-"""Wikimedia Commons, through the MediaWiki API: free files with licence, author, and the SHA-1 of every file.
+"""Wikimedia Commons: free files with licence, author, and the SHA-1 of every file.
 
-Wikimedia Commons: the MediaWiki API's `generator=search` with `imageinfo` and its licence metadata.
+It is asked through the MediaWiki API: `generator=search` with `imageinfo` and its licence metadata.
 """
 
 from __future__ import annotations
@@ -11,22 +11,17 @@ from typing import Any, ClassVar
 
 from lib.domains import host_of
 from lib.engines.base import (
-    API,
-    JSON_ONLY,
     Engine,
     PageOutcome,
     PageResponse,
     SearchRequest,
-    Web,
     asked,
     count_in,
-    json_object,
-    judge_status,
-    not_an_object,
+    judge_json,
     nothing,
     query_url,
 )
-from lib.engines.parsing import Drift, address, load_json, mapping, objects, plain, text, whole
+from lib.engines.parsing import Drift, address, addressed, filled, load_object, mapping, objects, plain, text, whole
 from lib.records import ImageRecord, ParsedPage, ParseError, VariantRecord
 
 PATH = "/w/api.php"
@@ -46,24 +41,8 @@ PARAMS = {
 BUSY = frozenset({"maxlag", "ratelimited", "readonly"})  # errors that mean "later", with status 200
 
 KNOWN = frozenset(
-    [
-        "pageid",
-        "ns",
-        "title",
-        "index",
-        "imagerepository",
-        "imageinfo",
-        "contentmodel",
-        "pagelanguage",
-        "pagelanguagehtmlcode",
-        "pagelanguagedir",
-        "touched",
-        "lastrevid",
-        "length",
-        "fullurl",
-        "editurl",
-        "canonicalurl",
-    ]
+    "pageid ns title index imagerepository imageinfo contentmodel pagelanguage pagelanguagehtmlcode"
+    " pagelanguagedir touched lastrevid length fullurl editurl canonicalurl".split()
 )
 EXPECTED = frozenset({"pageid", "title", "imageinfo"})
 MOST_CATEGORIES = 50
@@ -103,55 +82,46 @@ class Commons(Engine):
         "request at a time; every file keeps the licence and the author that are stored with it."
     )
 
-    async def fetch(
-        self, web: Web, host: str, ask: SearchRequest, cursor: Mapping[str, Any], page: int
-    ) -> PageResponse:
-        return await web.get(self.address(host, ask, cursor, page), part=API, headers=JSON_ONLY)
-
-    def address(self, host: str, ask: SearchRequest, cursor: Mapping[str, Any], page: int) -> str:
-        narrowed = self.filter_params(ask.filters).get("gsrsearch", "")
+    def address(self, host: str, request: SearchRequest, cursor: Mapping[str, Any], page: int) -> str:
+        narrowed = self.filter_params(request.filters).get("gsrsearch", "")
         kind = "" if "filetype:" in narrowed else "filetype:bitmap"
-        words = " ".join(filter(None, (kind, narrowed, ask.text)))
+        words = " ".join(filter(None, (kind, narrowed, request.text)))
         place = {"gsrlimit": str(self.page_size), "gsroffset": str(page * self.page_size)}
         return query_url(host, PATH, PARAMS | {"gsrsearch": words} | place)
 
-    def classify(self, answer: PageResponse) -> PageOutcome:
-        if (verdict := judge_status(answer)) is not None:
-            return verdict
-        found = json_object(answer)
-        if found is None:
-            return not_an_object(answer)
+    def classify(self, response: PageResponse) -> PageOutcome:
+        found = judge_json(response)
+        if isinstance(found, PageOutcome):
+            return found
         if error := mapping(found.get("error")):
             code = text(error.get("code")) or "error"
             return PageOutcome("blocked" if code in BUSY else "parse_error", code[:60])
-        if answer.status != 200:
-            return PageOutcome("parse_error", f"http_{answer.status}")
+        if response.status != 200:
+            return PageOutcome("parse_error", f"http_{response.status}")
         # Where nothing was found there is no `query` at all, only the word that this was everything.
         pages = mapping(found["query"]).get("pages") if "query" in found else [] if "batchcomplete" in found else None
         if not isinstance(pages, (list, dict)):
             return PageOutcome("parse_error", "no_pages")
         if pages:
             return PageOutcome("ok")
-        offset = asked(answer, "gsroffset", 0)
+        offset = asked(response, "gsroffset", 0)
         promised = count_in(mapping(mapping(found.get("query")).get("searchinfo")), "totalhits")
         following = count_in(mapping(found.get("continue")), "gsroffset")  # where it would have gone on
         return nothing(offset == 0, max(promised, following), offset)
 
 
 def parse_api(body: bytes) -> ParsedPage:
-    """One answer; `next_url` holds the offset to go on with. Raises ParseError: `not_json`, `refused: …`."""
-    value, repaired = load_json(body)
-    answer = mapping(value)
-    if error := mapping(answer.get("error")):
+    """One response; `next_url` holds the offset to go on with. Raises ParseError: `not_json`, `refused: …`."""
+    response, drift = load_object(body)
+    if error := mapping(response.get("error")):
         raise ParseError(f"refused: {(text(error.get('code')) or text(error.get('info')))[:120]}")
-    pages = mapping(answer.get("query")).get("pages")
+    pages = mapping(response.get("query")).get("pages")
     found = objects(list(pages.values()) if isinstance(pages, dict) else pages)
-    if pages is None and "batchcomplete" not in answer and "continue" not in answer:
+    if pages is None and "batchcomplete" not in response and "continue" not in response:
         raise ParseError("no_data")
-    drift = Drift(repaired=repaired)
     ordered = sorted(enumerate(found), key=lambda pair: (whole(pair[1].get("index")) or 10**9, pair[0]))
     images = [record for _, page in ordered if (record := _read_page(page, drift)) is not None]
-    offset = whole(mapping(answer.get("continue")).get("gsroffset"))
+    offset = whole(mapping(response.get("continue")).get("gsroffset"))
     return ParsedPage(tuple(images), f"gsroffset={offset}" if offset else "", len(found) - len(images), drift.report())
 
 
@@ -160,13 +130,13 @@ def _read_page(page: Mapping[str, Any], drift: Drift) -> ImageRecord | None:
     engine_id = text(page.get("pageid"))
     if info is None or not engine_id:
         return None
-    drift.see("page", page, KNOWN, EXPECTED)
-    drift.results += 1
     original = address(info.get("url"))
-    drift.empty_originals += not original
+    drift.note("page", page, KNOWN, EXPECTED, no_original=not original)
     page_url = address(info.get("descriptionurl")) or address(page.get("fullurl"))
     meta = mapping(info.get("extmetadata"))
     artist = text(mapping(meta.get("Artist")).get("value"))
+    width, height, size = whole(info.get("width")), whole(info.get("height")), whole(info.get("size"))
+    sides = whole(info.get("thumbwidth")), whole(info.get("thumbheight"))
     return ImageRecord(
         engine_id=engine_id,
         rank=(whole(page.get("index")) or 1) - 1,
@@ -174,9 +144,9 @@ def _read_page(page: Mapping[str, Any], drift: Drift) -> ImageRecord | None:
         title=plain(page.get("title")).removeprefix("File:").rpartition(".")[0] or plain(page.get("title")),
         snippet=_meta(meta, "ImageDescription"),
         domain=host_of(page_url) or host_of(original),
-        width=whole(info.get("width")),
-        height=whole(info.get("height")),
-        bytes=whole(info.get("size")),
+        width=width,
+        height=height,
+        bytes=size,
         format=text(info.get("mime")).partition("/")[2].partition("+")[0].lower(),
         published_at=_meta(meta, "DateTimeOriginal") or text(info.get("timestamp")),
         creator=plain(artist) or plain(info.get("user")),
@@ -185,30 +155,23 @@ def _read_page(page: Mapping[str, Any], drift: Drift) -> ImageRecord | None:
         license_url=address(text(mapping(meta.get("LicenseUrl")).get("value"))),
         attribution=_meta(meta, "Attribution") or _meta(meta, "Credit"),
         extra=_extra(info, meta),
-        variants=tuple(_variants(info, original, page_url)),
+        variants=addressed(
+            VariantRecord("original", original, width, height, size, page_url),
+            VariantRecord("preview", address(info.get("thumburl")), *sides, None, page_url),
+        ),
     )
-
-
-def _variants(info: Mapping[str, Any], original: str, page_url: str) -> list[VariantRecord]:
-    width, height, size = whole(info.get("width")), whole(info.get("height")), whole(info.get("size"))
-    made = [VariantRecord("original", original, width, height, size, page_url)] if original else []
-    if thumb := address(info.get("thumburl")):
-        small = (whole(info.get("thumbwidth")), whole(info.get("thumbheight")))
-        made.append(VariantRecord("preview", thumb, *small, None, page_url))
-    return made
 
 
 def _extra(info: Mapping[str, Any], meta: Mapping[str, Any]) -> dict[str, Any]:
     categories = [part for part in _meta(meta, "Categories").split("|") if part][:MOST_CATEGORIES]
-    found = {
-        "sha1": text(info.get("sha1")),
-        "categories": categories,
-        "credit": _meta(meta, "Credit"),
-        "restrictions": _meta(meta, "Restrictions"),
-        "attribution_required": _meta(meta, "AttributionRequired").lower() == "true",
-        "uploader": text(info.get("user")),
-    }
-    return {name: value for name, value in found.items() if value}
+    return filled(
+        sha1=text(info.get("sha1")),
+        categories=categories,
+        credit=_meta(meta, "Credit"),
+        restrictions=_meta(meta, "Restrictions"),
+        attribution_required=_meta(meta, "AttributionRequired").lower() == "true",
+        uploader=text(info.get("user")),
+    )
 
 
 def _meta(meta: Mapping[str, Any], name: str) -> str:

@@ -3,10 +3,8 @@
 The document is kept as received, since the object stands in it as a literal. Where it does not, or not as one that can
 be read without running it, the browser that ran the page is asked for the object, and that is kept as JSON.
 
-Naver's keyword search: the page object `imageSearchTabData`, read in the browser or cut out of the page.
-
-From the browser it is clean data, saved as JSON. In the page it is a JavaScript literal: keys without quotes, trailing
-commas, blanks anywhere; `to_json` turns that into JSON without running it.
+The literal is JavaScript: keys without quotes, trailing commas, blanks anywhere; `to_json` turns it into JSON without
+running it.
 """
 
 from __future__ import annotations
@@ -37,8 +35,9 @@ from lib.engines.parsing import (
     Drift,
     address,
     check_size,
-    load_json,
-    load_json_text,
+    distinct,
+    filled,
+    load_object,
     mapping,
     objects,
     plain,
@@ -86,6 +85,7 @@ class Naver(Engine):
     interval: ClassVar[float] = 5.0  # blocks are counted per address; nobody has told the limit
     page_size: ClassVar[int] = 50
     most_pages: ClassVar[int] = 20
+    tells_last_page: ClassVar[bool] = False
     needs_browser: ClassVar[bool] = True
     consent_labels: ClassVar[tuple[str, ...]] = CONSENT_LABELS
     terms: ClassVar[str] = (
@@ -96,50 +96,41 @@ class Naver(Engine):
     def part(self, page: int) -> str:
         return PAGE
 
-    async def enter(self, web: Web, host: str) -> None:
-        """Nothing: every page is opened as the first one is."""
-
     async def fetch(
-        self, web: Web, host: str, ask: SearchRequest, cursor: Mapping[str, Any], page: int
+        self, web: Web, host: str, request: SearchRequest, cursor: Mapping[str, Any], page: int
     ) -> PageResponse:
-        answer = await web.open(self.address(host, ask, cursor, page))
-        if answer.status != 200 or _is_readable(answer.body):
-            return answer
+        response = await web.open(self.address(host, request, cursor, page))
+        if response.status != 200 or _is_readable(response.body):
+            return response
         value = await web.value(OBJECT)
-        return replace(answer, body=value) if _is_readable(value) else answer
+        return replace(response, body=value) if _is_readable(value) else response
 
-    def address(self, host: str, ask: SearchRequest, cursor: Mapping[str, Any], page: int) -> str:
+    def address(self, host: str, request: SearchRequest, cursor: Mapping[str, Any], page: int) -> str:
         start = str(page * self.page_size + 1)
-        params = {"where": "image", "ssc": "tab.image.all", "query": ask.text, "start": start}
-        return query_url(host, PATH, params | self.filter_params(ask.filters))
+        params = {"where": "image", "ssc": "tab.image.all", "query": request.text, "start": start}
+        return query_url(host, PATH, params | self.filter_params(request.filters))
 
-    def classify(self, answer: PageResponse) -> PageOutcome:
-        is_json = answer.body.lstrip()[:1] == b"{"  # the object as the browser knows it
-        literal = answer.body if is_json else find_literal(answer.body)
-        if "captcha" in urlsplit(answer.url).path.lower() or (literal is None and _CAPTCHA.search(answer.body)):
+    def classify(self, response: PageResponse) -> PageOutcome:
+        is_json = response.body.lstrip()[:1] == b"{"  # the object as the browser knows it
+        literal = response.body if is_json else find_literal(response.body)
+        if "captcha" in urlsplit(response.url).path.lower() or (literal is None and _CAPTCHA.search(response.body)):
             return PageOutcome("captcha")
-        if (verdict := judge_status(answer)) is not None:
-            return verdict
-        if answer.status != 200:
-            return PageOutcome("parse_error", f"http_{answer.status}")
-        first = asked(answer, "start", 1) == 1
-        if literal is None and is_consent(answer):
+        if (outcome := judge_status(response, "parse_error")) is not None:
+            return outcome
+        first = asked(response, "start", 1) == 1
+        if literal is None and is_consent(response):
             return PageOutcome("consent")
-        promised = count_on(answer.body if literal is None else literal) if first else 0
+        promised = count_on(response.body if literal is None else literal) if first else 0
         if literal is None:
-            empty = _EMPTY.search(answer.body)
+            empty = _EMPTY.search(response.body)
             return nothing(first, promised) if empty else PageOutcome("parse_error", "no_page_object")
         if _HAS_RECORDS.search(literal):
             return PageOutcome("ok")
         if re.search(rb"items[\"\']?\s*:\s*\[\s*\]", literal) is None:
             return PageOutcome("parse_error", "no_items")
         # An empty list on the first page is believed where the page also says in words that nothing was found.
-        over = not first or _EMPTY.search(answer.body)
+        over = not first or _EMPTY.search(response.body)
         return nothing(first, promised) if over else PageOutcome("parse_error", "no_items")
-
-    def says_end(self, part: str, body: bytes, parsed: ParsedPage) -> bool:
-        """No page says that it is the last; one with nothing new is the end."""
-        return False
 
 
 def _is_readable(body: bytes) -> bool:
@@ -157,14 +148,14 @@ def parse_page(body: bytes) -> ParsedPage:
     """
     check_size(body)
     if body.lstrip()[:1] == b"{":
-        value, repaired = load_json(body)
+        response, drift = load_object(body)
     elif (literal := find_literal(body)) is not None:
-        value, repaired = load_json_text(to_json(literal.decode("utf-8", "replace")))
+        response, drift = load_object(to_json(literal.decode("utf-8", "replace")))
     elif _EMPTY_MARK in body:
         return ParsedPage((), page_size=PAGE_SIZE)
     else:
         raise ParseError("no_state")
-    return _parse_items(mapping(mapping(value).get("content")).get("items"), Drift(repaired=repaired))
+    return _parse_items(mapping(response.get("content")).get("items"), drift)
 
 
 def find_literal(html: bytes) -> bytes | None:
@@ -204,21 +195,6 @@ def _meaningful(literal: str) -> Iterator[str]:
             yield token
 
 
-def unwrap_thumbnail(url: str) -> str:
-    """The original that a `search.pstatic.net` address wraps; empty for any other.
-
-    Decoded exactly once: file names are percent-encoded EUC-KR inside, and a second decoding would break them.
-    """
-    match = _WRAPPED.match(url)
-    if match is None:
-        return ""
-    for pair in match[1].split("&"):
-        name, _, value = pair.partition("=")
-        if name == "src":
-            return address(unquote(value, errors="replace"))
-    return ""
-
-
 def _parse_items(items: Any, drift: Drift) -> ParsedPage:
     if not isinstance(items, list):
         raise ParseError("no_state")
@@ -229,9 +205,7 @@ def _parse_items(items: Any, drift: Drift) -> ParsedPage:
         if text(item.get("type")) not in ("", "image") or not engine_id:
             skipped += 1
             continue
-        drift.see("item", item, KNOWN, EXPECTED)
-        drift.results += 1
-        drift.empty_originals += not address(item.get("originalUrl"))
+        drift.note("item", item, KNOWN, EXPECTED, no_original=not address(item.get("originalUrl")))
         images.setdefault(engine_id, _read_item(engine_id, rank, item))
     return ParsedPage(tuple(images.values()), "", skipped, drift.report(), PAGE_SIZE)
 
@@ -242,15 +216,8 @@ def _read_item(engine_id: str, rank: int, item: Mapping[str, Any]) -> ImageRecor
     width, height = whole(item.get("orgWidth")), whole(item.get("orgHeight"))
     source = original or unwrap_thumbnail(viewer)
     # Naver's own proxy serves at most 960 pixels, but it serves them when the blog's server refuses strangers.
-    wanted = [("original", source, width, height), ("preview", viewer, None, None)]
-    wanted += [("thumb", address(item.get(name)), None, None) for name in ("thumb", "thumbnail", "lensThumb")]
-    seen: set[str] = set()
-    variants = []
-    for kind, url, w, h in wanted:
-        if url and url not in seen:
-            seen.add(url)
-            variants.append(VariantRecord(kind, url, w, h, None, _referer(url, page_url)))
-    extra = {"source": text(item.get("source")), "color": text(item.get("color"))}
+    thumbs = [("thumb", address(item.get(name)), None, None) for name in ("thumb", "thumbnail", "lensThumb")]
+    wanted = [("original", source, width, height), ("preview", viewer, None, None), *thumbs]
     return ImageRecord(
         engine_id=engine_id,
         rank=rank,
@@ -264,10 +231,22 @@ def _read_item(engine_id: str, rank: int, item: Mapping[str, Any]) -> ImageRecor
         creator=plain(item.get("writerTitle")),
         is_gif="_gif" in viewer,
         is_shop="nshopping" in engine_id,
-        extra={name: value for name, value in extra.items() if value},
-        variants=tuple(variants),
+        extra=filled(source=text(item.get("source")), color=text(item.get("color"))),
+        variants=distinct(VariantRecord(kind, url, w, h, None, _referer(url, page_url)) for kind, url, w, h in wanted),
     )
 
 
 def _referer(url: str, page_url: str) -> str:
     return "https://blog.naver.com" if host_of(url) == "blogfiles.naver.net" else page_url
+
+
+def unwrap_thumbnail(url: str) -> str:
+    """The original that a `search.pstatic.net` address wraps; empty for any other.
+
+    Decoded exactly once: file names are percent-encoded EUC-KR inside, and a second decoding would break them.
+    """
+    match = _WRAPPED.match(url)
+    if match is None:
+        return ""
+    sources = (pair.removeprefix("src=") for pair in match[1].split("&") if pair.startswith("src="))
+    return address(unquote(next(sources, ""), errors="replace"))

@@ -1,31 +1,38 @@
-"""Naver's keyed image search: NAVER API HUB, or the address of before with the keys of before.
+"""Naver's keyed image search: JSON, or the XML that it can answer with instead.
 
-Naver's keyed search API: JSON, or the XML that it can answer with instead.
+NAVER API HUB is asked where its keys are set, else the older address with the older keys.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from lib.domains import host_of
 from lib.engines.base import (
-    API,
     JSON_ONLY,
     Engine,
     PageOutcome,
     PageResponse,
     SearchRequest,
-    Web,
     count_in,
-    json_object,
-    judge_status,
-    not_an_object,
+    judge_json,
     nothing,
     query_url,
 )
-from lib.engines.parsing import Drift, address, load_json, load_xml, mapping, objects, plain, text, whole
+from lib.engines.parsing import (
+    Drift,
+    address,
+    digest,
+    distinct,
+    load_object,
+    load_xml,
+    mapping,
+    objects,
+    plain,
+    text,
+    whole,
+)
 from lib.records import ImageRecord, ParsedPage, ParseError, VariantRecord
 
 HUB_HOST = "https://naverapihub.apigw.ntruss.com"
@@ -63,37 +70,32 @@ class NaverApi(Engine):
     def knows_host(self, host: str) -> bool:
         return host in (HUB_HOST, OLD_HOST)
 
-    async def fetch(
-        self, web: Web, host: str, ask: SearchRequest, cursor: Mapping[str, Any], page: int
-    ) -> PageResponse:
+    def headers(self, host: str, request: SearchRequest) -> Mapping[str, str]:
         names = HUB_HEADERS if self._has_hub_keys() else OLD_HEADERS
-        headers = JSON_ONLY | {header: self.key(name) for header, name in names.items()}
-        return await web.get(self.address(host, ask, cursor, page), part=API, headers=headers)
+        return JSON_ONLY | {header: self.key(name) for header, name in names.items()}
 
-    def address(self, host: str, ask: SearchRequest, cursor: Mapping[str, Any], page: int) -> str:
+    def address(self, host: str, request: SearchRequest, cursor: Mapping[str, Any], page: int) -> str:
         """Which of Naver's two addresses is asked depends on the keys, never on the host that was tried."""
         hub = self._has_hub_keys()
         if self.knows_host(host):
             host = HUB_HOST if hub else OLD_HOST
         start = min(1 + page * self.page_size, LAST_START)
-        params = {"query": ask.text, "display": str(self.page_size), "start": str(start), "sort": "sim"}
+        params = {"query": request.text, "display": str(self.page_size), "start": str(start), "sort": "sim"}
         params |= {"format": "json"} if hub else {}
-        return query_url(host, HUB_PATH if hub else OLD_PATH, params | self.filter_params(ask.filters))
+        return query_url(host, HUB_PATH if hub else OLD_PATH, params | self.filter_params(request.filters))
 
     def _has_hub_keys(self) -> bool:
         return all(map(self.key, self.keys))
 
-    def classify(self, answer: PageResponse) -> PageOutcome:
-        if (verdict := judge_status(answer)) is not None:
-            return verdict
-        found = json_object(answer)
-        if found is None:
-            return not_an_object(answer)
-        code = text(found.get("errorCode")) or text(mapping(found.get("error")).get("errorCode"))
+    def classify(self, response: PageResponse) -> PageOutcome:
+        found = judge_json(response)
+        if isinstance(found, PageOutcome):
+            return found
+        code = _error_code(found)
         if code in KEY_REFUSED | OVER_QUOTA:
             return PageOutcome("blocked", "key_refused" if code in KEY_REFUSED else "over_quota")
-        if code or answer.status != 200:
-            return PageOutcome("parse_error", code[:20] or f"http_{answer.status}")
+        if code or response.status != 200:
+            return PageOutcome("parse_error", code[:20] or f"http_{response.status}")
         items = found.get("items")
         if not isinstance(items, list):
             return PageOutcome("parse_error", "no_items")
@@ -102,57 +104,55 @@ class NaverApi(Engine):
         start = whole(found.get("start")) or 1
         return nothing(start == 1, min(count_in(found, "total"), LAST_START + self.page_size - 1), start - 1)
 
-    def says_end(self, part: str, body: bytes, parsed: ParsedPage) -> bool:
+    def is_last_page(self, part: str, body: bytes, parsed: ParsedPage) -> bool:
         """The last page starts at 1000 and overlaps the one before, so that results up to 1,099 can be had."""
-        answer = mapping(load_json(body)[0])
-        start, total = whole(answer.get("start")) or 1, whole(answer.get("total")) or 0
+        response, _ = load_object(body)
+        start, total = whole(response.get("start")) or 1, whole(response.get("total")) or 0
         return start >= LAST_START or start + self.page_size > total
 
 
 def parse_api(body: bytes) -> ParsedPage:
-    """One answer; `next_url` holds the next `start`. Raises ParseError: `refused: …`, `not_json`, `not_xml`, …"""
-    answer, repaired = _load(body)
-    code = text(answer.get("errorCode")) or text(mapping(answer.get("error")).get("errorCode"))
-    if code:
-        raise ParseError(f"refused: {code} {text(answer.get('errorMessage'))}"[:140])
-    if not isinstance(answer.get("items"), list):
+    """One response; `next_url` holds the next `start`. Raises ParseError: `refused: …`, `not_json`, `not_xml`, …"""
+    response, drift = _load(body)
+    if code := _error_code(response):
+        raise ParseError(f"refused: {code} {text(response.get('errorMessage'))}"[:140])
+    if not isinstance(response.get("items"), list):
         raise ParseError("no_data")
-    items, drift = objects(answer["items"]), Drift(repaired=repaired)
-    start, display = whole(answer.get("start")) or 1, whole(answer.get("display")) or len(items)
+    items = objects(response["items"])
+    start, display = whole(response.get("start")) or 1, whole(response.get("display")) or len(items)
     images = [_read(start - 1 + place, item, drift) for place, item in enumerate(items) if address(item.get("link"))]
     following = start + display
-    more = bool(items) and following <= min(LAST_START, whole(answer.get("total")) or 0)
+    more = bool(items) and following <= min(LAST_START, whole(response.get("total")) or 0)
     return ParsedPage(tuple(images), f"start={following}" if more else "", len(items) - len(images), drift.report())
 
 
-def _load(body: bytes) -> tuple[Mapping[str, Any], bool]:
+def _error_code(found: Mapping[str, Any]) -> str:
+    return text(found.get("errorCode")) or text(mapping(found.get("error")).get("errorCode"))
+
+
+def _load(body: bytes) -> tuple[Mapping[str, Any], Drift]:
     if body.lstrip()[:1] != b"<":
-        value, repaired = load_json(body)
-        return mapping(value), repaired
+        return load_object(body)
     root = load_xml(body)
     if root.tag != "rss":
-        return {child.tag: child.text for child in root}, False
+        return {child.tag: child.text for child in root}, Drift()
     channel = root.find("channel")
-    found: dict[str, Any] = {} if channel is None else {c.tag: c.text for c in channel if c.tag != "item"}
-    items = [] if channel is None else channel.findall("item")
-    found["items"] = [{child.tag: child.text for child in item} for item in items]
-    return found, False
+    children = [] if channel is None else list(channel)
+    found: dict[str, Any] = {child.tag: child.text for child in children if child.tag != "item"}
+    found["items"] = [{part.tag: part.text for part in child} for child in children if child.tag == "item"]
+    return found, Drift()
 
 
 def _read(rank: int, item: Mapping[str, Any], drift: Drift) -> ImageRecord:
-    drift.see("item", item, KNOWN, KNOWN)
-    drift.results += 1
+    drift.note("item", item, KNOWN, KNOWN)
     link, thumb = address(item.get("link")), address(item.get("thumbnail"))
     width, height = whole(item.get("sizewidth")), whole(item.get("sizeheight"))
-    variants = [VariantRecord("original", link, width, height)]
-    variants += [VariantRecord("thumb", thumb)] if thumb and thumb != link else []
     return ImageRecord(
-        # The API names no id and no page, so the address of the picture stands for both.
-        engine_id=hashlib.sha256(link.encode("utf-8", "replace")).hexdigest()[:32],
+        engine_id=digest(link),
         rank=rank,
         title=plain(item.get("title")),
         domain=host_of(link),
         width=width,
         height=height,
-        variants=tuple(variants),
+        variants=distinct([VariantRecord("original", link, width, height), VariantRecord("thumb", thumb)]),
     )

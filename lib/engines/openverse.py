@@ -1,6 +1,6 @@
-"""Openverse: openly licensed pictures from many collections. No key is needed; one raises the limits.
+"""Openverse: openly licensed pictures from many collections, with licence, creator and attribution.
 
-Openverse: openly licensed pictures, with licence, creator and attribution.
+No key is needed; one raises the limits.
 """
 
 from __future__ import annotations
@@ -22,12 +22,23 @@ from lib.engines.base import (
     Web,
     count_in,
     json_object,
-    judge_status,
-    not_an_object,
+    judge_json,
     nothing,
     query_url,
 )
-from lib.engines.parsing import LARGEST, Drift, address, flag, load_json, mapping, objects, plain, text, whole
+from lib.engines.parsing import (
+    LARGEST,
+    Drift,
+    address,
+    addressed,
+    filled,
+    flag,
+    load_object,
+    objects,
+    plain,
+    text,
+    whole,
+)
 from lib.records import ImageRecord, ParsedPage, ParseError, VariantRecord
 
 PATH = "/v1/images/"
@@ -36,34 +47,9 @@ CLIENT_KEYS = ("OPENVERSE_CLIENT_ID", "OPENVERSE_CLIENT_SECRET")  # both optiona
 TOKEN_MARGIN = 60.0  # seconds before its end at which a token is replaced
 
 KNOWN = frozenset(
-    [
-        "id",
-        "title",
-        "indexed_on",
-        "foreign_landing_url",
-        "url",
-        "creator",
-        "creator_url",
-        "license",
-        "license_version",
-        "license_url",
-        "provider",
-        "source",
-        "category",
-        "filesize",
-        "filetype",
-        "tags",
-        "attribution",
-        "fields_matched",
-        "mature",
-        "height",
-        "width",
-        "thumbnail",
-        "detail_url",
-        "related_url",
-        "unstable__sensitivity",
-        "alt_files",
-    ]
+    "id title indexed_on foreign_landing_url url creator creator_url license license_version license_url provider"
+    " source category filesize filetype tags attribution fields_matched mature height width thumbnail detail_url"
+    " related_url unstable__sensitivity alt_files".split()
 )
 EXPECTED = frozenset({"id", "url", "foreign_landing_url", "license", "license_url", "creator", "attribution"})
 MOST_TAGS = 50
@@ -111,19 +97,21 @@ class Openverse(Engine):
         self._token, self._token_ends = "", 0.0
 
     async def fetch(
-        self, web: Web, host: str, ask: SearchRequest, cursor: Mapping[str, Any], page: int
+        self, web: Web, host: str, request: SearchRequest, cursor: Mapping[str, Any], page: int
     ) -> PageResponse:
         if self._wants_token():
-            answer = await self._sign_in(web, host)
+            response = await self._sign_in(web, host)
             if not self._token:
-                return replace(answer, part=API, body=b"{}")
-        headers = JSON_ONLY | ({"Authorization": f"Bearer {self._token}"} if self._token else {})
-        return await web.get(self.address(host, ask, cursor, page), part=API, headers=headers)
+                return replace(response, part=API, body=b"{}")
+        return await super().fetch(web, host, request, cursor, page)
 
-    def address(self, host: str, ask: SearchRequest, cursor: Mapping[str, Any], page: int) -> str:
+    def headers(self, host: str, request: SearchRequest) -> Mapping[str, str]:
+        return JSON_ONLY | ({"Authorization": f"Bearer {self._token}"} if self._token else {})
+
+    def address(self, host: str, request: SearchRequest, cursor: Mapping[str, Any], page: int) -> str:
         """Pages are counted from 1 here."""
-        params = {"q": ask.text, "page": str(page + 1), "page_size": str(self.page_size)}
-        return query_url(host, PATH, params | self.filter_params(ask.filters))
+        params = {"q": request.text, "page": str(page + 1), "page_size": str(self.page_size)}
+        return query_url(host, PATH, params | self.filter_params(request.filters))
 
     def _wants_token(self) -> bool:
         return all(map(self.key, CLIENT_KEYS)) and time.monotonic() >= self._token_ends
@@ -133,23 +121,21 @@ class Openverse(Engine):
         form = dict(zip(("client_id", "client_secret"), map(self.key, CLIENT_KEYS), strict=True))
         headers = JSON_ONLY | {"Content-Type": "application/x-www-form-urlencoded"}
         body = urlencode({"grant_type": "client_credentials", **form}).encode()
-        answer = await web.post(host + TOKEN_PATH, headers=headers, body=body)
-        found = json_object(answer) or {}
+        response = await web.post(host + TOKEN_PATH, headers=headers, body=body)
+        found = json_object(response) or {}
         token = found.get("access_token")
-        self._token = token if answer.status == 200 and isinstance(token, str) else ""
+        self._token = token if response.status == 200 and isinstance(token, str) else ""
         self._token_ends = time.monotonic() + max(0.0, float(whole(found.get("expires_in")) or 0) - TOKEN_MARGIN)
-        return answer
+        return response
 
-    def classify(self, answer: PageResponse) -> PageOutcome:
-        if (verdict := judge_status(answer)) is not None:
-            return verdict
-        found = json_object(answer)
-        if found is None:
-            return not_an_object(answer)
-        if answer.status == 404:
+    def classify(self, response: PageResponse) -> PageOutcome:
+        found = judge_json(response)
+        if isinstance(found, PageOutcome):
+            return found
+        if response.status == 404:
             return PageOutcome("end", "http_404")
-        if answer.status != 200:
-            return PageOutcome("parse_error", f"http_{answer.status}")
+        if response.status != 200:
+            return PageOutcome("parse_error", f"http_{response.status}")
         results = found.get("results")
         if not isinstance(results, list):
             return PageOutcome("parse_error", "no_results_key")
@@ -165,42 +151,24 @@ class Openverse(Engine):
 
 def parse_api(body: bytes) -> ParsedPage:
     """One page of results; `next_url` names the next page. Raises ParseError: `not_json`, `no_data`, `refused: …`."""
-    value, repaired = load_json(body)
-    answer = mapping(value)
-    results = answer.get("results")
+    response, drift = load_object(body)
+    results = response.get("results")
     if not isinstance(results, list):
-        detail = text(answer.get("detail")) or text(answer.get("error"))
+        detail = text(response.get("detail")) or text(response.get("error"))
         raise ParseError(f"refused: {detail[:120]}" if detail else "no_data")
-    drift = Drift(repaired=repaired)
-    page, size = whole(answer.get("page")) or 1, whole(answer.get("page_size")) or len(results)
+    page, size = whole(response.get("page")) or 1, whole(response.get("page_size")) or len(results)
     before = min((page - 1) * size, LARGEST)  # a rank has to fit in a column
-    images = [
-        _read_result(before + place, found, drift)
-        for place, found in enumerate(objects(results))
-        if text(found.get("id"))
-    ]
-    more = page < (whole(answer.get("page_count")) or 0)
+    listed = enumerate(objects(results), before)
+    images = [_read_result(rank, found, drift) for rank, found in listed if text(found.get("id"))]
+    more = page < (whole(response.get("page_count")) or 0)
     return ParsedPage(tuple(images), f"page={page + 1}" if more else "", 0, drift.report())
 
 
-def license_name(code: str, version: str) -> str:
-    """The short name that licences are known by: `by-sa`, `4.0` is `CC BY-SA 4.0`."""
-    code = code.strip().lower()
-    names = {"cc0": "CC0", "pdm": "Public Domain Mark"}
-    name = names.get(code, f"CC {code.upper()}" if code else "")
-    return f"{name} {version}".strip()
-
-
 def _read_result(rank: int, found: Mapping[str, Any], drift: Drift) -> ImageRecord:
-    drift.see("result", found, KNOWN, EXPECTED)
-    drift.results += 1
     page_url, original, thumb = (address(found.get(n)) for n in ("foreign_landing_url", "url", "thumbnail"))
-    drift.empty_originals += not original
+    drift.note("result", found, KNOWN, EXPECTED, no_original=not original)
     width, height, size = whole(found.get("width")), whole(found.get("height")), whole(found.get("filesize"))
-    variants = [VariantRecord("original", original, width, height, size, page_url)] if original else []
-    variants += [VariantRecord("thumb", thumb)] if thumb else []
     tags = [name for tag in objects(found.get("tags"))[:MOST_TAGS] if (name := plain(tag.get("name")))]
-    extra = {"source": text(found.get("source")), "provider": text(found.get("provider")), "tags": tags}
     return ImageRecord(
         engine_id=text(found.get("id"))[:200],
         rank=rank,
@@ -218,6 +186,16 @@ def _read_result(rank: int, found: Mapping[str, Any], drift: Drift) -> ImageReco
         license=license_name(text(found.get("license")), text(found.get("license_version"))),
         license_url=address(found.get("license_url")),
         attribution=plain(found.get("attribution")),
-        extra={name: value for name, value in extra.items() if value},
-        variants=tuple(variants),
+        extra=filled(source=text(found.get("source")), provider=text(found.get("provider")), tags=tags),
+        variants=addressed(
+            VariantRecord("original", original, width, height, size, page_url), VariantRecord("thumb", thumb)
+        ),
     )
+
+
+def license_name(code: str, version: str) -> str:
+    """The short name that licences are known by: `by-sa`, `4.0` is `CC BY-SA 4.0`."""
+    code = code.strip().lower()
+    names = {"cc0": "CC0", "pdm": "Public Domain Mark"}
+    name = names.get(code, f"CC {code.upper()}" if code else "")
+    return f"{name} {version}".strip()

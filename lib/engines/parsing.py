@@ -1,11 +1,9 @@
-"""Reading values that an engine sent: any of them may be null, missing, of another type, or hostile.
+"""Reading what an engine sent: any value may be null, missing, of another type, or hostile.
 
-JSON from outside: fast when it is right, repaired when it is nearly right, a short reason when it is not.
+JSON is fast when it is right, repaired when it is nearly right, and a short reason when it is not. XML may have neither
+document types nor entities. Both are bounded in size.
 
-XML from outside: no document types, no entities, bounded in size.
-
-How an answer's shape differs from the one that a parser was written for.
-
+`Drift` notes where a response's shape differs from the one that a parser was written for.
 The report is a small dictionary, empty when nothing is new:
 
     unknown          {"entity.newKey": how many results have it}
@@ -17,17 +15,18 @@ The report is a small dictionary, empty when nothing is new:
 from __future__ import annotations
 
 import codecs
+import hashlib
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from html import unescape
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from lib.records import ParseError
+from lib.records import ParseError, VariantRecord
 from lib.text import storable
 
 if TYPE_CHECKING:
@@ -57,10 +56,10 @@ _ESCAPE = re.compile(
 )
 
 MOST_TAGS = 500_000
-# Entity bombs and references to files need a document type, and no answer that we read has one.
+# Entity bombs and references to files need a document type, and no response that we read has one.
 _FORBIDDEN = re.compile(rb"<!\s*(?:DOCTYPE|ENTITY)", re.IGNORECASE)
 
-MOST_KEYS = 40  # names kept: a hostile answer may have a million
+MOST_KEYS = 40  # names kept: a hostile response may have a million
 NAME_LENGTH = 60
 
 
@@ -147,6 +146,38 @@ def address(value: Any) -> str:
     return "https:" + found if found.startswith("//") else found
 
 
+def filled(**values: Any) -> dict[str, Any]:
+    """The values that say something: what a record keeps in `extra`."""
+    return {name: value for name, value in values.items() if value}
+
+
+def digest(url: str) -> str:
+    """The id of a picture whose engine names none: a digest of its address."""
+    return hashlib.sha256(url.encode("utf-8", "replace")).hexdigest()[:32]
+
+
+def addressed(*variants: VariantRecord) -> tuple[VariantRecord, ...]:
+    """The variants that have an address."""
+    return tuple(variant for variant in variants if variant.url)
+
+
+def distinct(variants: Iterable[VariantRecord]) -> tuple[VariantRecord, ...]:
+    """The variants that have an address, each address once: the first that names it."""
+    found: dict[str, VariantRecord] = {}
+    for variant in addressed(*variants):
+        found.setdefault(variant.url, variant)
+    return tuple(found.values())
+
+
+def load_object(body: bytes | str) -> tuple[Mapping[str, Any], Drift]:
+    """The JSON object in a response, or in text that was cut out of a page, and a `Drift` to go on with.
+
+    Raises ParseError as `load_json` does; what is no object is read as an empty one.
+    """
+    value, repaired = load_json_text(body) if isinstance(body, str) else load_json(body)
+    return mapping(value), Drift(repaired=repaired)
+
+
 def load_json(body: bytes) -> tuple[Any, bool]:
     """The value, and whether invalid escapes, lone surrogates, control characters or bad UTF-8 had to be mended.
 
@@ -211,7 +242,7 @@ def load_xml(body: bytes) -> Element:
 
 @dataclass
 class Drift:
-    """Counts while a parser walks over an answer; `report()` gives the dictionary."""
+    """Counts while a parser walks over a response; `report()` gives the dictionary."""
 
     unknown: Counter[str] = field(default_factory=Counter)
     missing: Counter[str] = field(default_factory=Counter)
@@ -240,6 +271,14 @@ class Drift:
         if not expected <= found.keys():
             self.missing.update(f"{part}.{key}" for key in expected - found.keys())
         return False
+
+    def note(
+        self, part: str, found: Mapping[str, Any], known: Set[str], expected: Set[str], *, no_original: bool = False
+    ) -> None:
+        """Counts one result, and what is new or missing in it."""
+        self.results += 1
+        self.empty_originals += no_original
+        self.see(part, found, known, expected)
 
     def report(self) -> dict[str, Any]:
         made: dict[str, Any] = {}

@@ -3,8 +3,6 @@
 A picture is uploaded by a request, not through the page, whose upload button has changed often. The first page of
 results is the HTML itself (its `data-state`); the pages after it come from the XHR `serpList/fetch`.
 
-Yandex Images: the first page's `data-state` and the answers of `serpList/fetch`.
-
 Both carry a `serpList` with `items.keys` (rank order) and `items.entities` (id -> entity). A page has several
 `data-state` attributes and an XHR several blocks in no fixed order, so the list is looked for by what it is and never
 by its place. Every field may be null, missing, or of another type.
@@ -18,7 +16,7 @@ import time
 from collections.abc import Iterator, Mapping
 from html import unescape
 from typing import Any, ClassVar
-from urllib.parse import parse_qs, quote, urlencode, urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from lib.domains import host_of
 from lib.engines.base import (
@@ -31,13 +29,19 @@ from lib.engines.base import (
     PageResponse,
     SearchRequest,
     Web,
+    compact_json,
+    consent_button,
     count_on,
+    is_consent,
+    judge_status,
     nothing,
+    query_url,
 )
 from lib.engines.parsing import (
     Drift,
     address,
     check_size,
+    filled,
     flag,
     load_json,
     load_json_text,
@@ -50,7 +54,7 @@ from lib.engines.parsing import (
 )
 from lib.records import ImageRecord, ParsedPage, ParseError, VariantRecord
 
-DOMAINS = ("com", "ru", "com.tr", "by", "kz", "uz", "eu")
+DOMAINS = tuple("yandex.com yandex.ru yandex.com.tr yandex.by yandex.kz yandex.uz yandex.eu ya.ru".split())
 UPLOAD_BLOCKS = {"blocks": [{"block": "cbir-uploader__get-cbir-id"}]}
 LIST_BLOCKS = {
     "blocks": [
@@ -62,10 +66,7 @@ LIST_BLOCKS = {
         },
     ]
 }
-XHR_HEADERS = {
-    "Accept": "application/json, text/javascript, */*; q=0.01",
-    "X-Requested-With": "XMLHttpRequest",
-}
+XHR_HEADERS = {"Accept": "application/json, text/javascript, */*; q=0.01", "X-Requested-With": "XMLHttpRequest"}
 CBIR_STORE = "https://avatars.mds.yandex.net/get-images-cbir"
 
 # Inside `data-state` every quotation mark is escaped, so a mark with a plain one is the page's own and never a title.
@@ -85,9 +86,7 @@ _OTHER_TAB = re.compile(_QUOTE + rb"cbir(?:Tags|OtherSizes|Sites)" + _QUOTE + rb
 _REGION = re.compile(rb"<(?:h1|title)[^>]{0,200}>[^<]{0,200}is under construction", re.IGNORECASE)
 _NAVI = re.compile(_QUOTE + rb"navi" + _QUOTE + rb"\s*:\s*\{")
 _CONSENT_LABELS = ("Разрешить все", "Allow all", "Принять все", "Accept all")
-_CONSENT = re.compile(
-    r"<button[^>]{0,300}>(?:\s|<[^>]{0,200}>)*(?:" + "|".join(_CONSENT_LABELS) + r")\s*<", re.IGNORECASE
-)
+_CONSENT = consent_button(_CONSENT_LABELS)
 
 _IDS = {"id", "docid", "documentid", "reqid", "rimId", "pos"}
 _SIZES = {"width", "height", "origWidth", "origHeight"}
@@ -98,10 +97,9 @@ VIEWER_KEYS = frozenset({"preview", "dups", "thumb", "img_href", "detail_url", "
 EXPECTED_IN_ENTITY = frozenset({"pos", "origUrl", "image", "alt", "origWidth", "origHeight", "snippet", "viewerData"})
 EXPECTED_IN_SNIPPET = frozenset({"title", "url", "domain"})
 EXPECTED_IN_VIEWER = frozenset({"preview"})
-MISSING_OBJECT: frozenset[str] = frozenset()
 
 ID_LENGTH = 200
-MOST_RESULTS = 5_000  # of one answer; recorded ones have at most a hundred
+MOST_RESULTS = 5_000  # of one response; recorded ones have at most a hundred
 MOST_VARIANTS = 200  # of one picture; recorded answers have fewer than thirty
 new = tuple.__new__
 NO_VARIANT = VariantRecord("", "")
@@ -111,7 +109,6 @@ _STATE = re.compile(rb"""\sdata-state\s*=\s*(?:"([^"]*)"|'([^']*)')""")
 _REFERENCE = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 # Marks of the captcha page as recorded in 2026, and of the address that it lives at.
 _CAPTCHA_MARKS = (b"/checkcaptcha", b"CheckboxCaptcha", b"AdvancedCaptcha", b"smartcaptcha-status", b"/showcaptcha")
-_EMPTY_MARK = b"EmptySearchResults"
 
 
 class Yandex(Engine):
@@ -120,6 +117,7 @@ class Yandex(Engine):
     name: ClassVar[str] = "yandex"
     kinds: ClassVar[frozenset[str]] = frozenset({"image", "keyword"})
     hosts: ClassVar[tuple[str, ...]] = ("https://yandex.com", "https://yandex.ru")
+    domains: ClassVar[tuple[str, ...]] = DOMAINS
     # Captchas are counted per address; peers send between one request a second and one every ten.
     interval: ClassVar[float] = 5.0
     page_size: ClassVar[int] = 30
@@ -130,11 +128,7 @@ class Yandex(Engine):
     upload_ways: ClassVar[int] = 2
     FILTERS: ClassVar[Mapping[str, Mapping[str, str]]] = {
         "size": {"small": "isize=small", "medium": "isize=medium", "large": "isize=large", "huge": "isize=wallpaper"},
-        "orientation": {
-            "landscape": "iorient=horizontal",
-            "portrait": "iorient=vertical",
-            "square": "iorient=square",
-        },
+        "orientation": {"landscape": "iorient=horizontal", "portrait": "iorient=vertical", "square": "iorient=square"},
         "type": {
             "photo": "type=photo",
             "clipart": "type=clipart",
@@ -152,81 +146,70 @@ class Yandex(Engine):
         "open API, keep the pace low, and use this where you have the right to."
     )
 
-    def knows_host(self, host: str) -> bool:
-        name = urlsplit(host).hostname or ""
-        return name in {f"yandex.{domain}" for domain in DOMAINS} | {"ya.ru"}
-
-    def address(self, host: str, ask: SearchRequest, cursor: Mapping[str, Any], page: int) -> str:
-        return xhr_address(host, ask, cursor, page) if page else page_address(host, ask, cursor)
+    def address(self, host: str, request: SearchRequest, cursor: Mapping[str, Any], page: int) -> str:
+        return xhr_address(host, request, cursor, page) if page else page_address(host, request, cursor)
 
     def part(self, page: int) -> str:
         return PAGE if page == 0 else XHR
 
-    async def upload(self, web: Web, host: str, ask: SearchRequest, way: int) -> PageResponse:
+    async def upload(self, web: Web, host: str, request: SearchRequest, way: int) -> PageResponse:
         """Way 0 is the multipart form of the touch site, way 1 the plain body of the app host."""
         if way == 0:
-            asked = {"rpt": "imageview", "format": "json", "request": _compact(UPLOAD_BLOCKS)}
-            form = FilePart("upfile", "query." + ask.mime.rpartition("/")[2], ask.mime, ask.picture)
-            return await web.post(_address(host, "/images/touch/search", asked), headers=XHR_HEADERS, form=form)
-        asked = {
-            "cbird": "111",
-            "images_avatars_size": "preview",
-            "images_avatars_namespace": "images-cbir",
-        }
-        return await web.post(
-            _address(host, "/images-apphost/image-download", asked),
-            headers={"Content-Type": ask.mime},
-            body=ask.picture,
-        )
+            asked = {"rpt": "imageview", "format": "json", "request": compact_json(UPLOAD_BLOCKS)}
+            form = FilePart("upfile", "query." + request.mime.rpartition("/")[2], request.mime, request.picture)
+            return await web.post(query_url(host, "/images/touch/search", asked), headers=XHR_HEADERS, form=form)
+        asked = {"cbird": "111", "images_avatars_size": "preview", "images_avatars_namespace": "images-cbir"}
+        url = query_url(host, "/images-apphost/image-download", asked)
+        return await web.post(url, headers={"Content-Type": request.mime}, body=request.picture)
 
-    async def enter(self, web: Web, host: str) -> None:
+    async def warm_up(self, web: Web, host: str) -> None:
         await web.open(host + "/images/")
 
     async def fetch(
-        self, web: Web, host: str, ask: SearchRequest, cursor: Mapping[str, Any], page: int
+        self, web: Web, host: str, request: SearchRequest, cursor: Mapping[str, Any], page: int
     ) -> PageResponse:
         if page == 0:
-            return await web.open(self.address(host, ask, cursor, page))
-        return await web.get(self.address(host, ask, cursor, page), part=XHR, headers=XHR_HEADERS)
+            return await web.open(self.address(host, request, cursor, page))
+        return await super().fetch(web, host, request, cursor, page)
 
-    def classify(self, answer: PageResponse) -> PageOutcome:
-        path = urlsplit(answer.url).path
-        if path.startswith(("/showcaptcha", "/checkcaptcha")) or "x-yandex-captcha" in answer.headers:
-            return PageOutcome("captcha")
-        is_json = answer.body.lstrip()[:1] in (b"{", b"[")
-        if _is_captcha_json(answer.body) if is_json else _CAPTCHA.search(answer.body):
-            return PageOutcome("captcha")
-        asked_to_wait = answer.status == 503 and "retry-after" in answer.headers
-        if answer.status in (403, 429, 451) or asked_to_wait:
-            return PageOutcome("blocked", f"http_{answer.status}")
-        if answer.status >= 500:
-            return PageOutcome("network", f"http_{answer.status}")
-        judge = {UPLOAD: _judge_upload, XHR: _judge_xhr, PAGE: _judge_page}[answer.part]
-        return judge(answer, is_json)
+    def headers(self, host: str, request: SearchRequest) -> Mapping[str, str]:
+        return XHR_HEADERS
 
-    def says_end(self, part: str, body: bytes, parsed: ParsedPage) -> bool:
+    def classify(self, response: PageResponse) -> PageOutcome:
+        path = urlsplit(response.url).path
+        if path.startswith(("/showcaptcha", "/checkcaptcha")) or "x-yandex-captcha" in response.headers:
+            return PageOutcome("captcha")
+        is_json = response.body.lstrip()[:1] in (b"{", b"[")
+        if _is_captcha_json(response.body) if is_json else _CAPTCHA.search(response.body):
+            return PageOutcome("captcha")
+        if response.status != 401 and (outcome := judge_status(response)) is not None:
+            return outcome
+        judge = {UPLOAD: _judge_upload, XHR: _judge_xhr, PAGE: _judge_page}[response.part]
+        return judge(response, is_json)
+
+    def is_last_page(self, part: str, body: bytes, parsed: ParsedPage) -> bool:
         """No `navi.next`. An XHR without any `navi`, as it was until 2024, says nothing about what follows."""
         return not parsed.next_url and (part == PAGE or bool(_NAVI.search(body)))
 
-    def read_upload(self, answer: PageResponse) -> dict[str, Any]:
-        """The picture's id and its address at the engine, and the time; empty where the answer has no id."""
-        found = _uploaded(answer.body)
+    def read_upload(self, response: PageResponse) -> dict[str, Any]:
+        """The picture's id and its address at the engine, and the time; empty where the response has no id."""
+        found = _uploaded(response.body)
         return found | {"uploaded_at": int(time.time())} if found else {}
 
 
-def page_address(host: str, ask: SearchRequest, cursor: Mapping[str, Any]) -> str:
+def page_address(host: str, request: SearchRequest, cursor: Mapping[str, Any]) -> str:
     """The first page of results. Without `cbir_page=similar` a picture's page has no results at all."""
-    if ask.kind == "keyword":
-        return _address(host, "/images/search", {"text": ask.text} | _narrowed(ask))
+    if request.kind == "keyword":
+        return query_url(host, "/images/search", {"text": request.text} | _narrowed(request))
     asked = {"cbir_id": cursor["cbir_id"], "rpt": "imageview", "cbir_page": "similar", "url": cursor["image_url"]}
-    return _address(host, "/images/search", asked)
+    return query_url(host, "/images/search", asked)
 
 
-def xhr_address(host: str, ask: SearchRequest, cursor: Mapping[str, Any], page: int) -> str:
+def xhr_address(host: str, request: SearchRequest, cursor: Mapping[str, Any], page: int) -> str:
     """The request for a later page, counted from 0 as `p`."""
-    asked = {"format": "json", "request": _compact(LIST_BLOCKS), "p": str(page)}
-    if ask.kind == "keyword":
-        asked |= {"rpt": "image", "text": ask.text} | _narrowed(ask)
+    asked = {"format": "json", "request": compact_json(LIST_BLOCKS), "p": str(page)}
+    if request.kind == "keyword":
+        asked |= {"rpt": "image", "text": request.text} | _narrowed(request)
     else:
         bare = cursor["image_url"].partition("://")[2]
         asked |= {
@@ -236,43 +219,43 @@ def xhr_address(host: str, ask: SearchRequest, cursor: Mapping[str, Any], page: 
             "text": f'url:"{bare}"',
             "url": cursor["image_url"],
         }
-    return _address(host, "/images/search", asked)
+    return query_url(host, "/images/search", asked)
 
 
-def _judge_upload(answer: PageResponse, is_json: bool) -> PageOutcome:
-    if answer.status == 200 and is_json:
-        if _uploaded(answer.body):
+def _judge_upload(response: PageResponse, is_json: bool) -> PageOutcome:
+    if response.status == 200 and is_json:
+        if _uploaded(response.body):
             return PageOutcome("ok")
         return PageOutcome("upload_rejected", "no_id_in_the_answer")
-    if answer.status == 200:
-        region = _REGION.search(answer.body)
+    if response.status == 200:
+        region = _REGION.search(response.body)
         return PageOutcome("region", "under_construction") if region else PageOutcome("upload_rejected", "no_json")
-    return PageOutcome("upload_rejected", f"http_{answer.status}")
+    return PageOutcome("upload_rejected", f"http_{response.status}")
 
 
-def _judge_xhr(answer: PageResponse, is_json: bool) -> PageOutcome:
-    if answer.status == 404:
+def _judge_xhr(response: PageResponse, is_json: bool) -> PageOutcome:
+    if response.status == 404:
         return PageOutcome("end", "http_404")
     if not is_json:
         # The site's own code asks for JSON; HTML in its place is what an unwelcome visitor gets.
-        is_html = answer.body.lstrip()[:1] == b"<"
+        is_html = response.body.lstrip()[:1] == b"<"
         return PageOutcome("blocked", "html_instead_of_json") if is_html else PageOutcome("parse_error", "not_json")
-    if answer.status != 200:
-        return PageOutcome("parse_error", f"http_{answer.status}")
-    return PageOutcome("ok") if _LIST.search(answer.body) else PageOutcome("parse_error", "no_serp_list")
+    if response.status != 200:
+        return PageOutcome("parse_error", f"http_{response.status}")
+    return PageOutcome("ok") if _LIST.search(response.body) else PageOutcome("parse_error", "no_serp_list")
 
 
-def _judge_page(answer: PageResponse, is_json: bool) -> PageOutcome:
-    body = answer.body
-    if answer.status == 200 and _LIST.search(body):
+def _judge_page(response: PageResponse, is_json: bool) -> PageOutcome:
+    body = response.body
+    if response.status == 200 and _LIST.search(body):
         return nothing(True, count_on(body)) if _EMPTY.search(body) and not _has_results(body) else PageOutcome("ok")
     if _REGION.search(body):
         return PageOutcome("region", "under_construction")
-    if answer.status != 200:
-        return PageOutcome("parse_error", f"http_{answer.status}")
-    if _CONSENT.search(body.decode("utf-8", "replace")):
+    if response.status != 200:
+        return PageOutcome("parse_error", f"http_{response.status}")
+    if is_consent(response, _CONSENT):
         return PageOutcome("consent")
-    if "tabInt" in parse_qs(urlsplit(answer.url).query) or _OTHER_TAB.search(body):
+    if "tabInt" in parse_qs(urlsplit(response.url).query) or _OTHER_TAB.search(body):
         return PageOutcome("wrong_tab")
     return nothing(True, count_on(body)) if _EMPTY.search(body) else PageOutcome("parse_error", "no_serp_list")
 
@@ -289,34 +272,34 @@ def _is_captcha_json(body: bytes) -> bool:
     """A small object that speaks of a captcha at its top; a list of results is far larger and has other keys."""
     if b"captcha" not in body or len(body) > 100_000:
         return False
-    try:
-        value = json.loads(body)
-    except (ValueError, RecursionError):
-        return False
-    return isinstance(value, dict) and (value.get("type") == "captcha" or "captcha" in value)
+    value = _json_object(body)
+    return value.get("type") == "captcha" or "captcha" in value
 
 
-def _uploaded(body: bytes) -> dict[str, str]:
-    """`cbir_id` and `image_url` from the answer to an upload in any of its shapes; empty where there is no id."""
+def _json_object(body: bytes) -> dict[str, Any]:
+    """The object in a response that has to be right as it is; empty for anything else."""
     try:
         value = json.loads(body)
     except (ValueError, RecursionError):
         return {}
-    blocks = value.get("blocks") if isinstance(value, dict) else None
-    params = [block.get("params") for block in blocks if isinstance(block, dict)] if isinstance(blocks, list) else []
-    for found in [value, *params]:
-        if isinstance(found, dict) and (cbir_id := _cbir_id(found)):
+    return value if isinstance(value, dict) else {}
+
+
+def _uploaded(body: bytes) -> dict[str, str]:
+    """`cbir_id` and `image_url` from the response to an upload in any of its shapes; empty where there is no id."""
+    value = _json_object(body)
+    for found in [value, *(mapping(block.get("params")) for block in objects(value.get("blocks")))]:
+        if cbir_id := _cbir_id(found):
             image_url = found.get("originalImageUrl") or _original(found) or f"{CBIR_STORE}/{cbir_id}/orig"
             return {"cbir_id": cbir_id, "image_url": image_url}
     return {}
 
 
 def _cbir_id(found: Mapping[str, Any]) -> str:
-    """`cbirId` since 2025, `cbir_id` of the app host, or the parameter in the `url` of before."""
-    direct = found.get("cbirId") or found.get("cbir_id")
+    """`cbirId` since 2025, `cbir_id` of the app host, or the parameter in the older `url`."""
+    direct, link = found.get("cbirId") or found.get("cbir_id"), found.get("url")
     if isinstance(direct, str):
         return direct
-    link = found.get("url")
     if not isinstance(link, str):
         return ""
     return parse_qs(urlsplit(link).query or link).get("cbir_id", [""])[0]
@@ -333,16 +316,8 @@ def _original(found: Mapping[str, Any]) -> str:
     return parse_qs(urlsplit(link).query or link).get("url", [""])[0]
 
 
-def _narrowed(ask: SearchRequest) -> dict[str, str]:
-    return Yandex().filter_params(ask.filters)
-
-
-def _address(host: str, path: str, asked: Mapping[str, str]) -> str:
-    return f"{host}{path}?{urlencode(asked, quote_via=quote)}"
-
-
-def _compact(value: Any) -> str:
-    return json.dumps(value, separators=(",", ":"))
+def _narrowed(request: SearchRequest) -> dict[str, str]:
+    return Yandex().filter_params(request.filters)
 
 
 def parse_page(html: bytes) -> ParsedPage:
@@ -359,13 +334,13 @@ def parse_page(html: bytes) -> ParsedPage:
         return _parse_lists(lists, drift)
     if looks_like_captcha(html):
         raise ParseError("captcha")
-    if _EMPTY_MARK in html:
+    if b"EmptySearchResults" in html:
         return ParsedPage(())
     raise ParseError("wrong_tab" if any("initialState" in state for state in states) else "no_state")
 
 
 def parse_xhr(body: bytes) -> ParsedPage:
-    """The results of one `serpList/fetch` answer.
+    """The results of one `serpList/fetch` response.
 
     Raises ParseError with `captcha`, `not_json`, `no_serp_list`, `too_large` or `too_complex`.
     """
@@ -416,7 +391,7 @@ def _serp_list(state: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def _blocks(value: Any) -> list[Mapping[str, Any]]:
-    """The blocks of an answer; one that was saved without its envelope counts as a block itself."""
+    """The blocks of a response; one that was saved without its envelope counts as a block itself."""
     if isinstance(value, list):
         return objects(value)
     return [*objects(mapping(value).get("blocks")), mapping(value)]
@@ -432,9 +407,9 @@ def _adapter_list(block: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def _is_captcha_answer(value: Any) -> bool:
-    answer = mapping(value)
-    kind = text(answer.get("type")).lower()
-    return "captcha" in kind or any("captcha" in str(key).lower() for key in list(answer)[:50])
+    response = mapping(value)
+    kind = text(response.get("type")).lower()
+    return "captcha" in kind or any("captcha" in str(key).lower() for key in list(response)[:50])
 
 
 def _parse_lists(lists: list[Mapping[str, Any]], drift: Drift) -> ParsedPage:
@@ -496,22 +471,15 @@ def read_entity(engine_id: str, rank: int, entity: Mapping[str, Any], drift: Dri
         is_gif=flag(entity.get("gifLabel")),
         is_censored=flag(entity.get("censored")),
         is_shop=flag(entity.get("ecomShield")),
-        extra=_extra(entity, snippet, alt if alt != title and title else ""),
+        extra=filled(
+            alt=alt if alt != title and title else "",
+            docid=text(entity.get("docid")) or text(entity.get("documentid")),
+            rim_id=text(entity.get("rimId")),
+            freshness=text(entity.get("freshnessCounter")),
+            shop_score=whole(snippet.get("shopScore")),
+        ),
         variants=variants,
     )
-
-
-def _extra(entity: Mapping[str, Any], snippet: Mapping[str, Any], alt: str) -> dict[str, Any]:
-    found: dict[str, Any] = {"alt": alt} if alt else {}
-    if docid := text(entity.get("docid")) or text(entity.get("documentid")):
-        found["docid"] = docid
-    if rim_id := text(entity.get("rimId")):
-        found["rim_id"] = rim_id
-    if freshness := text(entity.get("freshnessCounter")):
-        found["freshness"] = freshness
-    if shop_score := whole(snippet.get("shopScore")):
-        found["shop_score"] = shop_score
-    return found
 
 
 def _note_drift(
@@ -525,8 +493,8 @@ def _note_drift(
     # An object that is not there at all is told by the entity; its keys are not counted once more.
     usual = (
         drift.see("entity", entity, ENTITY_KEYS, EXPECTED_IN_ENTITY),
-        drift.see("snippet", snippet, SNIPPET_KEYS, EXPECTED_IN_SNIPPET if snippet else MISSING_OBJECT),
-        drift.see("viewerData", viewer, VIEWER_KEYS, EXPECTED_IN_VIEWER if viewer else MISSING_OBJECT),
+        drift.see("snippet", snippet, SNIPPET_KEYS, EXPECTED_IN_SNIPPET if snippet else frozenset()),
+        drift.see("viewerData", viewer, VIEWER_KEYS, EXPECTED_IN_VIEWER if viewer else frozenset()),
     )
     if all(usual):
         drift.usual = shape
@@ -563,12 +531,8 @@ def _read_variants(
     # As `VariantRecord(...)`, without the detour over its keywords.
     made = [new(VariantRecord, (kind, url, w, h, size, referer, "")) for url, (kind, w, h, size) in found.items()]
     if not in_order:
-        made.sort(key=_kind_order)
+        made.sort(key=lambda variant: _KIND_ORDER[variant.kind])
     return tuple(made[:MOST_VARIANTS])
-
-
-def _kind_order(variant: VariantRecord) -> int:
-    return _KIND_ORDER[variant.kind]
 
 
 def _add(found: dict[str, list[Any]], kind: str, url: Any, width: Any, height: Any, size: Any = None) -> None:

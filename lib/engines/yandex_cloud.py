@@ -1,15 +1,12 @@
-"""Yandex Cloud's Search API v2: the official, paid search by picture and by words.
+"""Yandex Cloud's Search API v2: the official, paid search by picture (JSON) and by words (XML inside JSON).
 
-Everything is a POST, and the page stands in its body; the answer's address tells it as a fragment, for the records.
-
-Yandex Cloud's Search API v2: search by picture (JSON) and by words (XML inside JSON).
+Everything is a POST, and the page stands in its body; the response's address tells it as a fragment, for the records.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -27,21 +24,34 @@ from lib.engines.base import (
     PageResponse,
     SearchRequest,
     Web,
-    as_body,
+    compact_json,
     count_in,
     json_object,
     judge_status,
     not_an_object,
     nothing,
 )
-from lib.engines.parsing import Drift, address, load_json, load_xml, mapping, objects, plain, position, text, whole
+from lib.engines.parsing import (
+    Drift,
+    address,
+    addressed,
+    digest,
+    load_object,
+    load_xml,
+    mapping,
+    objects,
+    plain,
+    position,
+    text,
+    whole,
+)
 from lib.records import ImageRecord, ParsedPage, ParseError, VariantRecord
 
 WORDS_PATH = "/v2/image/search"
 PICTURE_PATH = "/v2/image/search_by_image"
 API_KEY, FOLDER = "YANDEX_CLOUD_API_KEY", "YANDEX_CLOUD_FOLDER_ID"
 SEARCH_TYPE = "SEARCH_TYPE_COM"
-SILENT_KEYS = frozenset({"page", "maxPage", "id"})  # what an answer without results consists of
+SILENT_KEYS = frozenset({"page", "maxPage", "id"})  # what a response without results consists of
 SILENT_TAGS = frozenset({"page", "found", "found-docs", "found-docs-human"})  # the same of a list without documents
 LONGEST_DATA = 3_145_728  # bytes of the picture in base64, which takes four for three
 
@@ -86,49 +96,42 @@ class YandexCloud(Engine):
         super().__init__(environ)
         self._first: WeakKeyDictionary[SearchRequest, PageResponse] = WeakKeyDictionary()
 
-    async def upload(self, web: Web, host: str, ask: SearchRequest, way: int) -> PageResponse:
-        """The answer to an upload is the first page as well; it is kept, because a second one would cost again."""
-        data = base64.b64encode(ask.picture).decode()
-        answer = await self._post(web, self.address(host, ask, {}, 0), {"data": data, "page": 0})
-        self._first[ask] = answer
-        return answer
+    async def upload(self, web: Web, host: str, request: SearchRequest, way: int) -> PageResponse:
+        """The response to an upload is the first page as well; it is kept, because a second one would cost again."""
+        value = {"data": base64.b64encode(request.picture).decode(), "page": 0}
+        response = self._first[request] = await self._post(web, self.address(host, request, {}, 0), value)
+        return response
 
     async def fetch(
-        self, web: Web, host: str, ask: SearchRequest, cursor: Mapping[str, Any], page: int
+        self, web: Web, host: str, request: SearchRequest, cursor: Mapping[str, Any], page: int
     ) -> PageResponse:
-        if page == 0 and ask in self._first:
-            return replace(self._first.pop(ask), part=API)
-        value = self._words(ask, page) if ask.kind == "keyword" else {"id": cursor["cbir_id"], "page": page}
-        return replace(await self._post(web, self.address(host, ask, cursor, page), value), part=API)
+        if page == 0 and request in self._first:
+            return replace(self._first.pop(request), part=API)
+        value = self._words(request, page) if request.kind == "keyword" else {"id": cursor["cbir_id"], "page": page}
+        return replace(await self._post(web, self.address(host, request, cursor, page), value), part=API)
 
-    def address(self, host: str, ask: SearchRequest, cursor: Mapping[str, Any], page: int) -> str:
-        return f"{host}{WORDS_PATH if ask.kind == 'keyword' else PICTURE_PATH}#page={page}"
+    def address(self, host: str, request: SearchRequest, cursor: Mapping[str, Any], page: int) -> str:
+        return f"{host}{WORDS_PATH if request.kind == 'keyword' else PICTURE_PATH}#page={page}"
 
-    def _words(self, ask: SearchRequest, page: int) -> dict[str, Any]:
-        query = {"searchType": SEARCH_TYPE, "queryText": ask.text, "page": page}
-        narrowed = self.filter_params(ask.filters)
+    def _words(self, request: SearchRequest, page: int) -> dict[str, Any]:
+        query = {"searchType": SEARCH_TYPE, "queryText": request.text, "page": page}
+        narrowed = self.filter_params(request.filters)
         return {"query": query, "docsOnPage": self.page_size} | ({"imageSpec": narrowed} if narrowed else {})
 
     async def _post(self, web: Web, url: str, value: Mapping[str, Any]) -> PageResponse:
-        headers = JSON_ONLY | {
-            "Content-Type": "application/json",
-            "Authorization": f"Api-Key {self.key(API_KEY)}",
-        }
-        body = as_body({"folderId": self.key(FOLDER), **value})
+        headers = JSON_ONLY | {"Content-Type": "application/json", "Authorization": f"Api-Key {self.key(API_KEY)}"}
+        body = compact_json({"folderId": self.key(FOLDER), **value}).encode()
         bare, _, fragment = url.partition("#")
-        answer = await web.post(bare, headers=headers, body=body)
-        return replace(answer, url=f"{answer.url}#{fragment}")
+        response = await web.post(bare, headers=headers, body=body)
+        return replace(response, url=f"{response.url}#{fragment}")
 
-    def classify(self, answer: PageResponse) -> PageOutcome:
-        if (verdict := judge_status(answer)) is not None:
-            return verdict
-        found = json_object(answer)
-        refused = "upload_rejected" if answer.part == UPLOAD else "parse_error"
-        if answer.status != 200:
-            return PageOutcome(refused, f"http_{answer.status}")
-        if found is None:
-            return not_an_object(answer)
-        first = answer.url.rpartition("#page=")[2] in ("", "0")
+    def classify(self, response: PageResponse) -> PageOutcome:
+        refused = "upload_rejected" if response.part == UPLOAD else "parse_error"
+        if (outcome := judge_status(response, refused)) is not None:
+            return outcome
+        if (found := json_object(response)) is None:
+            return not_an_object(response)
+        first = response.url.rpartition("#page=")[2] in ("", "0")
         if isinstance(found.get("rawData"), str):
             return _judge_words(found["rawData"], first)
         images = found.get("images", [])
@@ -138,34 +141,31 @@ class YandexCloud(Engine):
         if not images and found.keys() - SILENT_KEYS - {"images"}:
             return PageOutcome(refused, "unknown_keys")
         # An upload that brought nothing was accepted all the same: its first page says so.
-        if images or answer.part == UPLOAD:
+        if images or response.part == UPLOAD:
             return PageOutcome("ok")
         page = count_in(found, "page")
         return nothing(first, count_in(found, "maxPage"), max(page, 1))  # the least that it says is one page
 
-    def read_upload(self, answer: PageResponse) -> dict[str, Any]:
-        found = json_object(answer) or {}
+    def read_upload(self, response: PageResponse) -> dict[str, Any]:
+        found = json_object(response) or {}
         return {"cbir_id": text(found.get("id")), "uploaded_at": int(time.time())}
 
-    def says_end(self, part: str, body: bytes, parsed: ParsedPage) -> bool:
-        """Without an id there is no way to ask for the next page of a search by picture."""
+    def is_last_page(self, part: str, body: bytes, parsed: ParsedPage) -> bool:
+        """True also without an id: there is no way to ask for the next page of a search by picture then."""
         found = json_object(PageResponse(part, "", 200, {}, body)) or {}
         return not parsed.next_url or ("images" in found and not text(found.get("id")))
 
 
 def _judge_words(encoded: str, first: bool) -> PageOutcome:
-    """The answer to a search by words is XML inside JSON, with errors of its own."""
+    """The response to a search by words is XML inside JSON, with errors of its own."""
     try:
-        root = load_xml(base64.b64decode(encoded, validate=True))
-    except (binascii.Error, ValueError):
-        return PageOutcome("parse_error", "not_base64")
+        root = _load_words(encoded)
     except ParseError as error:
         return PageOutcome("parse_error", str(error))
     counts = [count_in({"found": text(entry.text)}, "found") for entry in root.iterfind(".//found")]
     promised = max(counts, default=0) if first else 0  # an estimate, and more than it ever gives
-    error_found = root.find(".//error")
-    if error_found is not None:
-        code = (error_found.get("code") or "")[:20]
+    if (refusal := root.find(".//error")) is not None:
+        code = (refusal.get("code") or "")[:20]
         return nothing(first, promised) if code == NOTHING_FOUND else PageOutcome("parse_error", f"error_{code}")
     if root.find(".//results/grouping/group/doc") is not None:
         return PageOutcome("ok")
@@ -179,28 +179,25 @@ def _judge_words(encoded: str, first: bool) -> PageOutcome:
 
 
 def parse_api(body: bytes) -> ParsedPage:
-    """One answer of either kind; numbers may come as text. Raises ParseError: `refused: …`, `not_json`, `no_data`."""
-    value, repaired = load_json(body)
-    answer, drift = mapping(value), Drift(repaired=repaired)
-    if isinstance(answer.get("rawData"), str):
-        return _parse_words(answer["rawData"], drift)
-    if "images" in answer or "id" in answer or "page" in answer:
-        return _parse_pictures(answer, drift)
-    detail = text(answer.get("message")) or text(mapping(answer.get("error")).get("message"))
+    """One response of either kind; numbers may come as text. Raises ParseError: `refused: …`, `not_json`, `no_data`."""
+    response, drift = load_object(body)
+    if isinstance(response.get("rawData"), str):
+        return _parse_words(response["rawData"], drift)
+    if "images" in response or "id" in response or "page" in response:
+        return _parse_pictures(response, drift)
+    detail = text(response.get("message")) or text(mapping(response.get("error")).get("message"))
     raise ParseError(f"refused: {detail[:120]}" if detail else "no_data")
 
 
-def _parse_pictures(answer: Mapping[str, Any], drift: Drift) -> ParsedPage:
-    found = objects(answer.get("images"))
+def _parse_pictures(response: Mapping[str, Any], drift: Drift) -> ParsedPage:
+    found = objects(response.get("images"))
     images: dict[str, ImageRecord] = {}
     for item in found:
         if not (url := address(item.get("url"))):
             continue
-        drift.see("image", item, KNOWN, EXPECTED)
-        drift.results += 1
-        page_url = address(item.get("pageUrl"))
+        drift.note("image", item, KNOWN, EXPECTED)
+        page_url, engine_id = address(item.get("pageUrl")), digest(url)
         width, height = whole(item.get("width")), whole(item.get("height"))
-        engine_id = _identity(url)
         record = ImageRecord(
             engine_id=engine_id,
             rank=len(images),
@@ -214,32 +211,31 @@ def _parse_pictures(answer: Mapping[str, Any], drift: Drift) -> ParsedPage:
             variants=(VariantRecord("original", url, width, height, None, page_url),),
         )
         images.setdefault(engine_id, record)
-    page = position(answer.get("page")) or 0
-    following = f"page={page + 1}" if found else ""
+    following = f"page={(position(response.get('page')) or 0) + 1}" if found else ""
     return ParsedPage(tuple(images.values()), following, len(found) - len(images), drift.report(), PAGE_SIZE)
 
 
-def _parse_words(encoded: str, drift: Drift) -> ParsedPage:
+def _load_words(encoded: str) -> Element:
     try:
-        root = load_xml(base64.b64decode(encoded, validate=True))
+        return load_xml(base64.b64decode(encoded, validate=True))
     except (binascii.Error, ValueError):
         raise ParseError("not_base64") from None
-    error = root.find(".//error")
-    if error is not None:
+
+
+def _parse_words(encoded: str, drift: Drift) -> ParsedPage:
+    root = _load_words(encoded)
+    if (error := root.find(".//error")) is not None:
         if error.get("code") == NOTHING_FOUND:
             return ParsedPage((), page_size=PAGE_SIZE)
         raise ParseError(f"refused: {error.get('code') or ''} {text(error.text)}"[:140])
     images: dict[str, ImageRecord] = {}
     skipped = 0
     for document in root.iterfind(".//results/grouping/group/doc"):
-        record = _read_document(len(images), document)
-        if record is None:
+        if (record := _read_document(len(images), document)) is None:
             skipped += 1
-            continue
-        drift.results += 1
-        images.setdefault(record.engine_id, record)
-    following = "page=next" if images else ""
-    return ParsedPage(tuple(images.values()), following, skipped, drift.report(), PAGE_SIZE)
+        else:
+            images.setdefault(record.engine_id, record)
+    return ParsedPage(tuple(images.values()), "page=next" if images else "", skipped, drift.report(), PAGE_SIZE)
 
 
 def _read_document(rank: int, document: Element) -> ImageRecord | None:
@@ -251,12 +247,9 @@ def _read_document(rank: int, document: Element) -> ImageRecord | None:
         return None
     width, height = whole(found.get("original-width")), whole(found.get("original-height"))
     size = whole(found.get("file-size"))
-    variants = [VariantRecord("original", original, width, height, size, page_url)] if original else []
-    if thumb:
-        small = (whole(found.get("thumbnail-width")), whole(found.get("thumbnail-height")))
-        variants.append(VariantRecord("thumb", thumb, *small))
+    small = (whole(found.get("thumbnail-width")), whole(found.get("thumbnail-height")))
     return ImageRecord(
-        engine_id=text(found.get("id"))[:200] or _identity(original or thumb),
+        engine_id=text(found.get("id"))[:200] or digest(original or thumb),
         rank=rank,
         page_url=page_url,
         title=plain(document.findtext("title")),
@@ -266,10 +259,7 @@ def _read_document(rank: int, document: Element) -> ImageRecord | None:
         bytes=size,
         format=text(found.get("mime-type")).rpartition("/")[2].lower(),
         published_at=text(document.findtext("modtime")),
-        variants=tuple(variants),
+        variants=addressed(
+            VariantRecord("original", original, width, height, size, page_url), VariantRecord("thumb", thumb, *small)
+        ),
     )
-
-
-def _identity(url: str) -> str:
-    """The API names no id for a picture, so a digest of its address stands for one."""
-    return hashlib.sha256(url.encode("utf-8", "replace")).hexdigest()[:32]

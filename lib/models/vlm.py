@@ -16,8 +16,6 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,6 +24,7 @@ import aiohttp
 from lib.engines.parsing import LARGEST
 from lib.errors import GleanerError
 from lib.text import storable
+from lib.times import retry_after
 
 RETRIED = (408, 409, 425, 429, 500, 502, 503, 504, 529)
 ATTEMPTS = 5
@@ -208,16 +207,11 @@ class Client:
 
 def _seconds(text: str | None) -> float | None:
     """Retry-After as seconds from now: a number, or a date."""
-    if not text:
-        return None
     try:
-        return max(0.0, float(text))
+        return max(0.0, float(text or ""))  # also a fraction, which HTTP does not know
     except ValueError:
-        pass
-    try:
-        return max(0.0, (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds())
-    except (TypeError, ValueError, OverflowError):
-        return None
+        seconds = retry_after(text)
+        return None if seconds is None else max(0.0, seconds)
 
 
 def _said(text: str) -> str:

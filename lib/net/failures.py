@@ -9,11 +9,10 @@ import random
 import re
 import socket
 import sys
-import time
-from email.utils import parsedate_to_datetime
 
 import aiohttp
 
+from lib import times
 from lib.net.guard import RefusedAddress
 from lib.net.urls import BAD_URL
 
@@ -117,17 +116,8 @@ def retry_after(value: str | None, now: float | None = None) -> float | None:
 
     Negative, past and broken values are ignored; longer ones are cut to an hour. `now` is a Unix time.
     """
-    text = (value or "").strip()
-    if not text:
-        return None
-    if text.isascii() and text.isdigit():
-        return min(float(text[:12]), LONGEST_RETRY_AFTER)
-    try:
-        moment = parsedate_to_datetime(text).timestamp()
-    except (TypeError, ValueError, IndexError, OverflowError, OSError):
-        return None
-    seconds = moment - (time.time() if now is None else now)
-    return min(seconds, LONGEST_RETRY_AFTER) if seconds > 0 else None
+    seconds = times.retry_after(value, most=LONGEST_RETRY_AFTER, now=now)
+    return seconds if seconds is not None and seconds >= 0 else None
 
 
 def is_reason(text: str) -> bool:

@@ -1,9 +1,8 @@
-"""An engine's way through the browser: one page, and requests that end in a `PageResponse` or a `FetchError`.
+"""An engine's way through the browser: one Chromium for a run, one page in a context of its own for each search.
 
-One Chromium for a run: how it is found, started, shared by a few contexts, and closed.
-
-The browser dies with this process, however that ends: Playwright's driver ends when its pipe closes, Chromium when
-the driver's does, and neither listens to the terminal's Ctrl-C, so that a step can finish what is in flight.
+Every request ends in a `PageResponse` or a `FetchError`. The browser dies with this process, however that ends:
+Playwright's driver ends when its pipe closes, Chromium when the driver's does, and neither listens to the terminal's
+Ctrl-C, so that a step can finish what is in flight.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from lib.web.direct import HARMLESS, KEEPS_METHOD, MOST_REDIRECTS, REDIRECTS, Pr
 from lib.web.find_browser import BrowserChoice, find_browser, launch_arguments
 
 if TYPE_CHECKING:
-    from playwright.async_api import APIResponse, Browser, BrowserContext, Page, Playwright, Route
+    from playwright.async_api import APIResponse, Browser, BrowserContext, Page, Playwright, Response, Route
 
 log = logging.getLogger("gleaner.browser")
 T = TypeVar("T")
@@ -38,15 +37,16 @@ T = TypeVar("T")
 PAGES_PER_CONTEXT = 100  # a context is replaced after so many requests, which bounds what its pages hoard
 GRACE = 5.0  # seconds beyond Playwright's own time-out, for a renderer that does not answer at all
 PRESS_SECONDS = 10.0
-
+CLOSE_SECONDS = 10.0
 LAUNCH_SECONDS = 90.0  # a cold or busy machine needs most of a minute
-
 OPEN_SECONDS = LAUNCH_SECONDS + 30.0  # until there is a page, the start of the browser included
 
-# What we call what the browser names otherwise: it cannot be told why we refused a request.
-_NET_WORDS = {"address_unreachable": PRIVATE_ADDRESS}
+BLOCKED_TYPES = frozenset({"font", "image", "media"})  # what no answer needs
+BLOCKED_BESIDE_A_PERSON = frozenset({"media"})  # who has to see what a captcha shows
 
-# What Playwright's own requests, which are made outside the browser, call the common failures.
+# Our words where the browser has others: it cannot be told why we refused a request.
+_NET_WORDS = {"address_unreachable": PRIVATE_ADDRESS}
+# Playwright's own requests are made outside the browser; these are its words for the common failures.
 _NODE_WORDS = {
     "econnrefused": "connection_refused",
     "enotfound": "name_not_resolved",
@@ -88,10 +88,6 @@ _VALUE = """name => {
   }
 }"""
 
-BLOCKED_TYPES = frozenset({"font", "image", "media"})  # what no answer needs
-BLOCKED_BESIDE_A_PERSON = frozenset({"media"})  # who has to see what a captcha shows
-CLOSE_SECONDS = 10.0
-
 
 class BrowserWeb:
     """A `lib.engines.base.Web` over one context with one page; an async context manager."""
@@ -115,7 +111,7 @@ class BrowserWeb:
             await self._chromium.close_page(page)
 
     async def recycle(self) -> None:
-        """To be called between two queries: replaces a context that has served long enough."""
+        """Replaces a context that has served long enough; to be called between two queries."""
         if self._used >= PAGES_PER_CONTEXT:
             await self.forget()
 
@@ -126,9 +122,7 @@ class BrowserWeb:
             response = await page.goto(url, wait_until="domcontentloaded")
             if response is None:
                 raise FetchError("no_document")
-            return PageResponse(
-                PAGE, response.url, response.status, await response.all_headers(), _bounded_body(await response.body())
-            )
+            return await _as_page(response)
 
         return await self._bounded(go)
 
@@ -183,7 +177,7 @@ class BrowserWeb:
             url = following
         raise FetchError("too_many_redirects")
 
-    async def press(self, labels: Sequence[str]) -> PageResponse | None:
+    async def submit(self, labels: Sequence[str]) -> PageResponse | None:
         async def find_and_press(page: Page) -> PageResponse | None:
             pattern = re.compile("^\\s*(" + "|".join(map(re.escape, labels)) + ")\\s*$", re.IGNORECASE)
             button = page.get_by_role("button", name=pattern).first
@@ -192,11 +186,7 @@ class BrowserWeb:
             async with page.expect_navigation(wait_until="domcontentloaded", timeout=PRESS_SECONDS * 1000) as going:
                 await button.click(timeout=PRESS_SECONDS * 1000)
             response = await going.value
-            if response is None:
-                return None
-            return PageResponse(
-                PAGE, response.url, response.status, await response.all_headers(), _bounded_body(await response.body())
-            )
+            return await _as_page(response) if response else None
 
         return await self._bounded(find_and_press)
 
@@ -213,7 +203,7 @@ class BrowserWeb:
             with suppress(Exception):
                 await self._page.bring_to_front()
 
-    async def glance(self) -> PageResponse | None:
+    async def screenshot_text(self) -> PageResponse | None:
         """The open page as it is at this moment, None while it is changing. Raises FetchError where it was closed."""
         page = self._page
         if page is None or page.is_closed():
@@ -256,6 +246,11 @@ class BrowserWeb:
             raise FetchError(reason) from None
 
 
+async def _as_page(response: Response) -> PageResponse:
+    headers, body = await response.all_headers(), _bounded_body(await response.body())
+    return PageResponse(PAGE, response.url, response.status, headers, body)
+
+
 async def _read(part: str, response: APIResponse) -> PageResponse:
     try:
         return PageResponse(part, response.url, response.status, response.headers, _bounded_body(await response.body()))
@@ -288,7 +283,7 @@ def _reason(message: str) -> str:
 
 @dataclass(frozen=True)
 class BrowserSettings:
-    """How the browser is started; `timeout` is for one request, in seconds.
+    """The browser and how it is started; `timeout` is for one request, in seconds.
 
     With `profile` all pages share that folder's cookies, which outlive the run, and a person can see all of a page.
     """
@@ -332,13 +327,11 @@ class Chromium:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for thing in (self._shared, self._browser):
-            if thing:
-                with suppress(Exception):
-                    await asyncio.wait_for(thing.close(), CLOSE_SECONDS)
+        for opened in (self._shared, self._browser):
+            if opened:
+                await _soon(opened.close())
         if self._playwright:
-            with suppress(Exception):
-                await asyncio.wait_for(self._playwright.stop(), CLOSE_SECONDS)
+            await _soon(self._playwright.stop())
 
     async def open_page(self) -> Page:
         """A page in a fresh context without cookies, or in the profile. A crashed browser is started again."""
@@ -353,7 +346,7 @@ class Chromium:
         self._asked.add(urlsplit(url).hostname or "")
 
     async def may_ask(self, url: str) -> bool:
-        """Whether an address that a page or a redirect names may be asked: it does not lead into a private network."""
+        """True where an address that a page or a redirect names does not lead into a private network."""
         host = urlsplit(url).hostname or ""
         if not host or host in self._asked:
             return True
@@ -380,9 +373,7 @@ class Chromium:
 
     async def close_page(self, page: Page) -> None:
         """Closes the page, and its context where that is its own."""
-        with suppress(Exception):
-            thing = page if page.context is self._shared else page.context
-            await asyncio.wait_for(thing.close(), CLOSE_SECONDS)
+        await _soon((page if page.context is self._shared else page.context).close())
 
     async def _fresh_context(self) -> BrowserContext:
         if self._browser is None or not self._browser.is_connected():
@@ -428,27 +419,27 @@ class Chromium:
         return self._playwright
 
     def _launch_options(self) -> dict[str, Any]:
-        settings = self.settings
-        proxy: Any = None
-        if settings.proxy:
-            proxy = {"server": settings.proxy.server}
-            if settings.proxy.username:
-                proxy |= {"username": settings.proxy.username, "password": settings.proxy.password}
+        proxy = self.settings.proxy
+        secret = {"username": proxy.username, "password": proxy.password} if proxy and proxy.username else {}
         return {
-            "executable_path": settings.choice.executable_path,
+            "executable_path": self.settings.choice.executable_path,
             "args": launch_arguments(),
-            "headless": not settings.headed,
+            "headless": not self.settings.headed,
             "timeout": LAUNCH_SECONDS * 1000,
-            "proxy": proxy,
+            "proxy": {"server": proxy.server} | secret if proxy else None,
             # Ctrl-C is for this program, which closes the browser when it is ready to.
-            "handle_sigint": False,
-            "handle_sigterm": False,
-            "handle_sighup": False,
+            **dict.fromkeys(("handle_sigint", "handle_sigterm", "handle_sighup"), False),
         }
 
 
+async def _soon(closing: Awaitable[None]) -> None:
+    """Waits for what is being closed, but not for ever; a failure is of no use to anybody by now."""
+    with suppress(Exception):
+        await asyncio.wait_for(closing, CLOSE_SECONDS)
+
+
 async def _started(launch: Awaitable[T]) -> T:
-    """What a launch gives. Raises FetchError with the first line of what the browser said."""
+    """Returns what a launch gives. Raises FetchError with the first line of what the browser said."""
     from playwright.async_api import Error
 
     try:

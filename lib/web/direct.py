@@ -3,8 +3,6 @@
 Redirects are followed here and not by aiohttp, because keys travel in headers of the engines' own, and no other host
 than the one they are meant for may get them. Nor does a redirect lead into private networks: only the host that is
 asked on purpose may stand in one, as the demo's does.
-
-The proxy of `--proxy`: its address from anywhere, its credentials from the environment only.
 """
 
 from __future__ import annotations
@@ -21,7 +19,7 @@ import aiohttp
 from aiohttp.abc import AbstractCookieJar
 from yarl import URL
 
-from lib.engines.base import PAGE, UPLOAD, Engine, FetchError, FilePart, PageResponse
+from lib.engines.base import PAGE, UPLOAD, FetchError, FilePart, PageResponse
 from lib.engines.parsing import LARGEST_BODY
 from lib.errors import UsageError
 from lib.net.fetch import user_agent
@@ -53,7 +51,7 @@ _REASONS: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
 
 @dataclass(frozen=True)
 class DirectSettings:
-    """How an engine's session is opened; `timeout` is for one request with its redirects, in seconds."""
+    """Settings of an engine's session; `timeout` is for one request with its redirects, in seconds."""
 
     proxy: Proxy | None = None
     timeout: float = 30.0
@@ -63,11 +61,6 @@ class DirectSettings:
     def __post_init__(self) -> None:
         if self.proxy and not self.proxy.server.startswith("http://"):
             raise UsageError("--proxy must be http://HOST:PORT for engines that need no browser.")
-
-
-def settings_for(engine: Engine, proxy: Proxy | None, timeout: float, contact: str) -> DirectSettings:
-    """The settings for one engine. Raises UsageError for a proxy that cannot be used."""
-    return DirectSettings(proxy, timeout, contact, engine.keeps_cookies)
 
 
 class DirectWeb:
@@ -91,7 +84,7 @@ class DirectWeb:
             await session.close()
 
     async def recycle(self) -> None:
-        """To be called between two queries; a session hoards nothing that would have to be thrown away."""
+        """Does nothing: a session hoards nothing that would have to be thrown away."""
 
     async def open(self, url: str) -> PageResponse:
         return await self._bounded(self._follow("GET", url, PAGE, PAGE_HEADERS, None))
@@ -108,7 +101,7 @@ class DirectWeb:
             data.add_field(form.form_field, form.content, filename=form.name, content_type=form.mime)
         return await self._bounded(self._follow("POST", url, UPLOAD, headers, data))
 
-    async def press(self, labels: Sequence[str]) -> PageResponse | None:
+    async def submit(self, labels: Sequence[str]) -> PageResponse | None:
         """There is no page and no button: a consent notice ends a query here."""
         return None
 
@@ -122,7 +115,7 @@ class DirectWeb:
         given, place = dict(headers), URL(url, encoded=True)
         asked = place.host
         for _ in range(MOST_REDIRECTS + 1):
-            session = self._ready_session() if place.host == asked else self._session_for_strangers(place.host or "")
+            session = self._own_session() if place.host == asked else self._session_for_strangers(place.host or "")
             async with session.request(method, place, headers=given, data=data, allow_redirects=False) as response:
                 target = response.headers.get("Location", "")
                 if response.status not in REDIRECTS or not target:
@@ -140,17 +133,19 @@ class DirectWeb:
             place = following
         raise FetchError("too_many_redirects")
 
-    def _ready_session(self) -> aiohttp.ClientSession:
+    def _own_session(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = self._new_session()
         return self._session
 
     def _session_for_strangers(self, host: str) -> aiohttp.ClientSession:
-        """The same with the same cookies, which refuses private addresses. A proxy connects itself: it gets no name of
-        one."""
+        """A session with the same cookies that refuses private addresses; of a proxy, which connects itself, the same.
+
+        Raises FetchError for a name inside, which a proxy would connect to.
+        """
         if names_inside(host):
             raise FetchError(PRIVATE_ADDRESS, host)
-        own = self._ready_session()
+        own = self._own_session()
         if self._settings.proxy:
             return own
         if self._outside is None:
