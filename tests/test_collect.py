@@ -27,8 +27,7 @@ from lib.collect.queue import SearchLimits, hosts_for, keywords, params_for, pre
 from lib.collect.run import seconds_until
 from lib.collect.search import Ending, QuerySearch
 from lib.collect.store import Store
-from lib.db import open_database
-from lib.db.context import Context
+from lib.db import Context, open_database
 from lib.db.queries import NewQuery, add_query, get_query
 from lib.engines.base import PAGE, UPLOAD, XHR, FetchError, FilePart, PageResponse
 from lib.engines.yandex import Yandex

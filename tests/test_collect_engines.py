@@ -594,8 +594,7 @@ class Spectator:
 def test_a_person_answers_the_captcha_and_the_search_goes_on(gallery, tmp_path, monkeypatch, screen, fault):
     from lib.collect.options import options_from
     from lib.collect.run import Collection
-    from lib.db import open_database
-    from lib.db.context import Context
+    from lib.db import Context, open_database
     from lib.workspace import Workspace
 
     wrapped_browser(tmp_path, monkeypatch)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from lib.collect.options import CollectOptions
 from lib.collect.queue import keywords, params_for
+from lib.db import Context
 from lib.db import queries as table
-from lib.db.context import Context
 from lib.db.queries import NewQuery
 from lib.engines import DEFAULT, NAMES
 from lib.engines.base import load_engine

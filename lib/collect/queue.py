@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from lib.collect.options import CollectOptions
-from lib.db import Database
+from lib.db import Context, Database
 from lib.db import queries as table
-from lib.db.context import Context
 from lib.db.queries import NewQuery, QueryRow
 from lib.engines import filters_in
 from lib.engines.base import Engine, SearchRequest

@@ -31,7 +31,7 @@ from lib.collect.run import CollectReport, EngineQueue
 from lib.collect.search import QueryPages
 from lib.collect.show import drift_warning
 from lib.collect.store import Store
-from lib.db.context import Context
+from lib.db import Context
 from lib.engines import DEFAULT, filters_in
 from lib.engines.base import PAGE, Engine, PageOutcome, PageResponse, SearchRequest, load_engine
 from lib.engines.parsing import whole

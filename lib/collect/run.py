@@ -21,8 +21,8 @@ from lib.collect.queue import SKIP, PlannedQuery, SearchLimits
 from lib.collect.search import LONGEST_WAIT
 from lib.collect.show import drift_warning
 from lib.collect.store import Store
+from lib.db import Context
 from lib.db import queries as table
-from lib.db.context import Context
 from lib.db.queries import NewQuery, QueryRow
 from lib.engines import DEFAULT, NAMES
 from lib.engines.base import Engine, load_engine

@@ -10,7 +10,7 @@ from typing import Any
 from lib.collect.pace import HostFallback, Interrupted, PacedSession
 from lib.collect.queue import SearchLimits, prepare_upload
 from lib.collect.store import Store
-from lib.db.context import never
+from lib.db import never
 from lib.db.queries import QueryRow
 from lib.engines import filters_in
 from lib.engines.base import Engine, FetchError, PageOutcome, PageResponse, SearchRequest, retry_after

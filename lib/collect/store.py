@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from lib.db import Context
 from lib.db import queries as table
-from lib.db.context import Context
 from lib.db.queries import QueryRow, ResponseRow
 from lib.engines.base import Engine, PageOutcome, PageResponse
 from lib.files import answers
