@@ -29,14 +29,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lib.errors import EXIT_INCOMPLETE, EXIT_OK, UsageError
 from lib.ingest.options import options_from
 from lib.workspace import Workspace
-
-if TYPE_CHECKING:
-    from lib.ingest.check import Findings
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -110,21 +106,12 @@ def check_disk(session: cli.Session) -> cli.Summary:
     repair = session.args.repair
     found = Checker(session.context, repair and not session.dry_run).run()
     if not session.args.json:
-        show(found)
+        cli.say(found.lines())
     left = sum(found.counts().values()) - found.repaired
     note = "put right what can be: python 2_ingest_db.py --check --repair" if found.mendable and not repair else ""
     counts = {"files": found.files, "answers": found.answers, **found.counts(), "repaired": found.repaired}
     code = EXIT_INCOMPLETE if session.args.strict and left > 0 else EXIT_OK
     return cli.Summary(dict(counts), note=note, exit_code=code)
-
-
-def show(found: Findings) -> None:
-    from lib.ingest.check import PROBLEMS
-
-    for kind, count in found.counts().items():
-        print(f"{kind}  {count:,}  ({PROBLEMS[kind]})")
-        for where in found.problems[kind].examples:
-            print(cli.clean(f"    {where}"))
 
 
 if __name__ == "__main__":

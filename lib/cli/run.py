@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.cli.flags import STEP_FILES
-from lib.cli.output import log, print_summary, start_logging, tolerate_terminal_encoding
-from lib.cli.session import Session, Summary
+from lib.cli.output import Session, Summary, log, print_summary, start_logging, tolerate_terminal_encoding
 from lib.cli.settings import apply_settings, read_settings
 from lib.db import Database, open_database, open_for_preview
 from lib.db.connection import open_empty

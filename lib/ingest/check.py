@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,6 +84,12 @@ class Findings:
     def mendable(self) -> int:
         """The number of problems that a repair would put right."""
         return sum(count for kind, count in self.counts().items() if kind not in LEFT)
+
+    def lines(self) -> Iterator[str]:
+        """The findings for a person: each kind with what becomes of it, and its examples."""
+        for kind, count in self.counts().items():
+            yield f"{kind}  {count:,}  ({PROBLEMS[kind]})"
+            yield from (f"    {where}" for where in self.problems[kind].examples)
 
     def counts(self) -> dict[str, int]:
         return {kind: self.problems[kind].count for kind in PROBLEMS if kind in self.problems}
