@@ -24,7 +24,7 @@ from lib.errors import UsageError
 from lib.files.pictures import UnreadableFiles
 from lib.ingest.answers import IngestTotals, ingest, picture_rows, preview_rows
 from lib.ingest.folders import import_folder
-from lib.ingest.lists import LIST_ENGINE, list_format, list_records
+from lib.ingest.lists import LIST_ENGINE, list_format, list_records, reference_records
 from lib.ingest.options import IngestOptions
 from lib.ingest.raw_files import (
     RawFile,
@@ -34,7 +34,6 @@ from lib.ingest.raw_files import (
     unregistered,
     would_register,
 )
-from lib.ingest.reference import reference_records
 from lib.ingest.reparse import remove_vanished
 from lib.progress import chunked, no_bar
 from lib.records import ImageRecord, ParsedPage
