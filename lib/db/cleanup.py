@@ -81,8 +81,7 @@ def expired_addresses(db: Database, now: str) -> Iterator[Address]:
 
 
 def _addresses(db: Database, where: str, values: Sequence[Any] = ()) -> Iterator[Address]:
-    for row in db.execute(f"SELECT id, image_id, url FROM image_variants WHERE {where}", values):
-        yield row[0], row[1], row[2]
+    yield from map(tuple, db.execute(f"SELECT id, image_id, url FROM image_variants WHERE {where}", values))
 
 
 def repeated_addresses(db: Database) -> Iterator[Address]:
@@ -94,7 +93,7 @@ def repeated_addresses(db: Database) -> Iterator[Address]:
         " FROM repeated CROSS JOIN image_variants ON image_variants.image_id = repeated.image_id)"
         " SELECT id, image_id, url FROM mentions WHERE place > 1 AND NOT won ORDER BY id"
     )
-    yield from ((row[0], row[1], row[2]) for row in cursor)
+    yield from map(tuple, cursor)
 
 
 def has_address(db: Database, image_id: int, url: str) -> bool:
@@ -160,7 +159,7 @@ def address_counts(db: Database, image_ids: Sequence[int]) -> dict[int, int]:
         f" WHERE images.id IN {_GIVEN} AND {NO_FILE} GROUP BY images.id",
         (_json(image_ids),),
     )
-    return {row[0]: row[1] for row in rows}
+    return dict(map(tuple, rows))
 
 
 def downloaded(db: Database, image_ids: Sequence[int]) -> set[int]:
@@ -212,8 +211,7 @@ def set_url(db: Database, variant_id: int, url: str) -> None:
 
 def picture_keys(db: Database, image_ids: Iterable[int]) -> dict[int, str]:
     """{number: key} of those of the pictures that are there."""
-    rows = db.execute(f"SELECT id, key FROM images WHERE id IN {_GIVEN}", (_json(image_ids),))
-    return {row[0]: row[1] for row in rows}
+    return dict(map(tuple, db.execute(f"SELECT id, key FROM images WHERE id IN {_GIVEN}", (_json(image_ids),))))
 
 
 def name_of(table: str, key: Key, keys: dict[int, str]) -> str:
@@ -268,7 +266,8 @@ def put_back(db: Database, table: str, row: dict[str, Any]) -> bool:
         for column, parent in _parents(db, table):
             if column not in lacked and _not_there(db, parent, [row[column]]):
                 raise sqlite3.IntegrityError(f"{table}.{column} {row[column]} is not in {parent[0]}")
-    columns = [column for column in row if column in _columns(db, table)]
+    there = {found["name"] for found in db.rows(f"PRAGMA table_info({table})")}
+    columns = [column for column in row if column in there]
     if _insert(db, table, columns, row):
         return True
     if table not in ("image_variants", "images") or _is_there(db, table, row):
@@ -330,10 +329,6 @@ def _is_there(db: Database, table: str, row: dict[str, Any]) -> bool:
     return bool(db.value("SELECT 1 FROM image_variants WHERE image_id = ? AND kind = ? AND url = ?", key))
 
 
-def _columns(db: Database, table: str) -> set[str]:
-    return {row["name"] for row in db.rows(f"PRAGMA table_info({table})")}
-
-
 def _ids_where(db: Database, where: str, values: Sequence[Any] = ()) -> list[int]:
     return [row[0] for row in db.execute(f"SELECT id FROM images WHERE {where} ORDER BY id", values)]
 
@@ -390,8 +385,7 @@ def shop_images(db: Database) -> list[int]:
 
 def titles(db: Database) -> Iterator[tuple[int, str]]:
     """(picture, title and snippet) of every picture without a file."""
-    rows = db.execute(f"SELECT id, title || ' ' || snippet FROM images WHERE title <> '' AND {NO_FILE}")
-    yield from ((row[0], row[1]) for row in rows)
+    yield from map(tuple, db.execute(f"SELECT id, title || ' ' || snippet FROM images WHERE title <> '' AND {NO_FILE}"))
 
 
 def describe_pictures(db: Database, image_ids: Sequence[int]) -> dict[int, str]:

@@ -97,10 +97,10 @@ class _Table:
                     found |= self._values([column], number)
                 except sqlite3.DataError:
                     self._reasons["too_long"] += 1
-        for column in [name for name, value in found.items() if _is_long(value)]:
-            self._reasons["too_long"] += 1
-            del found[column]
-        return found
+        short = {c: v for c, v in found.items() if not isinstance(v, str | bytes) or len(v) <= LONGEST_VALUE}
+        if len(short) < len(found):
+            self._reasons["too_long"] += len(found) - len(short)
+        return short
 
     def _values(self, columns: Sequence[str], number: int) -> Row:
         listed = ", ".join(f'"{column}"' for column in columns)
@@ -134,10 +134,6 @@ class _Table:
             self._reasons["too_long"] += 1
             return None
         return key
-
-
-def _is_long(value: Any) -> bool:
-    return isinstance(value, (str, bytes)) and len(value) > LONGEST_VALUE
 
 
 def _check(connection: sqlite3.Connection, path: Path) -> None:
