@@ -11,25 +11,7 @@ from lib.errors import UsageError
 from lib.text import escape_controls as clean
 
 __all__ = [
-    "STEP_FILES",
-    "Session",
-    "Summary",
-    "UsageError",
-    "add_dry_run",
-    "add_executor",
-    "add_limit",
-    "add_undo",
-    "add_workers",
-    "clean",
-    "cpu_count",
-    "log",
-    "parse",
-    "parser",
-    "positive",
-    "require_pictures",
-    "run",
-    "run_reference",
-    "say",
-    "share",
-    "whole",
-]
+    "STEP_FILES", "Session", "Summary", "UsageError", "add_dry_run", "add_executor", "add_limit", "add_undo",
+    "add_workers", "clean", "cpu_count", "log", "parse", "parser", "positive", "require_pictures", "run",
+    "run_reference", "say", "share", "whole",
+]  # fmt: skip

@@ -49,7 +49,7 @@ def run(
 
     `check` holds the rules across flags and raises UsageError before anything is touched. `needs` names the step that
     has to run first; without it the workspace is made when missing. `alone` refuses a second run of the step beside
-    this one: steps that keep a journal settle what a killed run left, and must not take a living one for that.
+    this one: steps that keep a journal finish what a killed run left, and must not take a living one for that.
     `before` does what has to be done before the database is opened, and gives whether there is none to open.
     """
     tolerate_terminal_encoding()

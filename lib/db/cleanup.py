@@ -45,11 +45,6 @@ _ORDINARY = "(url GLOB 'https://[0-9A-Za-z]*' OR url GLOB 'http://[0-9A-Za-z]*')
 # Pictures that have an address several times, told in one walk through the index that keeps addresses unique.
 REPEATED = "SELECT image_id FROM image_variants GROUP BY image_id HAVING count(*) <> count(DISTINCT url)"
 _WALK = 8_192  # rows of an index read at once
-_DISTINCT_IDS = {
-    "image_variants": "SELECT DISTINCT image_id FROM image_variants ORDER BY image_id",
-    "results": "SELECT DISTINCT image_id FROM results ORDER BY image_id",
-    "downloads": "SELECT image_id FROM downloads ORDER BY image_id",
-}
 
 _OWNERS = {
     "image_variants": {"image_id": "images"},
@@ -112,7 +107,7 @@ def mismatched_tables(db: Database) -> set[str]:
     """
     prepare_for_plans(db)
     images = _walk(db, "SELECT id FROM images ORDER BY id")
-    others = {table: _walk(db, _DISTINCT_IDS[table]) for table in CHILDREN}
+    others = {table: _walk(db, f"SELECT DISTINCT image_id FROM {table} ORDER BY image_id") for table in CHILDREN}
     found: set[str] = set()
     while True:
         ids = images.fetchmany(_WALK)

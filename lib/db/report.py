@@ -11,6 +11,7 @@ from __future__ import annotations
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -304,17 +305,15 @@ def _check_target(target: Path) -> None:
         return
     refusal = UsageError(f"--to: {target} is there and no earlier extract; give another name.")
     try:
-        connection = sqlite3.connect(f"{target.resolve().as_uri()}?mode=ro", uri=True)
+        with closing(sqlite3.connect(f"{target.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+            tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            is_other = (
+                not {"images", "results", "runs"} <= tables or connection.execute("SELECT 1 FROM runs").fetchone()
+            )
     except sqlite3.Error:
         raise refusal from None
-    try:
-        tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        if not {"images", "results", "runs"} <= tables or connection.execute("SELECT 1 FROM runs").fetchone():
-            raise refusal
-    except sqlite3.DatabaseError:
-        raise refusal from None
-    finally:
-        connection.close()
+    if is_other:
+        raise refusal
 
 
 def _fill(made: Database, source: Path, names: list[tuple[str, str]]) -> int:

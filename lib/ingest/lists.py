@@ -23,6 +23,7 @@ from lib.domains import host_of
 from lib.engines.parsing import Drift, address, load_json, plain, position, text, whole
 from lib.engines.yandex import ENTITY_KEYS, read_entity
 from lib.errors import GleanerError
+from lib.ingest.parquet import parquet_rows
 from lib.records import ImageRecord, ParseError, VariantRecord
 
 LIST_ENGINE = "list"
@@ -201,17 +202,11 @@ def _json_row(line: str) -> Mapping[str, Any] | None:
     return row if isinstance(row, dict) else None
 
 
-def _read_parquet(path: Path, reasons: Counter[str]) -> Rows:
-    from lib.ingest.parquet import parquet_rows
-
-    return parquet_rows(path, _WANTED, reasons)
-
-
 _READERS: dict[str, Callable[[Path, Counter[str]], Rows]] = {
     "text": _read_text,
     **{name: _read_table(separator) for name, separator in _SEPARATORS.items()},
     "jsonl": _read_jsonl,
-    "parquet": _read_parquet,
+    "parquet": lambda path, reasons: parquet_rows(path, _WANTED, reasons),
 }
 
 

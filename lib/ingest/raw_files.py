@@ -212,7 +212,7 @@ def _new_answer(entry: RawFile, page: int, path: str, digest: str) -> NewRespons
 
 
 def _folder(workspace: Workspace, entry: RawFile) -> Path:
-    """Where an imported answer goes: a short ASCII name that two queries never share."""
+    """The folder of an imported answer: a short ASCII name that two queries never share."""
     query = entry.query
     digest = hashlib.sha256(query.encode("utf-8", "surrogateescape")).hexdigest()[:32]
     readable = _UNSAFE.sub("-", query.rpartition("/")[2]).strip("-.")[:40]

@@ -309,14 +309,11 @@ def render_run_summary(
 def refresh_index(workspace: Workspace) -> Path:
     """Writes the index anew from the pages that lie in `reports/`; the same pages give the same bytes."""
     page = workspace.reports / INDEX
-    found = sorted((path for path in workspace.reports.glob("*.html") if path.name != INDEX), key=_order)
+    pages = [path for path in workspace.reports.glob("*.html") if path.name != INDEX]
+    # By step, and within one the main report first.
+    found = sorted(pages, key=lambda path: (_title(path.stem)[1], path.stem not in TITLES, path.stem))
     entries = [ReportEntry(path, *_title(path.stem), counts=read_cards(path)[:MOST_CARDS]) for path in found]
     return write_page(page, render_run_summary(page, Heading("Reports", f"Workspace {workspace.root.name}"), entries))
-
-
-def _order(path: Path) -> tuple[str, bool, str]:
-    """By step, and within one the main report first."""
-    return _title(path.stem)[1], path.stem not in TITLES, path.stem
 
 
 def _title(stem: str) -> tuple[str, str]:
