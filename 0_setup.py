@@ -55,13 +55,14 @@ TEST_COMMANDS = ("ruff check .", "ruff format --check .", "mypy lib", "pytest -n
 
 
 def build_parser() -> argparse.ArgumentParser:
+    # fmt: off
     made = documented_parser(__doc__, "0_setup.py")
     add = made.add_argument
-    add("-h", "--help", action="help", help="show this page and exit")
-    add("what", nargs="?", choices=("demo", "test", "check"), help="default: set up for real use")
-    add("--core", action="store_true", help="leave the models out; only for real use (default: models too)")
-    text = "folder of demo (default: workspace-demo) or check (default: workspace)"
-    add("--workspace", type=Path, metavar="DIR", help=text)
+    add("-h", "--help",    action="help", help="show this page and exit")
+    add("what",            nargs="?", choices=("demo", "test", "check"), help="default: set up for real use")
+    add("--core",          action="store_true", help="leave the models out; only for real use (default: models too)")
+    add("--workspace",     type=Path, metavar="DIR",
+                           help="folder of demo (default: workspace-demo) or check (default: workspace)")
     add("-v", "--verbose", action="store_true", help="show what pip and Playwright print")
     return made
 

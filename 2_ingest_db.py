@@ -29,34 +29,31 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lib.errors import EXIT_INCOMPLETE, EXIT_OK, UsageError
 from lib.ingest.options import options_from
 from lib.workspace import Workspace
 
-if TYPE_CHECKING:
-    from lib.ingest.check import Findings
-
 
 def build_parser() -> argparse.ArgumentParser:
+    # fmt: off
     made = cli.parser(__doc__, "ingest")
     add = made.add_argument_group("what is taken in").add_argument
-    shown = "take in raw answers, a list of URLs or another pipeline's database"
-    add("--import", dest="source", type=Path, metavar="PATH", help=shown)
-    shown = "take in pictures that are on disk, each content once, with sidecars"
-    add("--import-folder", dest="folder", type=Path, metavar="DIR", help=shown)
-    add("--rescan", action="store_true", help="also take in files below xhr/ that the database does not know")
-    add("--retry-failed", action="store_true", help="read the answers again that could not be read")
-    shown = "read all answers again with a better parser; what is read no more leaves"
-    add("--reparse", action="store_true", help=shown)
-    shown = "go on as step 1 writes, until Ctrl-C or until nothing came for SECONDS"
-    add("--watch", nargs="?", type=cli.positive, const=0, metavar="SECONDS", help=shown)
+    add("--import",        dest="source", type=Path, metavar="PATH",
+                           help="take in raw answers, a list of URLs or another pipeline's database")
+    add("--import-folder", dest="folder", type=Path, metavar="DIR",
+                           help="take in pictures that are on disk, each content once, with sidecars")
+    add("--rescan",        action="store_true", help="also take in files below xhr/ that the database does not know")
+    add("--retry-failed",  action="store_true", help="read the answers again that could not be read")
+    add("--reparse",       action="store_true",
+                           help="read all answers again with a better parser; what is read no more leaves")
+    add("--watch",         nargs="?", type=cli.positive, const=0, metavar="SECONDS",
+                           help="go on as step 1 writes, until Ctrl-C or until nothing came for SECONDS")
     add = made.add_argument_group("database and disk").add_argument
-    add("--check", action="store_true", help="compare the database with the disk, both ways, and exit")
-    add("--repair", action="store_true", help="with --check: put right what can be put right")
-    shown = "exit code 3 when something could not be read or --check found anything"
-    add("--strict", action="store_true", help=shown)
+    add("--check",         action="store_true", help="compare the database with the disk, both ways, and exit")
+    add("--repair",        action="store_true", help="with --check: put right what can be put right")
+    add("--strict",        action="store_true",
+                           help="exit code 3 when something could not be read or --check found anything")
     cli.add_limit(made, "answers (or pictures of an imported list)")
     cli.add_workers(made)
     cli.add_dry_run(made)
@@ -74,10 +71,8 @@ def check(args: argparse.Namespace) -> None:
         raise UsageError("--repair belongs to --check; give both.")
     if args.watch is not None and args.dry_run:
         raise UsageError("--watch would wait for what a dry run does not write; give one of them.")
-    chosen = [name for name, given in (("--import", args.source), ("--import-folder", args.folder),
-                                       ("--check", args.check), ("--reparse", args.reparse),
-                                       ("--undo", args.undo)) if given]  # fmt: skip
-    if len(chosen) > 1:
+    jobs = {"--import": args.source, "--import-folder": args.folder, "--check": args.check, "--reparse": args.reparse}
+    if len(chosen := [name for name, given in {**jobs, "--undo": args.undo}.items() if given]) > 1:
         raise UsageError(f"{' and '.join(chosen)} are different jobs; give one of them.")
     if not workspace.database.exists() and not args.source and not args.folder and not args.rescan:
         raise UsageError(f"there is no database in {workspace.root}; run 1_collect.py first.")
@@ -110,21 +105,12 @@ def check_disk(session: cli.Session) -> cli.Summary:
     repair = session.args.repair
     found = Checker(session.context, repair and not session.dry_run).run()
     if not session.args.json:
-        show(found)
+        cli.say(found.lines())
     left = sum(found.counts().values()) - found.repaired
     note = "put right what can be: python 2_ingest_db.py --check --repair" if found.mendable and not repair else ""
     counts = {"files": found.files, "answers": found.answers, **found.counts(), "repaired": found.repaired}
     code = EXIT_INCOMPLETE if session.args.strict and left > 0 else EXIT_OK
     return cli.Summary(dict(counts), note=note, exit_code=code)
-
-
-def show(found: Findings) -> None:
-    from lib.ingest.check import PROBLEMS
-
-    for kind, count in found.counts().items():
-        print(f"{kind}  {count:,}  ({PROBLEMS[kind]})")
-        for where in found.problems[kind].examples:
-            print(cli.clean(f"    {where}"))
 
 
 if __name__ == "__main__":

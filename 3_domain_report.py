@@ -23,27 +23,27 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lib.errors import UsageError
-
-KEYS = ("domain", "family", "host", "engine", "query", "licence", "format", "size")
+from lib.report.options import FORMATS, KEYS, ReportOptions, options_from
 
 
 def build_parser() -> argparse.ArgumentParser:
+    # fmt: off
     made = cli.parser(__doc__, "report")
     cli.add_dry_run(made)
     add = made.add_argument_group("the report").add_argument
-    shown = "what the pictures are counted by (default: domain, the registrable one)"
-    add("--by", choices=KEYS, default="domain", help=shown)
-    add("--top", type=cli.positive, metavar="N", help="show the N largest, the others as one (default: all)")
-    shown = "what is printed; html prints the page's path only (default: text)"
-    add("--format", choices=("text", "csv", "json", "markdown", "html"), default="text", help=shown)
-    shown = "two searches (number or words) or two runs of step 1 (run:N) side by side"
-    add("--compare", nargs=2, metavar=("A", "B"), help=shown)
+    add("--by",        choices=KEYS, default="domain",
+                       help="what the pictures are counted by (default: domain, the registrable one)")
+    add("--top",       type=cli.positive, metavar="N", help="show the N largest, the others as one (default: all)")
+    add("--format",    choices=FORMATS, default="text",
+                       help="what is printed; html prints the page's path only (default: text)")
+    add("--compare",   nargs=2, metavar=("A", "B"),
+                       help="two searches (number or words) or two runs of step 1 (run:N) side by side")
     add = made.add_argument_group("a part of the database, and lists of domains").add_argument
-    shown = "write the pictures of these families or domains to a database of their own"
-    add("--extract", nargs="+", metavar="NAME", help=shown)
-    add("--to", type=Path, metavar="FILE", help="where --extract writes, such as vk_images.db")
-    shown = "families or domains for the lists below (default: the rows shown)"
-    add("--of", nargs="+", metavar="NAME", help=shown)
+    add("--extract",   nargs="+", metavar="NAME",
+                       help="write the pictures of these families or domains to a database of their own")
+    add("--to",        type=Path, metavar="FILE", help="where --extract writes, such as vk_images.db")
+    add("--of",        nargs="+", metavar="NAME",
+                       help="families or domains for the lists below (default: the rows shown)")
     add("--blocklist", type=Path, metavar="FILE", help="write a list of domains to be left out")
     add("--allowlist", type=Path, metavar="FILE", help="write a list of domains to keep to")
     return made
@@ -68,68 +68,49 @@ def check(args: argparse.Namespace) -> None:
 
 
 def work(session: cli.Session) -> cli.Summary:
-    args = session.args
-    if args.compare:
-        return compare(session)
-    if args.extract:
-        return extract(session)
-    from lib.report.domains import FORMATS, make_report, write_files
+    from lib.report import run
 
-    cli.require_pictures(session)
-    report = make_report(session.db, args.by, args.top)
-    listed = write_lists(session, [row.key for row in report.rows])
-    written = [] if session.dry_run else write_files(session.db, session.workspace, report)
-    if args.format == "html" and not args.json:
-        print(*(path for path in written if path.suffix == ".html"), sep="\n")
-    elif not args.json:
-        print(FORMATS[args.format](report).rstrip("\n"))
-    totals, page = report.totals, written[0] if written and args.format != "html" else None
-    shown = {"page": page, "blocklist": args.blocklist, "allowlist": args.allowlist}
-    return cli.Summary(
-        {"pictures": totals.pictures, "domains": totals.domains, "families": len(report.families), **listed},
-        note=", ".join(f"{what}: {path}" for what, path in shown.items() if path and not session.dry_run),
-        next="python 4_db_cleanup.py --dry-run",
-        result=report.as_dict(),
-    )
+    options = options_from(session.args)
+    if options.compare:
+        return compare(session, options)
+    if options.extract:
+        pictures, note = run.extract(session.context, options)
+        return cli.Summary({"pictures": pictures}, note=note)
+    return report(session, options)
 
 
-def compare(session: cli.Session) -> cli.Summary:
-    from lib.report.compare import FORMATS, make_comparison
+def compare(session: cli.Session, options: ReportOptions) -> cli.Summary:
+    from lib.report.run import make_comparison
+    from lib.report.tables import written_as
 
-    found = make_comparison(session.db, session.args.compare, session.args.by, session.args.top)
+    found = make_comparison(session.db, options)
     if not session.args.json:
-        print(FORMATS[session.args.format](found).rstrip("\n"))
+        print(written_as(found, options.format).rstrip("\n"))
     counts = {"only_a": found.total.only_a, "both": found.total.both, "only_b": found.total.only_b}
     return cli.Summary(dict(counts), result=found.as_dict())
 
 
-def extract(session: cli.Session) -> cli.Summary:
-    from lib.db.report import count_pictures
-    from lib.db.report import extract as write
-    from lib.domains import chosen_domains
+def report(session: cli.Session, options: ReportOptions) -> cli.Summary:
+    from lib.report.run import make_report, write_files, write_lists
+    from lib.report.tables import written_as
 
-    chosen = chosen_domains(session.args.extract)
-    found = count_pictures(session.db, chosen)
-    if not found:
-        return cli.Summary({"pictures": 0}, note=f"no picture comes from {' or '.join(session.args.extract)}")
-    if session.dry_run:
-        return cli.Summary({"pictures": found}, note=f"would be written: {session.args.to}")
-    return cli.Summary({"pictures": write(session.db, chosen, session.args.to)}, note=f"written: {session.args.to}")
-
-
-def write_lists(session: cli.Session, shown: list[str]) -> dict[str, int]:
-    """Writes the names given, or those of the rows shown, as lists for steps 4 and 5; gives their numbers."""
-    from lib.domains import chosen_domains, names_of, write_list
-
-    args = session.args
-    rows = [name for name in shown if name and not name.startswith("(")]
-    names = names_of(chosen_domains(args.of or rows if args.by == "family" or args.of else ())) or rows
-    counts = {}
-    for flag, path in (("blocklist", args.blocklist), ("allowlist", args.allowlist)):
-        if path:
-            about = f"{flag}: {'leave these domains out' if flag == 'blocklist' else 'keep to these domains'}"
-            counts[f"{flag}_names"] = len(set(names)) if session.dry_run else write_list(path, names, about)
-    return counts
+    cli.require_pictures(session)
+    as_json = session.args.json
+    found = make_report(session.db, options.by, options.top)
+    listed = write_lists(session.context, options, [row.key for row in found.rows])
+    written = [] if session.dry_run else write_files(session.db, session.workspace, found)
+    if options.format == "html" and not as_json:
+        print(*(path for path in written if path.suffix == ".html"), sep="\n")
+    elif not as_json:
+        print(written_as(found, options.format).rstrip("\n"))
+    totals, page = found.totals, written[0] if written and options.format != "html" else None
+    shown = {"page": page, "blocklist": options.blocklist, "allowlist": options.allowlist}
+    return cli.Summary(
+        {"pictures": totals.pictures, "domains": totals.domains, "families": len(found.families), **listed},
+        note=", ".join(f"{what}: {path}" for what, path in shown.items() if path and not session.dry_run),
+        next="python 4_db_cleanup.py --dry-run",
+        result=found.as_dict(),
+    )
 
 
 if __name__ == "__main__":

@@ -24,12 +24,11 @@ from __future__ import annotations
 from lib import cli  # isort: skip  (first of all: from here on a Ctrl-C is a sentence)
 import argparse
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lib.cleanup.options import options_from
-from lib.errors import EXIT_OK, UsageError
 from lib.journal import RULE_NAMES, RULES
 from lib.workspace import Workspace
 
@@ -43,26 +42,26 @@ class _ListRules(argparse.Action):
 
 
 def build_parser() -> argparse.ArgumentParser:
+    # fmt: off
     made = cli.parser(__doc__, "cleanup")
     add = made.add_argument_group("rules").add_argument
-    shown = "apply these rules only (default: all but those to be named)"
-    add("--rule", choices=RULE_NAMES, nargs="+", metavar="NAME", help=shown)
-    add("--list-rules", action=_ListRules, nargs=0, help="show the rules and exit")
-    shown = "take out what is on these domains (rule blocked_domain)"
-    add("--blocklist", type=Path, metavar="FILE", help=shown)
-    shown = "take out pictures that are on no domain of this list (rule blocked_domain)"
-    add("--allowlist", type=Path, metavar="FILE", help=shown)
-    add("--min-side", type=cli.whole, default=0, metavar="PIXELS", help="the short side for the rule small_claim")
-    shown = "languages that are wanted, such as en ru, for the rule wrong_language"
-    add("--languages", nargs="+", metavar="NAME", help=shown)
-    add("--examples", type=cli.whole, default=10, metavar="N", help="rows shown of each rule (default: 10)")
+    add("--rule",         choices=RULE_NAMES, nargs="+", metavar="NAME",
+                          help="apply these rules only (default: all but those to be named)")
+    add("--list-rules",   action=_ListRules, nargs=0, help="show the rules and exit")
+    add("--blocklist",    type=Path, metavar="FILE", help="take out what is on these domains (rule blocked_domain)")
+    add("--allowlist",    type=Path, metavar="FILE",
+                          help="take out pictures that are on no domain of this list (rule blocked_domain)")
+    add("--min-side",     type=cli.whole, default=0, metavar="PIXELS", help="the short side for the rule small_claim")
+    add("--languages",    nargs="+", metavar="NAME",
+                          help="languages that are wanted, such as en ru, for the rule wrong_language")
+    add("--examples",     type=cli.whole, default=10, metavar="N", help="rows shown of each rule (default: 10)")
     add = made.add_argument_group("backups and other jobs").add_argument
-    add("--keep", type=cli.positive, default=5, metavar="N", help="backups kept, the newest ones (default: 5)")
+    add("--keep",         type=cli.positive, default=5, metavar="N", help="backups kept, the newest ones (default: 5)")
     add("--forget-query", type=cli.positive, metavar="ID", help="take out a search and what it alone has shown")
-    add("--restore", metavar="BACKUP|last", help="put a backup back, after a backup of what is there now")
-    add("--vacuum", action="store_true", help="make the file smaller where a tenth of it or more is unused")
-    add("--reset", choices=("downloads", "hashes", "scores", "everything"), help="start a part anew; files stay")
-    add("--yes", metavar="NAME", default="", help="the workspace's name, for --reset everything in scripts")
+    add("--restore",      metavar="BACKUP|last", help="put a backup back, after a backup of what is there now")
+    add("--vacuum",       action="store_true", help="make the file smaller where a tenth of it or more is unused")
+    add("--reset",        choices=("downloads", "hashes", "scores", "everything"), help="start a part anew; files stay")
+    add("--yes",          metavar="NAME", default="", help="the workspace's name, for --reset everything in scripts")
     cli.add_dry_run(made)
     cli.add_undo(made)
     return made
@@ -73,11 +72,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def check(args: argparse.Namespace) -> None:
-    jobs = ("forget_query", "restore", "vacuum", "reset", "undo")
+    jobs = ("rule", "forget_query", "restore", "vacuum", "reset", "undo")
     if len(given := [f"--{name.replace('_', '-')}" for name in jobs if getattr(args, name)]) > 1:
-        raise UsageError(f"{' and '.join(given)} are different jobs; give one of them.")
-    if given and args.rule:
-        raise UsageError(f"--rule and {given[0]} are different jobs; give one of them.")
+        raise cli.UsageError(f"{' and '.join(given)} are different jobs; give one of them.")
     if not args.dry_run:
         from lib.cleanup.run import check_preconditions
 
@@ -99,42 +96,35 @@ def work(session: cli.Session) -> cli.Summary:
     from lib.journal.rows import undo_named
 
     args = session.args
-    if args.restore or args.reset:
-        return restore(session) if args.restore else reset(session)
-    if not args.undo and not args.vacuum:
+    if args.restore:
+        return restore(session)
+    if args.reset:
+        return reset(session)
+    if args.vacuum:
+        counts, note = make_smaller(session.context)
+    elif args.undo:
+        if not args.json:
+            print(undo_table(session.db, session.step, args.undo), end="")
+        counts, note = undo_named(session.context, session.step, args.undo)
+    else:
         return clean(session)
-    if args.undo and not args.json:
-        print(undo_table(session.db, session.step, args.undo), end="")
-    context = session.context
-    counts, note = undo_named(context, session.step, args.undo) if args.undo else make_smaller(context)
     return cli.Summary(dict(counts), note=note)
 
 
 def clean(session: cli.Session) -> cli.Summary:
-    from lib.cleanup.run import as_json, plan, plan_lines, remarks, select
-    from lib.db.maintenance import make_backup
-    from lib.journal.rows import apply_plan
+    from lib.cleanup.run import apply, as_json, plan, plan_lines, remarks, select
 
     cli.require_pictures(session)
     args, db, options = session.args, session.db, options_from(session.args)
     selection = select(options)
     found = plan(db, selection, options.forget_query)
     if not args.json:
-        show(plan_lines(db, found, options.examples, session.dry_run), bool(found))
-    backup = ""
-    if len(found) and not session.dry_run and not session.stopping():
-        backup = session.workspace.to_text(make_backup(db, session.workspace.backups, options.keep))
-        cli.log.info("backup: %s", backup)
-        apply_plan(session.context, found)
+        cli.say(plan_lines(db, found, options.examples, session.dry_run))
+    backup = apply(session.context, found, options.keep)
     counts = {"rows": len(found), **found.by_rule()}
     note = "; ".join(remarks(db, found, selection, session.run_id if backup else 0))
-    head = {"step": session.step, "run": session.run_id or None, "dry_run": session.dry_run, "exit_code": EXIT_OK}
-    result = {**head, **as_json(found, counts, options.examples, backup)} if args.json else None
-    return cli.Summary(dict(counts), next="python 5_download.py", note=note, result=result)
-
-
-def show(lines: Iterable[str], anything: bool) -> None:
-    print(*map(cli.clean, lines), sep="\n", end="\n" if anything else "")
+    details = as_json(found, options.examples, backup) if args.json else {}
+    return cli.Summary(dict(counts), next="python 5_download.py", note=note, details=details)
 
 
 def restore(session: cli.Session) -> cli.Summary:
@@ -151,15 +141,15 @@ def reset(session: cli.Session) -> cli.Summary:
     from lib.cleanup import run as jobs
 
     args = session.args
-    found = jobs.plan_reset(session.db, args.reset, args.examples)
+    found, lines = jobs.plan_reset(session.db, args.reset, args.examples)
     if not args.json:
-        show(jobs.reset_lines(found), bool(found.rows))
-    if session.dry_run or not found.rows:
-        return cli.Summary({"rows": sum(found.rows.values()), **found.rows})
-    if args.reset == "everything" and not args.yes:
-        jobs.confirm(session.workspace, input(jobs.question(session.workspace)))
-    backup = jobs.reset(session.context, args.reset, args.keep)
-    return cli.Summary({"rows": sum(found.rows.values()), **found.rows}, note=f"backup: {backup}")
+        cli.say(lines)
+    note = ""
+    if found and not session.dry_run:
+        if args.reset == "everything":
+            jobs.confirm(session.workspace, args.yes, ask=input)
+        note = f"backup: {jobs.reset(session.context, args.reset, args.keep)}"
+    return cli.Summary({"rows": sum(found.values()), **found}, note=note)
 
 
 if __name__ == "__main__":

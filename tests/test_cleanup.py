@@ -15,8 +15,7 @@ import pytest
 from support import ROOT, STEPS, as_rows, dump, load_step, run_step, snapshot
 from yandex_answers import entity, make_workspace, results_page
 
-from lib.cleanup.plan import make_plan
-from lib.cleanup.rules import DEFAULT_RULES, RuleSelection, is_private, url_fault
+from lib.cleanup.rules import DEFAULT_RULES, RuleSelection, is_private, make_plan, url_fault
 from lib.db import Context, open_database
 from lib.db.journal import start_run
 from lib.db.maintenance import list_backups, make_backup

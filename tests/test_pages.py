@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 from support import PATIENCE, wait_until
 
-from lib.pages import (
+from lib.pages.model import (
     Bucket,
     Card,
     DomainRow,
@@ -28,13 +28,7 @@ from lib.pages import (
     ReportEntry,
     RunRow,
     SheetItem,
-    render_contact_sheet,
-    render_dedup_report,
-    render_domain_report,
-    render_run_summary,
-    write_page,
 )
-from lib.pages.domains import squarify
 from lib.pages.render import (
     TEMPLATES,
     filesize,
@@ -45,6 +39,14 @@ from lib.pages.render import (
     script_json,
     thumbnail_data_uri,
     web_link,
+    write_page,
+)
+from lib.pages.reports import (
+    render_contact_sheet,
+    render_dedup_report,
+    render_domain_report,
+    render_run_summary,
+    squarify,
 )
 from lib.web.find_browser import find_browser, launch_arguments
 

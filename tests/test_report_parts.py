@@ -17,7 +17,7 @@ from lib.db import report as counts
 from lib.db.journal import start_run
 from lib.domains import DomainLists, covers, read_list, read_lists
 from lib.errors import UsageError
-from lib.report.domains import _sampled, make_report
+from lib.report.run import _sampled, make_report
 
 step = load_step("report")
 ingest = load_step("ingest")

@@ -11,8 +11,9 @@ from yandex_answers import entity, make_workspace, xhr
 
 from lib.db import open_database
 from lib.files import answers
-from lib.pages import DomainRow, Heading, render_domain_report
-from lib.report.domains import cell, shortened
+from lib.pages.model import DomainRow, Heading
+from lib.pages.reports import render_domain_report
+from lib.report.tables import cell, shortened
 from lib.text import counted
 
 report, ingest = load_step("report"), load_step("ingest")

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 
 @dataclass(frozen=True)
 class CleanupOptions:
-    """The rules, and the jobs on the database's file and its backups."""
+    """The flags of the same names: the rules, and the jobs on the database's file and its backups."""
 
-    rule: tuple[str, ...]
+    rule: list[str] | None
     blocklist: Path | None
     allowlist: Path | None
     min_side: int
-    languages: tuple[str, ...]
+    languages: list[str] | None
     examples: int
     keep: int
     forget_query: int | None
@@ -25,7 +25,4 @@ class CleanupOptions:
 
 
 def options_from(args: Namespace) -> CleanupOptions:
-    return CleanupOptions(
-        tuple(args.rule or ()), args.blocklist, args.allowlist, args.min_side, tuple(args.languages or ()),
-        args.examples, args.keep, args.forget_query, args.restore, args.reset, args.yes,
-    )  # fmt: skip
+    return CleanupOptions(**{field.name: getattr(args, field.name) for field in fields(CleanupOptions)})

@@ -1,4 +1,7 @@
-"""Judges addresses and pictures by the rules of step 4, those that are applied only when named among them."""
+"""Plans what step 4 takes out: judges addresses and pictures by its rules and lists the changes, each with its rule.
+
+`lib.journal.rows` applies the plan.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,22 @@ import socket
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 
 from lib.db import Database
 from lib.db import cleanup as store
+from lib.db.connection import meanwhile
 from lib.domains import DomainLists, host_of
 from lib.journal import RULES
+from lib.journal.rows import BLOCK, Change, RowPlan, plan_pictures
 from lib.net.guard import is_private as leads_inside
+from lib.progress import chunked
+from lib.times import utc_now
+
+RELATED = ("orphan", "no_address", "no_result")  # rules about pictures and their rows
+MALFORMED = ("broken_url", "not_http", "schemeless_url")
 
 _HTTP = re.compile(r"https?://", re.IGNORECASE)
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:")
@@ -76,21 +87,14 @@ def is_private(url: str) -> bool:
     """True for an address on this machine or in a network of its own: by its spelling, no name is looked up."""
     match = _HTTP.match(url)
     host = host_after(url, match.end()).rstrip(".").lower() if match else ""
-    if _NUMERIC.fullmatch(host):
-        host = _as_connected(host)
+    if _NUMERIC.fullmatch(host):  # `127.1`, `0x7f000001`: as systems read it
+        with suppress(OSError):
+            host = socket.inet_ntoa(socket.inet_aton(host))
     try:
         return leads_inside(host)
     except ValueError:
         one_word = bool(host) and "." not in host  # such as `intranet`: the public internet has no such name
         return one_word or any(host == name or (name[0] == "." and host.endswith(name)) for name in _LOCAL_NAMES)
-
-
-def _as_connected(host: str) -> str:
-    """An address that is written otherwise than as four numbers (`127.1`, `0x7f000001`), as systems read it."""
-    try:
-        return socket.inet_ntoa(socket.inet_aton(host))
-    except OSError:
-        return host
 
 
 @dataclass(frozen=True)
@@ -106,22 +110,73 @@ class RuleSelection:
         return rule in self.rules
 
 
-def optional_addresses(db: Database, selection: RuleSelection) -> Iterator[tuple[str, int, str, str]]:
-    """(rule, variant, reason, URL) of the addresses that `dead_host` and `blocked_domain` take."""
-    dead = dead_hosts(db) if "dead_host" in selection else frozenset()
-    block = selection.lists.block if "blocked_domain" in selection else frozenset()
-    if not dead and not block:
+def make_plan(db: Database, selection: RuleSelection) -> RowPlan:
+    """Finds what the rules would change now. Nothing is written."""
+    plan, related = RowPlan(), any(rule in selection for rule in RELATED)
+    store.prepare_for_plans(db)
+    with meanwhile(db, store.mismatched_tables) if related else nullcontext(set) as mismatched:
+        for find in (_malformed_addresses, _unwanted_addresses, _excluded_addresses):
+            for change in find(db, selection):
+                plan.add(change)
+        for rule, image_ids in _unwanted_pictures(db, selection):
+            plan_pictures(db, plan, rule, image_ids)
+        _plan_unrelated(db, plan, selection, mismatched())
+    return plan
+
+
+def _removal(number: int, rule: str, reason: str, url: str) -> Change:
+    return Change("image_variants", (number,), rule, reason, url)
+
+
+def _malformed_addresses(db: Database, selection: RuleSelection) -> Iterator[Change]:
+    """Finds what `broken_url`, `not_http` and `schemeless_url` take, in one pass over the addresses."""
+    completed: set[tuple[int, str]] = set()
+    if not any(rule in selection for rule in MALFORMED):
         return
-    only_block = DomainLists(block)
-    for number, _, url in store.all_addresses(db):
+    for number, image_id, url in store.doubtful_addresses(db):
+        rule, reason = url_fault(url)
+        if rule not in selection:
+            continue
+        if rule != "schemeless_url":
+            yield _removal(number, rule, reason, url)
+            continue
+        whole = "https:" + url
+        if url_fault(whole)[0]:
+            yield _removal(number, rule, "no_host", url)
+        elif (image_id, whole) in completed or store.has_address(db, image_id, whole):
+            yield _removal(number, rule, "known_with_scheme", url)
+        else:
+            completed.add((image_id, whole))
+            yield Change("image_variants", (number,), rule, "completed", url, whole)
+
+
+def _unwanted_addresses(db: Database, selection: RuleSelection) -> Iterator[Change]:
+    """Finds what `repeated_url`, `private_host` and `expired_url` take, in this order."""
+    if "repeated_url" in selection:
+        for number, _, url in store.repeated_addresses(db):
+            yield _removal(number, "repeated_url", "listed_again", url)
+    if "private_host" in selection:
+        for number, _, url in store.all_addresses(db):
+            if is_private(url):
+                yield _removal(number, "private_host", "private_host", url)
+    if "expired_url" in selection:
+        for number, _, url in store.expired_addresses(db, utc_now()):
+            yield _removal(number, "expired_url", "expired", url)
+
+
+def _excluded_addresses(db: Database, selection: RuleSelection) -> Iterator[Change]:
+    """Finds what `dead_host` and `blocked_domain` take."""
+    dead = dead_hosts(db) if "dead_host" in selection else frozenset()
+    block = DomainLists(selection.lists.block if "blocked_domain" in selection else frozenset())
+    for number, _, url in store.all_addresses(db) if dead or block else ():
         host = host_of(url)
         if host in dead:
-            yield "dead_host", number, "never_answered", url
-        elif block and (reason := only_block.refusal(host)):
-            yield "blocked_domain", number, reason, url
+            yield _removal(number, "dead_host", "never_answered", url)
+        elif reason := block.refusal(host):
+            yield _removal(number, "blocked_domain", reason, url)
 
 
-def optional_pictures(db: Database, selection: RuleSelection) -> Iterator[tuple[str, list[int]]]:
+def _unwanted_pictures(db: Database, selection: RuleSelection) -> Iterator[tuple[str, list[int]]]:
     """(rule, pictures) of the rules that take whole pictures."""
     if "blocked_domain" in selection and selection.lists:
         yield "blocked_domain", store.images_of_hosts(db, _excluded_hosts(db, selection))
@@ -132,6 +187,29 @@ def optional_pictures(db: Database, selection: RuleSelection) -> Iterator[tuple[
     if "wrong_language" in selection:
         wanted = frozenset(script for language in selection.languages for script in SCRIPTS[language])
         yield "wrong_language", [image_id for image_id, text in store.titles(db) if is_foreign(text, wanted)]
+
+
+def _plan_unrelated(db: Database, plan: RowPlan, selection: RuleSelection, wrong: set[str]) -> None:
+    """Adds rows without their picture and pictures without rows; `wrong` are the tables where there may be any."""
+    if "orphan" in selection:
+        children = [table for table in store.CHILDREN if table in wrong]
+        for table, key, parent in store.orphans(db, [*children, "superseded", "responses"]):
+            plan.take(Change(table, key, "orphan", f"not_in_{parent}", str(key[-1])))
+    if "no_address" in selection:
+        without = store.images_without_address(db) if "image_variants" in wrong else []
+        plan_pictures(db, plan, "no_address", [*without, *_losing_last_address(db, plan)])
+    if "no_result" in selection and "results" in wrong:
+        plan_pictures(db, plan, "no_result", store.images_without_result(db))
+
+
+def _losing_last_address(db: Database, plan: RowPlan) -> list[int]:
+    """Pictures that lose their last address by this very plan."""
+    leaving = [change.key for change in plan.changes.values() if change.table == "image_variants" and not change.url]
+    losses: Counter[int] = Counter()
+    for block in chunked(leaving, BLOCK):
+        losses.update(row["image_id"] for row in store.read_rows(db, "image_variants", block))
+    counts = store.address_counts(db, list(losses))
+    return sorted(image_id for image_id, count in counts.items() if count == losses[image_id])
 
 
 def kept_on_blocked_domains(db: Database, selection: RuleSelection) -> int:

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lib.cleanup.options import CleanupOptions
-from lib.cleanup.plan import make_plan
-from lib.cleanup.rules import DEFAULT_RULES, SCRIPTS, RuleSelection, kept_on_blocked_domains
+from lib.cleanup.rules import DEFAULT_RULES, SCRIPTS, RuleSelection, kept_on_blocked_domains, make_plan
 from lib.db import Context, Database, maintenance
 from lib.db.cleanup import describe_pictures, query_name
 from lib.db.journal import counts_by_reason, start_run
@@ -23,7 +22,7 @@ from lib.db.soundness import ODD, Fault, find_fault
 from lib.domains import read_lists
 from lib.errors import GleanerError, UsageError
 from lib.journal.files import run_to_undo
-from lib.journal.rows import Change, RowPlan, plan_to_forget
+from lib.journal.rows import Change, RowPlan, apply_plan, plan_to_forget
 from lib.text import counted
 from lib.workspace import Workspace
 
@@ -43,7 +42,8 @@ def check_preconditions(workspace: Workspace, options: CleanupOptions, *, can_as
 
 def select(options: CleanupOptions) -> RuleSelection:
     """The rules that were named, and those that an option implies. Raises UsageError for a rule without its option."""
-    lists, named, languages = read_lists(options.blocklist, options.allowlist), options.rule, options.languages
+    lists, named = read_lists(options.blocklist, options.allowlist), options.rule or ()
+    languages = tuple(options.languages or ())
     if wrong := [language for language in languages if language not in SCRIPTS]:
         raise UsageError(f"--languages: {wrong[0]!r} is not known; known are {' '.join(SCRIPTS)}.")
     needs = {
@@ -54,7 +54,7 @@ def select(options: CleanupOptions) -> RuleSelection:
     for rule, (is_given, flag) in needs.items():
         if rule in named and not is_given:
             raise UsageError(f"the rule {rule} goes by {flag}; give it.")
-    rules = named or DEFAULT_RULES
+    rules = tuple(named) or DEFAULT_RULES
     implied = [rule for rule, (is_given, _) in needs.items() if is_given and rule not in rules]
     return RuleSelection((*rules, *implied), lists, options.min_side, languages)
 
@@ -66,6 +66,16 @@ def plan(db: Database, selection: RuleSelection, forget: int | None) -> RowPlan:
     if query_name(db, forget) is None:
         raise UsageError(f"--forget-query: there is no search {forget}; `1_collect.py --list` shows them.")
     return plan_to_forget(db, forget)
+
+
+def apply(context: Context, plan: RowPlan, keep: int) -> str:
+    """A backup first, then the plan; gives the backup's path as text, empty where nothing was to do or to be done."""
+    if not plan or context.dry_run or context.stopping():
+        return ""
+    backup = context.workspace.to_text(make_backup(context.db, context.workspace.backups, keep))
+    log.info("backup: %s", backup)
+    apply_plan(context, plan)
+    return backup
 
 
 def remarks(db: Database, found: RowPlan, selection: RuleSelection, applied_by: int) -> Iterator[str]:
@@ -101,14 +111,14 @@ def undo_table(db: Database, step: str, name: str) -> str:
     return head + "".join(f"{rule:<16} {table:<16} {rows:>10,}\n" for rule, table, rows in counts)
 
 
-def as_json(plan: RowPlan, counts: dict[str, Any], examples: int, backup: str) -> dict[str, Any]:
+def as_json(plan: RowPlan, examples: int, backup: str) -> dict[str, Any]:
     """The plan as data: rows by rule and table, and examples."""
     rows = [{"rule": rule, "table": table, "rows": number} for (rule, table), number in plan.counts().items()]
     shown = [
         {"rule": c.rule, "table": c.table, "key": list(c.key), "reason": c.reason, "shown": c.shown}
         for c in _examples(plan, examples)
     ]
-    return {"counts": counts, "plan": rows, "examples": shown, "backup": backup}
+    return {"plan": rows, "examples": shown, "backup": backup}
 
 
 def _examples(plan: RowPlan, examples: int) -> list[Change]:
@@ -187,36 +197,21 @@ def make_smaller(context: Context) -> tuple[dict[str, int], str]:
     return {"bytes_before": before.size, "bytes_after": maintenance.room(context.db).size}, ""
 
 
-@dataclass(frozen=True)
-class Reset:
-    """A planned reset: rows by table, with a few examples of each."""
-
-    what: str
-    rows: dict[str, int] = field(default_factory=dict)
-    examples: dict[str, list[str]] = field(default_factory=dict)
-
-
-def plan_reset(db: Database, what: str, examples: int) -> Reset:
-    rows = maintenance.count_rows(db, what)
-    return Reset(what, rows, {name: maintenance.examples(db, what, name, examples) for name in rows})
+def plan_reset(db: Database, what: str, examples: int) -> tuple[dict[str, int], list[str]]:
+    """Rows by table that a reset would take or change, and the lines that show them, a few rows of each table last."""
+    found = maintenance.count_rows(db, what)
+    verb = "make pending" if what == "downloads" else "remove"
+    lines = [f"{table:<16} {rows:>10,}" for table, rows in found.items()]
+    for table in found:
+        for row in maintenance.examples(db, what, table, examples):
+            lines.append(f"{verb}  {table}  {' '.join(row.split())}")
+    return found, lines
 
 
-def reset_lines(reset: Reset) -> list[str]:
-    """A reset as a table, then a few rows of every table."""
-    verb = "make pending" if reset.what == "downloads" else "remove"
-    lines = [f"{table:<16} {rows:>10,}" for table, rows in reset.rows.items()]
-    rows = ((table, " ".join(shown.split())) for table, found in reset.examples.items() for shown in found)
-    return lines + [f"{verb}  {table}  {shown}" for table, shown in rows]
-
-
-def question(workspace: Workspace) -> str:
-    """The question before everything goes."""
-    return f"type the workspace's name ({workspace.root.resolve().name}) to empty its database: "
-
-
-def confirm(workspace: Workspace, given: str) -> None:
+def confirm(workspace: Workspace, given: str, ask: Callable[[str], str] = lambda question: "") -> None:
     """Everything goes only by the workspace's name. Raises UsageError for another or none."""
     name = workspace.root.resolve().name
+    given = given or ask(f"type the workspace's name ({name}) to empty its database: ")
     if not given:
         raise UsageError(f"--reset everything needs --yes {name} where nobody can be asked.")
     if given.strip() != name:

@@ -1,4 +1,4 @@
-"""Output of a step: log lines beside progress bars, and at the end the summary, the next command and `--json`.
+"""The session that a step is given, and its output: lines, log lines beside progress bars, and at the end the summary.
 
 No text that a server sent can steer the terminal.
 """
@@ -12,14 +12,66 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
-from lib.cli.session import Session, Summary
+from lib.db import Context, Database
+from lib.errors import EXIT_OK
+from lib.progress import BarFactory, no_bar
 from lib.text import escape_controls, hide, redact, replacements
+from lib.workspace import Workspace
 
 log = logging.getLogger("gleaner")
+
+
+@dataclass
+class Summary:
+    """Summary of a run. `counts` become the summary line, the run's row and `--json`; `result` replaces the latter, and
+    `details` are added to it.
+
+    Iterators in a `result` that is a dict are written entry by entry, so that a long list needs no memory.
+    """
+
+    counts: dict[str, int | float | str]
+    next: str = ""
+    exit_code: int = EXIT_OK
+    note: str = ""
+    result: Any = None
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Session:
+    """One run as its script sees it: the parsed arguments beside everything that library code takes as `context`."""
+
+    step: str
+    args: argparse.Namespace
+    workspace: Workspace
+    db: Database
+    run_id: int
+    interrupts: int = 0
+    bar: BarFactory = no_bar
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def dry_run(self) -> bool:
+        return bool(getattr(self.args, "dry_run", False))
+
+    @property
+    def context(self) -> Context:
+        """The run as library code takes it: everything but the parsed arguments."""
+        return Context(self.db, self.workspace, self.run_id, self.dry_run, self.stopping, self.bar)
+
+    def stopping(self) -> bool:
+        """True after the first Ctrl-C: finish what is in flight, commit, and return."""
+        return self.interrupts > 0
+
+
+def say(lines: Iterable[str]) -> None:
+    """Prints lines of a result; names in them may hold anything."""
+    for line in lines:
+        print(escape_controls(line))
 
 
 def print_summary(session: Session, summary: Summary) -> None:
@@ -27,7 +79,9 @@ def print_summary(session: Session, summary: Summary) -> None:
     elapsed = time.monotonic() - session.started
     if session.args.json:
         secrets = replacements(vars(session.args).values())
-        parts_of_json = json_parts(_as_json(session, summary))
+        head = {"step": session.step, "run": session.run_id or None, "dry_run": session.dry_run}
+        usual = {**head, "exit_code": summary.exit_code, "counts": summary.counts, **summary.details}
+        parts_of_json = json_parts(usual if summary.result is None else summary.result)
         # A result may hold addresses of pictures, which stay as they are; what a flag brought as a secret does not.
         sys.stdout.writelines(hide(part, secrets) for part in parts_of_json)
         print()
@@ -40,57 +94,32 @@ def print_summary(session: Session, summary: Summary) -> None:
         if session.stopping():
             log.info("interrupted; the state is safe: run the same command to continue")
         elif summary.next:
-            log.info("next: %s", _with_workspace(summary.next, session.args.workspace))
+            folder = str(session.args.workspace)
+            usual_folder = folder in ("workspace", os.environ.get("GLEANER_WORKSPACE"))
+            log.info("next: %s", summary.next + ("" if usual_folder else f" --workspace {shlex.quote(folder)}"))
 
 
 def json_parts(value: Any) -> Iterator[str]:
     """A value as JSON, in parts. An iterator, also in a dict, is an array that is written entry by entry."""
     if isinstance(value, Iterator):
-        yield from _array_parts(value)
-        return
-    if not isinstance(value, dict):
+        before = "["
+        for entry in value:
+            yield before + _dumped(entry)
+            before = ", "
+        yield "[]" if before == "[" else "]"
+    elif isinstance(value, dict):
+        before = "{"
+        for name, entry in value.items():
+            yield f"{before}{_dumped(str(name))}: "
+            yield from json_parts(entry) if isinstance(entry, Iterator) else (_dumped(entry),)
+            before = ", "
+        yield "}" if value else "{}"
+    else:
         yield _dumped(value)
-        return
-    before = "{"
-    for name, entry in value.items():
-        yield f"{before}{_dumped(str(name))}: "
-        if isinstance(entry, Iterator):
-            yield from _array_parts(entry)
-        else:
-            yield _dumped(entry)
-        before = ", "
-    yield "}" if value else "{}"
-
-
-def _array_parts(entries: Iterator[Any]) -> Iterator[str]:
-    before = "["
-    for entry in entries:
-        yield before + _dumped(entry)
-        before = ", "
-    yield "[]" if before == "[" else "]"
 
 
 def _dumped(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, default=str)
-
-
-def _as_json(session: Session, summary: Summary) -> Any:
-    if summary.result is not None:
-        return summary.result
-    return {
-        "step": session.step,
-        "run": session.run_id or None,
-        "dry_run": session.dry_run,
-        "exit_code": summary.exit_code,
-        "counts": summary.counts,
-    }
-
-
-def _with_workspace(command: str, workspace: Path) -> str:
-    """The next command as it has to be typed here."""
-    if str(workspace) == "workspace" or os.environ.get("GLEANER_WORKSPACE") == str(workspace):
-        return command
-    return f"{command} --workspace {shlex.quote(str(workspace))}"
 
 
 def _parts(counts: dict[str, Any]) -> Iterator[str]:

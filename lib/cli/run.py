@@ -17,11 +17,9 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
 
 from lib.cli.flags import STEP_FILES
-from lib.cli.output import log, print_summary, start_logging, tolerate_terminal_encoding
-from lib.cli.session import Session, Summary
+from lib.cli.output import Session, Summary, log, print_summary, start_logging, tolerate_terminal_encoding
 from lib.cli.settings import apply_settings, read_settings
 from lib.db import Database, open_database, open_for_preview
 from lib.db.connection import open_empty
@@ -51,7 +49,7 @@ def run(
 
     `check` holds the rules across flags and raises UsageError before anything is touched. `needs` names the step that
     has to run first; without it the workspace is made when missing. `alone` refuses a second run of the step beside
-    this one: steps that keep a journal settle what a killed run left, and must not take a living one for that.
+    this one: steps that keep a journal finish what a killed run left, and must not take a living one for that.
     `before` does what has to be done before the database is opened, and gives whether there is none to open.
     """
     tolerate_terminal_encoding()
@@ -156,7 +154,9 @@ def _run_in_session(
 ) -> int:
     run_id = 0
     if not getattr(args, "dry_run", False):
-        run_id = start_run(db, args.step, _recorded(args))
+        # Without passwords and keys; a proxy's address may hold a password in a form of its own.
+        given = {name: "set" if name == "proxy" and value else value for name, value in vars(args).items()}
+        run_id = start_run(db, args.step, redacted(given))
         clear_leftovers(workspace, args.step)
     session = Session(args.step, args, workspace, db, run_id, bar=no_bar if args.quiet else terminal_bar)
     with _interruptible(session, last=last):
@@ -182,14 +182,10 @@ def _work_recorded(session: Session, work: Callable[[Session], Summary]) -> Summ
         raise
     finally:
         if session.run_id:
-            _record_end(session, exit_code, counts)
-
-
-def _record_end(session: Session, exit_code: int, counts: dict[str, Any]) -> None:
-    try:
-        finish_run(session.db, session.run_id, exit_code, counts)
-    except sqlite3.Error as error:  # the reason that ended the run matters more than its row
-        log.debug("the run's end could not be recorded: %s", error)
+            try:
+                finish_run(session.db, session.run_id, exit_code, counts)
+            except sqlite3.Error as error:  # the reason that ended the run matters more than its row
+                log.debug("the run's end could not be recorded: %s", error)
 
 
 @contextmanager
@@ -211,12 +207,6 @@ def _interruptible(session: Session, *, last: bool) -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, signal.SIG_IGN if last else handler)
-
-
-def _recorded(args: argparse.Namespace) -> dict[str, Any]:
-    """A run's arguments as its row holds them: without passwords and keys."""
-    # A proxy's address may hold a password in a form of its own.
-    return redacted({name: "set" if name == "proxy" and value else value for name, value in vars(args).items()})
 
 
 def _fail(sentence: str, exit_code: int, as_json: bool) -> int:
@@ -250,15 +240,14 @@ def _explained(error: Exception, args: argparse.Namespace | None) -> str | None:
 def explain_sqlite(error: sqlite3.OperationalError) -> str | None:
     """Says what the system did not give; None where the file or the statement is to blame."""
     text = str(error)
-    if "full" in text:
-        return "the disk is full; make room and run the same command again."
-    if "disk I/O" in text:
-        return "the disk is full or failing; make room or check it, and run the same command again."
-    if "readonly" in text or "unable to open" in text:
-        return f"{text}; check that the workspace folder can be written."
-    if "locked" in text or "busy" in text:
-        return "another step held it for too long; wait for that step to end and run the same command again."
-    return None
+    held = "another step held it for too long; wait for that step to end and run the same command again."
+    unwritable = f"{text}; check that the workspace folder can be written."
+    known = {
+        "full": "the disk is full; make room and run the same command again.",
+        "disk I/O": "the disk is full or failing; make room or check it, and run the same command again.",
+        "readonly": unwritable, "unable to open": unwritable, "locked": held, "busy": held,
+    }  # fmt: skip
+    return next((sentence for words, sentence in known.items() if words in text), None)
 
 
 def explain_os(error: OSError) -> str | None:

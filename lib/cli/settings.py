@@ -151,9 +151,11 @@ def apply_settings(
     """
     settings = _with_dashes(settings)
     _look_through(settings, path)
-    known = {name: action for action in parser._actions if (name := _long_name(action))}
     chosen: dict[str, Any] = {}
-    for name, action in known.items():
+    for action in parser._actions:
+        name = next((o[2:] for o in action.option_strings if o.startswith("--") and not o.startswith("--no-")), "")
+        if not name:
+            continue
         for table in (settings, settings.get(step, {})):
             if name in table:
                 # Only at the top can there still be what this step refuses: another step may take it.
@@ -210,10 +212,9 @@ def _refuse_unsafe(step: str, name: str, value: Any, path: Path, remedy: str = "
         _refuse_place(f"{name} for {step}", place, path, remedy)
     if value in REFUSED_VALUES.get((step, name), ()):
         raise UsageError(f"{path} sets {name} = {shown(value)}, which a settings file may not; give --{name} {value}.")
-    texts = [text for text in (value if isinstance(value, list) else [value]) if isinstance(text, str)]
-    if place == INSIDE and not all(_is_inside(text, path.parent) for text in texts):
+    if place == INSIDE and not all(_is_inside(text, path.parent) for text in _texts(value)):
         raise UsageError(f"{name} in {path} lies outside the workspace; give --{name} on the command line.")
-    if place == NAME and any(_is_folder(text) for text in texts):
+    if place == NAME and any(_is_folder(text) for text in _texts(value)):
         raise UsageError(f"{name} in {path} is a folder, which may hold code; give --{name} on the command line.")
 
 
@@ -239,18 +240,15 @@ def _is_folder(text: str) -> bool:
         return True
 
 
+def _texts(value: Any) -> list[str]:
+    """The texts of a value, which may be one or a list of some."""
+    return [text for text in (value if isinstance(value, list) else [value]) if isinstance(text, str)]
+
+
 def _refuse_secret(name: str, value: Any, path: Path) -> None:
-    texts = [text for text in (value if isinstance(value, list) else [value]) if isinstance(text, str)]
-    in_address = any(re.match(r"[^/?#\s]*://[^/?#]*@", text) for text in texts)
+    in_address = any(re.match(r"[^/?#\s]*://[^/?#]*@", text) for text in _texts(value))
     if in_address or any(word in name.split("-") for word in _SECRET_WORDS):
         raise UsageError(f"{short(name)} in {path} looks like a secret; set it in the environment instead.")
-
-
-def _long_name(action: argparse.Action) -> str:
-    for option in action.option_strings:
-        if option.startswith("--") and not option.startswith("--no-"):
-            return option[2:]
-    return ""
 
 
 def _convert(action: argparse.Action, value: Any, where: str) -> Any:

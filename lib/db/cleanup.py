@@ -45,11 +45,6 @@ _ORDINARY = "(url GLOB 'https://[0-9A-Za-z]*' OR url GLOB 'http://[0-9A-Za-z]*')
 # Pictures that have an address several times, told in one walk through the index that keeps addresses unique.
 REPEATED = "SELECT image_id FROM image_variants GROUP BY image_id HAVING count(*) <> count(DISTINCT url)"
 _WALK = 8_192  # rows of an index read at once
-_DISTINCT_IDS = {
-    "image_variants": "SELECT DISTINCT image_id FROM image_variants ORDER BY image_id",
-    "results": "SELECT DISTINCT image_id FROM results ORDER BY image_id",
-    "downloads": "SELECT image_id FROM downloads ORDER BY image_id",
-}
 
 _OWNERS = {
     "image_variants": {"image_id": "images"},
@@ -112,7 +107,7 @@ def mismatched_tables(db: Database) -> set[str]:
     """
     prepare_for_plans(db)
     images = _walk(db, "SELECT id FROM images ORDER BY id")
-    others = {table: _walk(db, _DISTINCT_IDS[table]) for table in CHILDREN}
+    others = {table: _walk(db, f"SELECT DISTINCT image_id FROM {table} ORDER BY image_id") for table in CHILDREN}
     found: set[str] = set()
     while True:
         ids = images.fetchmany(_WALK)
@@ -256,7 +251,8 @@ def put_back(db: Database, table: str, row: dict[str, Any]) -> bool:
         for column, parent in _parents(db, table):
             if column not in lacked and _not_there(db, parent, [row[column]]):
                 raise sqlite3.IntegrityError(f"{table}.{column} {row[column]} is not in {parent[0]}")
-    columns = [column for column in row if column in _columns(db, table)]
+    there = {found["name"] for found in db.rows(f"PRAGMA table_info({table})")}
+    columns = [column for column in row if column in there]
     if _insert(db, table, columns, row):
         return True
     if table not in ("image_variants", "images") or _is_there(db, table, row):
@@ -314,10 +310,6 @@ def _is_there(db: Database, table: str, row: dict[str, Any]) -> bool:
     return bool(db.value("SELECT 1 FROM image_variants WHERE image_id = ? AND kind = ? AND url = ?", key))
 
 
-def _columns(db: Database, table: str) -> set[str]:
-    return {row["name"] for row in db.rows(f"PRAGMA table_info({table})")}
-
-
 def _ids_where(db: Database, where: str, values: Sequence[Any] = ()) -> list[int]:
     return db.column(f"SELECT id FROM images WHERE {where} ORDER BY id", values)
 
@@ -366,8 +358,7 @@ def shop_images(db: Database) -> list[int]:
 
 def titles(db: Database) -> Iterator[tuple[int, str]]:
     """(picture, title and snippet) of every picture without a file."""
-    sql = f"SELECT id, title || ' ' || snippet FROM images WHERE title <> '' AND {NO_FILE}"
-    yield from map(tuple, db.execute(sql))
+    yield from map(tuple, db.execute(f"SELECT id, title || ' ' || snippet FROM images WHERE title <> '' AND {NO_FILE}"))
 
 
 def describe_pictures(db: Database, image_ids: Sequence[int]) -> dict[int, str]:

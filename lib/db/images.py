@@ -247,15 +247,11 @@ def _merge_image_sql() -> str:
     return _insert("images", IMAGE_COLUMNS, 1, f"(key) DO UPDATE SET {changes} WHERE {' OR '.join(gains)}")
 
 
-def _replace_image_sql() -> str:
-    """Everything but the time of the first meeting; a row that would stay as it is is not written."""
-    columns = IMAGE_COLUMNS[1:-1]
-    sets = ", ".join(f"{column} = ?" for column in columns)
-    changes = " OR ".join(f"{column} IS NOT ?" for column in columns)
-    return f"UPDATE images SET {sets} WHERE key = ? AND ({changes})"
-
-
-_REPLACE_IMAGE = _replace_image_sql()
+_REPLACED = IMAGE_COLUMNS[1:-1]  # everything but the time of the first meeting; a row that stays is not written
+_REPLACE_IMAGE = (
+    f"UPDATE images SET {', '.join(f'{column} = ?' for column in _REPLACED)}"
+    f" WHERE key = ? AND ({' OR '.join(f'{column} IS NOT ?' for column in _REPLACED)})"
+)
 _MERGE_IMAGE = _merge_image_sql()
 
 
@@ -292,22 +288,19 @@ class StoredRows:
 
 def iter_addresses(db: Database) -> Iterator[list[tuple[int, str, str]]]:
     """(picture, kind, URL) of every address, in blocks."""
-    yield from _blocks(db, "SELECT image_id, kind, url FROM image_variants")
+    return _blocks(db, "SELECT image_id, kind, url FROM image_variants")
 
 
 def iter_results(db: Database) -> Iterator[list[tuple[int, int]]]:
     """(search, picture) of every result, in blocks."""
-    yield from _blocks(db, "SELECT query_id, image_id FROM results")
+    return _blocks(db, "SELECT query_id, image_id FROM results")
 
 
 def unsure_queries(db: Database, read: set[int], readable: Sequence[str]) -> set[int]:
     """Searches with an answer that this run has not read although it may hold pictures."""
-    rows = db.execute("SELECT id, query_id, ingest_state, outcome FROM responses")
-    return {
-        query
-        for number, query, state, outcome in rows
-        if number not in read and (state != "done" or outcome in readable)
-    }
+    unsure = "ingest_state <> 'done' OR outcome IN (SELECT value FROM json_each(?))"
+    rows = db.execute(f"SELECT id, query_id FROM responses WHERE {unsure}", (dumps(list(readable)),))
+    return {query for number, query in rows if number not in read}
 
 
 def without_file(db: Database, image_ids: Sequence[int]) -> set[int]:
@@ -324,9 +317,7 @@ def stored_rows(db: Database, image_id: int) -> StoredRows:
         (image_id,),
     )
     results = db.execute("SELECT query_id, response_id FROM results WHERE image_id = ?", (image_id,))
-    return StoredRows(
-        [(row[0], row[1], row[2], bool(row[3])) for row in addresses], [(row[0], row[1]) for row in results]
-    )
+    return StoredRows([(row[0], row[1], row[2], bool(row[3])) for row in addresses], [tuple(row) for row in results])
 
 
 def _blocks(db: Database, sql: str) -> Iterator[list[Any]]:

@@ -128,11 +128,10 @@ class _Table:
 
     def _key(self, sql: str, number: int) -> bytes | None:
         try:
-            key: bytes | None = self._connection.execute(sql, (number,)).fetchone()[1]
+            return self._connection.execute(sql, (number,)).fetchone()[1]
         except sqlite3.DataError:
             self._reasons["too_long"] += 1
             return None
-        return key
 
 
 def _check(connection: sqlite3.Connection, path: Path) -> None:

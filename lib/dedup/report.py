@@ -14,7 +14,9 @@ from lib.dedup.grouping import STRENGTH
 from lib.dedup.groups import DuplicateGroup
 from lib.dedup.keep import Traits
 from lib.files.pictures import PictureFile
-from lib.pages import Card, GroupView, Heading, MemberView, render_dedup_report, write_page
+from lib.pages.model import Card, GroupView, Heading, MemberView
+from lib.pages.render import write_page
+from lib.pages.reports import render_dedup_report
 from lib.times import utc_now
 from lib.workspace import Workspace
 

@@ -44,8 +44,8 @@ from lib.errors import EXIT_OK, GleanerError, UsageError
 from lib.files.pictures import PictureFile, folder_pictures
 from lib.hashing.kinds import DEFAULT_SIZE, HashChoice
 from lib.journal import files as journal_files
-from lib.pages import write_page
-from lib.pages.index import refresh_index
+from lib.pages.render import write_page
+from lib.pages.reports import refresh_index
 from lib.times import utc_now
 from lib.workspace import Workspace
 

@@ -30,7 +30,7 @@ from lib.db.responses import FINAL_OUTCOMES, READABLE_OUTCOMES, ParseResult, Res
 from lib.domains import registrable_domain
 from lib.engines import parser_for
 from lib.engines.parsing import LARGEST_BODY
-from lib.records import ImageRecord, ParsedPage, ParseError
+from lib.records import ParsedPage, ParseError
 from lib.times import utc_now
 from lib.work.stream import stream
 
@@ -46,7 +46,7 @@ BATCH_RESULTS = 4_000  # rows that are in memory at once, beside those that wait
 BATCH_ANSWERS = 200
 FEW_ANSWERS = 200  # below this, starting worker processes takes longer than the work
 CHUNK = 16  # answers; more keep the workers busy during a commit, and as many large ones have to be held at once
-PLAIN_REASONS = {"not_json", "captcha", "too_large", "too_complex", "no_parser"}
+PLAIN_REASONS = {"not_json", "captcha", "too_large", "too_complex", "no_parser"}  # others become parse_error:reason
 
 _MADE = ("key", "engine", "registrable_domain", "is_gif", "is_censored", "is_shop", "extra", "first_seen_at")
 _TAKEN = {name: attrgetter(name) for name in IMAGE_COLUMNS if name not in _MADE}
@@ -66,10 +66,6 @@ class Parsed:
 
     result: ParseResult
     packed: bytes = b""
-
-    def add_to(self, rows: PictureRows) -> None:
-        if self.packed:
-            rows.add(PictureRows(*marshal.loads(self.packed)))
 
 
 @dataclass
@@ -105,36 +101,30 @@ def read_answer(job: ParseTask) -> Parsed:
     """Reads, checks and parses one answer. Every failure is a result."""
     answer = job.answer
     if answer.outcome not in READABLE_OUTCOMES:
-        return _failed(answer, answer.outcome)
+        return _without_rows(answer, "failed", answer.outcome)
     is_final = answer.outcome in FINAL_OUTCOMES
     try:
         if is_final and not answer.path:
-            return _done(answer)
+            return _without_rows(answer, "done")
         body = _read_body(job)
         parser = parser_for(answer.engine, answer.part)
         page = parser.parse(body)
     except ParseError as error:
-        return _done(answer) if is_final else _failed(answer, stable_reason(str(error)))
+        if is_final:
+            return _without_rows(answer, "done")
+        reason = str(error)
+        is_known = reason in PLAIN_REASONS or reason.endswith("_file")
+        return _without_rows(answer, "failed", reason if is_known else f"parse_error:{reason}")
     except (RecursionError, MemoryError) as error:
-        return _failed(answer, f"parse_error:{type(error).__name__}")
+        return _without_rows(answer, "failed", f"parse_error:{type(error).__name__}")
     rows = picture_rows(answer, page, utc_now())
     drift = orjson.dumps(page.drift).decode()
     packed = marshal.dumps((rows.count, rows.images, rows.variants, rows.results))
     return Parsed(ParseResult(answer.id, "done", "", len(page.images), drift, parser.name), packed)
 
 
-def stable_reason(reason: str) -> str:
-    """A reason as it is counted: a known word, or `parse_error:` with what the parser said."""
-    known = reason in PLAIN_REASONS or reason.endswith("_file")
-    return reason if known else f"parse_error:{reason}"
-
-
-def _done(answer: ResponseRow) -> Parsed:
-    return Parsed(ParseResult(answer.id, "done", "", 0, "{}", ""))
-
-
-def _failed(answer: ResponseRow, reason: str) -> Parsed:
-    return Parsed(ParseResult(answer.id, "failed", reason, 0, "{}", ""))
+def _without_rows(answer: ResponseRow, state: str, reason: str = "") -> Parsed:
+    return Parsed(ParseResult(answer.id, state, reason, 0, "{}", ""))
 
 
 def _read_body(job: ParseTask) -> bytes:
@@ -183,10 +173,10 @@ def ingest(
             with nullcontext() if dry_run else db.transaction():
                 for batch in batches:
                     totals.count(batch)
-                    saved = (
-                        preview_rows(db, _rows_of(batch), seen, reparse) if dry_run else save_batch(db, batch, reparse)
-                    )
-                    totals.saved.add(saved)
+                    if dry_run:
+                        totals.saved.add(preview_rows(db, _rows_of(batch), seen, reparse))
+                    else:
+                        totals.saved.add(save_batch(db, batch, reparse))
                     if reparse is not None:
                         reparse.answers.update(one.result.id for one in batch if one.result.state == "done")
                     progress.update(len(batch))
@@ -237,7 +227,8 @@ def preview_rows(db: Database, rows: PictureRows, seen: set[str], reparse: Repar
 def _rows_of(batch: list[Parsed]) -> PictureRows:
     rows = PictureRows()
     for reading in batch:
-        reading.add_to(rows)
+        if reading.packed:
+            rows.add(PictureRows(*marshal.loads(reading.packed)))
     return rows
 
 
@@ -247,26 +238,26 @@ def _readings(jobs: Iterable[ParseTask], workers: int) -> Iterator[Parsed]:
     for outcome in stream(read_answer, jobs, workers=workers, chunk=CHUNK, ordered=True, init=init):
         if outcome.value is None:
             log.warning("%s could not be read: %s", outcome.item.answer.path, outcome.error)
-            yield _failed(outcome.item.answer, f"parse_error:{outcome.error.partition(':')[0]}")
+            yield _without_rows(outcome.item.answer, "failed", f"parse_error:{outcome.error.partition(':')[0]}")
         else:
             yield outcome.value
 
 
 def _transactions(batches: Iterator[list[Parsed]]) -> Iterator[Iterator[list[Parsed]]]:
     """The batches of one transaction after the other; a moment's rest after each that was long."""
+
+    def until_due(batch: list[Parsed] | None, due: float) -> Iterator[list[Parsed]]:
+        results = 0
+        while batch:
+            results += sum(reading.result.items for reading in batch)
+            yield batch
+            batch = next(batches, None) if time.monotonic() < due and results < TRANSACTION_RESULTS else None
+
     for first in batches:
         started = time.monotonic()
-        yield _until_due(first, batches, started + TRANSACTION_SECONDS)
+        yield until_due(first, started + TRANSACTION_SECONDS)
         if time.monotonic() - started > 1:
             time.sleep(GAP_SECONDS)
-
-
-def _until_due(first: list[Parsed], batches: Iterator[list[Parsed]], due: float) -> Iterator[list[Parsed]]:
-    results = sum(reading.result.items for reading in first)
-    yield first
-    while time.monotonic() < due and results < TRANSACTION_RESULTS and (batch := next(batches, None)):
-        results += sum(reading.result.items for reading in batch)
-        yield batch
 
 
 def _batches(readings: Iterable[Parsed]) -> Iterator[list[Parsed]]:
@@ -286,7 +277,17 @@ def picture_rows(answer: ResponseRow, page: ParsedPage, now: str) -> PictureRows
     """The rows of an answer, column by column as `lib.db.images` takes them."""
     images, first_rank = page.images, answer.page * page.page_size
     count = len(images)
-    columns = _image_columns(answer.engine, images, now)
+    taken = {name: list(map(value, images)) for name, value in _TAKEN.items()}
+    columns: dict[str, list[Any]] = taken | {
+        "key": [f"{answer.engine}:{record.engine_id}" for record in images],
+        "engine": [answer.engine] * count,
+        "registrable_domain": list(map(registrable_domain, taken["domain"])),
+        "is_gif": [int(record.is_gif) for record in images],
+        "is_censored": [int(record.is_censored) for record in images],
+        "is_shop": [int(record.is_shop) for record in images],
+        "extra": [orjson.dumps(record.extra).decode() for record in images],
+        "first_seen_at": [now] * count,
+    }
     rows = PictureRows(count, {name: columns[name] for name in IMAGE_COLUMNS if any(columns[name])})
     variants = list(chain.from_iterable(record.variants for record in images))
     if variants:
@@ -295,17 +296,3 @@ def picture_rows(answer: ResponseRow, page: ParsedPage, now: str) -> PictureRows
     ranks = [first_rank + record.rank for record in images]
     rows.results = [[answer.query_id] * count, [answer.id or None] * count, ranks]
     return rows
-
-
-def _image_columns(engine: str, images: tuple[ImageRecord, ...], now: str) -> dict[str, list[Any]]:
-    taken = {name: list(map(value, images)) for name, value in _TAKEN.items()}
-    return taken | {
-        "key": [f"{engine}:{record.engine_id}" for record in images],
-        "engine": [engine] * len(images),
-        "registrable_domain": list(map(registrable_domain, taken["domain"])),
-        "is_gif": [int(record.is_gif) for record in images],
-        "is_censored": [int(record.is_censored) for record in images],
-        "is_shop": [int(record.is_shop) for record in images],
-        "extra": [orjson.dumps(record.extra).decode() for record in images],
-        "first_seen_at": [now] * len(images),
-    }

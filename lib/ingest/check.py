@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import errno
 import os
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -50,28 +52,23 @@ LEFT = {"not_a_picture", "unreadable", "missing_answer", "changed_answer", "brok
 
 
 @dataclass
-class Problem:
-    """One kind of problem: how often it was met, and the first few places."""
-
-    count: int = 0
-    examples: list[str] = field(default_factory=list)
-
-
-@dataclass
 class Findings:
-    """Everything that a check found, by the names of `PROBLEMS`; `files` and `answers` are how many it looked at."""
+    """Everything that a check found, by the names of `PROBLEMS`: how often, and the first few places.
+
+    `files` and `answers` are how many were looked at.
+    """
 
     files: int = 0
     answers: int = 0
-    problems: dict[str, Problem] = field(default_factory=dict)
+    found: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, list[str]] = field(default_factory=dict)
     repaired: int = 0
     unread: set[str] = field(default_factory=set)
 
     def add(self, kind: str, where: str) -> None:
-        found = self.problems.setdefault(kind, Problem())
-        found.count += 1
-        if len(found.examples) < EXAMPLES:
-            found.examples.append(where)
+        self.found[kind] += 1
+        if self.found[kind] <= EXAMPLES:
+            self.examples.setdefault(kind, []).append(where)
 
     def add_unread(self, where: str) -> None:
         """Notes what may not be read, once: the same folder stands in the way of many files."""
@@ -82,10 +79,16 @@ class Findings:
     @property
     def mendable(self) -> int:
         """The number of problems that a repair would put right."""
-        return sum(count for kind, count in self.counts().items() if kind not in LEFT)
+        return sum(count for kind, count in self.found.items() if kind not in LEFT)
+
+    def lines(self) -> Iterator[str]:
+        """The findings for a person: each kind with what becomes of it, and its examples."""
+        for kind, count in self.counts().items():
+            yield f"{kind}  {count:,}  ({PROBLEMS[kind]})"
+            yield from (f"    {where}" for where in self.examples[kind])
 
     def counts(self) -> dict[str, int]:
-        return {kind: self.problems[kind].count for kind in PROBLEMS if kind in self.problems}
+        return {kind: self.found[kind] for kind in PROBLEMS if kind in self.found}
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,7 @@ class Checker:
         """Looks at everything. The database itself comes first: what is damaged can prove nothing."""
         for fault in table.damage(self.context.db):
             self.findings.add("damaged_database", fault)
-        if self.findings.problems:
+        if self.findings.found:
             return self.findings
         for part in (self.unfinished, self.files, self.strange_files, self.rows, self.answers, self.strange_answers):
             if self.context.stopping():
@@ -109,9 +112,16 @@ class Checker:
         return self.findings
 
     def unread(self, path: Path, error: OSError) -> None:
-        """A file that may not be read, or the folder in which it lies."""
+        """Notes a file that may not be read, or the folder in which it lies."""
         locked = error.errno == errno.EACCES and not os.access(path.parent, os.X_OK, effective_ids=EFFECTIVE)
         self.findings.add_unread(self.context.workspace.to_text(path.parent if locked else path))
+
+    @contextmanager
+    def _mending(self, count: int) -> Iterator[None]:
+        """A transaction that puts `count` findings right."""
+        with self.context.db.transaction():
+            yield
+        self.findings.repaired += count
 
     def unfinished(self) -> None:
         """Temporary files of processes that are no more, wherever they lie in the workspace."""
@@ -124,16 +134,16 @@ class Checker:
 
     def files(self) -> None:
         """Every row of `files` against its file."""
+        db = self.context.db
         with self.context.bar(None, "Checking", "file") as progress:
-            for claims in chunked(table.iter_files(self.context.db), BATCH):
+            for claims in chunked(table.iter_files(db), BATCH):
                 states: dict[str, str] = {}
                 changed: list[FileRow] = []
                 for claim in claims:
                     if "://" in claim.path:  # what lies at another place than this machine's disks is not asked for
                         continue
                     path = self.context.workspace.to_path(claim.path)
-                    found = self._judge(path, claim)
-                    if found:
+                    if found := self._fault_of_file(path, claim):
                         self.findings.add(found, claim.path)
                         states[claim.sha256] = "present" if found == "came_back" else "missing"
                     if found == "changed_file":
@@ -142,54 +152,55 @@ class Checker:
                 self.findings.files += len(claims)
                 progress.update(len(claims))
                 if self.repair and states:
-                    self._settle_files(states, changed)
+                    with self._mending(len(states)):
+                        for state in ("missing", "present"):
+                            table.set_file_state(db, [sha256 for sha256, new in states.items() if new == state], state)
+                        add_or_restore_files(db, changed)
                 if self.context.stopping():
                     return
 
-    def _settle_files(self, states: dict[str, str], changed: list[FileRow]) -> None:
-        with self.context.db.transaction():
-            for state in ("missing", "present"):
-                table.set_file_state(self.context.db, [sha256 for sha256, new in states.items() if new == state], state)
-            add_or_restore_files(self.context.db, changed)
-        self.findings.repaired += len(states)
-
     def strange_files(self) -> None:
-        """Every file below images/ that no row tells of."""
-        found = plain_files(self.context.workspace.images, self.unread, _is_finished, hidden=False)
+        """Every file below images/ that no row tells of. Names that begin with a dot belong to work in progress."""
+        db, to_text = self.context.db, self.context.workspace.to_text
+        endings = (".json", ".part")
+        found = plain_files(
+            self.context.workspace.images,
+            self.unread,
+            lambda name: not name.startswith(".") and not name.endswith(endings),
+            hidden=False,
+        )
         for paths in chunked(found, BATCH):
-            texts = {self.context.workspace.to_text(path): path for path in paths}
-            unknown = [texts[text] for text in texts.keys() - table.known_paths(self.context.db, list(texts))]
+            texts = {to_text(path): path for path in paths}
             rows = []
-            for path in sorted(unknown):
+            for path in sorted(texts[text] for text in texts.keys() - table.known_paths(db, list(texts))):
                 # A changed file was told of already; without a repair its new content has no row yet.
                 try:
                     row = self._file_row(path)
                 except DecodeError:
-                    self.findings.add("not_a_picture", self.context.workspace.to_text(path))
+                    self.findings.add("not_a_picture", to_text(path))
                     continue
                 if row:
                     self.findings.add("unknown_file", row.path)
                     rows.append(row)
             if self.repair and rows:
-                with self.context.db.transaction():
-                    add_or_restore_files(self.context.db, rows)
-                self.findings.repaired += len(rows)
+                with self._mending(len(rows)):
+                    add_or_restore_files(db, rows)
             if self.context.stopping():
                 return
 
     def rows(self) -> None:
         """Rows that contradict each other."""
+        db = self.context.db
         for kind, pictures, mend in (
-            ("done_without_file", table.without_file(self.context.db), table.ask_again),
-            ("no_download", table.without_download(self.context.db), table.add_downloads),
+            ("done_without_file", table.without_file(db), table.ask_again),
+            ("no_download", table.without_download(db), table.add_downloads),
         ):
             for _, key in pictures:
                 self.findings.add(kind, key)
             if self.repair and pictures:
-                with self.context.db.transaction():
-                    mend(self.context.db, [number for number, _ in pictures])
-                self.findings.repaired += len(pictures)
-        for where in table.broken_references(self.context.db):
+                with self._mending(len(pictures)):
+                    mend(db, [number for number, _ in pictures])
+        for where in table.broken_references(db):
             self.findings.add("broken_reference", where)
 
     def answers(self) -> None:
@@ -198,15 +209,14 @@ class Checker:
             for claims in chunked(table.iter_answers(self.context.db), BATCH):
                 notes = []
                 for claim in claims:
-                    if found := self._judge_answer(self.context.workspace.to_path(claim.path), claim.sha256):
+                    if found := self._fault_of_answer(self.context.workspace.to_path(claim.path), claim.sha256):
                         self.findings.add(found, claim.path)
                         notes.append((claim.id, found.replace("answer", "file")))
                 self.findings.answers += len(claims)
                 progress.update(len(claims))
                 if self.repair and notes:
-                    with self.context.db.transaction():
+                    with self._mending(len(notes)):
                         table.fail_answers(self.context.db, notes)
-                    self.findings.repaired += len(notes)
                 if self.context.stopping():
                     return
 
@@ -218,11 +228,10 @@ class Checker:
         if self.repair and found:
             self.findings.repaired += register_in_place(self.context, found, self.unread)
 
-    def _judge(self, path: Path, claim: table.FileClaim) -> str:
+    def _fault_of_file(self, path: Path, claim: table.FileClaim) -> str:
         """The fault of a file; empty when there is none, or nothing can be known."""
         try:
-            size = path.stat().st_size
-            same = size == claim.bytes and sha256_of(path) == claim.sha256
+            same = path.stat().st_size == claim.bytes and sha256_of(path) == claim.sha256
         except GONE:
             return "" if claim.state == "missing" else "missing_file"
         except OSError as error:
@@ -232,7 +241,7 @@ class Checker:
             return "came_back" if same else ""
         return "" if same else "changed_file"
 
-    def _judge_answer(self, path: Path, sha256: str) -> str:
+    def _fault_of_answer(self, path: Path, sha256: str) -> str:
         try:
             return "changed_answer" if sha256_of(path) != sha256 and sha256 else ""
         except GONE:
@@ -251,8 +260,3 @@ class Checker:
         header = read_header(path)
         sides = (header.width, header.height)
         return FileRow(digest, where, size, header.format, *sides, header.frames, header.orientation)
-
-
-def _is_finished(name: str) -> bool:
-    """True for a picture's own file: names that begin with a dot belong to work in progress."""
-    return not name.startswith(".") and not name.endswith((".json", ".part"))

@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from lib.db import Context
 from lib.db import files as table
@@ -50,15 +50,8 @@ LARGEST = 4 * 2**20  # bytes; sidecars have a few kilobytes
 METADATA = "metadata.jsonl"
 _KEYS = {
     "url": (
-        "image_url",
-        "file_url",
-        "original_url",
-        "img_url",
-        "media_url",
-        "url",
-        "src",
-        "objURL",
-        "source_image_url",
+        *("image_url", "file_url", "original_url", "img_url", "media_url"),
+        *("url", "src", "objURL", "source_image_url"),
     ),
     "page": ("page_url", "webpage_url", "post_url", "permalink", "source_url", "fromURL", "source", "referer"),
     "title": ("title", "caption", "alt", "fromPageTitle", "name"),
@@ -157,7 +150,9 @@ def _place(workspace: Workspace, picture: PictureFile, header: Header) -> FileRo
     """Brings a file under its final name in the workspace, whole or not at all."""
     key = _key(picture)
     size = (header.width, header.height)
-    extension = _extension(picture.path, header)
+    with picture.path.open("rb") as handle:
+        found = sniff(handle.read(512))  # the bytes say it, and for formats that they do not settle the header's word
+    extension = found.extension if found else _EXTENSIONS.get(header.format, header.format)
     target = workspace.images / shelf(key) / file_name(key, "original", *size, picture.sha256, extension)
     if not target.exists():
         with becoming(target) as temporary:
@@ -169,13 +164,6 @@ def _place(workspace: Workspace, picture: PictureFile, header: Header) -> FileRo
                 shutil.copyfile(picture.path, temporary)
     text = workspace.to_text(target)
     return FileRow(picture.sha256, text, picture.bytes, header.format, *size, header.frames, header.orientation)
-
-
-def _extension(path: Path, header: Header) -> str:
-    """By the bytes, as everywhere; by the header's word for formats that the first bytes do not settle."""
-    with path.open("rb") as handle:
-        found = sniff(handle.read(512))
-    return found.extension if found else _EXTENSIONS.get(header.format, header.format)
 
 
 class Sidecars:
@@ -220,9 +208,14 @@ class Sidecars:
         try:
             with path.open("rb") as handle:
                 while line := handle.readline(LARGEST):
-                    row = self._row(line if len(line) < LARGEST else _passed_over(line, handle)) if line.strip() else {}
+                    is_short = len(line) < LARGEST
+                    row = self._row(line) if is_short and line.strip() else {}
                     if name := text(row.get("file_name")):
                         found[name] = {key: row[key] for key in _USED if key in row}
+                    if not is_short:  # longer than any sidecar: the next begins behind its end
+                        self.broken += 1
+                        while line and not line.endswith(b"\n"):
+                            line = handle.readline(LARGEST)
         except OSError:
             self.broken += 1
         return found
@@ -235,20 +228,17 @@ class Sidecars:
             return {}
 
 
-def _passed_over(line: bytes, handle: BinaryIO) -> bytes:
-    """Nothing, which counts as broken: reads on to the end of a line that is longer than any sidecar."""
-    while line and not line.endswith(b"\n"):
-        line = handle.readline(LARGEST)
-    return b""
-
-
 def sidecar_record(engine_id: str, rank: int, facts: Mapping[str, Any], name: str = "") -> ImageRecord:
     """A picture's record from its sidecar; `name` is its title where the sidecar knows none."""
     found = {key: _first(facts, names) for key, names in _KEYS.items()}
     url, page = _link(found["url"]), _link(found["page"])
     if not url and text(facts.get("content_type")).startswith("image/"):
         url, page = page, ""  # the type of what was fetched: its `source` is the picture's own address
-    license_name = plain(found["license"])
+    license_name, creator = plain(found["license"]), found["creator"]
+    if isinstance(creator, list):
+        creator = next(iter(creator), None)
+    if isinstance(creator, dict):  # some tools wrap a person's name in an object
+        creator = _first(creator, _NAMES_OF_PEOPLE)
     # Of what stands at the address: a tool that resizes tells both.
     width, height = (whole(facts.get(f"original_{side}") or facts.get(side)) for side in ("width", "height"))
     return ImageRecord(
@@ -261,7 +251,7 @@ def sidecar_record(engine_id: str, rank: int, facts: Mapping[str, Any], name: st
         width=width,
         height=height,
         published_at=text(found["published_at"]),
-        creator=plain(_person(found["creator"])),
+        creator=plain(creator),
         creator_url=_link(found["creator_url"]),
         license="" if license_name.isdecimal() else license_name,  # a number tells a licence to its service only
         license_url=_link(found["license_url"]),
@@ -280,13 +270,6 @@ def _extra(found: Mapping[str, Any]) -> dict[str, Any]:
 
 def _first(facts: Mapping[str, Any], names: tuple[str, ...]) -> Any:
     return next((facts[name] for name in names if facts.get(name)), None)
-
-
-def _person(value: Any) -> Any:
-    """A person's name, which some tools wrap in an object or a list."""
-    if isinstance(value, list):
-        value = value[0] if value else None
-    return _first(mapping(value), _NAMES_OF_PEOPLE) if isinstance(value, dict) else value
 
 
 def _link(value: Any) -> str:

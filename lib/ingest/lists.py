@@ -1,8 +1,9 @@
-"""Lists of picture addresses: text, CSV, TSV, JSON Lines and Parquet, as other downloaders take them.
+"""Pictures as others have listed them: text, CSV, TSV, JSON Lines, Parquet, and the reference pipeline's database.
 
 The column with the address is called `url` (or one of a few other names); captions, sizes, pages, creators and licences
 are taken where a column is named like that, and everything else is left out. A picture's id is made from its address:
-the ids of two lists would name different pictures alike.
+the ids of two lists would name different pictures alike. Rows of the reference pipeline's database get back the shape
+they were taken from and are parsed.
 """
 
 from __future__ import annotations
@@ -17,9 +18,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from lib.db.reference import iter_pictures, open_reference
 from lib.domains import host_of
-from lib.engines.parsing import address, load_json, plain, text, whole
+from lib.engines.parsing import Drift, address, load_json, plain, position, text, whole
+from lib.engines.yandex import ENTITY_KEYS, read_entity
 from lib.errors import GleanerError
+from lib.ingest.parquet import parquet_rows
 from lib.records import ImageRecord, ParseError, VariantRecord
 
 LIST_ENGINE = "list"
@@ -41,6 +45,11 @@ _WANTED = frozenset(name for names in (_URL_NAMES, *_COLUMNS.values()) for name 
 LONGEST_LINE = 4 * 2**20  # characters; of what people keep in lists the longest are embeddings, some 100 KB
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:")
 _SEPARATORS = {"tsv": "\t", "csv": ",", "csv with semicolons": ";"}
+_REFERENCE = {"id", "title", "domain", "snippet_url", "image_url", "is_gif", "ecom_shield", "freshness_counter"}
+_SIZES = {"width", "height", "origin_width", "origin_height", "file_size_bytes"}
+_ADDRESSES = {"url", "origin_url", "variant_type", "is_mixed_image"}
+_REFERENCE_COLUMNS = tuple(sorted(_REFERENCE | _SIZES | _ADDRESSES | ENTITY_KEYS))
+
 Rows = Iterator[Mapping[str, Any] | None]  # None for a line that is no row
 
 
@@ -54,7 +63,7 @@ def list_format(path: Path) -> str:
     if not lines or "\x00" in lines[0]:
         return ""
     if lines[0].lstrip().startswith("{"):
-        return "jsonl" if _json_url(lines[0]) else ""
+        return "jsonl" if _url_column(map(str, _json_row(lines[0]) or ())) else ""
     for name, separator in () if _is_link(lines[0].strip()) else _SEPARATORS.items():
         if separator in lines[0] and _url_column(next(csv.reader([lines[0]], delimiter=separator))):
             return name
@@ -83,8 +92,7 @@ def _record(number: int, row: Mapping[str, Any]) -> ImageRecord | None:
     if not _SCHEME.match(link):
         return None
     found = {
-        name: next((row[c] for c in columns if row.get(c) not in (None, "")), None)
-        for name, columns in _COLUMNS.items()
+        name: next((row[c] for c in names if row.get(c) not in (None, "")), None) for name, names in _COLUMNS.items()
     }
     page, width, height = address(found["page_url"]), whole(found["width"]), whole(found["height"])
     return ImageRecord(
@@ -182,9 +190,7 @@ def _with_all_fields(row: dict[Any, Any], separator: str) -> Mapping[str, Any] |
 
 
 def _read_jsonl(path: Path, reasons: Counter[str]) -> Rows:
-    for line in _whole_lines(path):
-        if line is None or line.strip():
-            yield _json_row(line or "")
+    yield from (_json_row(line or "") for line in _whole_lines(path) if line is None or line.strip())
 
 
 def _json_row(line: str) -> Mapping[str, Any] | None:
@@ -196,17 +202,11 @@ def _json_row(line: str) -> Mapping[str, Any] | None:
     return row if isinstance(row, dict) else None
 
 
-def _read_parquet(path: Path, reasons: Counter[str]) -> Rows:
-    from lib.ingest.parquet import parquet_rows
-
-    return parquet_rows(path, _WANTED, reasons)
-
-
 _READERS: dict[str, Callable[[Path, Counter[str]], Rows]] = {
     "text": _read_text,
     **{name: _read_table(separator) for name, separator in _SEPARATORS.items()},
     "jsonl": _read_jsonl,
-    "parquet": _read_parquet,
+    "parquet": lambda path, reasons: parquet_rows(path, _WANTED, reasons),
 }
 
 
@@ -221,10 +221,52 @@ def _url_column(names: Iterable[str]) -> str:
     return next((name for name in _URL_NAMES if name in found), "")
 
 
-def _json_url(line: str) -> bool:
-    row = _json_row(line)
-    return row is not None and bool(_url_column(map(str, row)))
-
-
 def _is_link(line: str) -> bool:
     return "://" in line[:12] and " " not in line
+
+
+def reference_records(path: Path, reasons: Counter[str]) -> Iterator[ImageRecord]:
+    """Every picture of a `yandex_images.db`. Raises UsageError or GleanerError for what is none.
+
+    A row whose id is no text is counted by its reason, as is a value that is left out.
+    """
+    drift = Drift()
+    with open_reference(path) as reference:
+        for number, (image, variants) in enumerate(iter_pictures(reference, _REFERENCE_COLUMNS, reasons)):
+            rank = position(image.get("pos"))
+            if engine_id := text(image.get("id")):
+                entity = _entity_of(image, variants)
+                yield read_entity(engine_id, number if rank is None else rank, entity, drift)
+            else:
+                reasons["no_id"] += 1
+
+
+def _entity_of(image: dict[str, Any], variants: list[dict[str, Any]]) -> dict[str, Any]:
+    """A picture's rows in the shape of the engine's entity."""
+    snippet = {"title": image.get("title"), "domain": image.get("domain"), "url": image.get("snippet_url")}
+    by_kind: dict[str, list[dict[str, Any]]] = {"preview": [], "dups": [], "thumb": []}
+    for variant in variants:
+        kind = text(variant.get("variant_type"))
+        by_kind.get({"dup": "dups"}.get(kind, kind), by_kind["dups"]).append(_variant_of(variant))
+    thumb = by_kind["thumb"][0] if by_kind["thumb"] else None
+    return {
+        **image,
+        "gifLabel": image.get("is_gif"),
+        "ecomShield": image.get("ecom_shield"),
+        "image": image.get("image_url"),
+        "freshnessCounter": image.get("freshness_counter"),
+        "snippet": snippet,
+        "viewerData": {"preview": by_kind["preview"], "dups": by_kind["dups"], "thumb": thumb},
+    }
+
+
+def _variant_of(row: dict[str, Any]) -> dict[str, Any]:
+    origin = {"url": row.get("origin_url"), "w": row.get("origin_width"), "h": row.get("origin_height")}
+    return {
+        "url": row.get("url"),
+        "w": row.get("width"),
+        "h": row.get("height"),
+        "fileSizeInBytes": row.get("file_size_bytes"),
+        "isMixedImage": row.get("is_mixed_image"),
+        "origin": origin,
+    }

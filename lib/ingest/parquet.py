@@ -11,9 +11,8 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from lib.engines.parsing import TEXT_LIMIT
 from lib.errors import GleanerError
@@ -34,11 +33,8 @@ LONGEST_TEXT = 4 * TEXT_LIMIT  # bytes of what counts of a value
 _PREFIXED = "DELTA_BYTE_ARRAY"  # values that repeat the beginning of the one before
 _NUM_VALUES = {5: "data", 7: "dictionary", 8: "data"}  # fields of a page's header that hold its number of values
 
-Row = Mapping[str, Any] | None
 
-
-@dataclass(frozen=True)
-class Page:
+class Page(NamedTuple):
     """A page as its header describes it; sizes in bytes."""
 
     unpacked: int
@@ -47,7 +43,7 @@ class Page:
     dictionary: bool
 
 
-def parquet_rows(path: Path, wanted: Collection[str], reasons: Counter[str]) -> Iterator[Row]:
+def parquet_rows(path: Path, wanted: Collection[str], reasons: Counter[str]) -> Iterator[Mapping[str, Any]]:
     """The rows with those columns whose names in lower case are wanted.
 
     A column that would take too much memory is left out, a row group that cannot be read as well; both are said and
@@ -67,7 +63,8 @@ def parquet_rows(path: Path, wanted: Collection[str], reasons: Counter[str]) -> 
         try:
             columns, rows = _readable(path, table, group, names, reasons)
             for batch in table.iter_batches(batch_size=rows, row_groups=[group], columns=columns) if columns else ():
-                yield from _rows(batch)
+                for values in zip(*map(_values, batch.columns), strict=True):
+                    yield dict(zip(batch.schema.names, values, strict=True))
         except unreadable as error:
             log.warning("row group %d of %s cannot be read (%s); give a whole copy", group, path, error)
             reasons["broken_row_group"] += 1
@@ -199,13 +196,11 @@ class _Thrift:
             return self.struct(depth + 1)
         if kind not in (3, 7, 8):
             raise ValueError("a page's header has a field of an unknown kind")
-        self._skip({3: 1, 7: 8}.get(kind) or self._number())
-        return None
-
-    def _skip(self, count: int) -> None:
-        self.place += count
+        skipped = {3: 1, 7: 8}.get(kind) or self._number()  # first: reading the number moves the place
+        self.place += skipped
         if self.place > len(self.body):
             raise IndexError
+        return None
 
     def _byte(self) -> int:
         self.place += 1
@@ -223,12 +218,6 @@ class _Thrift:
     def _zigzag(self) -> int:
         number = self._number()
         return (number >> 1) ^ -(number & 1)
-
-
-def _rows(batch: Any) -> Iterator[Row]:
-    columns = [_values(column) for column in batch.columns]
-    for values in zip(*columns, strict=True):
-        yield dict(zip(batch.schema.names, values, strict=True))
 
 
 def _values(column: Array) -> list[Any]:

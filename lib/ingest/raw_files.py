@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from itertools import chain, groupby
+from operator import attrgetter
 from pathlib import Path
 
 import orjson
@@ -31,7 +32,7 @@ from lib.db.responses import (
     query_of_folder,
 )
 from lib.engines import engines, part_of
-from lib.engines.parsing import load_json
+from lib.engines.parsing import load_json, mapping
 from lib.files.answers import NOTE, write_note
 from lib.files.pictures import Unreadable, plain_files, sha256_of, text_name
 from lib.progress import chunked
@@ -48,6 +49,7 @@ _SNIFFED = 4 * 2**20  # bytes looked at to tell what a file is: pages carry thei
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 FILES_A_COMMIT = 200
 LARGEST_NOTE = 2**20  # bytes
+_query_of = attrgetter("engine", "query")
 _ASKED = {"kind": "import", "text": "", "image_sha256": "", "params": "{}"}
 
 
@@ -144,10 +146,6 @@ def register_in_place(context: Context, found: Iterable[RawFile], unread: Unread
     return new
 
 
-def _query_of(entry: RawFile) -> tuple[str, str]:
-    return entry.engine, entry.query
-
-
 def _recognise(folder: Path, file: Path, unread: Unreadable) -> Iterator[RawFile]:
     # What a query is called is text, whatever bytes the system allows in names.
     whole = Path(os.fsencode(Path(folder.absolute().name) / file.relative_to(folder)).decode(errors="backslashreplace"))
@@ -189,7 +187,9 @@ def _place(
             page += 1
         suffix = ".html" if entry.part == "page" else ".json"
         target = _folder(workspace, entry) / f"{page:04d}{suffix}"
-        _copy(entry.file, target, digest)
+        if not target.exists() or sha256_of(target) != digest:
+            with entry.file.open("rb") as source:
+                write_whole(target, partial(shutil.copyfileobj, source))
         taken.add((page, entry.part))
         contents.add(digest)
         yield _new_answer(entry, page, workspace.to_text(target), digest)
@@ -204,14 +204,6 @@ def _digest(file: Path, unread: Unreadable) -> str:
         return ""
 
 
-def _copy(source: Path, target: Path, digest: str) -> None:
-    """The final name only ever shows a whole file; one that is there already is left alone when it is the same."""
-    if target.exists() and sha256_of(target) == digest:
-        return
-    with source.open("rb") as reading:
-        write_whole(target, partial(shutil.copyfileobj, reading))
-
-
 def _new_answer(entry: RawFile, page: int, path: str, digest: str) -> NewResponse:
     status = entry.file.stat()
     fetched = to_text(datetime.fromtimestamp(status.st_mtime, UTC))
@@ -219,7 +211,7 @@ def _new_answer(entry: RawFile, page: int, path: str, digest: str) -> NewRespons
 
 
 def _folder(workspace: Workspace, entry: RawFile) -> Path:
-    """Where an imported answer goes: a short ASCII name that two queries never share."""
+    """The folder of an imported answer: a short ASCII name that two queries never share."""
     query = entry.query
     digest = hashlib.sha256(query.encode("utf-8", "surrogateescape")).hexdigest()[:32]
     readable = _UNSAFE.sub("-", query.rpartition("/")[2]).strip("-.")[:40]
@@ -243,6 +235,5 @@ def _read_note(path: Path) -> dict[str, str]:
         return {}
     if not isinstance(note, dict):
         return {}
-    params = note.get("params")
-    note["params"] = orjson.dumps(params if isinstance(params, dict) else {}, option=orjson.OPT_SORT_KEYS).decode()
+    note["params"] = orjson.dumps(mapping(note.get("params")), option=orjson.OPT_SORT_KEYS).decode()
     return {key: storable(value) for key, value in note.items() if isinstance(value, str)}

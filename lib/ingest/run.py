@@ -23,7 +23,7 @@ from lib.errors import UsageError
 from lib.files.pictures import UnreadableFiles
 from lib.ingest.answers import IngestTotals, ingest, picture_rows, preview_rows
 from lib.ingest.folders import import_folder
-from lib.ingest.lists import LIST_ENGINE, list_format, list_records
+from lib.ingest.lists import LIST_ENGINE, list_format, list_records, reference_records
 from lib.ingest.options import IngestOptions
 from lib.ingest.raw_files import (
     RawFile,
@@ -33,7 +33,6 @@ from lib.ingest.raw_files import (
     unregistered,
     would_register,
 )
-from lib.ingest.reference import reference_records
 from lib.ingest.reparse import remove_vanished
 from lib.progress import chunked, no_bar
 from lib.records import ImageRecord, ParsedPage
@@ -43,7 +42,7 @@ from lib.times import utc_now
 log = logging.getLogger("gleaner")
 
 LOOKS_EVERY = 1.0  # seconds between two looks for new answers
-LOOKS_AGAIN = 0.1  # seconds after which a wish to stop is noticed
+LOOKS_AGAIN = 0.1  # seconds after which a request to stop is noticed
 BATCH = 2_000  # records in one transaction
 
 LAYOUTS = {
@@ -172,12 +171,10 @@ def _recognise_file(path: Path) -> ImportSource | None:
     if head == MAGIC:
         description, engine = "the reference pipeline's database", "yandex"
         return ImportSource(path, description, (), engine, lambda: reference_records(path, unread.reasons), unread)
-    if kind := list_format(path):
-        description = f"a list of URLs ({kind})"
-        return ImportSource(
-            path, description, (), LIST_ENGINE, lambda: list_records(path, kind, unread.reasons), unread
-        )  # fmt: skip
-    return None
+    if not (kind := list_format(path)):
+        return None
+    description = f"a list of URLs ({kind})"
+    return ImportSource(path, description, (), LIST_ENGINE, lambda: list_records(path, kind, unread.reasons), unread)
 
 
 def save_records(context: Context, source: ImportSource, limit: int | None) -> IngestTotals:

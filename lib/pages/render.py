@@ -215,20 +215,16 @@ def _upright(picture: Image.Image, size: int) -> Image.Image:
     orientation = picture.getexif().get(0x0112, 1)
     if picture.mode == "P" or picture.mode == "PA":
         picture = picture.convert("RGBA")  # palette indices must not be averaged
-    elif picture.mode.startswith("I") or picture.mode == "F":
-        picture = _eight_bits(picture)
+    elif picture.mode.startswith("I") or picture.mode == "F":  # grey of 16 or 32 bits, integer or float
+        grey = picture.convert("F")
+        _, high = grey.getextrema()
+        scale = 1 / 257 if isinstance(high, float) and high > 255 else 1.0  # values above 255: a 16-bit scale
+        picture = grey.point(lambda value: value * scale + 0.0).convert("L")
     picture.thumbnail((size, size), reducing_gap=2.0)
     if orientation == 1:
         return picture
     picture.getexif()[0x0112] = orientation  # conversions drop it
     return ImageOps.exif_transpose(picture)
-
-
-def _eight_bits(picture: Image.Image) -> Image.Image:
-    """Grey of 16 or 32 bits (integer or float) to 8: values above 255 are taken for a 16-bit scale."""
-    _, high = picture.convert("F").getextrema()
-    scale = 1 / 257 if isinstance(high, float) and high > 255 else 1.0
-    return picture.convert("F").point(lambda value: value * scale + 0.0).convert("L")
 
 
 def _opaque(picture: Image.Image) -> Image.Image:

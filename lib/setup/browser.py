@@ -26,14 +26,17 @@ APT_PACKAGES = ["chromium", "fonts-liberation"]
 
 def ensure_browser(environment: Environment, *, verbose: bool = False) -> BrowserChoice:
     """A browser that starts: found, downloaded or installed; GleanerError where none can be had."""
-    choice = look(environment)
-    if choice is not None and choice.source != "system":
-        return _that_starts(choice)
-    system = choice
+    system = look(environment)
+    if system is not None and system.source != "system":
+        return _that_starts(system)
     if download_own(environment, verbose=verbose, retry=system is None):
         own = look(environment)
         if own is not None and own.source == "playwright":
-            return _with_libraries(environment, own)
+            # A bare machine lacks libraries that it needs; Playwright knows their Debian names.
+            if browser_version(own.program) is None and can_apt():
+                log.info("Installing the libraries that the browser needs")
+                _playwright(environment, ["install-deps", "chromium"], verbose=False)
+            return _that_starts(own)
     if system is None and can_apt():
         try:
             apt_install(APT_PACKAGES)
@@ -66,7 +69,9 @@ def browser_version(program: Path) -> str | None:
 
 def download_own(environment: Environment, *, verbose: bool, retry: bool) -> bool:
     """`playwright install chromium`; a failure is noted, and not tried again where another browser does."""
-    noted = _playwright_version(environment)
+    code = "from importlib.metadata import version; print(version('playwright'))"
+    answer = subprocess.run([str(environment.python), "-c", code], capture_output=True, text=True, check=True)
+    noted = answer.stdout.strip()
     if not retry and environment.stamp().get(FAILED_DOWNLOAD) == noted:
         return False
     log.info("Downloading Playwright's Chromium")
@@ -78,15 +83,14 @@ def download_own(environment: Environment, *, verbose: bool, retry: bool) -> boo
 
 
 def _playwright(environment: Environment, arguments: list[str], verbose: bool) -> bool:
-    """Run Playwright's command quietly and for a bounded time; it has children, so its group is ended."""
+    """Runs Playwright's command quietly and for a bounded time; it has children, so its group is ended."""
     output = None if verbose else subprocess.DEVNULL
-    timeout = str(CONNECTION_TIMEOUT_MS)
     child = subprocess.Popen(
         [str(environment.python), "-m", "playwright", *arguments],
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=output,
-        env={"PLAYWRIGHT_DOWNLOAD_CONNECTION_TIMEOUT": timeout, **os.environ},
+        env={"PLAYWRIGHT_DOWNLOAD_CONNECTION_TIMEOUT": str(CONNECTION_TIMEOUT_MS), **os.environ},
         start_new_session=True,
     )
     try:
@@ -95,30 +99,12 @@ def _playwright(environment: Environment, arguments: list[str], verbose: bool) -
         return False
     finally:
         if child.poll() is None:
-            _end_group(child)
-
-
-def _end_group(child: subprocess.Popen[bytes]) -> None:
-    if hasattr(os, "killpg"):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
-    else:
-        child.kill()
-    child.wait()
-
-
-def _playwright_version(environment: Environment) -> str:
-    code = "from importlib.metadata import version; print(version('playwright'))"
-    answer = subprocess.run([str(environment.python), "-c", code], capture_output=True, text=True, check=True)
-    return answer.stdout.strip()
-
-
-def _with_libraries(environment: Environment, own: BrowserChoice) -> BrowserChoice:
-    """A downloaded browser needs libraries that a bare machine lacks; Playwright knows their Debian names."""
-    if browser_version(own.program) is None and can_apt():
-        log.info("Installing the libraries that the browser needs")
-        _playwright(environment, ["install-deps", "chromium"], verbose=False)
-    return _that_starts(own)
+            if hasattr(os, "killpg"):
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(child.pid, signal.SIGKILL)
+            else:
+                child.kill()
+            child.wait()
 
 
 def _that_starts(choice: BrowserChoice) -> BrowserChoice:

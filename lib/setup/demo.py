@@ -68,16 +68,20 @@ def running_gallery(environment: Environment, workspace: Path) -> Iterator[Galle
         raise GleanerError(f"{folder} cannot be made ({error.strerror}); give another --workspace.") from error
     # What it says goes elsewhere than its pictures, so that a full disk there can still be told.
     with tempfile.TemporaryDirectory(prefix="gleaner-") as said, contextlib.ExitStack() as running:
-        gallery = None
+        gallery, last_port = None, FIRST_PORT
+        with contextlib.suppress(OSError, ValueError):
+            last_port = int((folder / "port").read_text(encoding="ascii"))
         # Somebody else may have the last port by now: then any other will do.
-        for port in dict.fromkeys((_last_port(folder), 0)):
+        for port in dict.fromkeys((last_port, 0)):
             child = _started(environment, folder, port, Path(said))
             running.callback(_end, child)
             gallery = _answer(child, Path(said))
             if gallery is not None:
                 break
         if gallery is None:
-            raise GleanerError(f"the gallery did not start ({_reason(Path(said))}); put that right and rerun.")
+            lines = (Path(said) / "log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            reason = lines[-1] if lines else "it gave no reason"
+            raise GleanerError(f"the gallery did not start ({reason}); put that right and rerun.")
         (folder / "port").write_text(gallery["url"].rsplit(":", 1)[-1].strip("/"), encoding="ascii")
         yield Gallery(gallery["url"], folder / "queries")
 
@@ -95,15 +99,14 @@ def run_steps(environment: Environment, steps: Sequence[str], values: dict[str, 
 
 
 def run_child(command: Sequence[str], folder: Path) -> int:
-    """Run to the end and give the exit code. Ctrl-C reaches the child too, which ends in its own way."""
+    """Runs to the end and gives the exit code. Ctrl-C reaches the child too, which ends in its own way."""
     sys.stdout.flush()
     child = subprocess.Popen(command, cwd=folder, stdin=subprocess.DEVNULL)
     interrupted = False
     try:
-        while True:
+        while child.returncode is None:
             try:
-                code = child.wait()
-                break
+                child.wait()
             except KeyboardInterrupt:
                 interrupted = True
     finally:
@@ -112,7 +115,7 @@ def run_child(command: Sequence[str], folder: Path) -> int:
             child.wait()
     if interrupted:
         raise KeyboardInterrupt
-    return code
+    return child.returncode
 
 
 def _started(environment: Environment, folder: Path, port: int, said: Path) -> subprocess.Popen[bytes]:
@@ -132,7 +135,8 @@ def _started(environment: Environment, folder: Path, port: int, said: Path) -> s
 def _answer(child: subprocess.Popen[bytes], said: Path) -> dict[str, Any] | None:
     """The line the gallery prints when it is ready, or None where it ended or took too long."""
     deadline = time.monotonic() + READY_SECONDS
-    while time.monotonic() < deadline:
+    ended = False
+    while not ended and time.monotonic() < deadline:
         ended = child.poll() is not None
         line, newline, _ = (said / "ready.json").read_text(encoding="utf-8").partition("\n")
         if newline:
@@ -141,22 +145,8 @@ def _answer(child: subprocess.Popen[bytes], said: Path) -> dict[str, Any] | None
             except ValueError:
                 return None
             return answer if isinstance(answer, dict) and "url" in answer else None
-        if ended:
-            return None
         time.sleep(0.05)
     return None
-
-
-def _last_port(folder: Path) -> int:
-    try:
-        return int((folder / "port").read_text(encoding="ascii"))
-    except (OSError, ValueError):
-        return FIRST_PORT
-
-
-def _reason(said: Path) -> str:
-    lines = (said / "log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return lines[-1] if lines else "it gave no reason"
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
@@ -176,11 +166,15 @@ def workspace_lines(root: Path) -> list[tuple[str, str]]:
         return []
     lines = [(f"{root.name}/", "")]
     if workspace.database.exists():
-        lines.append((f"  {workspace.database.name}", _rows(workspace.database)))
+        with open_for_preview(workspace.database) as db:
+            counts = table_counts(db)
+        rows = ", ".join(f"{counts[name]} {name}" for name in SHOWN_TABLES if name in counts)
+        lines.append((f"  {workspace.database.name}", rows))
     for folder in sorted(path for path in root.iterdir() if path.is_dir()):
         lines.append((f"  {folder.name}/", _count(folder)))
         if folder == workspace.sorted:
-            lines += [(f"    {path.relative_to(folder).as_posix()}/", _count(path)) for path in _buckets(folder)]
+            buckets = sorted(path for path in folder.glob("*/*") if path.is_dir())
+            lines += [(f"    {path.relative_to(folder).as_posix()}/", _count(path)) for path in buckets]
     return lines
 
 
@@ -211,16 +205,6 @@ def human_size(size: float) -> str:
     return f"{size:.1f} TB"
 
 
-def _buckets(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("*/*") if path.is_dir())
-
-
 def _count(folder: Path) -> str:
     files, total = folder_size(folder)
     return f"{files} file{'' if files == 1 else 's'}, {human_size(total)}"
-
-
-def _rows(database: Path) -> str:
-    with open_for_preview(database) as db:
-        counts = table_counts(db)
-    return ", ".join(f"{counts[name]} {name}" for name in SHOWN_TABLES if name in counts)

@@ -90,20 +90,20 @@ class Environment:
         return "other python"
 
     def ensure(self) -> None:
-        """Make the environment, or make it again if it is broken or belongs to another Python version."""
-        state = self.state()
-        if state == "ready":
+        """Makes the environment, or makes it again if it is broken or belongs to another Python version."""
+        if (state := self.state()) == "ready":
             return
         if state != "missing":
             log.info("The environment in %s is %s; it is made again.", self.folder, STATES.get(state, state))
             _remove(self.folder)
         _require_ensurepip()
         log.info("Making the environment in %s", self.folder)
-        made = subprocess.run(
-            [_base_python(), "-m", "venv", str(self.folder)], capture_output=True, text=True, check=False
-        )
+        # The interpreter outside any environment: one is never made from another.
+        python = getattr(sys, "_base_executable", None) or sys.executable
+        made = subprocess.run([python, "-m", "venv", str(self.folder)], capture_output=True, text=True, check=False)
         if made.returncode != 0 or self.state() != "ready":
-            reason = _last_line(made.stderr or made.stdout)
+            said = (made.stderr or made.stdout).strip()
+            reason = said.splitlines()[-1].strip() if said else "no reason given"
             raise GleanerError(f"{sys.executable} could not make {self.folder} ({reason}); put that right and rerun.")
 
     def stamp(self) -> dict[str, Any]:
@@ -115,7 +115,7 @@ class Environment:
         return noted if isinstance(noted, dict) else {}
 
     def note(self, key: str, value: Any) -> None:
-        """Write one entry of the stamp, whole or not at all."""
+        """Writes one entry of the stamp, whole or not at all."""
         entries = {**self.stamp(), key: value}
         temporary = self.folder / (STAMP + ".new")
         temporary.write_text(json.dumps(entries, indent=1, sort_keys=True), encoding="utf-8")
@@ -131,7 +131,7 @@ class Environment:
         return all(package.fits for package in installed_packages(self.python, lines))
 
     def install(self, name: str, *, verbose: bool = False) -> bool:
-        """Install one requirements file with pip unless the stamp says it is there; True if pip was run."""
+        """Installs one requirements file with pip unless the stamp says it is there; True if pip was run."""
         if self.installed(name):
             return False
         path = self.root / name
@@ -153,8 +153,7 @@ class Environment:
                 raise GleanerError(f"pip could not install {name} (its reason is above); run the same command again.")
             return
         pip_log = self.folder / PIP_LOG
-        tail = _run_with_heartbeat(command, pip_log)
-        if tail is not None:
+        if (tail := _run_with_heartbeat(command, pip_log)) is not None:
             raise GleanerError(
                 f"pip could not install {name} ({pip_error(tail)}); see {pip_log}, then run the same command again."
             )
@@ -179,19 +178,14 @@ def pip_error(lines: list[str]) -> str:
 
 
 def _run_with_heartbeat(command: list[str], log_path: Path) -> list[str] | None:
-    """Run pip with its output in a file and a short line now and then; the tail if it failed, else None."""
+    """Runs pip with its output in a file and a short line now and then; the tail if it failed, else None."""
     tail: deque[str] = deque(maxlen=40)
     started = said = time.monotonic()
     with log_path.open("w", encoding="utf-8") as file:
         with subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            encoding="utf-8",
-            errors="replace",
-        ) as child:
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            text=True, encoding="utf-8", errors="replace",
+        ) as child:  # fmt: skip
             assert child.stdout is not None
             for line in child.stdout:
                 file.write(line)
@@ -204,20 +198,14 @@ def _run_with_heartbeat(command: list[str], log_path: Path) -> list[str] | None:
 
 
 def _remove(folder: Path) -> None:
-    """Remove an old environment, and nothing that does not look like one."""
+    """Removes an old environment, and nothing that does not look like one."""
     if folder.is_symlink() or not folder.is_dir():
         raise GleanerError(f"{folder} is no folder; move it away and rerun.")
-    looks_like_one = (folder / "pyvenv.cfg").exists() or not any(folder.iterdir())
-    if not looks_like_one:
+    if not (folder / "pyvenv.cfg").exists() and any(folder.iterdir()):
         raise GleanerError(f"{folder} holds something else than a virtual environment; move it away and rerun.")
     if Path(sys.prefix).resolve() == folder.resolve():
         raise GleanerError(f"{folder} is broken and its own Python is running this; rerun with the system's python3.")
     shutil.rmtree(folder)
-
-
-def _base_python() -> str:
-    """The interpreter outside any environment, so that an environment is never made from another one."""
-    return getattr(sys, "_base_executable", None) or sys.executable
 
 
 def _require_ensurepip() -> None:
@@ -235,10 +223,6 @@ def _require_ensurepip() -> None:
         f"This Python cannot make virtual environments; run `sudo apt-get install {' '.join(packages[:1])}`"
         f" (or {packages[1]}, or the like of your system) and rerun."
     )
-
-
-def _last_line(text: str) -> str:
-    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "no reason given")
 
 
 @dataclass(frozen=True)
@@ -299,18 +283,11 @@ def apt_install(packages: list[str]) -> None:
 def _apt(arguments: list[str]) -> str | None:
     """None where it worked, else the reason."""
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
-    command = ["apt-get", *arguments]
     try:
         done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            env=environment,
-            timeout=APT_TIMEOUT_SECONDS,
-            check=False,
-        )
+            ["apt-get", *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
+            env=environment, timeout=APT_TIMEOUT_SECONDS, check=False,
+        )  # fmt: skip
     except (OSError, subprocess.SubprocessError) as error:
         return type(error).__name__
     if done.returncode == 0:

@@ -19,19 +19,10 @@ from lib.setup.environment import STATES, Environment, installed_packages, requi
 GROUPS = {"core": "requirements-core.txt", "models": "requirements.txt", "dev": "requirements-dev.txt"}
 REMEDIES = {"core": "python3 0_setup.py --core", "models": "python3 0_setup.py", "dev": "python3 0_setup.py test"}
 KEYS = (
-    "YANDEX_CLOUD_API_KEY",
-    "YANDEX_CLOUD_FOLDER_ID",
-    "NAVER_CLIENT_ID",
-    "NAVER_CLIENT_SECRET",
-    "NAVER_HUB_KEY_ID",
-    "NAVER_HUB_KEY",
-    "OPENVERSE_CLIENT_ID",
-    "OPENVERSE_CLIENT_SECRET",
-    "GLEANER_CONTACT",
-    "OPENAI_API_KEY",
-    "OLLAMA_API_KEY",
-    "HF_TOKEN",
-)
+    "YANDEX_CLOUD_API_KEY", "YANDEX_CLOUD_FOLDER_ID", "NAVER_CLIENT_ID", "NAVER_CLIENT_SECRET", "NAVER_HUB_KEY_ID",
+    "NAVER_HUB_KEY", "OPENVERSE_CLIENT_ID", "OPENVERSE_CLIENT_SECRET", "GLEANER_CONTACT", "OPENAI_API_KEY",
+    "OLLAMA_API_KEY", "HF_TOKEN",
+)  # fmt: skip
 WEIGHT_ENDINGS = {".bin", ".ckpt", ".mat", ".onnx", ".pkl", ".pt", ".pth", ".safetensors"}
 # With less room than this the next step that writes pictures will soon stop.
 LITTLE_ROOM = 2_000_000_000
@@ -126,7 +117,13 @@ def weight_names(folder: Path) -> list[str]:
     if not folder.is_dir():
         return []
     hub = [path.name[len("models--") :].replace("--", "/") for path in folder.glob("models--*")]
-    files = [p.name for p in folder.rglob("*") if p.suffix in WEIGHT_ENDINGS and not _in_hub(p, folder) and p.is_file()]
+    files = [
+        path.name
+        for path in folder.rglob("*")
+        if path.suffix in WEIGHT_ENDINGS
+        and path.is_file()
+        and "/models--" not in f"/{path.relative_to(folder).as_posix()}"
+    ]
     return sorted(hub) + sorted(files)
 
 
@@ -139,10 +136,6 @@ def contents(workspace: Path) -> Iterator[Finding]:
         return
     if not lines:
         yield Finding("workspace", False, f"{workspace} is not there yet; the first step makes it")
-    for index, (name, detail) in enumerate(lines):
-        text = f"{name}  {detail}" if index else str(workspace)
-        yield Finding("" if index else "workspace", True, text)
-
-
-def _in_hub(path: Path, folder: Path) -> bool:
-    return any(part.startswith("models--") for part in path.relative_to(folder).parts)
+    else:
+        yield Finding("workspace", True, str(workspace))
+        yield from (Finding("", True, f"{name}  {detail}") for name, detail in lines[1:])

@@ -23,8 +23,9 @@ from typing import Any
 from lib.db import Context, Database
 from lib.db import scores as store
 from lib.db.worklist import Placement
-from lib.pages import Bucket, Card, Heading, SheetItem, render_contact_sheet, write_page
-from lib.pages.contact_sheet import ITEM_LIMIT
+from lib.pages.model import Bucket, Card, Heading, SheetItem
+from lib.pages.render import write_page
+from lib.pages.reports import ITEM_LIMIT, render_contact_sheet
 from lib.sort.criteria import Criterion
 from lib.sort.placements import read_placements
 from lib.text import counted

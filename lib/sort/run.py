@@ -25,7 +25,7 @@ from lib.errors import UsageError
 from lib.files.pictures import folder_pictures, workspace_pictures
 from lib.journal import files as journal_files
 from lib.journal.moves import free_target
-from lib.pages.index import refresh_index
+from lib.pages.reports import refresh_index
 from lib.quality.measure import Measure
 from lib.sort.criteria import Criterion
 from lib.sort.export.settle import remove_empty_folders
@@ -292,7 +292,9 @@ def _reasons(run: Sorting, state: str) -> list[tuple[str, str, float | None]]:
 
 def _clusters_page(run: Sorting) -> Path:
     """`reports/sort_topic_clusters.html`: every cluster with the pictures nearest to its middle, best cluster first."""
-    from lib.pages import Bucket, Heading, SheetItem, render_contact_sheet, write_page
+    from lib.pages.model import Bucket, Heading, SheetItem
+    from lib.pages.render import write_page
+    from lib.pages.reports import render_contact_sheet
 
     clusters = run.criterion.clusters
     page = run.workspace.reports / f"sort_{run.criterion.name}_clusters.html"

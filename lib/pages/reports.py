@@ -1,0 +1,324 @@
+"""The pages of steps 3, 6 and 7, and the index that links them: plain values in, HTML out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import squarify as layout
+
+from lib.pages.model import (
+    DECISIONS,
+    KINDS,
+    Bucket,
+    DomainRow,
+    FamilyRow,
+    GroupView,
+    Heading,
+    MemberView,
+    ReportEntry,
+    RunRow,
+    SheetItem,
+)
+from lib.pages.render import (
+    EMBED_LIMIT,
+    percent,
+    picture_url,
+    read_cards,
+    render,
+    script_json,
+    thumbnails,
+    write_page,
+)
+from lib.workspace import Workspace
+
+INDEX = "index.html"
+MOST_CARDS = 4  # totals shown of each report on the index
+TITLES = {
+    "domains": ("Where the pictures come from", "Step 3 · domain report"),
+    "dedup": ("Repeated pictures", "Step 6 · deduplication"),
+}
+
+BARS = 15  # domains drawn as bars; all of them stand in the table
+TILES = 40  # domains drawn in the treemap; the rest is one tile
+SAMPLES_SHOWN = 12  # domains with a strip of sample pictures
+LARGE = 3  # tiles whose label may be large
+SHORTEST = 5  # letters of a name that still tell something
+TABLE_ROWS = 2_000  # a browser lays out and sorts this many at once without a pause
+SHAPES = {"wide": (1000, 420), "tall": (380, 520)}  # for screens and for phones, so that labels stay legible
+
+GLYPH_WIDTH = 0.68  # of the font size; the mean of a wide sans-serif face, half bold
+PADDING = 8.0
+
+GROUP_LIMIT = 5_000  # groups on the page of step 6; its JSON and CSV hold all
+ITEM_LIMIT = 5_000  # pictures on the page of step 7, shared out evenly over the buckets; metadata.jsonl holds all
+LEVELS = 6  # tints of the distribution bar
+
+
+def render_domain_report(
+    page: Path,
+    heading: Heading,
+    domains: Sequence[DomainRow],
+    families: Sequence[FamilyRow] = (),
+    *,
+    noun: str = "domain",
+    plural: str = "domains",
+    named: int | None = None,
+    embed_limit: int = EMBED_LIMIT,
+    workers: int = 1,
+) -> str:
+    """The page of step 3. `domains` come in descending order of count; `page` is where the page will lie.
+
+    `noun` and `plural` say what a row is where it is no domain: a licence, an engine, a search. `named` is how many of
+    those there are, where not all of them have a row.
+    """
+    sampled = [row for row in domains if row.samples][:SAMPLES_SHOWN]
+    thumbs = thumbnails((f for row in sampled for f in row.samples), page, limit=embed_limit, workers=workers)
+    samples = [
+        (row, [(thumbs[file], picture_url(file, page)) for file in row.samples if thumbs[file]]) for row in sampled
+    ]
+    return render(
+        "domains",
+        "domains.js",
+        heading=heading,
+        noun=noun,
+        plural=plural,
+        bars=domains[:BARS],
+        most=max((row.count for row in domains), default=1) or 1,
+        rows=domains[:TABLE_ROWS],
+        named=sum(row.named for row in domains) if named is None else named,
+        named_rows=sum(row.named for row in domains),
+        total_rows=len(domains),
+        families=families,
+        family_most=max((row.count for row in families), default=1) or 1,
+        treemaps={name: treemap(domains, *size, plural) for name, size in SHAPES.items()},
+        shapes=SHAPES,
+        samples=samples,
+        has_services=any(row.family for row in domains),
+        has_unique=any(row.unique is not None for row in domains),
+        has_downloads=any(row.downloaded is not None or row.failed is not None for row in domains),
+        has_sizes=any(row.median_size for row in domains),
+    )
+
+
+def treemap(domains: Sequence[DomainRow], width: int, height: int, plural: str = "domains") -> list[dict[str, Any]]:
+    """Tiles with what to write on them, for the template; labels only where they fit."""
+    # Rank decides the tint: the first three strong, the next seven lighter, the rest lightest.
+    first = [row for row in domains[:TILES] if row.count > 0]
+    levels = [(1 if rank < 3 else 2 if rank < 10 else 3) if row.named else 4 for rank, row in enumerate(first)]
+    entries = [(row.domain, level, row.count) for row, level in zip(first, levels, strict=True)]
+    rest = [row.count for row in domains[TILES:]]
+    if sum(rest):
+        entries.append((f"{len(rest)} more {plural}", 4, sum(rest)))
+    total = sum(count for _, _, count in entries) or 1
+    entries.sort(key=lambda entry: -entry[2])
+    tiles = squarify([count for _, _, count in entries], width, height)
+    return [_labelled(tile, *entries[tile.index], total) for tile in tiles]
+
+
+def _labelled(tile: Tile, name: str, level: int, count: int, total: int) -> dict[str, Any]:
+    share = percent(count / total)
+    # A small tile never shouts louder than a large one.
+    sizes = (20, 15, 12, 10) if tile.index < LARGE else (14, 12, 10)
+    size, label = next(((size, name) for size in sizes if tile.fits(name, size)), (0, name))
+    if not size:
+        size, label = _shortened(tile, name)
+    return {
+        "tile": tile,
+        "name": name,
+        "label": label,
+        "count": count,
+        "share": share,
+        "size": size,
+        "second": bool(size) and tile.fits(share, 13, lines=3),
+        "level": level,
+    }
+
+
+def _shortened(tile: Tile, name: str) -> tuple[int, str]:
+    """The smallest size with as much of the name as fits; size 0 where too little would be left to tell.
+
+    Names of sites are told by how they begin, paths by how they end.
+    """
+    for length in range(min(len(name), 60), SHORTEST - 1, -1):
+        if tile.fits(label := "…" + name[-length:] if "/" in name else name[:length] + "…", 12):
+            return 12, label
+    return 0, name
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One rectangle in the units of the drawing; `index` is that of its value."""
+
+    index: int
+    x: float
+    y: float
+    width: float
+    height: float
+
+    def fits(self, text: str, size: float, lines: int = 1) -> bool:
+        """True where `lines` lines of text of this font size have room inside."""
+        wide = len(text) * size * GLYPH_WIDTH + 2 * PADDING <= self.width
+        return wide and lines * size * 1.3 + PADDING <= self.height
+
+
+def squarify(values: Sequence[float], width: float, height: float) -> list[Tile]:
+    """Tiles for values in descending order, filling `width` x `height`; one that is 0 has none."""
+    positive = [value for value in values if value > 0]
+    if not positive:
+        return []
+    areas = layout.normalize_sizes(positive, width, height)
+    found = layout.squarify(areas, 0.0, 0.0, width, height)
+    return [Tile(index, tile["x"], tile["y"], tile["dx"], tile["dy"]) for index, tile in enumerate(found)]
+
+
+def render_dedup_report(
+    page: Path,
+    heading: Heading,
+    groups: Sequence[GroupView],
+    *,
+    run: str = "",
+    embed_limit: int = EMBED_LIMIT,
+    group_limit: int = GROUP_LIMIT,
+    workers: int = 1,
+) -> str:
+    """The page of step 6. `run` names the run in the decisions file that the page can save.
+
+    The decisions file is JSON: {"version": 1, "run": run, "decisions": [{"group", "keeper", "path", "decision"}]}
+    with one entry for every file the person decided on; nothing else changes.
+    """
+    shown = list(groups[:group_limit])
+    files = (member.file for group in shown for member in (group.keeper, *group.members))
+    thumbs = thumbnails(files, page, limit=embed_limit, workers=workers)
+    members = [member for group in shown for member in group.members]
+    kinds, decisions = (Counter(getattr(m, name) for m in members) for name in ("kind", "decision"))
+    return render(
+        "dedup",
+        "dedup.js",
+        heading=heading,
+        groups=[_view(group, thumbs, page) for group in shown],
+        total_groups=len(groups),
+        kinds=[(kind, kinds[kind]) for kind in KINDS if kinds[kind]],
+        decisions=[(decision, decisions[decision]) for decision in DECISIONS if decisions[decision]],
+        data=script_json({"run": run, "key": f"{heading.generated} {run} {len(groups)}"}),
+    )
+
+
+def _view(group: GroupView, thumbs: dict[Path, str], page: Path) -> dict[str, Any]:
+    pictures = [
+        {
+            "member": member,
+            "thumb": thumbs.get(member.file, "") if member.file else "",
+            "large": picture_url(member.file, page),
+            "keeper": member is group.keeper,
+        }
+        for member in (group.keeper, *group.members)
+    ]
+    return {
+        "id": group.id,
+        "pictures": pictures,
+        "weakest": max(map(_weakness, group.members), default=0.0),
+        "freed": sum(member.size_bytes or 0 for member in group.members if member.decision == "remove"),
+    }
+
+
+def _weakness(member: MemberView) -> float:
+    """Returns how doubtful a pair is: first by kind (bytes are proof, a name is a hint), then by distance."""
+    rank = KINDS.index(member.kind) if member.kind in KINDS else len(KINDS)
+    return rank * 1e6 + (member.distance or 0.0)
+
+
+@dataclass(frozen=True)
+class Section:
+    """A bucket with the pictures that are shown of it: (item, thumbnail, link)."""
+
+    bucket: Bucket
+    count: int
+    share: float
+    level: int
+    items: list[tuple[SheetItem, str, str]]
+
+
+def render_contact_sheet(
+    page: Path,
+    heading: Heading,
+    buckets: Sequence[Bucket],
+    items: Sequence[SheetItem],
+    *,
+    embed_limit: int = EMBED_LIMIT,
+    item_limit: int = ITEM_LIMIT,
+    workers: int = 1,
+) -> str:
+    """The page of step 7. Items of a bucket that is not listed get a bucket of their own at the end."""
+    listed = {bucket.name for bucket in buckets}
+    extra = dict.fromkeys(item.bucket for item in items if item.bucket not in listed)
+    ordered = [*buckets, *(Bucket(name) for name in extra)]
+    given = Counter(item.bucket for item in items)
+    counts = [given[bucket.name] if bucket.count is None else bucket.count for bucket in ordered]
+    chosen = _share_out(ordered, items, item_limit)
+    files = (item.file for part in chosen for item in part)
+    thumbs = thumbnails(files, page, limit=embed_limit, workers=workers)
+    sections = []
+    for place, (bucket, count, part) in enumerate(zip(ordered, counts, chosen, strict=True)):
+        shown = [(i, thumbs.get(i.file, "") if i.file else "", picture_url(i.file, page)) for i in part]
+        sections.append(Section(bucket, count, count / (sum(counts) or 1), place % LEVELS + 1, shown))
+    return render(
+        "sheet",
+        "sheet.js",
+        heading=heading,
+        sections=sections,
+        shown=sum(map(len, chosen)),
+        total=sum(counts),
+        has_scores=any(item.score is not None for item in items),
+        score=_score_text([item.score for part in chosen for item in part if item.score is not None]),
+    )
+
+
+def _score_text(scores: Sequence[float]) -> Callable[[float], str]:
+    """Writes the scores of this page: counts as they are, others with as many digits as the largest needs."""
+    if all(score == int(score) for score in scores):
+        return lambda score: f"{score:,.0f}"
+    digits = 1 if max(map(abs, scores), default=0.0) >= 10 else 2
+    return lambda score: f"{score:,.{digits}f}"
+
+
+def _share_out(buckets: Sequence[Bucket], items: Sequence[SheetItem], limit: int) -> list[list[SheetItem]]:
+    """The items of each bucket, cut so that all together stay within `limit` and small buckets stay whole."""
+    parts: dict[str, list[SheetItem]] = {bucket.name: [] for bucket in buckets}
+    for item in items:
+        parts[item.bucket].append(item)
+    room = limit
+    smallest_first = sorted(parts, key=lambda name: len(parts[name]))
+    for place, name in enumerate(smallest_first):
+        parts[name] = parts[name][: room // (len(parts) - place)]
+        room -= len(parts[name])
+    return [parts[bucket.name] for bucket in buckets]
+
+
+def render_run_summary(
+    page: Path, heading: Heading, reports: Sequence[ReportEntry], runs: Sequence[RunRow] = ()
+) -> str:
+    """The index page; `reports` in the order to show them."""
+    linked = [(report, picture_url(report.file, page)) for report in reports]
+    return render("index", "index.js", heading=heading, reports=linked, runs=runs)
+
+
+def refresh_index(workspace: Workspace) -> Path:
+    """Writes the index anew from the pages that lie in `reports/`; the same pages give the same bytes."""
+    page = workspace.reports / INDEX
+    pages = [path for path in workspace.reports.glob("*.html") if path.name != INDEX]
+    # By step, and within one the main report first.
+    found = sorted(pages, key=lambda path: (_title(path.stem)[1], path.stem not in TITLES, path.stem))
+    entries = [ReportEntry(path, *_title(path.stem), counts=read_cards(path)[:MOST_CARDS]) for path in found]
+    return write_page(page, render_run_summary(page, Heading("Reports", f"Workspace {workspace.root.name}"), entries))
+
+
+def _title(stem: str) -> tuple[str, str]:
+    if stem.startswith("by_"):
+        return f"Pictures by {stem[3:]}", "Step 3 · domain report"
+    if stem.startswith("sort_"):
+        return f"Sorted by {stem[5:].replace('_', ' ')}", "Step 7 · sorting"
+    return TITLES.get(stem, (stem.replace("_", " ").capitalize(), ""))
