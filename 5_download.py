@@ -29,7 +29,7 @@ from lib.errors import UsageError
 from lib.text import counted
 
 if TYPE_CHECKING:
-    from lib.download.run import DownloadReport
+    from lib.download.report import DownloadReport
 
 log = logging.getLogger("gleaner.download")
 NEXT = "python 6_dedup.py all --dry-run"

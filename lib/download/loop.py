@@ -22,20 +22,19 @@ import aiohttp
 from lib.db import Database
 from lib.db.context import Context
 from lib.db.download_queue import claim, prepare, release, renew
-from lib.download import body as partials
-from lib.download.body import Body, BodyBuffers, Partial
+from lib.download.body import Body, BodyBuffers, read_placeholders
 from lib.download.options import IGNORE, OBEY, DownloadOptions, VerifyLimits
-from lib.download.outcomes import ProgressStats, ResultWriter, RunStats, Scheduler, slowest_of
+from lib.download.outcomes import ResultWriter, Scheduler
 from lib.download.picture import PictureFetch, make_fetch
-from lib.download.recovery import own_lease
+from lib.download.recovery import Partial, claim_partial, kept_name, kept_parts, own_lease, save_partial
+from lib.download.report import ProgressStats, RunStats, slowest_of
 from lib.download.robots import Item, RobotsGate, RobotsReading
 from lib.download.store import FileStore, Writers
 from lib.download.verify import Verifier
 from lib.files.names import read_name, safe_id
-from lib.net.fetch import BAD_RANGE, NOT_MODIFIED, REDIRECTED, FetchResult, fetch, open_session
+from lib.net.fetch import Watchdog, fetch, open_session
 from lib.net.host_queues import Host, HostQueues, SharedPauses, known_policies
-from lib.net.placeholders import read_placeholders
-from lib.net.watchdog import Watchdog
+from lib.net.request import BAD_RANGE, NOT_MODIFIED, REDIRECTED, FetchResult
 from lib.progress import Bar
 from lib.times import utc_in, utc_now
 
@@ -88,7 +87,7 @@ class DownloadLoop:
         stats = self.results.stats
         stats.began, stats.cpu = time.monotonic(), -time.process_time()
         self.store.parts.mkdir(exist_ok=True)
-        self.left = partials.kept_parts(self.store.parts)
+        self.left = kept_parts(self.store.parts)
         self.results.check_space()
         # A request makes hundreds of objects, few of them in circles: looking for these less often saves a twentieth.
         thresholds = gc.get_threshold()
@@ -103,7 +102,7 @@ class DownloadLoop:
             gc.unfreeze()
             self.verifier.close()
             for left in self.store.parts.glob(f"{self.store.owner}-*.part"):
-                partials.save_partial(str(left))
+                save_partial(str(left))
         stats.received = self.watch.received
         stats.add_hosts(self.queues.hosts.values())
         stats.ended, stats.cpu = time.monotonic(), stats.cpu + time.process_time()
@@ -288,10 +287,10 @@ class DownloadLoop:
 
     def _partial_of_earlier_run(self, url: str) -> Partial | None:
         """The beginning of a body that an earlier run has left."""
-        if not self.left or (name := partials.kept_name(url)) not in self.left:
+        if not self.left or (name := kept_name(url)) not in self.left:
             return None
         self.left.discard(name)
-        return partials.claim_partial(self.store.parts, url, self.store.temporary)
+        return claim_partial(self.store.parts, url, self.store.temporary)
 
     async def _request_to_host(self, host: Host[Item], request: Awaitable[FetchResult]) -> FetchResult:
         """Waits for a request and lets its host's queue learn from the answer."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lib.db.download_queue import KINDS, PENDING, Recheck, Scope
 from lib.domains import DomainLists, read_lists
-from lib.net.watchdog import FetchLimits
+from lib.net.request import FetchLimits
 
 OBEY, IGNORE = "obey", "ignore"
 # The kinds of address that each stage asks, best first.

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 from yarl import URL
 
-from lib.db.download_queue import REFRESH, ROBOTS_TXT, UPGRADE, PendingRow
+from lib.db.download_queue import KINDS, REFRESH, ROBOTS_TXT, UPGRADE, PendingRow, StoredVariant
 from lib.db.downloads import DownloadResult, read_log
 from lib.db.duplicates import REMOVED
 from lib.db.files import FileRow
 from lib.domains import BLOCKED as BLOCKED_DOMAIN
 from lib.domains import NOT_ALLOWED
-from lib.download.addresses import Address, address_order
-from lib.download.body import Partial
 from lib.download.options import DownloadOptions
+from lib.download.recovery import Partial
 from lib.images.formats import Format, mime_mismatch
 from lib.net.failures import TRANSIENT
-from lib.net.fetch import PLAIN, FetchResult, Request
 from lib.net.guard import PORT_REFUSED, PRIVATE_ADDRESS
+from lib.net.request import PLAIN, FetchResult, Request
 from lib.net.urls import BAD_URL, BadAddress, parse_address
 from lib.times import utc_in
 
@@ -37,6 +38,56 @@ OFFLINE_SECONDS = 60.0
 MOST_OFFLINE = 10  # runs that may find no network before a row counts as failed all the same
 
 _compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+@dataclass(frozen=True)
+class Address:
+    """One address to try. The first Referer is sent; the second, if any, after the server has answered 403."""
+
+    variant_id: int
+    kind: str
+    url: str
+    referers: tuple[str, ...] = ("",)
+
+
+def address_order(
+    variants: Iterable[StoredVariant], *, page_url: str = "", kinds: Sequence[str] = KINDS, now: str = ""
+) -> tuple[Address, ...]:
+    """The addresses in the order in which they are tried, each URL once.
+
+    Kind comes first (original, preview, dup, thumb), then the claimed area downward, since the engines' sizes are
+    claims but mostly right; an address that has expired by `now` goes to the end of its kind.
+    """
+
+    def order(variant: StoredVariant) -> tuple[int, bool, int, int, int]:
+        expired = bool(variant.expires_at and now and variant.expires_at <= now)
+        area = (variant.width or 0) * (variant.height or 0)
+        return kinds.index(variant.kind), expired, -area, -(variant.bytes or 0), variant.id
+
+    found: dict[str, Address] = {}
+    for variant in sorted((variant for variant in variants if variant.kind in kinds), key=order):
+        if variant.url not in found:
+            found[variant.url] = Address(variant.id, variant.kind, variant.url, referers(variant.referer, page_url))
+    return tuple(found.values())
+
+
+def referers(stored: str, page_url: str) -> tuple[str, ...]:
+    """What to say one comes from: the stored Referer as it is, else the page's origin; then the other way round.
+
+    A full page address is sent only where the origin was refused: it tells the picture's host more than it needs.
+    """
+    if stored:
+        return (stored, "")
+    origin = _origin(page_url)
+    return (origin, page_url) if origin and origin != page_url else ("",)
+
+
+def _origin(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return ""
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}/" if parts.scheme in ("http", "https") else ""
 
 
 def make_fetch(row: PendingRow, options: DownloadOptions, now: str = "") -> PictureFetch:

@@ -13,9 +13,9 @@ from yarl import URL
 from lib.db import Database
 from lib.db.downloads import known_robots, remember_robots
 from lib.download.picture import PictureFetch
-from lib.net.fetch import MOST_REDIRECTS, REDIRECTED, FetchLimits, FetchResult, Request, Sink, fetch
+from lib.net.fetch import Watchdog, fetch
+from lib.net.request import MOST_REDIRECTS, REDIRECTED, FetchLimits, FetchResult, Request, Sink
 from lib.net.robots import MOST_BYTES, Robots, decode_robots, parse_robots, robots_url
-from lib.net.watchdog import Watchdog
 
 ROBOTS_TXT = "robots_txt"
 ROBOTS_CUT = "robots_cut"  # noted of a picture whose robots.txt is longer than what is read of it

@@ -24,7 +24,7 @@ from lib.db import Database, open_for_preview
 from lib.db.downloads import describe_picture, is_path_of_another, known_file
 from lib.db.duplicates import REMOVED, is_removed
 from lib.db.files import FileRow
-from lib.download.body import Body, contents
+from lib.download.body import PLACEHOLDER, Body, Placeholders, contents
 from lib.download.options import DownloadOptions
 from lib.download.picture import StoredFile
 from lib.download.targets import Target, local_path, make_target
@@ -35,7 +35,6 @@ from lib.images.decode import DecodeError, Header, read_header
 from lib.images.formats import NOT_AN_IMAGE, Buffer, Format, refusal, sniff
 from lib.images.structure import find_fault, size_of_structure, trailing_bytes
 from lib.journal.moves import free_target, move_without_overwriting
-from lib.net.placeholders import PLACEHOLDER, Placeholders
 from lib.workspace import Workspace
 
 log = logging.getLogger("gleaner.download")

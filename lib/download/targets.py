@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import os
 import stat
@@ -14,13 +13,12 @@ from typing import Any
 from lib.errors import GleanerError, UsageError
 from lib.files.pictures import sha256_of
 from lib.images.formats import Buffer
+from lib.temporary import rename_unless_taken
 from lib.text import without_user
 from lib.workspace import Workspace
 
 # Stores that show an object only when it is whole; anywhere else a file is written aside and renamed.
 WHOLE_OBJECTS = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "hf", "memory"})
-# How file systems without hard links refuse one.
-_NO_LINKS = frozenset({errno.EPERM, errno.EACCES, errno.EINVAL, errno.EMLINK, errno.ENOSYS, errno.EOPNOTSUPP})
 
 
 def make_target(workspace: Workspace, address: str) -> Target:
@@ -68,7 +66,7 @@ class LocalTarget:
         if temporary is not None:
             _sync(temporary)  # a large one: it costs more to fetch again than to wait for
         try:
-            self._write(temporary, data, name, aside, rename_new)
+            self._write(temporary, data, name, aside, rename_unless_taken)
         except FileExistsError:
             if not _is_void(f"{self.root}/{name}"):
                 return False
@@ -197,36 +195,6 @@ class RemoteTarget:
 
 
 Target = LocalTarget | RemoteTarget
-
-
-def rename_new(source: str, path: str) -> None:
-    """Gives a file its final name. Raises FileExistsError where that is taken, and leaves both as they are."""
-    if os.name == "nt":
-        os.rename(source, path)  # refuses by itself there
-        return
-    try:
-        os.link(source, path)
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
-            raise
-        _rename_where_free(source, path)
-    else:
-        os.unlink(source)
-
-
-def _rename_where_free(source: str, path: str) -> None:
-    """For file systems without hard links: looks and renames while no other process does either in that folder."""
-    import fcntl
-
-    folder = os.open(os.path.dirname(path), os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # a network's file system that cannot lock
-            fcntl.flock(folder, fcntl.LOCK_EX)
-        if os.path.lexists(path):
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
-        os.rename(source, path)
-    finally:
-        os.close(folder)
 
 
 def _is_void(path: str) -> bool:

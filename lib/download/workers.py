@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from multiprocessing import connection, get_context
+from multiprocessing import connection
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -20,11 +20,11 @@ from typing import Any
 from lib.db import open_database
 from lib.db.context import Context
 from lib.download.options import DownloadOptions
-from lib.download.outcomes import ProgressStats, RunStats
+from lib.download.report import ProgressStats, RunStats
 from lib.errors import GleanerError
 from lib.net.host_queues import SharedPauses, known_policies, make_shared
 from lib.progress import Bar
-from lib.work.processes import interrupts_held
+from lib.work.processes import SPAWN, Child, start_child
 from lib.workspace import Workspace
 
 REPORT_SECONDS = 0.3  # between two reports of one worker
@@ -34,44 +34,36 @@ REPORT_SECONDS = 0.3  # between two reports of one worker
 class DownloadWorker:
     """One worker as its parent sees it."""
 
-    process: Any
-    channel: connection.Connection
+    child: Child
     progress: ProgressStats = field(default_factory=ProgressStats)
 
 
 def run_workers(context: Context, options: list[DownloadOptions], orphans: dict[str, list[Path]], bar: Bar) -> RunStats:
     """Runs one loop for each of the options; raises what the first of them failed with, when all have ended."""
-    spawn = get_context("spawn")
+    shared = make_shared(SPAWN, len(options), known_policies())
     workers = []
-    shared = make_shared(spawn, len(options), known_policies())
     for place, one in enumerate(options):
-        ours, theirs = spawn.Pipe()
-        given = (theirs, context.workspace.root, context.run_id, one, orphans, shared.seen_from(place))
-        process = spawn.Process(target=worker_main, args=given, daemon=False)
-        with interrupts_held():
-            process.start()
-        theirs.close()
-        workers.append(DownloadWorker(process, ours))
+        given = (context.workspace.root, context.run_id, one, orphans, shared.seen_from(place))
+        # No daemon: those may have no children, and a worker starts decoders.
+        workers.append(DownloadWorker(start_child(worker_main, *given, daemon=False)))
     try:
         return _supervise(workers, context.stopping, bar)
     finally:
         for worker in workers:
-            if worker.process.is_alive():
-                worker.process.kill()
-            worker.process.join()
+            worker.child.end()
 
 
 def _supervise(workers: list[DownloadWorker], stopping: Callable[[], bool], bar: Bar) -> RunStats:
     total, told, began = RunStats(), False, time.monotonic()
     failure: BaseException | None = None
-    running = {id(worker.channel): worker for worker in workers}
+    running = {id(worker.child.channel): worker for worker in workers}
     while running:
         if (stopping() or failure) and not told:
             told = True
             for worker in workers:
                 with suppress(OSError):  # it has ended
-                    worker.channel.send("stop")
-        for channel in connection.wait([worker.channel for worker in running.values()], timeout=0.2):
+                    worker.child.channel.send("stop")
+        for channel in connection.wait([worker.child.channel for worker in running.values()], timeout=0.2):
             worker = running[id(channel)]
             kind, value = _receive(worker)
             if kind == "progress":
@@ -94,7 +86,7 @@ def _supervise(workers: list[DownloadWorker], stopping: Callable[[], bool], bar:
 
 def _receive(worker: DownloadWorker) -> tuple[str, Any]:
     try:
-        found: tuple[str, Any] = worker.channel.recv()
+        found: tuple[str, Any] = worker.child.channel.recv()
         return found
     except (EOFError, OSError):
         return "error", GleanerError("a worker process was killed; run the same command again.")

@@ -18,14 +18,15 @@ import asyncio
 import hashlib
 import random
 import time
+import tomllib
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from lib.domains import registrable_domain
 from lib.net.failures import FAULTS, SLOW_DOWN, STRAIN
-from lib.net.placeholders import FOLDER, read_table
 
 Job = TypeVar("Job")
 
@@ -326,7 +327,7 @@ class HostPolicies:
 
 def known_policies() -> HostPolicies:
     """The policies that `known_hosts.toml` lists."""
-    table = read_table(FOLDER / "known_hosts.toml")
+    table = tomllib.loads(Path(__file__).with_name("known_hosts.toml").read_text(encoding="utf-8"))
     return HostPolicies({domain: HostPolicy(**values) for domain, values in table.items()})
 
 
