@@ -6,7 +6,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from lib.db import Database, download_queue
 from lib.db.context import Context
@@ -67,9 +66,9 @@ def plan(db: Database, options: DownloadOptions) -> DownloadPreview:
     lines: list[str] = []
     count = 0
     for recheck in options.sources:
-        where, values = _preview_where(options, recheck)
-        count += download_queue.count_preview(db, where, values, options.scope)
-        for row in download_queue.preview(db, where, values, options.scope, PREVIEW_ROWS, recheck):
+        where = download_queue.due_where(options.again, recheck, options.scope)
+        count += download_queue.count_preview(db, where)
+        for row in download_queue.preview(db, where, PREVIEW_ROWS, recheck):
             # What is tried again starts with an empty log.
             fetch = make_fetch(replace(row, log="[]") if options.again.retry is not None else row, options, utc_now())
             url = fetch.next_url()
@@ -81,21 +80,6 @@ def plan(db: Database, options: DownloadOptions) -> DownloadPreview:
                 lines.append(f"would {recheck or 'fetch'}  {row.key}  {where_to}")
     rows = min(count, options.limit) if options.limit else count
     return DownloadPreview(rows, download_queue.count_pending(db, options.scope)[1], len(hosts), tuple(lines[:rows]))
-
-
-def _preview_where(options: DownloadOptions, recheck: str) -> tuple[str, tuple[Any, ...]]:
-    again, kinds = options.again, options.scope.kinds
-    if recheck != download_queue.PENDING:
-        return download_queue.recheck_where(again, recheck, kinds)
-    where, values = download_queue.PENDING_NOW, (utc_now(),)
-    more = []
-    if again.retry is not None:
-        more.append(download_queue.failed_where(again.retry))
-    if again.untried:
-        more.append(download_queue.untried_failed_where(kinds))
-    for text, found in more:
-        where, values = f"{where} OR ({text})", (*values, *found)
-    return f"({where})", values
 
 
 def download(context: Context, options: DownloadOptions) -> DownloadReport:
@@ -112,7 +96,9 @@ def download(context: Context, options: DownloadOptions) -> DownloadReport:
     remove_parts_folder(workspace)
     if cut_off:
         clear_elsewhere(make_target(workspace, options.to))
-    _make_due(db, options)
+    if not options.again.kept:
+        enqueue(db)
+    download_queue.make_due(db, options.again, options.scope)
     due = sum(download_queue.count_pending(db, options.scope, recheck)[0] for recheck in options.sources)
     report = DownloadReport(elsewhere=options.to if is_elsewhere(options.to) else "")
     orphans = find_orphans(db, workspace) if cut_off else {}
@@ -126,19 +112,6 @@ def download(context: Context, options: DownloadOptions) -> DownloadReport:
     report.waiting, report.next_due = download_queue.count_pending(db, options.scope)[1], download_queue.next_due(db)
     report.seconds = time.monotonic() - started
     return report
-
-
-def _make_due(db: Database, options: DownloadOptions) -> None:
-    """Makes the rows due that this run is about."""
-    again = options.again
-    if not again.kept:
-        enqueue(db)
-        if again.retry is not None:
-            download_queue.reset_failed(db, again.retry, options.scope)
-        if again.untried:
-            download_queue.reopen_untried(db, options.scope)
-    for recheck in again.rechecks:
-        download_queue.mark_rechecks(db, again, recheck, options.scope)
 
 
 def _fetch(context: Context, options: DownloadOptions, due: int, orphans: dict[str, list[Path]]) -> RunStats:
