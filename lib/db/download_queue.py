@@ -29,10 +29,9 @@ ROBOTS_TXT = "robots_txt"
 
 KINDS = ("original", "preview", "dup", "thumb")  # best first, in the order in which they are asked
 _RANK = "CASE {} " + " ".join(f"WHEN '{kind}' THEN {rank}" for rank, kind in enumerate(KINDS)) + " ELSE 9 END"
-_ADDRESS = "SELECT 1 FROM image_variants v WHERE v.image_id = downloads.image_id"
 _KEPT = "EXISTS (SELECT 1 FROM files WHERE files.sha256 = downloads.sha256 AND files.state = 'present')"
 _UNTRIED = (
-    " AND v.id NOT IN (SELECT json_extract(value, '$.variant') FROM json_each(downloads.log)"
+    "v.id NOT IN (SELECT json_extract(value, '$.variant') FROM json_each(downloads.log)"
     " WHERE json_extract(value, '$.variant') IS NOT NULL)"
 )
 
@@ -90,6 +89,9 @@ class Where(NamedTuple):
         return Where(f"({self.text} OR {other.text})", self.values + other.values)
 
 
+_FAILED = Where("state = 'failed'")
+
+
 @dataclass(frozen=True)
 class Scope:
     """The rows of a run: pictures with an address of one of the kinds (none named: all), and of its shard."""
@@ -101,7 +103,7 @@ class Scope:
     def where(self) -> Where:
         found = Where("1")
         if self.kinds:
-            found &= Where(f"EXISTS ({_ADDRESS} AND kind {_AMONG})", (json.dumps(self.kinds),))
+            found &= _with_address(self.kinds)
         if self.shards > 1:
             of_key = "shard_of((SELECT key FROM images WHERE images.id = downloads.image_id), ?) = ?"
             found &= Where(of_key, (self.shards, self.shard))
@@ -279,7 +281,7 @@ def due_where(again: Recheck, recheck: str, scope: Scope) -> Where:
     if again.retry is not None:
         where |= _failed_where(again.retry)
     if again.untried:
-        where |= _untried_failed_where(scope.kinds)
+        where |= _FAILED & _with_address(scope.kinds, _UNTRIED)
     return where & scope.where()
 
 
@@ -291,7 +293,7 @@ def make_due(db: Database, again: Recheck, scope: Scope) -> None:
         with db.transaction():
             db.execute(f"{reopened}, log = '[]', updated_at = ? WHERE {where.text}", (utc_now(), *where.values))
     if again.untried and not again.kept:
-        where = _untried_failed_where(scope.kinds) & scope.where()
+        where = _FAILED & _with_address(scope.kinds, _UNTRIED) & scope.where()
         with db.transaction():
             db.execute(f"{reopened} WHERE {where.text}", where.values)
     for recheck in again.rechecks:
@@ -318,12 +320,6 @@ def _failed_where(reasons: Sequence[str]) -> Where:
     return Where(f"(({_RETRYABLE} AND reason {_AMONG}){forbidden})", (json.dumps(reasons),))
 
 
-def _untried_failed_where(kinds: Sequence[str]) -> Where:
-    """Failed rows that have an address which was never asked."""
-    of_kind = Where(f" AND v.kind {_AMONG}", (json.dumps(kinds),)) if kinds else Where("")
-    return Where(f"state = 'failed' AND EXISTS ({_ADDRESS}{of_kind.text}{_UNTRIED})", of_kind.values)
-
-
 def _recheck_where(again: Recheck, recheck: str, kinds: Sequence[str]) -> Where:
     """Finished rows that are to be rechecked."""
     where = Where("state = 'done'")
@@ -331,10 +327,16 @@ def _recheck_where(again: Recheck, recheck: str, kinds: Sequence[str]) -> Where:
         where &= Where(_KEPT)
     if recheck == UPGRADE:
         better = f"{_RANK.format('v.kind')} < {_RANK.format('downloads.kind')}"
-        of_kind = Where(f" AND v.kind {_AMONG}", (json.dumps(kinds),)) if kinds else Where("")
-        untried = "" if again.upgrade else _UNTRIED
-        where &= Where(f"EXISTS ({_ADDRESS} AND {better}{of_kind.text}{untried})", of_kind.values)
+        where &= _with_address(kinds, better if again.upgrade else f"{better} AND {_UNTRIED}")
     return where
+
+
+def _with_address(kinds: Sequence[str], condition: str = "1") -> Where:
+    """Rows with an address `v` that fulfils a condition, of one of the kinds (none named: all)."""
+    addresses = f"SELECT 1 FROM image_variants v WHERE v.image_id = downloads.image_id AND {condition}"
+    if not kinds:
+        return Where(f"EXISTS ({addresses})")
+    return Where(f"EXISTS ({addresses} AND v.kind {_AMONG})", (json.dumps(kinds),))
 
 
 def failed_reasons(db: Database) -> list[str]:

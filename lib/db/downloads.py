@@ -31,10 +31,11 @@ _LEAVE = (
     "UPDATE downloads SET attempts = ?, log = ?, wish = ?, next_try_at = ?, checked_at = ?, lease = '',"
     " lease_until = '' WHERE image_id = ?"
 )
+_SUPERSEDE = (
+    "INSERT INTO superseded (image_id, sha256, by_sha256, run_id) VALUES (?, ?, ?, ?)"
+    " ON CONFLICT (image_id, sha256) DO UPDATE SET by_sha256 = excluded.by_sha256, run_id = excluded.run_id"
+)
 _values = attrgetter(*_RECORDED)
-
-# A content that is still some picture's own stays where it is.
-_UNUSED = "state = 'present' AND NOT EXISTS (SELECT 1 FROM downloads WHERE downloads.sha256 = files.sha256)"
 
 FRESH_SECONDS = 24 * 3600.0  # RFC 9309: a cached copy should not be used for more than a day
 
@@ -105,8 +106,8 @@ def record(db: Database, run_id: int, results: Iterable[DownloadResult]) -> tupl
                 surplus += [result.file.path] if other not in (None, result.file.path) else []
             checked = now if result.supersedes or result.counted else ""
             db.execute(_RECORD, (*_values(result), checked, run_id, now, result.image_id))
-            if result.supersedes:
-                supersede(db, result.image_id, result.supersedes, result.sha256 or "", run_id)
+            if result.supersedes and result.supersedes != result.sha256:
+                db.execute(_SUPERSEDE, (result.image_id, result.supersedes, result.sha256 or "", run_id or None))
     return added, surplus
 
 
@@ -117,7 +118,7 @@ def _add_or_restore(db: Database, row: FileRow, restores: bool) -> str | None:
     path, state = known_file(db, row.sha256) or (row.path, "present")
     if not restores or state == "quarantined":
         return path
-    forget(db, row.sha256)
+    db.execute("DELETE FROM superseded WHERE sha256 = ?", (row.sha256,))
     db.execute("UPDATE files SET path = ?, state = 'present' WHERE sha256 = ?", (row.path, row.sha256))
     return None
 
@@ -127,10 +128,12 @@ def known_file(db: Database, sha256: str) -> tuple[str, str] | None:
 
     One that is in quarantine only because another replaced it counts as missing: it may come back.
     """
-    row = db.row("SELECT path, state FROM files WHERE sha256 = ?", (sha256,))
-    if row is not None and row["state"] == "quarantined" and was_superseded(db, sha256):
-        return row["path"], "missing"
-    return None if row is None else (row["path"], row["state"])
+    row = db.row(
+        "SELECT path, iif(state = 'quarantined' AND sha256 IN (SELECT sha256 FROM superseded), 'missing', state)"
+        " FROM files WHERE sha256 = ?",
+        (sha256,),
+    )
+    return None if row is None else (row[0], row[1])
 
 
 def describe_picture(db: Database, key: str) -> dict[str, Any]:
@@ -170,26 +173,6 @@ def read_log(text: str) -> list[dict[str, Any]]:
     return [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
 
 
-def supersede(db: Database, image_id: int, sha256: str, by_sha256: str, run_id: int) -> None:
-    """Remembers what a picture had; inside the caller's transaction."""
-    if sha256 != by_sha256:
-        db.execute(
-            "INSERT INTO superseded (image_id, sha256, by_sha256, run_id) VALUES (?, ?, ?, ?)"
-            " ON CONFLICT (image_id, sha256) DO UPDATE SET by_sha256 = excluded.by_sha256, run_id = excluded.run_id",
-            (image_id, sha256, by_sha256, run_id or None),
-        )
-
-
-def was_superseded(db: Database, sha256: str) -> bool:
-    """Tells if a content went to the quarantine because a better one replaced it, and for no other reason."""
-    return db.value("SELECT 1 FROM superseded WHERE sha256 = ? LIMIT 1", (sha256,)) is not None
-
-
-def forget(db: Database, sha256: str) -> None:
-    """The content is in use again; inside the caller's transaction."""
-    db.execute("DELETE FROM superseded WHERE sha256 = ?", (sha256,))
-
-
 def forget_undone(db: Database, run_id: int) -> None:
     """Keeps what `--undo` has brought back: the next run does not take it away again."""
     with db.transaction():
@@ -203,7 +186,9 @@ def unused_contents(db: Database) -> list[tuple[str, str, int, bool]]:
     """(sha256, path, bytes, whether a better one replaced it) of superseded contents that lie where pictures lie."""
     rows = db.rows(
         "SELECT files.sha256, path, bytes, max(by_sha256) <> '' FROM superseded JOIN files USING (sha256)"
-        f" WHERE {_UNUSED} GROUP BY files.sha256 ORDER BY path"
+        # A content that is still some picture's own stays where it is.
+        " WHERE state = 'present' AND NOT EXISTS (SELECT 1 FROM downloads WHERE downloads.sha256 = files.sha256)"
+        " GROUP BY files.sha256 ORDER BY path"
     )
     return [(row[0], row[1], int(row[2]), bool(row[3])) for row in rows]
 
