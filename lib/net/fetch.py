@@ -125,13 +125,12 @@ async def fetch(
             await _get(session, url, request, sink, limits, transfer.progress, result)
     except FetchFailed as stop:
         result.reason, result.detail = stop.reason, stop.detail
+        result.reached = True if result.status else None  # a name service that hangs looks the same from here
     except SinkError as fault:
         raise fault.error from None
-    except TransferEnded as end:
-        result.reason, result.detail = end.reason, "ended by the watchman"
-        result.reached = True if result.status else None  # a name service that hangs looks the same from here
     except (TimeoutError, aiohttp.ClientError, OSError, ValueError, EOFError) as error:
-        reraise_local_error(error)
+        if isinstance(error, OSError) and error.errno in OUR_OWN_LIMITS:  # no fault of the address
+            raise OSError(error.errno, os.strerror(error.errno)) from error
         result.reason, result.detail = reason_of(error, refused), f"{type(error).__name__}: {error}"
         result.reached = reached(error, result.reason)
     finally:
@@ -194,13 +193,10 @@ def _check_status(result: FetchResult, response: aiohttp.ClientResponse, request
             result.bytes = 0
     elif status == 206 and request.offset:
         if not _continues(response.headers, request):
-            raise FetchFailed(
-                BAD_RANGE, f"asked from {request.offset}, got {response.headers.get('Content-Range', 'no range')}"
-            )
-        result.validator, result.total = (
-            request.validator,
-            request.total or result.bytes + (response.content_length or 0),
-        )
+            got = response.headers.get("Content-Range", "no range")
+            raise FetchFailed(BAD_RANGE, f"asked from {request.offset}, got {got}")
+        result.validator = request.validator
+        result.total = request.total or result.bytes + (response.content_length or 0)
     elif status == 304 and (request.etag or request.last_modified):
         _check_opt_out(response, request)
         raise FetchFailed(NOT_MODIFIED)
@@ -228,9 +224,7 @@ def _check_headers(
     size = result.bytes + (response.content_length or 0)
     if size > limits.max_bytes and request.picture:
         raise FetchFailed("too_large", f"{size} bytes announced")
-    reason, detail = sink.on_headers(result)
-    if reason:
-        raise FetchFailed(reason, detail)
+    _raise_refusal(*sink.on_headers(result))
 
 
 def _check_opt_out(response: aiohttp.ClientResponse, request: Request) -> None:
@@ -263,13 +257,13 @@ async def _read(
             if not judged:
                 head += block[:512]
                 if judged := len(head) >= 512:
-                    _check_head(sink, head)
+                    _raise_refusal(*sink.on_first_bytes(head))
             if (waiting := sink.write(block)) is not None:
                 await _wait(waiting)
     if not result.bytes:
         raise FetchFailed("empty")
     if not judged:
-        _check_head(sink, head)
+        _raise_refusal(*sink.on_first_bytes(head))
 
 
 async def _wait(writing: Any) -> None:
@@ -279,8 +273,7 @@ async def _wait(writing: Any) -> None:
         raise SinkError(error) from error
 
 
-def _check_head(sink: Sink, head: bytes) -> None:
-    reason, detail = sink.on_first_bytes(head)
+def _raise_refusal(reason: str, detail: str) -> None:
     if reason:
         raise FetchFailed(reason, detail)
 
@@ -323,13 +316,6 @@ def validator_of(headers: Mapping[str, str]) -> str:
         return changed if age.total_seconds() >= SURE_AFTER else ""
     except (TypeError, ValueError, IndexError, OverflowError):
         return ""
-
-
-def reraise_local_error(error: BaseException) -> None:
-    """Too many open files is no fault of the address: the run has to stop and say so."""
-    number = getattr(error, "errno", None)
-    if isinstance(error, OSError) and number in OUR_OWN_LIMITS:
-        raise OSError(number, os.strerror(number))
 
 
 def reason_of(error: BaseException, refused: list[str]) -> str:
@@ -395,7 +381,7 @@ class Watchdog:
 
     @contextmanager
     def over(self, limits: FetchLimits) -> Iterator[Transfer]:
-        """Watches the calling task; a transfer that is ended by the watchdog raises TransferEnded here."""
+        """Watches the calling task; a transfer that is ended by the watchdog raises FetchFailed here."""
         task = asyncio.current_task()
         assert task is not None
         transfer = Transfer(task, limits)
@@ -407,7 +393,7 @@ class Watchdog:
                 raise
             if hasattr(task, "uncancel"):  # Python 3.11: this cancellation was ours and is dealt with
                 task.uncancel()
-            raise TransferEnded(transfer.ended_by) from None
+            raise FetchFailed(transfer.ended_by, "ended by the watchman") from None
         finally:
             self.active.discard(transfer)
             self.received += transfer.bytes
@@ -422,11 +408,3 @@ class Watchdog:
 
     def bytes_so_far(self) -> int:
         return self.received + sum(transfer.bytes for transfer in self.active)
-
-
-class TransferEnded(Exception):
-    """The watchdog ended the transfer; `reason` is timeout or too_slow."""
-
-    def __init__(self, reason: str):
-        super().__init__(reason)
-        self.reason = reason

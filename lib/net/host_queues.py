@@ -137,7 +137,8 @@ class HostQueues(Generic[Job]):
             try:
                 await taker
             except asyncio.CancelledError:
-                self._pass_on(taker)
+                if taker.done() and not taker.cancelled() and self.round:  # woken, it hands its turn to the next one
+                    self._wake()
                 raise
         host.listed = False
         job = host.waiting.popleft()
@@ -297,11 +298,6 @@ class HostQueues(Generic[Job]):
                 taker.set_result(None)
                 return
 
-    def _pass_on(self, taker: asyncio.Future[None]) -> None:
-        """A taker that is cancelled after it was woken hands its turn to the next one."""
-        if taker.done() and not taker.cancelled() and self.round:
-            self._wake()
-
 
 @dataclass(frozen=True)
 class HostPolicy:
@@ -312,17 +308,11 @@ class HostPolicy:
     gap: float = 0.0
 
 
-NO_POLICY = HostPolicy()
-
-
-@dataclass(frozen=True)
-class HostPolicies:
+class HostPolicies(dict[str, HostPolicy]):
     """Policies by registrable domain."""
 
-    known: Mapping[str, HostPolicy] = field(default_factory=dict)
-
     def of(self, domain: str) -> HostPolicy:
-        return self.known.get(domain, NO_POLICY)
+        return self.get(domain) or HostPolicy()
 
 
 def known_policies() -> HostPolicies:
@@ -408,7 +398,7 @@ def make_shared(context: Any, processes: int, policies: HostPolicies) -> SharedP
             context.Semaphore(most) if (most := _most_at_once(policy)) and most < processes else None,
             context.Lock(), context.RawValue("d", 0.0), policy.gap,
         )
-        for domain, policy in policies.known.items() if policy.gap or 0 < _most_at_once(policy) < processes
+        for domain, policy in policies.items() if policy.gap or 0 < _most_at_once(policy) < processes
     }  # fmt: skip
     return SharedPauses(context.RawArray("d", processes * _PART), processes, turns)
 
