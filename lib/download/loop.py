@@ -26,12 +26,12 @@ from lib.download.body import Body, BodyBuffers, read_placeholders
 from lib.download.options import IGNORE, OBEY, DownloadOptions, VerifyLimits
 from lib.download.outcomes import ResultWriter, Scheduler
 from lib.download.picture import PictureFetch, make_fetch
-from lib.download.recovery import Partial, claim_partial, kept_name, kept_parts, own_lease, save_partial
-from lib.download.report import ProgressStats, RunStats, slowest_of
+from lib.download.recovery import claim_partial, kept_name, own_lease, save_partial
+from lib.download.report import ProgressStats, RunStats
 from lib.download.robots import Item, RobotsGate, RobotsReading
 from lib.download.store import FileStore, Writers
 from lib.download.verify import Verifier
-from lib.files.names import read_name, safe_id
+from lib.files.names import KEPT, read_name, safe_id
 from lib.net.fetch import Watchdog, fetch, open_session
 from lib.net.host_queues import Host, HostQueues, SharedPauses, known_policies
 from lib.net.request import BAD_RANGE, NOT_MODIFIED, REDIRECTED, FetchResult
@@ -78,6 +78,7 @@ class DownloadLoop:
         self.results = ResultWriter(context, self.store.target, self.store.committed, options.min_free)
         self.work_queue = WorkQueue(self.db, options)
         self.watch = Watchdog()
+        self.left: set[str] = set()  # names of parts
         self.busy, self.show_at = 0, 0.0
         self.failure: BaseException | None = None
 
@@ -87,7 +88,7 @@ class DownloadLoop:
         stats = self.results.stats
         stats.began, stats.cpu = time.monotonic(), -time.process_time()
         self.store.parts.mkdir(exist_ok=True)
-        self.left = kept_parts(self.store.parts)
+        self.left = {path.name for path in self.store.parts.glob(f"{KEPT}*.part")}  # by earlier runs
         self.results.check_space()
         # A request makes hundreds of objects, few of them in circles: looking for these less often saves a twentieth.
         thresholds = gc.get_threshold()
@@ -173,7 +174,8 @@ class DownloadLoop:
 
     def progress(self) -> ProgressStats:
         """The numbers that the bar shows."""
-        slowest = slowest_of(self.queues.hosts.values())
+        asked = (host for host in self.queues.hosts.values() if host.requests and host.name)
+        slowest = max(((host.seconds / host.requests, host.name) for host in asked), default=(0.0, ""))
         return ProgressStats(self.watch.bytes_so_far(), self.results.stats.states.copy(), slowest)
 
     def _fill(self) -> None:
@@ -250,7 +252,10 @@ class DownloadLoop:
         """Makes one request and does what follows from its answer."""
         begun, picture.partial = picture.partial, None
         if not begun and not picture.hop:
-            begun = self._partial_of_earlier_run(str(picture.url))
+            name = kept_name(str(picture.url)) if self.left else ""
+            if name in self.left:  # the beginning of this body, which an earlier run has left
+                self.left.discard(name)
+                begun = claim_partial(self.store.parts, str(picture.url), self.store.temporary)
         body = Body(self.buffers, str(picture.url), begun)
         fetching = True
         try:
@@ -284,13 +289,6 @@ class DownloadLoop:
             self.scheduler.after_failure(picture, answer)
         else:
             self.scheduler.end(picture, picture.done(stored, answer))
-
-    def _partial_of_earlier_run(self, url: str) -> Partial | None:
-        """The beginning of a body that an earlier run has left."""
-        if not self.left or (name := kept_name(url)) not in self.left:
-            return None
-        self.left.discard(name)
-        return claim_partial(self.store.parts, url, self.store.temporary)
 
     async def _request_to_host(self, host: Host[Item], request: Awaitable[FetchResult]) -> FetchResult:
         """Waits for a request and lets its host's queue learn from the answer."""

@@ -54,15 +54,10 @@ def _is_dead(lease: str) -> bool:
     if machine != socket.gethostname() or not number.isdigit():
         return False
     if parent.isdigit() and not process_lives(int(parent)):
-        _wait_for_end(int(number))
+        end = time.monotonic() + LAST_BREATH  # a worker ends by itself then, at once, but not in the same moment
+        while process_lives(int(number)) and time.monotonic() < end:
+            time.sleep(0.02)
     return not process_lives(int(number))
-
-
-def _wait_for_end(number: int) -> None:
-    """A worker ends by itself when its parent was killed, at once, but not in the same moment."""
-    end = time.monotonic() + LAST_BREATH
-    while process_lives(number) and time.monotonic() < end:
-        time.sleep(0.02)
 
 
 def process_lives(number: int) -> bool:
@@ -163,10 +158,9 @@ def clear_elsewhere(target: Target) -> None:
     """
     if not isinstance(target, RemoteTarget) or target.whole:
         return
-    owner = part_owner().partition("-")[0]
-    for path in target.files.glob(f"{target.path}/*/.{owner}-*.part"):
-        number = str(path).rpartition("/")[2].split("-")[1]
-        if number.isdigit() and not process_lives(int(number)):
+    for path in target.files.glob(f"{target.path}/*/.*.part"):
+        number = _process_of(str(path).rpartition("/")[2].removeprefix("."))
+        if number and not process_lives(number):
             with suppress(FileNotFoundError):
                 target.files.rm_file(path)
 
@@ -228,11 +222,6 @@ def kept_name(url: str) -> str:
     return f"{KEPT}{hashlib.sha256(url.encode()).hexdigest()[:24]}.part"
 
 
-def kept_parts(folder: Path) -> set[str]:
-    """The names of what earlier runs have left."""
-    return {path.name for path in folder.glob(f"{KEPT}*.part")}
-
-
 def claim_partial(folder: Path, url: str, temporary: Callable[[], str]) -> Partial | None:
     """The part of an address, under a name of this process; None where there is none or another was quicker."""
     kept, own = str(folder / kept_name(url)), temporary()
@@ -261,25 +250,22 @@ def clean_partials(folder: Path) -> None:
         if path.name.startswith(KEPT):
             if age > KEPT_SECONDS or _read_note(str(path)) is None:
                 drop(str(path))
-        elif _is_ours(path.name):
-            if not process_lives(_number(path.name)):
+        elif number := _process_of(path.name):
+            if not process_lives(number):
                 save_partial(str(path))
         elif age > STALE_SECONDS:
             drop(str(path))
     for note in folder.glob(f"*.part{NOTE}"):
-        part = note.with_name(note.name.removesuffix(NOTE))
-        if not part.exists() and not (_is_ours(note.name) and process_lives(_number(note.name))):
+        number = _process_of(note.name)
+        if not note.with_name(note.name.removesuffix(NOTE)).exists() and not (number and process_lives(number)):
             note.unlink(missing_ok=True)
 
 
-def _is_ours(name: str) -> bool:
-    """Tells if a part's name says that a process of this machine made it."""
-    return name.partition("-")[0] == part_owner().partition("-")[0] and _number(name) > 0
-
-
-def _number(name: str) -> int:
-    digits = name.partition("-")[2].partition("-")[0]
-    return int(digits[:18]) if digits.isdigit() else 0
+def _process_of(name: str) -> int:
+    """The number of the process of this machine that made a part; 0 where it was none."""
+    machine, _, rest = name.partition("-")
+    digits = rest.partition("-")[0]
+    return int(digits[:18]) if digits.isdecimal() and machine == part_owner().partition("-")[0] else 0
 
 
 def _read_note(path: str) -> _Note | None:

@@ -57,12 +57,6 @@ class ProgressStats:
         return ", ".join([f"{self.received / 2**20 / max(seconds, 0.1):.1f} MiB/s", *states, *slow])
 
 
-def slowest_of(hosts: Iterable[Host[Any]]) -> tuple[float, str]:
-    """(seconds a request, name) of the host that takes longest."""
-    asked = ((host.seconds / host.requests, host.name) for host in hosts if host.requests and host.name)
-    return max(asked, default=(0.0, ""))
-
-
 @dataclass
 class RunStats:
     """Rows by state, reason and winning kind, what else was noted, new files, bytes received, and the hosts."""

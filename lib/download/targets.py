@@ -8,7 +8,6 @@ import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from lib.errors import GleanerError, UsageError
 from lib.files.pictures import sha256_of
@@ -76,34 +75,20 @@ class LocalTarget:
     def _write(
         self, temporary: str | None, data: Buffer, name: str, aside: str, rename: Callable[[str, str], None]
     ) -> None:
-        path = f"{self.root}/{name}"
-        self._check_shelf(name[:2])
+        path, shelf = f"{self.root}/{name}", name[:2]
+        if shelf not in self.shelves:
+            if os.path.islink(f"{self.root}/{shelf}"):  # it would lead files out of the workspace
+                raise GleanerError(f"{self.root}/{shelf} is a link; put a folder in its place and run this again.")
+            self.shelves.add(shelf)
         try:
             if temporary is None:
-                self._write_aside(aside, data)
-            try:
-                rename(temporary or aside, path)
-            except FileNotFoundError:  # the shelf's first file
-                _make_folder(os.path.dirname(path))
-                rename(temporary or aside, path)
+                # Another process that came to its end may have taken the empty folder away.
+                _in_folder_of(aside, lambda: _write_aside(aside, data))
+            _in_folder_of(path, lambda: rename(temporary or aside, path))  # of the shelf's first file
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(aside)
             raise
-
-    def _check_shelf(self, shelf: str) -> None:
-        """A link in the place of a shelf would lead files out of the workspace."""
-        if shelf not in self.shelves:
-            if os.path.islink(f"{self.root}/{shelf}"):
-                raise GleanerError(f"{self.root}/{shelf} is a link; put a folder in its place and run this again.")
-            self.shelves.add(shelf)
-
-    def _write_aside(self, aside: str, data: Buffer) -> None:
-        try:
-            write_new(aside, data)
-        except FileNotFoundError:  # another process that came to its end took the empty folder away
-            _make_folder(os.path.dirname(aside))
-            write_new(aside, data)
 
 
 class RemoteTarget:
@@ -214,25 +199,24 @@ def _sync(path: str) -> None:
         os.close(handle)
 
 
-def _make_folder(path: str) -> None:
-    """Makes one folder; another thread or process may be quicker."""
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(path)
-
-
-def write_new(path: str, data: Buffer) -> None:
-    """Writes a file that must not exist, never through a link that somebody put there."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-    handle = os.open(path, flags, 0o666)
+def _in_folder_of(path: str, work: Callable[[], None]) -> None:
+    """Does what needs the folder of a path, which is made if it lacks; its own folder is not."""
     try:
-        view: Any = memoryview(data)
-        while view:
-            view = view[os.write(handle, view) :]
-    except OSError as error:
-        error.filename = error.filename or path
-        raise
-    finally:
-        os.close(handle)
+        work()
+    except FileNotFoundError:
+        Path(path).parent.mkdir(exist_ok=True)  # another thread or process may be quicker
+        work()
+
+
+def _write_aside(path: str, data: Buffer) -> None:
+    """Writes a file that must not exist, never through a link that somebody put there."""
+    with open(path, "xb") as handle:
+        try:
+            handle.write(data)
+            handle.flush()
+        except OSError as error:
+            error.filename = error.filename or path
+            raise
 
 
 def local_path(workspace: Workspace, text: str) -> Path | None:
