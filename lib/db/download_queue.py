@@ -248,7 +248,7 @@ def _asked(recheck: str) -> Where:
 
 
 def next_due(db: Database) -> str:
-    """When the next waiting row is due, as UTC text; empty when none waits."""
+    """The time at which the next waiting row is due, as UTC text; empty when none waits."""
     return str(db.value("SELECT min(next_try_at) FROM downloads WHERE state = 'pending' AND next_try_at <> ''") or "")
 
 
@@ -274,7 +274,7 @@ class Recheck:
 
 
 def due_where(again: Recheck, recheck: str, scope: Scope) -> Where:
-    """The rows that a run with these wishes would ask, once its `make_due` has been."""
+    """The rows that a run would ask, after `make_due`."""
     if recheck != PENDING:
         return _recheck_where(again, recheck, scope.kinds) & scope.where()
     where = Where("state = 'pending' AND next_try_at <= ?", (utc_now(),))

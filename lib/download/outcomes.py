@@ -187,13 +187,7 @@ class Scheduler:
 class ResultWriter:
     """The one writer of rows. What a kill takes away is found again on disk by its name."""
 
-    def __init__(
-        self,
-        context: Context,
-        target: Target,
-        committed: Callable[[list[str]], None],
-        min_free: int = 0,
-    ):
+    def __init__(self, context: Context, target: Target, committed: Callable[[list[str]], None], min_free: int = 0):
         self.context, self.target = context, target
         self.committed, self.min_free = committed, min_free
         self.batch: list[DownloadResult] = []

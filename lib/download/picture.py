@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -72,7 +73,7 @@ def address_order(
 
 
 def referers(stored: str, page_url: str) -> tuple[str, ...]:
-    """What to say one comes from: the stored Referer as it is, else the page's origin; then the other way round.
+    """The Referers to send: the stored Referer as it is, else the page's origin; then the other way round.
 
     A full page address is sent only where the origin was refused: it tells the picture's host more than it needs.
     """
@@ -101,19 +102,14 @@ def make_fetch(row: PendingRow, options: DownloadOptions, now: str = "") -> Pict
     kinds = options.kinds
     found = (one for one in address_order(row.variants, page_url=row.page_url, now=now) if one.kind in kinds)
     addresses = sorted(found, key=lambda one: kinds.index(one.kind))
-    if row.recheck:
-        addresses = _to_recheck(row, addresses)
-        if row.recheck == REFRESH or options.again.upgrade:
-            _clear_answers(log, addresses)
-    return PictureFetch(row, addresses, options, row.attempts, log)
-
-
-def _to_recheck(row: PendingRow, addresses: list[Address]) -> list[Address]:
-    """For a refresh the address that won; for an upgrade those that go before it."""
     won = row.current.variant_id if row.current else None
     if row.recheck == REFRESH:
-        return [address for address in addresses if address.variant_id == won]
-    return addresses[: next((n for n, address in enumerate(addresses) if address.variant_id == won), None)]
+        addresses = [address for address in addresses if address.variant_id == won]
+    elif row.recheck == UPGRADE:
+        addresses = list(takewhile(lambda address: address.variant_id != won, addresses))
+    if row.recheck == REFRESH or (row.recheck and options.again.upgrade):
+        _clear_answers(log, addresses)
+    return PictureFetch(row, addresses, options, row.attempts, log)
 
 
 def _clear_answers(log: list[dict[str, Any]], addresses: list[Address]) -> None:
@@ -178,7 +174,7 @@ class PictureFetch:
                     self.note(refusal, host)
                 except BadAddress as error:
                     self.note(BAD_URL, str(error))
-            self._next_address()
+            self.index, self.referer_index = self.index + 1, 0
         return None
 
     def is_used_up(self) -> bool:
@@ -213,11 +209,8 @@ class PictureFetch:
         """Writes down that the current address's host is down and was not asked, and moves on."""
         entry = self.entry()
         entry.update(reason=HOST_DOWN, down=int(entry.get("down", 0)) + 1)
-        self._next_address()
-        self.restart()
-
-    def _next_address(self) -> None:
         self.index, self.referer_index = self.index + 1, 0
+        self.restart()
 
     def note(self, reason: str, detail: str = "", status: int | None = None) -> None:
         """Writes down one try of the current address."""
@@ -285,7 +278,9 @@ class PictureFetch:
         """
         if self.row.removed_before:
             return self.removed()
-        tried = self._in_order()
+        places = {address.variant_id: place for place, address in enumerate(self.addresses)}
+        tried = [entry for entry in self.log if entry.get("variant") in places]
+        tried.sort(key=lambda entry: places[entry["variant"]])
         reasons = [str(entry.get("reason", "")) for entry in tried]
         if reasons and any(entry.get("down", 0) < MOST_DOWN for entry in tried if entry.get("reason") == HOST_DOWN):
             return self.deferred(DOWN_SECONDS, HOST_DOWN)
@@ -325,11 +320,6 @@ class PictureFetch:
             entry.update(offline=waits, tries=0)
             entry.pop("detail", None)
         return True
-
-    def _in_order(self) -> list[dict[str, Any]]:
-        places = {address.variant_id: place for place, address in enumerate(self.addresses)}
-        tried = [entry for entry in self.log if entry.get("variant") in places]
-        return sorted(tried, key=lambda entry: places[entry["variant"]])
 
 
 @dataclass(frozen=True)

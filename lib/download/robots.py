@@ -15,7 +15,7 @@ from lib.db.downloads import known_robots, remember_robots
 from lib.download.picture import PictureFetch
 from lib.net.fetch import Watchdog, fetch
 from lib.net.request import MOST_REDIRECTS, REDIRECTED, FetchLimits, FetchResult, Request, Sink
-from lib.net.robots import MOST_BYTES, Robots, decode_robots, parse_robots, robots_url
+from lib.net.robots import MOST_BYTES, Robots, decode_robots, parse_robots
 
 ROBOTS_TXT = "robots_txt"
 ROBOTS_CUT = "robots_cut"  # noted of a picture whose robots.txt is longer than what is read of it
@@ -83,7 +83,7 @@ class RobotsGate:
         """Lets a picture wait for the robots.txt of its origin; gives the reading if it is a new one, to be queued."""
         origin = str(picture.target.origin())
         known = self.readings.get(origin)
-        reading = known or RobotsReading(origin, robots_url(picture.target))
+        reading = known or RobotsReading(origin, picture.target.origin().with_path("/robots.txt"))
         reading.waiting.append(picture)
         self.readings[origin] = reading
         return None if known else reading

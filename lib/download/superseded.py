@@ -110,7 +110,7 @@ class FolderMoves:
         except (GleanerError, UsageError) as error:
             why = str(error)
         except OSError as error:
-            if _is_of_this_disk(error):
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):  # the quarantine's own disk
                 raise
             why = f"{type(error).__name__}: {error}"
         except Exception as error:  # every store has exceptions of its own
@@ -181,8 +181,3 @@ class FolderMoves:
             if action.source.startswith(f"{own.address}/"):
                 return own
         return RemoteTarget(self.workspace, action.source.rsplit("/", 2)[0])
-
-
-def _is_of_this_disk(error: OSError) -> bool:
-    """Tells if an error is about the quarantine's own disk, which the run has to stop for."""
-    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)

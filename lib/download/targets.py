@@ -1,4 +1,4 @@
-"""Where pictures are kept: the workspace's own folder, or any address that fsspec knows."""
+"""The places that pictures are kept at: the workspace's own folder, or any address that fsspec knows."""
 
 from __future__ import annotations
 

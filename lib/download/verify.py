@@ -82,22 +82,16 @@ def serve(channel: connection.Connection, limits: VerifyLimits) -> None:
     Image.MAX_IMAGE_PIXELS = None  # the size was checked by the header before
     Image.init()
     learn_heif()
-    learn_jxl()
-    _limit_memory(limits.memory)
+    from pillow_jxl import JpegXLImagePlugin  # in this process only: it decodes all of a picture as it opens it
+
+    JpegXLImagePlugin.DECODE_THREADS = 0  # each decoder has one core
     while True:
         try:
             picture, frames = channel.recv()
         except (EOFError, OSError):
             return
-        _limit_time(limits.seconds)
+        _limit(limits)
         channel.send(decode_fully(picture, frames))
-
-
-def learn_jxl() -> None:
-    """Teaches Pillow JPEG XL, in this process only: its plugin decodes all of a picture as it opens it."""
-    from pillow_jxl import JpegXLImagePlugin
-
-    JpegXLImagePlugin.DECODE_THREADS = 0  # each decoder has one core
 
 
 def has_decoder(name: str) -> bool:
@@ -128,21 +122,14 @@ def decode_fully(picture: bytes | str, frames: int = MOST_FRAMES) -> tuple[str, 
     return "", ""
 
 
-def _limit_memory(size: int) -> None:
+def _limit(limits: VerifyLimits) -> None:
+    """Bounds the address space, and the processor time from now on; waiting is watched by the parent."""
     if sys.platform == "win32":
         return
     import resource
 
     with contextlib.suppress(ValueError, OSError):  # the system's own limit may be lower
-        resource.setrlimit(resource.RLIMIT_AS, (size, size))
-
-
-def _limit_time(seconds: float) -> None:
-    """The kernel ends the process after this much more processor time; waiting is watched by the parent."""
-    if sys.platform == "win32":
-        return
-    import resource
-
+        resource.setrlimit(resource.RLIMIT_AS, (limits.memory, limits.memory))
     used = resource.getrusage(resource.RUSAGE_SELF)
-    soft = int(used.ru_utime + used.ru_stime + seconds) + 1
+    soft = int(used.ru_utime + used.ru_stime + limits.seconds) + 1
     resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.getrlimit(resource.RLIMIT_CPU)[1]))

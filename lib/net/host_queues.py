@@ -1,4 +1,4 @@
-"""Who may ask next: requests wait in one queue a host, and hosts take turns.
+"""The order of requests: they wait in one queue a host, and hosts take turns.
 
 A request waits here *before* it takes a connection, so that a thousand rows of one slow host keep nobody else waiting.
 Each host has a limit of requests at once, which is halved when it strains and grows back with success, and may be

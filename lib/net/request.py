@@ -85,7 +85,7 @@ class FetchResult:
 
 
 class Sink:
-    """Where a body goes.
+    """The receiver of a body.
 
     `on_headers` sees the result before the body, `on_first_bytes` its beginning; both may give a (reason, detail) to
     stop at once. `write` may give something to wait for. `restart` is told when the server sends everything although

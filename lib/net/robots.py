@@ -22,8 +22,6 @@ from itertools import chain
 from operator import attrgetter
 from urllib.parse import quote
 
-from yarl import URL
-
 MOST_BYTES = 512 * 1024  # RFC 9309 asks for at least 500 KiB; the rest is not read
 CUT = "# Gleaner has read no further."  # the last line of a text that was longer
 MOST_WORK = 8_000_000  # characters looked at for one path, some 30 ms: 40,000 rules for a path of 150
@@ -205,11 +203,6 @@ def parse_robots(text: str, token: str = TOKEN) -> Robots:
                     group.add(key, value)
     group = ours if named else everybodys
     return Robots(_rules(group.paths), _rules(group.usages), text.endswith(CUT))
-
-
-def robots_url(url: URL) -> URL:
-    """Where the robots.txt of an address's origin lies."""
-    return url.origin().with_path("/robots.txt")
 
 
 class _Group:

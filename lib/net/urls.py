@@ -41,7 +41,7 @@ def parse_address(text: str) -> URL:
 
 
 def redirected(url: URL, location: str) -> URL:
-    """Where a redirect from `url` leads, under the rules of `parse_address`. Raises BadAddress."""
+    """The address that a redirect from `url` leads to, under the rules of `parse_address`. Raises BadAddress."""
     location = location.strip(" ")
     if len(location) > LONGEST or _FORBIDDEN.search(location):
         raise BadAddress("a redirect that is no address")
