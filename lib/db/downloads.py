@@ -1,8 +1,4 @@
-"""The `downloads` table as a record of what became of each picture.
-
-Beside it are the tables `superseded`, of contents that pictures had before a newer or better one, and `robots`, of
-what the robots.txt of an origin said.
-"""
+"""The `downloads` table as a record of what became of each picture, with `superseded` contents and `robots`.txt."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from lib.download.options import IGNORE, OBEY, DownloadOptions, VerifyLimits
 from lib.download.outcomes import ResultWriter, Scheduler
 from lib.download.picture import PictureFetch, make_fetch
 from lib.download.recovery import claim_partial, kept_name, own_lease, save_partial
-from lib.download.report import ProgressStats, RunStats
+from lib.download.report import HostTotals, ProgressStats, RunStats
 from lib.download.robots import Item, RobotsGate, RobotsReading
 from lib.download.store import FileStore, Writers
 from lib.download.verify import Verifier
@@ -105,7 +105,9 @@ class DownloadLoop:
             for left in self.store.parts.glob(f"{self.store.owner}-*.part"):
                 save_partial(str(left))
         stats.received = self.watch.received
-        stats.add_hosts(self.queues.hosts.values())
+        for host in self.queues.hosts.values():
+            if host.requests and host.name:
+                stats.hosts.setdefault(host.name, HostTotals()).add(host)
         stats.ended, stats.cpu = time.monotonic(), stats.cpu + time.process_time()
         return stats
 
@@ -337,23 +339,20 @@ class WorkQueue:
 
     def claim_block(self) -> Iterator[PictureFetch]:
         """The next block of rows, each with its fetch."""
-        room = self.block
-        if self.options.limit is not None:
-            room = min(room, self.options.limit - self.claimed)
-        rows = []
-        if room:
-            until, scope = utc_in(LEASE_SECONDS), self.options.scope
-            rows = claim(self.db, self.lease, until, self.after, room, self.left[0], scope)
+        limit, scope = self.options.limit, self.options.scope
+        room = self.block if limit is None else min(self.block, limit - self.claimed)
         if not room:
             self.left.clear()
-        elif len(rows) < room:
+            return
+        rows = claim(self.db, self.lease, utc_in(LEASE_SECONDS), self.after, room, self.left[0], scope)
+        self.claimed += len(rows)
+        if len(rows) == room:
+            self.after = (rows[-1].next_try_at, rows[-1].image_id)
+        else:
             self.left.popleft()
             self.after = START
         now = utc_now()
-        for row in rows:
-            self.after = (row.next_try_at, row.image_id)
-            self.claimed += 1
-            yield make_fetch(row, self.options, now)
+        yield from (make_fetch(row, self.options, now) for row in rows)
 
     def renew_if_due(self) -> None:
         if time.monotonic() > self.renew_at:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -81,11 +81,6 @@ class RunStats:
             self.notes.update(result.notes)
         if result.state == "done" and not result.unchanged:
             self.kinds[result.kind] += 1
-
-    def add_hosts(self, hosts: Iterable[Host[Any]]) -> None:
-        for host in hosts:
-            if host.requests and host.name:
-                self.hosts.setdefault(host.name, HostTotals()).add(host)
 
     def add(self, other: RunStats) -> None:
         """Adds the work of another process."""

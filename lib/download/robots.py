@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import aiohttp
@@ -56,9 +56,8 @@ class RobotsGate:
 
     def __init__(self, db: Database, session: aiohttp.ClientSession, limits: FetchLimits, watch: Watchdog):
         self.db, self.session, self.watch = db, session, watch
-        self.limits = FetchLimits(
-            limits.timeout, min(limits.deadline, 3 * limits.timeout), 4 * MOST_BYTES, limits.min_speed
-        )
+        deadline = min(limits.deadline, 3 * limits.timeout)
+        self.limits = replace(limits, deadline=deadline, max_bytes=4 * MOST_BYTES)
         self.known: OrderedDict[str, Robots] = OrderedDict()
         self.rules = 0  # of all that is known
         self.readings: dict[str, RobotsReading] = {}

@@ -1,8 +1,4 @@
-"""The writer threads, which check, hash, write and rename finished bodies. They alone touch the pictures' place.
-
-With `--sidecar json` they also write what is known of a picture into a file beside it, for tools that cannot ask the
-database.
-"""
+"""The writer threads, which check, hash, write and rename finished bodies. They alone touch the pictures' place."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
 """Contents that no picture uses any more go to the quarantine, journalled like every move, and can be brought back.
 
-A better one has replaced them, or their owner has opted out. What lies at an address (`--to`) is brought into the
-workspace's quarantine and taken away there; `--undo` sends it back. The journal's entries for such files are handled
-here alone, since `lib.journal.files` moves files of this machine.
+What lies at an address (`--to`) is brought into the workspace's quarantine and taken away there; `--undo` sends it
+back. `lib.journal.files` moves files of this machine, so the journal's entries for such files are handled here alone.
 """
 
 from __future__ import annotations
@@ -46,10 +45,7 @@ def quarantine_superseded(context: Context, to: str = "") -> int:
     if not planned:
         return 0
     files.plan(db, run_id, planned)
-    done = files.apply(
-        context,
-        check=lambda action: "" if workspace.to_path(action.source).exists() else "gone",
-    )
+    done = files.apply(context, check=lambda action: "" if workspace.to_path(action.source).exists() else "gone")
     return done["done"] + far.bring(run_id)
 
 

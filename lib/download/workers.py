@@ -1,7 +1,6 @@
 """`--workers N`: several processes over one database, each with its own loop and its own lease.
 
-The hosts' limits are divided among them, so that no host sees more requests at once than it would from one process, and
-what one is told (to wait, that a host is down) holds for all.
+The hosts' limits are divided among them, and what one is told (to wait, that a host is down) holds for all.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """One GET of one address: every failure is a value with a short reason, every limit is explicit.
 
-Bodies that came compressed although they were not asked for are unpacked in small steps under a limit. Which version of
-a file a server sends is told surely enough to put two halves together.
+Bodies that came compressed although they were not asked for are unpacked in small steps under a limit.
 """
 
 from __future__ import annotations
@@ -105,12 +104,7 @@ def open_session(
 
 
 async def fetch(
-    session: aiohttp.ClientSession,
-    url: URL,
-    sink: Sink,
-    limits: FetchLimits,
-    watch: Watchdog,
-    request: Request = PLAIN,
+    session: aiohttp.ClientSession, url: URL, sink: Sink, limits: FetchLimits, watch: Watchdog, request: Request = PLAIN
 ) -> FetchResult:
     """Fetches one address, as `parse_address` made it, into the sink.
 

@@ -1,9 +1,8 @@
 """Refuses private addresses at the last moment before a connection is made.
 
 The check sits in the connector's socket factory, which sees every address that is about to be connected: literals,
-answers of the name service (so rebinding gains nothing), and each hop of a redirect. Names are never checked, only
-the addresses that are used. For ways to the network that this guard cannot stand in (a browser, and a proxy that looks
-names up itself), `names_inside` and `leads_inside` judge a host before anything is asked there.
+answers of the name service (so rebinding gains nothing), and each hop of a redirect. `names_inside` and `leads_inside`
+judge a host for ways to the network that this guard cannot stand in: a browser, a proxy that looks names up itself.
 """
 
 from __future__ import annotations

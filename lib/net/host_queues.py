@@ -1,15 +1,12 @@
 """The order of requests: they wait in one queue a host, and hosts take turns.
 
 A request waits here *before* it takes a connection, so that a thousand rows of one slow host keep nobody else waiting.
-Each host has a limit of requests at once, which is halved when it strains and grows back with success, and may be
-paused until a moment (a server's Retry-After), during which its slot serves others. The hosts of one registrable
-domain share a second limit, and a rhythm where the domain is known to want one. A host that only fails is called down
-for a while. Whatever is asked waits here under the host that gets the request, so a redirect to another host waits
-again, with nothing held meanwhile.
+A host's limit of requests at once is halved when it strains and grows back with success. The hosts of one registrable
+domain share a second limit, and a rhythm where the domain is known to want one. A redirect waits again, with nothing
+held meanwhile, under the host that it leads to.
 
-Processes that ask the same hosts tell each other of pauses, and take turns at sites that want few requests. Each writes
-its pauses into its own part of a table that all of them read, so that no lock is left behind by one that is killed. The
-moments are of the machine's clock that only goes forward, which all processes share.
+Processes tell each other of pauses. Each writes its own part of a table that all read, so that no lock is left behind
+by one that is killed. The moments are of the machine's clock that only goes forward, which all processes share.
 """
 
 from __future__ import annotations

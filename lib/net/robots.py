@@ -1,11 +1,8 @@
 """The rules of a robots.txt (RFC 9309): groups by crawler name, the longest matching rule wins, `*` and `$` in paths.
 
-Read and matched here and not by `protego`, the library of this field: it matches in linear time too, but knows
-`User-agent: Gleaner/1.0` for nobody's name, ends lines at `\\x0b` and the like, takes `%2A` for a wildcard, knows no
-`Content-Usage`, and has no bound on what 40,000 rules cost for one path.
-
-Every rule counts. What is bounded is the text (RFC 9309 asks for 500 KiB) and the work for one path; beyond that work
-the path counts as forbidden.
+Not by `protego`, the library of this field, which matches in linear time too: it knows `User-agent: Gleaner/1.0` for
+nobody's name, ends lines at `\\x0b` and the like, takes `%2A` for a wildcard, knows no `Content-Usage`, and has no
+bound on the work for one path. Here the text is bounded, and a path that takes too much work counts as forbidden.
 
 Opt-outs are read here too, in headers and in expressions of robots.txt. Where a line can be read in two ways, the one
 that its owner is more likely to have meant as a refusal counts.
