@@ -227,12 +227,11 @@ def unfinished_keys(db: Database) -> Iterator[str]:
     yield from (row[0] for row in rows)
 
 
-def release(db: Database, lease: str) -> int:
+def release(db: Database, lease: str) -> None:
     """Gives the rows of a lease back; writes nothing where there are none."""
-    if db.value("SELECT 1 FROM downloads WHERE lease = ? LIMIT 1", (lease,)) is None:
-        return 0
-    with db.transaction():
-        return db.execute("UPDATE downloads SET lease = '', lease_until = '' WHERE lease = ?", (lease,)).rowcount
+    if _has(db, Where("lease = ?", (lease,))):
+        with db.transaction():
+            db.execute("UPDATE downloads SET lease = '', lease_until = '' WHERE lease = ?", (lease,))
 
 
 def count_pending(db: Database, scope: Scope = EVERYTHING, recheck: str = PENDING) -> tuple[int, int]:

@@ -111,7 +111,7 @@ class Scheduler:
             self.queues.put(name, reading, first=True)
 
     def end(self, picture: PictureFetch, result: DownloadResult) -> None:
-        """The row has an result; nothing else holds on to it."""
+        """The row has a result; nothing else holds on to it."""
         if picture.partial and result.next_try_at:  # a later run goes on with it
             save_partial(picture.partial.path)
         else:

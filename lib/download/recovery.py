@@ -43,9 +43,10 @@ def own_lease() -> str:
     return f"{socket.gethostname()}:{f'{parent.pid}/' if parent else ''}{os.getpid()}"
 
 
-def release_dead(db: Database) -> int:
-    """Frees the rows of processes of this machine that are no more; gives their number."""
-    return sum(release(db, lease) for lease in leases(db) if _is_dead(lease))
+def release_dead(db: Database) -> None:
+    """Frees the rows of processes of this machine that are no more."""
+    for lease in filter(_is_dead, leases(db)):
+        release(db, lease)
 
 
 def _is_dead(lease: str) -> bool:
@@ -104,8 +105,8 @@ def find_orphans(db: Database, workspace: Workspace) -> dict[str, list[Path]]:
     return found
 
 
-def record_orphans(db: Database, workspace: Workspace, orphans: Mapping[str, Sequence[Path]]) -> int:
-    """Records the files without rows that a run has not taken over; gives the number that a later one may.
+def record_orphans(db: Database, workspace: Workspace, orphans: Mapping[str, Sequence[Path]]) -> None:
+    """Records the files without rows that a run has not taken over, except those that a later one may.
 
     Those of rows that are not finished wait, and the next run looks for them. Where the content is known, and lies
     elsewhere, the file is one too many; any other picture gets a row. A run that is at work is left alone.
@@ -113,19 +114,15 @@ def record_orphans(db: Database, workspace: Workspace, orphans: Mapping[str, Seq
     left = [(name, path) for name, paths in orphans.items() for path in paths]
     left = [(name, path) for name, path in left if path.exists() and not has_path(db, workspace.to_text(path))]
     unfinished = {safe_id(key) for key in unfinished_keys(db)} if left else set()
-    waiting = 0
     for name, path in left:
-        if name in unfinished:
-            waiting += 1
-        else:
+        if name not in unfinished:
             _record_orphan(db, workspace, path)
     note = workspace.images / PARTS / WAITING
-    if waiting:
+    if any(name in unfinished for name, _ in left):
         note.parent.mkdir(exist_ok=True)
         note.touch()
     else:
         note.unlink(missing_ok=True)
-    return waiting
 
 
 def _record_orphan(db: Database, workspace: Workspace, path: Path) -> None:

@@ -47,11 +47,10 @@ def redirected(url: URL, location: str) -> URL:
         raise BadAddress("a redirect that is no address")
     try:
         target = URL(location, encoded=_PLAIN.fullmatch(location) is not None)
-        return parse_address(str(target if target.scheme else url.join(target)))
-    except BadAddress:
-        raise
+        target = target if target.scheme else url.join(target)
     except ValueError as error:
         raise BadAddress(str(error)[:200]) from error
+    return parse_address(str(target))
 
 
 def host_of(url: URL) -> str:
