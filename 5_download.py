@@ -29,7 +29,7 @@ from lib.errors import UsageError
 from lib.text import counted
 
 if TYPE_CHECKING:
-    from lib.download.run import DownloadReport
+    from lib.download.report import DownloadReport
 
 log = logging.getLogger("gleaner.download")
 NEXT = "python 6_dedup.py all --dry-run"
@@ -68,13 +68,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--retries", type=cli.whole, default=2, metavar="N", help=shown)
     shown = "seconds that the wait between tries starts from, doubled each time (default: 1.0)"
     add("--backoff", type=seconds, default=1.0, metavar="S", help=shown)
-    add(
-        "--timeout",
-        type=seconds,
-        default=20.0,
-        metavar="S",
-        help="seconds of silence that end a request (default: 20.0)",
-    )
+    shown = "seconds of silence that end a request (default: 20.0)"
+    add("--timeout", type=seconds, default=20.0, metavar="S", help=shown)
     add("--deadline", type=seconds, default=300.0, metavar="S", help="seconds that one file may take (default: 300.0)")
     shown = "bytes a second below which a transfer is ended, over 10 s (default: 1K)"
     add("--min-speed", type=size, default="1K", metavar="SIZE", help=shown)

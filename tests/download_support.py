@@ -14,10 +14,10 @@ from support import ROOT, load_step
 from lib.db import Context, open_database
 from lib.db.download_queue import Recheck
 from lib.download.options import DownloadOptions
-from lib.download.outcomes import RunStats
-from lib.download.run import DownloadReport, download
+from lib.download.report import DownloadReport, RunStats
+from lib.download.run import download
 from lib.files.names import read_name
-from lib.net.fetch import FetchLimits
+from lib.net.request import FetchLimits
 from lib.times import utc_now
 from lib.workspace import Workspace
 

@@ -54,6 +54,13 @@ def test_a_refresh_asks_with_the_entity_tag_and_changes_nothing(workspace: Works
     assert changed == {"attempts", "checked_at"} and files(workspace) == kept
 
 
+def test_a_run_with_new_pictures_refreshes_the_earlier_ones_too(workspace: Workspace, site: Site) -> None:
+    fill(workspace, originals(site, "/tagged/5", "/tagged/6"))
+    run(workspace)
+    fill(workspace, {"test:new": [("original", site.address("/good/7"), 48, 32)]})
+    assert run(workspace, again=REFRESH).states == {"done": 1, "unchanged": 2}
+
+
 def test_a_changed_picture_replaces_the_old_one_which_goes_to_the_quarantine(workspace: Workspace, site: Site) -> None:
     fill(workspace, originals(site, "/tagged/5"))
     run(workspace)

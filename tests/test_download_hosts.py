@@ -24,10 +24,10 @@ from support import PATIENCE
 
 from lib.db import open_database
 from lib.domains import write_list
+from lib.download.body import read_placeholders
 from lib.errors import GleanerError, UsageError
-from lib.net.fetch import FetchLimits
 from lib.net.host_queues import DOWN_AFTER, HostPolicies, HostPolicy, HostQueues, known_policies
-from lib.net.placeholders import read_placeholders
+from lib.net.request import FetchLimits
 from lib.workspace import Workspace
 
 

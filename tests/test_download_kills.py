@@ -40,7 +40,7 @@ from lib.db import open_database
 from lib.db.downloads import has_path
 from lib.files.names import file_name, part_owner, shelf
 from lib.images.decode import MAX_PIXELS
-from lib.net.fetch import FetchLimits
+from lib.net.request import FetchLimits
 from lib.temporary import process_lives
 from lib.workspace import Workspace
 

@@ -26,8 +26,8 @@ from support import ROOT
 
 from lib.db import open_database
 from lib.db.download_queue import Recheck
-from lib.download.targets import _rename_where_free, rename_new
 from lib.files.names import file_name, safe_id
+from lib.temporary import _rename_where_free, rename_unless_taken
 from lib.workspace import Workspace
 
 
@@ -132,7 +132,7 @@ def test_a_file_that_is_not_what_its_name_says_is_set_aside(workspace: Workspace
     consistent(workspace)
 
 
-@pytest.mark.parametrize("rename", [rename_new, _rename_where_free], ids=["links", "no links"])
+@pytest.mark.parametrize("rename", [rename_unless_taken, _rename_where_free], ids=["links", "no links"])
 def test_of_many_who_want_a_name_one_gets_it(tmp_path: Path, rename: Callable[[str, str], None]) -> None:
     count, final = 12, tmp_path / "final"
     for round_ in range(20):

@@ -24,8 +24,9 @@ from download_support import (
 from hostile_server import Site, jpeg
 from support import PATIENCE, load_step, snapshot, wait_until
 
-from lib.download import body
-from lib.net.fetch import FetchLimits, validator_of
+from lib.download import recovery
+from lib.net.fetch import validator_of
+from lib.net.request import FetchLimits
 from lib.workspace import Workspace
 
 MANY = 20 << 20
@@ -122,15 +123,15 @@ def test_parts_are_no_pictures(workspace: Workspace, site: Site, capsys: pytest.
 def test_what_nobody_goes_on_with_is_removed(workspace: Workspace, site: Site) -> None:
     killed_in_the_middle(workspace, site)
     folder = workspace.images / ".part"
-    body.clean_partials(folder)
+    recovery.clean_partials(folder)
     (kept,) = folder.glob("kept-*.part")
     note = Path(f"{kept}.json")
     (folder / "kept-0.part").write_bytes(b"without a note")
     (folder / "kept-1.part.json").write_text("{}")
-    body.clean_partials(folder)
+    recovery.clean_partials(folder)
     assert set(folder.iterdir()) == {kept, note}
     os.utime(kept, (1, 1))
-    body.clean_partials(folder)
+    recovery.clean_partials(folder)
     assert not list(folder.iterdir())
 
 
@@ -138,25 +139,25 @@ def test_what_nobody_goes_on_with_is_removed(workspace: Workspace, site: Site) -
 def test_a_note_that_cannot_be_relied_on(tmp_path: Path, change: dict[str, str]) -> None:
     made = str(tmp_path / "a.part")
     Path(made).write_bytes(b"123")
-    body.write_note(made, "http://here/", '"tag"', 9)
-    assert body.save_partial(made)
-    kept = tmp_path / body.kept_name("http://here/")
+    recovery.write_note(made, "http://here/", '"tag"', 9)
+    assert recovery.save_partial(made)
+    kept = tmp_path / recovery.kept_name("http://here/")
     note = Path(f"{kept}.json")
     note.write_text(json.dumps({**json.loads(note.read_text()), **change}))
-    assert body.claim_partial(tmp_path, "http://here/", lambda: made) is None and not list(tmp_path.iterdir())
+    assert recovery.claim_partial(tmp_path, "http://here/", lambda: made) is None and not list(tmp_path.iterdir())
 
 
 def test_one_of_two_takes_a_part_over(tmp_path: Path) -> None:
     made = str(tmp_path / "a.part")
     Path(made).write_bytes(b"123456789")
-    body.write_note(made, "http://here/", '"tag"', 9)
-    assert body.save_partial(made)
-    first = body.claim_partial(tmp_path, "http://here/", lambda: str(tmp_path / "b.part"))
-    assert first == body.Partial(str(tmp_path / "b.part"), 8, '"tag"', 9)  # whole: its last byte is asked for
+    recovery.write_note(made, "http://here/", '"tag"', 9)
+    assert recovery.save_partial(made)
+    first = recovery.claim_partial(tmp_path, "http://here/", lambda: str(tmp_path / "b.part"))
+    assert first == recovery.Partial(str(tmp_path / "b.part"), 8, '"tag"', 9)  # whole: its last byte is asked for
     assert Path(first.path).read_bytes() == b"12345678"
-    assert body.claim_partial(tmp_path, "http://here/", lambda: str(tmp_path / "c.part")) is None
+    assert recovery.claim_partial(tmp_path, "http://here/", lambda: str(tmp_path / "c.part")) is None
     with contextlib.suppress(FileNotFoundError):
-        body.drop(first.path)
+        recovery.drop(first.path)
     assert not list(tmp_path.iterdir())
 
 

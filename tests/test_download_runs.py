@@ -29,7 +29,7 @@ from lib.db.download_queue import claim
 from lib.download.options import PictureLimits
 from lib.download.run import download
 from lib.net.failures import FINAL, is_reason
-from lib.net.fetch import FetchLimits
+from lib.net.request import FetchLimits
 from lib.times import utc_in
 from lib.workspace import Workspace
 

@@ -39,7 +39,7 @@ from lib.download.targets import LocalTarget
 from lib.download.verify import Verifier
 from lib.images.formats import sniff
 from lib.images.structure import trailing_bytes
-from lib.net.fetch import FetchLimits
+from lib.net.request import FetchLimits
 from lib.workspace import Workspace
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lib.db.download_queue import StoredVariant
-from lib.download.addresses import address_order, referers
+from lib.download.picture import address_order, referers
 
 
 def test_kind_comes_first_then_area_downward() -> None:

@@ -27,14 +27,12 @@ _AMONG = "IN (SELECT value FROM json_each(?))"
 
 _RETRYABLE = "state IN ('failed', 'blocked')"  # an opt-out is an answer, not a failure
 ROBOTS_TXT = "robots_txt"
-PENDING_NOW = "state = 'pending' AND next_try_at <= ?"
 
 KINDS = ("original", "preview", "dup", "thumb")  # best first, in the order in which they are asked
 _RANK = "CASE {} " + " ".join(f"WHEN '{kind}' THEN {rank}" for rank, kind in enumerate(KINDS)) + " ELSE 9 END"
-_ADDRESS = "SELECT 1 FROM image_variants v WHERE v.image_id = downloads.image_id"
 _KEPT = "EXISTS (SELECT 1 FROM files WHERE files.sha256 = downloads.sha256 AND files.state = 'present')"
 _UNTRIED = (
-    " AND v.id NOT IN (SELECT json_extract(value, '$.variant') FROM json_each(downloads.log)"
+    "v.id NOT IN (SELECT json_extract(value, '$.variant') FROM json_each(downloads.log)"
     " WHERE json_extract(value, '$.variant') IS NOT NULL)"
 )
 
@@ -79,6 +77,22 @@ class PendingRow:
     removed_before: str = ""  # a content that one of its addresses brought and step 6 took away
 
 
+class Where(NamedTuple):
+    """A condition over `downloads` and the values to bind."""
+
+    text: str
+    values: tuple[Any, ...] = ()
+
+    def __and__(self, other: Where) -> Where:
+        return Where(f"{self.text} AND {other.text}", self.values + other.values)
+
+    def __or__(self, other: Where) -> Where:
+        return Where(f"({self.text} OR {other.text})", self.values + other.values)
+
+
+_FAILED = Where("state = 'failed'")
+
+
 @dataclass(frozen=True)
 class Scope:
     """The rows of a run: pictures with an address of one of the kinds (none named: all), and of its shard."""
@@ -87,16 +101,14 @@ class Scope:
     shard: int = 0
     shards: int = 1
 
-    def where(self) -> tuple[str, tuple[Any, ...]]:
-        """A condition over `downloads` and its values; empty where every row belongs."""
-        text, values = "", tuple[Any, ...]()
+    def where(self) -> Where:
+        found = Where("1")
         if self.kinds:
-            text += f" AND EXISTS ({_ADDRESS} AND v.kind {_AMONG})"
-            values += (json.dumps(self.kinds),)
+            found &= _with_address(self.kinds)
         if self.shards > 1:
-            text += " AND shard_of((SELECT key FROM images WHERE images.id = downloads.image_id), ?) = ?"
-            values += (self.shards, self.shard)
-        return text, values
+            of_key = "shard_of((SELECT key FROM images WHERE images.id = downloads.image_id), ?) = ?"
+            found &= Where(of_key, (self.shards, self.shard))
+        return found
 
 
 EVERYTHING = Scope()
@@ -131,14 +143,15 @@ def claim(
     The claim is one transaction, so that two processes never work on one row.
     """
     now = utc_now()
-    which, values = _asked(recheck)
-    where, more = scope.where()
+    free = Where(
+        "next_try_at <= ? AND (next_try_at, image_id) > (?, ?) AND (lease = '' OR lease_until < ?)", (now, *after, now)
+    )
+    where = _asked(recheck) & free & scope.where()
     with db.transaction():
         rows = db.rows(
-            f"SELECT image_id, attempts, log, next_try_at FROM downloads WHERE {which}"
-            " AND next_try_at <= ? AND (next_try_at, image_id) > (?, ?)"
-            f" AND (lease = '' OR lease_until < ?){where} ORDER BY next_try_at, image_id LIMIT ?",
-            (*values, now, *after, now, *more, count),
+            f"SELECT image_id, attempts, log, next_try_at FROM downloads WHERE {where.text}"
+            " ORDER BY next_try_at, image_id LIMIT ?",
+            (*where.values, count),
         )
         db.executemany(
             "UPDATE downloads SET lease = ?, lease_until = ? WHERE image_id = ?",
@@ -147,26 +160,15 @@ def claim(
     return list(_with_variants(db, rows, recheck))
 
 
-def _asked(recheck: str) -> tuple[str, tuple[str, ...]]:
-    return ("state = 'pending'", ()) if recheck == PENDING else ("wish <> '' AND wish = ?", (recheck,))
-
-
-def count_preview(db: Database, where: str, values: Sequence[Any], scope: Scope) -> int:
+def count_preview(db: Database, where: Where) -> int:
     """The number of rows that match `where`, pictures that have no row yet among them."""
-    also, more = scope.where()
-    return int(db.value(f"SELECT count(*){_PREVIEWED} WHERE {where}{also}", (*values, *more)))
+    return int(db.value(f"SELECT count(*){_PREVIEWED} WHERE {where.text}", where.values))
 
 
-def preview(
-    db: Database, where: str, values: Sequence[Any], scope: Scope, count: int, recheck: str = PENDING
-) -> Iterator[PendingRow]:
+def preview(db: Database, where: Where, count: int, recheck: str = PENDING) -> Iterator[PendingRow]:
     """The rows that a run would begin with: those that match `where`, and of pictures that have no row yet."""
-    also, more = scope.where()
-    rows = db.rows(
-        f"SELECT image_id, attempts, log, next_try_at{_PREVIEWED} WHERE {where}{also} ORDER BY image_id LIMIT ?",
-        (*values, *more, count),
-    )
-    yield from _with_variants(db, rows, recheck)
+    select = f"SELECT image_id, attempts, log, next_try_at{_PREVIEWED} WHERE {where.text} ORDER BY image_id LIMIT ?"
+    yield from _with_variants(db, db.rows(select, (*where.values, count)), recheck)
 
 
 def _with_variants(db: Database, rows: Sequence[Any], recheck: str) -> Iterator[PendingRow]:
@@ -223,25 +225,27 @@ def unfinished_keys(db: Database) -> Iterator[str]:
     yield from (row[0] for row in rows)
 
 
-def release(db: Database, lease: str) -> int:
+def release(db: Database, lease: str) -> None:
     """Gives the rows of a lease back; writes nothing where there are none."""
-    if db.value("SELECT 1 FROM downloads WHERE lease = ? LIMIT 1", (lease,)) is None:
-        return 0
-    with db.transaction():
-        return db.execute("UPDATE downloads SET lease = '', lease_until = '' WHERE lease = ?", (lease,)).rowcount
+    if _has(db, Where("lease = ?", (lease,))):
+        with db.transaction():
+            db.execute("UPDATE downloads SET lease = '', lease_until = '' WHERE lease = ?", (lease,))
 
 
 def count_pending(db: Database, scope: Scope = EVERYTHING, recheck: str = PENDING) -> tuple[int, int]:
     """(due now, waiting for a later time) of the rows that are pending, or that are to be rechecked."""
-    where, values = scope.where()
-    which, first = _asked(recheck)
-    count, now = f"SELECT count(*) FROM downloads WHERE {which}{where} AND next_try_at", utc_now()
-    due, waiting = (db.value(f"{count} {sign} ?", (*first, *values, now)) for sign in ("<=", ">"))
-    return int(due), int(waiting)
+    where = _asked(recheck) & scope.where()
+    count, values = f"SELECT count(*) FROM downloads WHERE {where.text} AND next_try_at", (*where.values, utc_now())
+    return int(db.value(f"{count} <= ?", values)), int(db.value(f"{count} > ?", values))
+
+
+def _asked(recheck: str) -> Where:
+    """The rows that are asked for one reason, now or later."""
+    return Where("state = 'pending'") if recheck == PENDING else Where("wish <> '' AND wish = ?", (recheck,))
 
 
 def next_due(db: Database) -> str:
-    """The time when the next waiting row is due, as UTC text; empty when none waits."""
+    """The time at which the next waiting row is due, as UTC text; empty when none waits."""
     return str(db.value("SELECT min(next_try_at) FROM downloads WHERE state = 'pending' AND next_try_at <> ''") or "")
 
 
@@ -266,74 +270,70 @@ class Recheck:
         return tuple(recheck for recheck, wanted in ((REFRESH, self.refresh), (UPGRADE, upgrade)) if wanted)
 
 
-def reset_failed(db: Database, reasons: Sequence[str], scope: Scope) -> int:
-    """Makes failed and blocked rows pending again, all or those with one of the reasons."""
-    where, values = failed_where(reasons)
-    also, more = scope.where()
-    with db.transaction():
-        return db.execute(
-            "UPDATE downloads SET state = 'pending', reason = '', next_try_at = '', log = '[]', updated_at = ?"
-            f" WHERE {where}{also}",
-            (utc_now(), *values, *more),
-        ).rowcount
+def due_where(again: Recheck, recheck: str, scope: Scope) -> Where:
+    """The rows that a run would ask, after `make_due`."""
+    if recheck != PENDING:
+        return _recheck_where(again, recheck, scope.kinds) & scope.where()
+    where = Where("state = 'pending' AND next_try_at <= ?", (utc_now(),))
+    if again.retry is not None:
+        where |= _failed_where(again.retry)
+    if again.untried:
+        where |= _FAILED & _with_address(scope.kinds, _UNTRIED)
+    return where & scope.where()
 
 
-def reopen_untried(db: Database, scope: Scope) -> int:
-    """Makes failed rows pending that have an address of the scope's kinds which was never asked."""
-    where, values = untried_failed_where(scope.kinds)
-    also, more = scope.where()
-    with db.transaction():
-        return db.execute(
-            f"UPDATE downloads SET state = 'pending', reason = '', next_try_at = '' WHERE {where}{also}",
-            (*values, *more),
-        ).rowcount
+def make_due(db: Database, again: Recheck, scope: Scope) -> None:
+    """Makes failed rows pending and marks finished ones, as far as a run asks them besides pending ones."""
+    reopened = "UPDATE downloads SET state = 'pending', reason = '', next_try_at = ''"
+    if again.retry is not None and not again.kept:
+        where = _failed_where(again.retry) & scope.where()
+        with db.transaction():
+            db.execute(f"{reopened}, log = '[]', updated_at = ? WHERE {where.text}", (utc_now(), *where.values))
+    if again.untried and not again.kept:
+        where = _FAILED & _with_address(scope.kinds, _UNTRIED) & scope.where()
+        with db.transaction():
+            db.execute(f"{reopened} WHERE {where.text}", where.values)
+    for recheck in again.rechecks:
+        # What an interrupted run has left is finished first.
+        if again.untried or not _has(db, _asked(recheck) & scope.where()):
+            where = _recheck_where(again, recheck, scope.kinds) & scope.where()
+            if _has(db, where):
+                with db.transaction():
+                    db.execute(f"UPDATE downloads SET wish = ? WHERE {where.text}", (recheck, *where.values))
 
 
-def mark_rechecks(db: Database, again: Recheck, recheck: str, scope: Scope) -> None:
-    """Marks the finished rows that are to be asked again; what an interrupted run has left is finished first."""
-    also, more = scope.where()
-    left = db.value(f"SELECT 1 FROM downloads WHERE wish <> '' AND wish = ?{also} LIMIT 1", (recheck, *more))
-    if left is not None and not again.untried:
-        return
-    where, values = recheck_where(again, recheck, scope.kinds)
-    if db.value(f"SELECT 1 FROM downloads WHERE {where}{also} LIMIT 1", (*values, *more)) is None:
-        return
-    with db.transaction():
-        db.execute(f"UPDATE downloads SET wish = ? WHERE {where}{also}", (recheck, *values, *more))
+def _has(db: Database, where: Where) -> bool:
+    return db.value(f"SELECT 1 FROM downloads WHERE {where.text} LIMIT 1", where.values) is not None
 
 
-def failed_where(reasons: Sequence[str]) -> tuple[str, tuple[Any, ...]]:
-    """The condition of failed and blocked rows, all or with one of the reasons.
+def _failed_where(reasons: Sequence[str]) -> Where:
+    """Failed and blocked rows, all or with one of the reasons.
 
     What robots.txt forbade counts only where it is named: the file may have changed, an owner's own word does not.
     """
     if not reasons:
-        return _RETRYABLE, ()
+        return Where(_RETRYABLE)
     forbidden = f" OR (state = 'opted_out' AND reason = '{ROBOTS_TXT}')" if ROBOTS_TXT in reasons else ""
-    return f"(({_RETRYABLE} AND reason {_AMONG}){forbidden})", (json.dumps(reasons),)
+    return Where(f"(({_RETRYABLE} AND reason {_AMONG}){forbidden})", (json.dumps(reasons),))
 
 
-def untried_failed_where(kinds: Sequence[str]) -> tuple[str, tuple[Any, ...]]:
-    """The condition of failed rows that have an address which was never asked."""
-    of_kind, values = _of_kind(kinds)
-    return f"state = 'failed' AND EXISTS ({_ADDRESS}{of_kind}{_UNTRIED})", values
-
-
-def _of_kind(kinds: Sequence[str]) -> tuple[str, tuple[Any, ...]]:
-    return (f" AND v.kind {_AMONG}", (json.dumps(kinds),)) if kinds else ("", ())
-
-
-def recheck_where(again: Recheck, recheck: str, kinds: Sequence[str]) -> tuple[str, tuple[Any, ...]]:
-    """The condition of finished rows that are to be rechecked."""
-    where = "state = 'done'"
-    values: tuple[Any, ...] = ()
+def _recheck_where(again: Recheck, recheck: str, kinds: Sequence[str]) -> Where:
+    """Finished rows that are to be rechecked."""
+    where = Where("state = 'done'")
     if again.kept:
-        where += f" AND {_KEPT}"
+        where &= Where(_KEPT)
     if recheck == UPGRADE:
-        of_kind, values = _of_kind(kinds)
         better = f"{_RANK.format('v.kind')} < {_RANK.format('downloads.kind')}"
-        where += f" AND EXISTS ({_ADDRESS} AND {better}{of_kind}{'' if again.upgrade else _UNTRIED})"
-    return where, values
+        where &= _with_address(kinds, better if again.upgrade else f"{better} AND {_UNTRIED}")
+    return where
+
+
+def _with_address(kinds: Sequence[str], condition: str = "1") -> Where:
+    """Rows with an address `v` that fulfils a condition, of one of the kinds (none named: all)."""
+    addresses = f"SELECT 1 FROM image_variants v WHERE v.image_id = downloads.image_id AND {condition}"
+    if not kinds:
+        return Where(f"EXISTS ({addresses})")
+    return Where(f"EXISTS ({addresses} AND v.kind {_AMONG})", (json.dumps(kinds),))
 
 
 def failed_reasons(db: Database) -> list[str]:

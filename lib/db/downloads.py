@@ -1,8 +1,4 @@
-"""The `downloads` table as a record of what became of each picture.
-
-Beside it are the tables `superseded`, of contents that pictures had before a newer or better one, and `robots`, of
-what the robots.txt of an origin said.
-"""
+"""The `downloads` table as a record of what became of each picture, with `superseded` contents and `robots`.txt."""
 
 from __future__ import annotations
 
@@ -31,10 +27,11 @@ _LEAVE = (
     "UPDATE downloads SET attempts = ?, log = ?, wish = ?, next_try_at = ?, checked_at = ?, lease = '',"
     " lease_until = '' WHERE image_id = ?"
 )
+_SUPERSEDE = (
+    "INSERT INTO superseded (image_id, sha256, by_sha256, run_id) VALUES (?, ?, ?, ?)"
+    " ON CONFLICT (image_id, sha256) DO UPDATE SET by_sha256 = excluded.by_sha256, run_id = excluded.run_id"
+)
 _values = attrgetter(*_RECORDED)
-
-# A content that is still some picture's own stays where it is.
-_UNUSED = "state = 'present' AND NOT EXISTS (SELECT 1 FROM downloads WHERE downloads.sha256 = files.sha256)"
 
 FRESH_SECONDS = 24 * 3600.0  # RFC 9309: a cached copy should not be used for more than a day
 
@@ -105,8 +102,8 @@ def record(db: Database, run_id: int, results: Iterable[DownloadResult]) -> tupl
                 surplus += [result.file.path] if other not in (None, result.file.path) else []
             checked = now if result.supersedes or result.counted else ""
             db.execute(_RECORD, (*_values(result), checked, run_id, now, result.image_id))
-            if result.supersedes:
-                supersede(db, result.image_id, result.supersedes, result.sha256 or "", run_id)
+            if result.supersedes and result.supersedes != result.sha256:
+                db.execute(_SUPERSEDE, (result.image_id, result.supersedes, result.sha256 or "", run_id or None))
     return added, surplus
 
 
@@ -127,9 +124,9 @@ def known_file(db: Database, sha256: str) -> tuple[str, str] | None:
 
     One that is in quarantine only because another replaced it counts as missing: it may come back.
     """
-    replaced = "EXISTS (SELECT 1 FROM superseded WHERE superseded.sha256 = files.sha256)"
     row = db.row(
-        f"SELECT path, iif(state = 'quarantined' AND {replaced}, 'missing', state) FROM files WHERE sha256 = ?",
+        "SELECT path, iif(state = 'quarantined' AND sha256 IN (SELECT sha256 FROM superseded), 'missing', state)"
+        " FROM files WHERE sha256 = ?",
         (sha256,),
     )
     return None if row is None else (row[0], row[1])
@@ -171,16 +168,6 @@ def read_log(text: str) -> list[dict[str, Any]]:
     return [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
 
 
-def supersede(db: Database, image_id: int, sha256: str, by_sha256: str, run_id: int) -> None:
-    """Remembers what a picture had; inside the caller's transaction."""
-    if sha256 != by_sha256:
-        db.execute(
-            "INSERT INTO superseded (image_id, sha256, by_sha256, run_id) VALUES (?, ?, ?, ?)"
-            " ON CONFLICT (image_id, sha256) DO UPDATE SET by_sha256 = excluded.by_sha256, run_id = excluded.run_id",
-            (image_id, sha256, by_sha256, run_id or None),
-        )
-
-
 def forget_undone(db: Database, run_id: int) -> None:
     """Keeps what `--undo` has brought back: the next run does not take it away again."""
     with db.transaction():
@@ -194,7 +181,9 @@ def unused_contents(db: Database) -> list[tuple[str, str, int, bool]]:
     """(sha256, path, bytes, whether a better one replaced it) of superseded contents that lie where pictures lie."""
     rows = db.rows(
         "SELECT files.sha256, path, bytes, max(by_sha256) <> '' FROM superseded JOIN files USING (sha256)"
-        f" WHERE {_UNUSED} GROUP BY files.sha256 ORDER BY path"
+        # A content that is still some picture's own stays where it is.
+        " WHERE state = 'present' AND NOT EXISTS (SELECT 1 FROM downloads WHERE downloads.sha256 = files.sha256)"
+        " GROUP BY files.sha256 ORDER BY path"
     )
     return [(row[0], row[1], int(row[2]), bool(row[3])) for row in rows]
 

@@ -1,29 +1,28 @@
 """A body on its way in: small ones stay in memory, large ones go to a temporary file, which a later run can go on with.
 
-Under `images/.part/` a body on its way in is `<owner>-<n>.part`. Where its rest could be asked for alone, a note beside
-it says by what. A part that outlives its process is renamed after its address, and the next request for that address
-takes it over. A note without its part, or a part without a note, is worth nothing and goes.
+Bodies that stand for a removed picture are refused, by the list of them beside this file.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import mmap
 import os
-import time
-from collections.abc import Callable, Coroutine, Iterator
+import re
+import tomllib
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lib.download.recovery import process_lives
-from lib.files.names import KEPT, part_owner
+from lib.download.recovery import Partial, drop, forget_note, save_partial, write_note
+from lib.errors import UsageError
 from lib.images.formats import refusal
-from lib.net.fetch import FetchResult, Sink
-from lib.net.placeholders import PLACEHOLDER, Placeholders
+from lib.net.request import FetchResult, Sink
+
+PLACEHOLDER = "placeholder"
+LIST = Path(__file__).with_name("placeholders.toml")
 
 # Most pictures are smaller than this; what is larger is written as it comes, so that memory stays flat.
 SPOOL_AT = 4 * 1024 * 1024
@@ -31,9 +30,7 @@ SPOOL_BLOCK = 1024 * 1024  # every hand-over to a thread costs, so it is worth s
 ROOM = 48 * 1024 * 1024  # bytes of all bodies in memory above which the larger ones go to the disk early
 EARLY_AT = 256 * 1024
 
-NOTE = ".json"  # added to a part's name
-STALE_SECONDS = 24 * 3600  # after which an unfinished file of another machine is given up
-KEPT_SECONDS = 7 * 24 * 3600  # after which nobody is going to ask for the rest
+Patterns = tuple[re.Pattern[str], ...]
 
 
 class BodyBuffers:
@@ -168,130 +165,51 @@ def contents(body: Body) -> Iterator[bytes | mmap.mmap]:
 
 
 @dataclass(frozen=True)
-class Partial:
-    """The first `size` bytes of a body of `total` (0: unknown), of the version that `validator` names."""
+class Placeholders:
+    """The known ones; `urls` and `etags` by the last two labels of a host's name. An empty one knows nothing."""
 
-    path: str
-    size: int
-    validator: str  # a strong entity tag, or a date of change that is as good
-    total: int = 0
+    moved: Patterns = ()
+    urls: Mapping[str, Patterns] = field(default_factory=dict)
+    etags: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    sha256: Mapping[str, str] = field(default_factory=dict)
 
-
-@dataclass(frozen=True)
-class _Note:
-    url: str
-    validator: str
-    total: int
-    boot: str
-
-
-def write_note(path: str, url: str, validator: str, total: int) -> None:
-    """Notes which body a part is the beginning of. Raises OSError."""
-    text = json.dumps(asdict(_Note(url, validator, total, _boot())))
-    Path(path + NOTE).write_text(text, encoding="utf-8")
-
-
-def forget_note(path: str) -> None:
-    Path(path + NOTE).unlink(missing_ok=True)
-
-
-def drop(path: str) -> None:
-    """Removes a part and its note, as far as they are there."""
-    for name in (path, path + NOTE):
-        with contextlib.suppress(OSError):
-            os.unlink(name)
-
-
-def save_partial(path: str) -> bool:
-    """Puts a part where any later request for its address finds it; one without a sound note is removed."""
-    note = _read_note(path)
-    try:
-        if note is None or not os.path.getsize(path):
-            drop(path)
-            return False
-        kept = os.path.join(os.path.dirname(path), kept_name(note.url))
-        # The part first: a kill in between leaves a note of an older part away, never a note for other bytes.
-        drop(kept)
-        os.replace(path, kept)
-        os.replace(path + NOTE, kept + NOTE)
-    except OSError:
-        drop(path)
-        return False
-    return True
-
-
-def kept_name(url: str) -> str:
-    return f"{KEPT}{hashlib.sha256(url.encode()).hexdigest()[:24]}.part"
-
-
-def kept_parts(folder: Path) -> set[str]:
-    """The names of what earlier runs have left."""
-    return {path.name for path in folder.glob(f"{KEPT}*.part")}
-
-
-def claim_partial(folder: Path, url: str, temporary: Callable[[], str]) -> Partial | None:
-    """The part of an address, under a name of this process; None where there is none or another was quicker."""
-    kept, own = str(folder / kept_name(url)), temporary()
-    try:
-        os.rename(kept, own)
-        os.rename(kept + NOTE, own + NOTE)
-        note, size = _read_note(own), os.path.getsize(own)
-        if note is not None and note.url == url and size:
-            if note.total and size >= note.total:  # all of it is here; the last byte proves the version
-                os.truncate(own, size := note.total - 1)
-            return Partial(own, size, note.validator, note.total)
-    except OSError:
-        pass
-    drop(own)
-    return None
-
-
-def clean_partials(folder: Path) -> None:
-    """Keeps what dead processes of this machine left and somebody may go on with; removes what is of no use."""
-    now = time.time()
-    for path in folder.glob("*.part"):
-        try:
-            age = now - path.stat().st_mtime
-        except OSError:
-            continue
-        if path.name.startswith(KEPT):
-            if age > KEPT_SECONDS or _read_note(str(path)) is None:
-                drop(str(path))
-        elif _is_ours(path.name):
-            if not process_lives(_number(path.name)):
-                save_partial(str(path))
-        elif age > STALE_SECONDS:
-            drop(str(path))
-    for note in folder.glob(f"*.part{NOTE}"):
-        part = note.with_name(note.name.removesuffix(NOTE))
-        if not part.exists() and not (_is_ours(note.name) and process_lives(_number(note.name))):
-            note.unlink(missing_ok=True)
-
-
-def _is_ours(name: str) -> bool:
-    """Tells if a part's name says that a process of this machine made it."""
-    return name.partition("-")[0] == part_owner().partition("-")[0] and _number(name) > 0
-
-
-def _number(name: str) -> int:
-    digits = name.partition("-")[2].partition("-")[0]
-    return int(digits[:18]) if digits.isdigit() else 0
-
-
-def _read_note(path: str) -> _Note | None:
-    """The note beside a part; None where it cannot be relied on, as after a restart of the machine."""
-    try:
-        note = _Note(**json.loads(Path(path + NOTE).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return None
-    sound = isinstance(note.url, str) and isinstance(note.validator, str) and isinstance(note.total, int)
-    return note if sound and note.validator and note.boot == _boot() else None
-
-
-def _boot() -> str:
-    """Tells one start of the machine from another where that can be told: a power cut loses what was not yet written,
-    while the file's length may say that it is there."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except OSError:
+    def by_answer(self, asked: str, final: str, etag: str) -> str:
+        """Says why an answer is a placeholder, before its body is read; else an empty string."""
+        _, _, host, path = (final.split("/", 3) + [""] * 3)[:4]
+        path = "/" + path.partition("?")[0]
+        site = ".".join(host.partition(":")[0].lower().rsplit(".", 2)[-2:])
+        if any(pattern.search(path) for pattern in self.urls.get(site, ())):
+            return f"the address of a placeholder: {final}"
+        if final != asked and any(pattern.search(path) for pattern in self.moved):
+            return f"redirected to a placeholder: {final}"
+        if (tag := etag.removeprefix("W/").strip('"')) in self.etags.get(site, ()):
+            return f"the entity tag of a placeholder: {tag}"
         return ""
+
+
+def read_placeholders(own: Path | None = None) -> Placeholders:
+    """The list beside this file, with that of a user's file added. Raises UsageError for a file that makes no sense."""
+    made = _add(Placeholders(), LIST)
+    return _add(made, own) if own else made
+
+
+def _add(made: Placeholders, path: Path) -> Placeholders:
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be used ({error}); correct it or name another file.") from error
+    try:
+        if unknown := set(table) - {"moved", "urls", "etags", "sha256"}:
+            raise ValueError(f"unknown {', '.join(sorted(unknown))}")
+        return Placeholders(
+            made.moved + _patterns(table.get("moved", ())),
+            {**made.urls, **{site: _patterns(texts) for site, texts in dict(table.get("urls", {})).items()}},
+            {**made.etags, **{site: frozenset(tags) for site, tags in dict(table.get("etags", {})).items()}},
+            {**made.sha256, **{digest.lower(): str(what) for digest, what in dict(table.get("sha256", {})).items()}},
+        )
+    except (ValueError, TypeError, re.error) as error:
+        raise UsageError(f"{path} is no list of placeholders ({error}); see docs/download.md.") from error
+
+
+def _patterns(texts: Iterable[str]) -> Patterns:
+    return tuple(re.compile(text, re.IGNORECASE) for text in texts)

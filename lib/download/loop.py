@@ -21,20 +21,19 @@ import aiohttp
 
 from lib.db import Context, Database
 from lib.db.download_queue import claim, prepare, release, renew
-from lib.download import body as partials
-from lib.download.body import Body, BodyBuffers, Partial
+from lib.download.body import Body, BodyBuffers, read_placeholders
 from lib.download.options import IGNORE, OBEY, DownloadOptions, VerifyLimits
-from lib.download.outcomes import ProgressStats, ResultWriter, RunStats, Scheduler, slowest_of
+from lib.download.outcomes import ResultWriter, Scheduler
 from lib.download.picture import PictureFetch, make_fetch
-from lib.download.recovery import own_lease
+from lib.download.recovery import claim_partial, kept_name, own_lease, save_partial
+from lib.download.report import HostTotals, ProgressStats, RunStats
 from lib.download.robots import Item, RobotsGate, RobotsReading
 from lib.download.store import FileStore, Writers
 from lib.download.verify import Verifier
-from lib.files.names import read_name, safe_id
-from lib.net.fetch import BAD_RANGE, NOT_MODIFIED, REDIRECTED, FetchResult, fetch, open_session
+from lib.files.names import KEPT, read_name, safe_id
+from lib.net.fetch import Watchdog, fetch, open_session
 from lib.net.host_queues import Host, HostQueues, SharedPauses, known_policies
-from lib.net.placeholders import read_placeholders
-from lib.net.watchdog import Watchdog
+from lib.net.request import BAD_RANGE, NOT_MODIFIED, REDIRECTED, FetchResult
 from lib.progress import Bar
 from lib.times import utc_in, utc_now
 
@@ -78,6 +77,7 @@ class DownloadLoop:
         self.results = ResultWriter(context, self.store.target, self.store.committed, options.min_free)
         self.work_queue = WorkQueue(self.db, options)
         self.watch = Watchdog()
+        self.left: set[str] = set()  # names of parts
         self.busy, self.show_at = 0, 0.0
         self.failure: BaseException | None = None
 
@@ -87,7 +87,7 @@ class DownloadLoop:
         stats = self.results.stats
         stats.began, stats.cpu = time.monotonic(), -time.process_time()
         self.store.parts.mkdir(exist_ok=True)
-        self.left = partials.kept_parts(self.store.parts)
+        self.left = {path.name for path in self.store.parts.glob(f"{KEPT}*.part")}  # by earlier runs
         self.results.check_space()
         # A request makes hundreds of objects, few of them in circles: looking for these less often saves a twentieth.
         thresholds = gc.get_threshold()
@@ -102,9 +102,11 @@ class DownloadLoop:
             gc.unfreeze()
             self.verifier.close()
             for left in self.store.parts.glob(f"{self.store.owner}-*.part"):
-                partials.save_partial(str(left))
+                save_partial(str(left))
         stats.received = self.watch.received
-        stats.add_hosts(self.queues.hosts.values())
+        for host in self.queues.hosts.values():
+            if host.requests and host.name:
+                stats.hosts.setdefault(host.name, HostTotals()).add(host)
         stats.ended, stats.cpu = time.monotonic(), stats.cpu + time.process_time()
         return stats
 
@@ -173,7 +175,8 @@ class DownloadLoop:
 
     def progress(self) -> ProgressStats:
         """The numbers that the bar shows."""
-        slowest = slowest_of(self.queues.hosts.values())
+        asked = (host for host in self.queues.hosts.values() if host.requests and host.name)
+        slowest = max(((host.seconds / host.requests, host.name) for host in asked), default=(0.0, ""))
         return ProgressStats(self.watch.bytes_so_far(), self.results.stats.states.copy(), slowest)
 
     def _fill(self) -> None:
@@ -250,7 +253,10 @@ class DownloadLoop:
         """Makes one request and does what follows from its answer."""
         begun, picture.partial = picture.partial, None
         if not begun and not picture.hop:
-            begun = self._partial_of_earlier_run(str(picture.url))
+            name = kept_name(str(picture.url)) if self.left else ""
+            if name in self.left:  # the beginning of this body, which an earlier run has left
+                self.left.discard(name)
+                begun = claim_partial(self.store.parts, str(picture.url), self.store.temporary)
         body = Body(self.buffers, str(picture.url), begun)
         fetching = True
         try:
@@ -284,13 +290,6 @@ class DownloadLoop:
             self.scheduler.after_failure(picture, answer)
         else:
             self.scheduler.end(picture, picture.done(stored, answer))
-
-    def _partial_of_earlier_run(self, url: str) -> Partial | None:
-        """The beginning of a body that an earlier run has left."""
-        if not self.left or (name := partials.kept_name(url)) not in self.left:
-            return None
-        self.left.discard(name)
-        return partials.claim_partial(self.store.parts, url, self.store.temporary)
 
     async def _request_to_host(self, host: Host[Item], request: Awaitable[FetchResult]) -> FetchResult:
         """Waits for a request and lets its host's queue learn from the answer."""
@@ -339,23 +338,20 @@ class WorkQueue:
 
     def claim_block(self) -> Iterator[PictureFetch]:
         """The next block of rows, each with its fetch."""
-        room = self.block
-        if self.options.limit is not None:
-            room = min(room, self.options.limit - self.claimed)
-        rows = []
-        if room:
-            until, scope = utc_in(LEASE_SECONDS), self.options.scope
-            rows = claim(self.db, self.lease, until, self.after, room, self.left[0], scope)
+        limit, scope = self.options.limit, self.options.scope
+        room = self.block if limit is None else min(self.block, limit - self.claimed)
         if not room:
             self.left.clear()
-        elif len(rows) < room:
+            return
+        rows = claim(self.db, self.lease, utc_in(LEASE_SECONDS), self.after, room, self.left[0], scope)
+        self.claimed += len(rows)
+        if len(rows) == room:
+            self.after = (rows[-1].next_try_at, rows[-1].image_id)
+        else:
             self.left.popleft()
             self.after = START
         now = utc_now()
-        for row in rows:
-            self.after = (row.next_try_at, row.image_id)
-            self.claimed += 1
-            yield make_fetch(row, self.options, now)
+        yield from (make_fetch(row, self.options, now) for row in rows)
 
     def renew_if_due(self) -> None:
         if time.monotonic() > self.renew_at:

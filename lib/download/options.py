@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from lib.db.download_queue import KINDS, PENDING, Recheck, Scope
 from lib.domains import DomainLists, read_lists
-from lib.net.watchdog import FetchLimits
+from lib.net.request import FetchLimits
 
 OBEY, IGNORE = "obey", "ignore"
 # The kinds of address that each stage asks, best first.
@@ -96,34 +96,23 @@ class DownloadOptions:
 def options_from(args: argparse.Namespace, contact: str) -> DownloadOptions:
     """The options that a command line asks for. Raises UsageError for a list of domains that cannot be read."""
     shard, shards = args.shard
-    return DownloadOptions(
-        limits=FetchLimits(args.timeout, args.deadline, args.max_bytes, args.min_speed),
-        pictures=PictureLimits(args.max_megapixels * 1_000_000),
-        concurrency=args.concurrency,
-        per_host=args.per_host,
-        per_domain=args.per_domain,
-        retries=args.retries,
-        backoff=args.backoff,
-        limit=args.limit,
-        allow_private=args.allow_private,
-        contact=contact,
-        min_free=args.min_free,
-        robots=args.robots,
-        lists=read_lists(args.blocklist, args.allowlist),
-        stage=args.stage,
-        again=Recheck(
-            None if args.retry_failed is None else tuple(args.retry_failed),
-            refresh=args.refresh,
-            upgrade=args.upgrade,
-            untried=args.stage == "originals",
-            kept=args.only == "kept",
-        ),
-        verify=VerifyLimits() if args.verify else None,
-        strip_trailing=args.strip_trailing,
-        to=args.to,
-        sidecar=args.sidecar == "json",
-        shard=shard,
-        shards=shards,
-        placeholders=args.placeholders,
-        workers=args.workers,
+    again = Recheck(
+        None if args.retry_failed is None else tuple(args.retry_failed),
+        refresh=args.refresh,
+        upgrade=args.upgrade,
+        untried=args.stage == "originals",
+        kept=args.only == "kept",
     )
+    given = {one.name: getattr(args, one.name) for one in fields(DownloadOptions) if one.name in args}
+    given |= {
+        "limits": FetchLimits(args.timeout, args.deadline, args.max_bytes, args.min_speed),
+        "pictures": PictureLimits(args.max_megapixels * 1_000_000),
+        "contact": contact,
+        "lists": read_lists(args.blocklist, args.allowlist),
+        "again": again,
+        "verify": VerifyLimits() if args.verify else None,
+        "sidecar": args.sidecar == "json",
+        "shard": shard,
+        "shards": shards,
+    }
+    return DownloadOptions(**given)

@@ -10,25 +10,23 @@ import asyncio
 import logging
 import shutil
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from lib.db import Context
 from lib.db.downloads import DownloadResult, record
 from lib.db.duplicates import REMOVED
-from lib.download import body
 from lib.download.options import DownloadOptions
 from lib.download.picture import OPTED_OUT, PictureFetch
+from lib.download.recovery import drop, save_partial
+from lib.download.report import RunStats
 from lib.download.robots import Item, RobotsGate, RobotsReading
 from lib.download.targets import Target
 from lib.errors import GleanerError
 from lib.files.names import safe_id
 from lib.net.failures import TRANSIENT, backoff
-from lib.net.fetch import MOST_REDIRECTS, NOT_MODIFIED, FetchResult
 from lib.net.host_queues import Host, HostQueues
+from lib.net.request import MOST_REDIRECTS, NOT_MODIFIED, FetchResult
 from lib.net.urls import host_of
 from lib.progress import Bar
 
@@ -113,9 +111,9 @@ class Scheduler:
             self.queues.put(name, reading, first=True)
 
     def end(self, picture: PictureFetch, result: DownloadResult) -> None:
-        """The row has an result; nothing else holds on to it."""
+        """The row has a result; nothing else holds on to it."""
         if picture.partial and result.next_try_at:  # a later run goes on with it
-            body.save_partial(picture.partial.path)
+            save_partial(picture.partial.path)
         else:
             self._drop_partial(picture)
         self.results.add(result)
@@ -173,7 +171,7 @@ class Scheduler:
 
     def _drop_partial(self, picture: PictureFetch) -> None:
         if picture.partial is not None:
-            body.drop(picture.partial.path)
+            drop(picture.partial.path)
             picture.partial = None
 
     def is_offline(self, requests: int) -> bool:
@@ -189,13 +187,7 @@ class Scheduler:
 class ResultWriter:
     """The one writer of rows. What a kill takes away is found again on disk by its name."""
 
-    def __init__(
-        self,
-        context: Context,
-        target: Target,
-        committed: Callable[[list[str]], None],
-        min_free: int = 0,
-    ):
+    def __init__(self, context: Context, target: Target, committed: Callable[[list[str]], None], min_free: int = 0):
         self.context, self.target = context, target
         self.committed, self.min_free = committed, min_free
         self.batch: list[DownloadResult] = []
@@ -235,94 +227,3 @@ class ResultWriter:
                 f"only {free / 2**20:.0f} MiB are free on the disk of {self.context.workspace.images} (--min-free);"
                 " make room and run the same command again."
             )
-
-
-@dataclass
-class HostTotals:
-    """The record of one host: requests, those that failed, the seconds they took together, and why they failed."""
-
-    requests: int = 0
-    failures: int = 0
-    seconds: float = 0.0
-    reasons: Counter[str] = field(default_factory=Counter)
-
-    def add(self, other: HostTotals | Host[Any]) -> None:
-        self.requests += other.requests
-        self.failures += other.failures
-        self.seconds += other.seconds
-        self.reasons.update(other.reasons)
-
-    @property
-    def mean(self) -> float:
-        """Seconds a request."""
-        return self.seconds / self.requests if self.requests else 0.0
-
-
-@dataclass
-class ProgressStats:
-    """A run's progress as its bar says it beside the number of files. `slowest` is (seconds a request, host)."""
-
-    received: int = 0
-    states: Counter[str] = field(default_factory=Counter)
-    slowest: tuple[float, str] = (0.0, "")
-
-    def add(self, other: ProgressStats) -> None:
-        """Adds the progress of another process."""
-        self.received += other.received
-        self.states.update(other.states)
-        self.slowest = max(self.slowest, other.slowest)
-
-    def text(self, seconds: float) -> str:
-        """The bar's text after so many seconds."""
-        states = [f"{n} {state}" for state, n in self.states.most_common(4)]
-        slow = [f"slowest {self.slowest[1]} {self.slowest[0]:.1f} s"] if self.slowest[1] else []
-        return ", ".join([f"{self.received / 2**20 / max(seconds, 0.1):.1f} MiB/s", *states, *slow])
-
-
-def slowest_of(hosts: Iterable[Host[Any]]) -> tuple[float, str]:
-    """(seconds a request, name) of the host that takes longest."""
-    asked = ((host.seconds / host.requests, host.name) for host in hosts if host.requests and host.name)
-    return max(asked, default=(0.0, ""))
-
-
-@dataclass
-class RunStats:
-    """Rows by state, reason and winning kind, what else was noted, new files, bytes received, and the hosts."""
-
-    states: Counter[str] = field(default_factory=Counter)
-    reasons: Counter[str] = field(default_factory=Counter)
-    kinds: Counter[str] = field(default_factory=Counter)
-    notes: Counter[str] = field(default_factory=Counter)
-    files: int = 0
-    received: int = 0
-    hosts: dict[str, HostTotals] = field(default_factory=dict)
-    began: float = 0.0  # by the machine's clock that only goes forward, the same in every process
-    ended: float = 0.0
-    cpu: float = 0.0  # seconds of processor time, all threads
-
-    def count(self, result: DownloadResult) -> None:
-        """One row that has ended (or waits for another run)."""
-        self.states[result.counted or result.state] += 1
-        if result.reason:
-            self.reasons[result.reason] += 1
-        if result.notes:
-            self.notes.update(result.notes)
-        if result.state == "done" and not result.unchanged:
-            self.kinds[result.kind] += 1
-
-    def add_hosts(self, hosts: Iterable[Host[Any]]) -> None:
-        for host in hosts:
-            if host.requests and host.name:
-                self.hosts.setdefault(host.name, HostTotals()).add(host)
-
-    def add(self, other: RunStats) -> None:
-        """Adds the work of another process."""
-        for name in ("states", "reasons", "kinds", "notes"):
-            getattr(self, name).update(getattr(other, name))
-        self.files += other.files
-        self.received += other.received
-        self.began = min(self.began or other.began, other.began)
-        self.ended = max(self.ended, other.ended)
-        self.cpu += other.cpu
-        for name, totals in other.hosts.items():
-            self.hosts.setdefault(name, HostTotals()).add(totals)

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any
+from urllib.parse import urlsplit
 
 from yarl import URL
 
-from lib.db.download_queue import REFRESH, ROBOTS_TXT, UPGRADE, PendingRow
+from lib.db.download_queue import KINDS, REFRESH, ROBOTS_TXT, UPGRADE, PendingRow, StoredVariant
 from lib.db.downloads import DownloadResult, read_log
 from lib.db.duplicates import REMOVED
 from lib.db.files import FileRow
 from lib.domains import BLOCKED as BLOCKED_DOMAIN
 from lib.domains import NOT_ALLOWED
-from lib.download.addresses import Address, address_order
-from lib.download.body import Partial
 from lib.download.options import DownloadOptions
+from lib.download.recovery import Partial
 from lib.images.formats import Format, mime_mismatch
 from lib.net.failures import TRANSIENT
-from lib.net.fetch import PLAIN, FetchResult, Request
 from lib.net.guard import PORT_REFUSED, PRIVATE_ADDRESS
+from lib.net.request import PLAIN, FetchResult, Request
 from lib.net.urls import BAD_URL, BadAddress, parse_address
 from lib.times import utc_in
 
@@ -39,6 +41,56 @@ MOST_OFFLINE = 10  # runs that may find no network before a row counts as failed
 _compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
+@dataclass(frozen=True)
+class Address:
+    """One address to try. The first Referer is sent; the second, if any, after the server has answered 403."""
+
+    variant_id: int
+    kind: str
+    url: str
+    referers: tuple[str, ...] = ("",)
+
+
+def address_order(
+    variants: Iterable[StoredVariant], *, page_url: str = "", kinds: Sequence[str] = KINDS, now: str = ""
+) -> tuple[Address, ...]:
+    """The addresses in the order in which they are tried, each URL once.
+
+    Kind comes first (original, preview, dup, thumb), then the claimed area downward, since the engines' sizes are
+    claims but mostly right; an address that has expired by `now` goes to the end of its kind.
+    """
+
+    def order(variant: StoredVariant) -> tuple[int, bool, int, int, int]:
+        expired = bool(variant.expires_at and now and variant.expires_at <= now)
+        area = (variant.width or 0) * (variant.height or 0)
+        return kinds.index(variant.kind), expired, -area, -(variant.bytes or 0), variant.id
+
+    found: dict[str, Address] = {}
+    for variant in sorted((variant for variant in variants if variant.kind in kinds), key=order):
+        if variant.url not in found:
+            found[variant.url] = Address(variant.id, variant.kind, variant.url, referers(variant.referer, page_url))
+    return tuple(found.values())
+
+
+def referers(stored: str, page_url: str) -> tuple[str, ...]:
+    """The Referers to send: the stored Referer as it is, else the page's origin; then the other way round.
+
+    A full page address is sent only where the origin was refused: it tells the picture's host more than it needs.
+    """
+    if stored:
+        return (stored, "")
+    origin = _origin(page_url)
+    return (origin, page_url) if origin and origin != page_url else ("",)
+
+
+def _origin(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return ""
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}/" if parts.scheme in ("http", "https") else ""
+
+
 def make_fetch(row: PendingRow, options: DownloadOptions, now: str = "") -> PictureFetch:
     """The fetch of a row; what earlier runs tried is taken over. Addresses that have expired by `now` come last."""
     log = read_log(row.log) if row.log != "[]" else []
@@ -50,19 +102,14 @@ def make_fetch(row: PendingRow, options: DownloadOptions, now: str = "") -> Pict
     kinds = options.kinds
     found = (one for one in address_order(row.variants, page_url=row.page_url, now=now) if one.kind in kinds)
     addresses = sorted(found, key=lambda one: kinds.index(one.kind))
-    if row.recheck:
-        addresses = _to_recheck(row, addresses)
-        if row.recheck == REFRESH or options.again.upgrade:
-            _clear_answers(log, addresses)
-    return PictureFetch(row, addresses, options, row.attempts, log)
-
-
-def _to_recheck(row: PendingRow, addresses: list[Address]) -> list[Address]:
-    """For a refresh the address that won; for an upgrade those that go before it."""
     won = row.current.variant_id if row.current else None
     if row.recheck == REFRESH:
-        return [address for address in addresses if address.variant_id == won]
-    return addresses[: next((n for n, address in enumerate(addresses) if address.variant_id == won), None)]
+        addresses = [address for address in addresses if address.variant_id == won]
+    elif row.recheck == UPGRADE:
+        addresses = list(takewhile(lambda address: address.variant_id != won, addresses))
+    if row.recheck == REFRESH or (row.recheck and options.again.upgrade):
+        _clear_answers(log, addresses)
+    return PictureFetch(row, addresses, options, row.attempts, log)
 
 
 def _clear_answers(log: list[dict[str, Any]], addresses: list[Address]) -> None:
@@ -127,7 +174,7 @@ class PictureFetch:
                     self.note(refusal, host)
                 except BadAddress as error:
                     self.note(BAD_URL, str(error))
-            self._next_address()
+            self.index, self.referer_index = self.index + 1, 0
         return None
 
     def is_used_up(self) -> bool:
@@ -162,11 +209,8 @@ class PictureFetch:
         """Writes down that the current address's host is down and was not asked, and moves on."""
         entry = self.entry()
         entry.update(reason=HOST_DOWN, down=int(entry.get("down", 0)) + 1)
-        self._next_address()
-        self.restart()
-
-    def _next_address(self) -> None:
         self.index, self.referer_index = self.index + 1, 0
+        self.restart()
 
     def note(self, reason: str, detail: str = "", status: int | None = None) -> None:
         """Writes down one try of the current address."""
@@ -234,7 +278,9 @@ class PictureFetch:
         """
         if self.row.removed_before:
             return self.removed()
-        tried = self._in_order()
+        places = {address.variant_id: place for place, address in enumerate(self.addresses)}
+        tried = [entry for entry in self.log if entry.get("variant") in places]
+        tried.sort(key=lambda entry: places[entry["variant"]])
         reasons = [str(entry.get("reason", "")) for entry in tried]
         if reasons and any(entry.get("down", 0) < MOST_DOWN for entry in tried if entry.get("reason") == HOST_DOWN):
             return self.deferred(DOWN_SECONDS, HOST_DOWN)
@@ -274,11 +320,6 @@ class PictureFetch:
             entry.update(offline=waits, tries=0)
             entry.pop("detail", None)
         return True
-
-    def _in_order(self) -> list[dict[str, Any]]:
-        places = {address.variant_id: place for place, address in enumerate(self.addresses)}
-        tried = [entry for entry in self.log if entry.get("variant") in places]
-        return sorted(tried, key=lambda entry: places[entry["variant"]])
 
 
 @dataclass(frozen=True)

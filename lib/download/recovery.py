@@ -1,13 +1,21 @@
-"""Recovery of what a killed run left: rows that it held, and files that it finished but did not record."""
+"""Recovery of what a killed run left: rows that it held, files that it finished but did not record, unfinished bodies.
+
+Under `images/.part/` a body on its way in is `<owner>-<n>.part`. Where its rest could be asked for alone, a note beside
+it says by what. A part that outlives its process is renamed after its address, and the next request for that address
+takes it over. A note without its part, or a part without a note, is worth nothing and goes.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import multiprocessing
 import os
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from lib import temporary
@@ -22,6 +30,9 @@ from lib.images.decode import DecodeError, read_header
 from lib.workspace import Workspace
 
 LAST_BREATH = 10.0  # seconds that a worker whose parent was killed gets to end
+NOTE = ".json"  # added to a part's name
+STALE_SECONDS = 24 * 3600  # after which an unfinished file of another machine is given up
+KEPT_SECONDS = 7 * 24 * 3600  # after which nobody is going to ask for the rest
 WAITING = "unrecorded"  # in the folder of temporary files: some whole files still wait for their row
 
 
@@ -31,9 +42,10 @@ def own_lease() -> str:
     return f"{socket.gethostname()}:{f'{parent.pid}/' if parent else ''}{os.getpid()}"
 
 
-def release_dead(db: Database) -> int:
-    """Frees the rows of processes of this machine that are no more; gives their number."""
-    return sum(release(db, lease) for lease in leases(db) if _is_dead(lease))
+def release_dead(db: Database) -> None:
+    """Frees the rows of processes of this machine that are no more."""
+    for lease in filter(_is_dead, leases(db)):
+        release(db, lease)
 
 
 def _is_dead(lease: str) -> bool:
@@ -42,15 +54,10 @@ def _is_dead(lease: str) -> bool:
     if machine != socket.gethostname() or not number.isdigit():
         return False
     if parent.isdigit() and not process_lives(int(parent)):
-        _wait_for_end(int(number))
+        end = time.monotonic() + LAST_BREATH  # a worker ends by itself then, at once, but not in the same moment
+        while process_lives(int(number)) and time.monotonic() < end:
+            time.sleep(0.02)
     return not process_lives(int(number))
-
-
-def _wait_for_end(number: int) -> None:
-    """A worker ends by itself when its parent was killed, at once, but not in the same moment."""
-    end = time.monotonic() + LAST_BREATH
-    while process_lives(number) and time.monotonic() < end:
-        time.sleep(0.02)
 
 
 def process_lives(number: int) -> bool:
@@ -97,8 +104,8 @@ def find_orphans(db: Database, workspace: Workspace) -> dict[str, list[Path]]:
     return found
 
 
-def record_orphans(db: Database, workspace: Workspace, orphans: Mapping[str, Sequence[Path]]) -> int:
-    """Records the files without rows that a run has not taken over; gives the number that a later one may.
+def record_orphans(db: Database, workspace: Workspace, orphans: Mapping[str, Sequence[Path]]) -> None:
+    """Records the files without rows that a run has not taken over, except those that a later one may.
 
     Those of rows that are not finished wait, and the next run looks for them. Where the content is known, and lies
     elsewhere, the file is one too many; any other picture gets a row. A run that is at work is left alone.
@@ -106,19 +113,15 @@ def record_orphans(db: Database, workspace: Workspace, orphans: Mapping[str, Seq
     left = [(name, path) for name, paths in orphans.items() for path in paths]
     left = [(name, path) for name, path in left if path.exists() and not has_path(db, workspace.to_text(path))]
     unfinished = {safe_id(key) for key in unfinished_keys(db)} if left else set()
-    waiting = 0
     for name, path in left:
-        if name in unfinished:
-            waiting += 1
-        else:
+        if name not in unfinished:
             _record_orphan(db, workspace, path)
     note = workspace.images / PARTS / WAITING
-    if waiting:
+    if any(name in unfinished for name, _ in left):
         note.parent.mkdir(exist_ok=True)
         note.touch()
     else:
         note.unlink(missing_ok=True)
-    return waiting
 
 
 def _record_orphan(db: Database, workspace: Workspace, path: Path) -> None:
@@ -151,9 +154,130 @@ def clear_elsewhere(target: Target) -> None:
     """
     if not isinstance(target, RemoteTarget) or target.whole:
         return
-    owner = part_owner().partition("-")[0]
-    for path in target.files.glob(f"{target.path}/*/.{owner}-*.part"):
-        number = str(path).rpartition("/")[2].split("-")[1]
-        if number.isdigit() and not process_lives(int(number)):
+    for path in target.files.glob(f"{target.path}/*/.*.part"):
+        number = _process_of(str(path).rpartition("/")[2].removeprefix("."))
+        if number and not process_lives(number):
             with suppress(FileNotFoundError):
                 target.files.rm_file(path)
+
+
+@dataclass(frozen=True)
+class Partial:
+    """The first `size` bytes of a body of `total` (0: unknown), of the version that `validator` names."""
+
+    path: str
+    size: int
+    validator: str  # a strong entity tag, or a date of change that is as good
+    total: int = 0
+
+
+@dataclass(frozen=True)
+class _Note:
+    url: str
+    validator: str
+    total: int
+    boot: str
+
+
+def write_note(path: str, url: str, validator: str, total: int) -> None:
+    """Notes which body a part is the beginning of. Raises OSError."""
+    text = json.dumps(asdict(_Note(url, validator, total, _boot())))
+    Path(path + NOTE).write_text(text, encoding="utf-8")
+
+
+def forget_note(path: str) -> None:
+    Path(path + NOTE).unlink(missing_ok=True)
+
+
+def drop(path: str) -> None:
+    """Removes a part and its note, as far as they are there."""
+    for name in (path, path + NOTE):
+        with suppress(OSError):
+            os.unlink(name)
+
+
+def save_partial(path: str) -> bool:
+    """Puts a part where any later request for its address finds it; one without a sound note is removed."""
+    note = _read_note(path)
+    try:
+        if note is None or not os.path.getsize(path):
+            drop(path)
+            return False
+        kept = os.path.join(os.path.dirname(path), kept_name(note.url))
+        # The part first: a kill in between leaves a note of an older part away, never a note for other bytes.
+        drop(kept)
+        os.replace(path, kept)
+        os.replace(path + NOTE, kept + NOTE)
+    except OSError:
+        drop(path)
+        return False
+    return True
+
+
+def kept_name(url: str) -> str:
+    return f"{KEPT}{hashlib.sha256(url.encode()).hexdigest()[:24]}.part"
+
+
+def claim_partial(folder: Path, url: str, temporary: Callable[[], str]) -> Partial | None:
+    """The part of an address, under a name of this process; None where there is none or another was quicker."""
+    kept, own = str(folder / kept_name(url)), temporary()
+    try:
+        os.rename(kept, own)
+        os.rename(kept + NOTE, own + NOTE)
+        note, size = _read_note(own), os.path.getsize(own)
+        if note is not None and note.url == url and size:
+            if note.total and size >= note.total:  # all of it is here; the last byte proves the version
+                os.truncate(own, size := note.total - 1)
+            return Partial(own, size, note.validator, note.total)
+    except OSError:
+        pass
+    drop(own)
+    return None
+
+
+def clean_partials(folder: Path) -> None:
+    """Keeps what dead processes of this machine left and somebody may go on with; removes what is of no use."""
+    now = time.time()
+    for path in folder.glob("*.part"):
+        try:
+            age = now - path.stat().st_mtime
+        except OSError:
+            continue
+        if path.name.startswith(KEPT):
+            if age > KEPT_SECONDS or _read_note(str(path)) is None:
+                drop(str(path))
+        elif number := _process_of(path.name):
+            if not process_lives(number):
+                save_partial(str(path))
+        elif age > STALE_SECONDS:
+            drop(str(path))
+    for note in folder.glob(f"*.part{NOTE}"):
+        number = _process_of(note.name)
+        if not note.with_name(note.name.removesuffix(NOTE)).exists() and not (number and process_lives(number)):
+            note.unlink(missing_ok=True)
+
+
+def _process_of(name: str) -> int:
+    """The number of the process of this machine that made a part; 0 where it was none."""
+    machine, _, rest = name.partition("-")
+    digits = rest.partition("-")[0]
+    return int(digits[:18]) if digits.isdecimal() and machine == part_owner().partition("-")[0] else 0
+
+
+def _read_note(path: str) -> _Note | None:
+    """The note beside a part; None where it cannot be relied on, as after a restart of the machine."""
+    try:
+        note = _Note(**json.loads(Path(path + NOTE).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+    sound = isinstance(note.url, str) and isinstance(note.validator, str) and isinstance(note.total, int)
+    return note if sound and note.validator and note.boot == _boot() else None
+
+
+def _boot() -> str:
+    """Tells one start of the machine from another where that can be told: a power cut loses what was not yet written,
+    while the file's length may say that it is there."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""

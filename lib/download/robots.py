@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import aiohttp
@@ -13,9 +13,9 @@ from yarl import URL
 from lib.db import Database
 from lib.db.downloads import known_robots, remember_robots
 from lib.download.picture import PictureFetch
-from lib.net.fetch import MOST_REDIRECTS, REDIRECTED, FetchLimits, FetchResult, Request, Sink, fetch
-from lib.net.robots import MOST_BYTES, Robots, decode_robots, parse_robots, robots_url
-from lib.net.watchdog import Watchdog
+from lib.net.fetch import Watchdog, fetch
+from lib.net.request import MOST_REDIRECTS, REDIRECTED, FetchLimits, FetchResult, Request, Sink
+from lib.net.robots import MOST_BYTES, Robots, decode_robots, parse_robots
 
 ROBOTS_TXT = "robots_txt"
 ROBOTS_CUT = "robots_cut"  # noted of a picture whose robots.txt is longer than what is read of it
@@ -56,9 +56,8 @@ class RobotsGate:
 
     def __init__(self, db: Database, session: aiohttp.ClientSession, limits: FetchLimits, watch: Watchdog):
         self.db, self.session, self.watch = db, session, watch
-        self.limits = FetchLimits(
-            limits.timeout, min(limits.deadline, 3 * limits.timeout), 4 * MOST_BYTES, limits.min_speed
-        )
+        deadline = min(limits.deadline, 3 * limits.timeout)
+        self.limits = replace(limits, deadline=deadline, max_bytes=4 * MOST_BYTES)
         self.known: OrderedDict[str, Robots] = OrderedDict()
         self.rules = 0  # of all that is known
         self.readings: dict[str, RobotsReading] = {}
@@ -83,7 +82,7 @@ class RobotsGate:
         """Lets a picture wait for the robots.txt of its origin; gives the reading if it is a new one, to be queued."""
         origin = str(picture.target.origin())
         known = self.readings.get(origin)
-        reading = known or RobotsReading(origin, robots_url(picture.target))
+        reading = known or RobotsReading(origin, picture.target.origin().with_path("/robots.txt"))
         reading.waiting.append(picture)
         self.readings[origin] = reading
         return None if known else reading

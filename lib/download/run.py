@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from lib.db import Context, Database, download_queue
 from lib.db.downloads import enqueue, forget_undone
-from lib.download import body
 from lib.download.options import DownloadOptions
-from lib.download.outcomes import RunStats
+from lib.download.picture import make_fetch
 from lib.download.recovery import (
+    clean_partials,
     clear_elsewhere,
     clear_sidecars,
     find_orphans,
@@ -22,6 +21,7 @@ from lib.download.recovery import (
     release_dead,
     remove_parts_folder,
 )
+from lib.download.report import DownloadReport, RunStats
 from lib.download.superseded import FolderMoves, quarantine_superseded
 from lib.download.targets import is_elsewhere, make_target
 from lib.download.workers import run_workers
@@ -29,84 +29,11 @@ from lib.errors import UsageError
 from lib.files.names import PARTS
 from lib.journal import files
 from lib.net.failures import is_reason
+from lib.net.urls import host_of
 from lib.times import utc_now
 
 PREVIEW_ROWS = 10_000  # rows that a dry run looks at to count hosts
 PREVIEW_LINES = 10
-SHOWN_HOSTS = 5
-JSON_HOSTS = 1000  # those with the most requests
-SLOW_SECONDS = 2.0  # a request, above which a host is told of
-
-
-@dataclass
-class DownloadReport:
-    """The result of a run: what it did, how long it took in seconds, and how many rows wait until when.
-
-    In the JSON, `seconds` are of the run, `steady_seconds` and `cpu_seconds` of the downloading without its start.
-    """
-
-    stats: RunStats = field(default_factory=RunStats)
-    seconds: float = 0.0
-    retired: int = 0
-    waiting: int = 0
-    next_due: str = ""
-    elsewhere: str = ""  # the address where the files are, if it is none on this machine
-
-    def counts(self) -> dict[str, int | float | str]:
-        """The numbers of the summary line."""
-        stats = self.stats
-        counts: dict[str, int | float | str] = {state: stats.states[state] for state in ("done", "failed")}
-        counts.update({state: n for state, n in sorted(stats.states.items()) if state not in counts})
-        counts.update({"new_files": stats.files, "MiB": round(stats.received / 2**20, 2)})
-        counts["files_a_second"] = round(sum(stats.states.values()) / max(stats.ended - stats.began, 1e-3), 1)
-        if self.retired:
-            counts["retired"] = self.retired
-        also = [*stats.reasons.most_common(), *stats.notes.most_common()]
-        counts.update({name: n for name, n in also if name not in counts})
-        return counts
-
-    def lines(self) -> Iterator[str]:
-        """The hosts that failed most and those that were slowest, where there is something to tell."""
-        hosts = self.stats.hosts.items()
-        failing = sorted((host for host in hosts if host[1].failures), key=lambda host: -host[1].failures)
-        slowest = sorted((host for host in hosts if host[1].mean > SLOW_SECONDS), key=lambda host: -host[1].mean)
-        for title, found in (("failing", failing), ("slow", slowest)):
-            for name, host in found[:SHOWN_HOSTS]:
-                reasons = ", ".join(f"{n} {reason}" for reason, n in host.reasons.most_common(3))
-                end = f", {reasons}" if reasons else ""
-                yield f"{title} host {name}: {host.requests} requests, {host.mean:.2f} s each{end}"
-
-    def as_json(self) -> dict[str, Any]:
-        """Everything, by state, reason and host."""
-        stats = self.stats
-        seconds = max(stats.ended - stats.began, 1e-3)
-        return {
-            "step": "download",
-            "counts": self.counts(),
-            "states": dict(stats.states),
-            "reasons": dict(stats.reasons.most_common()),
-            "kinds": dict(stats.kinds),
-            "notes": dict(stats.notes),
-            "new_files": stats.files,
-            "retired": self.retired,
-            "bytes": stats.received,
-            "seconds": round(self.seconds, 3),
-            "steady_seconds": round(stats.ended - stats.began, 3),
-            "cpu_seconds": round(stats.cpu, 3),
-            "files_per_second": round(sum(stats.states.values()) / seconds, 1),
-            "mib_per_second": round(stats.received / 2**20 / seconds, 2),
-            "waiting": self.waiting,
-            "next_due": self.next_due,
-            "hosts": {
-                name: {
-                    "requests": host.requests,
-                    "failures": host.failures,
-                    "seconds_a_request": round(host.mean, 4),
-                    "reasons": dict(host.reasons.most_common()),
-                }
-                for name, host in sorted(stats.hosts.items(), key=lambda item: -item[1].requests)[:JSON_HOSTS]
-            },
-        }
 
 
 @dataclass(frozen=True)
@@ -133,17 +60,14 @@ def check_reasons(db: Database, reasons: Sequence[str] | None) -> None:
 
 def plan(db: Database, options: DownloadOptions) -> DownloadPreview:
     """Tells what `download` would do with the same options; writes nothing."""
-    from lib.download.picture import make_fetch
-    from lib.net.urls import host_of
-
     download_queue.prepare(db)
     hosts: set[str] = set()
     lines: list[str] = []
     count = 0
     for recheck in options.sources:
-        where, values = _preview_where(options, recheck)
-        count += download_queue.count_preview(db, where, values, options.scope)
-        for row in download_queue.preview(db, where, values, options.scope, PREVIEW_ROWS, recheck):
+        where = download_queue.due_where(options.again, recheck, options.scope)
+        count += download_queue.count_preview(db, where)
+        for row in download_queue.preview(db, where, PREVIEW_ROWS, recheck):
             # What is tried again starts with an empty log.
             fetch = make_fetch(replace(row, log="[]") if options.again.retry is not None else row, options, utc_now())
             url = fetch.next_url()
@@ -157,21 +81,6 @@ def plan(db: Database, options: DownloadOptions) -> DownloadPreview:
     return DownloadPreview(rows, download_queue.count_pending(db, options.scope)[1], len(hosts), tuple(lines[:rows]))
 
 
-def _preview_where(options: DownloadOptions, recheck: str) -> tuple[str, tuple[Any, ...]]:
-    again, kinds = options.again, options.scope.kinds
-    if recheck != download_queue.PENDING:
-        return download_queue.recheck_where(again, recheck, kinds)
-    where, values = download_queue.PENDING_NOW, (utc_now(),)
-    more = []
-    if again.retry is not None:
-        more.append(download_queue.failed_where(again.retry))
-    if again.untried:
-        more.append(download_queue.untried_failed_where(kinds))
-    for text, found in more:
-        where, values = f"{where} OR ({text})", (*values, *found)
-    return f"({where})", values
-
-
 def download(context: Context, options: DownloadOptions) -> DownloadReport:
     """Fetches every row that is due. Raises OSError or GleanerError when the disk ends it, with rows left pending."""
     started = time.monotonic()
@@ -182,11 +91,13 @@ def download(context: Context, options: DownloadOptions) -> DownloadReport:
     cut_off = may_have_orphans(context)
     # What step 6 took away is not fetched again, and where step 7 put a file it is not missed.
     files.finish_others(context, ("dedup", "sort"))
-    body.clean_partials(workspace.images / PARTS)
+    clean_partials(workspace.images / PARTS)
     remove_parts_folder(workspace)
     if cut_off:
         clear_elsewhere(make_target(workspace, options.to))
-    _make_due(db, options)
+    if not options.again.kept:
+        enqueue(db)
+    download_queue.make_due(db, options.again, options.scope)
     due = sum(download_queue.count_pending(db, options.scope, recheck)[0] for recheck in options.sources)
     report = DownloadReport(elsewhere=options.to if is_elsewhere(options.to) else "")
     orphans = find_orphans(db, workspace) if cut_off else {}
@@ -200,19 +111,6 @@ def download(context: Context, options: DownloadOptions) -> DownloadReport:
     report.waiting, report.next_due = download_queue.count_pending(db, options.scope)[1], download_queue.next_due(db)
     report.seconds = time.monotonic() - started
     return report
-
-
-def _make_due(db: Database, options: DownloadOptions) -> None:
-    """Makes the rows due that this run is about."""
-    again = options.again
-    if not again.kept:
-        enqueue(db)
-        if again.retry is not None:
-            download_queue.reset_failed(db, again.retry, options.scope)
-        if again.untried:
-            download_queue.reopen_untried(db, options.scope)
-    for recheck in again.rechecks:
-        download_queue.mark_rechecks(db, again, recheck, options.scope)
 
 
 def _fetch(context: Context, options: DownloadOptions, due: int, orphans: dict[str, list[Path]]) -> RunStats:

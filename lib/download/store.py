@@ -1,8 +1,4 @@
-"""The writer threads, which check, hash, write and rename finished bodies. They alone touch the pictures' place.
-
-With `--sidecar json` they also write what is known of a picture into a file beside it, for tools that cannot ask the
-database.
-"""
+"""The writer threads, which check, hash, write and rename finished bodies. They alone touch the pictures' place."""
 
 from __future__ import annotations
 
@@ -24,7 +20,7 @@ from lib.db import Database, open_for_preview
 from lib.db.downloads import describe_picture, is_path_of_another, known_file
 from lib.db.duplicates import REMOVED, is_removed
 from lib.db.files import FileRow
-from lib.download.body import Body, contents
+from lib.download.body import PLACEHOLDER, Body, Placeholders, contents
 from lib.download.options import DownloadOptions
 from lib.download.picture import StoredFile
 from lib.download.targets import Target, local_path, make_target
@@ -35,7 +31,6 @@ from lib.images.decode import DecodeError, Header, read_header
 from lib.images.formats import NOT_AN_IMAGE, Buffer, Format, refusal, sniff
 from lib.images.structure import find_fault, size_of_structure, trailing_bytes
 from lib.journal.moves import free_target, move_without_overwriting
-from lib.net.placeholders import PLACEHOLDER, Placeholders
 from lib.workspace import Workspace
 
 log = logging.getLogger("gleaner.download")
@@ -157,15 +152,12 @@ class FileStore:
             header = Header(found.name, *(size_of_structure(data, found) or (0, 0)), 1, 1, "")
         if header.width < 1 or header.height < 1:
             return found, nothing, NOT_AN_IMAGE, f"{found.name} of no size"
-        return found, header, *self._too_large(header)
-
-    def _too_large(self, header: Header) -> tuple[str, str]:
         pixels, limits = header.width * header.height, self.options.pictures
         if pixels > limits.max_pixels:
-            return "too_many_pixels", f"{header.width}x{header.height}"
+            return found, header, "too_many_pixels", f"{header.width}x{header.height}"
         if pixels * header.frames > limits.max_frame_pixels:
-            return "too_many_frames", f"{header.frames} frames of {header.width}x{header.height}"
-        return "", ""
+            return found, header, "too_many_frames", f"{header.frames} frames of {header.width}x{header.height}"
+        return found, header, "", ""
 
     def _verify(self, data: Buffer, source: str | Buffer, found: Format) -> tuple[str, str]:
         """Decodes the whole picture in another process, if that is asked for or its structure alone shows little."""
@@ -178,17 +170,13 @@ class FileStore:
         """(where the content is or was put, False), or ("", whether a row waits for it to come back)."""
         if sha256 in self.fresh:
             return self.fresh[sha256].path, False
-        row = known_file(self.reader(), sha256)
-        if row is None:
+        path, state = known_file(self.reader(), sha256) or ("", "")
+        if not path:
             return "", False
-        path, state = row
-        if state == "quarantined" or (state == "present" and self._is_there(path)):
-            return path, False
-        return "", True
-
-    def _is_there(self, text: str) -> bool:
-        path = local_path(self.workspace, text)
-        return self.target.exists(text) if path is None and not self.target.local else path is None or path.exists()
+        if state == "present":
+            local = local_path(self.workspace, path)
+            is_there = local.exists() if local else self.target.local or self.target.exists(path)
+        return (path, False) if state == "quarantined" or (state == "present" and is_there) else ("", True)
 
     def _write(self, key: str, kind: str, body: Body, data: Buffer, header: Header, sha256: str, found: Format) -> str:
         """Brings a body under the shortest name that is free or its own; gives the name. Nothing is overwritten."""
@@ -205,8 +193,7 @@ class FileStore:
             if self.options.sidecar:
                 if self._holds_another(text, sha256):
                     continue
-                url = body.asked
-                write_sidecar(self.reader(), self.target, name, key, kind, url, sha256, header, self.temporary())
+                self._write_sidecar(name, key, kind, body.asked, sha256, header)
             if self.target.write_new(whole, data, name, self.temporary()) or (
                 not self._holds_another(text, sha256) and self.target.write_new(whole, data, name, self.temporary())
             ):
@@ -239,24 +226,13 @@ class FileStore:
         self.fresh[sha256] = row
         return row
 
-
-def write_sidecar(
-    reader: Database, target: Target, name: str, key: str, kind: str, url: str, sha256: str, header: Header, aside: str
-) -> None:
-    """Writes `<picture>.json` before the picture itself, so that no picture lacks it; `url` won. Raises OSError."""
-    known = {
-        "file_name": name.rpartition("/")[2],
-        "id": key,
-        "sha256": sha256,
-        "kind": kind,
-        "format": header.format,
-        "width": header.width,
-        "height": header.height,
-        **describe_picture(reader, key),
-        "image_url": url,
-    }
-    text = json.dumps({column: value for column, value in known.items() if value not in ("", None)}, ensure_ascii=False)
-    target.write(None, text.encode("utf-8", "replace"), f"{name}.json", aside)
+    def _write_sidecar(self, name: str, key: str, kind: str, url: str, sha256: str, header: Header) -> None:
+        """Writes `<picture>.json` before the picture itself, so that no picture lacks it; `url` won. Raises OSError."""
+        sizes = {"format": header.format, "width": header.width, "height": header.height}
+        known = {"file_name": name.rpartition("/")[2], "id": key, "sha256": sha256, "kind": kind, **sizes}
+        known |= {**describe_picture(self.reader(), key), "image_url": url}
+        told = json.dumps({name: value for name, value in known.items() if value not in ("", None)}, ensure_ascii=False)
+        self.target.write(None, told.encode("utf-8", "replace"), f"{name}.json", self.temporary())
 
 
 class Writers:

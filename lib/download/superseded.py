@@ -1,8 +1,7 @@
 """Contents that no picture uses any more go to the quarantine, journalled like every move, and can be brought back.
 
-A better one has replaced them, or their owner has opted out. What lies at an address (`--to`) is brought into the
-workspace's quarantine and taken away there; `--undo` sends it back. The journal's entries for such files are handled
-here alone, since `lib.journal.files` moves files of this machine.
+What lies at an address (`--to`) is brought into the workspace's quarantine and taken away there; `--undo` sends it
+back. `lib.journal.files` moves files of this machine, so the journal's entries for such files are handled here alone.
 """
 
 from __future__ import annotations
@@ -45,10 +44,7 @@ def quarantine_superseded(context: Context, to: str = "") -> int:
     if not planned:
         return 0
     files.plan(db, run_id, planned)
-    done = files.apply(
-        context,
-        check=lambda action: "" if workspace.to_path(action.source).exists() else "gone",
-    )
+    done = files.apply(context, check=lambda action: "" if workspace.to_path(action.source).exists() else "gone")
     return done["done"] + far.bring(run_id)
 
 
@@ -109,7 +105,7 @@ class FolderMoves:
         except (GleanerError, UsageError) as error:
             why = str(error)
         except OSError as error:
-            if _is_of_this_disk(error):
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):  # the quarantine's own disk
                 raise
             why = f"{type(error).__name__}: {error}"
         except Exception as error:  # every store has exceptions of its own
@@ -180,8 +176,3 @@ class FolderMoves:
             if action.source.startswith(f"{own.address}/"):
                 return own
         return RemoteTarget(self.workspace, action.source.rsplit("/", 2)[0])
-
-
-def _is_of_this_disk(error: OSError) -> bool:
-    """Tells if an error is about the quarantine's own disk, which the run has to stop for."""
-    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)

@@ -1,26 +1,23 @@
-"""Where pictures are kept: the workspace's own folder, or any address that fsspec knows."""
+"""The places that pictures are kept at: the workspace's own folder, or any address that fsspec knows."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from lib.errors import GleanerError, UsageError
 from lib.files.pictures import sha256_of
 from lib.images.formats import Buffer
+from lib.temporary import rename_unless_taken
 from lib.text import without_user
 from lib.workspace import Workspace
 
 # Stores that show an object only when it is whole; anywhere else a file is written aside and renamed.
 WHOLE_OBJECTS = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "hf", "memory"})
-# How file systems without hard links refuse one.
-_NO_LINKS = frozenset({errno.EPERM, errno.EACCES, errno.EINVAL, errno.EMLINK, errno.ENOSYS, errno.EOPNOTSUPP})
 
 
 def make_target(workspace: Workspace, address: str) -> Target:
@@ -68,7 +65,7 @@ class LocalTarget:
         if temporary is not None:
             _sync(temporary)  # a large one: it costs more to fetch again than to wait for
         try:
-            self._write(temporary, data, name, aside, rename_new)
+            self._write(temporary, data, name, aside, rename_unless_taken)
         except FileExistsError:
             if not _is_void(f"{self.root}/{name}"):
                 return False
@@ -78,34 +75,20 @@ class LocalTarget:
     def _write(
         self, temporary: str | None, data: Buffer, name: str, aside: str, rename: Callable[[str, str], None]
     ) -> None:
-        path = f"{self.root}/{name}"
-        self._check_shelf(name[:2])
+        path, shelf = f"{self.root}/{name}", name[:2]
+        if shelf not in self.shelves:
+            if os.path.islink(f"{self.root}/{shelf}"):  # it would lead files out of the workspace
+                raise GleanerError(f"{self.root}/{shelf} is a link; put a folder in its place and run this again.")
+            self.shelves.add(shelf)
         try:
             if temporary is None:
-                self._write_aside(aside, data)
-            try:
-                rename(temporary or aside, path)
-            except FileNotFoundError:  # the shelf's first file
-                _make_folder(os.path.dirname(path))
-                rename(temporary or aside, path)
+                # Another process that came to its end may have taken the empty folder away.
+                _in_folder_of(aside, lambda: _write_aside(aside, data))
+            _in_folder_of(path, lambda: rename(temporary or aside, path))  # of the shelf's first file
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(aside)
             raise
-
-    def _check_shelf(self, shelf: str) -> None:
-        """A link in the place of a shelf would lead files out of the workspace."""
-        if shelf not in self.shelves:
-            if os.path.islink(f"{self.root}/{shelf}"):
-                raise GleanerError(f"{self.root}/{shelf} is a link; put a folder in its place and run this again.")
-            self.shelves.add(shelf)
-
-    def _write_aside(self, aside: str, data: Buffer) -> None:
-        try:
-            write_new(aside, data)
-        except FileNotFoundError:  # another process that came to its end took the empty folder away
-            _make_folder(os.path.dirname(aside))
-            write_new(aside, data)
 
 
 class RemoteTarget:
@@ -199,36 +182,6 @@ class RemoteTarget:
 Target = LocalTarget | RemoteTarget
 
 
-def rename_new(source: str, path: str) -> None:
-    """Gives a file its final name. Raises FileExistsError where that is taken, and leaves both as they are."""
-    if os.name == "nt":
-        os.rename(source, path)  # refuses by itself there
-        return
-    try:
-        os.link(source, path)
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
-            raise
-        _rename_where_free(source, path)
-    else:
-        os.unlink(source)
-
-
-def _rename_where_free(source: str, path: str) -> None:
-    """For file systems without hard links: looks and renames while no other process does either in that folder."""
-    import fcntl
-
-    folder = os.open(os.path.dirname(path), os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # a network's file system that cannot lock
-            fcntl.flock(folder, fcntl.LOCK_EX)
-        if os.path.lexists(path):
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
-        os.rename(source, path)
-    finally:
-        os.close(folder)
-
-
 def _is_void(path: str) -> bool:
     """Tells if nothing is lost with what has a name: a link, or the empty file that a power cut leaves."""
     try:
@@ -246,25 +199,24 @@ def _sync(path: str) -> None:
         os.close(handle)
 
 
-def _make_folder(path: str) -> None:
-    """Makes one folder; another thread or process may be quicker."""
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(path)
-
-
-def write_new(path: str, data: Buffer) -> None:
-    """Writes a file that must not exist, never through a link that somebody put there."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-    handle = os.open(path, flags, 0o666)
+def _in_folder_of(path: str, work: Callable[[], None]) -> None:
+    """Does what needs the folder of a path, which is made if it lacks; its own folder is not."""
     try:
-        view: Any = memoryview(data)
-        while view:
-            view = view[os.write(handle, view) :]
-    except OSError as error:
-        error.filename = error.filename or path
-        raise
-    finally:
-        os.close(handle)
+        work()
+    except FileNotFoundError:
+        Path(path).parent.mkdir(exist_ok=True)  # another thread or process may be quicker
+        work()
+
+
+def _write_aside(path: str, data: Buffer) -> None:
+    """Writes a file that must not exist, never through a link that somebody put there."""
+    with open(path, "xb") as handle:
+        try:
+            handle.write(data)
+            handle.flush()
+        except OSError as error:
+            error.filename = error.filename or path
+            raise
 
 
 def local_path(workspace: Workspace, text: str) -> Path | None:

@@ -9,12 +9,12 @@ import queue
 import signal
 import sys
 from importlib.util import find_spec
-from multiprocessing import connection, get_context
+from multiprocessing import connection
 from typing import Any
 
 from lib.download.options import VerifyLimits
 from lib.images.decode import learn_heif
-from lib.work.processes import interrupts_held
+from lib.work.processes import Child, start_child
 
 DECODE_TIMEOUT, DECODE_CRASHED, UNDECODABLE = "decode_timeout", "decode_crashed", "undecodable"
 MOST_FRAMES = 500  # of an animation that are decoded
@@ -33,8 +33,7 @@ class Verifier:
 
     def __init__(self, workers: int, limits: VerifyLimits):
         self.limits = limits
-        self.context = get_context("spawn")
-        self.idle: queue.Queue[tuple[Any, connection.Connection] | None] = queue.Queue()
+        self.idle: queue.Queue[Child | None] = queue.Queue()
         for _ in range(workers):
             self.idle.put(None)  # started when first needed
 
@@ -46,21 +45,21 @@ class Verifier:
         worker = self.idle.get()
         too_long = DECODE_TIMEOUT, f"more than {self.limits.seconds:g} s"
         try:
-            worker = worker or self._start()
-            worker[1].send((picture, frames))
-            if worker[1].poll(self.limits.seconds + GRACE):
-                found: tuple[str, str] = worker[1].recv()
+            worker = worker or start_child(serve, self.limits)
+            worker.channel.send((picture, frames))
+            if worker.channel.poll(self.limits.seconds + GRACE):
+                found: tuple[str, str] = worker.channel.recv()
                 return found
-            self._end(worker[0])
+            worker.end()
             worker = None
             return too_long
         except (EOFError, OSError):
             if worker is None:
                 return DECODE_CRASHED, "no decoder could be started"
-            process, worker = worker[0], None
-            process.join(1)
-            code = process.exitcode
-            self._end(process)
+            ended, worker = worker, None
+            ended.process.join(1)
+            code = ended.process.exitcode
+            ended.end()
             ran_out = code == -getattr(signal, "SIGXCPU", 0)
             return too_long if ran_out else (DECODE_CRASHED, f"the decoder ended with {code}")
         finally:
@@ -70,21 +69,8 @@ class Verifier:
         while not self.idle.empty():
             worker = self.idle.get()
             if worker is not None:
-                worker[1].close()
-                self._end(worker[0])
-
-    def _start(self) -> tuple[Any, connection.Connection]:
-        ours, theirs = self.context.Pipe()
-        process = self.context.Process(target=serve, args=(theirs, self.limits), daemon=True)
-        with interrupts_held():
-            process.start()
-        theirs.close()
-        return process, ours
-
-    def _end(self, process: Any) -> None:
-        with contextlib.suppress(OSError):
-            process.kill()
-        process.join()
+                worker.channel.close()
+                worker.end()
 
 
 def serve(channel: connection.Connection, limits: VerifyLimits) -> None:
@@ -96,22 +82,16 @@ def serve(channel: connection.Connection, limits: VerifyLimits) -> None:
     Image.MAX_IMAGE_PIXELS = None  # the size was checked by the header before
     Image.init()
     learn_heif()
-    learn_jxl()
-    _limit_memory(limits.memory)
+    from pillow_jxl import JpegXLImagePlugin  # in this process only: it decodes all of a picture as it opens it
+
+    JpegXLImagePlugin.DECODE_THREADS = 0  # each decoder has one core
     while True:
         try:
             picture, frames = channel.recv()
         except (EOFError, OSError):
             return
-        _limit_time(limits.seconds)
+        _limit(limits)
         channel.send(decode_fully(picture, frames))
-
-
-def learn_jxl() -> None:
-    """Teaches Pillow JPEG XL, in this process only: its plugin decodes all of a picture as it opens it."""
-    from pillow_jxl import JpegXLImagePlugin
-
-    JpegXLImagePlugin.DECODE_THREADS = 0  # each decoder has one core
 
 
 def has_decoder(name: str) -> bool:
@@ -142,21 +122,14 @@ def decode_fully(picture: bytes | str, frames: int = MOST_FRAMES) -> tuple[str, 
     return "", ""
 
 
-def _limit_memory(size: int) -> None:
+def _limit(limits: VerifyLimits) -> None:
+    """Bounds the address space, and the processor time from now on; waiting is watched by the parent."""
     if sys.platform == "win32":
         return
     import resource
 
     with contextlib.suppress(ValueError, OSError):  # the system's own limit may be lower
-        resource.setrlimit(resource.RLIMIT_AS, (size, size))
-
-
-def _limit_time(seconds: float) -> None:
-    """The kernel ends the process after this much more processor time; waiting is watched by the parent."""
-    if sys.platform == "win32":
-        return
-    import resource
-
+        resource.setrlimit(resource.RLIMIT_AS, (limits.memory, limits.memory))
     used = resource.getrusage(resource.RUSAGE_SELF)
-    soft = int(used.ru_utime + used.ru_stime + seconds) + 1
+    soft = int(used.ru_utime + used.ru_stime + limits.seconds) + 1
     resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.getrlimit(resource.RLIMIT_CPU)[1]))

@@ -1,7 +1,6 @@
 """`--workers N`: several processes over one database, each with its own loop and its own lease.
 
-The hosts' limits are divided among them, so that no host sees more requests at once than it would from one process, and
-what one is told (to wait, that a host is down) holds for all.
+The hosts' limits are divided among them, and what one is told (to wait, that a host is down) holds for all.
 """
 
 from __future__ import annotations
@@ -11,92 +10,71 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
-from multiprocessing import connection, get_context
+from multiprocessing import connection
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
 from lib.db import Context, open_database
 from lib.download.options import DownloadOptions
-from lib.download.outcomes import ProgressStats, RunStats
+from lib.download.report import ProgressStats, RunStats
 from lib.errors import GleanerError
 from lib.net.host_queues import SharedPauses, known_policies, make_shared
 from lib.progress import Bar
-from lib.work.processes import interrupts_held
+from lib.work.processes import SPAWN, Child, start_child
 from lib.workspace import Workspace
 
 REPORT_SECONDS = 0.3  # between two reports of one worker
 
 
-@dataclass
-class DownloadWorker:
-    """One worker as its parent sees it."""
-
-    process: Any
-    channel: connection.Connection
-    progress: ProgressStats = field(default_factory=ProgressStats)
-
-
 def run_workers(context: Context, options: list[DownloadOptions], orphans: dict[str, list[Path]], bar: Bar) -> RunStats:
     """Runs one loop for each of the options; raises what the first of them failed with, when all have ended."""
-    spawn = get_context("spawn")
-    workers = []
-    shared = make_shared(spawn, len(options), known_policies())
+    shared = make_shared(SPAWN, len(options), known_policies())
+    workers: list[Child] = []
     for place, one in enumerate(options):
-        ours, theirs = spawn.Pipe()
-        given = (theirs, context.workspace.root, context.run_id, one, orphans, shared.seen_from(place))
-        process = spawn.Process(target=worker_main, args=given, daemon=False)
-        with interrupts_held():
-            process.start()
-        theirs.close()
-        workers.append(DownloadWorker(process, ours))
+        given = (context.workspace.root, context.run_id, one, orphans, shared.seen_from(place))
+        # No daemon: those may have no children, and a worker starts decoders.
+        workers.append(start_child(worker_main, *given, daemon=False))
     try:
-        return _supervise(workers, context.stopping, bar)
+        return _supervise([worker.channel for worker in workers], context.stopping, bar)
     finally:
         for worker in workers:
-            if worker.process.is_alive():
-                worker.process.kill()
-            worker.process.join()
+            worker.end()
 
 
-def _supervise(workers: list[DownloadWorker], stopping: Callable[[], bool], bar: Bar) -> RunStats:
+def _supervise(channels: list[Any], stopping: Callable[[], bool], bar: Bar) -> RunStats:
     total, told, began = RunStats(), False, time.monotonic()
     failure: BaseException | None = None
-    running = {id(worker.channel): worker for worker in workers}
+    progress: dict[Any, ProgressStats] = {}
+    running = list(channels)
     while running:
         if (stopping() or failure) and not told:
             told = True
-            for worker in workers:
+            for channel in channels:
                 with suppress(OSError):  # it has ended
-                    worker.channel.send("stop")
-        for channel in connection.wait([worker.channel for worker in running.values()], timeout=0.2):
-            worker = running[id(channel)]
-            kind, value = _receive(worker)
+                    channel.send("stop")
+        ready: list[Any] = connection.wait(running, timeout=0.2)
+        for channel in ready:
+            try:
+                kind, value = channel.recv()
+            except (EOFError, OSError):
+                kind, value = "error", GleanerError("a worker process was killed; run the same command again.")
             if kind == "progress":
-                done, worker.progress = value
+                done, progress[channel] = value
                 bar.update(done)
-                progress = ProgressStats()
-                for one in workers:
-                    progress.add(one.progress)
-                bar.set_postfix_str(progress.text(time.monotonic() - began), refresh=False)
+                together = ProgressStats()
+                for one in progress.values():
+                    together.add(one)
+                bar.set_postfix_str(together.text(time.monotonic() - began), refresh=False)
                 continue
             if kind == "stats":
                 total.add(value)
             else:
                 failure = failure or value
-            del running[id(channel)]
+            running.remove(channel)
     if failure is not None:
         raise failure
     return total
-
-
-def _receive(worker: DownloadWorker) -> tuple[str, Any]:
-    try:
-        found: tuple[str, Any] = worker.channel.recv()
-        return found
-    except (EOFError, OSError):
-        return "error", GleanerError("a worker process was killed; run the same command again.")
 
 
 class _ProgressChannel:

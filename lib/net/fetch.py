@@ -1,16 +1,20 @@
 """One GET of one address: every failure is a value with a short reason, every limit is explicit.
 
-Bodies that came compressed although they were not asked for are unpacked in small steps under a limit. Which version of
-a file a server sends is told surely enough to put two halves together.
+Bodies that came compressed although they were not asked for are unpacked in small steps under a limit.
 """
 
 from __future__ import annotations
 
+import asyncio
+import errno
+import os
 import re
+import socket
+import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import Any
@@ -19,27 +23,55 @@ import aiohttp
 from yarl import URL
 
 from lib import __version__
-from lib.net.failures import FetchFailed, SinkError, reached, reason_of, reraise_local_error, retry_after
-from lib.net.guard import PORTS, refusals, socket_factory
+from lib.net.failures import retry_after
+from lib.net.guard import PORTS, RefusedAddress, refusals, socket_factory
+from lib.net.request import BAD_RANGE, NOT_MODIFIED, PLAIN, REDIRECTED, FetchLimits, FetchResult, Request, Sink
 from lib.net.robots import opt_out
-from lib.net.urls import BadAddress, redirected
-from lib.net.watchdog import FetchLimits, TransferEnded, Watchdog
+from lib.net.urls import BAD_URL, BadAddress, redirected
 from lib.text import storable
 
-MOST_REDIRECTS = 5
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 KEEP_ALIVE = 15.0  # seconds an idle connection is kept
 DNS_SECONDS = 300
 DETAIL_LENGTH = 200  # characters of an error's text that are kept
-NOT_MODIFIED = "not_modified"
-REDIRECTED = "redirected"
 OPT_OUTS = ("X-Robots-Tag", "tdm-reservation", "Content-Usage")  # headers by which owners refuse
-BAD_RANGE = "bad_range"
 
 STEP = 256 * 1024  # bytes unpacked at a time, so that a bomb never stands in memory
 
 LONGEST = 200  # characters of a tag; what is cut would never match again
 SURE_AFTER = 60.0  # seconds between the change and the answer, from which on a date is a strong validator (RFC 9110)
+
+OUR_OWN_LIMITS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+_REASONS: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
+    ((aiohttp.ClientConnectorDNSError,), "dns_error"),
+    ((aiohttp.ClientSSLError, aiohttp.ServerFingerprintMismatch), "tls_error"),
+    ((asyncio.TimeoutError,), "timeout"),
+    ((aiohttp.TooManyRedirects,), "too_many_redirects"),
+    ((aiohttp.RedirectClientError, aiohttp.NonHttpUrlRedirectClientError), "bad_redirect"),
+    ((aiohttp.InvalidURL,), BAD_URL),
+    ((aiohttp.ClientConnectorError,), "connect_error"),
+    ((aiohttp.ServerDisconnectedError, ConnectionResetError, BrokenPipeError), "disconnected"),
+    ((aiohttp.ClientPayloadError,), "truncated"),
+    ((aiohttp.ClientOSError,), "disconnected"),
+    ((aiohttp.ClientResponseError,), "bad_response"),
+)
+
+
+class FetchFailed(Exception):
+    """This address has failed: carries the reason out of the reading loop."""
+
+    def __init__(self, reason: str, detail: str = ""):
+        super().__init__(reason)
+        self.reason, self.detail = reason, detail
+
+
+class SinkError(Exception):
+    """The sink could not take a block: the disk's fault, never the address's."""
+
+    def __init__(self, error: OSError):
+        super().__init__(str(error))
+        self.error = error
 
 
 def user_agent(contact: str = "") -> str:
@@ -71,50 +103,8 @@ def open_session(
     )
 
 
-@dataclass(frozen=True)
-class Request:
-    """A request besides its address.
-
-    `etag` and `last_modified` make it conditional. `offset` bytes are here already, of the version that `validator`
-    (a strong entity tag, or a date of change) names, out of `total` where that is known. With `last` the connection is
-    not kept. What is no `picture` is not collected: headers that forbid that do not end it, and of what is too long
-    the beginning is read.
-    """
-
-    referer: str = ""
-    etag: str = ""
-    last_modified: str = ""
-    offset: int = 0
-    validator: str = ""
-    total: int = 0
-    last: bool = False
-    picture: bool = True
-
-    def headers(self) -> dict[str, str] | None:
-        if self is PLAIN:
-            return None
-        wanted = {
-            "Referer": self.referer,
-            "If-None-Match": self.etag,
-            "If-Modified-Since": self.last_modified,
-            "Range": f"bytes={self.offset}-" if self.offset else "",
-            "If-Range": self.validator if self.offset else "",
-            "Connection": "close" if self.last else "",
-        }
-        # What is not plain text came from a stranger and would be an error of ours, or worse.
-        return {k: v for k, v in wanted.items() if v and v.isascii() and v.isprintable()} or None
-
-
-PLAIN = Request()
-
-
 async def fetch(
-    session: aiohttp.ClientSession,
-    url: URL,
-    sink: Sink,
-    limits: FetchLimits,
-    watch: Watchdog,
-    request: Request = PLAIN,
+    session: aiohttp.ClientSession, url: URL, sink: Sink, limits: FetchLimits, watch: Watchdog, request: Request = PLAIN
 ) -> FetchResult:
     """Fetches one address, as `parse_address` made it, into the sink.
 
@@ -129,13 +119,12 @@ async def fetch(
             await _get(session, url, request, sink, limits, transfer.progress, result)
     except FetchFailed as stop:
         result.reason, result.detail = stop.reason, stop.detail
+        result.reached = True if result.status else None  # a name service that hangs looks the same from here
     except SinkError as fault:
         raise fault.error from None
-    except TransferEnded as end:
-        result.reason, result.detail = end.reason, "ended by the watchman"
-        result.reached = True if result.status else None  # a name service that hangs looks the same from here
     except (TimeoutError, aiohttp.ClientError, OSError, ValueError, EOFError) as error:
-        reraise_local_error(error)
+        if isinstance(error, OSError) and error.errno in OUR_OWN_LIMITS:  # no fault of the address
+            raise OSError(error.errno, os.strerror(error.errno)) from error
         result.reason, result.detail = reason_of(error, refused), f"{type(error).__name__}: {error}"
         result.reached = reached(error, result.reason)
     finally:
@@ -198,13 +187,10 @@ def _check_status(result: FetchResult, response: aiohttp.ClientResponse, request
             result.bytes = 0
     elif status == 206 and request.offset:
         if not _continues(response.headers, request):
-            raise FetchFailed(
-                BAD_RANGE, f"asked from {request.offset}, got {response.headers.get('Content-Range', 'no range')}"
-            )
-        result.validator, result.total = (
-            request.validator,
-            request.total or result.bytes + (response.content_length or 0),
-        )
+            got = response.headers.get("Content-Range", "no range")
+            raise FetchFailed(BAD_RANGE, f"asked from {request.offset}, got {got}")
+        result.validator = request.validator
+        result.total = request.total or result.bytes + (response.content_length or 0)
     elif status == 304 and (request.etag or request.last_modified):
         _check_opt_out(response, request)
         raise FetchFailed(NOT_MODIFIED)
@@ -232,9 +218,7 @@ def _check_headers(
     size = result.bytes + (response.content_length or 0)
     if size > limits.max_bytes and request.picture:
         raise FetchFailed("too_large", f"{size} bytes announced")
-    reason, detail = sink.on_headers(result)
-    if reason:
-        raise FetchFailed(reason, detail)
+    _raise_refusal(*sink.on_headers(result))
 
 
 def _check_opt_out(response: aiohttp.ClientResponse, request: Request) -> None:
@@ -267,13 +251,13 @@ async def _read(
             if not judged:
                 head += block[:512]
                 if judged := len(head) >= 512:
-                    _check_head(sink, head)
+                    _raise_refusal(*sink.on_first_bytes(head))
             if (waiting := sink.write(block)) is not None:
                 await _wait(waiting)
     if not result.bytes:
         raise FetchFailed("empty")
     if not judged:
-        _check_head(sink, head)
+        _raise_refusal(*sink.on_first_bytes(head))
 
 
 async def _wait(writing: Any) -> None:
@@ -283,56 +267,9 @@ async def _wait(writing: Any) -> None:
         raise SinkError(error) from error
 
 
-def _check_head(sink: Sink, head: bytes) -> None:
-    reason, detail = sink.on_first_bytes(head)
+def _raise_refusal(reason: str, detail: str) -> None:
     if reason:
         raise FetchFailed(reason, detail)
-
-
-@dataclass
-class FetchResult:
-    """The result of one address: the body lies in the sink when `reason` is empty.
-
-    `retry_after` is in seconds, `elapsed_ms` from the request to the last byte; `reached` tells whether any machine
-    answered (None: nothing was sent). With a `validator` the rest of the `total` bytes (0: unknown) may be asked for
-    alone. A redirect ends with where it leads as `location`.
-    """
-
-    reason: str = ""
-    detail: str = ""
-    status: int | None = None
-    final_url: str = ""
-    content_type: str = ""
-    etag: str = ""
-    last_modified: str = ""
-    bytes: int = 0
-    elapsed_ms: int = 0
-    retry_after: float | None = None
-    reached: bool | None = True
-    validator: str = ""
-    total: int = 0
-    location: URL | None = None
-
-
-class Sink:
-    """Where a body goes.
-
-    `on_headers` sees the result before the body, `on_first_bytes` its beginning; both may give a (reason, detail) to
-    stop at once. `write` may give something to wait for. `restart` is told when the server sends everything although
-    the rest was asked for.
-    """
-
-    def on_headers(self, result: FetchResult) -> tuple[str, str]:
-        return "", ""
-
-    def on_first_bytes(self, head: bytes) -> tuple[str, str]:
-        return "", ""
-
-    def write(self, block: bytes) -> Any:
-        raise NotImplementedError
-
-    def restart(self) -> None:
-        raise NotImplementedError
 
 
 def decoder(encoding: str) -> Callable[[bytes], Iterator[bytes]] | None:
@@ -373,3 +310,95 @@ def validator_of(headers: Mapping[str, str]) -> str:
         return changed if age.total_seconds() >= SURE_AFTER else ""
     except (TypeError, ValueError, IndexError, OverflowError):
         return ""
+
+
+def reason_of(error: BaseException, refused: list[str]) -> str:
+    """The name of a failure; `refused` is what our own guard had to say meanwhile."""
+    if isinstance(error, RefusedAddress) or (refused and isinstance(error, aiohttp.ClientConnectorError)):
+        return refused[0] if refused else getattr(error, "reason", "private_address")
+    for kinds, reason in _REASONS:  # from the particular to the general
+        if isinstance(error, kinds):
+            return reason
+    return "connect_error" if isinstance(error, OSError) else "bad_response"
+
+
+def reached(error: BaseException, reason: str) -> bool | None:
+    """Tells if a machine answered at all; None where that cannot be told, or nothing was sent."""
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        # "No such name" is an answer of the name service. (macOS says so without a network as well.)
+        answered = error.os_error.errno == socket.EAI_NONAME and sys.platform == "linux"
+        return None if answered else False
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return False
+    if reason in ("private_address", "port_refused", BAD_URL):
+        return None
+    if isinstance(error, aiohttp.ClientConnectorError) and not isinstance(error, aiohttp.ClientSSLError):
+        return error.os_error.errno in (errno.ECONNREFUSED, errno.ECONNRESET)
+    return True
+
+
+class Transfer:
+    """One request under watch."""
+
+    __slots__ = ("bytes", "ended_by", "limits", "marked_at", "marked_bytes", "started", "task")
+
+    def __init__(self, task: asyncio.Task[Any], limits: FetchLimits):
+        self.task, self.limits = task, limits
+        self.started = self.marked_at = time.monotonic()
+        self.bytes = self.marked_bytes = 0
+        self.ended_by = ""
+
+    def progress(self, count: int) -> None:
+        self.bytes += count
+
+    def limit_exceeded(self, now: float) -> str:
+        """`timeout` or `too_slow` when a limit is passed, else nothing."""
+        if now - self.started > self.limits.deadline:
+            return "timeout"
+        if not self.bytes:
+            self.marked_at = now  # a late first byte is not slow: its speed is measured from here
+            # Connecting and the headers each have `timeout` of their own; headers that trickle in must end as well.
+            return "timeout" if now - self.started > 2 * self.limits.timeout else ""
+        if now - self.marked_at < self.limits.speed_window:
+            return ""
+        slow = self.bytes - self.marked_bytes < self.limits.min_speed * (now - self.marked_at)
+        self.marked_at, self.marked_bytes = now, self.bytes
+        return "too_slow" if slow else ""
+
+
+class Watchdog:
+    """The transfers under way, and the total of bytes that they received."""
+
+    def __init__(self) -> None:
+        self.active: set[Transfer] = set()
+        self.received = 0
+
+    @contextmanager
+    def over(self, limits: FetchLimits) -> Iterator[Transfer]:
+        """Watches the calling task; a transfer that is ended by the watchdog raises FetchFailed here."""
+        task = asyncio.current_task()
+        assert task is not None
+        transfer = Transfer(task, limits)
+        self.active.add(transfer)
+        try:
+            yield transfer
+        except asyncio.CancelledError:
+            if not transfer.ended_by:
+                raise
+            if hasattr(task, "uncancel"):  # Python 3.11: this cancellation was ours and is dealt with
+                task.uncancel()
+            raise FetchFailed(transfer.ended_by, "ended by the watchman") from None
+        finally:
+            self.active.discard(transfer)
+            self.received += transfer.bytes
+
+    def check(self) -> None:
+        """Ends what is past its limits; to be called a few times a second."""
+        now = time.monotonic()
+        for transfer in list(self.active):
+            if not transfer.ended_by and (ended_by := transfer.limit_exceeded(now)):
+                transfer.ended_by = ended_by
+                transfer.task.cancel()
+
+    def bytes_so_far(self) -> int:
+        return self.received + sum(transfer.bytes for transfer in self.active)

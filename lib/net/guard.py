@@ -1,9 +1,8 @@
 """Refuses private addresses at the last moment before a connection is made.
 
 The check sits in the connector's socket factory, which sees every address that is about to be connected: literals,
-answers of the name service (so rebinding gains nothing), and each hop of a redirect. Names are never checked, only
-the addresses that are used. For ways to the network that this guard cannot stand in (a browser, and a proxy that looks
-names up itself), `names_inside` and `leads_inside` judge a host before anything is asked there.
+answers of the name service (so rebinding gains nothing), and each hop of a redirect. `names_inside` and `leads_inside`
+judge a host for ways to the network that this guard cannot stand in: a browser, a proxy that looks names up itself.
 """
 
 from __future__ import annotations
@@ -31,8 +30,6 @@ _NETWORKS = tuple(
         " 64:ff9b:1::/48 fc00::/7 fe80::/10 fec0::/10 ff00::/8"
     ).split()
 )
-_NETWORKS_4 = tuple(net for net in _NETWORKS if net.version == 4)
-_NETWORKS_6 = tuple(net for net in _NETWORKS if net.version == 6)
 _NAT64 = ip_network("64:ff9b::/96")
 _COMPATIBLE = ip_network("::/96")
 
@@ -75,12 +72,9 @@ def embedded(address: Address) -> Iterable[IPv4Address]:
 
 
 def _listed(address: Address) -> bool:
-    if isinstance(address, IPv4Address):
-        return any(address in network for network in _NETWORKS_4)
     # Outside 2000::/3 nothing is given out; the translated forms were unwrapped before.
-    unicast = 0x2 <= address.packed[0] >> 4 <= 0x3
-    wrapped = bool(tuple(embedded(address)))
-    return any(address in network for network in _NETWORKS_6) or not (unicast or wrapped)
+    unicast = address.version == 4 or 0x2 <= address.packed[0] >> 4 <= 0x3
+    return any(address in network for network in _NETWORKS) or not (unicast or any(embedded(address)))
 
 
 def socket_factory(

@@ -1,15 +1,12 @@
-"""Who may ask next: requests wait in one queue a host, and hosts take turns.
+"""The order of requests: they wait in one queue a host, and hosts take turns.
 
 A request waits here *before* it takes a connection, so that a thousand rows of one slow host keep nobody else waiting.
-Each host has a limit of requests at once, which is halved when it strains and grows back with success, and may be
-paused until a moment (a server's Retry-After), during which its slot serves others. The hosts of one registrable
-domain share a second limit, and a rhythm where the domain is known to want one. A host that only fails is called down
-for a while. Whatever is asked waits here under the host that gets the request, so a redirect to another host waits
-again, with nothing held meanwhile.
+A host's limit of requests at once is halved when it strains and grows back with success. The hosts of one registrable
+domain share a second limit, and a rhythm where the domain is known to want one. A redirect waits again, with nothing
+held meanwhile, under the host that it leads to.
 
-Processes that ask the same hosts tell each other of pauses, and take turns at sites that want few requests. Each writes
-its pauses into its own part of a table that all of them read, so that no lock is left behind by one that is killed. The
-moments are of the machine's clock that only goes forward, which all processes share.
+Processes tell each other of pauses. Each writes its own part of a table that all read, so that no lock is left behind
+by one that is killed. The moments are of the machine's clock that only goes forward, which all processes share.
 """
 
 from __future__ import annotations
@@ -18,14 +15,15 @@ import asyncio
 import hashlib
 import random
 import time
+import tomllib
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from lib.domains import registrable_domain
 from lib.net.failures import FAULTS, SLOW_DOWN, STRAIN
-from lib.net.placeholders import FOLDER, read_table
 
 Job = TypeVar("Job")
 
@@ -136,7 +134,8 @@ class HostQueues(Generic[Job]):
             try:
                 await taker
             except asyncio.CancelledError:
-                self._pass_on(taker)
+                if taker.done() and not taker.cancelled() and self.round:  # woken, it hands its turn to the next one
+                    self._wake()
                 raise
         host.listed = False
         job = host.waiting.popleft()
@@ -296,11 +295,6 @@ class HostQueues(Generic[Job]):
                 taker.set_result(None)
                 return
 
-    def _pass_on(self, taker: asyncio.Future[None]) -> None:
-        """A taker that is cancelled after it was woken hands its turn to the next one."""
-        if taker.done() and not taker.cancelled() and self.round:
-            self._wake()
-
 
 @dataclass(frozen=True)
 class HostPolicy:
@@ -311,22 +305,16 @@ class HostPolicy:
     gap: float = 0.0
 
 
-NO_POLICY = HostPolicy()
-
-
-@dataclass(frozen=True)
-class HostPolicies:
+class HostPolicies(dict[str, HostPolicy]):
     """Policies by registrable domain."""
 
-    known: Mapping[str, HostPolicy] = field(default_factory=dict)
-
     def of(self, domain: str) -> HostPolicy:
-        return self.known.get(domain, NO_POLICY)
+        return self.get(domain) or HostPolicy()
 
 
 def known_policies() -> HostPolicies:
     """The policies that `known_hosts.toml` lists."""
-    table = read_table(FOLDER / "known_hosts.toml")
+    table = tomllib.loads(Path(__file__).with_name("known_hosts.toml").read_text(encoding="utf-8"))
     return HostPolicies({domain: HostPolicy(**values) for domain, values in table.items()})
 
 
@@ -407,7 +395,7 @@ def make_shared(context: Any, processes: int, policies: HostPolicies) -> SharedP
             context.Semaphore(most) if (most := _most_at_once(policy)) and most < processes else None,
             context.Lock(), context.RawValue("d", 0.0), policy.gap,
         )
-        for domain, policy in policies.known.items() if policy.gap or 0 < _most_at_once(policy) < processes
+        for domain, policy in policies.items() if policy.gap or 0 < _most_at_once(policy) < processes
     }  # fmt: skip
     return SharedPauses(context.RawArray("d", processes * _PART), processes, turns)
 

@@ -1,11 +1,8 @@
 """The rules of a robots.txt (RFC 9309): groups by crawler name, the longest matching rule wins, `*` and `$` in paths.
 
-Read and matched here and not by `protego`, the library of this field: it matches in linear time too, but knows
-`User-agent: Gleaner/1.0` for nobody's name, ends lines at `\\x0b` and the like, takes `%2A` for a wildcard, knows no
-`Content-Usage`, and has no bound on what 40,000 rules cost for one path.
-
-Every rule counts. What is bounded is the text (RFC 9309 asks for 500 KiB) and the work for one path; beyond that work
-the path counts as forbidden.
+Not by `protego`, the library of this field, which matches in linear time too: it knows `User-agent: Gleaner/1.0` for
+nobody's name, ends lines at `\\x0b` and the like, takes `%2A` for a wildcard, knows no `Content-Usage`, and has no
+bound on the work for one path. Here the text is bounded, and a path that takes too much work counts as forbidden.
 
 Opt-outs are read here too, in headers and in expressions of robots.txt. Where a line can be read in two ways, the one
 that its owner is more likely to have meant as a refusal counts.
@@ -22,8 +19,6 @@ from itertools import chain
 from operator import attrgetter
 from urllib.parse import quote
 
-from yarl import URL
-
 MOST_BYTES = 512 * 1024  # RFC 9309 asks for at least 500 KiB; the rest is not read
 CUT = "# Gleaner has read no further."  # the last line of a text that was longer
 MOST_WORK = 8_000_000  # characters looked at for one path, some 30 ms: 40,000 rules for a path of 150
@@ -37,6 +32,8 @@ _USAGE = frozenset({"content-usage", "content-signal"})
 _KEYS = _DISALLOW | _USER_AGENT | _USAGE | {"allow"}
 _BARE = re.compile(r"(user[ -]?agent|[a-z]+)[ \t]+(.*)", re.IGNORECASE | re.DOTALL)  # a line that lacks its colon
 _BLANK = " \t\0\v\f"
+# In a line that names crawlers: `Gleaner/1.0` means us as well as `gleaner`.
+_PRODUCT = re.compile(r"\*(?=\s|$)|[A-Za-z_-]+")
 _UNDECODED = re.compile(r"[\udc80-\udcff]")
 _ESCAPED = re.compile(r"%([0-9A-Fa-f]{2})|[^!-~]")
 # Of the printable characters these keep their escape: it means the character itself, and not a path's or rule's part.
@@ -115,7 +112,8 @@ class Rules:
 
     def allows(self, path: str) -> bool | None:
         """Tells if a path in its normal form is allowed; None where telling takes more than `MOST_WORK`."""
-        length, allowed = self._longest_plain(path)
+        plain = ((n, self.plain.get(path[:n])) for n in self.lengths if n <= len(path))
+        length, allowed = next(((n, found) for n, found in plain if found is not None), (0, True))
         likely = [found for start in self.starts if (found := self.patterns.get(path[:start])) is not None]
         if sum(some.fixed + some.weight * len(path) for some in likely) > MOST_WORK:
             return None
@@ -126,12 +124,6 @@ class Rules:
             if pattern.matches(path):
                 return pattern.allows
         return allowed
-
-    def _longest_plain(self, path: str) -> tuple[int, bool]:
-        for length in self.lengths:
-            if length <= len(path) and (found := self.plain.get(path[:length])) is not None:
-                return length, found
-        return 0, True
 
 
 @dataclass(frozen=True)
@@ -197,7 +189,8 @@ def parse_robots(text: str, token: str = TOKEN) -> Robots:
         key, value = _key_and_value(line)
         if key in _USER_AGENT:
             names = names if in_names else set()
-            names.add(_product(value))
+            if product := _PRODUCT.match(value):
+                names.add(product[0].lower())
             in_names = True
             named = named or token in names
         elif key in _KEYS:
@@ -207,11 +200,6 @@ def parse_robots(text: str, token: str = TOKEN) -> Robots:
                     group.add(key, value)
     group = ours if named else everybodys
     return Robots(_rules(group.paths), _rules(group.usages), text.endswith(CUT))
-
-
-def robots_url(url: URL) -> URL:
-    """Where the robots.txt of an address's origin lies."""
-    return url.origin().with_path("/robots.txt")
 
 
 class _Group:
@@ -243,12 +231,6 @@ def _key_and_value(line: str) -> tuple[str, str]:
     return (key, found[2].strip(_BLANK)) if found and key in _KEYS else ("", "")
 
 
-def _product(value: str) -> str:
-    """The product token of a user-agent line: `Gleaner/1.0` means us as well as `gleaner`."""
-    found = re.match(r"\*(?=\s|$)|[A-Za-z_-]+", value)
-    return found[0].lower() if found else ""
-
-
 def _rules(lines: Iterable[tuple[bool, str]]) -> Rules:
     plain: dict[str, bool] = {}
     patterns: dict[tuple[str, bool], Pattern] = {}
@@ -263,17 +245,12 @@ def _rules(lines: Iterable[tuple[bool, str]]) -> Rules:
     begins: dict[str, list[Pattern]] = {}
     for pattern in sorted(patterns.values(), key=_rank):
         begins.setdefault(pattern.pieces[0], []).append(pattern)
-    return Rules(
-        plain,
-        tuple(sorted({len(text) for text in plain}, reverse=True)),
-        {start: _together(some) for start, some in begins.items()},
-        tuple({len(start) for start in begins}),
-    )
-
-
-def _together(some: list[Pattern]) -> Patterns:
-    fixed = sum(_WORK_OF_A_RULE + len(pattern.pieces) for pattern in some)
-    return Patterns(tuple(some), fixed, sum(pattern.weight for pattern in some))
+    together = {}
+    for start, some in begins.items():
+        fixed = sum(_WORK_OF_A_RULE + len(pattern.pieces) for pattern in some)
+        together[start] = Patterns(tuple(some), fixed, sum(pattern.weight for pattern in some))
+    lengths = tuple(sorted({len(text) for text in plain}, reverse=True))
+    return Rules(plain, lengths, together, tuple({len(start) for start in begins}))
 
 
 def _pattern(text: str, anchored: bool, allows: bool) -> Pattern:

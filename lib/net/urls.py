@@ -41,17 +41,16 @@ def parse_address(text: str) -> URL:
 
 
 def redirected(url: URL, location: str) -> URL:
-    """Where a redirect from `url` leads, under the rules of `parse_address`. Raises BadAddress."""
+    """The address that a redirect from `url` leads to, under the rules of `parse_address`. Raises BadAddress."""
     location = location.strip(" ")
     if len(location) > LONGEST or _FORBIDDEN.search(location):
         raise BadAddress("a redirect that is no address")
     try:
         target = URL(location, encoded=_PLAIN.fullmatch(location) is not None)
-        return parse_address(str(target if target.scheme else url.join(target)))
-    except BadAddress:
-        raise
+        target = target if target.scheme else url.join(target)
     except ValueError as error:
         raise BadAddress(str(error)[:200]) from error
+    return parse_address(str(target))
 
 
 def host_of(url: URL) -> str:
