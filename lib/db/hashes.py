@@ -15,7 +15,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass
 
 from lib.db.connection import Database
+from lib.progress import chunked
 
+CONTENTS_BLOCK = 5_000  # contents asked for at once: 300,000 in one list take a third longer and twice the memory
 VIEWS_BLOCK = 2_000  # rows of views fetched at once, 1.2 KB each
 
 
@@ -34,12 +36,15 @@ def known_hashes(
     db: Database, contents: Sequence[str], kind: str, bits: int, algorithm: str
 ) -> dict[str, bytes | None]:
     """Returns what is known of the given contents under this very algorithm."""
-    rows = db.rows(
-        "SELECT sha256, value FROM hashes WHERE kind = ? AND bits = ? AND algorithm = ?"
-        " AND sha256 IN (SELECT value FROM json_each(?))",
-        (kind, bits, algorithm, json.dumps(contents)),
-    )
-    return {row["sha256"]: row["value"] for row in rows}
+    found: dict[str, bytes | None] = {}
+    for block in chunked(contents, CONTENTS_BLOCK):
+        rows = db.rows(
+            "SELECT sha256, value FROM hashes WHERE kind = ? AND bits = ? AND algorithm = ?"
+            " AND sha256 IN (SELECT value FROM json_each(?))",
+            (kind, bits, algorithm, json.dumps(block)),
+        )
+        found.update((row["sha256"], row["value"]) for row in rows)
+    return found
 
 
 def known_flags(db: Database, contents: Sequence[str], prefix: str, algorithm: str) -> dict[tuple[str, str], bool]:

@@ -12,8 +12,7 @@ from typing import Any
 from PIL import Image
 
 from lib.files.pictures import PictureFile
-from lib.images.decode import opened
-from lib.images.exif import ORIENTATION, exif_of, orientation_of, turned
+from lib.images.decode import ORIENTATION, exif_of, format_of, opened, orientation_of, turned
 
 SIDECARS = (".json", ".txt", ".xmp", ".caption")
 # Photographs are squeezed into a palette, drawings fit into a small one: a larger one is no lossless copy.
@@ -64,7 +63,7 @@ def traits_of(image: Image.Image) -> Traits:
     try:
         exif = exif_of(image)
         width, height = turned(image.size, orientation_of(image, exif))
-        name = {"mpo": "jpeg"}.get((image.format or "").lower(), (image.format or "").lower())
+        name = format_of(image)
         return Traits(width, height, name, _quality(image, name), any(tag != ORIENTATION for tag in exif))
     except Exception:  # the codec boundary; what the pixels are worth, their decoder will tell
         return Traits()
