@@ -160,15 +160,13 @@ def known_apart(db: Database) -> set[frozenset[str]]:
     return {frozenset((row["one"], row["other"])) for row in db.rows("SELECT one, other FROM not_repeats")}
 
 
-def set_apart(db: Database, run_id: int, pairs: Iterable[tuple[str, str]], now: str) -> int:
-    """Remembers that pairs of contents are no repeats; gives the number of new ones."""
+def set_apart(db: Database, run_id: int, pairs: Iterable[tuple[str, str]], now: str) -> None:
+    """Remembers that pairs of contents are no repeats."""
     with db.transaction():
-        before = int(db.value("SELECT count(*) FROM not_repeats"))
         db.executemany(
             "INSERT INTO not_repeats (one, other, run_id, created_at) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
             ((min(pair), max(pair), run_id, now) for pair in pairs),
         )
-        return int(db.value("SELECT count(*) FROM not_repeats")) - before
 
 
 def forget_apart(db: Database, run_id: int) -> None:

@@ -132,16 +132,11 @@ def is_below(path: Path, folders: Sequence[Path]) -> bool:
 def _quality(image: Image.Image, name: str) -> int:
     """Returns libjpeg's quality setting, from the first quantisation table (its own scaling formula turned round)."""
     if name in LOSSLESS:
-        return QUALITY_GIF if image.mode == "P" and _colours(image) > SMALL_PALETTE else QUALITY_LOSSLESS
+        colours = len(image.palette.getdata()[1]) // 3 if image.palette else 0  # entries, as the header holds them
+        return QUALITY_GIF if image.mode == "P" and colours > SMALL_PALETTE else QUALITY_LOSSLESS
     tables = getattr(image, "quantization", None)
     if not tables:
         return QUALITY_GIF if name == "gif" else QUALITY_UNKNOWN
     scale = 100.0 * sum(tables[min(tables)]) / _STANDARD_LUMINANCE
     quality = (200.0 - scale) / 2.0 if scale <= 100.0 else 5000.0 / scale
     return int(min(100, max(1, round(quality))))
-
-
-def _colours(image: Image.Image) -> int:
-    """Counts the entries of a palette, as the header holds it."""
-    palette = image.palette
-    return len(palette.getdata()[1]) // 3 if palette else 0

@@ -110,7 +110,10 @@ def is_enlarged(small: Middle, large: Middle) -> bool:
         shown = _enlarged(small, large, kernel)
         if shown is None:
             return False
-        rest, noise, strength = _unexplained(large.spectrum, _toned(shown, seen), bands, large.save)
+        away = shown - shown.mean()  # then with the brightness and contrast of `seen`
+        share = float(np.vdot(away, seen - seen.mean())) / max(1.0, float(np.vdot(away, away)))
+        toned = away * np.float32(max(0.05, share)) + seen.mean()
+        rest, noise, strength = _unexplained(large.spectrum, toned, bands, large.save)
         fits = LEAST_LEFT <= rest - noise <= UNEXPLAINED and noise <= MOST_NOISE
         if fits and WEAKEST <= strength <= STRONGEST:
             return True
@@ -157,16 +160,8 @@ def _enlarged(small: Middle, large: Middle, kernel: Image.Resampling) -> np.ndar
     if min(box[:2]) < -0.01 or box[2] > width + 0.01 or box[3] > height + 0.01:
         return None  # other proportions
     inside = (max(0.0, box[0]), max(0.0, box[1]), min(width, box[2]), min(height, box[3]))
-    return np.asarray(
-        Image.fromarray(small.grey.astype(np.float32)).resize((side, side), kernel, box=inside), np.float32
-    )
-
-
-def _toned(shown: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """`shown` with the brightness and contrast of `seen`."""
-    away = shown - shown.mean()
-    share = float(np.vdot(away, seen - seen.mean())) / max(1.0, float(np.vdot(away, away)))
-    return away * np.float32(max(0.05, share)) + seen.mean()
+    grey = Image.fromarray(small.grey.astype(np.float32))
+    return np.asarray(grey.resize((side, side), kernel, box=inside), np.float32)
 
 
 def _encoded(grey: np.ndarray, save: Mapping[str, Any]) -> np.ndarray:
