@@ -341,7 +341,7 @@ class CrashGuard:
         try:
             handle = os.open(self.file, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
         except OSError:
-            return None  # no place for notes: a crash then stays a riddle, but all else works
+            return None  # no place for notes: a crash then stays unexplained, but all else works
         try:
             # Never made shorter: another run of this workspace may have it in its memory.
             os.write(handle, b"\0" * SLOT * SLOTS)

@@ -311,7 +311,7 @@ def quarantined(db: Database, workspace: Workspace, run_id: int) -> Purge:
 
 
 def purge(context: Context, what: Purge) -> int:
-    """Deletes the files and records it; gives their number. A kill leaves files whose rows the next purge settles."""
+    """Deletes the files and records it; gives their number. A kill leaves files whose rows the next purge corrects."""
     count, gone = 0, list[Action]()
     for action in what.actions:
         if context.stopping():

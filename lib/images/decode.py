@@ -138,47 +138,42 @@ def codec_boundary() -> Iterator[None]:
         raise DecodeError("undecodable", f"{type(e).__name__}: {e}"[:200]) from e
 
 
-class opened:
+@contextmanager
+def opened(source: Path | bytes, formats: tuple[str, ...] | None = None) -> Iterator[Image.Image]:
     """Opens a picture lazily, refuses bombs by their header, and closes it.
 
     With `formats` (Pillow's names) no other codec is so much as asked.
     """
+    # The size is checked here against our own limit, so Pillow's warning would only be noise.
+    Image.MAX_IMAGE_PIXELS = None
+    file: Any = io.BytesIO(source) if isinstance(source, bytes) else source
+    try:
+        image = _identified(file, formats)
+    except UnidentifiedImageError as error:
+        raise DecodeError("needs_pillow_heif" if not formats and _is_heif(file) else "not_an_image") from error
+    except FileNotFoundError as error:
+        raise DecodeError("missing_file") from error
+    except PermissionError as error:
+        raise DecodeError("unreadable_file") from error
+    except Exception as error:
+        raise DecodeError("undecodable", f"{type(error).__name__}: {error}"[:200]) from error
+    try:
+        if image.width * image.height > MAX_PIXELS:
+            raise DecodeError("too_many_pixels", f"{image.width}x{image.height}")
+        yield image
+    finally:
+        image.close()
 
-    def __init__(self, source: Path | bytes, formats: tuple[str, ...] | None = None):
-        self.source, self.formats = source, formats
 
-    def __enter__(self) -> Image.Image:
-        # The size is checked here against our own limit, so Pillow's warning would only be noise.
-        Image.MAX_IMAGE_PIXELS = None
-        source: Any = io.BytesIO(self.source) if isinstance(self.source, bytes) else self.source
+def _identified(source: Any, formats: tuple[str, ...] | None) -> Image.Image:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         try:
-            self.image = self._identified(source)
-        except UnidentifiedImageError as error:
-            without = not self.formats and _is_heif(source)
-            raise DecodeError("needs_pillow_heif" if without else "not_an_image") from error
-        except FileNotFoundError as error:
-            raise DecodeError("missing_file") from error
-        except PermissionError as error:
-            raise DecodeError("unreadable_file") from error
-        except Exception as error:
-            raise DecodeError("undecodable", f"{type(error).__name__}: {error}"[:200]) from error
-        if self.image.width * self.image.height > MAX_PIXELS:
-            self.image.close()
-            raise DecodeError("too_many_pixels", f"{self.image.width}x{self.image.height}")
-        return self.image
-
-    def _identified(self, source: Any) -> Image.Image:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            try:
-                return Image.open(source, formats=self.formats)
-            except UnidentifiedImageError:
-                if self.formats or not _is_heif(source) or not learn_heif():
-                    raise
-                return Image.open(source)
-
-    def __exit__(self, *_: object) -> None:
-        self.image.close()
+            return Image.open(source, formats=formats)
+        except UnidentifiedImageError:
+            if formats or not _is_heif(source) or not learn_heif():
+                raise
+            return Image.open(source)
 
 
 def _is_heif(source: Path | io.BytesIO) -> bool:
