@@ -16,7 +16,7 @@ from rare_pictures import chunk, made
 from support import ROOT
 
 from lib.dedup.keep import read_traits
-from lib.images import exif
+from lib.images import decode as exif
 from lib.images.decode import decode, read_header
 
 SIZE = (60, 40)

@@ -13,7 +13,8 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
 from support import load_step
 
 from lib.dedup.compare import RANKS, compare, residual, toned
-from lib.hashing.buffers import Buffers, read_buffers
+from lib.dedup.fingerprints import fingerprint
+from lib.hashing.buffers import Buffers
 from lib.hashing.enlarged import is_enlarged, read_middle
 
 # Photographs that come with a core requirement; the package itself takes a second to import and is not needed.
@@ -29,7 +30,7 @@ def photograph(name: str) -> Image.Image:
 def buffers_of(picture: Image.Image, folder: Path, **options: object) -> Buffers:
     path = folder / "picture"
     picture.save(path, **{"format": "JPEG", "quality": 90, **options})
-    return Buffers.from_bytes(read_buffers(path))
+    return Buffers.from_bytes(fingerprint(str(path)).packed)
 
 
 def marked(picture: Image.Image, size: float, opacity: int) -> Image.Image:

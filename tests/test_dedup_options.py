@@ -18,9 +18,10 @@ from support import PATIENCE, ROOT, as_rows, dedup, drawing, dump, load_step, re
 
 from lib.db import Context, open_database
 from lib.db.duplicates import is_removed
+from lib.dedup.fingerprints import fingerprint
 from lib.dedup.near import cells_with_views
 from lib.hashing import dct, views
-from lib.hashing.buffers import UNTRIMMED, Buffers, read_buffers, trimmed_box
+from lib.hashing.buffers import UNTRIMMED, Buffers, trimmed_box
 from lib.hashing.kinds import KINDS, HashChoice
 from lib.hashing.views import refine, sample
 from lib.workspace import Workspace
@@ -155,7 +156,7 @@ def test_a_window_hash_is_near_the_hash_of_the_crop(tmp_path: Path):
         picture.crop((640 * left, 640 * top, 640 * right, 640 * bottom)).save(tmp_path / "crop.png")
         picture.save(tmp_path / "whole.png")
         whole, crop = (
-            Buffers.from_bytes(read_buffers(tmp_path / name)).greys[:1] for name in ("whole.png", "crop.png")
+            Buffers.from_bytes(fingerprint(str(tmp_path / name)).packed).greys[:1] for name in ("whole.png", "crop.png")
         )
         window = dct.threshold(dct.window_frequencies(whole, [box]))[0]
         assert int(np.bitwise_count(window ^ dct.hash_greys(crop)).sum()) <= 24

@@ -13,9 +13,11 @@ from PIL import Image, ImageEnhance, ImageFilter
 from support import drawing
 
 from lib.dedup.compare import compare
+from lib.dedup.fingerprints import fingerprint
+from lib.dedup.near import plain_cells
 from lib.hashing import dct
-from lib.hashing.buffers import Buffers, read_buffers
-from lib.hashing.hamming import COLUMNS, GATHER_FROM, collapse, cross_join, distance, gathered, self_join, to_words
+from lib.hashing.buffers import Buffers
+from lib.hashing.hamming import COLUMNS, GATHER_FROM, cross_join, distance, gathered, self_join, to_words
 from lib.hashing.kinds import HashChoice, pixel_digest
 
 # A photograph that comes with a core requirement; the package itself takes a second to import and is not needed.
@@ -29,6 +31,19 @@ def blocks(count: int, seed: int = 1) -> np.ndarray:
 def saved(picture: Image.Image, path: Path, **options: object) -> Path:
     picture.save(path, **options)
     return path
+
+
+def read_buffers(path: Path) -> bytes:
+    return fingerprint(str(path)).packed
+
+
+def collapse(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Distinct hashes, and the index of each row among them: equal hashes share a cell."""
+    cells = plain_cells({str(number): row.tobytes() for number, row in enumerate(hashes)}, 0, 1)
+    found = [cells.cell(str(number))[1] for number in range(len(hashes))]
+    distinct = sorted(set(found))
+    rows = np.frombuffer(b"".join(distinct), np.uint8).reshape(len(distinct), -1)
+    return rows, np.array([distinct.index(value) for value in found])
 
 
 def buffers_of(path: Path) -> Buffers:

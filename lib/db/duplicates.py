@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 
 from lib.db.connection import Database
 from lib.times import utc_now
 
 REMOVED = "removed_repeat"  # why step 5 did not fetch a picture
 
-_KNOWN = (
-    "SELECT 1 FROM duplicates WHERE sha256 = ? AND path = ? AND keeper_path = ? AND keeper_sha256 = ?"
-    " AND kind = ? AND decision = ? AND reason = ? LIMIT 1"
+_RECORD = (
+    "INSERT INTO duplicates (run_id, path, sha256, group_no, keeper_path, keeper_sha256, kind, distance, decision,"
+    " reason) SELECT :run_id, :path, :sha256, :group_no, :keeper_path, :keeper_sha256, :kind, :distance, :decision,"
+    " :reason WHERE :decision = 'remove' OR NOT EXISTS (SELECT 1 FROM duplicates WHERE sha256 = :sha256"
+    " AND path = :path AND keeper_path = :keeper_path AND keeper_sha256 = :keeper_sha256 AND kind = :kind"
+    " AND decision = :decision AND reason = :reason)"
 )
+
 _REPEATS = (
     " FROM actions JOIN duplicates ON duplicates.run_id = actions.run_id AND duplicates.path = actions.source"
     " AND duplicates.keeper_sha256 <> actions.sha256"
@@ -69,19 +73,8 @@ def record_duplicates(db: Database, run_id: int, rows: Iterable[DuplicateRow]) -
     A finding that takes nothing away and stands already under an earlier run is not written again: running the step
     twice on the same pictures changes nothing.
     """
-    new = 0
     with db.transaction():
-        for row in rows:
-            known = (row.sha256, row.path, row.keeper_path, row.keeper_sha256, row.kind, row.decision, row.reason)
-            if row.decision != "remove" and db.value(_KNOWN, known):
-                continue
-            db.execute(
-                "INSERT INTO duplicates (run_id, path, sha256, group_no, keeper_path, keeper_sha256, kind, distance,"
-                " decision, reason) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (run_id, *astuple(row)),
-            )
-            new += 1
-    return new
+        return sum(db.execute(_RECORD, {**vars(row), "run_id": run_id}).rowcount for row in rows)
 
 
 def present_file_count(db: Database) -> int:
@@ -114,14 +107,12 @@ def forget_unmoved(db: Database, run_id: int) -> None:
 
     Where it has moved nothing, all that it found goes.
     """
-    moved = "SELECT source FROM actions WHERE run_id = ? AND kind = 'move' AND state = 'done'"
+    moved = "SELECT source FROM actions WHERE run_id = :run AND kind = 'move' AND state = 'done'"
     with db.transaction():
-        if db.value(f"{moved} LIMIT 1", (run_id,)) is None:
-            forget_duplicates(db, run_id)
-            return
         db.execute(
-            f"DELETE FROM duplicates WHERE run_id = ? AND decision = 'remove' AND path NOT IN ({moved})",
-            (run_id, run_id),
+            f"DELETE FROM duplicates WHERE run_id = :run AND (NOT EXISTS ({moved})"
+            f" OR decision = 'remove' AND path NOT IN ({moved}))",
+            {"run": run_id},
         )
 
 

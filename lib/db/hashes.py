@@ -17,6 +17,7 @@ from dataclasses import astuple, dataclass
 from lib.db.connection import Database
 from lib.progress import chunked
 
+CONTENTS_BLOCK = 5_000  # contents asked for at once: 300,000 in one list take a third longer and twice the memory
 VIEWS_BLOCK = 2_000  # rows of views fetched at once, 1.2 KB each
 
 
@@ -35,11 +36,15 @@ def known_hashes(
     db: Database, contents: Sequence[str], kind: str, bits: int, algorithm: str
 ) -> dict[str, bytes | None]:
     """Returns what is known of the given contents under this very algorithm."""
-    return db.mapping(
-        "SELECT sha256, value FROM hashes WHERE kind = ? AND bits = ? AND algorithm = ?"
-        " AND sha256 IN (SELECT value FROM json_each(?))",
-        (kind, bits, algorithm, json.dumps(contents)),
-    )
+    found: dict[str, bytes | None] = {}
+    for block in chunked(contents, CONTENTS_BLOCK):
+        rows = db.rows(
+            "SELECT sha256, value FROM hashes WHERE kind = ? AND bits = ? AND algorithm = ?"
+            " AND sha256 IN (SELECT value FROM json_each(?))",
+            (kind, bits, algorithm, json.dumps(block)),
+        )
+        found.update((row["sha256"], row["value"]) for row in rows)
+    return found
 
 
 def known_flags(db: Database, contents: Sequence[str], prefix: str, algorithm: str) -> dict[tuple[str, str], bool]:
@@ -145,14 +150,13 @@ def known_apart(db: Database) -> set[frozenset[str]]:
     return set(map(frozenset, db.rows("SELECT one, other FROM not_repeats")))
 
 
-def set_apart(db: Database, run_id: int, pairs: Iterable[tuple[str, str]], now: str) -> int:
-    """Remembers that pairs of contents are no repeats; gives the number of new ones."""
+def set_apart(db: Database, run_id: int, pairs: Iterable[tuple[str, str]], now: str) -> None:
+    """Remembers that pairs of contents are no repeats."""
     with db.transaction():
-        added = db.executemany(
+        db.executemany(
             "INSERT INTO not_repeats (one, other, run_id, created_at) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
             ((min(pair), max(pair), run_id, now) for pair in pairs),
         )
-        return max(0, added.rowcount)
 
 
 def forget_apart(db: Database, run_id: int) -> None:

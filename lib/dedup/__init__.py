@@ -4,8 +4,7 @@ run           the story of a run, from the files to the report
 options       the flags, and the frozen value made of them
 inputs        the files, decisions made by hand, the query pictures
 fingerprints  every content's hash and buffers, from the cache or from one reduced decode
-near          the search: contents whose hashes lie near each other, as they are or under a view
-semantic      contents that show the same subject, by embedding
+near          the search: contents whose hashes or embeddings lie near each other
 compare       two pictures: tone, sharpness, colour, and what is left between them
 judge         two files: the strongest relation that can be proved
 keep          the order in which files are kept

@@ -113,7 +113,9 @@ def compare(one: Buffers, other: Buffers) -> Comparison:
             return Comparison(False, fit.correlation, "cropped or changed")
         if reason := _difference(fit.blocks, fit.correlation) or _closer(fit, one, other):
             return Comparison(False, fit.correlation, reason)
-    if _other_colours(one.chroma, other.chroma):
+    usual, worst = colour_difference(one.chroma, other.chroma)
+    alike = usual <= GREATEST_COLOUR and worst <= GREATEST_COLOUR_SPOT
+    if not alike or colour_match(one.chroma, other.chroma) < LEAST_COLOUR_MATCH:
         return Comparison(False, lowest, "other colours")
     if colourless(one) != colourless(other):
         return Comparison(True, lowest, "grey version")
@@ -159,12 +161,13 @@ def toned_difference(one: np.ndarray, other: np.ndarray) -> Fit:
     """
     if (plain := correlate(one, other)) < HOPELESS:  # no curve brings these together; most pairs end here
         target = other.astype(np.float32)
-        return Fit(plain, _blocks(np.abs(one - target)), one.astype(np.float32), target)
+        return Fit(plain, block_means(np.abs(one - target), len(one) // BLOCK), one.astype(np.float32), target)
     fits: list[Fit] = []
     for source, goal in ((one, other), (other, one)):
         curved, target = toned(source, goal), goal.astype(np.float32)
         fitted = sharpened(curved, target)
-        fits.append(Fit(correlate(fitted, target), _blocks(np.abs(fitted - target)), curved, target))
+        blocks = block_means(np.abs(fitted - target), len(one) // BLOCK)
+        fits.append(Fit(correlate(fitted, target), blocks, curved, target))
         if fits[0].correlation >= LEAST_CORRELATION and fits[0].blocks.max() <= LOCAL_BLOCK:
             break  # as good as it needs to be
     return min(fits, key=lambda fit: float(fit.blocks.max()))
@@ -200,10 +203,6 @@ def toned(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     return np.interp(_LEVELS, places[used] / weights, curve).astype(np.float32)[source]
 
 
-def _blocks(apart: np.ndarray) -> np.ndarray:
-    return block_means(apart, len(apart) // BLOCK)
-
-
 def colour_difference(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
     """(mean, worst) difference of two chroma buffers, uint8 of shape (2, 16, 16), the saturation evened out."""
     strong, weak = (c.astype(np.float32).ravel() - 128 for c in (one, other))
@@ -221,11 +220,6 @@ def colour_match(one: np.ndarray, other: np.ndarray) -> float:
     if min(strengths) < SOME_COLOUR**2:
         return 1.0
     return float(a @ b) / a.size / float(np.sqrt(strengths[0] * strengths[1]))
-
-
-def _other_colours(one: np.ndarray, other: np.ndarray) -> bool:
-    usual, worst = colour_difference(one, other)
-    return usual > GREATEST_COLOUR or worst > GREATEST_COLOUR_SPOT or colour_match(one, other) < LEAST_COLOUR_MATCH
 
 
 def _halved(grey: np.ndarray) -> np.ndarray:
@@ -294,7 +288,8 @@ def residual(fitted: np.ndarray, target: np.ndarray, chromas: np.ndarray) -> Res
     shares, rest = _fit(effects, wanted, 1.0 / (1.0 + (rest / (_DOUBT * usual)) ** 2))
     residual = np.sqrt(block_means((rest * rest).reshape(side, side), BLOCKS))
     # The detail that both have: what was put into one of them must not excuse itself.
-    detail = np.minimum(*(block_means(_steepness(values), BLOCKS) for values in (fitted, target)))
+    slopes = gradient(fitted), gradient(target)
+    detail = np.minimum(*(block_means(down * down + across * across, BLOCKS) for down, across in slopes))
     return Residual(_farthest_corner(shares[:6]) / side, _standing_out(residual.ravel(), detail.ravel()))
 
 
@@ -342,12 +337,6 @@ def _standing_out(residual: np.ndarray, detail: np.ndarray) -> tuple[float, ...]
     expected = np.interp(np.arange(len(order)), middles, np.maximum.accumulate(usual))
     factors = np.sort(residual[order] / (expected + FLOOR))[::-1]
     return tuple(float(factors[rank - 1]) for rank in RANKS)
-
-
-def _steepness(values: np.ndarray) -> np.ndarray:
-    """Returns the square of the steepest step to a neighbour; only its order matters."""
-    down, across = gradient(values)
-    return np.asarray(down * down + across * across)
 
 
 @lru_cache(maxsize=4)

@@ -31,6 +31,7 @@ from lib.hashing.buffers import Buffers, packed_buffers
 from lib.hashing.kinds import HashChoice, imagehash_of
 from lib.hashing.kinds import is_flat as is_empty
 from lib.images.decode import DecodeError, opened
+from lib.progress import chunked
 from lib.work import WORKER_KILLED, Result
 from lib.work.stream import stream
 
@@ -66,8 +67,7 @@ class FingerprintStore:
         """Takes one path for each content, see `places_of`. A dry run remembers nothing."""
         self.context, self.db, self.places, self.choice = context, context.db, places, choice
         self.guard = CrashGuard(context.workspace.root)
-        # Another kind of hash has rows of its own beside ours.
-        self.kind = dct.KIND if choice.is_ours else f"imagehash {choice.kind}"
+        self.kind = dct.KIND if choice.is_ours else f"imagehash {choice.kind}"  # another kind has rows of its own
         self.hashes: dict[str, bytes | None] = {}
         self.broken: dict[str, str] = {}
         self.decoded = 0
@@ -161,9 +161,7 @@ class FingerprintStore:
 
     def load(self, contents: Iterable[str]) -> None:
         """Fetches what is remembered of many contents at once; then threads may ask for it."""
-        wanted = sorted(contents)
-        for start in range(0, len(wanted), BATCH):
-            block = wanted[start : start + BATCH]
+        for block in chunked(sorted(contents), BATCH):
             missing = [c for c in block if c not in self._offsets]
             for content, data in known_hashes(self.db, missing, "buffers", dct.SIDE, ALGORITHM).items():
                 if data:
@@ -249,9 +247,8 @@ class FingerprintStore:
         Only those: 5 KB for every picture would outgrow everything else in the database.
         """
         fresh = sorted(c for c in self._used - self._stored if c in self._offsets)
-        for start in range(0, len(fresh), BATCH):
-            rows = [HashRow(c, "buffers", dct.SIDE, self.packed(c), ALGORITHM) for c in fresh[start : start + BATCH]]
-            self._write(rows)
+        for block in chunked(fresh, BATCH):
+            self._write([HashRow(c, "buffers", dct.SIDE, self.packed(c), ALGORITHM) for c in block])
 
     def close(self) -> None:
         self._spool.close()
@@ -325,7 +322,7 @@ class CrashGuard:
         self.killed: set[str] = set()
         self._slots: dict[int, int] = {}
         self._lock = Lock()
-        name = hashlib.blake2b(str(workspace.absolute()).encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
+        name = hashlib.blake2b(os.fsencode(workspace.absolute()), digest_size=8).hexdigest()
         user = os.getuid() if hasattr(os, "getuid") else 0
         self.file = Path(tempfile.gettempdir()) / f"gleaner-{user}-{name}.decoding"
         self.paths = self._of_last_run()
@@ -337,14 +334,14 @@ class CrashGuard:
         except OSError:
             return set()
         found = (notes[start : start + SLOT].split(b"\0", 1)[0] for start in range(0, len(notes), SLOT))
-        return {path.decode("utf-8", "surrogateescape") for path in found if path}
+        return {os.fsdecode(path) for path in found if path}
 
     def _open(self) -> mmap.mmap | None:
         """Memory of a file outlives the process that wrote it, without a call to the system for each note."""
         try:
             handle = os.open(self.file, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
         except OSError:
-            return None  # no place for notes: a crash then stays a riddle, but all else works
+            return None  # no place for notes: a crash then stays unexplained, but all else works
         try:
             # Never made shorter: another run of this workspace may have it in its memory.
             os.write(handle, b"\0" * SLOT * SLOTS)
@@ -357,8 +354,9 @@ class CrashGuard:
     @contextmanager
     def recording(self, path: str) -> Iterator[None]:
         """Records a file as being decoded for as long as the block lasts."""
-        name = path.encode("utf-8", "surrogateescape")
-        slot = self._slot()
+        name = os.fsencode(path)
+        with self._lock:
+            slot = self._slots.setdefault(get_ident(), len(self._slots))
         if self._notes is None or slot >= SLOTS or len(name) >= SLOT:
             yield
             return
@@ -368,14 +366,6 @@ class CrashGuard:
             yield
         finally:
             self._notes[start] = 0
-
-    def _slot(self) -> int:
-        thread = get_ident()
-        slot = self._slots.get(thread)
-        if slot is None:
-            with self._lock:
-                slot = self._slots[thread] = len(self._slots)
-        return slot
 
     def run(self, task: Callable[[str], T], path: str) -> tuple[T | None, str]:
         """Returns (value, "") or (None, reason): here, or in a process of its own where the file is suspect."""
@@ -397,7 +387,7 @@ class CrashGuard:
             return
         self._notes.close()
         self._notes = None
-        names = [path.encode("utf-8", "surrogateescape") for path in sorted(self.killed)]
+        names = [os.fsencode(path) for path in sorted(self.killed)]
         with suppress(OSError):
             if names:
                 beside = self.file.with_suffix(f".{os.getpid()}")

@@ -130,21 +130,22 @@ def cover(
             groups.setdefault(keeper, []).append(decision)
             waiting.subtract(candidates.cells(number))
             continue
-        if not refined and _is_awaited(candidates, waiting, number):
+        # Where no file that is still to come can be compared with this one, its rank changes nothing.
+        own, rivals = set(candidates.cells(number)), candidates.size_rivals
+        if not refined and any(waiting[cell] > (cell in own) for cell in rivals(number)):
             heapq.heappush(queue, (candidates.refine(number), number, True))
             continue
         waiting.subtract(candidates.cells(number))
         if decision is not None:
             groups.setdefault(keeper, []).append(decision)
         if candidates.can_be_keeper(number):
-            kept.add(number, _cells_as_keeper(candidates.cells(number), decision))
+            cells = candidates.cells(number)
+            if decision and decision.decision == "review" and decision.relation.kind in EXACT_TO_SAME:
+                # It repeats another file in full, so that it stands in only for its own bytes: its copies find the
+                # other file as well. Without this, k copies that nobody wants removed cost k * k comparisons.
+                cells = cells[:1] if decision.relation.kind != "bytes" else ()
+            kept.add(number, cells)
     return groups
-
-
-def _is_awaited(candidates: Candidates, waiting: Counter[Hashable], number: int) -> bool:
-    """Says whether a file that is still to come could be compared with this one: else its rank changes nothing."""
-    own = set(candidates.cells(number))
-    return any(waiting[cell] > (cell in own) for cell in candidates.size_rivals(number))
 
 
 def _look_up(candidates: Candidates, kept: _Kept, number: int, removed: frozenset[str]) -> tuple[int, Decision | None]:
@@ -181,13 +182,3 @@ def _staying(number: int, relation: Relation, protected: bool) -> Decision:
     if relation.blocked:
         return Decision(number, relation, "keep", relation.blocked)
     return Decision(number, relation, "review", relation.reason)
-
-
-def _cells_as_keeper(cells: Sequence[Hashable], decision: Decision | None) -> Sequence[Hashable]:
-    """A file that stays for review, although it repeats another in full, stands in only for its own bytes.
-
-    Its copies find the other file as well; without this, k copies that nobody wants removed cost k * k comparisons.
-    """
-    if decision is None or decision.decision == "keep" or decision.relation.kind not in EXACT_TO_SAME:
-        return cells
-    return cells[:1] if decision.relation.kind != "bytes" else ()

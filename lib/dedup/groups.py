@@ -8,23 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lib.db.hashes import known_apart, known_relations, remember_relations
+from lib.db.hashes import remember_relations
 from lib.dedup.compare import colourless
 from lib.dedup.fingerprints import ALGORITHM, BATCH, FingerprintStore
 from lib.dedup.grouping import Candidates, Decision, Relation, cover
 from lib.dedup.judge import Judge, MatchOptions, RealSizes
 from lib.dedup.keep import Traits, is_below, keep_order, read_traits, with_sidecar
-from lib.dedup.near import (
-    HashCells,
-    cells_with_views,
-    content_cell,
-    crowded,
-    flat_cell,
-    name_cell,
-    plain_cells,
-    related,
-)
-from lib.dedup.semantic import Likeness
+from lib.dedup.near import HashCells, Likeness, cells_with_views, crowded, flat_cell, plain_cells, related
 from lib.files.names import read_any_name
 from lib.files.pictures import PictureFile
 from lib.work.stream import in_threads
@@ -122,17 +112,17 @@ class GroupSearch(Candidates):
         found: list[Hashable] = []
         file = self.files[number]
         if self.policy.match.pictures:
-            found.append(content_cell(file.sha256))
+            found.append(("content", file.sha256))
             found += [c for c in (self.hash_cells.cell(file.sha256), self.flat.get(file.sha256)) if c]
         if self.policy.match.names and (name := read_any_name(file.path.name)):
-            found.append(name_cell(name.image))
+            found.append(("name", name.image))
         return found
 
     def neighbours(self, number: int) -> list[Hashable]:
         content, likeness = self.files[number].sha256, self.policy.likeness
         alike = likeness.near.get(content, ()) if likeness else ()
         own = self.cells(number)
-        found = [*own[:1], *self.hash_cells.near(content), *own, *(content_cell(other) for _, other in alike)]
+        found = [*own[:1], *self.hash_cells.near(content), *own, *(("content", other) for _, other in alike)]
         return list(dict.fromkeys(found))
 
     def size_rivals(self, number: int) -> list[Hashable]:
@@ -151,28 +141,21 @@ class GroupSearch(Candidates):
         policy, contents = self.policy, {self.files[n].sha256 for n in busy}
         roots = {root: place for place, root in reversed(list(enumerate(policy.roots)))}
         self._cells = {n: self.cells(n) for n in busy}
-        self.judge = self._judge()
+        shared = self.hash_cells, self.references, policy.likeness
+        self.judge = Judge(self.files, self.fingerprints, policy.match, *shared)
         self.priority = {n: roots.get(self.files[n].root, len(roots)) for n in busy}
         self.traits = {n: self._traits(self.files[n]) for n in busy}
         self.protected = {n: n in self.references or is_below(self.files[n].path, policy.protected) for n in busy}
         self.sizes: dict[Hashable, set[int]] = defaultdict(set)
-        self.inhabitants: dict[Hashable, list[int]] = defaultdict(list)
+        self.files_in: dict[Hashable, list[int]] = defaultdict(list)
         for n in busy:
             for cell in self.cells(n):
                 self.sizes[cell].add(self.traits[n].pixels)
-                self.inhabitants[cell].append(n)
+                self.files_in[cell].append(n)
         if policy.match.pictures:
             self.fingerprints.load(contents)
             self.real_sizes = RealSizes(self.fingerprints, contents)
         self.best_keys = {n: self._key(n) for n in busy}
-
-    def _judge(self) -> Judge:
-        """Returns a judge that knows what earlier runs found and what a person said."""
-        policy, db = self.policy, self.fingerprints.db
-        made = Judge(self.files, self.fingerprints, policy.match, self.hash_cells, self.references, policy.likeness)
-        made.apart = known_apart(db)
-        made.known = known_relations(db, policy.match.algorithm)
-        return made
 
     def _traits(self, file: PictureFile) -> Traits:
         known = self.fingerprints.traits(file.sha256)
@@ -192,10 +175,7 @@ class GroupSearch(Candidates):
         )
 
     def refine(self, number: int) -> tuple[Any, ...]:
-        """Returns the key with the size that is real.
-
-        This takes a full decode of the file and of its best smaller copies.
-        """
+        """Returns the key with the size that is real: by a full decode of the file and of its best smaller copies."""
         if self.policy.keep != "best" or not self.policy.match.similar:
             return self._key(number)
         return self._key(number, self._real_pixels(number))
@@ -218,18 +198,20 @@ class GroupSearch(Candidates):
         content, own = self.files[number].sha256, self.traits[number].pixels
         # By hash alone: names may differ between files of one content, and this is the content's.
         cells = self.hash_cells.near(content, self.policy.match.same_bits)
-        near = (n for cell in cells for n in self.inhabitants.get(cell, ()) if self.traits[n].pixels < own)
+        near = (n for cell in cells for n in self.files_in.get(cell, ()) if self.traits[n].pixels < own)
         at: dict[str, int] = {}
         for n in sorted(near, key=self.best_keys.__getitem__):
             at.setdefault(self.files[n].sha256, n)
         # Of each size by turns what looks most like it (whatever its tone) and what is encoded best.
-        alike = {c: rank for rank, c in enumerate(sorted(at, key=lambda c: -self._alike(content, c)))}
+        pictures, own_picture = self.fingerprints.picture, self.fingerprints.picture(content)
+
+        def apart(copy: str) -> float:
+            other = pictures(copy)
+            return 1.0 if own_picture is None or other is None else -float(own_picture.outline @ other.outline)
+
+        alike = {c: rank for rank, c in enumerate(sorted(at, key=apart))}
         best = {c: rank for rank, c in enumerate(at)}
         return dict(sorted(at.items(), key=lambda i: (-self.traits[i[1]].pixels, min(alike[i[0]], best[i[0]]))))
-
-    def _alike(self, one: str, other: str) -> float:
-        a, b = self.fingerprints.picture(one), self.fingerprints.picture(other)
-        return -1.0 if a is None or b is None else float(a.outline @ b.outline)
 
     def relation(self, keeper: int, other: int) -> Relation | None:
         return self.judge(keeper, other)
@@ -267,16 +249,13 @@ class GroupSearch(Candidates):
 
     def as_groups(self, found: dict[int, list[Decision]]) -> list[DuplicateGroup]:
         keepers = sorted(found, key=lambda n: str(self.files[n].path))
-        return [
-            DuplicateGroup(
-                number,
-                self.files[n],
-                self.traits[n],
-                tuple(sorted((self._member(decision) for decision in found[n]), key=lambda m: str(m.file.path))),
-            )
-            for number, n in enumerate(keepers, 1)
-        ]
 
-    def _member(self, decided: Decision) -> Member:
-        file, traits, relation = self.files[decided.item], self.traits[decided.item], decided.relation
-        return Member(file, traits, relation.kind, relation.distance, decided.decision, decided.reason)
+        def member(decided: Decision) -> Member:
+            file, traits, relation = self.files[decided.item], self.traits[decided.item], decided.relation
+            return Member(file, traits, relation.kind, relation.distance, decided.decision, decided.reason)
+
+        members = [sorted(map(member, found[n]), key=lambda m: str(m.file.path)) for n in keepers]
+        return [
+            DuplicateGroup(number, self.files[n], self.traits[n], tuple(own))
+            for number, (n, own) in enumerate(zip(keepers, members, strict=True), 1)
+        ]

@@ -147,9 +147,8 @@ def by_queries(
     known = [file for file in files if hashes.get(file.sha256)]
     if not asked or not known:
         return []
-    targets = to_words(
-        np.frombuffer(b"".join(hashes[q.sha256] or b"" for q in asked), np.uint8).reshape(len(asked), -1)
-    )
+    packed = b"".join(hashes[query.sha256] or b"" for query in asked)
+    targets = to_words(np.frombuffer(packed, np.uint8).reshape(len(asked), -1))
     members: dict[int, list[Member]] = {}
     for file in known:
         value = to_words(np.frombuffer(hashes[file.sha256] or b"", np.uint8).reshape(1, -1))

@@ -8,18 +8,18 @@ from __future__ import annotations
 import os
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from threading import Lock
 
 import numpy as np
 
-from lib.db.hashes import HashRow, NearPair, known_flags
+from lib.db.hashes import HashRow, NearPair, known_apart, known_flags, known_relations
 from lib.dedup.compare import colourless, compare, look
 from lib.dedup.fingerprints import ALGORITHM, FingerprintStore
 from lib.dedup.grouping import Relation
-from lib.dedup.near import HashCells
-from lib.dedup.semantic import Likeness
+from lib.dedup.near import HashCells, Likeness
 from lib.files.names import read_any_name
 from lib.files.pictures import PictureFile
 from lib.hashing import buffers, enlarged
@@ -85,8 +85,8 @@ class Judge:
     ):
         self.files, self.fingerprints, self.match, self.cells = files, fingerprints, match, cells
         self.references, self.likeness = references, likeness
-        self.apart: set[frozenset[str]] = set()
-        self.known: dict[tuple[str, str], Known] = {}
+        self.apart = known_apart(fingerprints.db)  # by a person's word
+        self.known = known_relations(fingerprints.db, match.algorithm)  # by earlier runs
         self.fresh: dict[tuple[str, str], Known] = {}
 
     def __call__(self, keeper: int, other: int) -> Relation | None:
@@ -95,7 +95,10 @@ class Judge:
             return None  # what is only compared against is no concern of ours among itself
         if self.match.pictures:
             if one.sha256 == two.sha256:
-                return Relation("bytes", 0.0, "same bytes", _one_file(one, two))
+                is_one = False
+                with suppress(OSError):  # two names of one file on disk: taking one away frees nothing
+                    is_one = os.path.samefile(one.path, two.path)
+                return Relation("bytes", 0.0, "same bytes", ONE_FILE if is_one else "")
             if self.apart and frozenset((one.sha256, two.sha256)) in self.apart:
                 return None
             if (relation := self._remembered(one, two)) is not None:
@@ -103,7 +106,9 @@ class Judge:
             if self.likeness and (apart := self.likeness.distance(one.sha256, two.sha256)) is not None:
                 return Relation("semantic", apart, f"the same subject, cosine {1 - apart:.3f}")
         if self.match.names:
-            return _by_name(one, two)
+            first, second = read_any_name(one.path.name), read_any_name(two.path.name)
+            if first and second and first.image == second.image:
+                return Relation("filename", 0.0, f"{second.kind} and {first.kind} of {first.image}")
         return None
 
     def may_match(self, keeper: int, other: int) -> bool:
@@ -175,21 +180,6 @@ class Judge:
         return Relation("same", float(apart), reason, "the keeper has no colour" if only_colour else "")
 
 
-def _by_name(one: PictureFile, two: PictureFile) -> Relation | None:
-    first, second = read_any_name(one.path.name), read_any_name(two.path.name)
-    if first is None or second is None or first.image != second.image:
-        return None
-    return Relation("filename", 0.0, f"{second.kind} and {first.kind} of {first.image}")
-
-
-def _one_file(one: PictureFile, two: PictureFile) -> str:
-    """Two names of one file on disk: taking one away frees nothing."""
-    try:
-        return ONE_FILE if os.path.samefile(one.path, two.path) else ""
-    except OSError:
-        return ""
-
-
 def _is_jpeg(file: PictureFile) -> bool:
     return file.path.suffix.lower() in (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo")
 
@@ -235,13 +225,10 @@ class RealSizes:
         """Says whether `large` shows no more than `small`; False where one of them cannot be decoded."""
         question = large, f"{KIND}{small}"
         if question not in self._answers:
-            answer = self._answers[question] = self._compare(small, large)
+            one, other = self._middle(small), self._middle(large)
+            answer = self._answers[question] = one is not None and other is not None and is_enlarged(one, other)
             self.fingerprints.note(HashRow(*question, 1, b"\1" if answer else b"\0", SIZES_ALGORITHM))
         return self._answers[question]
-
-    def _compare(self, small: str, large: str) -> bool:
-        one, other = self._middle(small), self._middle(large)
-        return one is not None and other is not None and is_enlarged(one, other)
 
     def _middle(self, content: str) -> Middle | None:
         with self._lock:

@@ -12,8 +12,8 @@ from typing import Any
 from PIL import Image
 
 from lib.files.pictures import PictureFile
-from lib.images.decode import opened
-from lib.images.exif import ORIENTATION, exif_of, orientation_of, turned
+from lib.images.decode import ORIENTATION, exif_of, format_of, opened, orientation_of, turned
+from lib.quality.score import jpeg_quality
 
 SIDECARS = (".json", ".txt", ".xmp", ".caption")
 # Photographs are squeezed into a palette, drawings fit into a small one: a larger one is no lossless copy.
@@ -21,8 +21,6 @@ SMALL_PALETTE = 128  # colours
 LOSSLESS = frozenset({"png", "bmp", "tiff", "ppm", "tga", "pcx", "dib"})
 # Formats whose files do not tell their quality stand between a good and a fair JPEG; GIF has 256 colours.
 QUALITY_UNKNOWN, QUALITY_GIF, QUALITY_LOSSLESS = 80, 60, 100
-# Sum of the luminance table that libjpeg scales by its quality setting (ITU-T T.81, table K.1).
-_STANDARD_LUMINANCE = 3688
 _PACKED = struct.Struct("<IIB?12s")  # Pillow's names of formats have 8 letters at most
 TRAITS_BYTES = _PACKED.size
 
@@ -64,7 +62,7 @@ def traits_of(image: Image.Image) -> Traits:
     try:
         exif = exif_of(image)
         width, height = turned(image.size, orientation_of(image, exif))
-        name = {"mpo": "jpeg"}.get((image.format or "").lower(), (image.format or "").lower())
+        name = format_of(image)
         return Traits(width, height, name, _quality(image, name), any(tag != ORIENTATION for tag in exif))
     except Exception:  # the codec boundary; what the pixels are worth, their decoder will tell
         return Traits()
@@ -131,18 +129,10 @@ def is_below(path: Path, folders: Sequence[Path]) -> bool:
 
 
 def _quality(image: Image.Image, name: str) -> int:
-    """Returns libjpeg's quality setting, from the first quantisation table (its own scaling formula turned round)."""
+    """Returns libjpeg's quality setting, from the first quantisation table."""
     if name in LOSSLESS:
-        return QUALITY_GIF if image.mode == "P" and _colours(image) > SMALL_PALETTE else QUALITY_LOSSLESS
-    tables = getattr(image, "quantization", None)
-    if not tables:
-        return QUALITY_GIF if name == "gif" else QUALITY_UNKNOWN
-    scale = 100.0 * sum(tables[min(tables)]) / _STANDARD_LUMINANCE
-    quality = (200.0 - scale) / 2.0 if scale <= 100.0 else 5000.0 / scale
-    return int(min(100, max(1, round(quality))))
-
-
-def _colours(image: Image.Image) -> int:
-    """Counts the entries of a palette, as the header holds it."""
-    palette = image.palette
-    return len(palette.getdata()[1]) // 3 if palette else 0
+        colours = len(image.palette.getdata()[1]) // 3 if image.palette else 0  # entries, as the header holds them
+        return QUALITY_GIF if image.mode == "P" and colours > SMALL_PALETTE else QUALITY_LOSSLESS
+    if (quality := jpeg_quality(getattr(image, "quantization", None) or {})) is not None:
+        return round(quality)
+    return QUALITY_GIF if name == "gif" else QUALITY_UNKNOWN

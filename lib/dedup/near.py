@@ -1,6 +1,7 @@
 """The contents near enough to be looked at together: cells that files share, and cells that lie close by.
 
 The search finds every pair of hashes within a radius, as they are or under a view. Only new hashes are searched for.
+Other photographs of the same subject are found by open_clip's vectors; they are always for review first.
 """
 
 from __future__ import annotations
@@ -11,21 +12,27 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
 
 from lib.db import Context, Database
 from lib.db.hashes import NearPair, compared_hashes, iter_views, near_pairs, remember_near
+from lib.db.scores import ScoreRow, known_vectors, save_measures
+from lib.dedup.options import DedupOptions
 from lib.hashing import dct, views
 from lib.hashing.buffers import Buffers
 from lib.hashing.hamming import cross_join, self_join, to_words
 from lib.progress import BarFactory
+from lib.work.stream import Parallelism
 
 RADIUS = 64
 VIEWS_VERSION = 2
 # Thirty-six views of each picture against all others: beyond this many pictures only the turns are searched for.
 WINDOWS_UP_TO = 200_000
 BLOCK = 4_096  # pictures whose views are compared at once
+VECTORS = 2_048  # embeddings compared at once: 16 MB of cosines
+BATCH = 256  # embeddings written in one transaction
 AT_ONCE = 64  # pictures whose views are computed together: what is in between stays in the processor's cache
 _WIDTH = dct.BITS // 8
 
@@ -114,10 +121,10 @@ class _Search:
     def run(self, bar: BarFactory) -> dict[tuple[bytes, bytes], NearPair]:
         new = len(self.fresh)
         for one, other, distance in self_join(self.words[:new], RADIUS, self.workers):
-            self._note(one, other, distance, None, None)
+            self._note(one, other, distance, PLAIN)
         if self.old:
             for one, other, distance in cross_join(self.words[:new], self.words[new:], RADIUS, self.workers):
-                self._note(one, other + new, distance, None, None)
+                self._note(one, other + new, distance, PLAIN)
         if self.used == views.COUNT:
             self._join_cuts()
         insides = self._insides()
@@ -143,11 +150,11 @@ class _Search:
         for number in views.CUT_IN_BOTH:
             cut = to_words(np.ascontiguousarray(self.views[:, number]))
             for one, other, distance in self_join(cut, RADIUS, self.workers):
-                self._note(one, other, distance, np.full(len(one), number + views.BOTH), None)
+                self._note(one, other, distance, number + views.BOTH)
             for place, seen in self._old_views():
                 old = to_words(np.ascontiguousarray(seen[:, number]))
                 for one, other, distance in cross_join(cut, old, RADIUS, self.workers):
-                    self._note(one, other + place, distance, np.full(len(one), number + views.BOTH), None)
+                    self._note(one, other + place, distance, number + views.BOTH)
 
     def _insides(self) -> dict[int, bytes]:
         """Returns number -> hash of what is inside the border, for the pictures that have one."""
@@ -164,56 +171,36 @@ class _Search:
         queries = to_words(used)
         owners, numbers = np.divmod(np.arange(len(queries)), self.used)
         for row, column, distance in cross_join(queries, words, RADIUS, self.workers):
-            self._note(owners[row] + start, column, distance, numbers[row], None)
+            self._note(owners[row] + start, column, distance, numbers[row])
         if insides:
             owner = np.array(list(insides))
             packed = to_words(np.frombuffer(b"".join(insides.values()), np.uint8).reshape(-1, _WIDTH))
             for row, column, distance in cross_join(queries, packed, RADIUS, self.workers):
-                self._note(owners[row] + start, owner[column], distance, numbers[row], True)
+                self._note(owners[row] + start, owner[column], distance, numbers[row], inside=True)
 
     def _note(
-        self,
-        one: np.ndarray,
-        other: np.ndarray,
-        distance: np.ndarray,
-        numbers: np.ndarray | None,
-        inside: bool | None,
+        self, one: np.ndarray, other: np.ndarray, distance: np.ndarray, view: np.ndarray | int, inside: bool = False
     ) -> None:
         """Keeps the best way in which two pictures are near: as they are, else the view with the smallest distance."""
-        shown = numbers if numbers is not None else np.full(len(one), PLAIN)
-        for low, high, bits, number, flipped in self._best(one, other, distance, shown):
-            key = (self.ordered[low], self.ordered[high])
-            known, way = self.found.get(key), (bits, number, flipped)
-            if known and (known.view == PLAIN or (known.distance, known.view, known.flipped) <= way):
-                continue
-            self.found[key] = NearPair(*key, bits, number, flipped, bool(inside))
-
-    def _best(
-        self, one: np.ndarray, other: np.ndarray, distance: np.ndarray, numbers: np.ndarray
-    ) -> Iterator[tuple[int, int, int, int, bool]]:
-        """Of each two pictures (lower rank, higher rank, distance, view, flipped) with the smallest of the latter."""
+        numbers = np.broadcast_to(view, len(one))
         first, second = self.rank[one], self.rank[other]
         pairs = np.minimum(first, second) * len(self.ordered) + np.maximum(first, second)
         flipped = first > second
         order = np.lexsort((flipped, numbers, distance, pairs))
         order = order[np.diff(pairs[order], prepend=-1) != 0]
         order = order[first[order] != second[order]]
-        low, high = np.divmod(pairs[order], len(self.ordered))
-        ways = (low, high, distance[order], numbers[order], flipped[order])
-        yield from zip(*(values.tolist() for values in ways), strict=True)
-
-
-def content_cell(sha256: str) -> Cell:
-    return ("content", sha256)
+        columns = (*np.divmod(pairs[order], len(self.ordered)), distance[order], numbers[order], flipped[order])
+        for low, high, bits, number, turned in zip(*(values.tolist() for values in columns), strict=True):
+            key = (self.ordered[low], self.ordered[high])
+            known = self.found.get(key)
+            way = (bits, number, turned)
+            if not known or (known.view != PLAIN and (known.distance, known.view, known.flipped) > way):
+                self.found[key] = NearPair(*key, *way, inside)
 
 
 def flat_cell(buffers: bytes) -> Cell:
     """Flat pictures have no hash: only those whose buffers are equal are looked at together."""
     return ("flat", hashlib.blake2b(buffers, digest_size=16).digest())
-
-
-def name_cell(image: str) -> Cell:
-    return ("name", image)
 
 
 @dataclass
@@ -293,3 +280,74 @@ def related(cells: Mapping[int, Sequence[Cell]]) -> list[list[int]]:
     for number, own in cells.items():
         parts[find(own[0])].append(number)
     return list(parts.values())
+
+
+@dataclass
+class Likeness:
+    """The contents that show the same subject as each one, nearest first, with the distance (1 - cosine)."""
+
+    near: dict[str, list[tuple[float, str]]] = field(default_factory=dict)
+
+    def distance(self, one: str, other: str) -> float | None:
+        return next((distance for distance, content in self.near.get(one, ()) if content == other), None)
+
+
+def find_likeness(context: Context, options: DedupOptions, places: Mapping[str, Path]) -> Likeness:
+    """Returns the pairs of contents whose embeddings lie near each other; embeddings are kept in the database.
+
+    Raises UsageError for a model that is not there, naming the file to put where, and GleanerError without open_clip.
+    """
+    vectors = _embeddings(context, options, places)
+    contents = sorted(vectors)
+    found = Likeness({content: [] for content in contents})
+    if not contents:
+        return found
+    matrix = np.stack([vectors[content] for content in contents])
+    for one, other, distance in _near_rows(matrix, options.least_cosine):
+        found.near[contents[one]].append((distance, contents[other]))
+        found.near[contents[other]].append((distance, contents[one]))
+    for near in found.near.values():
+        near.sort()
+    return found
+
+
+def _near_rows(matrix: np.ndarray, least: float) -> Iterator[tuple[int, int, float]]:
+    """Pairs of rows of a float32 array of unit vectors whose cosine is at least `least`; never a full matrix."""
+    for top in range(0, len(matrix), VECTORS):
+        for left in range(top, len(matrix), VECTORS):
+            cosines = matrix[top : top + VECTORS] @ matrix[left : left + VECTORS].T
+            for i, j in zip(*np.nonzero(cosines >= least), strict=True):
+                if i + top < j + left:
+                    yield int(i + top), int(j + left), round(max(0.0, 1.0 - float(cosines[i, j])), 4)
+
+
+def _embeddings(context: Context, options: DedupOptions, places: Mapping[str, Path]) -> dict[str, np.ndarray]:
+    from lib.models.batches import BatchPipeline
+    from lib.models.clip import load_clip, vector_of
+    from lib.models.device import choose
+    from lib.models.weights import require, weights_folder
+
+    require("open_clip")
+    clip = load_clip(options.clip_model, weights_folder(options.models_dir), choose(options.device))
+    metric = f"clip {clip.name}"
+    found = {c: vector_of(v) for c, v in known_vectors(context.db, metric, clip.version, sorted(places)).items()}
+    missing = {places[content]: content for content in sorted(places) if content not in found}
+    fresh: list[tuple[ScoreRow, bytes | None]] = []
+    with context.bar(len(missing), "Embedding", "picture") as progress:
+        for outcome in BatchPipeline(clip, clip.looking(), Parallelism(workers=options.workers)).outcomes(missing):
+            progress.update()
+            if outcome.value is None:
+                continue  # the reason is told where its hash was computed
+            seen, vector = outcome.value
+            content = missing[outcome.item]
+            found[content] = vector_of(vector)
+            detail = {"width": seen.width, "height": seen.height, "format": seen.format}
+            fresh.append((ScoreRow(content, 1.0, "", detail), vector))
+            if not context.dry_run and len(fresh) >= BATCH:
+                save_measures(context.db, metric, clip.version, fresh)
+                fresh.clear()
+            if context.stopping():
+                break
+    if not context.dry_run and fresh:
+        save_measures(context.db, metric, clip.version, fresh)
+    return found

@@ -89,7 +89,9 @@ def check(args: Namespace) -> None:
         raise UsageError("--hash-size is a multiple of 4 from 4 to 32; the hash has its square in bits.")
     if args.hash == "whash" and args.hash_size and args.hash_size & (args.hash_size - 1):
         raise UsageError("--hash whash takes a --hash-size of 4, 8, 16 or 32.")
-    _check_threshold(args)
+    most = 64 if args.hash == "dct" else (args.hash_size or 8) ** 2 // 4
+    if args.threshold is not None and args.threshold > most:
+        raise UsageError(f"--threshold {args.threshold} is more than {most}: distinct pictures begin to match.")
     if (args.near_query is not None or args.far_query is not None) and args.hash != "dct":
         raise UsageError("--near-query and --far-query count bits of the built-in hash; leave out --hash.")
 
@@ -113,9 +115,3 @@ def _check_places(args: Namespace) -> None:
             raise UsageError(f"{folder} does not exist; modes are {', '.join(MODES)}, the rest are folders.")
     if not args.folders and not (args.workspace / "gleaner.db").exists():
         raise UsageError(f"there is no database in {args.workspace}; run 5_download.py first, or name a folder.")
-
-
-def _check_threshold(args: Namespace) -> None:
-    most = 64 if args.hash == "dct" else (args.hash_size or 8) ** 2 // 4
-    if args.threshold is not None and args.threshold > most:
-        raise UsageError(f"--threshold {args.threshold} is more than {most}: distinct pictures begin to match.")

@@ -10,6 +10,7 @@ import filecmp
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from lib.db.duplicates import DuplicateRow, set_file_state
 from lib.db.journal import Action, latest_run_with_actions, run_step
 from lib.dedup.groups import DuplicateGroup, Member
 from lib.dedup.judge import ONE_FILE
-from lib.dedup.keep import sidecar_names
+from lib.dedup.keep import is_below, sidecar_names
 from lib.errors import GleanerError
 from lib.files.pictures import PictureFile
 from lib.journal.evidence import LINKS, is_returned, stands_for
@@ -78,29 +79,27 @@ class QuarantinePlan:
         folder = self.workspace.quarantine / str(run_id)
         for group, member in removals(self.groups):
             guard = Guard(member.file, group.keeper, member.kind == "bytes")
-            target = free_target(folder / self._relative(member.file), taken)
+            inner = self._bases[member.file.root] / member.file.path.relative_to(member.file.root)
+            target = free_target(folder / inner, taken)
             reason = f"{member.kind}: repeats {self.workspace.to_text(group.keeper.path)}"
             # Notes go first: after a kill in between, the picture is still there and the next run takes it.
             for note in self._notes(member.file.path) if sidecars else ():
                 ending = note.name[len(member.file.path.stem) :]
                 yield self._move(guard, note, free_target(target.with_name(target.stem + ending), taken), "", reason)
             yield self._move(guard, member.file.path, target, member.file.sha256, reason)
-            if self.link and guard.same_bytes:
-                yield self._link(guard, reason)
-
-    def _link(self, guard: Guard, reason: str) -> Action:
-        """A link to the keeper in the place of a file with the same bytes."""
-        source, target = self.workspace.to_text(guard.keeper.path), self.workspace.to_text(guard.victim.path)
-        self.links[target] = guard
-        return Action(LINK_KINDS[self.link], source, target, guard.keeper.sha256, guard.keeper.bytes, reason=reason)
+            if self.link and guard.same_bytes:  # a link to the keeper in the file's place
+                kept, place = self.workspace.to_text(group.keeper.path), self.workspace.to_text(member.file.path)
+                self.links[place] = guard
+                size = group.keeper.bytes
+                yield Action(LINK_KINDS[self.link], kept, place, group.keeper.sha256, size, reason=reason)
 
     def _move(self, guard: Guard, source: Path, target: Path, sha256: str, reason: str) -> Action:
         text = self.workspace.to_text(source)
         self.guards[text] = guard
-        return Action("move", text, self.workspace.to_text(target), sha256, _size(source), reason=reason)
-
-    def _relative(self, file: PictureFile) -> Path:
-        return self._bases[file.root] / file.path.relative_to(file.root)
+        size = 0
+        with suppress(OSError):
+            size = source.stat().st_size
+        return Action("move", text, self.workspace.to_text(target), sha256, size, reason=reason)
 
     def _notes(self, path: Path) -> Iterator[Path]:
         """The notes beside a picture, unless another picture that stays has the same name but for the suffix."""
@@ -132,14 +131,10 @@ class QuarantinePlan:
     def _objection(self, action: Action) -> str:
         if action.kind in LINK_KINDS.values():
             return self._link_is_due(action)
-        guard = self.guards.get(action.source)
-        if guard is None:
+        if (guard := self.guards.get(action.source)) is None:
             return "not_planned"
-        if reason := self._changed(guard):
-            return reason
-        if not os.path.lexists(self.workspace.to_path(action.source)):
-            return "missing_file"
-        return ""
+        there = os.path.lexists(self.workspace.to_path(action.source))
+        return self._changed(guard) or ("" if there else "missing_file")
 
     def _link_is_due(self, action: Action) -> str:
         """Allows a link only where the file was moved away and its keeper is what it was."""
@@ -155,7 +150,7 @@ class QuarantinePlan:
                 return f"{name}_is_a_link"
             if not _as_planned(file):
                 return f"{name}_changed"
-        if str(keeper.path) in self.victims or _inside(keeper.path, self.workspace.quarantine):
+        if str(keeper.path) in self.victims or is_below(keeper.path, (self.workspace.quarantine.resolve(),)):
             return "keeper_goes_too"
         if os.path.samefile(keeper.path, victim.path):
             return "one_file"
@@ -172,28 +167,16 @@ def removals(groups: Iterable[DuplicateGroup]) -> Iterator[tuple[DuplicateGroup,
                 yield group, member
 
 
-def joined(groups: Sequence[DuplicateGroup], more: Sequence[DuplicateGroup]) -> list[DuplicateGroup]:
-    """Returns both lists as one, numbered through."""
-    return [dataclasses.replace(group, number=number) for number, group in enumerate([*groups, *more], 1)]
+def far_link(group: DuplicateGroup, member: Member) -> str:
+    """Returns the reason to keep a file in whose place no hard link to its keeper can be put; empty for any other."""
+    if member.kind != "bytes" or _device(member.file.path) == _device(group.keeper.path):
+        return ""
+    return "on another file system than the keeper, where no hard link reaches"
 
 
-def without(groups: Iterable[DuplicateGroup], refused: set[int]) -> list[DuplicateGroup]:
-    """Returns the groups, with nothing removed from those a person refused."""
-    return _keeping(groups, lambda group, member: "kept by hand" if group.number in refused else "")
-
-
-def without_far_links(groups: Iterable[DuplicateGroup]) -> list[DuplicateGroup]:
-    """Returns the groups, with files kept in whose place no hard link to their keeper can be put."""
-
-    def reason(group: DuplicateGroup, member: Member) -> str:
-        if member.kind != "bytes" or _device(member.file.path) == _device(group.keeper.path):
-            return ""
-        return "on another file system than the keeper, where no hard link reaches"
-
-    return _keeping(groups, reason)
-
-
-def _keeping(groups: Iterable[DuplicateGroup], reason: Callable[[DuplicateGroup, Member], str]) -> list[DuplicateGroup]:
+def kept_where(
+    groups: Iterable[DuplicateGroup], reason: Callable[[DuplicateGroup, Member], str]
+) -> list[DuplicateGroup]:
     """Returns the groups, with every removal taken back that there is a reason against."""
 
     def kept(group: DuplicateGroup, member: Member) -> Member:
@@ -264,17 +247,6 @@ def _device(path: Path) -> int:
         return -1
 
 
-def _inside(path: Path, folder: Path) -> bool:
-    return folder.resolve() in path.resolve().parents
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
-
-
 def ask(
     groups: Sequence[DuplicateGroup], say: Callable[[str], object], hear: Callable[[], str]
 ) -> tuple[set[int], set[int]]:
@@ -283,7 +255,7 @@ def ask(
     To stop asking says nothing of the groups that were not shown. `hear` gives a line, or nothing at the end of the
     input.
     """
-    pending = [group for group in groups if any(member.decision == "remove" for member in group.members)]
+    pending = [group for group in groups if any(removals([group]))]
     refused: set[int] = set()
     for place, group in enumerate(pending):
         say(f"\n{place + 1} of {len(pending)}: keep {group.keeper.path}\n")
@@ -329,16 +301,16 @@ class Purge:
 
 def quarantined(db: Database, workspace: Workspace, run_id: int) -> Purge:
     """Returns the files of a run that still lie in the quarantine."""
-    held = [
-        action
-        for action in journal.iter_actions(db, run_id, "done")
-        if action.kind == "move" and _in_quarantine(workspace, action)
-    ]
+    folder, held = workspace.quarantine.resolve(), list[Action]()
+    for action in journal.iter_actions(db, run_id, "done"):
+        path = workspace.to_path(action.target)
+        if action.kind == "move" and folder in path.resolve().parents and not path.is_symlink():
+            held.append(action)
     return Purge(run_id, held, sum(action.bytes for action in held))
 
 
 def purge(context: Context, what: Purge) -> int:
-    """Deletes the files and records it; gives their number. A kill leaves files whose rows the next purge settles."""
+    """Deletes the files and records it; gives their number. A kill leaves files whose rows the next purge corrects."""
     count, gone = 0, list[Action]()
     for action in what.actions:
         if context.stopping():
@@ -376,7 +348,11 @@ def clear_emptied(db: Database, workspace: Workspace) -> None:
 def _record(db: Database, gone: list[Action]) -> None:
     """A link in the place of a file that cannot come back stays for good: nothing is left to take back."""
     after = (journal.neighbour(db, action, after=True) for action in gone)
-    links = [link for link, action in zip(after, gone, strict=True) if link and _replaces(link, action)]
+    links = [
+        link
+        for link, action in zip(after, gone, strict=True)
+        if link and link.kind in LINKS and link.state == "done" and link.target == action.source
+    ]
     with db.transaction():
         journal.set_state(db, [action.id for action in (*gone, *links)], "dropped")
         for action in gone:
@@ -390,19 +366,8 @@ def _is_back(db: Database, workspace: Workspace, moved: Action) -> bool:
     return is_returned(workspace, moved) and not (link is not None and stands_for(workspace, link, moved))
 
 
-def _replaces(link: Action, moved: Action) -> bool:
-    return link.kind in LINKS and link.state == "done" and link.target == moved.source
-
-
-def _in_quarantine(workspace: Workspace, action: Action) -> bool:
-    path = workspace.to_path(action.target)
-    return workspace.quarantine.resolve() in path.resolve().parents and not path.is_symlink()
-
-
 def _remove_empty(workspace: Workspace, run_id: int) -> None:
     base = workspace.quarantine / str(run_id)
     for folder, _, _ in os.walk(base, topdown=False):
-        try:
+        with suppress(OSError):
             os.rmdir(folder)
-        except OSError:
-            continue

@@ -24,7 +24,7 @@ COLUMNS = ("group", "path", "keeper", "kind", "distance", "decision", "reason", 
 
 
 def as_result(groups: Sequence[DuplicateGroup], summary: Mapping[str, Any]) -> dict[str, Any]:
-    """The object that `--json` fingerprints; other programs build on its shape."""
+    """The object that `--json` prints; other programs build on its shape."""
     return {
         "groups": [
             {
@@ -97,34 +97,28 @@ def write_reports(
     text = json.dumps(as_result(groups, summary), ensure_ascii=False, indent=1)
     write_page(folder / "dedup.json", text)
     write_page(folder / "dedup.csv", as_csv(groups))
-    views = [_group_view(group, urls, moved) for group in sorted(groups, key=_weakest, reverse=True)]
+
+    def doubt(group: DuplicateGroup) -> tuple[int, float, int]:  # of its weakest pair, as the page itself orders them
+        return *max((STRENGTH.index(m.kind), m.distance) for m in group.members), -group.number
+
+    views = [_group_view(group, urls, moved) for group in sorted(groups, key=doubt, reverse=True)]
     write_page(page, render_dedup_report(page, _heading(groups, summary, about, moved), views, run=str(run)))
     return page
-
-
-def _weakest(group: DuplicateGroup) -> tuple[int, float, int]:
-    """Returns how doubtful a group's weakest pair is: as the page itself orders them."""
-    rank, distance = max((STRENGTH.index(m.kind), m.distance) for m in group.members)
-    return rank, distance, -group.number
 
 
 def _heading(
     groups: Sequence[DuplicateGroup], summary: Mapping[str, Any], about: str, moved: Mapping[Path, Path]
 ) -> Heading:
     members = [member for group in groups for member in group.members]
-    done = bool(moved)
-    going = [m for m in members if m.decision == "remove" and (not done or m.file.path in moved)]
+    going = [m for m in members if m.decision == "remove" and (not moved or m.file.path in moved)]
+    size = f"{sum(m.file.bytes for m in going) / 1e6:,.1f} MB"
     cards = [
         Card("Files", int(summary.get("files", 0)), "looked at"),
         Card("Groups", len(groups)),
-        Card(
-            "In quarantine" if done else "To quarantine",
-            len(going),
-            f"{sum(m.file.bytes for m in going) / 1e6:,.1f} MB",
-        ),
+        Card("In quarantine" if moved else "To quarantine", len(going), size),
         Card("For review", sum(m.decision == "review" for m in members), "stay until you decide"),
     ]
-    where = "lie in the quarantine folder" if done else "go to the quarantine folder"
+    where = "lie in the quarantine folder" if moved else "go to the quarantine folder"
     notes = [f"Removed pictures {where} and come back with --undo."] if going else []
     if left := int(summary.get("not_moved", 0)):
         notes.append(f"{left:,} more were to go and stay: they changed meanwhile, or their folder may not be changed.")

@@ -26,20 +26,19 @@ from lib.dedup.inputs import (
 )
 from lib.dedup.judge import MatchOptions
 from lib.dedup.keep import is_below
+from lib.dedup.near import find_likeness
 from lib.dedup.options import EXIT_LEAK, DedupOptions
 from lib.dedup.plan import (
     QuarantinePlan,
     as_rows,
     check_removal_limit,
     clear_emptied,
+    far_link,
     finish_purge,
-    joined,
+    kept_where,
     removals,
-    without,
-    without_far_links,
 )
 from lib.dedup.report import as_result, full_path, write_reports
-from lib.dedup.semantic import find_likeness
 from lib.errors import EXIT_OK, GleanerError, UsageError
 from lib.files.pictures import PictureFile, folder_pictures
 from lib.hashing.kinds import DEFAULT_SIZE, HashChoice
@@ -47,7 +46,6 @@ from lib.journal import files as journal_files
 from lib.pages.render import write_page
 from lib.pages.reports import refresh_index
 from lib.times import utc_now
-from lib.workspace import Workspace
 
 
 @dataclass
@@ -90,7 +88,7 @@ class Run:
             self._follow(choices, others=True)
             self._set_apart(choices)
         if options.link == "hard":
-            self.groups = without_far_links(self.groups)
+            self.groups = kept_where(self.groups, far_link)
         return self.groups
 
     def _read_references(self, folders: list[Path]) -> None:
@@ -147,7 +145,8 @@ class Run:
         files = [file for file in (*self.references, *self.files) if file.path not in going]
         groups = find_groups(files, fingerprints, policy, options.workers)
         fingerprints.remember_used_buffers()
-        return [] if context.stopping() else joined(groups, asked)
+        numbered = enumerate([*groups, *asked], 1)
+        return [] if context.stopping() else [replace(group, number=number) for number, group in numbered]
 
     def _follow(self, decisions: dict[str, Decision], *, others: bool) -> None:
         self.groups = decide(self.groups, decisions, others=others)
@@ -169,7 +168,7 @@ class Run:
         """Leaves groups alone; those that a person refused are remembered as no repeats."""
         chosen = (m for group in self.groups if group.number in refused for m in group.members)
         self._set_apart({full_path(member.file): Decision("keep") for member in chosen})
-        self.groups = without(self.groups, left_alone)
+        self.groups = kept_where(self.groups, lambda group, _: "kept by hand" if group.number in left_alone else "")
         return self.groups
 
     def apply(self) -> None:
@@ -179,8 +178,10 @@ class Run:
         """
         context, only_shown = self.context, self._only_shown
         going = sum(1 for _ in removals(self.groups))
-        if self.options.plan:
-            self._write_plan(self.options.plan)
+        if path := self.options.plan:
+            text = json.dumps(as_result(self.groups, self.counts()), ensure_ascii=False, indent=1)
+            write_page(path, text + "\n")
+            self.note = f"plan: {path} (apply it with --apply)"
         if only_shown or not self.options.interactive or self.options.removal_limit is not None:
             self._check_limit(going)
         if not context.dry_run:  # nor over the limit: a run that did nothing leaves nothing to take back
@@ -203,11 +204,6 @@ class Run:
     @property
     def _only_shown(self) -> bool:
         return self.context.dry_run or self.options.plan is not None
-
-    def _write_plan(self, path: Path) -> None:
-        plan = as_result(self.groups, self.counts())
-        write_page(path, json.dumps(plan, ensure_ascii=False, indent=1) + "\n")
-        self.note = f"plan: {path} (apply it with --apply)"
 
     def _check_limit(self, going: int) -> None:
         try:
@@ -305,14 +301,9 @@ def _forget_run(context: Context, number: int) -> None:
     """Forgets what a run found, once nothing that it moved is left; to be repeated where it was broken off."""
     if journal_files.left(context.db, number):
         return
-    # The report was last written by the newest run that found something new.
+    # The report was last written by the newest run that found something new; if that is this one, it did not happen.
     if reported_run(context.db) == number:
-        _remove_report(context.workspace)
+        for suffix in (".html", ".json", ".csv"):
+            (context.workspace.reports / "dedup").with_suffix(suffix).unlink(missing_ok=True)
+        refresh_index(context.workspace)
     forget_duplicates(context.db, number)
-
-
-def _remove_report(workspace: Workspace) -> None:
-    """The report tells of a run that did not happen after all."""
-    for suffix in (".html", ".json", ".csv"):
-        (workspace.reports / "dedup").with_suffix(suffix).unlink(missing_ok=True)
-    refresh_index(workspace)

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageFile, features
+from PIL import Image, features
 from PIL import __version__ as pillow_version
 
 from lib.hashing.dct import SIDE, mean
-from lib.images.decode import Header, codec_boundary, flattened, header_of, opened
+from lib.images.decode import ALPHA_MODES, Header, codec_boundary, flattened, header_of
 
 LONG_SIDE = 256  # four times the hash's input: hashes then differ from those of a full decode by two bits at most
 CHROMA_SIDE = 16
@@ -22,7 +21,6 @@ _CHROMA_BYTES = 2 * CHROMA_SIDE * CHROMA_SIDE
 _HEAD_BYTES = 8 + 4  # width, height; the box inside the borders
 _BLACK = (0, 0, 0)
 _WHITE = (255, 255, 255)
-ALPHA_MODES = frozenset({"RGBA", "LA", "PA", "RGBa", "La"})
 OPAQUE = 255
 NO_COLOUR = 128  # of Cb and Cr
 
@@ -80,23 +78,14 @@ class Buffers:
         return Buffers(greys, chroma, width, height, (left, top, right, bottom))
 
 
-def read_buffers(path: Path | str, formats: tuple[str, ...] | None = None) -> bytes:
-    """Returns the buffers of a picture file, packed; a module-level function so that workers can run it.
-
-    The file is opened and decoded once, whatever it is looked at for. With `formats` any other is `not_an_image`.
-    Raises lib.images.decode.DecodeError.
-    """
-    with opened(Path(path), formats) as image:
-        return packed_buffers(image)
-
-
 def packed_buffers(image: Image.Image) -> bytes:
     """Returns the buffers of an opened picture, packed. Raises lib.images.decode.DecodeError."""
     header = header_of(image)
     with codec_boundary():
         grey, chroma, box = _measured(_reduced(image, header, _WHITE), header.orientation)
         views = [grey]
-        if _shows_the_ground(image):
+        clear = image.mode in ALPHA_MODES and image.getchannel(image.getbands()[-1]).getextrema()[0] != OPAQUE
+        if clear or "transparency" in image.info:  # its background is seen
             on_black = _measured(_reduced(image, header, _BLACK), header.orientation)[0]
             views += [] if np.array_equal(on_black, grey) else [on_black]
         if header.frames > 1:
@@ -112,7 +101,7 @@ def _reduced(image: Image.Image, header: Header, background: tuple[int, int, int
     A JPEG is decoded at the smallest scale that leaves these, without the way to RGB and back.
     """
     longest = max(header.width, header.height)
-    if header.frames == 1 and image.format in ("JPEG", "MPO") and isinstance(image, ImageFile.ImageFile):
+    if header.frames == 1 and header.format == "jpeg":
         scale = min(1.0, LONG_SIDE / longest)
         mode = {"RGB": "YCbCr", "YCbCr": "YCbCr", "L": "L"}.get(image.mode)
         if mode:
@@ -123,13 +112,6 @@ def _reduced(image: Image.Image, header: Header, background: tuple[int, int, int
     if factor > 1:
         ready = ready.reduce(min(factor, *ready.size))
     return ready if ready.mode in ("YCbCr", "L") else ready.convert("YCbCr")
-
-
-def _shows_the_ground(image: Image.Image) -> bool:
-    """Says whether a loaded picture has places through which its background is seen."""
-    if "transparency" in image.info:
-        return True
-    return image.mode in ALPHA_MODES and image.getchannel(image.getbands()[-1]).getextrema()[0] != OPAQUE
 
 
 def _measured(small: Image.Image, orientation: int) -> tuple[np.ndarray, np.ndarray, tuple[int, int, int, int]]:

@@ -109,8 +109,6 @@ def threshold(coefficients: np.ndarray) -> np.ndarray:
 
 def hash_greys(greys: np.ndarray) -> np.ndarray:
     """uint8 of shape (n, 64, 64) -> uint8 of shape (n, 32): 256 bits each, most significant bit first."""
-    if len(greys) == 0:
-        return np.empty((0, BITS // 8), np.uint8)
     return threshold(low_frequencies(greys))
 
 

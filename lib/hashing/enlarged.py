@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
-from lib.images.decode import codec_boundary, flattened, header_of, opened
+from lib.images.decode import codec_boundary, flattened, header_of, opened, upright
 
 VERSION = "5"
 CROP = 192  # pixels of the larger picture's middle; the cost does not grow with the picture
@@ -84,24 +84,20 @@ class Middle:
 def read_middle(path: Path | str) -> Middle:
     """Returns the middle of a picture file. Decodes the whole picture. Raises lib.images.decode.DecodeError."""
     with opened(Path(path)) as image, codec_boundary():
-        save = _way_to_save(image)
+        save: dict[str, Any] = {"format": "WEBP", "quality": WEBP_QUALITY} if image.format == "WEBP" else {}
+        if tables := getattr(image, "quantization", None):
+            save = {"format": "JPEG", "qtables": [list(tables[min(tables)])]}
         orientation = header_of(image).orientation
         if image.mode == "RGB":
             image.draft("L", image.size)  # a JPEG then spares the colours
-        upright = ImageOps.exif_transpose(image) if orientation != 1 else image
-        width, height = upright.size
+        whole = upright(image, orientation)
+        width, height = whole.size
         across, down = min(CROP + 2 * _MARGIN, width), min(CROP + 2 * _MARGIN, height)
         left, top = (width - across) // 2, (height - down) // 2
-        part = upright.crop((left, top, left + across, top + down))
-        part.info.update({key: upright.info[key] for key in ("transparency",) if key in upright.info})
+        part = whole.crop((left, top, left + across, top + down))
+        part.info.update({key: whole.info[key] for key in ("transparency",) if key in whole.info})
         grey = part if part.mode == "L" else flattened(part, (255, 255, 255)).convert("L")
         return Middle(np.asarray(grey), left, top, width, height, save)
-
-
-def _way_to_save(image: Image.Image) -> Mapping[str, Any]:
-    if tables := getattr(image, "quantization", None):
-        return {"format": "JPEG", "qtables": [list(tables[min(tables)])]}
-    return {"format": "WEBP", "quality": WEBP_QUALITY} if image.format == "WEBP" else {}
 
 
 def is_enlarged(small: Middle, large: Middle) -> bool:
@@ -114,7 +110,10 @@ def is_enlarged(small: Middle, large: Middle) -> bool:
         shown = _enlarged(small, large, kernel)
         if shown is None:
             return False
-        rest, noise, strength = _unexplained(large.spectrum, _toned(shown, seen), bands, large.save)
+        away = shown - shown.mean()  # then with the brightness and contrast of `seen`
+        share = float(np.vdot(away, seen - seen.mean())) / max(1.0, float(np.vdot(away, away)))
+        toned = away * np.float32(max(0.05, share)) + seen.mean()
+        rest, noise, strength = _unexplained(large.spectrum, toned, bands, large.save)
         fits = LEAST_LEFT <= rest - noise <= UNEXPLAINED and noise <= MOST_NOISE
         if fits and WEAKEST <= strength <= STRONGEST:
             return True
@@ -161,16 +160,8 @@ def _enlarged(small: Middle, large: Middle, kernel: Image.Resampling) -> np.ndar
     if min(box[:2]) < -0.01 or box[2] > width + 0.01 or box[3] > height + 0.01:
         return None  # other proportions
     inside = (max(0.0, box[0]), max(0.0, box[1]), min(width, box[2]), min(height, box[3]))
-    return np.asarray(
-        Image.fromarray(small.grey.astype(np.float32)).resize((side, side), kernel, box=inside), np.float32
-    )
-
-
-def _toned(shown: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """`shown` with the brightness and contrast of `seen`."""
-    away = shown - shown.mean()
-    share = float(np.vdot(away, seen - seen.mean())) / max(1.0, float(np.vdot(away, away)))
-    return away * np.float32(max(0.05, share)) + seen.mean()
+    grey = Image.fromarray(small.grey.astype(np.float32))
+    return np.asarray(grey.resize((side, side), kernel, box=inside), np.float32)
 
 
 def _encoded(grey: np.ndarray, save: Mapping[str, Any]) -> np.ndarray:

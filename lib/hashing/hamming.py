@@ -40,16 +40,6 @@ def to_words(hashes: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(hashes).view(np.uint64).reshape(len(hashes), hashes.shape[1] // 8)
 
 
-def collapse(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Equal hashes become one: (distinct hashes sorted, index of each input row among them).
-
-    A thousand copies of one picture are then one node instead of half a million pairs.
-    """
-    packed = np.ascontiguousarray(hashes).view(np.dtype((np.void, hashes.shape[1]))).reshape(-1)
-    distinct, inverse = np.unique(packed, return_inverse=True)
-    return distinct.view(np.uint8).reshape(-1, hashes.shape[1]), inverse.reshape(-1)
-
-
 def distance(one: bytes, other: bytes) -> int:
     """Counts the bits that differ between two hashes of equal length."""
     return (int.from_bytes(one, "big") ^ int.from_bytes(other, "big")).bit_count()

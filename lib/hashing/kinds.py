@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image, ImageOps, ImageSequence
 
 from lib.hashing import dct
-from lib.images.decode import MAX_FRAMES, DecodeError, codec_boundary, flattened, header_of, opened
+from lib.images.decode import BACKGROUND, MAX_FRAMES, DecodeError, codec_boundary, flattened, header_of, opened, upright
 
 # Share of the bits that may differ for "same picture" and for "look at it". Ours: of 256 bits the nearest pair among
 # 1.4 million pairs of distinct photographs lies at 80, text pages at 60. The others, of 64 bits: the perceptual hash
@@ -67,7 +67,6 @@ def imagehash_of(path: Path | str, kind: str, size: int) -> bytes:
     """
     import imagehash
     import numpy as np
-    from PIL import ImageOps
 
     compute = {
         "phash": imagehash.phash,
@@ -78,8 +77,7 @@ def imagehash_of(path: Path | str, kind: str, size: int) -> bytes:
     with opened(Path(path)) as image:
         orientation = header_of(image).orientation
         with codec_boundary():
-            upright = ImageOps.exif_transpose(image) if orientation != 1 else image
-            value = compute(flattened(upright, (255, 255, 255)), hash_size=size)
+            value = compute(flattened(upright(image, orientation), BACKGROUND), hash_size=size)
     return bytes(np.packbits(value.hash.ravel()))
 
 
@@ -113,7 +111,7 @@ def _add_frame(digest: hashlib._Hash, frame: Image.Image) -> None:
     clear = frame.info.get("transparency")
     # As the colours that it shows: the order of a palette is the encoder's business.
     coloured = frame.convert("RGBA") if mode in ("P", "PA") or clear is not None else frame
-    upright = ImageOps.exif_transpose(coloured) if frame.getexif().get(0x0112, 1) != 1 else coloured
-    size = frame.size if upright is coloured else upright.size
-    digest.update(f"{mode} {upright.mode} {size} {frame.info.get('duration', 0)};".encode())
-    digest.update(upright.tobytes())
+    turned = ImageOps.exif_transpose(coloured) if frame.getexif().get(0x0112, 1) != 1 else coloured
+    size = frame.size if turned is coloured else turned.size
+    digest.update(f"{mode} {turned.mode} {size} {frame.info.get('duration', 0)};".encode())
+    digest.update(turned.tobytes())

@@ -112,11 +112,8 @@ def _turned_places(degrees: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     across = np.clip(np.cos(angle) * columns - np.sin(angle) * rows + middle, 0, dct.SIDE - 1.001)
     down = np.clip(np.sin(angle) * columns + np.cos(angle) * rows + middle, 0, dct.SIDE - 1.001)
     x, y = across.astype(np.int64), down.astype(np.int64)
-    return (y * dct.SIDE + x).ravel(), _as_column(across - x), _as_column(down - y)
-
-
-def _as_column(values: np.ndarray) -> np.ndarray:
-    return values.astype(np.float32).reshape(-1, 1)
+    right, low = ((exact - whole).astype(np.float32).reshape(-1, 1) for exact, whole in ((across, x), (down, y)))
+    return (y * dct.SIDE + x).ravel(), right, low
 
 
 def as_shares(box: tuple[int, int, int, int]) -> Box:

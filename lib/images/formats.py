@@ -1,7 +1,7 @@
 """The format of a body, told from its bytes alone.
 
-A server's Content-Type and a name's suffix are claims; the first bytes decide. Everything here is pure: it takes the
-bytes (or a memory map of a large file) and answers with a `Format`, a short reason, or a size.
+A server's Content-Type and a name's suffix are claims; the first bytes decide. Pure: from the bytes (or a memory map of
+a large file) to a `Format` or a short reason. With it the limits on walks over the parts of a picture.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import html
 import re
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from mmap import mmap
 
@@ -17,6 +18,21 @@ Buffer = bytes | mmap
 HEAD_BYTES = 512  # what `sniff` and `refusal` look at
 NOT_AN_IMAGE = "not_an_image"
 SVG_REFUSED = "svg_refused"
+
+# Blocks, chunks, segments or pages of one picture, on top of one for every so many bytes. Whatever reads a header walks
+# over them, at several microseconds each and worse: millions of tiny ones would hold it for minutes. A sound GIF has
+# one for every 256 bytes.
+MOST_PARTS = 20_000
+BYTES_A_PART = 100
+
+# How reading behind the last byte ends: something is missing there.
+CUT = (struct.error, IndexError, OverflowError)
+
+# Coded pixels look like chance: among so many bytes, as many different ones, there is one that no text holds.
+_LOOKED_AT = 128
+_LEAST = 48
+_DIFFERENT = 16
+_TEXT = frozenset(range(32, 127)) | {9, 10, 13}
 
 
 @dataclass(frozen=True)
@@ -55,8 +71,8 @@ _PREFIXES: tuple[tuple[bytes, Format], ...] = (
     (b"\0\0\0\x0cJXL \r\n\x87\n", JXL),
     (b"\xff\x0a", JXL),
 )
-_AVIF_BRANDS = (b"avif", b"avis")
-HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+_AVIF_BRANDS = {b"avif", b"avis"}
+HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 _BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)  # lengths of the headers that follow the file header
 
 
@@ -70,17 +86,12 @@ def sniff(head: Buffer) -> Format | None:
         return WEBP
     if start[:2] == b"BM" and len(start) >= 18 and struct.unpack_from("<I", start, 14)[0] in _BMP_HEADERS:
         return BMP
-    if start[4:8] == b"ftyp":
-        return _by_brand(start)
+    if start[4:8] == b"ftyp":  # films in the same container have other brands
+        brands = {start[8:12], *(start[i : i + 4] for i in range(16, min(len(start), u32(start, 0)), 4))}
+        if brands & _AVIF_BRANDS:
+            return AVIF
+        return HEIC if brands & HEIC_BRANDS else None
     return ICO if _is_icon(start) else None
-
-
-def _by_brand(start: bytes) -> Format | None:
-    """AVIF or HEIC by the brands of the `ftyp` box; films in the same container are neither."""
-    brands = [start[8:12], *(start[i : i + 4] for i in range(16, min(len(start), u32(start, 0)), 4))]
-    if any(brand in _AVIF_BRANDS for brand in brands):
-        return AVIF
-    return HEIC if any(brand in HEIC_BRANDS for brand in brands) else None
 
 
 def _is_icon(start: bytes) -> bool:
@@ -108,7 +119,8 @@ def refusal(head: Buffer) -> tuple[str, str]:
 
 def _kind_of_document(text: bytes, lower: bytes) -> str:
     if lower.startswith((b"<!doctype html", b"<html", b"<head", b"<body", b"<script")) or b"<html" in lower:
-        return f"a web page{_page_title(text)}"
+        title = re.search(rb"<title[^>]*>([^<]{1,80})", text, re.IGNORECASE)
+        return f"a web page: {html.unescape(title[1].decode('utf-8', 'replace')).strip()}" if title else "a web page"
     for prefixes, kind in (
         ((b"{", b"["), "JSON"),
         ((b"<?xml",), "XML"),
@@ -123,11 +135,6 @@ def _kind_of_document(text: bytes, lower: bytes) -> str:
     return "text" if text and all(31 < byte < 127 or byte in (9, 10, 13) for byte in text[:64]) else "unknown data"
 
 
-def _page_title(text: bytes) -> str:
-    found = re.search(rb"<title[^>]*>([^<]{1,80})", text, re.IGNORECASE)
-    return f": {html.unescape(found[1].decode('utf-8', 'replace')).strip()}" if found else ""
-
-
 def mime_mismatch(content_type: str, found: Format) -> bool:
     """True where the server claimed another picture format; a general or missing type is no claim."""
     claimed = content_type.partition(";")[0].strip().lower()
@@ -136,3 +143,32 @@ def mime_mismatch(content_type: str, found: Format) -> bool:
 
 def u32(data: Buffer, at: int) -> int:
     return int(struct.unpack_from(">I", data, at)[0])
+
+
+class TooManyParts(Exception):
+    """The picture is made of more parts than one of its size needs."""
+
+
+class NotAPicture(Exception):
+    """Behind the first bytes stands what no picture of this format holds; the text says what."""
+
+
+def parts_of(data: Buffer) -> Iterator[int]:
+    """A number for every part that the picture may have; raises TooManyParts after the last."""
+    yield from range(MOST_PARTS + len(data) // BYTES_A_PART)
+    raise TooManyParts
+
+
+def demand(condition: object, what: str) -> None:
+    """Raises NotAPicture where a condition does not hold."""
+    if not condition:
+        raise NotAPicture(what)
+
+
+def demand_coded(data: Buffer, at: int, end: int) -> None:
+    """Raises NotAPicture where text stands in the place of coded pixels."""
+    for begin in (at, at + 32):  # a few bytes of a header may come before it
+        found = bytes(data[begin : min(end, begin + _LOOKED_AT)])
+        values = set(found)
+        text = len(found) >= _LEAST and len(values) >= _DIFFERENT and values <= _TEXT
+        demand(not text, "text in the place of pixels")

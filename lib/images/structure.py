@@ -11,10 +11,21 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
-from lib.images.formats import JPEG, NOT_AN_IMAGE, Buffer, Format
-from lib.images.heif import heif_size
-from lib.images.jpeg_codestreams import j2k_size, jp2_size, jxl_size
-from lib.images.parts import BYTES_A_PART, CUT, MOST_PARTS, NotAPicture, TooManyParts, demand, demand_coded, parts_of
+from lib.images.boxed import heif_size, j2k_size, jp2_size, jxl_size
+from lib.images.formats import (
+    BYTES_A_PART,
+    CUT,
+    JPEG,
+    MOST_PARTS,
+    NOT_AN_IMAGE,
+    Buffer,
+    Format,
+    NotAPicture,
+    TooManyParts,
+    demand,
+    demand_coded,
+    parts_of,
+)
 
 TRUNCATED = "truncated"
 TOO_MANY_PARTS = "too_many_parts"
@@ -57,9 +68,7 @@ def size_of_structure(data: Buffer, found: Format) -> tuple[int, int] | None:
 def _jpeg_is_whole(data: Buffer) -> bool:
     """An end-of-image marker after the start of the scan: an embedded thumbnail's own marker does not count."""
     scan = _jpeg_scan_offset(data, judge=True)
-    if scan < 0:
-        return False
-    return data[-2:] == b"\xff\xd9" or data.find(b"\xff\xd9", scan) >= 0
+    return scan >= 0 and (data[-2:] == b"\xff\xd9" or data.find(b"\xff\xd9", scan) >= 0)
 
 
 def _jpeg_scan_offset(data: Buffer, *, judge: bool = False) -> int:
@@ -100,9 +109,7 @@ def _demand_jpeg_blocks(data: Buffer, frame: int, length: int) -> None:
     factors = [data[frame + 11 + 3 * channel] for channel in range(data[frame + 9])]
     across, down = max((f >> 4 for f in factors), default=0), max((f & 15 for f in factors), default=0)
     demand(across and down, "a frame without channels")
-    blocks = sum(
-        -(-width * (f >> 4) // (8 * across)) * -(-height * (f & 15) // (8 * down)) for f in factors
-    )  # fmt: skip
+    blocks = sum(-(-width * (f >> 4) // (8 * across)) * -(-height * (f & 15) // (8 * down)) for f in factors)
     if 8 * length < blocks * (1 if kind == 0xC2 else 2):
         raise IndexError("fewer bits than blocks")
 
@@ -130,18 +137,14 @@ def _png_is_whole(data: Buffer) -> bool:
             break
         at += 12 + length
     demand(packed, "no pixels")
-    _demand_rows(start)
-    if width * height <= _MOST_PIXELS and packed * _DEFLATE_RATIO < width * height * depth * _PNG_CHANNELS[colour] // 8:
-        raise IndexError("fewer bytes than pixels need")
-    return True
-
-
-def _demand_rows(start: bytes) -> None:
-    """The pixels begin as zlib's data do, and what they unpack to begins with one of the five filters."""
+    # They begin as zlib's data do, and what they unpack to begins with one of the five filters.
     demand(len(start) > 1 and start[0] & 15 == 8 and (start[0] << 8 | start[1]) % 31 == 0, "pixels that are not packed")
     with suppress(zlib.error):  # whether they unpack to the end, only a decoder says
         first = zlib.decompressobj().decompress(start, 1)
         demand(not first or first[0] <= 4, "pixels without a filter")
+    if width * height <= _MOST_PIXELS and packed * _DEFLATE_RATIO < width * height * depth * _PNG_CHANNELS[colour] // 8:
+        raise IndexError("fewer bytes than pixels need")
+    return True
 
 
 def _gif_trailer(data: Buffer) -> int:
@@ -213,10 +216,7 @@ def _webp_pictures(data: Buffer, at: int, end: int, parts: Iterator[int]) -> int
 def _bmp_is_whole(data: Buffer) -> bool:
     # The file header's size may be 0 or wrong in old writers; the pixel data's own start and size are not.
     start, header = struct.unpack_from("<II", data, 10)
-    if header == 12:
-        width, height, _, bits = struct.unpack_from("<HHHH", data, 18)
-    else:
-        width, height, _, bits = struct.unpack_from("<iiHH", data, 18)
+    width, height, _, bits = struct.unpack_from("<HHHH" if header == 12 else "<iiHH", data, 18)
     compression, size = struct.unpack_from("<II", data, 30) if header >= 40 else (0, 0)
     demand(width and height and bits in (0, 1, 2, 4, 8, 16, 24, 32), "a picture of no size")
     if compression in (0, 3):

@@ -109,7 +109,8 @@ def judge(signals: Signals, jpeg_quality: float | None = None) -> TechnicalScore
         traits["upscaled"] = traits.pop("blurry") * (1 - SCORE_PENALTY * sure)
         seen["upscaled"] = seen.pop("blurry") * (1 - NAME_PENALTY * sure)
     worst = min(seen, key=lambda name: seen[name])
-    parts = sum(_weight(name) * math.log(value / 100) for name, value in traits.items())
+    weights = WEIGHTS | {"upscaled": WEIGHTS["blurry"]}
+    parts = sum(weights[name] * math.log(value / 100) for name, value in traits.items())
     score = 100 * math.exp(WORST_SHARE * math.log(min(traits.values()) / 100) + parts)
     reason = worst.replace("_", " ") if seen[worst] < DEFECT_BELOW else "no defect found"
     return TechnicalScore(round(score, 3), worst, reason, {name: round(value, 1) for name, value in traits.items()})
@@ -133,12 +134,6 @@ def _fall(signals: Signals) -> float:
     return signals.fall[signals.width * signals.height > LARGE]
 
 
-def _sharpness(signals: Signals) -> float:
-    softness = softness_index(signals)
-    leaves = between(FALL_LEAVES, min(_fall(signals), between(FALL_AT, softness)))
-    return between(ANCHORS["blurry"], softness) * leaves / 100
-
-
 def between(anchors: Anchors, value: float) -> float:
     """Straight lines between anchors (x ascending), level outside them."""
     if value <= anchors[0][0]:
@@ -155,10 +150,12 @@ def _traits(signals: Signals, jpeg_quality: float | None) -> dict[str, float]:
     if jpeg_quality is not None:
         # The tables say what was thrown away, the pixels what shows of it (or of an earlier, harder compression).
         blocky = between(ANCHORS["jpeg"], jpeg_quality) * (blocky / 100) ** 0.7
+    softness = softness_index(signals)
+    leaves = between(FALL_LEAVES, min(_fall(signals), between(FALL_AT, softness)))
     short, long = sorted((signals.width, signals.height))
     return {
         "near_blank": between(ANCHORS["near_blank"], signals.entropy),
-        "blurry": _sharpness(signals),
+        "blurry": between(ANCHORS["blurry"], softness) * leaves / 100,
         "noisy": between(ANCHORS["noisy"], signals.noise),
         "blocky": blocky,
         "dark": between(ANCHORS["dark"], signals.white),
@@ -175,10 +172,6 @@ def _enlarged(signals: Signals) -> float:
     if signals.fall[0] > FALLS_FROM and signals.fall[1] > HALF_FALLS_FROM:
         return 0.0
     return min(1.0, max(0.0, (signals.resampled - RESAMPLED_FROM) / (RESAMPLED_SURE - RESAMPLED_FROM)))
-
-
-def _weight(trait: str) -> float:
-    return WEIGHTS["blurry" if trait == "upscaled" else trait]
 
 
 def jpeg_quality(tables: Mapping[int, Sequence[int]]) -> float | None:

@@ -322,9 +322,5 @@ def _peaks(profile: np.ndarray, length: int) -> np.ndarray:
     part = part / (part.mean(axis=1, keepdims=True) + 0.5)
     part = (part - part.mean(axis=1, keepdims=True)) * np.hanning(length).astype(np.float32)
     spectrum = np.abs(np.fft.rfft(part, axis=1)).mean(axis=0)
-    return spectrum / np.maximum(_moving_median(spectrum, 8), 1e-6)
-
-
-def _moving_median(values: np.ndarray, reach: int) -> np.ndarray:
-    padded = np.pad(values, reach, mode="reflect")
-    return np.median(np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1), axis=1)
+    around = np.lib.stride_tricks.sliding_window_view(np.pad(spectrum, 8, mode="reflect"), 17)
+    return spectrum / np.maximum(np.median(around, axis=1), 1e-6)

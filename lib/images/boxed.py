@@ -1,16 +1,23 @@
-"""The structure of AVIF and HEIC files: items, where their bytes lie, and whether these can be coded pictures.
+"""The structure of boxed pictures and their bare codestreams: AVIF and HEIC, JPEG 2000, and the size of JPEG XL.
 
-ISO/IEC 14496-12 (boxes), 23008-12 (items and their properties), the AV1 specification and ISO/IEC 14496-15 (what the
-bytes of an item are made of).
+AVIF and HEIC: items, where their bytes lie, and whether these can be coded pictures. ISO/IEC 14496-12 (boxes), 23008-12
+(items and their properties), the AV1 specification and ISO/IEC 14496-15 (what the bytes of an item are made of).
+
+JPEG 2000 is walked through from the first marker and tile-part to the last: ISO/IEC 15444-1, annexes A (the codestream)
+and I (the boxes).
+
+Of JPEG XL only the size is read: ISO/IEC 18181-1 (the codestream, whose first field it is) and 18181-2 (the boxes).
+Whether the picture is whole is for the decoder to say, which decodes all of it as it opens it. It has to be asked in a
+process with limits, and only once the size is known.
 """
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from lib.images.formats import Buffer, u32
-from lib.images.parts import CUT, NotAPicture, TooManyParts, boxes, demand, parts_of
+from lib.images.formats import CUT, Buffer, NotAPicture, TooManyParts, demand, demand_coded, parts_of, u32
 
 _SEQUENCE_HEADER, _FRAME_HEADER, _TILE_GROUP, _FRAME = 1, 3, 4, 6
 _OBU_TYPES = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 15})
@@ -18,6 +25,38 @@ _LAST_SLICE = 31  # of the types of HEVC's units that hold parts of a picture
 
 Extent = tuple[int, int]  # from, to
 ItemPlace = tuple[int, list[Extent]]  # construction method, extents
+
+_SIZ, _COD, _QCD, _SOT, _SOD = 0xFF51, 0xFF52, 0xFF5C, 0xFF90, 0xFF93
+_END = b"\xff\xd9"
+_MOST_TILES = 65_535
+
+_START = b"\xff\x0a"
+_LONGEST_SIZE = 10  # bytes that the size takes at most
+# Bits of a side's length by the two bits before it; what they give is one less than the side.
+_SIDE_BITS = (9, 13, 18, 30)
+# Width to height, by three bits; 0 means that the width is written out.
+_RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
+
+
+def boxes(data: Buffer, at: int, end: int, parts: Iterator[int]) -> Iterator[tuple[bytes, int, int]]:
+    """(kind, start of the content, end) of every box between two places of an ISO base media file.
+
+    Raises IndexError for one that goes on behind the end, NotAPicture for what is no box.
+    """
+    while at < end:
+        next(parts)
+        if at + 8 > end:
+            raise IndexError("half a box")
+        length, kind, head = u32(data, at), bytes(data[at + 4 : at + 8]), 8
+        demand(all(32 <= letter < 127 or letter == 0xA9 for letter in kind), "a box without a name")
+        if length == 1:
+            length, head = struct.unpack_from(">Q", data, at + 8)[0], 16
+        stop = end if length == 0 else at + length
+        demand(length == 0 or length >= head, "a box shorter than its head")
+        if stop > end:
+            raise IndexError("a box that goes on behind the end")
+        yield kind, at + head, stop
+        at = stop
 
 
 @dataclass
@@ -59,7 +98,10 @@ def heif_size(data: Buffer) -> tuple[int, int] | None:
     items = _read_items(data, *meta, parts)
     _check_places(data, items, payloads)
     _check_coded(data, items, parts)
-    return _size(data, items)
+    at = _property(items, items.primary, b"ispe", 12, "a picture without a size")
+    width, height = u32(data, at + 4), u32(data, at + 8)
+    demand(width and height, "a picture of no size")
+    return width, height
 
 
 def _is_complete(data: Buffer, meta: Extent, payloads: list[Extent], parts: Iterator[int]) -> bool:
@@ -186,7 +228,8 @@ def _check_coded(data: Buffer, items: _Items, parts: Iterator[int]) -> None:
             if kind == b"av01":
                 _walk_av1(content, begin, end, parts, has_header=items.primary != item)
             else:
-                _walk_hevc(content, begin, end, parts, _length_size(data, items, item))
+                at = _property(items, item, b"hvcC", 23, "an HEVC picture without its configuration")
+                _walk_hevc(content, begin, end, parts, (data[at + 21] & 3) + 1)
         except CUT as error:
             raise NotAPicture("coded data that break off") from error
         coded += 1
@@ -233,21 +276,161 @@ def _walk_hevc(data: Buffer, at: int, end: int, parts: Iterator[int], width: int
     demand(slices, "coded data without a part of a picture")
 
 
-def _length_size(data: Buffer, items: _Items, item: int) -> int:
+def _property(items: _Items, item: int, wanted: bytes, least: int, missing: str) -> int:
+    """Returns the place of an item's first property of a kind, `least` bytes long. Raises NotAPicture without one."""
     for number in items.owned.get(item, ()):
         if 0 < number <= len(items.properties):
             kind, at, end = items.properties[number - 1]
-            if kind == b"hvcC" and end - at >= 23:
-                return (data[at + 21] & 3) + 1
-    raise NotAPicture("an HEVC picture without its configuration")
+            if kind == wanted and end - at >= least:
+                return at
+    raise NotAPicture(missing)
 
 
-def _size(data: Buffer, items: _Items) -> tuple[int, int]:
-    for number in items.owned.get(items.primary, ()):
-        if 0 < number <= len(items.properties):
-            kind, at, end = items.properties[number - 1]
-            if kind == b"ispe" and end - at >= 12:
-                width, height = u32(data, at + 4), u32(data, at + 8)
-                demand(width and height, "a picture of no size")
-                return width, height
-    raise NotAPicture("a picture without a size")
+def jp2_size(data: Buffer) -> tuple[int, int]:
+    """(width, height) of a boxed picture. Raises as `j2k_size` does."""
+    parts, described, size = parts_of(data), None, None
+    try:
+        for kind, at, end in boxes(data, 0, len(data), parts):
+            if kind == b"jp2h" and described is None:
+                described = _described(data, at, end, parts)
+            elif kind == b"jp2c" and size is None:
+                demand(described, "a codestream without a header")
+                size = _walk(data, at, end, parts)
+    except (NotAPicture, *CUT):  # rubbish behind the picture does no harm
+        if size is None:
+            raise
+    if size is None:
+        raise IndexError("no codestream")
+    demand(size == described, "a header with another size than the codestream's")
+    return size
+
+
+def j2k_size(data: Buffer) -> tuple[int, int]:
+    """(width, height) of a bare codestream.
+
+    Raises NotAPicture for what cannot be one, IndexError or struct.error where bytes are missing.
+    """
+    return _walk(data, 0, len(data), parts_of(data))
+
+
+def _described(data: Buffer, start: int, stop: int, parts: Iterator[int]) -> tuple[int, int] | None:
+    try:
+        for kind, at, end in boxes(data, start, stop, parts):
+            if kind == b"ihdr" and end - at >= 14:
+                return u32(data, at + 4), u32(data, at)
+    except CUT as error:
+        raise NotAPicture("a header that does not fit into its box") from error
+    return None
+
+
+def _walk(data: Buffer, start: int, end: int, parts: Iterator[int]) -> tuple[int, int]:
+    demand(bytes(data[start : start + 2]) == b"\xff\x4f", "no start of a codestream")
+    size, tiles, at = _sizes(data, start + 2, end)
+    seen, at = _skip_markers(data, at, end, _SOT, parts)
+    demand({_COD, _QCD} <= seen, "a codestream that does not say how it is coded")
+    found, bytes_of_tiles = set[int](), 0
+    while bytes(data[at : at + 2]) != _END:
+        next(parts)
+        if at + 12 > end:
+            raise IndexError("no end of the codestream")
+        marker, length, tile, part = struct.unpack_from(">HHHI", data, at)
+        demand(marker == _SOT and length == 10 and tile < tiles, "something else where a tile should begin")
+        _, body = _skip_markers(data, at + 12, end, _SOD, parts)
+        # Nothing in a tile looks like the end of the codestream.
+        after = at + part if part else data.find(_END, body + 2, end)
+        if after < 0 or after > end:
+            raise IndexError("a tile that goes on behind the end")
+        demand(after >= body + 2, "a tile shorter than its head")
+        demand_coded(data, body + 2, after)
+        bytes_of_tiles += after - body - 2
+        found.add(tile)
+        at = after
+    if at + 2 > end or len(found) < tiles:
+        raise IndexError("tiles are missing")
+    demand(bytes_of_tiles, "tiles without content")
+    return size
+
+
+def _sizes(data: Buffer, at: int, end: int) -> tuple[tuple[int, int], int, int]:
+    """((width, height), number of tiles, where the next marker stands)."""
+    if at + 40 > end:
+        raise IndexError("no size")
+    marker, length, _, *grid, channels = struct.unpack_from(">HHH8IH", data, at)
+    right, bottom, left, top, across, down, first, row = grid
+    demand(marker == _SIZ and 1 <= channels <= 16_384 and length == 38 + 3 * channels, "no size of a picture")
+    demand(left < right and top < bottom, "a picture of no size")
+    demand(across and down and first <= left < first + across and row <= top < row + down, "tiles off the picture")
+    tiles = -(-(right - first) // across) * -(-(bottom - row) // down)
+    demand(0 < tiles <= _MOST_TILES, "more tiles than a codestream can number")
+    return (right - left, bottom - top), tiles, at + 2 + length
+
+
+def _skip_markers(data: Buffer, at: int, end: int, until: int, parts: Iterator[int]) -> tuple[set[int], int]:
+    """The markers before a given one, and where that stands."""
+    seen = set[int]()
+    while True:
+        next(parts)
+        if at + 4 > end:
+            raise IndexError("a header that breaks off")
+        marker, length = struct.unpack_from(">HH", data, at)
+        if marker == until:
+            return seen, at
+        demand(0xFF50 <= marker <= 0xFF7F and length >= 2, "something else where a marker should stand")
+        seen.add(marker)
+        at += 2 + length
+
+
+class _Bits:
+    """Reads numbers of some bits, the lowest first. Raises IndexError behind the end."""
+
+    def __init__(self, data: bytes):
+        self.value, self.left = int.from_bytes(data, "little"), 8 * len(data)
+
+    def take(self, count: int) -> int:
+        self.left -= count
+        if self.left < 0:
+            raise IndexError("no size")
+        found = self.value & ((1 << count) - 1)
+        self.value >>= count
+        return found
+
+
+def jxl_size(data: Buffer) -> tuple[int, int]:
+    """(width, height) in pixels, as stored.
+
+    Raises NotAPicture for what cannot be JPEG XL, IndexError or struct.error where bytes are missing.
+    """
+    start = bytes(data[: 2 + _LONGEST_SIZE])
+    if start[:2] != _START:
+        start = _start_of_codestream(data)
+        demand(start[:2] == _START, "no start of a codestream")
+    bits = _Bits(start[2:])
+    small = bits.take(1)
+    height = _side(bits, small)
+    if ratio := bits.take(3):
+        across, down = _RATIOS[ratio - 1]
+        width = height * across // down
+    else:
+        width = _side(bits, small)
+    demand(width and height, "a picture of no size")
+    return width, height
+
+
+def _side(bits: _Bits, small: int) -> int:
+    return 8 * (bits.take(5) + 1) if small else 1 + bits.take(_SIDE_BITS[bits.take(2)])
+
+
+def _start_of_codestream(data: Buffer) -> bytes:
+    """The first bytes of the codestream in the boxes, once all of its boxes are seen to be there."""
+    pieces: list[tuple[int, int]] = []
+    for kind, at, end in boxes(data, 0, len(data), parts_of(data)):
+        if kind == b"jxlc" and not pieces:
+            return bytes(data[at : min(end, at + 2 + _LONGEST_SIZE)])
+        if kind == b"jxlp":
+            number = u32(data, at)
+            demand(number & 0x7FFF_FFFF == len(pieces), "parts of the codestream out of order")
+            pieces.append((at + 4, end))
+            if number >> 31:  # the last part
+                starts = (bytes(data[at : min(end, at + 2 + _LONGEST_SIZE)]) for at, end in pieces)
+                return b"".join(starts)[: 2 + _LONGEST_SIZE]
+    raise IndexError("no end of the codestream")
