@@ -108,11 +108,11 @@ def load(name: str, folder: WeightsFolder, device: str, long_side: int) -> Learn
     version, pixels = version_of(name, files, long_side), pixels_in_batch(device)
     made = Learned(name, version, scale, pixels, _runner(net, device), files=files)
     if name.startswith("musiq"):
-        from lib.models.musiq import PackedMusiq
+        from lib.models.fast_iqa import PackedMusiq
 
         made.run, made.same_size = _in_half(PackedMusiq(net, device), device), False
     elif name.startswith("clipiqa"):
-        from lib.models.clipiqa import CachedClipiqa
+        from lib.models.fast_iqa import CachedClipiqa
 
         made.run = _in_half(CachedClipiqa(net, device), device)
     elif not name.startswith(SAME_SIZE):

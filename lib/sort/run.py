@@ -28,7 +28,7 @@ from lib.journal.moves import free_target
 from lib.pages.index import refresh_index
 from lib.quality.measure import Measure
 from lib.sort.criteria import Criterion
-from lib.sort.export.settle import remove_empty_folders
+from lib.sort.export.run import remove_empty_folders
 from lib.sort.measures import PASSING, Measures
 from lib.sort.options import SortOptions
 from lib.sort.output import as_table, csv_lines, refresh_metadata, write_report
@@ -237,7 +237,7 @@ class _Names:
         self.files.add_name(name)
 
 
-def settle(context: Context) -> None:
+def finish_interrupted(context: Context) -> None:
     """Finishes what killed runs of this step had begun, and of step 6 what this one relies on.
 
     Removes temporary files too, those of `reports/` as well: a name with a leading dot and `.part` is never a finished

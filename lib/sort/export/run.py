@@ -2,39 +2,50 @@
 
 The dataset is built in a hidden folder beside its place and renamed when it is complete, so that a folder under its own
 name is whole. The journal has the building from its begin, and the whole plan before anything is moved: what a kill
-leaves is finished or cleared by the next run of step 7 (`lib.sort.export.settle`).
+leaves is finished or cleared by the next run of step 7 (`finish_exports`).
 Its manifest (`dataset.json`) says what it was made of: an export of the same changes nothing, one of something else
 takes another place or, with `--replace`, sends the old one to the quarantine.
 """
 
 from __future__ import annotations
 
+import errno
+import filecmp
 import hashlib
 import json
 import logging
 import os
+import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from lib.db import journal
+from lib.db import Database, journal
 from lib.db import scores as store
 from lib.db.context import Context
-from lib.db.journal import Action
+from lib.db.journal import BUILDING, Action
 from lib.db.scores import LabelRow
 from lib.db.worklist import Worklist
 from lib.errors import GleanerError, UsageError
 from lib.files.pictures import folder_pictures, sha256_of, workspace_pictures
+from lib.journal.moves import let_go, move_without_overwriting, same_file, temporary_name
 from lib.sort.export.card import DatasetCard
 from lib.sort.export.formats import ImageFolder, Parquet, TarShards, Writer, file_name, records
-from lib.sort.export.settle import MANIFEST, abandon, begin, commit, files_below, finish, in_blocks
-from lib.sort.export.split import Groups, Sides
-from lib.sort.options import ExportOptions
+from lib.sort.options import ExportOptions, Shares
+from lib.temporary import is_temporary, temporary_beside
+from lib.workspace import Workspace
 
 log = logging.getLogger("gleaner.export")
 
+MANIFEST = "dataset.json"
+# Why an entry is in the journal that is no file: all of a folder that was being built is there, and all of the plan. It
+# and the entry of the folder are dropped when the dataset is in its place.
+COMPLETE = "complete"
+BLOCK = 500
 SPLIT = "split"  # the criterion under which sides are kept
 
 
@@ -220,3 +231,186 @@ class Export:
             for item in self.files.items("labelled")
         )
         store.save_labels(self.context.db, self.context.run_id, SPLIT, rows)
+
+
+@dataclass
+class Groups:
+    """Contents that repeat each other, joined: by step 6's findings and by equal perceptual hashes."""
+
+    parent: dict[str, str] = field(default_factory=dict)
+    by_hash: dict[str, str] = field(default_factory=dict)
+
+    def join(self, one: str, other: str) -> None:
+        first, second = self.of(one), self.of(other)
+        if first != second:
+            self.parent[max(first, second)] = min(first, second)
+
+    def add_hashes(self, hashes: Mapping[str, str]) -> None:
+        """Perceptual hashes by content."""
+        for content, value in hashes.items():
+            self.join(content, self.by_hash.setdefault(value, content))
+
+    def of(self, content: str) -> str:
+        """The name of the content's group: one of its members."""
+        root = content
+        while (above := self.parent.get(root, root)) != root:
+            root = above
+        while (above := self.parent.get(content, content)) != root:
+            self.parent[content], content = root, above
+        return root
+
+
+@dataclass
+class Sides:
+    """Sides of groups. What an earlier export decided (`known`, by content) holds for all that joined a group since."""
+
+    shares: Shares
+    groups: Groups
+    decided: dict[str, str] = field(default_factory=dict)
+
+    def remember(self, known: Iterable[tuple[str, str]]) -> None:
+        """(content, side) of an earlier export with the same shares; the first of a group decides."""
+        for content, side in known:
+            self.decided.setdefault(self.groups.of(content), side)
+
+    def side(self, content: str) -> str:
+        group = self.groups.of(content)
+        return self.decided.get(group) or self.shares.side(group)
+
+
+@dataclass(frozen=True)
+class Building:
+    """The folder in which a dataset is made, its place, and the number of the entry that tells of both."""
+
+    folder: Path
+    place: Path
+    run_id: int
+    entry: int
+
+
+def begin(context: Context, place: Path) -> Building:
+    """Makes the folder, and tells the journal of it first."""
+    folder = temporary_beside(place)
+    to_text = context.workspace.to_text
+    entry = Action("write", to_text(folder), to_text(place), reason=BUILDING)
+    journal.insert_actions(context.db, context.run_id, [entry])
+    folder.mkdir(parents=True)
+    return _begun(context, context.run_id)[0]
+
+
+def commit(db: Database, begun: Building) -> None:
+    """From here on the export is finished, by whichever run: the folder is complete, and so is the plan."""
+    journal.insert_actions(db, begun.run_id, [Action("write", reason=COMPLETE)])
+
+
+def abandon(db: Database, begun: Building) -> None:
+    """Clears what was built, which is no dataset of anybody's yet, and what was planned."""
+    if is_temporary(begun.folder.name) and not begun.folder.is_symlink():
+        shutil.rmtree(begun.folder, ignore_errors=True)
+    journal.set_state(db, [action.id for action in _planned(db, begun)], "dropped")
+
+
+def finish(context: Context, begun: Building) -> None:
+    """Carries out what is planned, from wherever it was cut off. Raises GleanerError where a file is in the way."""
+    if begun.folder.is_dir():  # else it is in its place, and what has the older files' names is the new dataset's
+        for action in _planned(context.db, begun):
+            if action.kind == "move":
+                _move(context.workspace, action)
+        _remove_empty(begun.place)
+        try:
+            os.rename(begun.folder, begun.place)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                raise
+            raise GleanerError(
+                f"{begun.place} holds files that came while the dataset was written; move them away and run the same"
+                " command again."
+            ) from error
+    _record(context, begun)
+
+
+def finish_exports(context: Context) -> int:
+    """Finishes or clears the exports that were cut off; gives their number. For a run of step 7, which is alone."""
+    cut_off = 0
+    for run_id in journal.runs_with_begun_datasets(context.db):
+        for begun in _begun(context, run_id):
+            cut_off += 1
+            if not any(action.reason == COMPLETE for action in _planned(context.db, begun)):
+                abandon(context.db, begun)
+                continue
+            try:
+                finish(context, begun)
+            except GleanerError as error:  # it must not stop every run to come
+                log.warning("%s The dataset is given up.", error)
+                shutil.rmtree(begun.folder, ignore_errors=True)
+                _record(context, begun)
+    return cut_off
+
+
+def remove_empty_folders(context: Context, run_id: int) -> None:
+    """After an undo: the folders of the run's dataset that hold nothing any more."""
+    for action in journal.iter_actions(context.db, run_id, "undone"):
+        if action.kind == "write" and action.target.endswith(f"/{MANIFEST}"):
+            _remove_empty(context.workspace.to_path(action.target).parent)
+
+
+def files_below(folder: Path) -> list[Path]:
+    """Everything below a folder that is no folder, sorted. A link to a folder is a file here."""
+    return sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+
+
+def in_blocks(actions: Iterable[Action]) -> Iterator[list[Action]]:
+    entries = iter(actions)
+    while block := list(islice(entries, BLOCK)):
+        yield block
+
+
+def _begun(context: Context, run_id: int) -> list[Building]:
+    to_path = context.workspace.to_path
+    return [
+        Building(to_path(action.source), to_path(action.target), run_id, action.id)
+        for action in journal.iter_actions(context.db, run_id, "planned")
+        if action.reason == BUILDING
+    ]
+
+
+def _planned(db: Database, begun: Building) -> Iterator[Action]:
+    yield from (action for action in journal.iter_actions(db, begun.run_id, "planned") if action.id >= begun.entry)
+
+
+def _record(context: Context, begun: Building) -> None:
+    """Marks what has happened; the rest, and the two entries that are no files, are dropped."""
+    db = context.db
+    with db.transaction():
+        for block in in_blocks(_planned(db, begun)):
+            done = [action.id for action in block if _has_happened(context.workspace, action)]
+            journal.set_state(db, done, "done")
+            journal.set_state(db, {action.id for action in block} - set(done), "dropped")
+
+
+def _has_happened(workspace: Workspace, action: Action) -> bool:
+    is_file = action.reason not in (BUILDING, COMPLETE)
+    return is_file and os.path.lexists(workspace.to_path(action.target))
+
+
+def _move(workspace: Workspace, action: Action) -> None:
+    """Moves a file of the older dataset away, unless that has happened."""
+    source, target = workspace.to_path(action.source), workspace.to_path(action.target)
+    if not os.path.lexists(source):
+        return
+    if not os.path.lexists(target):
+        temporary_name(target).unlink(missing_ok=True)
+        move_without_overwriting(source, target)
+    elif not source.is_symlink() and (same_file(source, target) or filecmp.cmp(source, target, shallow=False)):
+        let_go(source, target)  # only a move from disk to disk that was cut off between its halves leaves both
+
+
+def _remove_empty(place: Path) -> None:
+    """Removes the folder and those below it as far as they hold nothing."""
+    for folder in sorted((path for path in (place, *place.rglob("*")) if _is_folder(path)), reverse=True):
+        with suppress(OSError):  # not empty
+            folder.rmdir()
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
