@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any
 
 from lib.db.connection import Database
+from lib.progress import chunked
 from lib.times import utc_now
 
 BLOCK = 500
@@ -32,7 +32,7 @@ _PROVENANCE = """
 
 @dataclass(frozen=True)
 class ScoreRow:
-    """What a metric said of a content. `value` is None where it could not be scored; `detail` is kept as JSON."""
+    """A metric's score of a content. `value` is None where it could not be scored; `detail` is kept as JSON."""
 
     sha256: str
     value: float | None
@@ -52,7 +52,7 @@ class LabelRow:
 
 
 def known_scores(db: Database, metric: str, version: str, contents: Sequence[str]) -> dict[str, ScoreRow]:
-    """What is kept of this metric in this version, by content."""
+    """The kept scores of this metric in this version, by content."""
     sql = f"SELECT sha256, value, reason, detail FROM scores WHERE metric = ? AND version = ? AND {_GIVEN}"
     rows = db.rows(sql, (metric, version, json.dumps(contents)))
     return {
@@ -61,7 +61,7 @@ def known_scores(db: Database, metric: str, version: str, contents: Sequence[str
 
 
 def known_contents(db: Database, metric: str, version: str, contents: Sequence[str]) -> set[str]:
-    """Which of the contents this metric in this version is kept of."""
+    """Those of the contents that this metric in this version has a score of."""
     sql = f"SELECT sha256 FROM scores WHERE metric = ? AND version = ? AND {_GIVEN}"
     return {row["sha256"] for row in db.execute(sql, (metric, version, json.dumps(contents)))}
 
@@ -125,9 +125,9 @@ def known_labels(db: Database, criterion: str, contents: Sequence[str]) -> dict[
 
 def save_labels(db: Database, run_id: int, criterion: str, rows: Iterable[LabelRow]) -> int:
     """Writes the labels that differ from what is known, in one transaction, and gives their number."""
-    now, written, source = utc_now(), 0, iter(rows)
+    now, written = utc_now(), 0
     with db.transaction():
-        while block := list(islice(source, BLOCK)):
+        for block in chunked(rows, BLOCK):
             known = known_labels(db, criterion, [row.sha256 for row in block])
             changed = [row for row in block if known.get(row.sha256) != row]
             db.executemany(
@@ -149,7 +149,7 @@ def drop_labels(db: Database, criterion: str, contents: Iterable[str]) -> None:
 
 
 def provenance(db: Database, contents: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Where contents came from, as `metadata.jsonl` names it; only what is known.
+    """The origin of contents, as `metadata.jsonl` names it; only what is known.
 
     A content that several results led to is described by the first of them, by the picture's id and the query's number.
     """
@@ -184,7 +184,7 @@ def query_pictures(db: Database, queries: Sequence[int]) -> list[tuple[int, str,
 
 
 def query_texts(db: Database, queries: Sequence[int]) -> dict[int, str]:
-    """What was searched for, of those queries that were made with words."""
+    """The words of those queries that were made with words."""
     found = {number: db.value("SELECT text FROM queries WHERE id = ?", (number,)) for number in queries}
     return {number: str(text) for number, text in found.items() if text}
 
@@ -196,7 +196,7 @@ def known_phashes(db: Database, contents: Sequence[str]) -> dict[str, str]:
 
 
 def count_unhashed(db: Database, contents: Sequence[str]) -> int:
-    """How many of the contents step 6 has not looked at; what it found too flat to hash it has looked at."""
+    """The number of contents that step 6 has not looked at; what it found too flat to hash it has looked at."""
     sql = f"SELECT count(DISTINCT sha256) FROM hashes WHERE kind = 'phash' AND {_GIVEN}"
     return len(contents) - int(db.value(sql, (json.dumps(contents),)))
 

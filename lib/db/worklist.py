@@ -1,4 +1,4 @@
-"""What one run of step 7 is busy with, in a private temporary database: a million pictures need no memory.
+"""The files that one run of step 7 is busy with, in a private temporary database: a million need no memory.
 
 SQLite keeps such a database in its cache and puts it into a temporary file only where it grows; it goes with the run.
 It is not the workspace's: a dry run may fill it.
@@ -112,10 +112,8 @@ class Worklist:
 
     def add_unread(self, path: str, reason: str) -> None:
         """A file that could not even be listed."""
-        self.db.execute(
-            "INSERT INTO items (path, sha256, bytes, place, bucket, state, reason) VALUES (?, '', 0, ?, '', ?, ?)",
-            (path, path, "unreadable", reason),
-        )
+        sql = "INSERT INTO items (path, sha256, bytes, place, bucket, state, reason)"
+        self.db.execute(f"{sql} VALUES (?, '', 0, ?, '', 'unreadable', ?)", (path, path, reason))
 
     def drop(self, contents: Sequence[str]) -> int:
         """Leaves contents out of the run; gives the number of files."""
@@ -128,11 +126,9 @@ class Worklist:
 
     def contents(self) -> Iterator[list[tuple[str, str]]]:
         """Pages of (sha256, place of one file that has it) of what is listed or labelled, each content once."""
-        last = ""
         sql = "SELECT sha256, place, min(id) FROM items WHERE sha256 > ? GROUP BY sha256 ORDER BY sha256 LIMIT ?"
-        while rows := self.db.rows(sql, (last, PAGE)):
-            yield [(row["sha256"], row["place"]) for row in rows]
-            last = rows[-1]["sha256"]
+        for page in self._pages(sql, key="sha256", after=""):
+            yield [(row["sha256"], row["place"]) for row in page]
 
     def items(self, state: str = "labelled") -> Iterator[Item]:
         """The files in a state, in the order in which they were found; rows may be changed meanwhile."""
@@ -147,12 +143,19 @@ class Worklist:
         return self._paged("labelled", "AND target <> ''")
 
     def _paged(self, state: str, condition: str) -> Iterator[Item]:
-        last = 0
         # By number, without an index: any other order would be sorted anew for every page.
         sql = f"SELECT {_ITEM} FROM items NOT INDEXED WHERE state = ? {condition} AND id > ? ORDER BY id LIMIT ?"
-        while rows := self.db.rows(sql, (state, last, PAGE)):
-            yield from (Item(**dict(row)) for row in rows)
-            last = rows[-1]["id"]
+        for page in self._pages(sql, state, key="id", after=0):
+            yield from (Item(**dict(row)) for row in page)
+
+    def _pages(self, sql: str, *values: str, key: str, after: int | str) -> Iterator[list[sqlite3.Row]]:
+        """Pages of rows whose key is above `after`; the statement ends with the bound of the key and the page's size.
+
+        No statement stays open between them, so that rows may be changed meanwhile.
+        """
+        while rows := self.db.rows(sql, (*values, after, PAGE)):
+            yield rows
+            after = rows[-1][key]
 
     def add_todo(self, rows: Iterable[tuple[str, str, str]]) -> None:
         """(path on disk, sha256, names of the missing metrics joined by commas)."""
@@ -164,11 +167,9 @@ class Worklist:
 
     def todo(self, missing: str) -> Iterator[str]:
         """The paths at which exactly these metrics are missing."""
-        last = 0
         sql = "SELECT id, path FROM todo WHERE missing = ? AND id > ? ORDER BY id LIMIT ?"
-        while rows := self.db.rows(sql, (missing, last, PAGE)):
-            yield from (row["path"] for row in rows)
-            last = rows[-1]["id"]
+        for page in self._pages(sql, missing, key="id", after=0):
+            yield from (row["path"] for row in page)
 
     def content_at(self, path: str) -> str:
         return str(self.db.value("SELECT sha256 FROM todo WHERE path = ?", (path,)))
@@ -202,7 +203,7 @@ class Worklist:
         return dict(map(tuple, self.db.rows(sql)))
 
     def labels(self, contents: Sequence[str]) -> dict[str, str]:
-        """What was decided of contents."""
+        """The labels of contents."""
         sql = "SELECT sha256, label FROM items WHERE state = 'labelled' AND sha256 IN (SELECT value FROM json_each(?))"
         return {row["sha256"]: row["label"] for row in self.db.execute(sql, (json.dumps(contents),))}
 
@@ -219,30 +220,22 @@ class Worklist:
 
     def removals(self) -> Iterator[sqlite3.Row]:
         """(place, target, sha256, bytes, reason) of files that are taken out again, by place."""
-        last = ""
         sql = "SELECT place, target, sha256, bytes, reason FROM withdrawn WHERE place > ? ORDER BY place LIMIT ?"
-        while rows := self.db.rows(sql, (last, PAGE)):
-            yield from rows
-            last = rows[-1]["place"]
+        for page in self._pages(sql, key="place", after=""):
+            yield from page
 
     def count_removals(self) -> int:
         return int(self.db.value("SELECT count(*) FROM withdrawn"))
 
     def has_path(self, path: str) -> bool:
-        """Whether this run found a file there."""
+        """True where this run found a file there."""
         return self.db.row("SELECT 1 FROM items WHERE path = ? LIMIT 1", (path,)) is not None
 
     def places(self, contents: Sequence[str]) -> dict[str, str]:
-        """Where one file of each content lies when the plan has been carried out."""
+        """The place of one file of each content, as it is when the plan has been carried out."""
         sql = "SELECT iif(target = '', place, target) AS place FROM items WHERE sha256 = ? ORDER BY id LIMIT 1"
         found = {sha256: self.db.value(sql, (sha256,)) for sha256 in contents}
         return {sha256: str(place) for sha256, place in found.items() if place}
-
-    def __contains__(self, name: object) -> bool:
-        return self.db.row("SELECT 1 FROM names WHERE name = ?", (_number(str(name)),)) is not None
-
-    def add_name(self, name: str) -> None:
-        self.db.execute("INSERT OR IGNORE INTO names (name) VALUES (?)", (_number(name),))
 
     def add_placement(self, placement: Placement) -> None:
         self.db.execute(
@@ -268,12 +261,11 @@ class Worklist:
 
     def placements(self, below: str = "", *, unclaimed: bool = False) -> Iterator[Placement]:
         """By target: those below a folder (with its closing slash), or all."""
-        last, condition = below, "AND taken = 0" if unclaimed else ""
+        condition = "AND taken = 0" if unclaimed else ""
         end = below[:-1] + chr(ord(below[-1]) + 1) if below else "\U0010ffff"
-        sql = f"SELECT {_PLACEMENT} FROM placements WHERE target > ? AND target < ? {condition} ORDER BY target LIMIT ?"
-        while rows := self.db.rows(sql, (last, end, PAGE)):
-            yield from (Placement(**dict(row)) for row in rows)
-            last = rows[-1]["target"]
+        sql = f"SELECT {_PLACEMENT} FROM placements WHERE target < ? {condition} AND target > ? ORDER BY target LIMIT ?"
+        for page in self._pages(sql, end, key="target", after=below):
+            yield from (Placement(**dict(row)) for row in page)
 
     def note_away(self, paths: Iterable[str]) -> None:
         """Remembers which paths' files are in the quarantine; from now on files of the run are found by path, too."""
@@ -291,8 +283,23 @@ class Worklist:
         )
 
 
+class TakenNames(set[str]):
+    """The names that the run has given, a set that lies in the temporary database.
+
+    A name is kept as 64 bits, a tenth of its room. Two names with one number cost the second a needless `_2`.
+    """
+
+    def __init__(self, db: Database):
+        super().__init__()
+        self.db = db
+
+    def __contains__(self, name: object) -> bool:
+        return self.db.row("SELECT 1 FROM names WHERE name = ?", (_number(str(name)),)) is not None
+
+    def add(self, name: str) -> None:
+        self.db.execute("INSERT OR IGNORE INTO names (name) VALUES (?)", (_number(name),))
+
+
 def _number(name: str) -> int:
-    """A name as 64 bits, a tenth of its room. Two names with one number cost the second a needless `_2`."""
-    return int.from_bytes(
-        hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "big", signed=True
-    )
+    digest = hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest()
+    return int.from_bytes(digest, "big", signed=True)

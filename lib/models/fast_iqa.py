@@ -144,7 +144,7 @@ class _MusiqBlock:
 
 @lru_cache(maxsize=4096)
 def _places(grid: int, rows: int, columns: int) -> torch.Tensor:
-    """The one of grid x grid places that each patch falls on, by nearest neighbour: int64 (rows * columns,)."""
+    """The place, of grid x grid, that each patch falls on, by nearest neighbour: int64 (rows * columns,)."""
     # Single precision, as torch's own `interpolate` has it: the two must agree where a patch lies on an edge.
     down = (torch.arange(rows).float() * torch.tensor(grid / rows).float()).floor().long().clamp(max=grid - 1)
     across = (torch.arange(columns).float() * torch.tensor(grid / columns).float()).floor().long().clamp(max=grid - 1)

@@ -98,8 +98,9 @@ def version_of(name: str, files: Sequence[Path], long_side: int) -> str:
 
 def load(name: str, folder: WeightsFolder, device: str, long_side: int) -> Learned:
     """The metric, ready to run. Raises MissingWeights, UsageError for an unknown name, GleanerError for bad weights."""
-    from lib.models.device import keep_memory, pixels_in_batch
+    from lib.models.device import choose, keep_memory, pixels_in_batch
 
+    device = choose(device)
     keep_memory(device)
     scale = scale_of(name)
     with no_downloads(folder, INSTEAD) as asked:

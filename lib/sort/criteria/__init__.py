@@ -93,7 +93,7 @@ class Criterion:
         return []
 
     def report(self) -> dict[str, Any]:
-        """What JSON and the page hold besides the pictures."""
+        """Further entries of the JSON and the page, besides the pictures."""
         return {}
 
 

@@ -123,11 +123,10 @@ class Vlm(Criterion):
         except DecodeError as error:
             return Measure(None, error.reason)
         asked = await client.ask(self.prompt, uri)
-        if asked.verdict is None:
+        if (answer := asked.verdict) is None:
             return replace(measure, value=None, reason=asked.reason)
-        verdict = asked.verdict
-        detail = {"keep": verdict.keep, "tags": list(verdict.tags), "tokens": asked.tokens}
-        return replace(measure, value=verdict.score, reason=verdict.reason, detail=detail)
+        detail = {"keep": answer.keep, "tags": list(answer.tags), "tokens": asked.tokens}
+        return replace(measure, value=answer.score, reason=answer.reason, detail=detail)
 
 
 async def _end(tasks: Iterable[Any], client: Any) -> None:
@@ -202,11 +201,9 @@ class Objects(Criterion):
     @property
     def net(self) -> Detector:
         if not self.loaded:
-            from lib.models.detector import load_detector, look_for_weights
-            from lib.models.device import choose
+            from lib.models.detector import load_detector
 
-            look_for_weights(self.detector, self.place)
-            self.loaded.append(load_detector(self.detector, self.place, choose(self.device)))
+            self.loaded.append(load_detector(self.detector, self.place, self.device))
         return self.loaded[0]
 
     @property

@@ -64,9 +64,10 @@ class Topic(ClipCriterion):
     least: int = 3
     texts: Sequence[str] = ()
     top: int | None = None
-    labels: Mapping[str, Label] = field(default_factory=dict)
-    clusters: Sequence[Cluster] = ()
-    said: Sequence[str] = ()
+    # Filled by `fit`.
+    labels: dict[str, Label] = field(default_factory=dict)
+    clusters: list[Cluster] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
 
     name = "topic"
 
@@ -82,10 +83,10 @@ class Topic(ClipCriterion):
             for sha256 in readable:
                 for query in queries.get(sha256, [0]):
                     members[query].append(sha256)
-        made = _Made()
+        made = replace(self, labels={}, clusters=[], said=[])
         for query, contents in sorted(members.items()):
-            self._cluster(measures, query, contents, made)
-        return replace(self, labels=made.labels, clusters=made.clusters, said=made.said)
+            made._cluster(measures, query, contents)
+        return made
 
     def label(self, measure: Measure) -> Label | None:
         return self.labels.get(measure.sha256)
@@ -112,7 +113,8 @@ class Topic(ClipCriterion):
         clusters = [{**vars(cluster), "faces": list(cluster.faces)} for cluster in self.clusters]
         return {"clusters": clusters, "notes": list(self.said)}
 
-    def _cluster(self, measures: AllMeasures, query: int, contents: list[str], made: _Made) -> None:
+    def _cluster(self, measures: AllMeasures, query: int, contents: list[str]) -> None:
+        """Adds the clusters of one query's pictures; what is on topic for any query is on topic."""
         vectors = self._vectors(measures, contents)
         text = store.query_texts(measures.context.db, [query]).get(query, "")
         seeds = self.query_pictures(measures.context, [query])
@@ -126,12 +128,12 @@ class Topic(ClipCriterion):
             store.known_phashes(measures.context.db, contents),
         )  # fmt: skip
         clusters = found.ranked(self.top)
-        made.clusters += clusters
-        made.said.append(found.said(eps, "by the knee" if self.eps is None else "as given"))
+        self.clusters += clusters
+        self.said.append(found.said(eps, "by the knee" if self.eps is None else "as given"))
         for sha256, label in found.labelled(clusters).items():
-            known = made.labels.get(sha256)
+            known = self.labels.get(sha256)
             if known is None or (known.bucket != "on_topic" and label.bucket == "on_topic"):
-                made.labels[sha256] = label
+                self.labels[sha256] = label
 
     def _vectors(self, measures: AllMeasures, contents: Sequence[str]) -> np.ndarray:
         from lib.models.clip import vector_of
@@ -147,19 +149,12 @@ class Topic(ClipCriterion):
         return rows
 
     def _words(self, vectors: np.ndarray, texts: Sequence[str]) -> np.ndarray | None:
-        """How much nearer each picture is to the subject's words than to the nearest of OTHERS; float32 (n,)."""
+        """Each picture's cosine to the subject's words less that to the nearest of OTHERS; float32 (n,)."""
         if not texts:
             return None
         wanted = self.clip.text([template.format(text) for text in texts for template in TEMPLATES]).mean(axis=0)
         wanted /= np.linalg.norm(wanted)
         return vectors @ wanted - (vectors @ self.clip.text(OTHERS).T).max(axis=1)
-
-
-@dataclass
-class _Made:
-    labels: dict[str, Label] = field(default_factory=dict)
-    clusters: list[Cluster] = field(default_factory=list)
-    said: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -190,7 +185,8 @@ class _Query:
         made = []
         for rank, number in enumerate(order):
             fact, own = facts[number], float(score[number])
-            kept = self._keeps(fact, own, best, rank, top)
+            answers = fact["words"] is None or fact["words"] > 0
+            kept = own == best or (answers and own >= best - WITHIN) if top is None else rank < top
             made.append(Cluster(self.name, rank, score=round(own, 4), kept=kept, **fact))
         return made
 
@@ -213,12 +209,6 @@ class _Query:
         medians = [float(np.median(values[self.numbers == number])) for number in range(count)]
         alone = values[self.numbers == NOISE]
         return _deviations([*medians, float(np.median(alone))] if len(alone) else medians)[:count]
-
-    def _keeps(self, fact: Mapping[str, Any], score: float, best: float, rank: int, top: int | None) -> bool:
-        if top is not None:
-            return rank < top
-        answers = fact["words"] is None or fact["words"] > 0
-        return score == best or (answers and score >= best - WITHIN)
 
     def labelled(self, clusters: Sequence[Cluster]) -> dict[str, Label]:
         """The bucket of every picture, with the cluster that put it there."""
@@ -282,7 +272,7 @@ def dbscan(vectors: np.ndarray, eps: float, least: int) -> np.ndarray:
 
 
 def suggested_eps(vectors: np.ndarray, least: int) -> float:
-    """Where the sorted distances to the `least`-th neighbour bend most: a cosine distance within EPS_RANGE."""
+    """The cosine distance, within EPS_RANGE, at which sorted distances to the `least`-th neighbour bend most."""
     count = len(vectors)
     if count <= least:
         return EPS_RANGE[1]

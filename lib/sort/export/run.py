@@ -18,9 +18,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +31,11 @@ from lib.db.worklist import Worklist
 from lib.errors import GleanerError, UsageError
 from lib.files.pictures import folder_pictures, sha256_of, workspace_pictures
 from lib.journal.moves import let_go, move_without_overwriting, same_file, temporary_name
+from lib.progress import chunked
 from lib.sort.export.card import DatasetCard
 from lib.sort.export.formats import ImageFolder, Parquet, TarShards, Writer, file_name, records
 from lib.sort.options import ExportOptions, Shares
+from lib.sort.output import remove_if_empty
 from lib.temporary import is_temporary, temporary_beside
 from lib.workspace import Workspace
 
@@ -66,7 +66,10 @@ class Export:
         """Does it; gives a note on what was done. In a dry run only counts."""
         self._gather()
         sides = self._sides()
-        self._assign(sides)
+        for page in self.files.contents():
+            decisions = [("labelled", sides.side(sha256), None, "", sha256) for sha256, _ in page]
+            self.files.set_labels(decisions)
+            self.splits.update(side for _, side, *_ in decisions)
         digest = self._digest()
         if self.context.dry_run:
             return f"would write {self.options.place}"
@@ -81,7 +84,7 @@ class Export:
             if self.context.stopping():
                 abandon(self.context.db, begun)
                 return "stopped before it was complete; nothing was kept"
-            for part in in_blocks(self._planned(begun.folder)):  # they are hashed: other steps get their turn
+            for part in chunked(self._planned(begun.folder), BLOCK):  # they are hashed: other steps get their turn
                 journal.insert_actions(self.context.db, self.context.run_id, part)
             with self.context.db.transaction():
                 self._remember()
@@ -139,22 +142,11 @@ class Export:
         sides.remember(store.all_labels(self.context.db, SPLIT, self.options.shares.version))
         return sides
 
-    def _assign(self, sides: Sides) -> None:
-        for page in self.files.contents():
-            decisions = [("labelled", sides.side(sha256), None, "", sha256) for sha256, _ in page]
-            self.files.set_labels(decisions)
-            self.splits.update(side for _, side, *_ in decisions)
-
     def _digest(self) -> str:
-        """What the dataset is made of: the form, the options, every picture with its side, and every label."""
-        options = (
-            self.options.form,
-            self.options.label,
-            self.options.parquet_pictures,
-            self.options.shares.version,
-            self.options.title,
-        )
-        chosen = (self.options.where.text if self.options.where else "", self.unhashed)
+        """One number for all that the dataset is made of: form, options, every picture with its side, every label."""
+        asked = self.options
+        options = (asked.form, asked.label, asked.parquet_pictures, asked.shares.version, asked.title)
+        chosen = (asked.where.text if asked.where else "", self.unhashed)
         digest = hashlib.sha256(json.dumps([*options, *chosen]).encode())
         for _, split, record in self._records():
             self.formats[record["format"]] += 1
@@ -208,7 +200,7 @@ class Export:
         return ImageFolder(folder, self.options.mode, self.options.label or "")
 
     def _planned(self, building: Path) -> Iterator[Action]:
-        """What is going to be done: the files of an older dataset go to the quarantine, those of the new one come."""
+        """The plan: the files of an older dataset go to the quarantine, those of the new one come."""
         away = self.context.workspace.quarantine / str(self.context.run_id) / "export" / self.options.place.name
         for path in files_below(self.options.place):
             content = "" if path.is_symlink() else sha256_of(path)
@@ -226,10 +218,8 @@ class Export:
 
     def _remember(self) -> None:
         """Keeps every picture's side, for later exports and for `--where \"split = train\"`."""
-        rows = (
-            LabelRow(item.sha256, item.label, None, "", self.options.shares.version)
-            for item in self.files.items("labelled")
-        )
+        version = self.options.shares.version
+        rows = (LabelRow(item.sha256, item.label, None, "", version) for item in self.files.items("labelled"))
         store.save_labels(self.context.db, self.context.run_id, SPLIT, rows)
 
 
@@ -280,7 +270,7 @@ class Sides:
 
 @dataclass(frozen=True)
 class Building:
-    """The folder in which a dataset is made, its place, and the number of the entry that tells of both."""
+    """The folder in which a dataset is made, its place, and the number of the journal's entry of both."""
 
     folder: Path
     place: Path
@@ -289,7 +279,7 @@ class Building:
 
 
 def begin(context: Context, place: Path) -> Building:
-    """Makes the folder, and tells the journal of it first."""
+    """Enters the folder in the journal, then makes it."""
     folder = temporary_beside(place)
     to_text = context.workspace.to_text
     entry = Action("write", to_text(folder), to_text(place), reason=BUILDING)
@@ -359,12 +349,6 @@ def files_below(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
 
 
-def in_blocks(actions: Iterable[Action]) -> Iterator[list[Action]]:
-    entries = iter(actions)
-    while block := list(islice(entries, BLOCK)):
-        yield block
-
-
 def _begun(context: Context, run_id: int) -> list[Building]:
     to_path = context.workspace.to_path
     return [
@@ -382,15 +366,11 @@ def _record(context: Context, begun: Building) -> None:
     """Marks what has happened; the rest, and the two entries that are no files, are dropped."""
     db = context.db
     with db.transaction():
-        for block in in_blocks(_planned(db, begun)):
-            done = [action.id for action in block if _has_happened(context.workspace, action)]
+        for block in chunked(_planned(db, begun), BLOCK):
+            files = [action for action in block if action.reason not in (BUILDING, COMPLETE)]
+            done = {action.id for action in files if os.path.lexists(context.workspace.to_path(action.target))}
             journal.set_state(db, done, "done")
-            journal.set_state(db, {action.id for action in block} - set(done), "dropped")
-
-
-def _has_happened(workspace: Workspace, action: Action) -> bool:
-    is_file = action.reason not in (BUILDING, COMPLETE)
-    return is_file and os.path.lexists(workspace.to_path(action.target))
+            journal.set_state(db, {action.id for action in block} - done, "dropped")
 
 
 def _move(workspace: Workspace, action: Action) -> None:
@@ -407,10 +387,6 @@ def _move(workspace: Workspace, action: Action) -> None:
 
 def _remove_empty(place: Path) -> None:
     """Removes the folder and those below it as far as they hold nothing."""
-    for folder in sorted((path for path in (place, *place.rglob("*")) if _is_folder(path)), reverse=True):
-        with suppress(OSError):  # not empty
-            folder.rmdir()
-
-
-def _is_folder(path: Path) -> bool:
-    return path.is_dir() and not path.is_symlink()
+    below = (path for path in (place, *place.rglob("*")) if path.is_dir() and not path.is_symlink())
+    for folder in sorted(below, reverse=True):
+        remove_if_empty(folder)
