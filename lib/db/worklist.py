@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from lib.db.connection import Database
 from lib.db.scores import ScoreRow
+from lib.db.where import Condition
 
 PAGE = 500
 CACHE_KB = 96_000  # of a million pictures' half a gigabyte; what is looked up out of order must fit
@@ -115,10 +116,15 @@ class Worklist:
         sql = "INSERT INTO items (path, sha256, bytes, place, bucket, state, reason)"
         self.db.execute(f"{sql} VALUES (?, '', 0, ?, '', 'unreadable', ?)", (path, path, reason))
 
-    def drop(self, contents: Sequence[str]) -> int:
-        """Leaves contents out of the run; gives the number of files."""
-        dropped = self.db.executemany("DELETE FROM items WHERE sha256 = ?", [(sha256,) for sha256 in contents])
-        return dropped.rowcount
+    def select(self, db: Database, where: Condition) -> int:
+        """Leaves out contents that the workspace's database does not find by a condition; gives the number of files."""
+        left_out = 0
+        for page in self.contents():
+            contents = [sha256 for sha256, _ in page]
+            matching = where.matching(db, contents)
+            others = [(sha256,) for sha256 in contents if sha256 not in matching]
+            left_out += self.db.executemany("DELETE FROM items WHERE sha256 = ?", others).rowcount
+        return left_out
 
     def count(self, state: str = "") -> int:
         where, values = ("WHERE state = ?", (state,)) if state else ("", ())

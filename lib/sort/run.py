@@ -61,7 +61,8 @@ class Sorting:
     def prepare(self) -> None:
         """Gathers, measures and labels the pictures and makes the plan; `complete` stays False when stopped."""
         self._gather()
-        self._select()
+        if self.options.where:  # files that are sorted already stay where they are
+            self.not_selected = self.files.select(self.db, self.options.where)
         measures = Measures(self.context, self.files, self.criterion)
         self.measured = measures.fill(self.options.spread)
         if not self.context.stopping():
@@ -164,16 +165,6 @@ class Sorting:
         # What is no UTF-8 cannot be kept as text; the escapes say which bytes they are.
         text = self.workspace.to_text(path).encode("utf-8", "backslashreplace").decode("utf-8")
         self.files.add_unread(text, reason)
-
-    def _select(self) -> None:
-        """Leaves out what `--where` does not ask for; files that are sorted already stay where they are."""
-        where = self.options.where
-        if where is None:
-            return
-        for page in self.files.contents():
-            contents = [sha256 for sha256, _ in page]
-            matching = where.matching(self.db, contents)
-            self.not_selected += self.files.drop([sha256 for sha256 in contents if sha256 not in matching])
 
     def _decision(self, measure: Measure) -> tuple[str, str, float | None, str]:
         """(state, bucket, score, reason) of a picture."""

@@ -106,22 +106,17 @@ class Export:
     def _gather(self) -> None:
         if self.options.label and self.options.label not in self._criteria():
             raise UsageError(f"nothing is labelled by {self.options.label!r} yet; sort by it first.")
-        folders, limit = self.options.folders, self.options.limit
-        found = (
-            folder_pictures(
-                self.context.db, folders, remember=not self.context.dry_run, bar=self.context.bar, limit=limit
-            )
-            if folders
-            else workspace_pictures(self.context.db, self.context.workspace, limit)
-        )
+        context, folders, limit = self.context, self.options.folders, self.options.limit
+        found = workspace_pictures(context.db, context.workspace, limit)
+        if folders:
+            remember = not context.dry_run
+            found = folder_pictures(context.db, folders, remember=remember, bar=context.bar, limit=limit)
         for picture in found:
             self.files.add(self.context.workspace.to_text(picture.path), picture.sha256, picture.bytes)
         if not self.files.count():
             raise UsageError("there is no picture to export; run 5_download.py first or give a folder.")
-        for page in self.files.contents() if self.options.where else ():
-            contents = [sha256 for sha256, _ in page]
-            matching = self.options.where.matching(self.context.db, contents) if self.options.where else set()
-            self.left += self.files.drop([sha256 for sha256 in contents if sha256 not in matching])
+        if self.options.where:
+            self.left = self.files.select(context.db, self.options.where)
         if not self.files.count():
             raise UsageError("no picture fulfils --where; see the labels in reports/index.html.")
 
