@@ -106,14 +106,13 @@ def check(args: argparse.Namespace) -> None:
 
 
 def work(session: cli.Session) -> cli.Summary:
-    from lib.sort.export.run import Export
-    from lib.sort.export.settle import settle_exports
-    from lib.sort.run import Sorting, as_result, finish, pictures, settle, shown, undo
+    from lib.sort.export.run import Export, finish_exports
+    from lib.sort.run import Sorting, as_result, finish, finish_interrupted, pictures, shown, undo
 
     context, args = session.context, session.args
     if not context.dry_run:
-        settle_exports(context)
-        settle(context)
+        finish_exports(context)
+        finish_interrupted(context)
     if args.undo:
         return cli.Summary(dict(undo(context, args.undo)))
     if args.criterion == EXPORT:

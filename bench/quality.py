@@ -163,9 +163,8 @@ def learned(args: argparse.Namespace) -> dict[str, Any]:
     import torch
     from PIL import Image
 
-    from lib.models.clipiqa import CachedClipiqa
     from lib.models.device import keep_memory
-    from lib.models.musiq import PackedMusiq
+    from lib.models.fast_iqa import CachedClipiqa, PackedMusiq
 
     torch.set_num_threads(args.threads)
     chosen = photos(args)
@@ -200,10 +199,9 @@ def folder(args: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     from lib.models.batches import BatchPipeline, looking
-    from lib.models.clipiqa import CachedClipiqa
     from lib.models.device import keep_memory, pixels_in_batch
+    from lib.models.fast_iqa import CachedClipiqa, PackedMusiq
     from lib.models.iqa import Learned, Scale
-    from lib.models.musiq import PackedMusiq
     from lib.work.stream import Parallelism
 
     torch.set_num_threads(args.threads)
@@ -280,9 +278,8 @@ def large(args: argparse.Namespace) -> dict[str, Any]:
     from PIL import Image
 
     from lib.models.batches import look
-    from lib.models.clipiqa import CachedClipiqa
     from lib.models.device import keep_memory
-    from lib.models.musiq import PackedMusiq
+    from lib.models.fast_iqa import CachedClipiqa, PackedMusiq
 
     torch.set_num_threads(args.threads)
     keep_memory("cpu")
@@ -347,7 +344,7 @@ def dbscan(args: argparse.Namespace) -> dict[str, Any]:
     """DBSCAN of 20,000 unit vectors of 512 dimensions, many small topics and one that is four fifths of the set."""
     import numpy as np
 
-    from lib.sort.clusters import dbscan as run
+    from lib.sort.criteria.topic import dbscan as run
 
     random = np.random.default_rng(0)
     result = {}

@@ -23,8 +23,9 @@ from support import PATIENCE, ROOT, as_rows, drawing, dump, load_step, snapshot
 from lib.db import open_database
 from lib.db.files import FileRow, add_file
 from lib.files.pictures import sha256_of
-from lib.sort.export import settle
-from lib.sort.export.split import Groups, Sides, parse_shares
+from lib.sort.export import run as settle
+from lib.sort.export.run import Groups, Sides
+from lib.sort.options import parse_shares
 
 step = load_step("sort")
 COUNT = 40
@@ -315,21 +316,21 @@ def test_what_the_technical_score_found_broken_is_not_exported(tmp_path: Path, c
 
 
 KILLED_AFTER = {
-    "the folder was told of": ("lib.sort.export.settle.Path.mkdir", 0),
+    "the folder was told of": ("lib.sort.export.run.Path.mkdir", 0),
     "a picture was written": ("lib.sort.export.formats._put", 7),
     "the plan began to be written": ("lib.sort.export.run.files_below", 1),
     "the plan was written": ("lib.sort.export.run.commit", 0),
     "all is committed": ("lib.sort.export.run.finish", 0),
-    "some files were put away": ("lib.sort.export.settle.move_without_overwriting", 5),
-    "all files were put away": ("lib.sort.export.settle.os.rename", 0),
-    "the dataset is in its place": ("lib.sort.export.settle._record", 0),
+    "some files were put away": ("lib.sort.export.run.move_without_overwriting", 5),
+    "all files were put away": ("lib.sort.export.run.os.rename", 0),
+    "the dataset is in its place": ("lib.sort.export.run._record", 0),
 }
 DYING = """
 import importlib, json, os, sys
 sys.path[:0] = [{root!r}, {tests!r}]
 from support import load_step
 step = load_step("sort")
-import lib.sort.export.run, lib.sort.export.settle, lib.sort.export.formats
+import lib.sort.export.run, lib.sort.export.formats
 owner, name = {name!r}.rsplit(".", 1)
 place = importlib.import_module(owner) if owner.count(".") == 2 else eval(owner)
 real, calls = getattr(place, name), []

@@ -378,7 +378,7 @@ def settle(workspace: Workspace, step: str) -> None:
         if step == "dedup":
             finish_interrupted(Context(db, workspace, number))
         elif step == "sort":
-            sorting.settle(Context(db, workspace, number))
+            sorting.finish_interrupted(Context(db, workspace, number))
         else:
             files.finish_others(Context(db, workspace, number), ("dedup", "sort"))
         finish_run(db, number, 0, {})

@@ -590,7 +590,7 @@ def blobs(*counts: int, noise: int = 0, spread: float = 0.25, seed: int = 0) -> 
 def test_the_blocked_way_is_scikit_learns(sizes: tuple[int, ...], eps: float, monkeypatch: Any) -> None:
     from sklearn.cluster import DBSCAN
 
-    from lib.sort import clusters
+    from lib.sort.criteria import topic as clusters
 
     monkeypatch.setattr(clusters, "BLOCK", 16)
     vectors = blobs(*sizes, noise=20)
@@ -605,7 +605,7 @@ def test_the_blocked_way_is_scikit_learns(sizes: tuple[int, ...], eps: float, mo
 
 
 def test_large_sets_join_the_clusters_of_a_sample(monkeypatch: Any) -> None:
-    from lib.sort import clusters
+    from lib.sort.criteria import topic as clusters
 
     monkeypatch.setattr(clusters, "EXACT", 200)
     vectors = blobs(400, 300, noise=40, spread=0.15)
@@ -615,7 +615,7 @@ def test_large_sets_join_the_clusters_of_a_sample(monkeypatch: Any) -> None:
 
 
 def test_eps_is_found_between_clusters_and_noise() -> None:
-    from lib.sort.clusters import EPS_RANGE, dbscan, suggested_eps
+    from lib.sort.criteria.topic import EPS_RANGE, dbscan, suggested_eps
 
     vectors = blobs(60, 50, 40, noise=60, spread=0.3)
     eps = suggested_eps(vectors, 3)

@@ -19,7 +19,7 @@ from support import PATIENCE, as_rows, drawing, load_step, snapshot
 
 from lib.models import vlm as client_module
 from lib.models.vlm import ModelAnswer, content_of, verdict_of
-from lib.sort.criteria.vlm import key_for
+from lib.sort.criteria.judges import key_for
 
 step = load_step("sort")
 GOOD = {"decision": "keep", "score": 0.9, "reason": "a lake", "tags": ["water", "sky"]}

@@ -178,7 +178,7 @@ def counts_by_reason(db: Database, run_id: int, state: str) -> list[tuple[str, s
 def runs_with_planned_actions(db: Database, step: str) -> list[int]:
     """Runs of a step that were killed between planning and finishing, oldest first.
 
-    A run of which a dataset is on its way to its place is left to `lib.sort.export.settle`.
+    A run of which a dataset is on its way to its place is left to `lib.sort.export.run`.
     """
     return _runs(db, step, f"actions.state = 'planned' AND runs.id NOT IN ({_BEGUN_DATASETS})")
 

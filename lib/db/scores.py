@@ -52,6 +52,7 @@ class LabelRow:
 
 
 def known_scores(db: Database, metric: str, version: str, contents: Sequence[str]) -> dict[str, ScoreRow]:
+    """The kept scores of this metric in this version, by content."""
     sql = f"SELECT sha256, value, reason, detail FROM scores WHERE metric = ? AND version = ? AND {_GIVEN}"
     rows = db.rows(sql, (metric, version, json.dumps(contents)))
     return {
@@ -60,7 +61,7 @@ def known_scores(db: Database, metric: str, version: str, contents: Sequence[str
 
 
 def known_contents(db: Database, metric: str, version: str, contents: Sequence[str]) -> set[str]:
-    """Those of the contents that have a score of this metric in this version."""
+    """Those of the contents that this metric in this version has a score of."""
     sql = f"SELECT sha256 FROM scores WHERE metric = ? AND version = ? AND {_GIVEN}"
     return set(db.column(sql, (metric, version, json.dumps(contents))))
 
@@ -178,6 +179,7 @@ def query_pictures(db: Database, queries: Sequence[int]) -> list[tuple[int, str,
 
 
 def query_texts(db: Database, queries: Sequence[int]) -> dict[int, str]:
+    """The words of those queries that were made with words."""
     found = {number: db.value("SELECT text FROM queries WHERE id = ?", (number,)) for number in queries}
     return {number: str(text) for number, text in found.items() if text}
 
@@ -189,7 +191,7 @@ def known_phashes(db: Database, contents: Sequence[str]) -> dict[str, str]:
 
 
 def count_unhashed(db: Database, contents: Sequence[str]) -> int:
-    """The number of the contents that step 6 has not looked at; it has looked at those that are too flat to hash."""
+    """The number of contents that step 6 has not looked at; what it found too flat to hash it has looked at."""
     sql = f"SELECT count(DISTINCT sha256) FROM hashes WHERE kind = 'phash' AND {_GIVEN}"
     return len(contents) - int(db.value(sql, (json.dumps(contents),)))
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from lib.db.connection import BLOCK, Database
 from lib.db.scores import ScoreRow
+from lib.db.where import Condition
 from lib.progress import chunked
 
 CACHE_KB = 96_000  # of a million pictures' half a gigabyte; what is looked up out of order must fit
@@ -111,15 +112,18 @@ class Worklist:
 
     def add_unread(self, path: str, reason: str) -> None:
         """A file that could not even be listed."""
-        self.db.execute(
-            "INSERT INTO items (path, sha256, bytes, place, bucket, state, reason) VALUES (?, '', 0, ?, '', ?, ?)",
-            (path, path, "unreadable", reason),
-        )
+        sql = "INSERT INTO items (path, sha256, bytes, place, bucket, state, reason)"
+        self.db.execute(f"{sql} VALUES (?, '', 0, ?, '', 'unreadable', ?)", (path, path, reason))
 
-    def drop(self, contents: Sequence[str]) -> int:
-        """Leaves contents out of the run; gives the number of files."""
-        dropped = self.db.executemany("DELETE FROM items WHERE sha256 = ?", [(sha256,) for sha256 in contents])
-        return dropped.rowcount
+    def select(self, db: Database, where: Condition) -> int:
+        """Leaves out contents that the workspace's database does not find by a condition; gives the number of files."""
+        left_out = 0
+        for page in self.contents():
+            contents = [sha256 for sha256, _ in page]
+            matching = where.matching(db, contents)
+            others = [(sha256,) for sha256 in contents if sha256 not in matching]
+            left_out += self.db.executemany("DELETE FROM items WHERE sha256 = ?", others).rowcount
+        return left_out
 
     def count(self, state: str = "") -> int:
         where, values = ("WHERE state = ?", (state,)) if state else ("", ())
@@ -223,12 +227,6 @@ class Worklist:
         found = {sha256: self.db.value(sql, (sha256,)) for sha256 in contents}
         return {sha256: str(place) for sha256, place in found.items() if place}
 
-    def __contains__(self, name: object) -> bool:
-        return self.db.row("SELECT 1 FROM names WHERE name = ?", (_number(str(name)),)) is not None
-
-    def add_name(self, name: str) -> None:
-        self.db.execute("INSERT OR IGNORE INTO names (name) VALUES (?)", (_number(name),))
-
     def add_placement(self, placement: Placement) -> None:
         self.db.execute(
             "INSERT OR REPLACE INTO placements (target, origin, sha256, kind) VALUES (?, ?, ?, ?)",
@@ -273,8 +271,23 @@ class Worklist:
         )
 
 
+class TakenNames(set[str]):
+    """The names that the run has given, a set that lies in the temporary database.
+
+    A name is kept as 64 bits, a tenth of its room. Two names with one number cost the second a needless `_2`.
+    """
+
+    def __init__(self, db: Database):
+        super().__init__()
+        self.db = db
+
+    def __contains__(self, name: object) -> bool:
+        return self.db.row("SELECT 1 FROM names WHERE name = ?", (_number(str(name)),)) is not None
+
+    def add(self, name: str) -> None:
+        self.db.execute("INSERT OR IGNORE INTO names (name) VALUES (?)", (_number(name),))
+
+
 def _number(name: str) -> int:
-    """A name as 64 bits, a tenth of its room. Two names with one number cost the second a needless `_2`."""
-    return int.from_bytes(
-        hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "big", signed=True
-    )
+    digest = hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest()
+    return int.from_bytes(digest, "big", signed=True)

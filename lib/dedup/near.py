@@ -324,11 +324,10 @@ def _near_rows(matrix: np.ndarray, least: float) -> Iterator[tuple[int, int, flo
 def _embeddings(context: Context, options: DedupOptions, places: Mapping[str, Path]) -> dict[str, np.ndarray]:
     from lib.models.batches import BatchPipeline
     from lib.models.clip import load_clip, vector_of
-    from lib.models.device import choose
     from lib.models.weights import require, weights_folder
 
     require("open_clip")
-    clip = load_clip(options.clip_model, weights_folder(options.models_dir), choose(options.device))
+    clip = load_clip(options.clip_model, weights_folder(options.models_dir), options.device)
     metric = f"clip {clip.name}"
     found = {c: vector_of(v) for c, v in known_vectors(context.db, metric, clip.version, sorted(places)).items()}
     missing = {places[content]: content for content in sorted(places) if content not in found}

@@ -6,14 +6,13 @@ import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lib.errors import GleanerError, UsageError
-from lib.models.weights import WeightsFolder, fingerprint, first_line, hub_file, no_downloads, require
+from lib.models.weights import WeightsFolder, fingerprint, first_line, hub_file, need_early, no_downloads, require
 
 if TYPE_CHECKING:
     from lib.models.batches import Seen
@@ -104,9 +103,8 @@ def vector_of(data: bytes) -> np.ndarray:
 
 
 def look_for_weights(name: str, folder: WeightsFolder) -> None:
-    """Raises MissingWeights where a usual model is not here; torch is not imported, so that this is told at once."""
-    hub = HUBS.get(NAMED.get(name, name))
-    if hub and find_spec("open_clip") and find_spec("huggingface_hub"):  # else their absence is what is to be told
+    """Raises MissingWeights where a usual model is not here."""
+    if hub := HUBS.get(NAMED.get(name, name)):
         _weights({"hf_hub": hub}, folder)
         if "SigLIP" in hub:  # their words lie beside the weights
             _tokenizer_folder(hub.rstrip("/"), folder)
@@ -114,10 +112,13 @@ def look_for_weights(name: str, folder: WeightsFolder) -> None:
 
 def load_clip(name: str, folder: WeightsFolder, device: str) -> Clip:
     """The model by `<architecture>/<weights>`, by one of the names in NAMED, or from a folder (`local-dir:PATH`) that
-    holds open_clip_config.json and the weights. Raises MissingWeights, UsageError, GleanerError."""
-    from lib.models.device import keep_memory
+    holds open_clip_config.json and the weights; on a device as `--device` names it.
+    Raises MissingWeights, UsageError, GleanerError."""
+    from lib.models.device import choose, keep_memory
 
     name = NAMED.get(name, name)
+    need_early(("open_clip", "huggingface_hub"), lambda: look_for_weights(name, folder))
+    device = choose(device)
     keep_memory(device)
     open_clip = require("open_clip")
     with no_downloads(folder, INSTEAD):

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 
 from lib.errors import GleanerError, UsageError
-from lib.models.weights import WeightsFolder, fingerprint, first_line, require
+from lib.models.weights import WeightsFolder, fingerprint, first_line, need_early, require
 
 # BSD-3; 22.8 box mAP on COCO at a fifth of a second on a CPU (torchvision's table). More accurate and slower:
 # fasterrcnn_resnet50_fpn_v2, 46.7.
@@ -60,16 +59,16 @@ class Detector:
         return sorted(rows, key=lambda row: -row[1])[:MOST]
 
 
-def look_for_weights(name: str, folder: WeightsFolder) -> None:
-    """Raises MissingWeights where a usual model is not here; torch is not imported, so that this is told at once."""
-    if name in KNOWN_FILES and find_spec("torchvision"):  # else its absence is what is to be told
-        folder.need_address(KNOWN_FILES[name], INSTEAD)
-
-
 def load_detector(name: str, folder: WeightsFolder, device: str) -> Detector:
-    """The model by torchvision's name. Raises UsageError, MissingWeights, GleanerError."""
-    from lib.models.device import keep_memory, pixels_in_batch
+    """The model by torchvision's name, on a device as `--device` names it.
 
+    Raises UsageError, MissingWeights, GleanerError.
+    """
+    from lib.models.device import choose, keep_memory, pixels_in_batch
+
+    if name in KNOWN_FILES:
+        need_early(("torchvision",), lambda: folder.need_address(KNOWN_FILES[name], INSTEAD))
+    device = choose(device)
     keep_memory(device)
     torchvision = require("torchvision")
     detection = torchvision.models

@@ -98,8 +98,9 @@ def version_of(name: str, files: Sequence[Path], long_side: int) -> str:
 
 def load(name: str, folder: WeightsFolder, device: str, long_side: int) -> Learned:
     """The metric, ready to run. Raises MissingWeights, UsageError for an unknown name, GleanerError for bad weights."""
-    from lib.models.device import keep_memory, pixels_in_batch
+    from lib.models.device import choose, keep_memory, pixels_in_batch
 
+    device = choose(device)
     keep_memory(device)
     scale = scale_of(name)
     with no_downloads(folder, INSTEAD) as asked:
@@ -108,11 +109,11 @@ def load(name: str, folder: WeightsFolder, device: str, long_side: int) -> Learn
     version, pixels = version_of(name, files, long_side), pixels_in_batch(device)
     made = Learned(name, version, scale, pixels, _runner(net, device), files=files)
     if name.startswith("musiq"):
-        from lib.models.musiq import PackedMusiq
+        from lib.models.fast_iqa import PackedMusiq
 
         made.run, made.same_size = _in_half(PackedMusiq(net, device), device), False
     elif name.startswith("clipiqa"):
-        from lib.models.clipiqa import CachedClipiqa
+        from lib.models.fast_iqa import CachedClipiqa
 
         made.run = _in_half(CachedClipiqa(net, device), device)
     elif not name.startswith(SAME_SIZE):

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -60,29 +61,19 @@ class WeightsFolder:
         """The folder for what comes from Hugging Face's hub, in the hub's own layout."""
         return self.path / "huggingface"
 
-    def find(self, name: str) -> Path | None:
-        """The weights file of this name: ours first, then torch's cache; None where there is none."""
-        for folder in self._folders():
-            if (path := folder / name).is_file():
-                return path
-        return None
-
     def need(self, name: str, url: str = "", instead: str = "") -> Path:
-        """The same; raises MissingWeights where there is none."""
-        path = self.find(name)
-        if path is None:
-            raise MissingWeights(name, url, self.path, instead)
-        return path
-
-    def need_address(self, url: str, instead: str = "") -> Path:
-        """The file that is published at this address, by its name."""
-        return self.need(file_of(url), url, instead)
-
-    def _folders(self) -> Iterator[Path]:
+        """The weights file of this name: ours first, then torch's cache. Raises MissingWeights where there is none."""
         cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
         torch_home = Path(os.environ.get("TORCH_HOME") or cache / "torch").expanduser()
         for root in (self.path, torch_home, cache):
-            yield from (root / below for below in BELOW)
+            for below in BELOW:
+                if (path := root / below / name).is_file():
+                    return path
+        raise MissingWeights(name, url, self.path, instead)
+
+    def need_address(self, url: str, instead: str = "") -> Path:
+        """The file that is published at this address, by its name."""
+        return self.need(unquote(urlsplit(url).path).rpartition("/")[2], url, instead)
 
 
 def weights_folder(folder: Path | None) -> WeightsFolder:
@@ -90,9 +81,13 @@ def weights_folder(folder: Path | None) -> WeightsFolder:
     return WeightsFolder((folder or DEFAULT_FOLDER).expanduser())
 
 
-def file_of(url: str) -> str:
-    """The name of the file at an address."""
-    return unquote(urlsplit(url).path).rpartition("/")[2]
+def need_early(packages: Sequence[str], need: Callable[[], object]) -> None:
+    """Looks for a usual model's weights by `need` while torch is not imported, so that their absence is told at once.
+
+    Where one of the packages is not installed nothing is done: its absence is what is to be told.
+    """
+    if all(map(find_spec, packages)):
+        need()
 
 
 def fingerprint(files: Iterable[Path]) -> str:

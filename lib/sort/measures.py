@@ -18,7 +18,7 @@ from lib.work.stream import Parallelism
 
 # Measures in one transaction; a kill loses at most as many, or those of some seconds, and they are measured again.
 SAVE_EVERY, SAVE_SECONDS = 200, 5.0
-# Reasons that lie in the moment and not in the content: never kept, tried again by the next run.
+# How reasons begin that are never kept, so that the next run tries again.
 PASSING = (
     "missing_file", "unreadable_file", "worker_killed", "MemoryError", "OSError", "PermissionError", "model_failed",
     "not_asked", "no_answer",
@@ -105,12 +105,18 @@ class Measures:
 
     def _save(self, fresh: list[tuple[str, Mapping[str, Measure]]]) -> None:
         for metric, version in self.criterion.keys:
-            own = [(sha256, found[metric]) for sha256, found in fresh if metric in found]
-            rows = [(_to_row(sha256, measure), measure.vector) for sha256, measure in own]
-            lasting = [] if self.context.dry_run else [row for row in rows if not _is_passing(row[0])]
+            lasting: list[tuple[ScoreRow, bytes | None]] = []
+            passing: list[tuple[ScoreRow, bytes | None]] = []
+            for sha256, measures in fresh:
+                if (one := measures.get(metric)) is None:
+                    continue
+                size = {"width": one.width, "height": one.height, "format": one.format}
+                row = ScoreRow(sha256, one.value, one.reason, {**size, **one.detail})
+                is_short_lived = self.context.dry_run or (one.value is None and is_passing(one.reason))
+                (passing if is_short_lived else lasting).append((row, one.vector))
             if lasting:
                 store.save_measures(self.context.db, metric, version, lasting)
-            self.files.keep(metric, [row for row in rows if self.context.dry_run or _is_passing(row[0])])
+            self.files.keep(metric, passing)
         fresh.clear()
 
     def _known(self, metric: str, version: str, contents: list[str]) -> dict[str, Measure]:
@@ -121,13 +127,9 @@ class Measures:
         return found | {sha256: _from_row(row, vector) for sha256, (row, vector) in kept}
 
 
-def _is_passing(row: ScoreRow) -> bool:
-    return row.value is None and row.reason.startswith(PASSING)
-
-
-def _to_row(sha256: str, measure: Measure) -> ScoreRow:
-    size = {"width": measure.width, "height": measure.height, "format": measure.format}
-    return ScoreRow(sha256, measure.value, measure.reason, {**size, **measure.detail})
+def is_passing(reason: str) -> bool:
+    """True for a reason that lies in the moment and not in the content."""
+    return reason.startswith(PASSING)
 
 
 def _from_row(row: ScoreRow, vector: bytes | None) -> Measure:

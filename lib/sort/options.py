@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from argparse import SUPPRESS, Action, ArgumentParser, ArgumentTypeError, Namespace
@@ -26,13 +27,13 @@ from lib.sort.criteria.quality import (
     Thresholds,
 )
 from lib.sort.criteria.sizes import DEFAULT_EDGES, SQUARES, STRATEGIES, Megapixels, Orientation
-from lib.sort.export.split import Shares, parse_shares
 from lib.work.stream import Parallelism
 
 if TYPE_CHECKING:
     from lib.models.weights import WeightsFolder
 
 CRITERIA = ("orientation", "megapixels", "quality", "filter", "topic", "objects", "vlm")
+SIDES = ("train", "val", "test")
 EXPORT = "export"  # no criterion: it makes a dataset of what others kept
 
 MODES = ("copy", "move", "hardlink", "symlink")
@@ -64,6 +65,26 @@ class SortOptions:
     limit: int | None
     mode: str
     spread: Parallelism
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Parts of the whole for train, val and test; they add up to 1."""
+
+    values: tuple[float, float, float]
+
+    @property
+    def version(self) -> str:
+        return "/".join(f"{value:g}" for value in self.values)
+
+    def side(self, key: str) -> str:
+        """The side of a group, by the digest of its name alone: other pictures have no say in it."""
+        place = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") / 2**64
+        for name, part in zip(SIDES, self.values, strict=True):
+            place -= part
+            if place < 0:
+                return name
+        return SIDES[0]
 
 
 @dataclass(frozen=True)
@@ -345,6 +366,19 @@ def export_options_from(args: Namespace) -> ExportOptions:
     )
 
 
+def parse_shares(text: str) -> Shares:
+    """Shares written as 80,10,10 or 0.9,0.1. Raises UsageError."""
+    try:
+        parts = [float(part) for part in text.split(",")]
+    except ValueError:
+        parts = []
+    if not 1 <= len(parts) <= 3 or min(parts) < 0 or sum(parts) <= 0:
+        raise UsageError(f"--split {text!r} is no list of shares; write train,val,test such as 80,10,10.")
+    whole = sum(parts)
+    first, second, third = [part / whole for part in parts] + [0.0] * (3 - len(parts))
+    return Shares((first, second, third))
+
+
 def _subtitle(args: Namespace) -> str:
     if args.criterion == "orientation":
         return f"Squares within {100 * args.tolerance:g} %: {args.square}."
@@ -390,7 +424,7 @@ def _topic(args: Namespace) -> Criterion:
 
 
 def _objects(args: Namespace) -> Criterion:
-    from lib.sort.criteria.objects import Objects
+    from lib.sort.criteria.judges import Objects
 
     if args.max_objects is not None and args.max_objects < args.min_objects:
         raise UsageError(f"--max-objects {args.max_objects} is below --min-objects {args.min_objects}.")
@@ -401,7 +435,7 @@ def _objects(args: Namespace) -> Criterion:
 
 
 def _vlm(args: Namespace) -> Criterion:
-    from lib.sort.criteria.vlm import Vlm, host_of, key_for, read_prompt
+    from lib.sort.criteria.judges import Vlm, host_of, key_for, read_prompt
 
     if not args.vlm_model:
         raise UsageError("vlm needs --vlm-model, such as qwen2.5vl for Ollama.")

@@ -1,4 +1,4 @@
-"""What step 7 writes besides the pictures: a `metadata.jsonl` in every bucket, and the report of a criterion.
+"""The files that step 7 writes besides the pictures: a `metadata.jsonl` in every bucket, and the report of a criterion.
 
 Everything is written line by line into a temporary file that replaces the old one only where it differs, so that a
 second run touches nothing and a million pictures need no memory.
@@ -14,8 +14,9 @@ import os
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -26,7 +27,9 @@ from lib.db.worklist import Placement
 from lib.pages.model import Bucket, Card, Heading, SheetItem
 from lib.pages.render import write_page
 from lib.pages.reports import ITEM_LIMIT, render_contact_sheet
+from lib.progress import chunked
 from lib.sort.criteria import Criterion
+from lib.sort.options import SortOptions
 from lib.sort.placements import read_placements
 from lib.text import counted
 from lib.workspace import Workspace
@@ -50,20 +53,19 @@ def refresh_metadata(db: Database, workspace: Workspace) -> None:
         files = read_placements(db, workspace, folder.name)
         for bucket in sorted(path for path in folder.iterdir() if path.is_dir()):
             own = files.placements(f"{workspace.sorted.name}/{folder.name}/{bucket.name}/")
-            lines = (_line(record) for record, _ in described(db, folder.name, own))
+            lines = (json.dumps(record, ensure_ascii=False) + "\n" for record, _ in described(db, folder.name, own))
             if not replace_with(bucket / METADATA, lines):
                 (bucket / METADATA).unlink(missing_ok=True)
-                _remove_if_empty(bucket)
-        _remove_if_empty(folder)
-    _remove_if_empty(workspace.sorted)
+                remove_if_empty(bucket)
+        remove_if_empty(folder)
+    remove_if_empty(workspace.sorted)
 
 
 def described(
     db: Database, criterion: str, placements: Iterable[Placement]
 ) -> Iterator[tuple[dict[str, Any], Placement]]:
     """The records of `metadata.jsonl` with what they describe, in the given order."""
-    source = iter(placements)
-    while block := list(islice(source, BLOCK)):
+    for block in chunked(placements, BLOCK):
         contents = list(dict.fromkeys(placement.sha256 for placement in block))
         labels = store.known_labels(db, criterion, contents)
         sizes = store.known_sizes(db, contents)
@@ -81,20 +83,14 @@ def described(
 
 
 def write_report(
-    context: Context,
-    criterion: Criterion,
-    *,
-    subtitle: str,
-    unreadable: Sequence[Unsorted],
-    left_out: Sequence[Unsorted],
-    workers: int,
+    context: Context, options: SortOptions, criterion: Criterion, unreadable: list[Unsorted], left_out: list[Unsorted]
 ) -> Path:
     """`reports/sort_<criterion>.json`, `.csv` and `.html`; gives the page. Files that are right are not touched."""
     db, workspace, name = context.db, context.workspace, criterion.name
     page = workspace.reports / f"sort_{name}.html"
     head = {
         "criterion": name,
-        "settings": subtitle,
+        "settings": options.subtitle,
         "buckets": [{"name": bucket, "rule": rule} for bucket, rule in criterion.buckets()],
         "unreadable": [{"path": path, "reason": reason} for path, reason, _ in unreadable],
         "left_out": [{"path": path, "score": score, "reason": reason} for path, reason, score in left_out],
@@ -112,7 +108,7 @@ def write_report(
     try:
         _write(waiting, _json_lines(head, rows()))
         if not page.exists() or not _same(waiting, data):
-            write_page(page, _page(page, workspace, head, rows, workers))
+            write_page(page, _page(page, workspace, head, rows, options.spread.workers))
         replace_with(page.with_suffix(".csv"), csv_lines(rows()))
         _put(waiting, data)
     finally:
@@ -189,8 +185,7 @@ def _json_lines(head: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> I
 def _page(page: Path, workspace: Workspace, head: Mapping[str, Any], rows: Any, workers: int) -> str:
     unreadable = head["unreadable"]
     totals = SortTotals.of(rows())
-    counts = totals.labels
-    cards = totals.cards()
+    counts, cards = totals.labels, totals.cards()
     if head["left_out"]:
         cards.append(Card("Left out", len(head["left_out"]), "by the criterion"))
     if unreadable:
@@ -237,25 +232,20 @@ def _item(workspace: Workspace, row: Mapping[str, Any]) -> SheetItem:
     )
 
 
-def _line(record: Mapping[str, Any]) -> str:
-    return json.dumps(record, ensure_ascii=False) + "\n"
-
-
 def cell(value: Any) -> Any:
     """The value; a text that a spreadsheet would take for a formula gets an apostrophe in front."""
     return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t") else value
 
 
-def _remove_if_empty(folder: Path) -> None:
-    try:
+def remove_if_empty(folder: Path) -> None:
+    """Removes a folder that holds nothing; any other stays."""
+    with suppress(OSError):
         folder.rmdir()
-    except OSError:
-        return
 
 
 @dataclass
 class SortTotals:
-    """What the cards say of all pictures; eight bytes a picture and number."""
+    """The numbers of a page's cards, of all pictures; eight bytes a picture and number."""
 
     labels: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)

@@ -1,4 +1,4 @@
-"""What lies in `sorted/<criterion>/`, and what of it leaves again because it no longer belongs there.
+"""The files in `sorted/<criterion>/`, and those of them that leave again because they no longer belong there.
 
 What lies there is read from the journal and checked against the disk, never guessed from names. A copy goes to the
 quarantine when its original went there, or holds another picture now, or when the criterion leaves the picture out

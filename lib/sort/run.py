@@ -20,16 +20,17 @@ from lib.db import Context
 from lib.db import scores as store
 from lib.db.journal import Action
 from lib.db.scores import LabelRow
-from lib.db.worklist import Placement, Worklist
+from lib.db.worklist import Placement, TakenNames, Worklist
 from lib.errors import UsageError
 from lib.files.pictures import folder_pictures, workspace_pictures
 from lib.journal import files as journal_files
 from lib.journal.moves import free_target
 from lib.pages.reports import refresh_index
+from lib.progress import chunked
 from lib.quality.measure import Measure
 from lib.sort.criteria import Criterion
-from lib.sort.export.settle import remove_empty_folders
-from lib.sort.measures import PASSING, Measures
+from lib.sort.export.run import remove_empty_folders
+from lib.sort.measures import Measures, is_passing
 from lib.sort.options import SortOptions
 from lib.sort.output import as_table, csv_lines, refresh_metadata, write_report
 from lib.sort.placements import Removals, claim_placement, read_placements
@@ -60,17 +61,22 @@ class Sorting:
     def prepare(self) -> None:
         """Gathers, measures and labels the pictures and makes the plan; `complete` stays False when stopped."""
         self._gather()
-        self._select()
+        if self.options.where:  # files that are sorted already stay where they are
+            self.not_selected = self.files.select(self.db, self.options.where)
         measures = Measures(self.context, self.files, self.criterion)
         self.measured = measures.fill(self.options.spread)
         if not self.context.stopping():
-            self._label(measures)
+            self.criterion = self.criterion.fit(measures)
+            for page in measures.pages():
+                self.files.set_labels((*self._decision(measure), sha256) for sha256, measure in page.items())
             self._plan_moves()
-            self._plan_removals()
+            # What is sorted already leaves where the criterion left it out, or where it cannot be read any more.
+            self.removals.of_left_out("left_out", lambda score, _: "" if score is None else f"left out at {score:g}")
+            self.removals.of_left_out("unreadable", lambda _, why: "" if is_passing(why) else f"unreadable: {why}")
             self.complete = True
 
     def plan(self) -> Iterator[Action]:
-        """What is to be done: first what leaves `sorted/`, then what goes there, as the pictures were found."""
+        """The actions: first of what leaves `sorted/`, then of what goes there, as the pictures were found."""
         for gone in self.files.removals():
             yield Action("move", gone["place"], gone["target"], gone["sha256"], gone["bytes"], reason=gone["reason"])
         for item in self.files.planned():
@@ -85,17 +91,13 @@ class Sorting:
         self.outcome = journal_files.apply(self.context, check=self._changed)
         refresh_metadata(self.db, self.workspace)
 
-    def buckets(self) -> Mapping[str, int]:
-        """How many of the given pictures belong in each bucket."""
-        return self.files.buckets()
-
     def counts(self) -> dict[str, int | float | str]:
         """The numbers of the summary line."""
         dry_run = self.context.dry_run
         planned, again = self.files.plan_size()
         withdrawn = self.files.count_removals()
         found: dict[str, int | float | str] = {"pictures": self.files.count()}
-        found |= self.buckets()
+        found |= self.files.buckets()
         # An interrupted run did less than its plan.
         done = planned if dry_run else self.outcome["done"] - withdrawn
         found["to_sort" if dry_run else "sorted"] = max(0, done - again)
@@ -139,7 +141,7 @@ class Sorting:
             yield self.workspace.to_text(picture.path), picture.sha256, picture.bytes
 
     def _add_moved_away(self) -> None:
-        """What an earlier run moved out of the given folders: it lies in `sorted/` now and may need another bucket.
+        """Adds files that a run moved out of the given folders: they lie in `sorted/` and may need another bucket.
 
         A copy whose original somebody deleted is the last of its picture and stays likewise.
         """
@@ -152,7 +154,7 @@ class Sorting:
                 self.files.add(placement.origin, placement.sha256, size, placement.target, placement.bucket)
 
     def _is_asked(self, placement: Placement) -> bool:
-        """Whether what was sorted came from where this run looks."""
+        """True where what was sorted came from where this run looks."""
         if not self.options.folders:
             return not Path(placement.origin).is_absolute()
         origin = self.workspace.to_path(placement.origin)
@@ -164,21 +166,6 @@ class Sorting:
         text = self.workspace.to_text(path).encode("utf-8", "backslashreplace").decode("utf-8")
         self.files.add_unread(text, reason)
 
-    def _select(self) -> None:
-        """Leaves out what `--where` does not ask for; files that are sorted already stay where they are."""
-        where = self.options.where
-        if where is None:
-            return
-        for page in self.files.contents():
-            contents = [sha256 for sha256, _ in page]
-            matching = where.matching(self.db, contents)
-            self.not_selected += self.files.drop([sha256 for sha256 in contents if sha256 not in matching])
-
-    def _label(self, measures: Measures) -> None:
-        self.criterion = self.criterion.fit(measures)
-        for page in measures.pages():
-            self.files.set_labels((*self._decision(measure), sha256) for sha256, measure in page.items())
-
     def _decision(self, measure: Measure) -> tuple[str, str, float | None, str]:
         """(state, bucket, score, reason) of a picture."""
         if measure.value is None:
@@ -189,21 +176,16 @@ class Sorting:
         return "labelled", label.bucket, label.score, label.reason
 
     def _plan_moves(self) -> None:
-        names = _Names(self.files)
+        names = TakenNames(self.files.db)
         for item in self.files.misplaced():
             folder = self.workspace.sorted / self.criterion.name / item.label
-            target = free_target(folder / Path(item.place).name, names)  # type: ignore[arg-type]
+            target = free_target(folder / Path(item.place).name, names)
             kind = "move" if item.bucket else self.options.mode
             self.files.plan_move(item.id, kind, self.workspace.to_text(target))
 
-    def _plan_removals(self) -> None:
-        """Plans to take out what is sorted already and was left out by the criterion, or cannot be read any more."""
-        self.removals.of_left_out("left_out", lambda score, _: "" if score is None else f"left out at {score:g}")
-        self.removals.of_left_out("unreadable", lambda _, why: "" if why.startswith(PASSING) else f"unreadable: {why}")
-
     def _without_label(self) -> Iterator[str]:
         yield from (item.sha256 for item in self.files.items("left_out") if item.score is not None)
-        yield from (item.sha256 for item in self.files.items("unreadable") if not item.reason.startswith(PASSING))
+        yield from (item.sha256 for item in self.files.items("unreadable") if not is_passing(item.reason))
 
     def _label_rows(self) -> Iterator[LabelRow]:
         version = " ".join(version for _, version in self.criterion.keys)
@@ -214,7 +196,7 @@ class Sorting:
             seen = item.sha256
 
     def _changed(self, action: Action) -> str:
-        """Why an action must not be carried out any more."""
+        """The reason why an action must not be carried out any more; '' where it may."""
         path = self.workspace.to_path(action.source)
         try:
             # A link that is taken out may lead nowhere.
@@ -224,20 +206,7 @@ class Sorting:
         return "" if status.st_size == action.bytes else "changed"
 
 
-class _Names:
-    """The names that are taken, as `free_target` wants them: a set that lies on disk."""
-
-    def __init__(self, files: Worklist):
-        self.files = files
-
-    def __contains__(self, name: object) -> bool:
-        return name in self.files
-
-    def add(self, name: str) -> None:
-        self.files.add_name(name)
-
-
-def settle(context: Context) -> None:
+def finish_interrupted(context: Context) -> None:
     """Finishes what killed runs of this step had begun, and of step 6 what this one relies on.
 
     Removes temporary files too, those of `reports/` as well: a name with a leading dot and `.part` is never a finished
@@ -272,22 +241,12 @@ def _is_below(path: Path, folder: Path) -> bool:
 def finish(run: Sorting) -> str:
     """Applies the plan and writes the report; gives the note that says where the page is."""
     run.apply()
-    page = write_report(
-        run.context,
-        run.criterion,
-        subtitle=run.options.subtitle,
-        unreadable=_reasons(run, "unreadable"),
-        left_out=_reasons(run, "left_out"),
-        workers=run.options.spread.workers,
-    )
+    unreadable, left_out = (list(islice(run.files.reasons(s), SHOWN_LEFT)) for s in ("unreadable", "left_out"))
+    page = write_report(run.context, run.options, run.criterion, unreadable, left_out)
     if run.criterion.clusters:
         page = _clusters_page(run)
     refresh_index(run.workspace)
     return f"page: {page}"
-
-
-def _reasons(run: Sorting, state: str) -> list[tuple[str, str, float | None]]:
-    return list(islice(run.files.reasons(state), SHOWN_LEFT))
 
 
 def _clusters_page(run: Sorting) -> Path:
@@ -320,7 +279,7 @@ def shown(run: Sorting, *, as_csv: bool) -> Iterator[str]:
         yield from journal_files.describe(run.workspace, run.plan(), dry_run=True)
     yield from (f"leave  {path}  ({reason})" for path, reason, _ in run.files.reasons("unreadable"))
     yield from run.criterion.notes()
-    yield as_table(run.buckets(), run.criterion.buckets())
+    yield as_table(run.files.buckets(), run.criterion.buckets())
 
 
 def as_result(run: Sorting) -> dict[str, Any]:
@@ -329,7 +288,7 @@ def as_result(run: Sorting) -> dict[str, Any]:
         "criterion": run.criterion.name,
         "dry_run": run.context.dry_run,
         "run": run.context.run_id or None,
-        "buckets": dict(sorted(run.buckets().items())),
+        "buckets": run.files.buckets(),
         "actions": ({"kind": a.kind, "source": a.source, "target": a.target, "reason": a.reason} for a in run.plan()),
         "unreadable": ({"path": path, "reason": reason} for path, reason, _ in run.files.reasons("unreadable")),
         "left_out": ({"path": path, "score": score} for path, _, score in run.files.reasons("left_out")),
@@ -340,8 +299,7 @@ def as_result(run: Sorting) -> dict[str, Any]:
 
 def pictures(run: Sorting) -> Iterator[dict[str, Any]]:
     """The labelled pictures, as CSV and JSON list them."""
-    items = run.files.items("labelled")
-    while block := list(islice(items, 500)):
+    for block in chunked(run.files.items("labelled"), 500):
         contents = [item.sha256 for item in block]
         sizes = store.known_sizes(run.db, contents)
         for metric, _ in run.criterion.keys if run.context.dry_run else ():

@@ -1,4 +1,4 @@
-"""What pictures can be sorted by: one module a criterion, or two where they share their measures.
+"""The criteria that pictures are sorted by; criteria that share their measures share a module.
 
 A criterion measures a picture once; its result is kept by content and version. It then labels the measure as often as
 thresholds change: `label` is pure and takes values only.
@@ -7,8 +7,7 @@ thresholds change: `label` is pure and takes values only.
     quality    high, medium or low, by the technical score or by metrics of pyiqa, alone or combined
     prompts    what criteria on CLIP's embeddings share, and filter: keep or drop by prompts, labels of one's own
     topic      clusters of each query, and which of them are the query's subject
-    objects    what a detector finds
-    vlm        what a vision model answers
+    judges     what a detector finds, and what a vision model answers
 """
 
 from __future__ import annotations
@@ -94,7 +93,7 @@ class Criterion:
         return []
 
     def report(self) -> dict[str, Any]:
-        """What JSON and the page hold besides the pictures."""
+        """Further entries of the JSON and the page, besides the pictures."""
         return {}
 
 

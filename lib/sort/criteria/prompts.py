@@ -51,11 +51,9 @@ class ClipCriterion(Criterion):
     @property
     def clip(self) -> Clip:
         if not self.loaded:
-            from lib.models.clip import load_clip, look_for_weights
-            from lib.models.device import choose
+            from lib.models.clip import load_clip
 
-            look_for_weights(self.model, self.place)
-            self.loaded.append(load_clip(self.model, self.place, choose(self.device)))
+            self.loaded.append(load_clip(self.model, self.place, self.device))
         return self.loaded[0]
 
     @property
@@ -180,8 +178,8 @@ class PromptFilter(ClipCriterion):
         if measure.vector is None:
             return None
         vector = vector_of(measure.vector)
-        verdict = self._by_labels(vector) if self.labels else self._by_prompts(vector)
-        return self._by_likeness(vector, measure.sha256, verdict) if self.near is not None else verdict
+        by_words = self._by_labels(vector) if self.labels else self._by_prompts(vector)
+        return self._by_likeness(vector, measure.sha256, by_words) if self.near is not None else by_words
 
     def buckets(self) -> list[tuple[str, str]]:
         if self.labels:
@@ -210,14 +208,14 @@ class PromptFilter(ClipCriterion):
         words = f"{name} {best:.3f}, {other} {second:.3f}, margin {margin:.3f}"
         return Label(name if margin >= self.margin else "unsure", margin, words)
 
-    def _by_likeness(self, vector: np.ndarray, sha256: str, verdict: Label) -> Label:
+    def _by_likeness(self, vector: np.ndarray, sha256: str, by_words: Label) -> Label:
         near = [float(self.seeds[number] @ vector) for number in self.queries.get(sha256, ()) if number in self.seeds]
         if not near:
-            return replace(verdict, bucket="drop", reason=_joined(verdict.reason, "found by no query picture"))
+            return replace(by_words, bucket="drop", reason=_joined(by_words.reason, "found by no query picture"))
         likeness = round(max(near), 4)
-        words = _joined(verdict.reason, f"{likeness:.3f} like the query picture")
-        bucket = verdict.bucket if likeness >= (self.near or 0.0) else "drop"
-        return Label(bucket, likeness if verdict.score is None else verdict.score, words)
+        words = _joined(by_words.reason, f"{likeness:.3f} like the query picture")
+        bucket = by_words.bucket if likeness >= (self.near or 0.0) else "drop"
+        return Label(bucket, likeness if by_words.score is None else by_words.score, words)
 
     def _nearest(self, vector: np.ndarray, prompts: Sequence[str]) -> tuple[float, str]:
         """The cosine to the nearest prompt, each the mean over the templates, and that prompt."""

@@ -39,7 +39,7 @@ TECHNICAL = "technical"
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Where high, medium and low are cut, on 0..100; `quantiles` fills the three equally; below `min_score` none."""
+    """The bounds of high, medium and low, on 0..100; `quantiles` fills the three equally; below `min_score` none."""
 
     high: float
     medium: float
@@ -163,10 +163,9 @@ class LearnedQuality(ByScore):
 
     def _load(self, metric: str) -> Learned:
         if metric not in self.loaded:
-            from lib.models.device import choose
             from lib.models.iqa import load
 
-            self.loaded[metric] = load(metric, self.place, choose(self.device), self.long_side)
+            self.loaded[metric] = load(metric, self.place, self.device, self.long_side)
         return self.loaded[metric]
 
 

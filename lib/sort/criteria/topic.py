@@ -16,10 +16,14 @@ import numpy as np
 
 from lib.db import scores as store
 from lib.quality.measure import Measure
-from lib.sort.clusters import NOISE, dbscan, suggested_eps
 from lib.sort.criteria import AllMeasures, Label
 from lib.sort.criteria.prompts import ClipCriterion
 
+BLOCK = 1024  # rows of the product at once: 1024 x 20,000 float32 are 82 MB
+SAMPLE = 2_000  # vectors that the knee is estimated from
+EXACT = 30_000  # above this, clusters are found on so many vectors and the others join their nearest core
+EPS_RANGE = (0.08, 0.35)  # cosine distances at which clusters of pictures of one thing were seen to lie
+NOISE = -1
 TEMPLATES = ("{}", "a photo of {}", "a close-up photo of {}")
 # What a search brings besides its subject.
 OTHERS = (
@@ -60,9 +64,10 @@ class Topic(ClipCriterion):
     least: int = 3
     texts: Sequence[str] = ()
     top: int | None = None
-    labels: Mapping[str, Label] = field(default_factory=dict)
-    clusters: Sequence[Cluster] = ()
-    said: Sequence[str] = ()
+    # Filled by `fit`.
+    labels: dict[str, Label] = field(default_factory=dict)
+    clusters: list[Cluster] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
 
     name = "topic"
 
@@ -78,10 +83,10 @@ class Topic(ClipCriterion):
             for sha256 in readable:
                 for query in queries.get(sha256, [0]):
                     members[query].append(sha256)
-        made = _Made()
+        made = replace(self, labels={}, clusters=[], said=[])
         for query, contents in sorted(members.items()):
-            self._cluster(measures, query, contents, made)
-        return replace(self, labels=made.labels, clusters=made.clusters, said=made.said)
+            made._cluster(measures, query, contents)
+        return made
 
     def label(self, measure: Measure) -> Label | None:
         return self.labels.get(measure.sha256)
@@ -108,7 +113,8 @@ class Topic(ClipCriterion):
         clusters = [{**vars(cluster), "faces": list(cluster.faces)} for cluster in self.clusters]
         return {"clusters": clusters, "notes": list(self.said)}
 
-    def _cluster(self, measures: AllMeasures, query: int, contents: list[str], made: _Made) -> None:
+    def _cluster(self, measures: AllMeasures, query: int, contents: list[str]) -> None:
+        """Adds the clusters of one query's pictures; what is on topic for any query is on topic."""
         vectors = self._vectors(measures, contents)
         text = store.query_texts(measures.context.db, [query]).get(query, "")
         seeds = self.query_pictures(measures.context, [query])
@@ -122,12 +128,12 @@ class Topic(ClipCriterion):
             store.known_phashes(measures.context.db, contents),
         )  # fmt: skip
         clusters = found.ranked(self.top)
-        made.clusters += clusters
-        made.said.append(found.said(eps, "by the knee" if self.eps is None else "as given"))
+        self.clusters += clusters
+        self.said.append(found.said(eps, "by the knee" if self.eps is None else "as given"))
         for sha256, label in found.labelled(clusters).items():
-            known = made.labels.get(sha256)
+            known = self.labels.get(sha256)
             if known is None or (known.bucket != "on_topic" and label.bucket == "on_topic"):
-                made.labels[sha256] = label
+                self.labels[sha256] = label
 
     def _vectors(self, measures: AllMeasures, contents: Sequence[str]) -> np.ndarray:
         from lib.models.clip import vector_of
@@ -143,19 +149,12 @@ class Topic(ClipCriterion):
         return rows
 
     def _words(self, vectors: np.ndarray, texts: Sequence[str]) -> np.ndarray | None:
-        """How much nearer each picture is to the subject's words than to the nearest of OTHERS; float32 (n,)."""
+        """Each picture's cosine to the subject's words less that to the nearest of OTHERS; float32 (n,)."""
         if not texts:
             return None
         wanted = self.clip.text([template.format(text) for text in texts for template in TEMPLATES]).mean(axis=0)
         wanted /= np.linalg.norm(wanted)
         return vectors @ wanted - (vectors @ self.clip.text(OTHERS).T).max(axis=1)
-
-
-@dataclass
-class _Made:
-    labels: dict[str, Label] = field(default_factory=dict)
-    clusters: list[Cluster] = field(default_factory=list)
-    said: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -186,7 +185,8 @@ class _Query:
         made = []
         for rank, number in enumerate(order):
             fact, own = facts[number], float(score[number])
-            kept = self._keeps(fact, own, best, rank, top)
+            answers = fact["words"] is None or fact["words"] > 0
+            kept = own == best or (answers and own >= best - WITHIN) if top is None else rank < top
             made.append(Cluster(self.name, rank, score=round(own, 4), kept=kept, **fact))
         return made
 
@@ -209,12 +209,6 @@ class _Query:
         medians = [float(np.median(values[self.numbers == number])) for number in range(count)]
         alone = values[self.numbers == NOISE]
         return _deviations([*medians, float(np.median(alone))] if len(alone) else medians)[:count]
-
-    def _keeps(self, fact: Mapping[str, Any], score: float, best: float, rank: int, top: int | None) -> bool:
-        if top is not None:
-            return rank < top
-        answers = fact["words"] is None or fact["words"] > 0
-        return score == best or (answers and score >= best - WITHIN)
 
     def labelled(self, clusters: Sequence[Cluster]) -> dict[str, Label]:
         """The bucket of every picture, with the cluster that put it there."""
@@ -264,3 +258,85 @@ class _Query:
 def _deviations(values: Sequence[float]) -> np.ndarray:
     array = np.asarray(values, dtype=np.float64)
     return (array - array.mean()) / max(float(array.std()), 1e-6)
+
+
+def dbscan(vectors: np.ndarray, eps: float, least: int) -> np.ndarray:
+    """Cluster numbers, int64 (n,), -1 for noise, of float32 unit vectors (n, d); `eps` is a cosine distance.
+
+    Exact up to EXACT vectors. Lists of neighbours of one big topic would take gigabytes (scikit-learn: 8.5 GB for one
+    topic of 20,000), so rows of the product are looked at block by block. Numbers go by the first member.
+    """
+    if len(vectors) > EXACT:
+        return _by_sample(vectors, eps, least)
+    return _blocked(vectors, eps, least)[0]
+
+
+def suggested_eps(vectors: np.ndarray, least: int) -> float:
+    """The cosine distance, within EPS_RANGE, at which sorted distances to the `least`-th neighbour bend most."""
+    count = len(vectors)
+    if count <= least:
+        return EPS_RANGE[1]
+    chosen = np.unique(np.linspace(0, count - 1, min(count, SAMPLE)).astype(int))
+    distances = []
+    for start in range(0, len(chosen), BLOCK):
+        near = vectors[chosen[start : start + BLOCK]] @ vectors.T
+        # A vector is its own first neighbour, as DBSCAN counts them.
+        distances.append(1 - np.partition(near, count - least, axis=1)[:, count - least])
+    curve = np.sort(np.concatenate(distances))
+    across = np.linspace(0, 1, len(curve))
+    height = (curve - curve[0]) / max(float(curve[-1] - curve[0]), 1e-9)
+    knee = float(curve[int(np.argmax(across - height))])
+    return float(np.clip(knee, *EPS_RANGE))
+
+
+def _blocked(vectors: np.ndarray, eps: float, least: int) -> tuple[np.ndarray, np.ndarray]:
+    """(labels, which are core) in memory of one block: count neighbours, join cores, give borders to a core."""
+    count, bound = len(vectors), 1 - eps
+    blocks = [slice(start, start + BLOCK) for start in range(0, count, BLOCK)]
+    core = np.concatenate([(vectors[part] @ vectors.T >= bound).sum(axis=1) for part in blocks]) >= least
+    cores = np.flatnonzero(core)
+    parent = np.arange(len(cores))
+    for start in range(0, len(cores), BLOCK):
+        rows = np.arange(start, min(start + BLOCK, len(cores)))
+        near = vectors[cores[rows]] @ vectors[cores].T >= bound
+        for close in near:
+            roots = parent[close]
+            if (roots != roots[0]).any():
+                parent[np.isin(parent, np.unique(roots))] = roots.min()
+    labels = np.full(count, NOISE, dtype=np.int64)
+    labels[cores] = parent
+    for start in range(0, count, BLOCK):
+        rest = np.arange(start, min(start + BLOCK, count))
+        rest = rest[~core[rest]]
+        if len(rest) and len(cores):
+            near = vectors[rest] @ vectors[cores].T
+            best = near.argmax(axis=1)
+            reached = near[np.arange(len(rest)), best] >= bound
+            labels[rest[reached]] = parent[best[reached]]
+    return _renumbered(labels), core
+
+
+def _by_sample(vectors: np.ndarray, eps: float, least: int) -> np.ndarray:
+    """Clusters of an even sample; each other vector joins its nearest core where that is within `eps`."""
+    chosen = np.unique(np.linspace(0, len(vectors) - 1, EXACT).astype(int))
+    part = vectors[chosen]
+    found, core = _blocked(part, eps, least)
+    labels = np.full(len(vectors), NOISE, dtype=np.int64)
+    labels[chosen] = found
+    centres, names = part[core], found[core]
+    for start in range(0, len(vectors) if len(centres) else 0, BLOCK):
+        rest = np.arange(start, min(start + BLOCK, len(vectors)))
+        rest = rest[labels[rest] == NOISE]
+        near = vectors[rest] @ centres.T
+        best = near.argmax(axis=1)
+        reached = near[np.arange(len(rest)), best] >= 1 - eps
+        labels[rest[reached]] = names[best[reached]]
+    return _renumbered(labels)
+
+
+def _renumbered(labels: np.ndarray) -> np.ndarray:
+    """Clusters counted from 0 in the order of their first members."""
+    kept = labels[labels != NOISE]
+    names, first = np.unique(kept, return_index=True)
+    order = {int(name): place for place, name in enumerate(names[np.argsort(first)])}
+    return np.array([order.get(int(label), NOISE) for label in labels], dtype=np.int64)

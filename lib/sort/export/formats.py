@@ -152,14 +152,14 @@ class Parquet:
     numbers: dict[str, int] = field(default_factory=dict)
 
     def add(self, split: str, path: Path, record: Mapping[str, Any]) -> None:
-        image = {"bytes": path.read_bytes() if self.embed else None, "path": self._path(path, record)}
+        image = {
+            "bytes": path.read_bytes() if self.embed else None,
+            "path": file_name(record, path) if self.embed else str(path.absolute()),
+        }
         rows = self.rows.setdefault(split, [])
         rows.append({"image": image, **record})
         if len(rows) >= ROWS_IN_GROUP:
             self._flush(split)
-
-    def _path(self, path: Path, record: Mapping[str, Any]) -> str:
-        return file_name(record, path) if self.embed else str(path.absolute())
 
     def _flush(self, split: str) -> None:
         import pyarrow
@@ -190,19 +190,14 @@ def _schema(row: Mapping[str, Any]) -> Any:
     """Columns by name, so that an empty block has the same types; and the hint that `image` is a picture."""
     import pyarrow
 
-    types = {"width": pyarrow.int32(), "height": pyarrow.int32()}
-    image = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
-    fields = [("image", image)]
+    fields = [("image", pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())]))]
+    features: dict[str, dict[str, str]] = {"image": {"_type": "Image"}}
     for name in row:
         if name != "image":
-            other = pyarrow.float64() if name.startswith("score_") else pyarrow.string()
-            fields.append((name, types.get(name, other)))
-    features = {"info": {"features": {"image": {"_type": "Image"}} | {n: _feature(str(t)) for n, t in fields[1:]}}}
-    return pyarrow.schema(fields, metadata={"huggingface": json.dumps(features)})
-
-
-def _feature(kind: str) -> dict[str, str]:
-    return {"dtype": {"double": "float64"}.get(kind, kind), "_type": "Value"}
+            kind = "int32" if name in ("width", "height") else "float64" if name.startswith("score_") else "string"
+            fields.append((name, getattr(pyarrow, kind)()))
+            features[name] = {"dtype": kind, "_type": "Value"}
+    return pyarrow.schema(fields, metadata={"huggingface": json.dumps({"info": {"features": features}})})
 
 
 def _put(source: Path, target: Path, mode: str) -> None:

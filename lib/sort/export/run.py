@@ -2,38 +2,49 @@
 
 The dataset is built in a hidden folder beside its place and renamed when it is complete, so that a folder under its own
 name is whole. The journal has the building from its begin, and the whole plan before anything is moved: what a kill
-leaves is finished or cleared by the next run of step 7 (`lib.sort.export.settle`).
+leaves is finished or cleared by the next run of step 7 (`finish_exports`).
 Its manifest (`dataset.json`) says what it was made of: an export of the same changes nothing, one of something else
 takes another place or, with `--replace`, sends the old one to the quarantine.
 """
 
 from __future__ import annotations
 
+import errno
+import filecmp
 import hashlib
 import json
 import logging
 import os
+import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lib.db import Context, journal
+from lib.db import Context, Database, journal
 from lib.db import scores as store
-from lib.db.journal import Action
+from lib.db.journal import BUILDING, Action
 from lib.db.scores import LabelRow
 from lib.db.worklist import Worklist
 from lib.errors import GleanerError, UsageError
 from lib.files.pictures import folder_pictures, sha256_of, workspace_pictures
+from lib.journal.moves import let_go, move_without_overwriting, same_file, temporary_name
+from lib.progress import chunked
 from lib.sort.export.card import DatasetCard
 from lib.sort.export.formats import ImageFolder, Parquet, TarShards, Writer, file_name, records
-from lib.sort.export.settle import MANIFEST, abandon, begin, commit, files_below, finish, in_blocks
-from lib.sort.export.split import Groups, Sides
-from lib.sort.options import ExportOptions
+from lib.sort.options import ExportOptions, Shares
+from lib.sort.output import remove_if_empty
+from lib.temporary import is_temporary, temporary_beside
+from lib.workspace import Workspace
 
 log = logging.getLogger("gleaner.export")
 
+MANIFEST = "dataset.json"
+# Why an entry is in the journal that is no file: all of a folder that was being built is there, and all of the plan. It
+# and the entry of the folder are dropped when the dataset is in its place.
+COMPLETE = "complete"
+BLOCK = 500
 SPLIT = "split"  # the criterion under which sides are kept
 
 
@@ -54,7 +65,10 @@ class Export:
         """Does it; gives a note on what was done. In a dry run only counts."""
         self._gather()
         sides = self._sides()
-        self._assign(sides)
+        for page in self.files.contents():
+            decisions = [("labelled", sides.side(sha256), None, "", sha256) for sha256, _ in page]
+            self.files.set_labels(decisions)
+            self.splits.update(side for _, side, *_ in decisions)
         digest = self._digest()
         if self.context.dry_run:
             return f"would write {self.options.place}"
@@ -69,7 +83,7 @@ class Export:
             if self.context.stopping():
                 abandon(self.context.db, begun)
                 return "stopped before it was complete; nothing was kept"
-            for part in in_blocks(self._planned(begun.folder)):  # they are hashed: other steps get their turn
+            for part in chunked(self._planned(begun.folder), BLOCK):  # they are hashed: other steps get their turn
                 journal.insert_actions(self.context.db, self.context.run_id, part)
             with self.context.db.transaction():
                 self._remember()
@@ -91,22 +105,17 @@ class Export:
     def _gather(self) -> None:
         if self.options.label and self.options.label not in self._criteria():
             raise UsageError(f"nothing is labelled by {self.options.label!r} yet; sort by it first.")
-        folders, limit = self.options.folders, self.options.limit
-        found = (
-            folder_pictures(
-                self.context.db, folders, remember=not self.context.dry_run, bar=self.context.bar, limit=limit
-            )
-            if folders
-            else workspace_pictures(self.context.db, self.context.workspace, limit)
-        )
+        context, folders, limit = self.context, self.options.folders, self.options.limit
+        found = workspace_pictures(context.db, context.workspace, limit)
+        if folders:
+            remember = not context.dry_run
+            found = folder_pictures(context.db, folders, remember=remember, bar=context.bar, limit=limit)
         for picture in found:
             self.files.add(self.context.workspace.to_text(picture.path), picture.sha256, picture.bytes)
         if not self.files.count():
             raise UsageError("there is no picture to export; run 5_download.py first or give a folder.")
-        for page in self.files.contents() if self.options.where else ():
-            contents = [sha256 for sha256, _ in page]
-            matching = self.options.where.matching(self.context.db, contents) if self.options.where else set()
-            self.left += self.files.drop([sha256 for sha256 in contents if sha256 not in matching])
+        if self.options.where:
+            self.left = self.files.select(context.db, self.options.where)
         if not self.files.count():
             raise UsageError("no picture fulfils --where; see the labels in reports/index.html.")
 
@@ -127,22 +136,11 @@ class Export:
         sides.remember(store.all_labels(self.context.db, SPLIT, self.options.shares.version))
         return sides
 
-    def _assign(self, sides: Sides) -> None:
-        for page in self.files.contents():
-            decisions = [("labelled", sides.side(sha256), None, "", sha256) for sha256, _ in page]
-            self.files.set_labels(decisions)
-            self.splits.update(side for _, side, *_ in decisions)
-
     def _digest(self) -> str:
-        """What the dataset is made of: the form, the options, every picture with its side, and every label."""
-        options = (
-            self.options.form,
-            self.options.label,
-            self.options.parquet_pictures,
-            self.options.shares.version,
-            self.options.title,
-        )
-        chosen = (self.options.where.text if self.options.where else "", self.unhashed)
+        """One number for all that the dataset is made of: form, options, every picture with its side, every label."""
+        asked = self.options
+        options = (asked.form, asked.label, asked.parquet_pictures, asked.shares.version, asked.title)
+        chosen = (asked.where.text if asked.where else "", self.unhashed)
         digest = hashlib.sha256(json.dumps([*options, *chosen]).encode())
         for _, split, record in self._records():
             self.formats[record["format"]] += 1
@@ -196,7 +194,7 @@ class Export:
         return ImageFolder(folder, self.options.mode, self.options.label or "")
 
     def _planned(self, building: Path) -> Iterator[Action]:
-        """What is going to be done: the files of an older dataset go to the quarantine, those of the new one come."""
+        """The plan: the files of an older dataset go to the quarantine, those of the new one come."""
         away = self.context.workspace.quarantine / str(self.context.run_id) / "export" / self.options.place.name
         for path in files_below(self.options.place):
             content = "" if path.is_symlink() else sha256_of(path)
@@ -214,8 +212,175 @@ class Export:
 
     def _remember(self) -> None:
         """Keeps every picture's side, for later exports and for `--where \"split = train\"`."""
-        rows = (
-            LabelRow(item.sha256, item.label, None, "", self.options.shares.version)
-            for item in self.files.items("labelled")
-        )
+        version = self.options.shares.version
+        rows = (LabelRow(item.sha256, item.label, None, "", version) for item in self.files.items("labelled"))
         store.save_labels(self.context.db, self.context.run_id, SPLIT, rows)
+
+
+@dataclass
+class Groups:
+    """Contents that repeat each other, joined: by step 6's findings and by equal perceptual hashes."""
+
+    parent: dict[str, str] = field(default_factory=dict)
+    by_hash: dict[str, str] = field(default_factory=dict)
+
+    def join(self, one: str, other: str) -> None:
+        first, second = self.of(one), self.of(other)
+        if first != second:
+            self.parent[max(first, second)] = min(first, second)
+
+    def add_hashes(self, hashes: Mapping[str, str]) -> None:
+        """Perceptual hashes by content."""
+        for content, value in hashes.items():
+            self.join(content, self.by_hash.setdefault(value, content))
+
+    def of(self, content: str) -> str:
+        """The name of the content's group: one of its members."""
+        root = content
+        while (above := self.parent.get(root, root)) != root:
+            root = above
+        while (above := self.parent.get(content, content)) != root:
+            self.parent[content], content = root, above
+        return root
+
+
+@dataclass
+class Sides:
+    """Sides of groups. What an earlier export decided (`known`, by content) holds for all that joined a group since."""
+
+    shares: Shares
+    groups: Groups
+    decided: dict[str, str] = field(default_factory=dict)
+
+    def remember(self, known: Iterable[tuple[str, str]]) -> None:
+        """(content, side) of an earlier export with the same shares; the first of a group decides."""
+        for content, side in known:
+            self.decided.setdefault(self.groups.of(content), side)
+
+    def side(self, content: str) -> str:
+        group = self.groups.of(content)
+        return self.decided.get(group) or self.shares.side(group)
+
+
+@dataclass(frozen=True)
+class Building:
+    """The folder in which a dataset is made, its place, and the number of the journal's entry of both."""
+
+    folder: Path
+    place: Path
+    run_id: int
+    entry: int
+
+
+def begin(context: Context, place: Path) -> Building:
+    """Enters the folder in the journal, then makes it."""
+    folder = temporary_beside(place)
+    to_text = context.workspace.to_text
+    entry = Action("write", to_text(folder), to_text(place), reason=BUILDING)
+    journal.insert_actions(context.db, context.run_id, [entry])
+    folder.mkdir(parents=True)
+    return _begun(context, context.run_id)[0]
+
+
+def commit(db: Database, begun: Building) -> None:
+    """From here on the export is finished, by whichever run: the folder is complete, and so is the plan."""
+    journal.insert_actions(db, begun.run_id, [Action("write", reason=COMPLETE)])
+
+
+def abandon(db: Database, begun: Building) -> None:
+    """Clears what was built, which is no dataset of anybody's yet, and what was planned."""
+    if is_temporary(begun.folder.name) and not begun.folder.is_symlink():
+        shutil.rmtree(begun.folder, ignore_errors=True)
+    journal.set_state(db, [action.id for action in _planned(db, begun)], "dropped")
+
+
+def finish(context: Context, begun: Building) -> None:
+    """Carries out what is planned, from wherever it was cut off. Raises GleanerError where a file is in the way."""
+    if begun.folder.is_dir():  # else it is in its place, and what has the older files' names is the new dataset's
+        for action in _planned(context.db, begun):
+            if action.kind == "move":
+                _move(context.workspace, action)
+        _remove_empty(begun.place)
+        try:
+            os.rename(begun.folder, begun.place)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                raise
+            raise GleanerError(
+                f"{begun.place} holds files that came while the dataset was written; move them away and run the same"
+                " command again."
+            ) from error
+    _record(context, begun)
+
+
+def finish_exports(context: Context) -> int:
+    """Finishes or clears the exports that were cut off; gives their number. For a run of step 7, which is alone."""
+    cut_off = 0
+    for run_id in journal.runs_with_begun_datasets(context.db):
+        for begun in _begun(context, run_id):
+            cut_off += 1
+            if not any(action.reason == COMPLETE for action in _planned(context.db, begun)):
+                abandon(context.db, begun)
+                continue
+            try:
+                finish(context, begun)
+            except GleanerError as error:  # it must not stop every run to come
+                log.warning("%s The dataset is given up.", error)
+                shutil.rmtree(begun.folder, ignore_errors=True)
+                _record(context, begun)
+    return cut_off
+
+
+def remove_empty_folders(context: Context, run_id: int) -> None:
+    """After an undo: the folders of the run's dataset that hold nothing any more."""
+    for action in journal.iter_actions(context.db, run_id, "undone"):
+        if action.kind == "write" and action.target.endswith(f"/{MANIFEST}"):
+            _remove_empty(context.workspace.to_path(action.target).parent)
+
+
+def files_below(folder: Path) -> list[Path]:
+    """Everything below a folder that is no folder, sorted. A link to a folder is a file here."""
+    return sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+
+
+def _begun(context: Context, run_id: int) -> list[Building]:
+    to_path = context.workspace.to_path
+    return [
+        Building(to_path(action.source), to_path(action.target), run_id, action.id)
+        for action in journal.iter_actions(context.db, run_id, "planned")
+        if action.reason == BUILDING
+    ]
+
+
+def _planned(db: Database, begun: Building) -> Iterator[Action]:
+    yield from (action for action in journal.iter_actions(db, begun.run_id, "planned") if action.id >= begun.entry)
+
+
+def _record(context: Context, begun: Building) -> None:
+    """Marks what has happened; the rest, and the two entries that are no files, are dropped."""
+    db = context.db
+    with db.transaction():
+        for block in chunked(_planned(db, begun), BLOCK):
+            files = [action for action in block if action.reason not in (BUILDING, COMPLETE)]
+            done = {action.id for action in files if os.path.lexists(context.workspace.to_path(action.target))}
+            journal.set_state(db, done, "done")
+            journal.set_state(db, {action.id for action in block} - done, "dropped")
+
+
+def _move(workspace: Workspace, action: Action) -> None:
+    """Moves a file of the older dataset away, unless that has happened."""
+    source, target = workspace.to_path(action.source), workspace.to_path(action.target)
+    if not os.path.lexists(source):
+        return
+    if not os.path.lexists(target):
+        temporary_name(target).unlink(missing_ok=True)
+        move_without_overwriting(source, target)
+    elif not source.is_symlink() and (same_file(source, target) or filecmp.cmp(source, target, shallow=False)):
+        let_go(source, target)  # only a move from disk to disk that was cut off between its halves leaves both
+
+
+def _remove_empty(place: Path) -> None:
+    """Removes the folder and those below it as far as they hold nothing."""
+    below = (path for path in (place, *place.rglob("*")) if path.is_dir() and not path.is_symlink())
+    for folder in sorted(below, reverse=True):
+        remove_if_empty(folder)
