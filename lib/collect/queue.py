@@ -39,7 +39,7 @@ REDUCTIONS = ((None, 92), (4096, 90), (2560, 88), (1600, 85), (1024, 80), (512, 
 
 @dataclass(frozen=True)
 class SearchLimits:
-    """How far a query goes: pages, and results where a number was asked for."""
+    """The reach of a query: pages, and results where a number was asked for."""
 
     pages: int
     results: int | None = None

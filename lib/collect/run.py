@@ -40,7 +40,7 @@ log = logging.getLogger("gleaner.collect")
 
 @dataclass
 class CollectReport:
-    """How a run ended: the summary's numbers, and what the person has to be told."""
+    """The end of a run: the summary's numbers, and what the person has to be told."""
 
     counts: dict[str, int | float | str]
     sentences: list[str] = field(default_factory=list)

@@ -30,7 +30,7 @@ Judged = tuple[PageResponse | None, PageOutcome]
 
 @dataclass(frozen=True)
 class Ending:
-    """How the work on a query ended. `wait` is how many seconds the engine wants to be left alone."""
+    """The end of the work on a query. `wait` is how many seconds the engine wants to be left alone."""
 
     outcome: str
     detail: str = ""

@@ -77,7 +77,7 @@ def engines() -> list[str]:
 
 
 def part_of(engine: str, suffix: str) -> str:
-    """Which part of an engine's answers a raw file holds, by the suffix of its name."""
+    """Returns the part of an engine's answers that a raw file holds, by the suffix of its name."""
     if suffix in (".html", ".htm"):
         return "page"
     return next((part for part in ("xhr", "api") if (engine, part) in _REGISTRY), "page")

@@ -152,7 +152,7 @@ class Baidu(Engine):
 
 
 def is_captcha(response: PageResponse) -> bool:
-    """Whether Baidu asks for a proof of humanity; its captcha page also bears the marks of its time-out page."""
+    """Tells if Baidu asks for a proof of humanity; its captcha page also bears the marks of its time-out page."""
     parts = urlsplit(response.url)
     if parts.hostname == CAPTCHA_HOST or parts.path.startswith("/static/captcha"):
         return True
@@ -196,7 +196,7 @@ def parse_page(html: bytes) -> ParsedPage:
 
 
 def looks_like_captcha(body: bytes) -> bool:
-    """Whether a page bears the marks of Baidu's captcha, which also holds the marks of its time-out page."""
+    """Tells if a page bears the marks of Baidu's captcha, which also holds the marks of its time-out page."""
     return any(mark in body for mark in (b"passMod_dialog", "百度安全验证".encode(), b"wappass.baidu.com"))
 
 

@@ -198,7 +198,7 @@ def _cards_url(host: str, response: PageResponse) -> str:
 
 
 def _refusal(found: Mapping[str, Any]) -> str:
-    """Why an upload was not taken. Where it was, its page is on a host that we do not follow to."""
+    """The reason why an upload was not taken. If it was, its page is on a host that we do not follow to."""
     if not whole(found.get("status")):
         return ELSEWHERE
     return text(found.get("msg"))[:60] or f"status_{text(found.get('status'))[:20]}"

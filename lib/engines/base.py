@@ -42,7 +42,7 @@ CONSENT_LABELS = ("Allow all", "Accept all", "Accept", "全部接受", "全部�
 
 @dataclass(frozen=True)
 class PageResponse:
-    """What a server said, as received. `part` is what was asked for; `url` is the address after redirects."""
+    """A server's response, as received. `part` is what was asked for; `url` is the address after redirects."""
 
     part: str
     url: str
@@ -53,7 +53,7 @@ class PageResponse:
 
 @dataclass(frozen=True)
 class PageOutcome:
-    """What a response means: one of `lib.records.OUTCOMES`, and a few words for a person."""
+    """The meaning of a response: one of `lib.records.OUTCOMES`, and a few words for a person."""
 
     outcome: str
     detail: str = ""
@@ -89,7 +89,7 @@ class FetchError(Exception):
 
 
 class Web(Protocol):
-    """How an engine reaches its host. Every method raises FetchError where no response came."""
+    """An engine's way to its host. Every method raises FetchError where no response came."""
 
     async def open(self, url: str) -> PageResponse:
         """Goes to an address as a person would; the response is the document as received."""
@@ -110,7 +110,7 @@ class Web(Protocol):
 
 
 class Engine:
-    """What all engines have. A subclass overrides the constants first, then only what differs."""
+    """The base of all engines. A subclass overrides the constants first, then only what differs."""
 
     name: ClassVar[str]
     kinds: ClassVar[frozenset[str]]
@@ -198,7 +198,7 @@ class Engine:
         return host
 
     def headers(self, host: str, request: SearchRequest) -> Mapping[str, str]:
-        """What is sent along when a page of results is asked for."""
+        """The headers of a request for a page of results."""
         return JSON_ONLY
 
     def part(self, page: int) -> str:
@@ -214,7 +214,7 @@ class Engine:
         raise NotImplementedError
 
     def read_upload(self, response: PageResponse) -> dict[str, Any]:
-        """What later requests need of an accepted upload: JSON values for the query's cursor. Pure."""
+        """Returns the JSON values for the query's cursor that later requests need of an accepted upload. Pure."""
         return {}
 
     async def warm_up(self, web: Web, host: str) -> None:
@@ -251,7 +251,7 @@ def retry_after(headers: Mapping[str, str], now: float | None = None) -> float |
 
 
 def judge_status(response: PageResponse, other: str = "") -> PageOutcome | None:
-    """What the status alone says; None where the body has to be looked at.
+    """Judges by the status alone; None where the body has to be looked at.
 
     `other` is the outcome of a status that is neither a success nor among the usual refusals; without it the body
     decides about those.

@@ -75,7 +75,7 @@ class NaverApi(Engine):
         return JSON_ONLY | {header: self.key(name) for header, name in names.items()}
 
     def address(self, host: str, request: SearchRequest, cursor: Mapping[str, Any], page: int) -> str:
-        """Which of Naver's two addresses is asked depends on the keys, never on the host that was tried."""
+        """Naver's address for the keys that are there: the old or the new one, never by the host that was tried."""
         hub = self._has_hub_keys()
         if self.knows_host(host):
             host = HUB_HOST if hub else OLD_HOST

@@ -261,7 +261,7 @@ def _judge_page(response: PageResponse, is_json: bool) -> PageOutcome:
 
 
 def _has_results(body: bytes) -> bool:
-    """Whether a page that says "nothing was found" shows pictures all the same, as it may for a respelled query."""
+    """Tells if a page that says "nothing was found" shows pictures all the same, as it may for a respelled query."""
     try:
         return bool(parse_page(body).images)
     except ParseError:
@@ -354,7 +354,7 @@ def parse_xhr(body: bytes) -> ParsedPage:
 
 
 def looks_like_captcha(body: bytes) -> bool:
-    """Whether a page bears the marks of a captcha."""
+    """Tells if a page bears the marks of a captcha."""
     return any(mark in body for mark in _CAPTCHA_MARKS)
 
 

@@ -1,4 +1,4 @@
-"""Which browser step 1 drives, and how it is started.
+"""Finds the browser that step 1 drives, and starts it.
 
 The order is: the path in `GLEANER_BROWSER`, Playwright's own Chromium if it has been downloaded, a Chromium
 or Chrome of the system. Nothing is started or downloaded here; `lib/setup/browser.py` does that.
@@ -34,7 +34,7 @@ class BrowserChoice:
 
     @property
     def executable_path(self) -> Path | None:
-        """What to give to Playwright's `launch`: None lets it take its own browser."""
+        """The path for Playwright's `launch`: None lets it take its own browser."""
         return None if self.source == "playwright" else self.program
 
 
@@ -94,7 +94,7 @@ def own_browser(environ: Mapping[str, str], driver: Path | None = None) -> Path 
 
 
 def usual_paths(environ: Mapping[str, str]) -> list[Path]:
-    """Where a system Chromium or Chrome usually is, the likelier ones first; the paths need not exist."""
+    """The usual places of a system Chromium or Chrome, the likelier ones first; the paths need not exist."""
     if sys.platform == "darwin":
         applications = [Path("/Applications"), Path(environ.get("HOME", "/")) / "Applications"]
         names = ("Chromium", "Google Chrome")
