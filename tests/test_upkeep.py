@@ -319,7 +319,8 @@ def test_the_rules_that_need_a_word_find_their_rows(database: Path, tmp_path: Pa
 def test_the_indexes_that_a_plan_uses(database: Path) -> None:
     """A plan walks through indexes in their order: nothing is sorted, and no table is read for a picture's id."""
     with open_database(database) as db:
-        for sql in (*cleanup_store._DISTINCT_IDS.values(), "SELECT id FROM images ORDER BY id", cleanup_store.REPEATED):
+        walks = [cleanup_store._DISTINCT_IDS.format(table) for table in cleanup_store.CHILDREN]
+        for sql in (*walks, "SELECT id FROM images ORDER BY id", cleanup_store.REPEATED):
             plan = " ".join(row["detail"] for row in db.execute(f"EXPLAIN QUERY PLAN {sql}"))
             assert "USING COVERING INDEX" in plan or plan in ("SCAN images", "SCAN downloads"), (sql, plan)
             assert "TEMP B-TREE FOR ORDER BY" not in plan and "TEMP B-TREE FOR GROUP BY" not in plan, (sql, plan)

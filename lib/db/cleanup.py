@@ -43,6 +43,7 @@ _BLANKS = """(json_quote(url) <> '"' || url || '"' OR url LIKE '% %' OR url LIKE
 _ORDINARY = "(url GLOB 'https://[0-9A-Za-z]*' OR url GLOB 'http://[0-9A-Za-z]*')"
 
 # Pictures that have an address several times, told in one walk through the index that keeps addresses unique.
+_DISTINCT_IDS = "SELECT DISTINCT image_id FROM {} ORDER BY image_id"
 REPEATED = "SELECT image_id FROM image_variants GROUP BY image_id HAVING count(*) <> count(DISTINCT url)"
 _WALK = 8_192  # rows of an index read at once
 
@@ -107,7 +108,7 @@ def mismatched_tables(db: Database) -> set[str]:
     """
     prepare_for_plans(db)
     images = _walk(db, "SELECT id FROM images ORDER BY id")
-    others = {table: _walk(db, f"SELECT DISTINCT image_id FROM {table} ORDER BY image_id") for table in CHILDREN}
+    others = {table: _walk(db, _DISTINCT_IDS.format(table)) for table in CHILDREN}
     found: set[str] = set()
     while True:
         ids = images.fetchmany(_WALK)
