@@ -12,8 +12,7 @@ from lib.images.formats import refusal
 from lib.net.failures import LONGEST_RETRY_AFTER, TRANSIENT, backoff, retry_after
 from lib.net.fetch import Transfer, Watchdog, fetch, open_session, user_agent
 from lib.net.guard import RefusedAddress, is_private, socket_factory
-from lib.net.request import FetchLimits, FetchResult
-from lib.net.urls import BadAddress, host_of, parse_address
+from lib.net.request import BadAddress, FetchLimits, FetchResult, host_of, parse_address
 
 PRIVATE = """127.0.0.1 127.1.2.3 0.0.0.0 10.0.0.1 172.16.0.1 172.31.255.255 192.168.1.1 169.254.169.254 100.64.0.1
 198.18.0.1 192.0.2.1 192.0.0.8 192.88.99.1 203.0.113.7 224.0.0.1 240.0.0.1 255.255.255.255 ::1 :: fe80::1 fe80::1%eth0

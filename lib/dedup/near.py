@@ -23,6 +23,7 @@ from lib.dedup.options import DedupOptions
 from lib.hashing import dct, views
 from lib.hashing.buffers import Buffers
 from lib.hashing.hamming import cross_join, self_join, to_words
+from lib.models.weights import require, weights_folder
 from lib.progress import BarFactory
 from lib.work.stream import Parallelism
 
@@ -324,7 +325,6 @@ def _near_rows(matrix: np.ndarray, least: float) -> Iterator[tuple[int, int, flo
 def _embeddings(context: Context, options: DedupOptions, places: Mapping[str, Path]) -> dict[str, np.ndarray]:
     from lib.models.batches import BatchPipeline
     from lib.models.clip import load_clip, vector_of
-    from lib.models.weights import require, weights_folder
 
     require("open_clip")
     clip = load_clip(options.clip_model, weights_folder(options.models_dir), options.device)

@@ -26,8 +26,7 @@ from lib.errors import GleanerError
 from lib.files.names import safe_id
 from lib.net.failures import TRANSIENT, backoff
 from lib.net.host_queues import Host, HostQueues
-from lib.net.request import MOST_REDIRECTS, NOT_MODIFIED, FetchResult
-from lib.net.urls import host_of
+from lib.net.request import MOST_REDIRECTS, NOT_MODIFIED, FetchResult, host_of
 from lib.progress import Bar
 
 log = logging.getLogger("gleaner.download")

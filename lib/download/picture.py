@@ -22,8 +22,7 @@ from lib.download.recovery import Partial
 from lib.images.formats import Format, mime_mismatch
 from lib.net.failures import TRANSIENT
 from lib.net.guard import PORT_REFUSED, PRIVATE_ADDRESS
-from lib.net.request import PLAIN, FetchResult, Request
-from lib.net.urls import BAD_URL, BadAddress, parse_address
+from lib.net.request import BAD_URL, PLAIN, BadAddress, FetchResult, Request, parse_address
 from lib.times import utc_in
 
 OPTED_OUT = "opted_out"

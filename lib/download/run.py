@@ -29,7 +29,7 @@ from lib.errors import UsageError
 from lib.files.names import PARTS
 from lib.journal import files
 from lib.net.failures import is_reason
-from lib.net.urls import host_of
+from lib.net.request import host_of
 from lib.times import utc_now
 
 PREVIEW_ROWS = 10_000  # rows that a dry run looks at to count hosts

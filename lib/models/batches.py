@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from lib.models.device import batched
-from lib.quality.measure import Measure
+from lib.quality.measure import Measure, technical_of
 from lib.work import Result
 from lib.work.stream import Parallelism, stream
 
@@ -138,7 +138,6 @@ def look(path: Path, long_side: int | None, technical: bool) -> Seen | Measure:
     With `technical` the signals are measured on the original pixels of the same decode before it is reduced.
     """
     from lib.images.decode import DecodeError, decode
-    from lib.quality.measure import technical_of
 
     try:
         if technical:

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lib.errors import GleanerError, UsageError
+from lib.models.device import choose, half, has_bfloat16, keep_memory
 from lib.models.weights import WeightsFolder, fingerprint, first_line, hub_file, need_early, no_downloads, require
+from lib.quality.measure import Measure
 
 if TYPE_CHECKING:
     from lib.models.batches import Seen
-    from lib.quality.measure import Measure
 
 # MIT, the best accuracy for its cost among the B/32 sizes: 72.8 % zero-shot on ImageNet, 0.609 over 38 sets
 # (open_clip's own table); its tokenizer comes with the package.
@@ -73,8 +74,6 @@ class Clip:
         """Embeddings of unit length as float16, little-endian, of uint8 pictures of the model's size."""
         import torch
 
-        from lib.models.device import half
-
         # Bytes go to the device and are normalised there: a quarter of the transfer.
         batch = torch.from_numpy(np.stack(pictures)).to(self.device).permute(0, 3, 1, 2).float() / 255
         with torch.inference_mode(), half(self.device):
@@ -114,7 +113,6 @@ def load_clip(name: str, folder: WeightsFolder, device: str) -> Clip:
     """The model by `<architecture>/<weights>`, by one of the names in NAMED, or from a folder (`local-dir:PATH`) that
     holds open_clip_config.json and the weights; on a device as `--device` names it.
     Raises MissingWeights, UsageError, GleanerError."""
-    from lib.models.device import choose, keep_memory
 
     name = NAMED.get(name, name)
     need_early(("open_clip", "huggingface_hub"), lambda: look_for_weights(name, folder))
@@ -149,8 +147,6 @@ def shortened(net: Any, device: str) -> Any:
     0.9999; words stay in single precision.
     """
     import torch
-
-    from lib.models.device import has_bfloat16
 
     if device != "cpu" or not has_bfloat16():
         return torch.float32
@@ -231,7 +227,6 @@ def look(path: Path, size: tuple[int, int], squash: bool) -> Seen | Measure:
 
     from lib.images.decode import DecodeError, decode, read_header
     from lib.models.batches import Seen
-    from lib.quality.measure import Measure
 
     try:
         header = read_header(path)

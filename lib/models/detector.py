@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from lib.errors import GleanerError, UsageError
+from lib.models.device import choose, half, keep_memory, pixels_in_batch
 from lib.models.weights import WeightsFolder, fingerprint, first_line, need_early, require
 
 # BSD-3; 22.8 box mAP on COCO at a fifth of a second on a CPU (torchvision's table). More accurate and slower:
@@ -42,8 +43,6 @@ class Detector:
     def run(self, pictures: Sequence[np.ndarray]) -> list[list[tuple[Any, ...]]]:
         import torch
 
-        from lib.models.device import half
-
         batch = [torch.tensor(rgb).to(self.device).permute(2, 0, 1).float() / 255 for rgb in pictures]
         with torch.inference_mode(), half(self.device):
             found = self.net(batch)
@@ -64,7 +63,6 @@ def load_detector(name: str, folder: WeightsFolder, device: str) -> Detector:
 
     Raises UsageError, MissingWeights, GleanerError.
     """
-    from lib.models.device import choose, keep_memory, pixels_in_batch
 
     if name in KNOWN_FILES:
         need_early(("torchvision",), lambda: folder.need_address(KNOWN_FILES[name], INSTEAD))

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from lib.errors import GleanerError, UsageError
+from lib.models.device import choose, half, keep_memory, pixels_in_batch
 from lib.models.weights import MissingWeights, WeightsFolder, fingerprint, first_line, no_downloads, require
 
 # Metrics of a whole set, or of a picture with a text, which give no score for one picture.
@@ -98,7 +99,6 @@ def version_of(name: str, files: Sequence[Path], long_side: int) -> str:
 
 def load(name: str, folder: WeightsFolder, device: str, long_side: int) -> Learned:
     """The metric, ready to run. Raises MissingWeights, UsageError for an unknown name, GleanerError for bad weights."""
-    from lib.models.device import choose, keep_memory, pixels_in_batch
 
     device = choose(device)
     keep_memory(device)
@@ -191,7 +191,6 @@ def _runner(net: Any, device: str) -> Callable[[Sequence[np.ndarray]], list[floa
 
 
 def _in_half(run: Callable[..., list[float]], device: str) -> Callable[[Sequence[np.ndarray]], list[float]]:
-    from lib.models.device import half
 
     def in_half(pictures: Sequence[np.ndarray]) -> list[float]:
         with half(device):

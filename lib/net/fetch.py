@@ -25,9 +25,20 @@ from yarl import URL
 from lib import __version__
 from lib.net.failures import retry_after
 from lib.net.guard import PORTS, RefusedAddress, refusals, socket_factory
-from lib.net.request import BAD_RANGE, NOT_MODIFIED, PLAIN, REDIRECTED, FetchLimits, FetchResult, Request, Sink
+from lib.net.request import (
+    BAD_RANGE,
+    BAD_URL,
+    NOT_MODIFIED,
+    PLAIN,
+    REDIRECTED,
+    BadAddress,
+    FetchLimits,
+    FetchResult,
+    Request,
+    Sink,
+    redirected,
+)
 from lib.net.robots import opt_out
-from lib.net.urls import BAD_URL, BadAddress, redirected
 from lib.text import storable
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})

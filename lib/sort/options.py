@@ -9,12 +9,11 @@ from argparse import SUPPRESS, Action, ArgumentParser, ArgumentTypeError, Namesp
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lib.arguments import at_least, between, number, positive, share, whole
 from lib.db.where import Condition, parse_where
 from lib.errors import UsageError
-from lib.models.weights import DEFAULT_FOLDER
+from lib.models.weights import DEFAULT_FOLDER, WeightsFolder, weights_folder
 from lib.sort.criteria import Criterion
 from lib.sort.criteria.quality import (
     LEARNED_HIGH,
@@ -28,9 +27,6 @@ from lib.sort.criteria.quality import (
 )
 from lib.sort.criteria.sizes import DEFAULT_EDGES, SQUARES, STRATEGIES, Megapixels, Orientation
 from lib.work.stream import Parallelism
-
-if TYPE_CHECKING:
-    from lib.models.weights import WeightsFolder
 
 CRITERIA = ("orientation", "megapixels", "quality", "filter", "topic", "objects", "vlm")
 SIDES = ("train", "val", "test")
@@ -458,6 +454,5 @@ def _absolute(folders: Sequence[Path]) -> list[Path]:
 
 def _weights(args: Namespace) -> WeightsFolder:
     """The folder in which the weights of this run are looked for."""
-    from lib.models.weights import weights_folder
 
     return weights_folder(args.models_dir)

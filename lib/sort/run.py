@@ -25,7 +25,9 @@ from lib.errors import UsageError
 from lib.files.pictures import folder_pictures, workspace_pictures
 from lib.journal import files as journal_files
 from lib.journal.moves import free_target
-from lib.pages.reports import refresh_index
+from lib.pages.model import Bucket, Heading, SheetItem
+from lib.pages.render import write_page
+from lib.pages.reports import refresh_index, render_contact_sheet
 from lib.progress import chunked
 from lib.quality.measure import Measure
 from lib.sort.criteria import Criterion
@@ -251,9 +253,6 @@ def finish(run: Sorting) -> str:
 
 def _clusters_page(run: Sorting) -> Path:
     """`reports/sort_topic_clusters.html`: every cluster with the pictures nearest to its middle, best cluster first."""
-    from lib.pages.model import Bucket, Heading, SheetItem
-    from lib.pages.render import write_page
-    from lib.pages.reports import render_contact_sheet
 
     clusters = run.criterion.clusters
     page = run.workspace.reports / f"sort_{run.criterion.name}_clusters.html"

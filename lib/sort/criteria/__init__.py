@@ -15,14 +15,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
+from lib.db import Context
 from lib.quality.measure import Measure
-from lib.work.stream import Parallelism
-
-if TYPE_CHECKING:
-    from lib.db import Context
-    from lib.work import Result
+from lib.work import Result
+from lib.work.stream import Parallelism, stream
 
 CHUNK = 8  # pictures sent to a worker at once
 
@@ -114,8 +112,6 @@ class SingleMetric(Criterion):
     def measure_all(
         self, paths: Iterable[Path], missing: Sequence[str], spread: Parallelism
     ) -> Iterator[Result[Path, Mapping[str, Measure]]]:
-        from lib.work import Result
-        from lib.work.stream import stream
 
         outcomes = stream(self.measure, paths, executor=spread.executor, workers=spread.workers, chunk=CHUNK)
         try:

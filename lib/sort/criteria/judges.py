@@ -23,11 +23,11 @@ from lib.models.vlm import SCHEMA_VERSION
 from lib.models.weights import WeightsFolder
 from lib.quality.measure import Measure
 from lib.sort.criteria import Criterion, Label
+from lib.work import Result
 from lib.work.stream import Parallelism
 
 if TYPE_CHECKING:
     from lib.models.detector import Detector
-    from lib.work import Result
 
 log = logging.getLogger("gleaner.models")
 
@@ -76,7 +76,6 @@ class Vlm(Criterion):
     ) -> Iterator[Result[Path, Mapping[str, Measure]]]:
         """Asks about several pictures at once; the answers come as they come."""
         from lib.models.vlm import Client
-        from lib.work import Result
 
         client = Client(self.url, self.model, self.key, self.timeout)
         loop = asyncio.new_event_loop()
@@ -108,7 +107,6 @@ class Vlm(Criterion):
         return [("keep", f"the model keeps it with a score of at least {self.min_score:g}"), ("drop", "all others")]
 
     def _finished(self, loop: Any, open_tasks: dict[Any, Path]) -> Iterator[Result[Path, Mapping[str, Measure]]]:
-        from lib.work import Result
 
         done, _ = loop.run_until_complete(asyncio.wait(open_tasks, return_when=asyncio.FIRST_COMPLETED))
         for task in done:
@@ -225,7 +223,6 @@ class Objects(Criterion):
     ) -> Iterator[Result[Path, Mapping[str, Measure]]]:
         from lib.models.batches import BatchPipeline, looking
         from lib.models.detector import LONG_SIDE
-        from lib.work import Result
 
         for outcome in BatchPipeline(self.net, looking(LONG_SIDE), spread).outcomes(paths):
             measure = Measure(None, outcome.error)

@@ -18,19 +18,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lib.db import Context
 from lib.db import scores as store
 from lib.db.scores import ScoreRow
 from lib.errors import UsageError
 from lib.models.weights import WeightsFolder
 from lib.quality.measure import Measure
-from lib.sort.criteria import Criterion, Label
+from lib.sort.criteria import AllMeasures, Criterion, Label
+from lib.work import Result
 from lib.work.stream import Parallelism
 
 if TYPE_CHECKING:
-    from lib.db import Context
     from lib.models.clip import Clip
-    from lib.sort.criteria import AllMeasures
-    from lib.work import Result
 
 # What everything is compared with where nothing is to be dropped by name.
 NEUTRAL = ("a photo", "an image", "a picture of something else")
@@ -84,7 +83,6 @@ class ClipCriterion(Criterion):
         self, paths: Iterable[Path], missing: Sequence[str], spread: Parallelism
     ) -> Iterator[Result[Path, Mapping[str, Measure]]]:
         from lib.models.batches import BatchPipeline
-        from lib.work import Result
 
         for outcome in BatchPipeline(self.clip, self.clip.looking(), spread).outcomes(paths):
             measure = Measure(None, outcome.error)

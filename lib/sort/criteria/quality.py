@@ -12,16 +12,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from lib.models.device import batched
 from lib.models.weights import WeightsFolder
 from lib.quality import TECHNICAL_VERSION
 from lib.quality.measure import Measure, measure_technical
 from lib.sort.criteria import Criterion, Label, SingleMetric
+from lib.work import Result
 from lib.work.stream import Parallelism
 
 if TYPE_CHECKING:
     from lib.models.batches import Seen
     from lib.models.iqa import Learned
-    from lib.work import Result
 
 # Undamaged photographs score 80 and more (median 90). JPEG quality 75 costs about 15 points, 40 about 45; a blur or
 # noise that shows at a glance (standard deviation 2 pixels; 20 grey levels) leaves about 40.
@@ -122,7 +123,6 @@ class LearnedQuality(ByScore):
         self, paths: Iterable[Path], missing: Sequence[str], spread: Parallelism
     ) -> Iterator[Result[Path, Mapping[str, Measure]]]:
         from lib.models.batches import BatchPipeline, looking
-        from lib.work import Result
 
         models = _Several([self._load(metric) for metric in missing if metric != TECHNICAL], self.long_side)
         feed = BatchPipeline(models, looking(self.long_side, technical=TECHNICAL in missing), spread)
@@ -181,7 +181,6 @@ class _Several:
 
     def run(self, pictures: Sequence[Any]) -> list[dict[str, Any]]:
         from lib.models.batches import shrunk
-        from lib.models.device import batched
         from lib.models.iqa import LONG_SIDES
 
         found: list[dict[str, Any]] = [{} for _ in pictures]
