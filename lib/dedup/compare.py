@@ -197,10 +197,25 @@ def toned(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     weights = counts[used]
     curve = means[used] / weights
     if (curve[1:] <= curve[:-1]).any():  # most rise as they are
-        from scipy.optimize import isotonic_regression  # 0.1 s to import
-
-        curve = isotonic_regression(curve, weights=weights).x
+        curve = np.array(rising(curve.tolist(), weights.tolist()))
     return np.interp(_LEVELS, places[used] / weights, curve).astype(np.float32)[source]
+
+
+def rising(values: list[float], weights: list[int]) -> list[float]:
+    """The rising sequence nearest to the values by weighted least squares (pooling of adjacent violators).
+
+    `scipy.optimize.isotonic_regression` gives the same, and takes 0.17 s and 12 MB to import.
+    """
+    pools: list[list[float]] = []  # mean, weight, length
+    for value, weight in zip(values, weights, strict=True):
+        mean, total, length = value, float(weight), 1.0
+        while pools and pools[-1][0] >= mean:
+            before, its_weight, its_length = pools.pop()
+            mean = (mean * total + before * its_weight) / (total + its_weight)
+            total += its_weight
+            length += its_length
+        pools.append([mean, total, length])
+    return [mean for mean, _, length in pools for _ in range(int(length))]
 
 
 def colour_difference(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:

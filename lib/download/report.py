@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lib.db.downloads import DownloadResult
-from lib.net.host_queues import Host
+
+if TYPE_CHECKING:
+    from lib.net.host_queues import Host
 
 SHOWN_HOSTS = 5
 JSON_HOSTS = 1000  # those with the most requests

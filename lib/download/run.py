@@ -24,7 +24,6 @@ from lib.download.recovery import (
 from lib.download.report import DownloadReport, RunStats
 from lib.download.superseded import FolderMoves, quarantine_superseded
 from lib.download.targets import is_elsewhere, make_target
-from lib.download.workers import run_workers
 from lib.errors import UsageError
 from lib.files.names import PARTS
 from lib.journal import files
@@ -120,8 +119,9 @@ def _fetch(context: Context, options: DownloadOptions, due: int, orphans: dict[s
         try:
             shares = options.divided(due)
             if len(shares) > 1:
+                from lib.download.workers import run_workers
+
                 return run_workers(context, shares, orphans, progress)
-            # Late: the parent of several workers has no use for what a loop loads.
             from lib.download.loop import DownloadLoop
 
             return DownloadLoop(context, options, orphans=dict(orphans)).run(progress)

@@ -22,7 +22,6 @@ from lib.db.responses import ResponseRow, ensure_query
 from lib.errors import UsageError
 from lib.files.pictures import UnreadableFiles
 from lib.ingest.answers import IngestTotals, ingest, picture_rows, preview_rows
-from lib.ingest.folders import import_folder
 from lib.ingest.lists import LIST_ENGINE, list_format, list_records, reference_records
 from lib.ingest.options import IngestOptions
 from lib.ingest.raw_files import (
@@ -33,7 +32,6 @@ from lib.ingest.raw_files import (
     unregistered,
     would_register,
 )
-from lib.ingest.reparse import remove_vanished
 from lib.progress import chunked, no_bar
 from lib.records import ImageRecord, ParsedPage
 from lib.text import counted, path_as_text
@@ -55,6 +53,8 @@ LAYOUTS = {
 def take_in(context: Context, options: IngestOptions) -> IngestTotals:
     """Takes in all that is asked for. Raises UsageError where there is nothing that could be."""
     if options.folder:
+        from lib.ingest.folders import import_folder
+
         return import_folder(context, options.folder, options.limit)
     source = recognise(options.source) if options.source else None
     if not source and not options.rescan and options.watch is None and not has_rows(context.db, "responses"):
@@ -81,6 +81,8 @@ def ingest_answers(context: Context, options: IngestOptions, source: ImportSourc
     totals.reasons.update(unread.reasons)
     # Only where everything has been read can it be said of a row that nothing yields it.
     if index is not None and not options.limit and not context.stopping():
+        from lib.ingest.reparse import remove_vanished
+
         totals.vanished = remove_vanished(context, index)
     return totals
 

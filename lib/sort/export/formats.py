@@ -17,7 +17,6 @@ from typing import Any, Protocol
 
 from lib.db import Database
 from lib.db import scores as store
-from lib.images.decode import DecodeError, read_header
 from lib.workspace import Workspace
 
 ORIGIN = (
@@ -61,6 +60,8 @@ def file_name(record: Mapping[str, Any], path: Path) -> str:
 
 
 def _size(path: Path) -> tuple[int, int, str]:
+    from lib.images.decode import DecodeError, read_header
+
     try:
         header = read_header(path)
     except DecodeError:
