@@ -10,6 +10,7 @@ import shlex
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -172,6 +173,11 @@ def test_library_functions_stay_readable(path: Path) -> None:
 def test_nine_functions_in_ten_are_short() -> None:
     sizes = [lines for path in LIB for lines in functions_of(path).values()]
     assert sum(lines <= LINES_OF_A_SHORT_FUNCTION for lines in sizes) >= 0.9 * len(sizes)
+
+
+def test_a_class_can_be_searched_for_by_its_name() -> None:
+    names = Counter(node.name for path in LIB for node in TREES[path].body if isinstance(node, ast.ClassDef))
+    assert [name for name, number in names.items() if number > 1] == []
 
 
 def test_modules_are_few_and_of_a_readable_size() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from lib.db import Context
 from lib.db import queries as table
-from lib.db.queries import QueryRow, ResponseRow
+from lib.db.queries import QueryRow, CollectedResponse
 from lib.engines.base import Engine, PageOutcome, PageResponse
 from lib.files import answers
 from lib.records import ParsedPage, ParseError
@@ -80,7 +80,7 @@ class Store:
         before = table.answer_path(db, query.id, page, answer.part)
         text, sha256 = workspace.to_text(path), hashlib.sha256(answer.body).hexdigest()
         headers = {name: answer.headers[name] for name in self.engine.kept_headers if name in answer.headers}
-        row = ResponseRow(
+        row = CollectedResponse(
             query.id, page, answer.part, answer.url, answer.status, verdict.outcome, text, sha256, len(answer.body),
             headers, len(parsed.images), parsed.drift, fetched_at,
         )  # fmt: skip

@@ -48,7 +48,7 @@ class QueryRow:
 
 
 @dataclass(frozen=True)
-class ResponseRow:
+class CollectedResponse:
     """A raw answer: which page of which query, how it was asked for, and where its bytes lie."""
 
     query_id: int
@@ -231,7 +231,7 @@ def count_restored_pages(db: Database, engine: str) -> int:
     return db.execute(sql, (engine,)).rowcount
 
 
-def save_response(db: Database, row: ResponseRow, run_id: int, *, next_page: int | None = None) -> None:
+def save_response(db: Database, row: CollectedResponse, run_id: int, *, next_page: int | None = None) -> None:
     """Records an answer whose file is whole, and which page comes next, in one transaction.
 
     An answer without results (a captcha, say) has nothing to be ingested and is marked as done.

@@ -71,7 +71,7 @@ _DOUBT = 3.0  # times the usual residual; what lies further off has half the say
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PairComparison:
     """`same` tells whether it is one picture; `reason` says why, or what is different.
 
     `correlation` is 0 where the shapes alone tell two pictures apart.
@@ -98,28 +98,28 @@ class Fit:
     target: np.ndarray
 
 
-def compare(one: Buffers, other: Buffers) -> Comparison:
+def compare(one: Buffers, other: Buffers) -> PairComparison:
     """Compares two pictures: the same one, re-encoded, resized or retoned, by their grey and colour buffers."""
     if len(one.greys) != len(other.greys):
-        return Comparison(False, 0.0, "one is animated or transparent")
+        return PairComparison(False, 0.0, "one is animated or transparent")
     if _stretched(one, other):
-        return Comparison(False, 0.0, "other proportions")
+        return PairComparison(False, 0.0, "other proportions")
     lowest = 1.0
     small = min(one.width, one.height, other.width, other.height) < SMALL
     for a, b in zip(one.greys, other.greys, strict=True):
         fit = toned_difference(*(_halved(a), _halved(b)) if small else (a, b))
         lowest = min(lowest, fit.correlation)
         if fit.correlation < LEAST_CORRELATION:
-            return Comparison(False, fit.correlation, "cropped or changed")
+            return PairComparison(False, fit.correlation, "cropped or changed")
         if reason := _difference(fit.blocks, fit.correlation) or _closer(fit, one, other):
-            return Comparison(False, fit.correlation, reason)
+            return PairComparison(False, fit.correlation, reason)
     usual, worst = colour_difference(one.chroma, other.chroma)
     alike = usual <= GREATEST_COLOUR and worst <= GREATEST_COLOUR_SPOT
     if not alike or colour_match(one.chroma, other.chroma) < LEAST_COLOUR_MATCH:
-        return Comparison(False, lowest, "other colours")
+        return PairComparison(False, lowest, "other colours")
     if colourless(one) != colourless(other):
-        return Comparison(True, lowest, "grey version")
-    return Comparison(True, lowest, "re-encoded or resized")
+        return PairComparison(True, lowest, "grey version")
+    return PairComparison(True, lowest, "re-encoded or resized")
 
 
 def look(shown: Buffers, met: Buffers, seen: View, inside: bool) -> str:

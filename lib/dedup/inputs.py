@@ -66,8 +66,8 @@ def normal_folders(workspace: Workspace, folders: Iterable[Path]) -> list[Path]:
 
 
 @dataclass(frozen=True)
-class Decision:
-    """A decision on a file, and the keeper beside which it was shown; that is empty where nobody says."""
+class PersonDecision:
+    """A decision that a person made on a file, and the keeper beside which it was shown; that is empty where nobody says."""
 
     word: str
     keeper: str = ""
@@ -76,7 +76,7 @@ class Decision:
         return self.keeper in ("", full_path(group.keeper))
 
 
-def read_decisions(path: Path) -> dict[str, Decision]:
+def read_decisions(path: Path) -> dict[str, PersonDecision]:
     """Returns path -> decision, from a file that the page saved or `--plan` wrote. Raises UsageError for any other."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
@@ -84,7 +84,7 @@ def read_decisions(path: Path) -> dict[str, Decision]:
             members = data["decisions"]
         else:
             members = [{"keeper": g.get("keeper"), **member} for g in data["groups"] for member in g["members"]]
-        found = {str(m["path"]): Decision(str(m["decision"]), str(m.get("keeper") or "")) for m in members}
+        found = {str(m["path"]): PersonDecision(str(m["decision"]), str(m.get("keeper") or "")) for m in members}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(
             f"{path} holds no decisions ({error}); give a file saved from the page or by --plan."
@@ -94,7 +94,9 @@ def read_decisions(path: Path) -> dict[str, Decision]:
     return found
 
 
-def decide(groups: Sequence[DuplicateGroup], decisions: dict[str, Decision], *, others: bool) -> list[DuplicateGroup]:
+def decide(
+    groups: Sequence[DuplicateGroup], decisions: dict[str, PersonDecision], *, others: bool
+) -> list[DuplicateGroup]:
     """Returns the groups under a person's decisions. Without `others`, files not decided on stay.
 
     That a file goes holds beside the keeper that was shown with it, and no other. Nobody can decide that a file goes
@@ -117,7 +119,7 @@ def decide(groups: Sequence[DuplicateGroup], decisions: dict[str, Decision], *, 
     return [replace(group, members=tuple(decided(group, m) for m in group.members)) for group in groups]
 
 
-def not_followed(groups: Iterable[DuplicateGroup], decisions: dict[str, Decision]) -> int:
+def not_followed(groups: Iterable[DuplicateGroup], decisions: dict[str, PersonDecision]) -> int:
     """Counts files that were to go by a person's decision and do not: not looked at, relied upon, of another keeper."""
     going = {full_path(m.file) for group in groups for m in group.members if m.decision == "remove"}
     left = (path for path, decision in decisions.items() if decision.word == "remove" and path not in going)

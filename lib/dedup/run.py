@@ -15,7 +15,7 @@ from lib.dedup.fingerprints import FingerprintStore, places_of
 from lib.dedup.grouping import STRENGTH
 from lib.dedup.groups import DuplicateGroup, KeepPolicy, find_groups
 from lib.dedup.inputs import (
-    Decision,
+    PersonDecision,
     by_queries,
     decide,
     normal_folders,
@@ -148,11 +148,11 @@ class Run:
         numbered = enumerate([*groups, *asked], 1)
         return [] if context.stopping() else [replace(group, number=number) for number, group in numbered]
 
-    def _follow(self, decisions: dict[str, Decision], *, others: bool) -> None:
+    def _follow(self, decisions: dict[str, PersonDecision], *, others: bool) -> None:
         self.groups = decide(self.groups, decisions, others=others)
         self.not_followed += not_followed(self.groups, decisions)
 
-    def _set_apart(self, decisions: dict[str, Decision]) -> None:
+    def _set_apart(self, decisions: dict[str, PersonDecision]) -> None:
         """Notes what a person kept although it looked like a repeat: the two are not shown together again."""
         self.apart += [
             (group.keeper.sha256, member.file.sha256)
@@ -167,7 +167,7 @@ class Run:
     def accept(self, left_alone: set[int], refused: set[int]) -> list[DuplicateGroup]:
         """Leaves groups alone; those that a person refused are remembered as no repeats."""
         chosen = (m for group in self.groups if group.number in refused for m in group.members)
-        self._set_apart({full_path(member.file): Decision("keep") for member in chosen})
+        self._set_apart({full_path(member.file): PersonDecision("keep") for member in chosen})
         self.groups = kept_where(self.groups, lambda group, _: "kept by hand" if group.number in left_alone else "")
         return self.groups
 

@@ -40,7 +40,7 @@ def quarantine_superseded(context: Context, to: str = "") -> int:
     far = FolderMoves(db, workspace, to)
     far.finish_interrupted()
     files.finish_interrupted(context, "download", tidy=True)
-    planned = list(_plan(db, workspace, run_id))
+    planned = list(_plan(context))
     if not planned:
         return 0
     files.plan(db, run_id, planned)
@@ -48,15 +48,16 @@ def quarantine_superseded(context: Context, to: str = "") -> int:
     return done["done"] + far.bring(run_id)
 
 
-def _plan(db: Database, workspace: Workspace, run_id: int) -> Iterator[Action]:
+def _plan(context: Context) -> Iterator[Action]:
+    workspace = context.workspace
     taken: set[str] = set()
-    for sha256, text, size, replaced in unused_contents(db):
+    for sha256, text, size, replaced in unused_contents(context.db):
         path = local_path(workspace, text)
         if path is not None and not path.exists():
             continue
         # At an address a file's shelf is kept, in the workspace all of its path; from another folder the name alone.
         inside = "/".join(text.rsplit("/", 2)[1:]) if path is None else path.name if text.startswith("/") else text
-        target = free_target(workspace.quarantine / str(run_id) / inside, taken)
+        target = free_target(workspace.quarantine / str(context.run_id) / inside, taken)
         reason = "superseded" if replaced else "opted_out"
         yield Action("move", text, workspace.to_text(target), sha256, size, reason=reason)
 
