@@ -11,7 +11,7 @@ from typing import Any
 
 from lib.db import Context
 from lib.db import queries as table
-from lib.db.queries import QueryRow, CollectedResponse
+from lib.db.queries import CollectedResponse, QueryRow
 from lib.engines.base import Engine, PageOutcome, PageResponse
 from lib.files import answers
 from lib.records import ParsedPage, ParseError

@@ -67,7 +67,7 @@ def normal_folders(workspace: Workspace, folders: Iterable[Path]) -> list[Path]:
 
 @dataclass(frozen=True)
 class PersonDecision:
-    """A decision that a person made on a file, and the keeper beside which it was shown; that is empty where nobody says."""
+    """A decision that a person made on a file, and the keeper beside which it was shown; empty where nobody says."""
 
     word: str
     keeper: str = ""
