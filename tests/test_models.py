@@ -356,7 +356,7 @@ def test_embeddings_are_open_clips_own(
     native_bfloat16: bool, clip_folder: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:
     """The same file through open_clip's own transform, one by one, and through the reduced decode and batches."""
-    monkeypatch.setattr("lib.models.device.has_bfloat16", lambda: native_bfloat16)
+    monkeypatch.setattr("lib.models.clip.has_bfloat16", lambda: native_bfloat16)
     import open_clip
 
     from lib.models.batches import BatchPipeline
