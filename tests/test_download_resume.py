@@ -7,6 +7,7 @@ import json
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from download_support import (
@@ -25,6 +26,7 @@ from hostile_server import Site, jpeg
 from support import PATIENCE, load_step, snapshot, wait_until
 
 from lib.download import recovery
+from lib.download.body import Body
 from lib.net.fetch import validator_of
 from lib.net.request import FetchLimits
 from lib.workspace import Workspace
@@ -65,6 +67,28 @@ def test_after_ctrl_c_too(workspace: Workspace, site: Site) -> None:
     killed_in_the_middle(workspace, site, (signal.SIGINT, signal.SIGINT))
     run(workspace, limits=LARGE)
     assert site.ranges[1:] and site.ranges[1] > 4 << 20
+    assert list(files(workspace).values()) == [PICTURE]
+    consistent(workspace)
+
+
+def test_after_a_second_ctrl_c_amid_the_body_too(
+    workspace: Workspace, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The interrupt may be raised wherever Python is at work, so also where a block is taken."""
+    fill(workspace, originals(site, "/broken/1"))
+    site.part = MANY
+    write = Body.write
+
+    def interrupted(body: Body, block: bytes) -> Any:
+        if body.size > 4 << 20:
+            raise KeyboardInterrupt
+        return write(body, block)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Body, "write", interrupted)
+        run(workspace, limits=LARGE)
+    run(workspace, limits=LARGE)
+    assert site.ranges[0] == 0 and site.ranges[1] > 3 << 20
     assert list(files(workspace).values()) == [PICTURE]
     consistent(workspace)
 

@@ -279,7 +279,7 @@ class DownloadLoop:
             stored = await self.writers.run(
                 self.store.store, picture.key, picture.address.kind, body, picture.more_than
             )
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, KeyboardInterrupt):  # a second Ctrl-C may be raised right here
             if fetching:
                 await body.save_partial()
             raise
