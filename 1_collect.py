@@ -145,7 +145,7 @@ def expand(session: cli.Session, options: CollectOptions, most: int) -> cli.Summ
 def say(session: cli.Session, lines: Sequence[str]) -> None:
     """The result, as text; `--json` prints it by itself."""
     if not session.args.json:
-        print("\n".join(map(cli.clean, lines)))
+        cli.say(lines)
 
 
 if __name__ == "__main__":

@@ -117,7 +117,7 @@ def work(session: cli.Session) -> cli.Summary:
     if context.dry_run:
         found = step.plan(context.db, options)
         if not args.json:
-            print(*map(cli.clean, found.lines), sep="\n", end="\n" if found.lines else "")
+            cli.say(found.lines)
         return cli.Summary({"to_fetch": found.rows, "hosts": found.hosts, "waiting": found.waiting})
     return _summary(step.download(context, options))
 

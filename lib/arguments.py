@@ -8,7 +8,9 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable
+from dataclasses import fields
 from math import isfinite
+from typing import Any
 
 LARGEST = 2**63 - 1  # what the database can hold
 
@@ -114,3 +116,8 @@ def shard(text: str) -> tuple[int, int]:
     if not (part.isdigit() and parts.isdigit() and 1 <= int(part) <= int(parts)):
         raise argparse.ArgumentTypeError(f"{text!r} is no part such as 1/4")
     return int(part) - 1, int(parts)
+
+
+def values_of(args: argparse.Namespace, options: type) -> dict[str, Any]:
+    """The parsed arguments that a dataclass of options has fields for, by name."""
+    return {field.name: getattr(args, field.name) for field in fields(options) if field.name in args}

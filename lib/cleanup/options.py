@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
+
+from lib.arguments import values_of
 
 
 @dataclass(frozen=True)
@@ -25,4 +27,4 @@ class CleanupOptions:
 
 
 def options_from(args: Namespace) -> CleanupOptions:
-    return CleanupOptions(**{field.name: getattr(args, field.name) for field in fields(CleanupOptions)})
+    return CleanupOptions(**values_of(args, CleanupOptions))

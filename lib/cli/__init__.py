@@ -8,10 +8,9 @@ from lib.cli.flags import STEP_FILES, add_dry_run, add_executor, add_limit, add_
 from lib.cli.output import Session, Summary, log, say
 from lib.cli.run import parse, require_pictures, run
 from lib.errors import UsageError
-from lib.text import escape_controls as clean
 
 __all__ = [
     "STEP_FILES", "Session", "Summary", "UsageError", "add_dry_run", "add_executor", "add_limit", "add_undo",
-    "add_workers", "clean", "cpu_count", "log", "parse", "parser", "positive", "require_pictures", "run",
+    "add_workers", "cpu_count", "log", "parse", "parser", "positive", "require_pictures", "run",
     "run_reference", "say", "share", "whole",
 ]  # fmt: skip

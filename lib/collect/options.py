@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from lib.arguments import positive
+from lib.arguments import positive, values_of
 from lib.engines import DEFAULT, FILTER_VALUES, NAMES, filters_in
 from lib.errors import UsageError
 from lib.records import OUTCOMES
@@ -141,9 +141,9 @@ class CollectOptions:
 
 def options_from(args: Namespace) -> CollectOptions:
     """The options of a parsed command line."""
-    given = {known.name: getattr(args, known.name) for known in fields(CollectOptions) if known.name != "filters"}
+    given = values_of(args, CollectOptions)
     several = {name: tuple(given[name] or ()) for name in ("images", "keywords", "engine")}
-    return CollectOptions(**given | several, filters=filters_in(vars(args)))
+    return CollectOptions(**given | several | {"filters": filters_in(vars(args))})
 
 
 def check(options: CollectOptions) -> None:

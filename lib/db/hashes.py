@@ -38,12 +38,11 @@ def known_hashes(
     """Returns what is known of the given contents under this very algorithm."""
     found: dict[str, bytes | None] = {}
     for block in chunked(contents, CONTENTS_BLOCK):
-        rows = db.rows(
+        found |= db.mapping(
             "SELECT sha256, value FROM hashes WHERE kind = ? AND bits = ? AND algorithm = ?"
             " AND sha256 IN (SELECT value FROM json_each(?))",
             (kind, bits, algorithm, json.dumps(block)),
         )
-        found.update((row["sha256"], row["value"]) for row in rows)
     return found
 
 

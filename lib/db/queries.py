@@ -157,7 +157,7 @@ def titles_found(db: Database, engines: Sequence[str], words: Sequence[str]) -> 
 
 
 def _texts(db: Database, sql: str, *values: str) -> list[str]:
-    return [row[0] for row in db.rows(sql, values)]
+    return db.column(sql, values)
 
 
 def add_query(db: Database, query: NewQuery, run_id: int) -> int:

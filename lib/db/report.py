@@ -105,10 +105,10 @@ def totals(db: Database) -> ReportTotals:
 
 def groups(db: Database, by: str) -> list[ReportGroup]:
     """Pictures by a key of `KEYS`, most first. A picture that several queries found counts once for each query."""
-    pictures = _families(db) if by == "family" else dict(map(tuple, db.execute(pictures_sql(by))))
+    pictures = _families(db) if by == "family" else db.mapping(pictures_sql(by))
     alike = by == "query" and bool(db.value(_NAMES_ALIKE))
     outcomes = {row[0]: tuple(row)[1:] for row in db.execute(outcomes_sql(by, alike=alike))}
-    again = {} if alike else dict(map(tuple, db.execute(repeats_sql(by))))
+    again = {} if alike else db.mapping(repeats_sql(by))
     found = []
     for key, count in pictures.items():
         done, failed, files = map(int, outcomes.get(key, (0, 0, 0)))

@@ -65,7 +65,7 @@ class Condition:
 
     def matching(self, db: Database, contents: Sequence[str]) -> set[str]:
         sql = f"WITH c (sha256) AS (SELECT value FROM json_each(?)) SELECT c.sha256 FROM c WHERE {self.sql}"
-        return {row[0] for row in db.execute(sql, (json.dumps(contents), *self.values))}
+        return set(db.column(sql, (json.dumps(contents), *self.values)))
 
 
 def parse_where(text: str) -> Condition:

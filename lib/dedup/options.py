@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
+from lib.arguments import values_of
 from lib.dedup.grouping import STRENGTH
 from lib.errors import EXIT_INCOMPLETE, UsageError
 
@@ -63,7 +64,7 @@ class DedupOptions:
 
 def options_from(args: Namespace) -> DedupOptions:
     """Returns the options that checked arguments say."""
-    values = {field.name: getattr(args, field.name) for field in fields(DedupOptions) if hasattr(args, field.name)}
+    values = values_of(args, DedupOptions)
     values["references"] = args.reference
     values["removed"] = frozenset() if args.leak else frozenset(args.remove) - {"none"}
     values["removal_limit"] = args.max_share

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from lib.arguments import values_of
 from lib.db.download_queue import KINDS, PENDING, Recheck, Scope
 from lib.domains import DomainLists, read_lists
 from lib.net.request import FetchLimits
@@ -103,8 +104,7 @@ def options_from(args: argparse.Namespace, contact: str) -> DownloadOptions:
         untried=args.stage == "originals",
         kept=args.only == "kept",
     )
-    given = {one.name: getattr(args, one.name) for one in fields(DownloadOptions) if one.name in args}
-    given |= {
+    given = values_of(args, DownloadOptions) | {
         "limits": FetchLimits(args.timeout, args.deadline, args.max_bytes, args.min_speed),
         "pictures": PictureLimits(args.max_megapixels * 1_000_000),
         "contact": contact,

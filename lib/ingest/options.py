@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
+
+from lib.arguments import values_of
 
 
 @dataclass(frozen=True)
@@ -22,4 +24,4 @@ class IngestOptions:
 
 
 def options_from(args: Namespace) -> IngestOptions:
-    return IngestOptions(**{field.name: getattr(args, field.name) for field in fields(IngestOptions)})
+    return IngestOptions(**values_of(args, IngestOptions))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
+
+from lib.arguments import values_of
 
 KEYS = ("domain", "family", "host", "engine", "query", "licence", "format", "size")
 FORMATS = ("text", "csv", "json", "markdown", "html")
@@ -26,4 +28,4 @@ class ReportOptions:
 
 
 def options_from(args: Namespace) -> ReportOptions:
-    return ReportOptions(**{field.name: getattr(args, field.name) for field in fields(ReportOptions)})
+    return ReportOptions(**values_of(args, ReportOptions))
