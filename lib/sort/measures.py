@@ -20,8 +20,8 @@ from lib.work.stream import Parallelism
 SAVE_EVERY, SAVE_SECONDS = 200, 5.0
 # How reasons begin that are never kept, so that the next run tries again.
 PASSING = (
-    "missing_file", "unreadable_file", "worker_killed", "MemoryError", "OSError", "PermissionError", "model_failed",
-    "not_asked", "no_answer",
+    "missing_file", "unreadable_file", "worker_killed", "MemoryError", "out_of_memory", "needs_", "OSError",
+    "PermissionError", "model_failed", "not_asked", "no_answer",
 )  # fmt: skip
 
 
