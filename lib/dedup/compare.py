@@ -189,6 +189,11 @@ def toned(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     Brightness, contrast, gamma and clipping map a grey level to another one wherever it stands; a caption, a logo or a
     montage does not, and stays as a difference.
     """
+    return tone_curve(source, target)[source]
+
+
+def tone_curve(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """The rising curve of `toned`: float32 of shape (256,)."""
     bins = (source.ravel() >> 2).astype(np.intp)
     counts = np.bincount(bins, minlength=64)
     means = np.bincount(bins, weights=target.ravel(), minlength=64)
@@ -198,7 +203,7 @@ def toned(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     curve = means[used] / weights
     if (curve[1:] <= curve[:-1]).any():  # most rise as they are
         curve = np.array(rising(curve.tolist(), weights.tolist()))
-    return np.interp(_LEVELS, places[used] / weights, curve).astype(np.float32)[source]
+    return np.interp(_LEVELS, places[used] / weights, curve).astype(np.float32)
 
 
 def rising(values: list[float], weights: list[int]) -> list[float]:
