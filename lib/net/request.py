@@ -115,8 +115,9 @@ class FetchResult:
     """The result of one address: the body lies in the sink when `reason` is empty.
 
     `retry_after` is in seconds, `elapsed_ms` from the request to the last byte; `reached` tells whether any machine
-    answered (None: nothing was sent). With a `validator` the rest of the `total` bytes (0: unknown) may be asked for
-    alone. A redirect ends with where it leads as `location`.
+    answered (None: nothing was sent). `missing` are the bytes that a transfer which broke off still owed (0: none, or
+    unknown), and `at_end` tells that a server has no more than what is here already. With a `validator` the rest of the
+    `total` bytes (0: unknown) may be asked for alone. A redirect ends with where it leads as `location`.
     """
 
     reason: str = ""
@@ -132,6 +133,8 @@ class FetchResult:
     reached: bool | None = True
     validator: str = ""
     total: int = 0
+    missing: int = 0
+    at_end: bool = False
     location: URL | None = None
 
 
