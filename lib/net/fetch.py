@@ -170,16 +170,28 @@ async def _get(
     timeout = _timeout(limits.timeout)
     async with session.get(url, headers=request.headers(), timeout=timeout, allow_redirects=False) as response:
         _note(result, response)
-        if response.status in REDIRECTS and (target := response.headers.get("Location")):
+        if response.status in REDIRECTS and (targets := _targets(response)):
             _check_opt_out(response, request)
-            try:
-                result.location = redirected(url, target)
-            except BadAddress as error:
-                raise FetchFailed("bad_redirect", str(error)) from error
+            result.location = _first_address(url, targets)
             raise FetchFailed(REDIRECTED)
         _check_status(result, response, request, sink)
         _check_headers(result, response, request, sink, limits)
         await _read(response, sink, limits, progress, result)
+
+
+def _targets(response: aiohttp.ClientResponse) -> list[str]:
+    return [target for target in response.headers.getall("Location", ()) if target.strip()]
+
+
+def _first_address(url: URL, targets: list[str]) -> URL:
+    """Where a redirect leads: the first of several targets that is an address."""
+    wrong = ""
+    for target in targets:
+        try:
+            return redirected(url, target)
+        except BadAddress as error:
+            wrong = wrong or str(error)
+    raise FetchFailed("bad_redirect", wrong)
 
 
 def _note(result: FetchResult, response: aiohttp.ClientResponse) -> None:
