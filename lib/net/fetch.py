@@ -184,7 +184,7 @@ def _targets(response: aiohttp.ClientResponse) -> list[str]:
 
 
 def _first_address(url: URL, targets: list[str]) -> URL:
-    """Where a redirect leads: the first of several targets that is an address."""
+    """Returns the first of several targets of a redirect that is an address. Raises FetchFailed."""
     wrong = ""
     for target in targets:
         try:
@@ -317,7 +317,7 @@ class _Reading:
         self.judged = self.begun = result.bytes > 0
 
     def blocks(self, chunk: bytes) -> Iterable[bytes]:
-        """What the sink is to take of a chunk. Raises FetchFailed where that passes a limit or is no picture's."""
+        """The blocks of a chunk that the sink is to take. Raises FetchFailed past a limit, or for what is no picture."""
         self.received += len(chunk)
         if not self.begun:
             self.begun = True
@@ -331,7 +331,7 @@ class _Reading:
         return self._unpacked(self.unpacker.feed(chunk))
 
     def last_blocks(self) -> Iterable[bytes]:
-        """What the last bytes still held back."""
+        """The blocks that the last bytes still held back."""
         return self._unpacked(self.unpacker.end()) if self.unpacker is not None else ()
 
     def check_end(self) -> None:

@@ -139,6 +139,6 @@ def _length(values: list[bytes]) -> int | None:
 
 
 def left_in(content: aiohttp.StreamReader) -> bytes:
-    """What had arrived of a body when its transfer broke off: the reader itself gives only the error then."""
+    """The bytes that had arrived when a transfer broke off: the reader itself gives only the error then."""
     blocks, offset = content._buffer, content._buffer_offset
     return b"".join(blocks)[offset:] if blocks else b""

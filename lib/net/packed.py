@@ -167,7 +167,7 @@ class _Stream:
         return rest
 
     def finish(self) -> bytes:
-        """What the last bytes still held back."""
+        """Returns the bytes that the last ones still held back."""
         return b"" if self.machine.eof else self.machine.flush()
 
 
