@@ -94,7 +94,7 @@ _FORMAT_NAMED = re.compile(
 
 
 class Blame(Enum):
-    """Who is at fault where a question got no verdict. OPEN: the picture, if the server answers others."""
+    """The party at fault where a question got no verdict. OPEN: the picture, if the server answers others."""
 
     NOBODY, PICTURE, OPEN, SERVER = range(4)
 
@@ -136,7 +136,7 @@ class Way:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a question got no answer. `status` is that of HTTP, 0 where the connection failed."""
+    """The cause of a question without an answer. `status` is that of HTTP, 0 where the connection failed."""
 
     status: int
     words: str
@@ -395,7 +395,7 @@ def content_of(body: Any) -> str | None:
 
 
 def _no_message(body: Any) -> str:
-    """Why a chat completion has no text."""
+    """The reason that a chat completion gives for having no text."""
     try:
         choice = body["choices"][0]
         message = choice["message"]

@@ -146,7 +146,7 @@ class _Doubtful:
     waiting: list[tuple[Path, Measure]] = field(default_factory=list)
 
     def sort_out(self, path: Path, measure: Measure, blame: Blame | None) -> Iterator[tuple[Path, Measure]]:
-        """What is known for certain after this outcome. Raises GleanerError where the server has gone."""
+        """Yields the outcomes that are certain after this one. Raises GleanerError where the server has gone."""
         if blame is Blame.OPEN:
             self.waiting.append((path, measure))
             if len(self.waiting) >= SILENCES:
