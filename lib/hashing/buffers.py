@@ -14,7 +14,8 @@ from PIL import Image, features
 from PIL import __version__ as pillow_version
 
 from lib.hashing.dct import SIDE, mean
-from lib.images.decode import ALPHA_MODES, Header, codec_boundary, flattened, header_of
+from lib.images.decode import Header, codec_boundary, flattened, header_of
+from lib.images.ground import ALPHA_MODES
 
 LONG_SIDE = 256  # four times the hash's input: hashes then differ from those of a full decode by two bits at most
 COARSE = 16  # places along a side of the colours that explain greys
