@@ -317,7 +317,7 @@ class _Reading:
         self.judged = self.begun = result.bytes > 0
 
     def blocks(self, chunk: bytes) -> Iterable[bytes]:
-        """The blocks of a chunk that the sink is to take. Raises FetchFailed past a limit, or for what is no picture."""
+        """The blocks of a chunk for the sink. Raises FetchFailed past a limit or where it is no picture."""
         self.received += len(chunk)
         if not self.begun:
             self.begun = True
