@@ -15,7 +15,7 @@ from support import result
 from lib.dedup.detail import LONG_SIDE, left_over, read_closeup
 
 PHOTOGRAPHS = Path(str(find_spec("sklearn").submodule_search_locations[0])) / "datasets" / "images"
-INK, PAPER = (20, 20, 25), (252, 252, 250)
+INK, PAPER = (22, 22, 22), (252, 252, 252)
 SIDE = 900
 
 
@@ -223,6 +223,12 @@ def test_what_shows_on_one_ground_only_is_seen(tmp_path: Path, colour: tuple[int
 
     assert seen(tmp_path, logo("orchard"), logo("orchard"), format="PNG") == ""
     assert seen(tmp_path, logo("orchard"), logo("orchids"), format="PNG") == "other content in places"
+
+
+def test_an_alpha_channel_that_hides_nothing_is_no_difference(tmp_path: Path):
+    picture = photograph("china.jpg")
+    assert seen(tmp_path, picture, picture.convert("RGBA"), format="PNG") == ""
+    assert seen(tmp_path, picture.convert("RGBA"), picture) == ""
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

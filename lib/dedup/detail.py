@@ -23,9 +23,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from lib.dedup.compare import tone_curve
+from lib.dedup.colours import tone_curve
 from lib.hashing.dct import gradient, laplacian, median
-from lib.images.decode import ALPHA_MODES, Header, codec_boundary, flattened, header_of, opened, upright
+from lib.images.decode import Header, codec_boundary, flattened, header_of, opened, upright
+from lib.images.ground import may_be_clear
 
 VERSION = "1"
 LONG_SIDE = 384  # pixels; a digit of 5 % of the short side is 12 to 19 pixels high
@@ -92,8 +93,9 @@ def read_closeup(path: Path | str) -> Closeup:
         tables = getattr(image, "quantization", None)
         table = np.array(tables[min(tables)], np.float32) if tables else None
         palette = image.mode == "P"
-        clear = image.mode in ALPHA_MODES or "transparency" in image.info
-        greys = [_grey(image, header, ground) for ground in ((_WHITE, _BLACK) if clear else (_WHITE,))]
+        greys = [_grey(image, header, _WHITE)]
+        if may_be_clear(image) and (on_black := _grey(image, header, _BLACK)).tobytes() != greys[0].tobytes():
+            greys.append(on_black)
         if header.frames > 1:
             image.seek(header.frames // 2)
             greys.append(_grey(image, header, _WHITE))
@@ -106,7 +108,7 @@ def _grey(image: Image.Image, header: Header, background: tuple[int, int, int]) 
     if header.frames == 1 and header.format == "jpeg" and image.mode in ("RGB", "L", "YCbCr"):
         share = min(1.0, 2 * LONG_SIDE / longest)
         image.draft("L", (max(1, int(header.width * share)), max(1, int(header.height * share))))
-    plain = image.mode in ("L", "RGB", "YCbCr") and "transparency" not in image.info
+    plain = image.mode in ("L", "RGB", "YCbCr") and not may_be_clear(image)
     ready = image if plain else flattened(image, background)
     # Both reductions round up, and so reach beyond the picture by what is left out of the box.
     across, down = -(-header.width // ready.width), -(-header.height // ready.height)

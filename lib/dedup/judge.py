@@ -17,7 +17,8 @@ import numpy as np
 
 from lib.db.hashes import HashRow, NearPair, known_apart, known_flags, known_relations
 from lib.dedup import detail
-from lib.dedup.compare import colourless, compare, look
+from lib.dedup.colours import colourless
+from lib.dedup.compare import compare, look
 from lib.dedup.detail import Closeup, left_over, read_closeup
 from lib.dedup.fingerprints import ALGORITHM, FingerprintStore
 from lib.dedup.grouping import Relation
