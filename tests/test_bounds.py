@@ -23,8 +23,8 @@ from lib.db.reference import LONGEST_VALUE
 from lib.engines import naver
 from lib.engines.base import LONGEST_PAUSE, retry_after
 from lib.engines.parsing import address, load_xml, plain, text
-from lib.ingest.folders import LARGEST, Sidecars
 from lib.ingest.lists import list_records
+from lib.ingest.sidecars import LARGEST, Sidecars
 from lib.ingest.tables import LONGEST_LINE, Layout
 from lib.net.guard import leads_inside, names_inside
 from lib.records import ParseError

@@ -55,7 +55,7 @@ def take_in(context: Context, options: IngestOptions) -> IngestTotals:
     if options.folder:
         from lib.ingest.folders import import_folder
 
-        return import_folder(context, options.folder, options.limit)
+        return import_folder(context, options.folder, options.limit, options.encoding or "")
     source = recognise(options.source, options.encoding or "", options.url_column or "") if options.source else None
     if not source and not options.rescan and options.watch is None and not has_rows(context.db, "responses"):
         raise UsageError("the database holds no raw answer yet; run 1_collect.py first.")
