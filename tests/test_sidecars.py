@@ -15,7 +15,8 @@ from lib.ingest.sidecars import Sidecars
 
 step = load_step("ingest")
 TAKEN = {"description": "On the hill", "imageViews": "3",
-         "photoTakenTime": {"timestamp": "1500000000"}, "geoData": {}, "url": "https://photos.google.com/photo/AF1"}  # fmt: skip
+         "photoTakenTime": {"timestamp": "1500000000"}, "geoData": {},
+         "url": "https://photos.google.com/photo/AF1"}  # fmt: skip
 
 
 def put(folder: Path, *names: str) -> list[Path]:
