@@ -62,9 +62,9 @@ DAMAGED: dict[str, tuple[str, Callable[[], bytes]]] = {
     "packing that breaks off, sums right": ("truncated", lambda: png_of(PACKED[: len(PACKED) // 2])),
     "packing that is broken, sums right": ("truncated", lambda: png_of(rotten(PACKED, 0.5, b"\xff" * 9))),
     "a JPEG cut in the middle": ("truncated", lambda: JPEG[: len(JPEG) // 2]),
-    "a JPEG cut at its header": ("not_an_image", lambda: JPEG[:200]),
+    "a JPEG cut at its header": ("undecodable", lambda: JPEG[:200]),
     "a GIF cut in the middle": ("truncated", lambda: saved(PHOTO, "GIF")[:9000]),
-    "a TIFF cut in the middle": ("undecodable", lambda: saved(PHOTO, "TIFF", compression="tiff_lzw")[:-9000]),
+    "a TIFF without its directory": ("not_an_image", lambda: saved(PHOTO, "TIFF", compression="tiff_lzw")[:-9000]),
     "a WebP cut in the middle": ("undecodable", lambda: saved(PHOTO, "WEBP")[:2000]),
 }
 

@@ -59,7 +59,9 @@ SETTABLE: dict[str, dict[str, str]] = {
         spot="i-am-allowed list drift retry replay expand yes",
     ),
     "ingest": _COMMON
-    | _where(file="strict", spot="import import-folder rescan retry-failed reparse watch check repair"),
+    | _where(
+        file="strict encoding url-column", spot="import import-folder rescan retry-failed reparse watch check repair"
+    ),
     "report": _COMMON | _where(file="by top format of", spot="compare extract to blocklist allowlist"),
     "cleanup": _COMMON
     | _where(
@@ -87,8 +89,8 @@ SETTABLE: dict[str, dict[str, str]] = {
     | _where(
         file="mode where format square tolerance strategy edges every parts metric combine long-side high medium "
         "min-score keep drop margin near-query eps min-samples topic-text topic-top classes min-objects max-objects "
-        "min-confidence vlm-model subject vlm-min-score max-images vlm-workers vlm-timeout as split label shard-size "
-        "parquet-pictures title device",
+        "min-confidence vlm-model subject vlm-min-score max-images vlm-workers vlm-timeout vlm-tries as split label "
+        "shard-size parquet-pictures title device",
         inside="keep-file drop-file labels vlm-prompt",
         name="clip-model detector",
         environment="vlm-url vlm-key-env to models-dir",  # where pictures and keys are sent, what is loaded
