@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lib.errors import GleanerError, UsageError
-from lib.models.device import choose, half, has_bfloat16, keep_memory
+from lib.models.device import half, has_bfloat16, prepare
 from lib.models.weights import WeightsFolder, fingerprint, first_line, hub_file, need_early, no_downloads, require
 from lib.quality.measure import Measure
 
@@ -116,8 +116,7 @@ def load_clip(name: str, folder: WeightsFolder, device: str) -> Clip:
 
     name = NAMED.get(name, name)
     need_early(("open_clip", "huggingface_hub"), lambda: look_for_weights(name, folder))
-    device = choose(device)
-    keep_memory(device)
+    device = prepare(device)
     open_clip = require("open_clip")
     with no_downloads(folder, INSTEAD):
         try:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lib.errors import GleanerError, UsageError
-from lib.models.device import choose, half, keep_memory, pixels_in_batch
+from lib.models.device import half, pixels_in_batch, prepare
 from lib.models.weights import WeightsFolder, fingerprint, first_line, need_early, require
 
 # BSD-3; 22.8 box mAP on COCO at a fifth of a second on a CPU (torchvision's table). More accurate and slower:
@@ -66,8 +66,7 @@ def load_detector(name: str, folder: WeightsFolder, device: str) -> Detector:
 
     if name in KNOWN_FILES:
         need_early(("torchvision",), lambda: folder.need_address(KNOWN_FILES[name], INSTEAD))
-    device = choose(device)
-    keep_memory(device)
+    device = prepare(device)
     torchvision = require("torchvision")
     detection = torchvision.models
     names = detection.list_models(module=detection.detection)
