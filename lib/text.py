@@ -1,4 +1,4 @@
-"""Text: counted nouns, what UTF-8 and the database can hold, secrets left out, control characters made visible."""
+"""Text: counted nouns, words that say nothing, what can be stored, secrets left out, control characters visible."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import PurePath
 from typing import Any
 
 HIDDEN = "***"
+LONGEST_NOTHING = 16  # characters
 SHORTEST = 6  # characters of a password that is looked for by itself
 # A `Path` made of an address has one slash only.
 _USER = re.compile(r"(?P<head>\b[A-Za-z][A-Za-z0-9+.-]*:/{1,3})(?P<secret>[^/?#\s\"'<>]+)@")
@@ -19,6 +20,18 @@ _SECRET_NAME = (
     r"|(?:[\w.%-]*[_.-])?(?:key|sig|pass)"
 )
 _PARAMETER = re.compile(rf"(?P<head>[?&;#](?:{_SECRET_NAME})=)(?P<secret>[^&;#\s\"'<>]+)", re.IGNORECASE)
+
+# Words by which people and programs write that they know nothing. In a title they may be the title.
+_NOTHING = frozenset(
+    "0 ? ?? ??? - -- --- – — . / * [] {} () n/a n.a. n.a na #n/a none null nan nil undefined unknown (unknown)"
+    " [unknown] <unknown> <none> <null> unspecified empty missing tbd tba".split()
+) | {"", "not available", "not specified", "not known", "no value", "unknown license", "unknown licence"}
+
+
+def known(text: str) -> str:
+    """A fact about a picture, without outer blanks; empty for a word that says that nothing is known."""
+    found = text.strip()
+    return "" if len(found) <= LONGEST_NOTHING and found.lower() in _NOTHING else found
 
 
 def counted(number: int, noun: str) -> str:
