@@ -72,6 +72,11 @@ def parser_for(engine: str, part: str) -> Parser:
     return Parser(f"{engine}-{part}/{version}", getattr(import_module(module), function))
 
 
+def parser_names() -> list[str]:
+    """The names of all parsers of today, as `responses.parser` remembers them."""
+    return [f"{engine}-{part}/{version}" for (engine, part), (_, _, version) in _REGISTRY.items()]
+
+
 def engines() -> list[str]:
     """The engines whose answers can be read."""
     return sorted({engine for engine, _ in _REGISTRY})

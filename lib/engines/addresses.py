@@ -36,13 +36,15 @@ class Wrapper:
 
     The inner address stands in one of `parameters`, in `form` "query" as others do, in "path" like Baidu's between
     the slashes. Form "behind" is an address behind the path, with its scheme; "host" is one without, its host first;
-    "hex" is one in hexadecimal digits.
+    "hex" is one in hexadecimal digits. An inner address in a private network is refused, but for an engine's `own`
+    proxy, whose results lead where its originals are said to lie: step 5 refuses private addresses itself.
     """
 
     host: str
     path: str
     parameters: tuple[str, ...] = ()
     form: str = "query"
+    own: bool = False
 
     def matches(self, host: str, path: str) -> re.Match[str] | None:
         return re.match(self.path, path, re.IGNORECASE) if re.fullmatch(self.host, host) else None
@@ -51,8 +53,8 @@ class Wrapper:
 ANY = r".*"
 WRAPPERS = (
     # Search engines: the proxies and viewers that their results name.
-    Wrapper(r"search\.pstatic\.net", r"/(?:common|sunny)/?\Z", ("src",)),
-    Wrapper(r"gimg\d*\.baidu\.com", r"/image_search/", ("src",), "path"),
+    Wrapper(r"search\.pstatic\.net", r"/(?:common|sunny)/?\Z", ("src",), own=True),
+    Wrapper(r"gimg\d*\.baidu\.com", r"/image_search/", ("src",), "path", own=True),
     Wrapper(r"image\.baidu\.com", r"/search/(?:down|detail)\b", ("url", "objurl")),
     Wrapper(r"(?:www\.|cn\.)?bing\.com|th\.bing\.com|.*\.mm\.bing\.net", r"/", ("riu", "mediaurl")),
     Wrapper(r"(?:.*\.)?yandex\.(?:\w+|com\.tr)|ya\.ru", r"/images/", ("img_url",)),
@@ -82,7 +84,7 @@ WRAPPERS = (
 def unwrap(url: str) -> str:
     """Returns the innermost address that a proxy's address wraps; empty for any other.
 
-    An inner address that is no http(s) one, or that lies in a private network, is refused.
+    An inner address that is no http(s) one is refused; so is one in a private network, with the exception of `own`.
     """
     found = ""
     for _ in range(MOST_NESTED):
@@ -104,7 +106,7 @@ def _unwrap_once(url: str) -> str:
     for wrapper in WRAPPERS if host else ():
         if match := wrapper.matches(host, parts.path):
             for raw in _candidates(wrapper, parts.path[match.end() :], parts.query):
-                if inner := _accepted(_complete(raw, wrapper, parts.query)):
+                if inner := _accepted(_complete(raw, wrapper, parts.query), wrapper.own):
                     return inner
     return ""
 
@@ -155,11 +157,13 @@ def _decoded(raw: str) -> str:
     return quote(unquote_to_bytes(raw), safe=_SAFE)
 
 
-def _accepted(inner: str) -> str:
-    """The address if it is one of the public web, else empty."""
+def _accepted(inner: str, private: bool) -> str:
+    """The address if it is one of the web, and a public one unless `private` ones may be; else empty."""
     if _WEB.match(inner) is None:
         return ""
     host = host_of(inner)
+    if private:
+        return inner if host else ""
     try:
         return inner if ipaddress.ip_address(host).is_global else ""
     except ValueError:
