@@ -263,7 +263,8 @@ BING_M |= {"turl": "https://tse2.mm.bing.net/th?id=OIP.x&pid=15.1", "md5": "m5",
 
 
 def test_bing_tiles():
-    html = f'<ul class="dgControl_list">{tile(BING_M)}{tile({**BING_M, "murl": "http://i.example/2.jpg"}, "none")}{tile(BING_M)}</ul>'
+    other = tile({**BING_M, "murl": "http://i.example/2.jpg"}, "none")
+    html = f'<ul class="dgControl_list">{tile(BING_M)}{other}{tile(BING_M)}</ul>'
     page = bing.parse_page(html.encode())
     first, second = page.images
     assert (first.extra["mid"], first.width, first.height, first.format) == ("F6E", 1920, 1080, "jpeg")

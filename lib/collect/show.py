@@ -61,7 +61,8 @@ def drift_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
     if not rows:
         return ["no answers yet"]
     lines = [
-        f"{'engine':<13} {'run':>4} {'day':<10} {'pages':>5} {'results':>7} {'no original':>11} {'left out':>8}  unknown | missing"
+        f"{'engine':<13} {'run':>4} {'day':<10} {'pages':>5} {'results':>7} {'no original':>11} {'left out':>8}"
+        "  unknown | missing"
     ]
     for row in rows:
         keys = " | ".join(_shares(Counter(row[name]), row["results"]) for name in ("unknown", "missing"))

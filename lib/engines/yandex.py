@@ -415,8 +415,7 @@ def _is_captcha_answer(value: Any) -> bool:
 
 def _parse_lists(lists: list[Mapping[str, Any]], drift: Drift) -> ParsedPage:
     """The pictures of all lists in rank order; a picture that several lists show counts once."""
-    found, next_url = PagePictures(drift), ""
-    entities = 0
+    found, next_url, entities = PagePictures(drift), "", 0
     for serp_list in lists:
         next_url = next_url or text(mapping(serp_list.get("navi")).get("next"))
         last_rank = -1
@@ -456,8 +455,7 @@ def read_entity(engine_id: str, rank: int, entity: Mapping[str, Any], drift: Dri
     viewer = mapping(entity.get("viewerData"))
     snippet = mapping(entity.get("snippet")) or mapping(viewer.get("snippet"))
     page_url = address(snippet.get("url"))
-    original = address(entity.get("origUrl"))
-    original = "" if original and is_page(original, page_url) else original
+    original = "" if is_page(original := address(entity.get("origUrl")), page_url) else original
     _note_drift(drift, entity, snippet, viewer, not original)
     variants = _read_variants(entity, viewer, original, page_url)
     title, alt = plain(snippet.get("title")), plain(entity.get("alt"))
