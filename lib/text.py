@@ -1,4 +1,4 @@
-"""Text: counted nouns, words that say nothing, what can be stored, secrets left out, control characters visible."""
+"""Text: counted nouns, what UTF-8 and the database can hold, secrets left out, control characters made visible."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ from pathlib import PurePath
 from typing import Any
 
 HIDDEN = "***"
-LONGEST_NOTHING = 16  # characters
 SHORTEST = 6  # characters of a password that is looked for by itself
 # A `Path` made of an address has one slash only.
 _USER = re.compile(r"(?P<head>\b[A-Za-z][A-Za-z0-9+.-]*:/{1,3})(?P<secret>[^/?#\s\"'<>]+)@")
+_NO_VALUE = frozenset(
+    {"", "?", "??", "???", "-", "--", "---", "\u2013", "\u2014", "_", "/", "*", "n/a", "n.a", "#n/a", "none", "null"}
+    | {"nil", "nan", "unknown", "undefined", "not available", "not specified", "unspecified", "not provided", "no data"}
+    | {"0", "na", "not known", "no value", "unknown license", "unknown licence"}
+)  # in small letters
 _HALF = re.compile("[\ud800-\udfff]")
 _BARE = re.compile(r"[^\s:/@'\"]+:[^\s/@'\"]+@(?=[\w.-])")
 _SECRET_NAME = (
@@ -20,18 +24,6 @@ _SECRET_NAME = (
     r"|(?:[\w.%-]*[_.-])?(?:key|sig|pass)"
 )
 _PARAMETER = re.compile(rf"(?P<head>[?&;#](?:{_SECRET_NAME})=)(?P<secret>[^&;#\s\"'<>]+)", re.IGNORECASE)
-
-# Words by which people and programs write that they know nothing. In a title they may be the title.
-_NOTHING = frozenset(
-    "0 ? ?? ??? - -- --- – — . / * [] {} () n/a n.a. n.a na #n/a none null nan nil undefined unknown (unknown)"
-    " [unknown] <unknown> <none> <null> unspecified empty missing tbd tba".split()
-) | {"", "not available", "not specified", "not known", "no value", "unknown license", "unknown licence"}
-
-
-def known(text: str) -> str:
-    """A fact about a picture, without outer blanks; empty for a word that says that nothing is known."""
-    found = text.strip()
-    return "" if len(found) <= LONGEST_NOTHING and found.lower() in _NOTHING else found
 
 
 def counted(number: int, noun: str) -> str:
@@ -43,6 +35,11 @@ def counted(number: int, noun: str) -> str:
     if noun.endswith("y") and noun[-2] not in "aeiou":
         return f"{number:,} {noun[:-1]}ies"
     return f"{number:,} {noun}s"
+
+
+def known(value: str) -> str:
+    """Returns the text, empty where it is a word for nothing: `?`, `-`, `N/A`, `unknown`."""
+    return "" if value.strip(" .()[]<>").casefold() in _NO_VALUE else value
 
 
 def storable(text: str) -> str:
