@@ -1,4 +1,4 @@
-"""What the address of a picture tells by itself: the original that a proxy wraps, a web page, a resized copy.
+"""Addresses of pictures, and all that they tell by themselves: an original in a proxy, a web page, a resized copy.
 
 `WRAPPERS` is the one table of image proxies. A row says on which hosts and paths a proxy lives, and where in its
 address the inner one stands: in parameters, behind the path, or spelled in hexadecimal digits. To add a proxy, add a
@@ -112,7 +112,7 @@ def _unwrap_once(url: str) -> str:
 
 
 def _candidates(wrapper: Wrapper, rest: str, query: str) -> Iterator[str]:
-    """What stands in the places for an inner address, as it stands there."""
+    """Yields the texts in the places for an inner address, as they stand there."""
     following = f"?{query}" if query else ""
     if wrapper.form in ("query", "path"):
         # Baidu's parameters follow the path, and a question mark stands before the last ones.
