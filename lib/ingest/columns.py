@@ -15,6 +15,7 @@ from itertools import islice
 from typing import Any
 
 from lib.domains import host_of
+from lib.engines.openverse import license_name
 from lib.engines.parsing import address, digest, plain, text, whole
 from lib.records import ImageRecord, VariantRecord
 from lib.text import known
@@ -73,6 +74,11 @@ _OTHER_SIDES = frozenset((*FACTS["width"], *FACTS["height"])) - {"width", "heigh
 _LINKS = ("page", "creator_url", "license_url", "thumb")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:")
 _ENTITY = re.compile(r"&(?:amp|lt|gt|quot|apos|#\d{1,7}|#[xX][0-9a-fA-F]{1,6});")
+# An address of Creative Commons says which licence it is, and in which version.
+_CREATIVE_COMMONS = re.compile(
+    r"https?://(?:www\.)?creativecommons\.org/(?:licenses|publicdomain)/(by(?:-nc)?(?:-nd|-sa)?|zero|mark)/(\d\.\d)\b",
+    re.IGNORECASE,
+)
 _DAMAGED = re.compile("[\ufffd\ud800-\udfff]")  # letters that a wrong encoding has cost
 
 
@@ -200,6 +206,9 @@ def _record(engine_id: str, rank: int, row: Mapping[str, Any], url: str) -> Imag
         license_url=linked.get("license_url", ""),
         variants=(*original, VariantRecord("thumb", thumb, referer=page)) if thumb and thumb != url else original,
     )
+    if not record.license and (match := _CREATIVE_COMMONS.match(record.license_url)):
+        code, version = match[1].lower(), match[2]
+        record.license = license_name({"zero": "cc0", "mark": "pdm"}.get(code, code), version)
     if "published_at" in found:
         record.published_at = known(text(found["published_at"]))
     if "attribution" in found:
@@ -216,6 +225,8 @@ _Columns = tuple[tuple[str, tuple[str, ...]], ...]  # of each fact, by what is t
 def _present(names: tuple[str, ...]) -> tuple[_Columns, _Columns]:
     """Returns the columns that a row of these names may have each fact from, and each fact that is an address."""
     held = set(names)
+    if "descriptionurl" in held:  # as Wikimedia Commons answers: its `user` has sent the file and need not have made it
+        held -= {"user", "username"}
     found = [(fact, tuple(name for name in columns if name in held)) for fact, columns in FACTS.items()]
     found = [(fact, columns) for fact, columns in found if columns]
     return (
