@@ -108,6 +108,8 @@ TABLES = {
     "tabs under another ending": f"caption\turl\none, two\t{A}\nB\t{B}\n",
     "bars": f"caption|url\none, two|{A}\nB|{B}\n",
     "blank lines first": f"\n\nurl;caption\n{A};one, two\n{B};B\n",
+    "remarks first": f'# by hand\n# twice, three times\nurl,caption\n{A},"one, two"\n{B},B\n',
+    "names in a remark": f"#url\tcaption\n{A}\tone, two\n{B}\tB\n",
     "caption, tab, address": f"one, two\t{A}\nB\t{B}\n",
     "address, tab, caption": f"{A}\tone, two\n{B}\tB\n",
     "address, comma, caption": f'{A},"one, two"\n{B},B\n',
@@ -173,6 +175,7 @@ DOCUMENTS = {
     "by key": {"1": ROWS[0], "2": ROWS[1]},
     "COCO": {"info": {"year": 2017}, "images": [{"coco_url": A, "title": "A"}, {"coco_url": B, "title": "B"}]},
     "table of arrays": [["url", "caption"], [A, "A"], [B, "B"]],
+    "pandas, split": {"columns": ["url", "caption"], "index": [0, 1], "data": [[A, "A"], [B, "B"]]},
     "objects in objects": [{"image": {"url": A}, "caption": "A"}, {"image": {"url": B}, "caption": "B"}],
     "UTF-16": codecs.BOM_UTF16_LE + json.dumps(ROWS).encode("utf-16-le"),
 }  # fmt: skip
