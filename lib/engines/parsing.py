@@ -16,6 +16,7 @@ The report is a small dictionary, empty when nothing is new:
 from __future__ import annotations
 
 import codecs
+import hashlib
 import json
 import math
 import re
@@ -241,6 +242,11 @@ def address(value: Any) -> str:
 def filled(**values: Any) -> dict[str, Any]:
     """The values that say something: what a record keeps in `extra`."""
     return {name: value for name, value in values.items() if value}
+
+
+def digest(url: str) -> str:
+    """The id of a row of a list: a digest of its address."""
+    return hashlib.sha256(url.encode("utf-8", "replace")).hexdigest()[:32]
 
 
 def addressed(*variants: VariantRecord) -> tuple[VariantRecord, ...]:
