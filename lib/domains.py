@@ -16,7 +16,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
-from lib.errors import UsageError
+from lib.errors import GleanerError, UsageError, broken_installation
 from lib.temporary import clear_dead, write_whole
 
 _HOST = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://(?:[^/?#]*@)?(\[[^\]/?#]*\]|[^/?#:]*)")
@@ -78,7 +78,10 @@ def _extractor() -> Any:
 
 @cache
 def _families() -> list[dict[str, Any]]:
-    families: list[dict[str, Any]] = tomllib.loads(DATA.read_text(encoding="utf-8"))["family"]
+    try:
+        families: list[dict[str, Any]] = tomllib.loads(DATA.read_text(encoding="utf-8"))["family"]
+    except (OSError, ValueError, KeyError) as error:
+        raise GleanerError(broken_installation(f"{DATA.name}: {error}")) from error
     return families
 
 

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support import as_rows, load_step
-from yandex_answers import entity, xhr
+from yandex_answers import entity, make_workspace, xhr
 
 from lib.db.schema import migrations, statements
 from lib.engines import baidu, baidu_graph, bing, commons, naver, openverse, parser_for
 from lib.engines.addresses import is_page, sides_at, unwrap
 from lib.engines.parsing import fact, plain
 from lib.engines.yandex import parse_xhr
+from lib.errors import GleanerError
 from lib.records import ParsedPage, address_digest
+from lib.work.stream import stream
 
 STEP = load_step("ingest")
 
@@ -256,3 +259,26 @@ def test_pages_and_resized_copies_are_told_by_their_addresses() -> None:
 
 def test_every_parser_has_a_version() -> None:
     assert parser_for("baidu", "xhr").name == "baidu-xhr/2"
+
+
+def needs_what_is_missing(item: int) -> int:
+    import a_module_that_is_not_there
+
+    return item + a_module_that_is_not_there.nothing
+
+
+@pytest.mark.parametrize("how", [{}, {"executor": "threads", "workers": 2}, {"workers": 2}])
+def test_a_missing_module_ends_the_stream(how: dict[str, Any]) -> None:
+    with pytest.raises(GleanerError, match=r"installation is broken .*0_setup\.py"):
+        list(stream(needs_what_is_missing, range(3), **how))
+
+
+def test_a_missing_module_ends_step_2_and_marks_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    path = make_workspace(tmp_path / "ws", {("a", 0, "xhr"): xhr([entity(1)]), ("b", 0, "xhr"): xhr([entity(2)])})
+    before = as_rows(path, "SELECT * FROM responses")
+    monkeypatch.setitem(sys.modules, "lib.engines.yandex", None)
+    assert STEP.main(["--workspace", str(path.parent)]) == 1
+    assert "installation is broken" in capsys.readouterr().err
+    assert as_rows(path, "SELECT * FROM responses") == before
