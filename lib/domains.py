@@ -18,8 +18,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-import idna
-
 from lib.errors import GleanerError, UsageError, broken_installation
 from lib.temporary import clear_dead, write_whole
 
@@ -69,9 +67,9 @@ def ascii_host(host: str) -> str:
         return name.lower()
     try:
         if not name.isascii():
-            name = idna.uts46_remap(name, std3_rules=False, transitional=False)
+            name = _idna().uts46_remap(name, std3_rules=False, transitional=False)
         labels = [_ascii_label(label) for label in name.lower().removesuffix(".").split(".")]
-    except (idna.IDNAError, UnicodeError, IndexError):
+    except (UnicodeError, IndexError):
         return ""
     found = ".".join(labels)
     # A name whose last part is a number is an IPv4 address in one of its old spellings, or nothing.
@@ -80,18 +78,25 @@ def ascii_host(host: str) -> str:
     return "" if found in ("http", "https") else found  # `http://http://…`
 
 
+@lru_cache(maxsize=1)
+def _idna() -> Any:
+    import idna  # its errors are UnicodeErrors
+
+    return idna
+
+
 def _ascii_label(label: str) -> str:
     """One part of a host name in ASCII; empty for one that cannot be."""
     if not label.isascii():
         try:
-            found = idna.alabel(label).decode()
-        except idna.InvalidCodepoint:  # symbols such as emoji, which UTS 46 has let pass and browsers ask for
+            found = _idna().alabel(label).decode()
+        except _idna().InvalidCodepoint:  # symbols such as emoji, which UTS 46 has let pass and browsers ask for
             found = "xn--" + label.encode("punycode").decode()
     else:
         found = label
         if label.startswith("xn--"):
             shown = label[4:].encode().decode("punycode")
-            if shown.isascii() or idna.uts46_remap(shown, std3_rules=False, transitional=False) != shown:
+            if shown.isascii() or _idna().uts46_remap(shown, std3_rules=False, transitional=False) != shown:
                 return ""
             return label if len(label) <= LONGEST_LABEL and _ascii_label(shown) == label else ""
     return found if len(found) <= LONGEST_LABEL and _LABEL.fullmatch(found) else ""
@@ -109,7 +114,7 @@ def _shown_label(label: str) -> str:
     try:
         shown = label[4:].encode().decode("punycode")
         same = _ascii_label(shown) == label
-    except (idna.IDNAError, UnicodeError, IndexError):
+    except (UnicodeError, IndexError):
         return label
     scripts = {unicodedata.name(c, "?").split()[0] for c in shown if c.isalpha()}
     mixed = len(scripts & {"LATIN", "CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE"}) > 1
