@@ -171,7 +171,7 @@ def codec_boundary() -> Iterator[None]:
     """Turns whatever a codec raises inside the block into DecodeError."""
     try:
         yield
-    except DecodeError:
+    except (DecodeError, ImportError):  # a broken installation is no fault of the picture
         raise
     except Exception as error:  # Pillow's plugins raise whatever their parser met: struct.error, KeyError, …
         raise _as_decode_error(error) from error
