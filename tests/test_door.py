@@ -17,6 +17,8 @@ from rare_pictures import JXL
 from support import drawing
 
 from lib.dedup.fingerprints import fingerprint
+from lib.download.verify import decode_fully
+from lib.files.pictures import find_files
 from lib.hashing.enlarged import read_middle
 from lib.hashing.kinds import imagehash_of, pixel_digest
 from lib.images.decode import DecodeError, decode, decode_grey, opened, read_header
@@ -192,3 +194,31 @@ print(read_header(Path(sys.argv[1])).format, "pillow_jxl" in sys.modules)
     words = [sys.executable, "-c", code, str(path)]
     done = subprocess.run(words, capture_output=True, text=True, check=True, cwd=Path(__file__).parent.parent)
     assert done.stdout.split() == ["jxl", "False"]
+
+
+def test_a_folders_pictures_are_found_by_their_bytes(tmp_path: Path) -> None:
+    names = ["a", "b.bin", "c.jpg_large", "d.jpg!d", "e.jpg ", "f.php", "g.webp", "h.txt"]
+    for name in names:
+        (tmp_path / name).write_bytes(JPEG)
+    (tmp_path / "page.html").write_text("<html></html>")
+    (tmp_path / "a.json").write_text("{}")
+    (tmp_path / "._b.jpg").write_bytes(JPEG)
+    (tmp_path / "page.jpg").write_text("<html></html>")  # it says that it is one, so that somebody is told
+    assert [path.name for path, _ in find_files([tmp_path])] == [*names, "page.jpg"]
+
+
+def gif_beyond(width: int, height: int) -> bytes:
+    """A GIF of 100 by 100 pixels whose second picture lies far outside."""
+    second = struct.pack("<BHHHHB", 0x2C, width - 1, height - 1, 1, 1, 0)
+    first = struct.pack("<BHHHHB", 0x2C, 0, 0, 1, 1, 0)
+    code = b"\2\2\x44\1\0"
+    head = b"GIF89a" + struct.pack("<HHBBB", 100, 100, 0x80, 0, 0) + b"\0\0\0\xff\0\0"
+    return head + first + code + b"\x21\xf9\4\x08\5\0\0\0" + second + code + b"\x3b"
+
+
+@pytest.mark.parametrize("size", [(20_000, 20_000), (65_535, 65_535), (10_000, 10_000)])
+def test_frames_beyond_the_canvas_are_refused_before_they_take_memory(size: tuple[int, int], tmp_path: Path) -> None:
+    (path := tmp_path / "a.gif").write_bytes(gif_beyond(*size))
+    found = fingerprint(str(path)).reason, decode_fully(str(path))[0]
+    assert found == ("too_many_pixels", "too_many_pixels")
+    assert decode(gif_beyond(120, 130)).header.frames == 2
