@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image, ImageFile
 from rare_pictures import JXL
@@ -222,3 +223,30 @@ def test_frames_beyond_the_canvas_are_refused_before_they_take_memory(size: tupl
     found = fingerprint(str(path)).reason, decode_fully(str(path))[0]
     assert found == ("too_many_pixels", "too_many_pixels")
     assert decode(gif_beyond(120, 130)).header.frames == 2
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("share", [0.4, 0.6, 0.85])
+def test_a_picture_that_is_partly_filling_is_incomplete(share: float, orientation: int, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    noise = np.random.default_rng(1).integers(0, 40, (480, 640, 3), np.uint8)
+    picture = Image.fromarray(np.asarray(drawing(3, 640, 480)) // 2 + noise)
+    whole = saved(picture, "JPEG", quality=88, exif=exif)
+    (path := tmp_path / "a.jpg").write_bytes(whole[: int(len(whole) * share)] + b"\xff\xd9")
+    found = measure_technical(path)
+    assert found.reason.startswith("incomplete") and found.value is not None and found.value < 30
+    with Image.open(path) as image:  # saved by a tool that took it as it is
+        image.save(tmp_path / "b.png", exif=exif)
+    assert measure_technical(tmp_path / "b.png").reason.startswith("incomplete")
+    path.write_bytes(whole)
+    assert "incomplete" not in measure_technical(path).reason
+
+
+def test_a_plain_ground_is_no_filling(tmp_path: Path) -> None:
+    for place in ((0, 0), (96, 64), (40, 200), (100, 33)):
+        for level in (255, 128, 0):
+            page = Image.new("L", (640, 480), level)
+            page.paste(drawing(3, 320, 240).convert("L"), place)
+            page.save(tmp_path / "a.png")
+            assert "incomplete" not in measure_technical(tmp_path / "a.png").reason, (place, level)
