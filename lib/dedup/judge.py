@@ -15,7 +15,7 @@ from threading import Lock
 
 import numpy as np
 
-from lib.db.hashes import HashRow, NearPair, known_apart, known_flags, known_relations
+from lib.db.hashes import HashRow, NearPair, known_answers, known_apart, known_relations
 from lib.dedup import detail
 from lib.dedup.colours import colourless
 from lib.dedup.compare import compare, look
@@ -27,7 +27,7 @@ from lib.files.names import read_any_name
 from lib.files.pictures import PictureFile
 from lib.hashing import buffers, enlarged
 from lib.hashing.buffers import LONG_SIDE, Buffers
-from lib.hashing.enlarged import LEAST_STEP, Middle, is_enlarged, read_middle
+from lib.hashing.enlarged import LEAST_STEP, Details, Verdict, read_details, verdict
 from lib.hashing.hamming import distance
 from lib.hashing.kinds import HashChoice
 from lib.hashing.views import view
@@ -44,7 +44,7 @@ KIND = "enlarged from "  # and the smaller copy's content
 PER_SIZE = 4  # copies of one size that a larger one is compared with
 MOST = 8  # copies that one picture is compared with
 LOOKED_AT = 64  # smaller pictures that may turn out to be such copies
-HELD = 64  # middles in memory, 64 KB each; closeups, up to 150 KB each
+HELD = 64  # details in memory, up to 330 KB each; closeups, up to 150 KB each
 
 
 @dataclass(frozen=True)
@@ -221,8 +221,8 @@ class RealSizes:
 
     def __init__(self, fingerprints: FingerprintStore, contents: Iterable[str]):
         self.fingerprints = fingerprints
-        self._answers = known_flags(fingerprints.db, sorted(contents), KIND, SIZES_ALGORITHM)
-        self._middles: OrderedDict[str, Middle | None] = OrderedDict()
+        self._answers = known_answers(fingerprints.db, sorted(contents), KIND, SIZES_ALGORITHM)
+        self._details: OrderedDict[str, Details | None] = OrderedDict()
         self._lock = Lock()
 
     def pixels(
@@ -246,30 +246,31 @@ class RealSizes:
             if tried[size] >= PER_SIZE or tried.total() >= MOST or not same(copy):
                 continue
             tried[size] += 1
-            if self.is_enlarged(copy, content):
+            if self.verdict(copy, content) == Verdict.ENLARGED:
                 return min(size, real(copy))
         return pixels
 
-    def is_enlarged(self, small: str, large: str) -> bool:
-        """Says whether `large` shows no more than `small`; False where one of them cannot be decoded."""
+    def verdict(self, small: str, large: str) -> Verdict:
+        """Judges `large` beside `small`; an original where one of them cannot be decoded."""
         question = large, f"{KIND}{small}"
         if question not in self._answers:
-            one, other = self._middle(small), self._middle(large)
-            answer = self._answers[question] = one is not None and other is not None and is_enlarged(one, other)
-            self.fingerprints.note(HashRow(*question, 1, b"\1" if answer else b"\0", SIZES_ALGORITHM))
-        return self._answers[question]
+            one, other = self._details_of(small), self._details_of(large)
+            answer = Verdict.ORIGINAL if one is None or other is None else verdict(one, other)
+            self._answers[question] = answer
+            self.fingerprints.note(HashRow(*question, 1, bytes([answer]), SIZES_ALGORITHM))
+        return Verdict(self._answers[question])
 
-    def _middle(self, content: str) -> Middle | None:
+    def _details_of(self, content: str) -> Details | None:
         with self._lock:
-            if content in self._middles:
-                self._middles.move_to_end(content)
-                return self._middles[content]
+            if content in self._details:
+                self._details.move_to_end(content)
+                return self._details[content]
         try:
-            middle = self.fingerprints.decoding(read_middle, content)[0]
+            details = self.fingerprints.decoding(read_details, content)[0]
         except DecodeError:
-            middle = None
+            details = None
         with self._lock:
-            self._middles[content] = middle
-            if len(self._middles) > HELD:
-                self._middles.popitem(last=False)
-        return middle
+            self._details[content] = details
+            if len(self._details) > HELD:
+                self._details.popitem(last=False)
+        return details

@@ -39,10 +39,12 @@ _FIRST_QUALITIES = (30, 40, 50, 60, 70, 80, 90)  # at which it may have been sav
 _RINGS = 8  # of frequencies, each with a sharpness of its own
 _LOW, _MIDDLE, _TOP, _BEYOND = 0.1, 0.6, 0.95, 1.08  # of the smaller copy's highest frequency
 _SMALLEST = 1e-4  # share of the energy; below, rounding rules
-# The log odds of an enlargement, by logistic regression over `evidence`.
-_WEIGHTS = np.zeros(9)
-_OFFSET = 0.0
-_SURE = 2.2  # odds of 9 to 1
+# The log odds of an enlargement, by logistic regression over `evidence`, fitted to 732 enlargements (12 ways: once or
+# twice through JPEG or WebP, sharpened, brightened, by four filters) and 781 larger originals (13 kinds, soft and ill
+# saved ones among them) of 61 photographs of up to 640 pixels, beside what they were made from or was made of them.
+_WEIGHTS = np.array([0.55, -5.01, -3.31, 0.68, 3.25, -1.9, -0.13, 13.74, -0.35, 0.8, -2.5])
+_OFFSET = 6.28
+_ENLARGED_FROM, _UNCLEAR_FROM = 2.2, -1.1  # log odds: 9 to 1 for, 3 to 1 against
 _HOPELESS = 10.0  # no encoder that leaves a picture recognisable makes so much of nothing
 
 
@@ -122,13 +124,15 @@ def verdict(small: Details, large: Details) -> Verdict:
     if found is None:
         return Verdict.ORIGINAL
     odds = float(found @ _WEIGHTS) + _OFFSET
-    return Verdict.UNCLEAR if abs(odds) < _SURE else Verdict(odds > 0)
+    if odds > _ENLARGED_FROM:
+        return Verdict.ENLARGED
+    return Verdict.UNCLEAR if odds > _UNCLEAR_FROM else Verdict.ORIGINAL
 
 
 def evidence(small: Details, large: Details) -> np.ndarray | None:
     """Returns what speaks for an enlargement, or None where there is too much detail for one, or other proportions.
 
-    float of shape (9,), the common logarithms of shares of the energy, but for the sixth:
+    float of shape (11,), -6 to 6, the common logarithms of shares of the energy, but for the sixth:
     0, 1  of the frequencies that only the larger picture can hold, and of the upper ones of both: not explained by the
           best encoders
     2, 3  of the former: all that the enlargement lacks, against what these encoders make, in place or anywhere
@@ -136,6 +140,7 @@ def evidence(small: Details, large: Details) -> np.ndarray | None:
     5     how much sharper or softer the larger picture is at the top
     6, 7  of the lower ones: as 2; what they make in place against what they make anywhere
     8     of the upper ones: as 3
+    9, 10  of all: not explained where the smaller one was made from the larger one, and the reverse
     """
     highest = 0.5 * float(np.sqrt(small.width * small.height / (large.width * large.height)))
     number = _most_detailed(small, large)
@@ -160,7 +165,7 @@ def evidence(small: Details, large: Details) -> np.ndarray | None:
     r, m, x = (np.log10(energies / base + _SMALLEST) for energies in (rest, made, left))
     n = np.log10(anywhere + _SMALLEST)
     noisy = [r[2] - m[2], r[2] - n[2], r[0], gains[-1], r[0] - m[0], m[0] - n[0], r[1] - n[1]]
-    return np.array([x[2], x[1], *noisy, reduced, enlarged])
+    return np.clip([x[2], x[1], *noisy, reduced, enlarged], -6, 6)
 
 
 def _corner(details: Details, number: int, side: int) -> tuple[int, int]:
