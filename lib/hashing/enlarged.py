@@ -44,7 +44,7 @@ _SMALLEST = 1e-4  # share of the energy; below, rounding rules
 # saved ones among them) of 61 photographs of up to 640 pixels, beside what they were made from or was made of them.
 _WEIGHTS = np.array([0.55, -5.01, -3.31, 0.68, 3.25, -1.9, -0.13, 13.74, -0.35, 0.8, -2.5])
 _OFFSET = 6.28
-_ENLARGED_FROM, _UNCLEAR_FROM = 2.2, -1.1  # log odds: 9 to 1 for, 3 to 1 against
+_ENLARGED_FROM, _UNCLEAR_FROM = 3.0, -1.1  # log odds: 20 to 1 for, 3 to 1 against
 _HOPELESS = 10.0  # no encoder that leaves a picture recognisable makes so much of nothing
 
 
