@@ -42,10 +42,12 @@ _SMALLEST = 1e-4  # share of the energy; below, rounding rules
 # The log odds of an enlargement, by logistic regression over `evidence`, fitted to 732 enlargements (12 ways: once or
 # twice through JPEG or WebP, sharpened, brightened, by four filters) and 781 larger originals (13 kinds, soft and ill
 # saved ones among them) of 61 photographs of up to 640 pixels, beside what they were made from or was made of them.
-_WEIGHTS = np.array([0.55, -5.01, -3.31, 0.68, 3.25, -1.9, -0.13, 13.74, -0.35, 0.8, -2.5])
+_WEIGHTS = np.array([0.55, -5.01, -3.31, 0.68, 3.25, -1.9, -0.13, 13.74, -0.35, 0.8, -2.5, -1.5])
 _OFFSET = 6.28
 _ENLARGED_FROM, _UNCLEAR_FROM = 3.0, -1.1  # log odds: 20 to 1 for, 3 to 1 against
-_HOPELESS = 10.0  # no encoder that leaves a picture recognisable makes so much of nothing
+# Common logarithms of shares: where so much lies beyond what the smaller one can hold, and encoders explain so little
+# of it (a twentieth), it is rather detail. Its weight was set by hand: badly saved WebP looks like that as well.
+_DETAIL, _LEAST_EXPLAINED = -1.0, 0.022
 
 
 class Verdict(IntEnum):
@@ -130,9 +132,9 @@ def verdict(small: Details, large: Details) -> Verdict:
 
 
 def evidence(small: Details, large: Details) -> np.ndarray | None:
-    """Returns what speaks for an enlargement, or None where there is too much detail for one, or other proportions.
+    """Returns what speaks for an enlargement, or None where the proportions are others.
 
-    float of shape (11,), -6 to 6, the common logarithms of shares of the energy, but for the sixth:
+    float of shape (12,), -6 to 6, the common logarithms of shares of the energy, but for the sixth:
     0, 1  of the frequencies that only the larger picture can hold, and of the upper ones of both: not explained by the
           best encoders
     2, 3  of the former: all that the enlargement lacks, against what these encoders make, in place or anywhere
@@ -141,6 +143,7 @@ def evidence(small: Details, large: Details) -> np.ndarray | None:
     6, 7  of the lower ones: as 2; what they make in place against what they make anywhere
     8     of the upper ones: as 3
     9, 10  of all: not explained where the smaller one was made from the larger one, and the reverse
+    11    1 where there is detail that no encoder makes, else 0
     """
     highest = 0.5 * float(np.sqrt(small.width * small.height / (large.width * large.height)))
     number = _most_detailed(small, large)
@@ -157,19 +160,18 @@ def evidence(small: Details, large: Details) -> np.ndarray | None:
     own = _spectrum(plain)
     lacking = spectrum - own
     held, rest = _energies(own, bands), _energies(lacking, bands)
-    if rest[2] > _HOPELESS * held[1]:
-        return None
     way, made, left = _best_encoders(plain, lacking, own, bands, large.save)
     anywhere = _noise(plain, highest, way)
     base = np.array([held[0], held[1], held[1]]) + 1e-6
     r, m, x = (np.log10(energies / base + _SMALLEST) for energies in (rest, made, left))
+    detailed = float(r[2] > _DETAIL and r[2] - x[2] < _LEAST_EXPLAINED)
     n = np.log10(anywhere + _SMALLEST)
     noisy = [r[2] - m[2], r[2] - n[2], r[0], gains[-1], r[0] - m[0], m[0] - n[0], r[1] - n[1]]
-    return np.clip([x[2], x[1], *noisy, reduced, enlarged], -6, 6)
+    return np.clip([x[2], x[1], *noisy, reduced, enlarged, detailed], -6, 6)
 
 
 def _corner(details: Details, number: int, side: int) -> tuple[int, int]:
-    """Where the square begins in a part: left, top; about its place in the picture and on the grid of the blocks."""
+    """Left and top of the square in a part: about its place in the picture and on the grid of the blocks."""
     part = details.parts[number]
     across, down = _PLACES[number]
     middles = details.width * across - part.left, details.height * down - part.top
@@ -187,7 +189,7 @@ def _seen(details: Details, number: int, side: int) -> np.ndarray:
 
 
 def _box(source: Details, goal: Details, number: int, side: int) -> tuple[float, float, float, float] | None:
-    """Where the square of one picture lies in the part of another one; None where that is outside of it."""
+    """The square of one picture in the part of another one; None where that is outside of it."""
     part, met = source.parts[number], goal.parts[number]
     left, top = _corner(goal, number, side)
     across, down = source.width / goal.width, source.height / goal.height
