@@ -377,3 +377,287 @@ def test_verdicts_are_cut_to_size_and_deep_nesting_is_no_crash() -> None:
     assert len(verdict.reason) <= 300 and len(verdict.tags) == 16 and len(verdict.tags[0]) == 60
     assert verdict_of('{"a":' * 100_000) == "no JSON object"
     assert isinstance(verdict_of("{" * 150 + json.dumps(GOOD)), ModelAnswer)
+
+
+def picture_of(body: Any) -> Image.Image:
+    """The picture that a question is about."""
+    uri = body["messages"][0]["content"][1]["image_url"]["url"]
+    return Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
+
+
+def is_tiny(body: Any) -> bool:
+    return min(picture_of(body).size) < 28
+
+
+def refusing(answer: Callable[[], web.Response]) -> Callable[[int, Any], Any]:
+    """A server that refuses tiny pictures and answers about others."""
+    return lambda number, body: answer() if is_tiny(body) else told(GOOD)
+
+
+def some_pictures(folder: Path, tiny: int, good: int) -> Path:
+    folder.mkdir()
+    for number in range(tiny):
+        Image.new("RGB", (number + 1, 1), (number, 7, 7)).save(folder / f"tiny-{number}.png")
+    for number in range(good):
+        drawing(number, 90, 60).save(folder / f"good-{number}.png")
+    return folder
+
+
+def left_out(workspace: Path) -> dict[str, str]:
+    data = json.loads((workspace / "reports/sort_vlm.json").read_text())
+    return {Path(entry["path"]).name: entry["reason"] for entry in data["left_out"]}
+
+
+REFUSALS = {
+    "400 in words": (error(400, "image: height or width must be larger than 28"), "http_400"),
+    "400 about its format": (error(400, "unsupported image format"), "http_400"),
+    "400 without words": (lambda: web.Response(status=400), "http_400"),
+    "413": (error(413, "Payload too large"), "http_413"),
+    "415": (error(415, "Unsupported media"), "http_415"),
+    "422": (error(422, "cannot process the image"), "http_422"),
+    "500": (error(500, "height:1 or width:1 must be larger than factor:28"), "http_500"),
+    "moderated": (error(403, "your input was flagged"), "http_403"),
+    "an error in a good answer": (lambda: web.json_response({"error": {"message": "bad image"}}), "http_200 bad image"),
+    "half an answer": (lambda: raw('{"choices": [{'), "the answer is no JSON"),
+}
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+@pytest.mark.parametrize("name", [n for n in REFUSALS if n != "moderated"])
+def test_one_refused_picture_costs_the_others_nothing(name: str, workers: int, tmp_path: Path, capsys: Any) -> None:
+    answer, reason = REFUSALS[name]
+    folder = some_pictures(tmp_path / "pictures", 1, 4)
+    with Server(refusing(answer)) as server:
+        assert sort(tmp_path / "ws", folder, server.url, "--vlm-workers", workers) == 0
+    assert result(capsys)["buckets"] == {"keep": 4}
+    kinds = [body.get("response_format", {}).get("type") for body in server.asked if not is_tiny(body)]
+    assert kinds == ["json_schema"] * 4
+    assert list(left_out(tmp_path / "ws")) == ["tiny-0.png"]
+    assert reason in left_out(tmp_path / "ws")["tiny-0.png"]
+    assert sum(map(is_tiny, server.asked)) <= 5
+
+
+def test_a_picture_that_is_refused_as_if_the_key_were_is_its_own_reason(tmp_path: Path, capsys: Any) -> None:
+    folder = some_pictures(tmp_path / "pictures", 2, 3)
+    moderated = REFUSALS["moderated"][0]
+    # The first answer shows that the key is good.
+    with Server(lambda n, b: told(GOOD) if n == 0 or not is_tiny(b) else moderated()) as server:
+        assert sort(tmp_path / "ws", folder, server.url, "--vlm-workers", 1) == 0
+    reasons = left_out(tmp_path / "ws")
+    assert reasons and set(reasons.values()) == {"no_answer: http_403 your input was flagged"}
+    assert result(capsys)["buckets"] == {"keep": 5 - len(reasons)}
+
+
+def test_a_schema_that_a_server_does_not_know_is_told_from_a_picture_that_it_refuses(
+    tmp_path: Path, capsys: Any
+) -> None:
+    """Both at once: tiny pictures are refused in any format, all others in words alone are answered."""
+    folder = some_pictures(tmp_path / "pictures", 2, 4)
+
+    def answer(number: int, body: Any) -> web.Response:
+        kind = body.get("response_format", {}).get("type")
+        return error(400)() if is_tiny(body) or kind == "json_schema" else told(GOOD)
+
+    with Server(answer) as server:
+        assert sort(tmp_path / "ws", folder, server.url, "--vlm-workers", 1) == 0
+    assert result(capsys)["buckets"] == {"keep": 4} and set(left_out(tmp_path / "ws")) == {"tiny-0.png", "tiny-1.png"}
+    good = [body.get("response_format", {}).get("type") for body in server.asked if not is_tiny(body)]
+    assert good.count("json_schema") <= 1 and good.count("json_object") == 4
+
+
+@pytest.mark.parametrize("status", [400, 413, 500])
+def test_refused_pictures_stand_last_and_are_let_be_after_some_runs(status: int, tmp_path: Path, capsys: Any) -> None:
+    folder = some_pictures(tmp_path / "pictures", 3, 4)
+    workspace = tmp_path / "ws"
+    with Server(refusing(error(status, "too small"))) as server:
+        asked = []
+        for _ in range(8):
+            before = len(server.asked)
+            assert sort(workspace, folder, server.url, "--max-images", 2, "--vlm-workers", 1) == 0
+            capsys.readouterr()
+            asked.append(len({picture_of(body).tobytes() for body in server.asked[before:] if is_tiny(body)}))
+        # The good ones are through after the fourth run at the latest: no tiny one is asked about twice before them.
+        kept = as_rows(workspace / "gleaner.db", "SELECT count(*) FROM scores WHERE value IS NOT NULL")
+        assert kept == [(4,)]
+        before = len(server.asked)
+        assert sort(workspace, folder, server.url) == 0
+        assert result(capsys)["summary"]["left_out"] == 3 and len(server.asked) == before
+        assert set(left_out(workspace).values()) == {f"no_answer: http_{status} too small, in 3 runs"}
+        # A person may insist.
+        assert sort(workspace, folder, server.url, "--vlm-tries", 4) == 0
+        assert len(server.asked) > before
+    assert sum(asked) == 9  # three pictures, three runs each
+
+
+def test_the_good_ones_come_before_a_second_try(tmp_path: Path, capsys: Any) -> None:
+    folder = some_pictures(tmp_path / "pictures", 3, 5)
+    with Server(refusing(error(422, "too small"))) as server:
+        for _ in range(4):
+            assert sort(tmp_path / "ws", folder, server.url, "--max-images", 2, "--vlm-workers", 1) == 0
+    capsys.readouterr()
+    kept = as_rows(tmp_path / "ws/gleaner.db", "SELECT count(*) FROM scores WHERE value IS NOT NULL")
+    assert kept == [(5,)]
+
+
+def test_many_refused_pictures_in_a_row_do_not_end_the_run(tmp_path: Path, capsys: Any) -> None:
+    folder = some_pictures(tmp_path / "pictures", 30, 1)
+    with Server(refusing(error(500, "too small"))) as server:
+        assert sort(tmp_path / "ws", folder, server.url, "--vlm-workers", 4) == 0
+    assert result(capsys)["buckets"] == {"keep": 1} and len(left_out(tmp_path / "ws")) == 30
+
+
+@pytest.mark.parametrize(
+    ("answer", "sentence"),
+    [
+        (error(400, "this model knows no pictures"), "answers about no picture, a plain one of our own neither"),
+        (error(500, "out of memory"), "answers about no picture, a plain one of our own neither"),
+        (error(503, "loading"), "answers about no picture, a plain one of our own neither"),
+    ],
+)
+def test_a_server_that_answers_nobody_is_no_fault_of_the_pictures(
+    answer: Any, sentence: str, tmp_path: Path, capsys: Any
+) -> None:
+    folder = some_pictures(tmp_path / "pictures", 0, 14)
+    with Server(lambda n, b: answer()) as server:
+        for _ in range(4):
+            assert sort(tmp_path / "ws", folder, server.url) == 1
+            assert sentence in capsys.readouterr().err
+        server.answer = lambda n, b: told(GOOD)
+        assert sort(tmp_path / "ws", folder, server.url) == 0
+    assert result(capsys)["buckets"] == {"keep": 14}
+
+
+@pytest.mark.parametrize("fault", [error(503), error(429), error(500), lambda: web.Response(text="<html>portal")])
+def test_what_is_asked_while_a_server_is_down_is_asked_again(fault: Any, tmp_path: Path, capsys: Any) -> None:
+    folder = some_pictures(tmp_path / "pictures", 0, 2)
+    with Server(lambda n, b: fault()) as server:
+        for _ in range(4):
+            assert sort(tmp_path / "ws", folder, server.url) == 0
+        server.answer = lambda n, b: told(GOOD)
+        capsys.readouterr()
+        assert sort(tmp_path / "ws", folder, server.url) == 0
+    assert result(capsys)["buckets"] == {"keep": 2}
+
+
+def test_a_server_that_a_picture_brings_down_is_asked_about_the_others_first(tmp_path: Path, capsys: Any) -> None:
+    folder = some_pictures(tmp_path / "pictures", 2, 3)
+    down = [0]
+
+    def answer(number: int, body: Any) -> Any:
+        if is_tiny(body):
+            down[0] = 8  # so many questions later it is up again
+        down[0] -= 1
+        return error(502)() if down[0] > 0 else told(GOOD)
+
+    with Server(answer) as server:
+        for _ in range(5):
+            sort(tmp_path / "ws", folder, server.url, "--max-images", 1, "--vlm-workers", 1)
+            down[0] = 0
+    kept = as_rows(tmp_path / "ws/gleaner.db", "SELECT count(*) FROM scores WHERE value IS NOT NULL")
+    assert kept == [(3,)]
+
+
+BAD = {"decision": "reject", "score": 0.1, "reason": "thought", "tags": []}
+good, bad = json.dumps(GOOD), json.dumps(BAD)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"<think>{bad}</think>{good}",
+        f"<think>one</think><think>{bad}</think>\n\n{good}",
+        f"<think>a <think>b {bad}</think> c {bad}</think>{good}",
+        f"The form is {bad}, I think.</think>\n{good}",  # the mark stood in the prompt
+        f"{good}<think>was that right? {bad}</think>",
+        f"{good}\n<think>but {bad}",
+        f"<thinking>{bad}</thinking><answer>{good}</answer>",
+        f"<Thought>{bad}</Thought>{good}",
+        f"<reasoning>{bad}</reasoning>{good}",
+        f"<seed:think>{bad}</seed:think>{good}",
+        f"[THINK]{bad}[/THINK]{good}",
+        f"◁think▷{bad}◁/think▷{good}",
+        f"<|begin_of_thought|>{bad}<|end_of_thought|><|begin_of_solution|>{good}<|end_of_solution|>",
+        f"<|channel|>analysis<|message|>{bad}<|end|><|start|>assistant<|channel|>final<|message|>{good}<|return|>",
+        f"<|channel|>final <|constrain|>json<|message|>{good}<|end|><|channel|>analysis<|message|>{bad}",
+        f"<|start|>assistant<|channel|>commentary<|message|>{bad}<|channel|>final<|message|>{good}",
+        f"analysisWe need JSON like {bad}.assistantfinal{good}",
+        f"<|channel>thought\n{bad}<channel|>{good}",
+        f"Such as {bad}. Now the answer:\n```json\n{good}\n```\nAnything else?",
+        f"{bad}\n{good}\n",
+        f'{good}\n{{"note": "done"}}',
+        f"{{not json}} {{}} {good}",
+        f"{good} and then {good[:30]}",
+        f"<|begin_of_box|>{good}<|end_of_box|>",
+        good.replace("a lake", "a <think> lake"),
+        good.replace('"a lake"', '"a\nlake"'),
+        '[{"box": [1, 2]}]' * 300 + good,
+    ],
+)
+def test_the_last_object_outside_of_thoughts_is_the_answer(text: str) -> None:
+    verdict = verdict_of(text)
+    assert isinstance(verdict, ModelAnswer), verdict
+    assert verdict.keep and verdict.score == 0.9 and "lake" in verdict.reason
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        f"<think>{good}",
+        f"<think>{good}</think>",
+        f"<think>a</think><think>{good}",
+        f"{good}</think>",
+        f"[THINK]{good}",
+        f"<|channel|>analysis<|message|>{good}",
+        f"<|channel|>analysis<|message|>{good}<|end|><|start|>assistant<|channel|>final<|message|>",
+        f"analysisThe form is {good}",
+        f'{{"example": {good}, "decision": "rej',
+        f'{{"thought": {good}, "answer": "unfinished',
+        good[:-1],
+        f'{good}\n{{"decision": "perhaps", "score": 1}}',
+        f'{good}\n{{"decision": "keep", "score": 80}}',
+    ],
+)
+def test_no_answer_is_made_of_a_thought_or_of_half_an_object(text: str) -> None:
+    assert isinstance(verdict_of(text), str)
+
+
+@pytest.mark.parametrize("field", ["reasoning_content", "reasoning", "thinking"])
+@pytest.mark.parametrize("content", [None, ""])
+def test_a_field_for_thoughts_is_no_answer(field: str, content: Any, tmp_path: Path, capsys: Any) -> None:
+    folder = some_pictures(tmp_path / "pictures", 0, 1)
+    message = {"content": content, field: good}
+    with Server(lambda n, b: web.json_response({"choices": [{"message": message}]})) as server:
+        assert sort(tmp_path / "ws", folder, server.url) == 0
+    assert result(capsys)["buckets"] == {}
+    assert left_out(tmp_path / "ws")["good-0.png"].startswith("no_answer: ")
+
+
+def test_parts_for_thoughts_are_no_answer() -> None:
+    thought = [{"type": "thinking", "thinking": [{"type": "text", "text": bad}]}, {"type": "reasoning", "text": bad}]
+    said = {"type": "text", "text": good}
+    assert content_of({"choices": [{"message": {"content": [*thought, said]}}]}) == good
+    assert content_of({"choices": [{"message": {"content": [said, *thought]}}]}) == good
+
+
+def test_a_model_that_was_cut_off_while_it_thought_gets_more_room(tmp_path: Path, capsys: Any) -> None:
+    folder = some_pictures(tmp_path / "pictures", 0, 3)
+
+    def answer(number: int, body: Any) -> web.Response:
+        enough = body["max_tokens"] >= 4000
+        text = f"<think>{bad}</think>{good}" if enough else f"<think>{bad}"
+        reason = "stop" if enough else "length"
+        return web.json_response({"choices": [{"message": {"content": text}, "finish_reason": reason}]})
+
+    with Server(answer) as server:
+        assert sort(tmp_path / "ws", folder, server.url, "--vlm-workers", 1) == 0
+    assert result(capsys)["buckets"] == {"keep": 3} and len(server.asked) == 4
+
+
+def test_a_limit_that_one_picture_exceeds_is_not_changed_for_the_others(tmp_path: Path, capsys: Any) -> None:
+    folder = some_pictures(tmp_path / "pictures", 1, 3)
+    words = "'max_tokens' or 'max_completion_tokens' is too large: the context length is 2048 tokens"
+    with Server(refusing(error(400, words))) as server:
+        assert sort(tmp_path / "ws", folder, server.url, "--vlm-workers", 1) == 0
+    assert result(capsys)["buckets"] == {"keep": 3}
+    assert all(body["max_tokens"] == 400 for body in server.asked if not is_tiny(body))

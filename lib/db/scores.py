@@ -66,6 +66,25 @@ def known_contents(db: Database, metric: str, version: str, contents: Sequence[s
     return set(db.column(sql, (metric, version, json.dumps(contents))))
 
 
+def unanswered(db: Database, metric: str, version: str, contents: Sequence[str]) -> dict[str, tuple[int, int, str]]:
+    """(runs, tries, reason) of contents that got no answer from this metric in this version, as the table counts."""
+    sql = f"SELECT sha256, runs, tries, reason FROM unanswered WHERE metric = ? AND version = ? AND {_GIVEN}"
+    rows = db.execute(sql, (metric, version, json.dumps(contents)))
+    return {row["sha256"]: (row["runs"], row["tries"], row["reason"]) for row in rows}
+
+
+def note_unanswered(db: Database, metric: str, version: str, rows: Sequence[tuple[str, str, int]]) -> None:
+    """Counts one more run for each (content, reason, tries) that got no answer, in one transaction."""
+    now = utc_now()
+    with db.transaction():
+        db.executemany(
+            "INSERT INTO unanswered (metric, version, sha256, runs, tries, reason, updated_at)"
+            " VALUES (?, ?, ?, 1, ?, ?, ?) ON CONFLICT (metric, version, sha256) DO UPDATE SET runs = runs + 1,"
+            " tries = tries + excluded.tries, reason = excluded.reason, updated_at = excluded.updated_at",
+            [(metric, version, sha256, tries, reason, now) for sha256, reason, tries in rows],
+        )
+
+
 def known_vectors(db: Database, model: str, version: str, contents: Sequence[str]) -> dict[str, bytes]:
     """The embeddings that are kept of contents: float16, little-endian, of unit length."""
     sql = f"SELECT sha256, vector FROM embeddings WHERE model = ? AND version = ? AND {_GIVEN}"
@@ -90,9 +109,11 @@ def known_sizes(db: Database, contents: Sequence[str]) -> dict[str, tuple[int, i
 
 
 def save_measures(db: Database, metric: str, version: str, rows: Sequence[tuple[ScoreRow, bytes | None]]) -> None:
-    """Writes scores, and the embeddings that come with them, in one transaction."""
+    """Writes scores, and the embeddings that come with them, in one transaction; they are unanswered no longer."""
     with db.transaction():
         save_scores(db, metric, version, [row for row, _ in rows])
+        sql = "DELETE FROM unanswered WHERE metric = ? AND version = ? AND sha256 = ?"
+        db.executemany(sql, [(metric, version, row.sha256) for row, _ in rows])
         db.executemany(
             "INSERT INTO embeddings (sha256, model, version, dimensions, vector) VALUES (?, ?, ?, ?, ?)"
             " ON CONFLICT (sha256, model, version) DO UPDATE SET vector = excluded.vector",

@@ -27,7 +27,8 @@ CREATE TABLE items (
     kind TEXT NOT NULL DEFAULT '', target TEXT NOT NULL DEFAULT '');
 CREATE INDEX items_by_sha256 ON items (sha256);
 CREATE TABLE todo (
-    id INTEGER PRIMARY KEY, path TEXT NOT NULL UNIQUE, sha256 TEXT NOT NULL, missing TEXT NOT NULL);
+    id INTEGER PRIMARY KEY, path TEXT NOT NULL UNIQUE, sha256 TEXT NOT NULL, missing TEXT NOT NULL,
+    runs INTEGER NOT NULL);
 CREATE TABLE fresh (
     sha256 TEXT NOT NULL, metric TEXT NOT NULL, value REAL, reason TEXT NOT NULL, detail TEXT NOT NULL, vector BLOB,
     PRIMARY KEY (sha256, metric)) WITHOUT ROWID;
@@ -152,18 +153,19 @@ class Worklist:
         sql = f"SELECT {_ITEM} FROM items NOT INDEXED WHERE state = :state {condition} AND id > :last ORDER BY id"
         return (Item(**dict(row)) for row in self.db.in_blocks(sql, state=state))
 
-    def add_todo(self, rows: Iterable[tuple[str, str, str]]) -> None:
-        """(path on disk, sha256, names of the missing metrics joined by commas)."""
-        self.db.executemany("INSERT OR IGNORE INTO todo (path, sha256, missing) VALUES (?, ?, ?)", rows)
+    def add_todo(self, rows: Iterable[tuple[str, str, str, int]]) -> None:
+        """(path on disk, sha256, names of the missing metrics joined by commas, runs that tried already)."""
+        self.db.executemany("INSERT OR IGNORE INTO todo (path, sha256, missing, runs) VALUES (?, ?, ?, ?)", rows)
 
     def missing_sets(self) -> list[tuple[str, int]]:
         """The sets of metrics that are missing somewhere, with the number of contents."""
         return [tuple(row) for row in self.db.rows("SELECT missing, count(*) FROM todo GROUP BY 1 ORDER BY 2 DESC")]
 
     def todo(self, missing: str) -> Iterator[str]:
-        """The paths at which exactly these metrics are missing."""
-        sql = "SELECT id, path FROM todo WHERE missing = :missing AND id > :last ORDER BY id"
-        return (row["path"] for row in self.db.in_blocks(sql, missing=missing))
+        """The paths at which exactly these metrics are missing; those that the fewest runs tried come first."""
+        sql = "SELECT id, path FROM todo WHERE missing = :missing AND runs = :runs AND id > :last ORDER BY id"
+        for runs in self.db.column("SELECT DISTINCT runs FROM todo ORDER BY 1"):
+            yield from (row["path"] for row in self.db.in_blocks(sql, missing=missing, runs=runs))
 
     def content_at(self, path: str) -> str:
         return str(self.db.value("SELECT sha256 FROM todo WHERE path = ?", (path,)))

@@ -4,18 +4,27 @@ What is wrong with one picture is an `Asked` with a reason; what is wrong with t
 the run with one sentence, since every further picture would meet the same. Redirects are not followed: a picture goes
 to the host that was named and to no other.
 
-`verdict_of` reads a verdict out of what a model wrote: text in, values out. Models wrap their JSON in anything.
+A refusal may be about the picture (a pixel is too small for most models) or about the way of asking (a server that
+knows no JSON schema). It is about the way of asking where the error names it, or where the same picture is answered
+otherwise and no other picture was answered that way; so one refused picture never costs the others their schema.
+
+`verdict_of` reads a verdict out of what a model wrote: text in, values out. Models wrap their JSON in anything, and
+think aloud before they answer.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
+import io
 import json
 import random
 import re
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,8 +35,10 @@ from lib.errors import GleanerError
 from lib.text import storable
 from lib.times import retry_after
 
+BUSY = (408, 425, 429, 503, 529)  # statuses that say nothing of the picture
 RETRIED = (408, 409, 425, 429, 500, 502, 503, 504, 529)
 ATTEMPTS = 5
+ATTEMPTS_AT_A_PICTURE = 3  # where a server answers that it failed, or works and does not come to an end
 LONGEST_WAIT = 120.0  # seconds; a server that asks for more is asked again by the next run
 FIRST_WAIT, MOST_WAIT = 1.0, 30.0
 MOST_BYTES = 1_000_000  # of an answer
@@ -56,9 +67,36 @@ AGAIN = "That was not the JSON object asked for. Answer with the JSON object alo
 
 SCHEMA_VERSION = "1"
 
+JPEG_QUALITY = 85
 REASON_LENGTH, TAGS, TAG_LENGTH = 300, 16, 60
-MOST_STARTS = 200  # braces that are tried; a model that repeats itself writes a hundred thousand
-_THINKING = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL | re.IGNORECASE)
+MOST_STARTS = 200  # braces that are tried in vain; a model that repeats itself writes a hundred thousand
+
+# The name of the parameter in an error, not the word alone: "unsupported image format" is about the picture.
+TEXT_PARTS = ("text", "output_text")
+# The marks that models put around their thoughts, and the braces between them. Thoughts: <think> and its kin (DeepSeek,
+# Qwen, GLM, Seed), [THINK] (Magistral), signs of Kimi and Gemma, <|begin_of_thought|>. Channels: OpenAI's harmony,
+# where all but `final` are thoughts until the message ends.
+_MARKS = re.compile(
+    r"<\|channel\|>\s*(?P<channel>\w+)"
+    r"|(?P<turn><\|(?:end|start|return|call)\|>)"
+    r"|(?P<close></(?:\w+:)?(?:think(?:ing)?|thoughts?|reason(?:ing)?|reflection|scratchpad)\s*>|\[/THINK\]|◁/think▷"
+    r"|<\|end_of_thought\|>|<channel\|>|<unused95>)"
+    r"|(?P<open><(?:\w+:)?(?:think(?:ing)?|thoughts?|reason(?:ing)?|reflection|scratchpad)\b[^<>]*>|\[THINK\]|◁think▷"
+    r"|<\|begin_of_thought\|>|<\|channel>|<unused94>)"
+    r"|(?P<brace>\{)",
+    re.IGNORECASE,
+)
+# What is left of harmony's marks where a server takes them out: "analysisThe user asks … assistantfinal{…}".
+_MERGED, MERGED_FINAL = re.compile(r"\s*analysis(?=[A-Z])"), "assistantfinal"
+_FORMAT_NAMED = re.compile(
+    r"response.?format|json.?schema|json.?object|structured.?output|guided|grammar", re.IGNORECASE
+)
+
+
+class Blame(Enum):
+    """The party at fault where a question got no verdict. OPEN: the picture, if the server answers others."""
+
+    NOBODY, PICTURE, OPEN, SERVER = range(4)
 
 
 @dataclass(frozen=True)
@@ -68,6 +106,42 @@ class Asked:
     verdict: ModelAnswer | None
     reason: str = ""
     tokens: int = 0
+    blame: Blame = Blame.NOBODY
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way of asking: one of RESPONSE_FORMATS, the parameter that bounds an answer, and whether sampling is named."""
+
+    format: int = 0
+    limit: tuple[str, int] = ("max_tokens", MOST_TOKENS)
+    sampling: bool = True
+
+    def parameters(self) -> dict[str, Any]:
+        name, most = self.limit
+        return {name: most, **({"temperature": 0} if self.sampling else {}), **RESPONSE_FORMATS[self.format]}
+
+    def without(self, failure: str) -> Way | None:
+        """The way that leaves out what an error names; None where it names nothing of this way."""
+        if "max_tokens" in failure and self.limit[0] == "max_tokens":
+            return replace(self, limit=("max_completion_tokens", MOST_TOKENS_THINKING))
+        if "temperature" in failure and self.sampling:
+            return replace(self, sampling=False)
+        return self.plainer() if _FORMAT_NAMED.search(failure) else None
+
+    def plainer(self) -> Way | None:
+        """The way with the next format; None after the last."""
+        return replace(self, format=self.format + 1) if self.format + 1 < len(RESPONSE_FORMATS) else None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The cause of a question without an answer. `status` is that of HTTP, 0 where the connection failed."""
+
+    status: int
+    words: str
+    blame: Blame
+    wait: float | None = None  # seconds that the server asks for
 
 
 @dataclass
@@ -78,10 +152,9 @@ class Client:
     model: str
     key: str = field(default="", repr=False)
     timeout: float = 120.0
-    format: int = 0  # which of RESPONSE_FORMATS is asked for
-    answered: bool = False
-    limit: dict[str, int] = field(default_factory=lambda: {"max_tokens": MOST_TOKENS})
-    sampling: dict[str, int] = field(default_factory=lambda: {"temperature": 0})
+    way: Way = field(default_factory=Way)
+    answered: bool = False  # and so is known to work, as it is asked now
+    answered_at: float = 0.0  # when last, by the monotonic clock
     silences: int = 0
     quiet_until: float = 0.0
     session: aiohttp.ClientSession | None = None
@@ -92,79 +165,107 @@ class Client:
 
     async def ask(self, prompt: str, image: str) -> Asked:
         """The verdict on a picture (a data URI). Raises GleanerError where no question can be answered."""
-        content: Any = [{"type": "text", "text": prompt}, {"type": "image_url", "image_url": {"url": image}}]
-        question = {"role": "user", "content": content}
-        messages = [question]
-        tokens, wrong = 0, ""
+        question = _question(prompt, image)
+        messages, way = [question], None
+        tokens, wrong, started = 0, "", time.monotonic()
         for _ in range(2):  # asked once more where the answer is no verdict
-            body = await self._complete(messages)
-            if isinstance(body, str):
-                return Asked(None, f"no_answer: {body}", tokens)
+            body = await self._complete(messages, way)
+            if isinstance(body, Failure):
+                if wrong:  # the first answer is what there is to say of the picture
+                    break
+                return Asked(None, f"no_answer: {body.words}", tokens, self._settled(body.blame, started))
             tokens += _tokens(body)
             content = content_of(body)
             if content is None:
-                return Asked(None, "no_answer: the answer has no message", tokens)
+                return Asked(None, f"no_answer: {_no_message(body)}", tokens, Blame.PICTURE)
             verdict = verdict_of(content)
             if isinstance(verdict, ModelAnswer):
+                if way:
+                    self.way = replace(self.way, limit=way.limit)
                 return Asked(verdict, "", tokens)
             wrong = verdict
+            if thought_too_long(body, content):
+                way = replace(self.way, limit=(self.way.limit[0], MOST_TOKENS_THINKING))
             said = {"role": "assistant", "content": content[:2000]}
             messages = [question, said, {"role": "user", "content": AGAIN}]
-        return Asked(None, f"no_answer: invalid, {wrong}", tokens)
+        return Asked(None, f"no_answer: invalid, {wrong}", tokens, Blame.PICTURE)
+
+    def _settled(self, blame: Blame, since: float) -> Blame:
+        """The blame, which is the picture's where another one was answered meanwhile."""
+        return Blame.PICTURE if blame is Blame.OPEN and self.answered_at > since else blame
+
+    async def answers_others(self) -> bool:
+        """True where the server answers about a plain picture of our own, so that it was the others it could not bear.
+
+        Raises GleanerError where no question can be answered.
+        """
+        body = await self._complete([_question("Which colour do you see? Answer with one word.", plain_picture())])
+        return not isinstance(body, Failure) and content_of(body) is not None
 
     async def close(self) -> None:
         if self.session:
             await self.session.close()
 
-    async def _complete(self, messages: list[dict[str, Any]]) -> Any:
-        """The answer's JSON, or why there is none. Falls back to the next format where a server refuses one."""
-        failure, attempt = "", 0
-        while attempt < ATTEMPTS:
+    async def _complete(self, messages: list[dict[str, Any]], way: Way | None = None) -> Any:
+        """The answer's JSON, or a Failure. Asks in other ways where a server may not know this one."""
+        way = way or self.way
+        proven, first = self.answered, None
+        while way is not None:
+            found = await self._insist(messages, way, 1 if first else ATTEMPTS)
+            if not isinstance(found, Failure):
+                self.silences, self.answered_at = 0, time.monotonic()
+                if not self.answered:
+                    self.answered, self.way = True, way
+                return found
+            # All ways refused: the first one is what is said, the others may be refused for another reason.
+            first = first or found
+            may_differ = found.status in (400, 422, 500, 501)
+            way = (way.without(found.words) or (None if proven else way.plainer())) if may_differ else None
+        assert first is not None
+        return await self._given_up(first)
+
+    async def _insist(self, messages: list[dict[str, Any]], way: Way, attempts: int) -> Any:
+        """Asks in one way, again where that may help; the answer's JSON, or a Failure."""
+        for attempt in range(1, attempts + 1):
             await asyncio.sleep(max(0.0, self.quiet_until - time.monotonic()))
-            asked = self.format  # others may change it meanwhile
-            status, after, text = await self._post({"messages": messages} | RESPONSE_FORMATS[asked])
-            if status == 200:
-                self.answered, self.silences = True, 0
-                try:
-                    return json.loads(text)
-                except (ValueError, RecursionError):
-                    return "the answer is no JSON"
-            failure = text if status == 0 else f"http_{status} {_said(text)}".strip()
-            if status in (400, 422) and self._asks_otherwise(failure, asked):
-                continue
-            self._refuse_for_good(status, failure, text)
-            if status not in RETRIED and status != 0:
-                return failure
-            attempt += 1
+            status, after, text = await self._post({"messages": messages} | way.parameters())
+            found = _read(status, text)
+            if not isinstance(found, Failure):
+                return found
+            self._refuse_for_good(found, text)
+            at_fault = found.blame is Blame.OPEN
+            if status not in (*RETRIED, 0) or attempt >= min(attempts, ATTEMPTS_AT_A_PICTURE if at_fault else attempts):
+                return found
             wait = after if after is not None else random.uniform(0, min(MOST_WAIT, FIRST_WAIT * 2**attempt))
             if wait > LONGEST_WAIT:
-                return f"{failure}, asks to wait {wait:.0f} s"
-            if attempt < ATTEMPTS:
-                if after is not None:
-                    self.quiet_until = max(self.quiet_until, time.monotonic() + wait)
-                await asyncio.sleep(wait)
-        if not self.answered and failure.startswith("unreachable"):
-            raise GleanerError(f"{self.host} cannot be reached ({failure}); start the server or correct --vlm-url.")
-        self.silences += 1
-        if self.silences >= SILENCES:
-            raise GleanerError(f"{self.host} answers no more ({failure}); what it has answered is kept, run it again.")
+                return replace(found, words=f"{found.words}, asks to wait {wait:.0f} s", blame=Blame.SERVER, wait=wait)
+            if after is not None:
+                self.quiet_until = max(self.quiet_until, time.monotonic() + wait)
+            await asyncio.sleep(wait)
+        return found
+
+    async def _given_up(self, failure: Failure) -> Failure:
+        """The failure, unless it means that no other picture would be answered."""
+        words = failure.words
+        if not self.answered and words.startswith("unreachable"):
+            raise GleanerError(f"{self.host} cannot be reached ({words}); start the server or correct --vlm-url.")
+        if failure.blame is Blame.SERVER and failure.wait is None:
+            self.silences += 1
+            if self.silences >= SILENCES:
+                raise self.gone(words)
         return failure
 
-    def _asks_otherwise(self, failure: str, asked: int) -> bool:
-        """Changes the way of asking for what a server has just refused; False where there is no other way left."""
-        if "max_tokens" in failure and "max_tokens" in self.limit:
-            self.limit = {"max_completion_tokens": MOST_TOKENS_THINKING}
-        elif "temperature" in failure and self.sampling:
-            self.sampling = {}
-        elif asked < len(RESPONSE_FORMATS) - 1:
-            self.format = max(self.format, asked + 1)
-        else:
-            return False
-        return True
+    def gone(self, words: str) -> GleanerError:
+        """The error for a server that answers nobody."""
+        if self.answered:
+            return GleanerError(f"{self.host} answers no more ({words}); what it has answered is kept, run it again.")
+        return GleanerError(
+            f"{self.host} answers about no picture, a plain one of our own neither ({words}); check --vlm-model."
+        )
 
     async def _post(self, extra: dict[str, Any]) -> tuple[int, float | None, str]:
         """(status, seconds of Retry-After or None, text); status 0 where the connection failed."""
-        body = {"model": self.model, **self.sampling, **self.limit, **extra}
+        body = {"model": self.model, **extra}
         try:
             address = f"{self.url.rstrip('/')}/chat/completions"
             async with self._open().post(address, json=body, allow_redirects=False) as answer:
@@ -188,21 +289,58 @@ class Client:
             )
         return self.session
 
-    def _refuse_for_good(self, status: int, failure: str, text: str) -> None:
+    def _refuse_for_good(self, failure: Failure, text: str) -> None:
+        status, words = failure.status, failure.words
         if status == 402 or (status == 429 and "insufficient_quota" in text):
-            raise GleanerError(f"{self.host} wants to be paid first ({failure}); what it has answered is kept.")
-        if status in (401, 403):
-            raise GleanerError(
-                f"{self.host} refuses the key ({failure}); set it in the environment, see --vlm-key-env."
-            )
+            raise GleanerError(f"{self.host} wants to be paid first ({words}); what it has answered is kept.")
+        if status == 401 or (status == 403 and not self.answered):
+            raise GleanerError(f"{self.host} refuses the key ({words}); set it in the environment, see --vlm-key-env.")
         if status == 404 and not self.answered:
             raise GleanerError(
-                f"{self.host} knows no such address or model ({failure}); check --vlm-url and --vlm-model."
+                f"{self.host} knows no such address or model ({words}); check --vlm-url and --vlm-model."
             )
         if 300 <= status < 400:
-            raise GleanerError(
-                f"{self.host} sends pictures elsewhere ({failure}); give the final address as --vlm-url."
-            )
+            raise GleanerError(f"{self.host} sends pictures elsewhere ({words}); give the final address as --vlm-url.")
+
+
+def _question(prompt: str, image: str) -> dict[str, Any]:
+    content = [{"type": "text", "text": prompt}, {"type": "image_url", "image_url": {"url": image}}]
+    return {"role": "user", "content": content}
+
+
+@lru_cache(maxsize=1)
+def plain_picture() -> str:
+    """A picture that every vision model can take, as a data URI: a red disc on white, 256 pixels a side."""
+    from PIL import Image, ImageDraw
+
+    image = Image.new("RGB", (256, 256), "white")
+    ImageDraw.Draw(image).ellipse((64, 64, 192, 192), fill="red")
+    return as_uri(image)
+
+
+def as_uri(image: Any) -> str:
+    """A picture of Pillow's as a JPEG in a data URI, without any of the file's metadata."""
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=JPEG_QUALITY)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _read(status: int, text: str) -> Any:
+    """The answer's JSON, or a Failure with who is to blame."""
+    if status != 200:
+        if status == 0:
+            server = text.startswith("unreachable")
+            return Failure(0, text, Blame.SERVER if server else Blame.OPEN)
+        words = f"http_{status} {_said(text)}".strip()
+        return Failure(status, words, Blame.SERVER if status in BUSY else Blame.OPEN)
+    try:
+        body = json.loads(text)
+    except (ValueError, RecursionError):
+        return Failure(200, "the answer is no JSON", Blame.OPEN)
+    if not isinstance(body, dict) or not body.get("choices"):  # routers to many servers answer 200 with an error
+        error = isinstance(body, dict) and body.get("error")
+        return Failure(200, f"http_200 {_said(text)}" if error else "the answer has no message", Blame.OPEN)
+    return body
 
 
 def _seconds(text: str | None) -> float | None:
@@ -244,40 +382,94 @@ class ModelAnswer:
 
 
 def content_of(body: Any) -> str | None:
-    """The text of a chat completion; None where the answer has another shape."""
+    """The text of a chat completion; None where the answer has another shape. Parts and fields for thoughts are not
+    the answer."""
     try:
         content = body["choices"][0]["message"]["content"]
     except (KeyError, IndexError, TypeError):
         return None
     if isinstance(content, list):  # parts, as some servers send them
-        content = "".join(str(part.get("text", "")) for part in content if isinstance(part, Mapping))
+        parts = (part for part in content if isinstance(part, Mapping))
+        content = "".join(str(part.get("text", "")) for part in parts if part.get("type", "text") in TEXT_PARTS)
     return content if isinstance(content, str) else None
 
 
+def _no_message(body: Any) -> str:
+    """The reason that a chat completion gives for having no text."""
+    try:
+        choice = body["choices"][0]
+        message = choice["message"]
+        if refusal := message.get("refusal"):
+            return f"the model refuses, {_line(refusal, 120)}"
+        if any(message.get(name) for name in ("reasoning_content", "reasoning", "thinking")):
+            return "the model thought and did not answer"
+        if choice.get("finish_reason") == "content_filter":
+            return "the server's filter stopped the answer"
+    except (KeyError, IndexError, TypeError, AttributeError):
+        pass
+    return "the answer has no message"
+
+
+def thought_too_long(body: Any, content: str) -> bool:
+    """True for an answer that was cut off before the model had done with thinking."""
+    try:
+        cut_off = body["choices"][0]["finish_reason"] == "length"
+    except (KeyError, IndexError, TypeError):
+        return False
+    return cut_off and (not content.strip() or _MARKS.search(content) is not None)
+
+
 def verdict_of(text: str) -> ModelAnswer | str:
-    """The verdict in a text, or what is wrong with it: the first JSON object that is one counts."""
-    wrong = "no JSON object"
-    for found in _objects(_THINKING.sub("", text)):
-        verdict = _checked(found)
-        if isinstance(verdict, ModelAnswer):
-            return verdict
-        wrong = verdict
-    return wrong
+    """The verdict in a text, or what is wrong with it.
+
+    Only what stands outside of thoughts counts, and of that the last complete JSON object with a decision: models
+    quote the form, try an answer and correct themselves. Where the last one is wrong, no earlier one is taken for it.
+    """
+    found = list(_objects(text))
+    answers = [one for one in found if "decision" in one] or found
+    return _checked(answers[-1]) if answers else "no JSON object"
 
 
-def _objects(text: str) -> Iterator[dict[str, Any]]:
-    decoder, start = json.JSONDecoder(), text.find("{")
-    for _ in range(MOST_STARTS):
-        if start < 0:
-            return
-        try:
-            found, end = decoder.raw_decode(text, start)
-        except (ValueError, RecursionError):
-            end = start + 1
-        else:
-            if isinstance(found, dict):
-                yield found
-        start = text.find("{", end)
+def _objects(text: str) -> list[dict[str, Any]]:
+    """The complete JSON objects outside of thoughts, the outermost ones, in their order."""
+    if _MERGED.match(text):
+        text = text.rpartition(MERGED_FINAL)[2] if MERGED_FINAL in text else ""
+    decoder = json.JSONDecoder(strict=False)  # a line break within a text is what models write
+    found: list[dict[str, Any]] = []
+    depth, at, failures = 0, 0, 0
+    while (mark := _MARKS.search(text, at)) and failures < MOST_STARTS:
+        at = mark.end()
+        kind = mark.lastgroup
+        if kind == "channel":
+            depth = 0 if mark["channel"].lower() == "final" else 1
+        elif kind == "turn":
+            depth = 0
+        elif kind == "open":
+            depth += 1
+        elif kind == "close":
+            if not depth:  # the beginning mark stood in the prompt: all before was a thought
+                found.clear()
+            depth = max(0, depth - 1)
+        elif not depth:
+            one, at = _object_at(decoder, text, mark.start())
+            if one is None:
+                failures += 1
+            else:
+                found.append(one)
+    return found
+
+
+def _object_at(decoder: json.JSONDecoder, text: str, start: int) -> tuple[dict[str, Any] | None, int]:
+    """(the object that begins there, its end); None for what is none. One that breaks off has no end: what it holds
+    is a part of it, and no answer."""
+    try:
+        one, end = decoder.raw_decode(text, start)
+    except json.JSONDecodeError as error:
+        broken_off = error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string")
+        return None, len(text) if broken_off else start + 1
+    except (ValueError, RecursionError):
+        return None, start + 1
+    return one, end
 
 
 def _checked(found: Mapping[str, Any]) -> ModelAnswer | str:

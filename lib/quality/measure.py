@@ -22,7 +22,8 @@ class Measure:
     """The measurement of one content. `value` is None where it could not be, and `reason` says why.
 
     `width` and `height` are real and upright; 0 where the header could not be read. `detail` goes into the database as
-    JSON and comes back as it was. `vector` is an embedding, float16 little-endian, of unit length.
+    JSON and comes back as it was. `vector` is an embedding, float16 little-endian, of unit length. `tries` counts the
+    runs that tried in vain to get an answer where others got one.
     """
 
     value: float | None
@@ -33,6 +34,7 @@ class Measure:
     detail: dict[str, Any] = field(default_factory=dict)
     vector: bytes | None = None
     sha256: str = ""
+    tries: int = 0
 
 
 def measure_technical(path: Path) -> Measure:

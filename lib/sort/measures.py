@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,14 +14,16 @@ from lib.db.scores import ScoreRow
 from lib.db.worklist import Worklist
 from lib.quality.measure import Measure
 from lib.sort.criteria import CHUNK, Criterion
+from lib.text import counted
 from lib.work.stream import Parallelism
 
 # Measures in one transaction; a kill loses at most as many, or those of some seconds, and they are measured again.
 SAVE_EVERY, SAVE_SECONDS = 200, 5.0
+UNANSWERED = "no_answer"
 # How reasons begin that are never kept, so that the next run tries again.
 PASSING = (
     "missing_file", "unreadable_file", "worker_killed", "MemoryError", "OSError", "PermissionError", "model_failed",
-    "not_asked", "no_answer",
+    "not_asked", UNANSWERED,
 )  # fmt: skip
 
 
@@ -68,16 +70,28 @@ class Measures:
         for page in self.files.contents():
             contents = [sha256 for sha256, _ in page if sha256]
             lacking: dict[str, list[str]] = defaultdict(list)
+            runs: Counter[str] = Counter()
             for metric, version in self.criterion.keys:
                 known = store.known_contents(self.context.db, metric, version, contents)
+                tried = store.unanswered(self.context.db, metric, version, contents)
+                given_up = self._given_up(metric, tried)
                 for sha256 in contents:
-                    if sha256 not in known:
+                    if sha256 not in known and sha256 not in given_up:
                         lacking[sha256].append(metric)
+                runs.update({sha256: count for sha256, (count, _, _) in tried.items()})
             self.files.add_todo(
-                (str(self.context.workspace.to_path(place)), sha256, ",".join(lacking[sha256]))
+                (str(self.context.workspace.to_path(place)), sha256, ",".join(lacking[sha256]), runs[sha256])
                 for sha256, place in page
                 if lacking.get(sha256)
             )
+
+    def _given_up(self, metric: str, tried: Mapping[str, tuple[int, int, str]]) -> set[str]:
+        """The contents that were asked about in vain often enough; their reason stays."""
+        enough = {sha256: found for sha256, found in tried.items() if found[1] >= self.criterion.tries}
+        said = [(sha256, f"{reason}, in {counted(tries, 'run')}") for sha256, (_, tries, reason) in enough.items()]
+        unsized = {"width": 0, "height": 0, "format": ""}
+        self.files.keep(metric, [(ScoreRow(sha256, None, reason, unsized), None) for sha256, reason in said])
+        return set(enough)
 
     def _measure(self, missing: list[str], count: int, spread: Parallelism) -> int:
         done = 0
@@ -107,6 +121,7 @@ class Measures:
         for metric, version in self.criterion.keys:
             lasting: list[tuple[ScoreRow, bytes | None]] = []
             passing: list[tuple[ScoreRow, bytes | None]] = []
+            unanswered: list[tuple[str, str, int]] = []
             for sha256, measures in fresh:
                 if (one := measures.get(metric)) is None:
                     continue
@@ -114,8 +129,12 @@ class Measures:
                 row = ScoreRow(sha256, one.value, one.reason, {**size, **one.detail})
                 is_short_lived = self.context.dry_run or (one.value is None and is_passing(one.reason))
                 (passing if is_short_lived else lasting).append((row, one.vector))
+                if one.value is None and one.reason.startswith(UNANSWERED):
+                    unanswered.append((sha256, one.reason, one.tries))
             if lasting:
                 store.save_measures(self.context.db, metric, version, lasting)
+            if unanswered and not self.context.dry_run:
+                store.note_unanswered(self.context.db, metric, version, unanswered)
             self.files.keep(metric, passing)
         fresh.clear()
 

@@ -196,6 +196,8 @@ def _add_judge_flags(made: ArgumentParser) -> None:
     add("--vlm-workers", type=positive, default=4, metavar="N", help="questions at once (default: 4)")
     shown = "for one answer (default: 120)"
     add("--vlm-timeout", type=between(0.1, 3600), default=120.0, metavar="SECONDS", help=shown)
+    shown = "let a picture be that got no answer in N runs, while others got one (default: 3)"
+    add("--vlm-tries", type=positive, default=3, metavar="N", help=shown)
 
 
 def _add_export_flags(made: ArgumentParser) -> None:
@@ -445,6 +447,7 @@ def _vlm(args: Namespace) -> Criterion:
         0 if args.dry_run else args.max_images,  # a preview sends nothing to anybody
         args.vlm_workers,
         args.vlm_timeout,
+        args.vlm_tries,
     )
 
 

@@ -51,10 +51,12 @@ class AllMeasures(Protocol):
 class Criterion:
     """A way to sort. `keys` are (metric, version) of the measures it needs, the names they have in the cache.
 
-    `clusters` is filled by a criterion that shows its pictures in clusters on a page of their own.
+    `clusters` is filled by a criterion that shows its pictures in clusters on a page of their own. `tries` bounds the
+    runs in which an answer is asked for that others get.
     """
 
     name: str
+    tries: int = 1
     clusters: Sequence[Any] = ()
 
     @property

@@ -6,9 +6,7 @@ A vision model is asked about each picture once for a prompt and a model, within
 from __future__ import annotations
 
 import asyncio
-import base64
 import hashlib
-import io
 import logging
 import os
 from collections import Counter
@@ -19,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from lib.errors import UsageError
-from lib.models.vlm import SCHEMA_VERSION
+from lib.models.vlm import SCHEMA_VERSION, SILENCES, Blame, Client, as_uri
 from lib.models.weights import WeightsFolder
 from lib.quality.measure import Measure
 from lib.sort.criteria import Criterion, Label
@@ -34,13 +32,15 @@ log = logging.getLogger("gleaner.models")
 PROMPTS = Path(__file__).parents[2] / "models" / "prompts"
 BUILT_IN = "keep-1"
 LONG_SIDE = 768  # pixels; what services reduce to themselves, and a tenth of a photograph's bytes
-JPEG_QUALITY = 85
 LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
 @dataclass(frozen=True)
 class Vlm(Criterion):
-    """`prompt` is the whole question. At most `budget` pictures are asked about in a run; None for all of them."""
+    """`prompt` is the whole question. At most `budget` pictures are asked about in a run; None for all of them.
+
+    A picture that the server would not answer about, while it answered about others, is let be after `tries` runs.
+    """
 
     url: str
     model: str
@@ -50,6 +50,7 @@ class Vlm(Criterion):
     budget: int | None = None
     workers: int = 4
     timeout: float = 120.0
+    tries: int = 3
 
     name = "vlm"
 
@@ -75,23 +76,23 @@ class Vlm(Criterion):
         self, paths: Iterable[Path], missing: Sequence[str], spread: Parallelism
     ) -> Iterator[Result[Path, Mapping[str, Measure]]]:
         """Asks about several pictures at once; the answers come as they come."""
-        from lib.models.vlm import Client
-
         client = Client(self.url, self.model, self.key, self.timeout)
         loop = asyncio.new_event_loop()
+        doubtful = _Doubtful(client, loop)
         open_tasks: dict[Any, Path] = {}
         left = self.budget
         try:
             for path in paths:
                 if left == 0:
-                    yield Result(path, {self.metric: Measure(None, "not_asked: the budget is used up")}, "")
+                    yield self._result(path, Measure(None, "not_asked: the budget is used up"))
                     continue
                 left = None if left is None else left - 1
                 open_tasks[loop.create_task(self._ask(client, path))] = path
                 while len(open_tasks) >= self.workers:
-                    yield from self._finished(loop, open_tasks)
+                    yield from self._finished(loop, open_tasks, doubtful)
             while open_tasks:
-                yield from self._finished(loop, open_tasks)
+                yield from self._finished(loop, open_tasks, doubtful)
+            yield from (self._result(*one) for one in doubtful.judged())
         finally:
             loop.run_until_complete(_end(open_tasks, client))
             loop.run_until_complete(loop.shutdown_default_executor())
@@ -106,25 +107,68 @@ class Vlm(Criterion):
     def buckets(self) -> list[tuple[str, str]]:
         return [("keep", f"the model keeps it with a score of at least {self.min_score:g}"), ("drop", "all others")]
 
-    def _finished(self, loop: Any, open_tasks: dict[Any, Path]) -> Iterator[Result[Path, Mapping[str, Measure]]]:
+    def _result(self, path: Path, measure: Measure) -> Result[Path, Mapping[str, Measure]]:
+        return Result(path, {self.metric: measure}, "")
 
+    def _finished(
+        self, loop: Any, open_tasks: dict[Any, Path], doubtful: _Doubtful
+    ) -> Iterator[Result[Path, Mapping[str, Measure]]]:
         done, _ = loop.run_until_complete(asyncio.wait(open_tasks, return_when=asyncio.FIRST_COMPLETED))
         for task in done:
             path = open_tasks.pop(task)
-            yield Result(path, {self.metric: task.result()}, "")  # what ends the run is raised here
+            measure, blame = task.result()  # what ends the run is raised here
+            yield from (self._result(*one) for one in doubtful.sort_out(path, measure, blame))
 
-    async def _ask(self, client: Any, path: Path) -> Measure:
+    async def _ask(self, client: Client, path: Path) -> tuple[Measure, Blame | None]:
+        """The measure of a picture and who is to blame where it has no verdict; None where nobody was asked."""
         from lib.images.decode import DecodeError
 
         try:
             uri, measure = await asyncio.to_thread(_as_sent, path)
         except DecodeError as error:
-            return Measure(None, error.reason)
+            return Measure(None, error.reason), None
         asked = await client.ask(self.prompt, uri)
         if (answer := asked.verdict) is None:
-            return replace(measure, value=None, reason=asked.reason)
+            return replace(measure, value=None, reason=asked.reason), asked.blame
         detail = {"keep": answer.keep, "tags": list(answer.tags), "tokens": asked.tokens}
-        return replace(measure, value=answer.score, reason=answer.reason, detail=detail)
+        return replace(measure, value=answer.score, reason=answer.reason, detail=detail), asked.blame
+
+
+@dataclass
+class _Doubtful:
+    """Pictures that a server would not answer about, until it is known whether it answers about any.
+
+    Where it does, the refusal is a try of the picture's; a server that is down is no picture's fault.
+    """
+
+    client: Client
+    loop: Any
+    waiting: list[tuple[Path, Measure]] = field(default_factory=list)
+
+    def sort_out(self, path: Path, measure: Measure, blame: Blame | None) -> Iterator[tuple[Path, Measure]]:
+        """Yields the outcomes that are certain after this one. Raises GleanerError where the server has gone."""
+        if blame is Blame.OPEN:
+            self.waiting.append((path, measure))
+            if len(self.waiting) >= SILENCES:
+                yield from self.judged(go_on=False)
+            return
+        if blame in (Blame.NOBODY, Blame.PICTURE):
+            yield from self._told(tried=True)
+        yield path, replace(measure, tries=1) if blame is Blame.PICTURE else measure
+
+    def judged(self, *, go_on: bool = True) -> Iterator[tuple[Path, Measure]]:
+        """All that wait, after the server was asked about a plain picture."""
+        if self.waiting:
+            words = self.waiting[-1][1].reason.removeprefix("no_answer: ")
+            answers = self.loop.run_until_complete(self.client.answers_others())
+            yield from self._told(tried=answers)
+            if not answers and not go_on:
+                raise self.client.gone(words)
+
+    def _told(self, *, tried: bool) -> Iterator[tuple[Path, Measure]]:
+        while self.waiting:
+            path, measure = self.waiting.pop(0)
+            yield path, replace(measure, tries=int(tried))
 
 
 async def _end(tasks: Iterable[Any], client: Any) -> None:
@@ -135,17 +179,14 @@ async def _end(tasks: Iterable[Any], client: Any) -> None:
 
 
 def _as_sent(path: Path) -> tuple[str, Measure]:
-    """The picture as it is sent, a data URI of a small JPEG without any of the file's metadata, and its real size."""
+    """The picture as it is sent, a data URI of a small JPEG, and its real size."""
     from PIL import Image
 
     from lib.images.decode import decode
 
     picture = decode(path, long_side=LONG_SIDE)
-    buffer = io.BytesIO()
-    Image.fromarray(picture.rgb).save(buffer, "JPEG", quality=JPEG_QUALITY)
     width, height = picture.header.upright_size
-    uri = "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
-    return uri, Measure(None, "", width, height, picture.header.format)
+    return as_uri(Image.fromarray(picture.rgb)), Measure(None, "", width, height, picture.header.format)
 
 
 def host_of(url: str) -> str:
