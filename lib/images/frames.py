@@ -196,7 +196,7 @@ def _has_track(read: Read, size: int) -> bool:
 
 
 def _behind_jpeg(read: Read, size: int) -> Iterator[Extent]:
-    """Where further JPEG pictures lie behind the first."""
+    """Gives the places of further JPEG pictures behind the first."""
     starts = [0]
     scan = _scan_of_jpeg(read, 0)
     if scan < 0:
