@@ -218,7 +218,7 @@ def encode_jpeg(content: bytes, limit: int) -> bytes:
     from PIL import Image
 
     for side, quality in REDUCTIONS:
-        rgb = decode(content, long_side=side).rgb
+        rgb = decode(content, long_side=side, background=None).rgb
         buffer = io.BytesIO()
         Image.fromarray(rgb).save(buffer, "JPEG", quality=quality, optimize=True)
         if buffer.tell() <= limit:

@@ -85,6 +85,19 @@ def note_unanswered(db: Database, metric: str, version: str, rows: Sequence[tupl
         )
 
 
+def unchecked_grounds(db: Database, metric: str, version: str, contents: Sequence[str]) -> set[str]:
+    """Those of the contents that may have been measured on a ground on which they cannot be seen."""
+    sql = f"SELECT sha256 FROM unchecked_grounds WHERE metric = ? AND version = ? AND {_GIVEN}"
+    return set(db.column(sql, (metric, version, json.dumps(contents))))
+
+
+def note_checked_grounds(db: Database, metric: str, version: str, contents: Iterable[str]) -> None:
+    """Forgets the doubt about contents, in one transaction."""
+    with db.transaction():
+        sql = "DELETE FROM unchecked_grounds WHERE metric = ? AND version = ? AND sha256 = ?"
+        db.executemany(sql, [(metric, version, sha256) for sha256 in contents])
+
+
 def known_vectors(db: Database, model: str, version: str, contents: Sequence[str]) -> dict[str, bytes]:
     """The embeddings that are kept of contents: float16, little-endian, of unit length."""
     sql = f"SELECT sha256, vector FROM embeddings WHERE model = ? AND version = ? AND {_GIVEN}"
@@ -109,11 +122,12 @@ def known_sizes(db: Database, contents: Sequence[str]) -> dict[str, tuple[int, i
 
 
 def save_measures(db: Database, metric: str, version: str, rows: Sequence[tuple[ScoreRow, bytes | None]]) -> None:
-    """Writes scores, and the embeddings that come with them, in one transaction; they are unanswered no longer."""
+    """Writes scores, and the embeddings that come with them, in one transaction; nothing is open about them then."""
     with db.transaction():
         save_scores(db, metric, version, [row for row, _ in rows])
-        sql = "DELETE FROM unanswered WHERE metric = ? AND version = ? AND sha256 = ?"
-        db.executemany(sql, [(metric, version, row.sha256) for row, _ in rows])
+        for table in ("unanswered", "unchecked_grounds"):
+            sql = f"DELETE FROM {table} WHERE metric = ? AND version = ? AND sha256 = ?"
+            db.executemany(sql, [(metric, version, row.sha256) for row, _ in rows])
         db.executemany(
             "INSERT INTO embeddings (sha256, model, version, dimensions, vector) VALUES (?, ?, ?, ?, ?)"
             " ON CONFLICT (sha256, model, version) DO UPDATE SET vector = excluded.vector",

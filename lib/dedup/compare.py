@@ -14,8 +14,9 @@ from functools import lru_cache
 
 import numpy as np
 
+from lib.dedup.colours import OTHER_COLOURS, colour_finding, toned
 from lib.hashing.buffers import LONG_SIDE, Buffers
-from lib.hashing.dct import block_means, gradient, laplacian, mean, median, turn
+from lib.hashing.dct import block_means, gradient, laplacian, median, turn
 from lib.hashing.views import WHOLE, View, as_shares, correlate, refine, sample, tilted
 
 BLOCK = 8  # pixels along a side of a block of the edit map
@@ -48,18 +49,8 @@ LEAST_UNDER_A_VIEW = 0.9
 LEAST_TILTED = 0.8  # the angle is met to within a degree or two, and the corners differ
 # A picture with fewer pixels on a side has less detail than the buffers can hold; both are then compared at half scale.
 SMALL = 128
-# Colour left over after evening out the saturation, in levels of Cb and Cr: harmless 5.1 in the mean and 26.8 in the
-# worst of 256 places (brightness that clips); a hue turned by a quarter 10 and 43, a coloured logo 0.6 and 37.
-GREATEST_COLOUR = 6.0
-GREATEST_COLOUR_SPOT = 32.0
-# Where both have some colour (root mean square in levels), it points the same way: harmless .94 and more, a hue turned
-# by a quarter about 0. Pale pictures stay below the two limits above.
-SOME_COLOUR = 1.5
-LEAST_COLOUR_MATCH = 0.8
-COLOURLESS_BELOW = 1.0  # mean distance of Cb and Cr from 128
 # Rounding a small copy's sides to whole pixels changes the proportions by less than this; a stretched copy by more.
 GREATEST_STRETCH = 0.03
-_LEVELS = np.arange(256)
 
 BLOCKS = 16  # along a side
 RANKS = (1, 3, 5, 8, 12)  # of the blocks, the worst first
@@ -115,13 +106,8 @@ def compare(one: Buffers, other: Buffers) -> PairComparison:
             return PairComparison(False, fit.correlation, "cropped or changed")
         if reason := _difference(fit.blocks, fit.correlation) or _closer(fit, one, other):
             return PairComparison(False, fit.correlation, reason)
-    usual, worst = colour_difference(one.chroma, other.chroma)
-    alike = usual <= GREATEST_COLOUR and worst <= GREATEST_COLOUR_SPOT
-    if not alike or colour_match(one.chroma, other.chroma) < LEAST_COLOUR_MATCH:
-        return PairComparison(False, lowest, "other colours")
-    if colourless(one) != colourless(other):
-        return PairComparison(True, lowest, "grey version")
-    return PairComparison(True, lowest, "re-encoded or resized")
+    colours = colour_finding(one, other)
+    return PairComparison(colours != OTHER_COLOURS, lowest, colours or "re-encoded or resized")
 
 
 def look(shown: Buffers, met: Buffers, seen: View, inside: bool) -> str:
@@ -148,11 +134,6 @@ def look(shown: Buffers, met: Buffers, seen: View, inside: bool) -> str:
     words += [f"a part of {min(1.0, kept):.0%}"] if kept < 0.985 else []
     words += ["with a border"] if inside or seen.box == as_shares(shown.box) != WHOLE else []
     return f"{', '.join(words) or 'nearly the whole'}, correlation {correlation:.3f}"
-
-
-def colourless(buffers: Buffers) -> bool:
-    """Says whether a picture shows no colour at all."""
-    return buffers.colour < COLOURLESS_BELOW
 
 
 def toned_difference(one: np.ndarray, other: np.ndarray) -> Fit:
@@ -185,60 +166,6 @@ def sharpened(fitted: np.ndarray, target: np.ndarray) -> np.ndarray:
     return fitted + np.float32(share) * curved
 
 
-def toned(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """`source` (uint8) under the rising tone curve that brings it nearest to `target` (uint8): float32, same shape.
-
-    Brightness, contrast, gamma and clipping map a grey level to another one wherever it stands; a caption, a logo or a
-    montage does not, and stays as a difference.
-    """
-    bins = (source.ravel() >> 2).astype(np.intp)
-    counts = np.bincount(bins, minlength=64)
-    means = np.bincount(bins, weights=target.ravel(), minlength=64)
-    places = np.bincount(bins, weights=source.ravel(), minlength=64)
-    used = counts > 0
-    weights = counts[used]
-    curve = means[used] / weights
-    if (curve[1:] <= curve[:-1]).any():  # most rise as they are
-        curve = np.array(rising(curve.tolist(), weights.tolist()))
-    return np.interp(_LEVELS, places[used] / weights, curve).astype(np.float32)[source]
-
-
-def rising(values: list[float], weights: list[int]) -> list[float]:
-    """The rising sequence nearest to the values by weighted least squares (pooling of adjacent violators).
-
-    `scipy.optimize.isotonic_regression` gives the same, and takes 0.17 s and 12 MB to import.
-    """
-    pools: list[list[float]] = []  # mean, weight, length
-    for value, weight in zip(values, weights, strict=True):
-        mean, total, length = value, float(weight), 1.0
-        while pools and pools[-1][0] >= mean:
-            before, its_weight, its_length = pools.pop()
-            mean = (mean * total + before * its_weight) / (total + its_weight)
-            total += its_weight
-            length += its_length
-        pools.append([mean, total, length])
-    return [mean for mean, _, length in pools for _ in range(int(length))]
-
-
-def colour_difference(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
-    """(mean, worst) difference of two chroma buffers, uint8 of shape (2, 16, 16), the saturation evened out."""
-    strong, weak = (c.astype(np.float32).ravel() - 128 for c in (one, other))
-    if mean(np.abs(strong)) < mean(np.abs(weak)):
-        strong, weak = weak, strong
-    scale = float(strong @ weak) / max(1.0, float(strong @ strong))
-    apart = np.abs(weak - np.clip(scale, 0.0, 1.0) * strong)
-    return mean(apart), float(apart.max())
-
-
-def colour_match(one: np.ndarray, other: np.ndarray) -> float:
-    """The cosine between two chroma buffers: 1 where the hues are the same, and where one has hardly any colour."""
-    a, b = (c.astype(np.float32).ravel() - 128 for c in (one, other))
-    strengths = float(a @ a) / a.size, float(b @ b) / b.size
-    if min(strengths) < SOME_COLOUR**2:
-        return 1.0
-    return float(a @ b) / a.size / float(np.sqrt(strengths[0] * strengths[1]))
-
-
 def _halved(grey: np.ndarray) -> np.ndarray:
     half = len(grey) // 2
     return (grey.reshape(half, 2, half, 2).mean(axis=(1, 3)) + 0.5).astype(np.uint8)
@@ -253,7 +180,7 @@ def _difference(blocks: np.ndarray, correlation: float) -> str:
 
 
 def _closer(fit: Fit, one: Buffers, other: Buffers) -> str:
-    left = residual(fit.toned, fit.target, np.concatenate((one.chroma, other.chroma)))
+    left = residual(fit.toned, fit.target, np.concatenate((one.coarse, other.coarse)))
     shortest = max(1, min(one.width, one.height, other.width, other.height))
     if left.moved > GREATEST_MOVE + ROUNDED_MOVE / shortest + _padding(one) + _padding(other):
         return "tilted or cropped a little"

@@ -41,7 +41,7 @@ T = TypeVar("T")
 
 BATCH = 256  # pictures hashed at once and written in one transaction; a kill costs at most one batch
 SPOOL = 64 << 20  # bytes of buffers held in memory before they go to a temporary file
-UNPACKED = 1024  # pictures held ready to be compared, up to 21 KB each
+UNPACKED = 1024  # pictures held ready to be compared, up to 29 KB each
 # What may be another time: the picture is tried again in the next run.
 PASSING = frozenset({"missing_file", "unreadable_file", "too_large", "needs_pillow_heif"})
 PROCESSES_FROM = 5_000  # pictures: from then on what the start of worker processes costs makes no difference
@@ -209,7 +209,9 @@ class FingerprintStore:
         """Returns the buffers of contents that can be decoded; one that has gone since is all grey and near nothing."""
         self.load(contents)
         used = set(self._used)
-        blank = Buffers(np.zeros((1, dct.SIDE, dct.SIDE), np.uint8), np.full((2, 16, 16), 128, np.uint8), 1, 1)
+        blank = Buffers(
+            np.zeros((1, dct.SIDE, dct.SIDE), np.uint8), np.full((2, dct.SIDE, dct.SIDE), 128, np.uint8), 1, 1
+        )
         found = [Buffers.from_bytes(data) if (data := self.packed(c)) else blank for c in contents]
         self._used = used  # looked at for its hashes only: not worth keeping
         return found
@@ -259,7 +261,7 @@ class FingerprintStore:
     def remember_used_buffers(self) -> None:
         """Writes the buffers that were compared, so that the next run compares without decoding.
 
-        Only those: 5 KB for every picture would outgrow everything else in the database.
+        Only those: 8 KB for every picture would outgrow everything else in the database.
         """
         fresh = sorted(c for c in self._used - self._stored if c in self._offsets)
         for block in chunked(fresh, BATCH):

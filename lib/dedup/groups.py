@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.db.hashes import remember_relations
-from lib.dedup.compare import colourless
+from lib.dedup.colours import colourless
 from lib.dedup.fingerprints import ALGORITHM, BATCH, FingerprintStore
 from lib.dedup.grouping import Candidates, Decision, Relation, cover
 from lib.dedup.judge import Judge, MatchOptions, RealSizes

@@ -16,7 +16,8 @@ from threading import Lock
 import numpy as np
 
 from lib.db.hashes import HashRow, NearPair, known_apart, known_flags, known_relations
-from lib.dedup.compare import colourless, compare, look
+from lib.dedup.colours import colourless
+from lib.dedup.compare import compare, look
 from lib.dedup.fingerprints import ALGORITHM, FingerprintStore
 from lib.dedup.grouping import Relation
 from lib.dedup.near import HashCells, Likeness
@@ -30,7 +31,7 @@ from lib.hashing.kinds import HashChoice
 from lib.hashing.views import view
 from lib.images.decode import DecodeError
 
-VERSION = 4  # of the judgement: what an earlier one said is not used
+VERSION = 5  # of the judgement: what an earlier one said is not used
 Known = tuple[str, float, str, str]
 ONE_FILE = "a hard link of the keeper"
 PIXEL_LEVELS = 0.5  # mean difference of their grey buffers, in grey levels

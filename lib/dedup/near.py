@@ -18,7 +18,7 @@ import numpy as np
 
 from lib.db import Context, Database
 from lib.db.hashes import NearPair, compared_hashes, iter_views, near_pairs, remember_near
-from lib.db.scores import ScoreRow, known_vectors, save_measures
+from lib.db.scores import ScoreRow, known_vectors, save_measures, unchecked_grounds
 from lib.dedup.options import DedupOptions
 from lib.hashing import dct, views
 from lib.hashing.buffers import Buffers
@@ -329,7 +329,9 @@ def _embeddings(context: Context, options: DedupOptions, places: Mapping[str, Pa
     require("open_clip")
     clip = load_clip(options.clip_model, weights_folder(options.models_dir), options.device)
     metric = f"clip {clip.name}"
-    found = {c: vector_of(v) for c, v in known_vectors(context.db, metric, clip.version, sorted(places)).items()}
+    key = (metric, clip.version, sorted(places))
+    unseen = unchecked_grounds(context.db, *key)
+    found = {c: vector_of(v) for c, v in known_vectors(context.db, *key).items() if c not in unseen}
     missing = {places[content]: content for content in sorted(places) if content not in found}
     fresh: list[tuple[ScoreRow, bytes | None]] = []
     with context.bar(len(missing), "Embedding", "picture") as progress:

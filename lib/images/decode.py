@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from lib.images.formats import HEIC_BRANDS
+from lib.images.ground import Colour, flat_on, ground_of, layered, may_be_clear, mend_transparency
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,8 +27,7 @@ if TYPE_CHECKING:
 # Pillow refuses pictures above twice its own limit (179 MP) and warns above it; we refuse at one documented size.
 MAX_PIXELS = 200_000_000
 MAX_FRAMES = 10_000
-BACKGROUND = (255, 255, 255)  # what shows through transparent pictures, always the same
-ALPHA_MODES = frozenset({"RGBA", "LA", "PA", "RGBa", "La"})
+BACKGROUND = (255, 255, 255)  # what shows through transparent pictures where they are compared, always the same
 
 ORIENTATION = 0x0112
 # Bounds of a walk over a PNG: one chunk costs a microsecond, and encoders write 8 kB and more into each.
@@ -70,7 +70,7 @@ class Header:
 class Picture:
     """A decoded picture.
 
-    `rgb` is uint8 of shape (height, width, 3), upright, transparent parts on white; it may be reduced.
+    `rgb` is uint8 of shape (height, width, 3), upright, transparent parts on a ground; it may be reduced.
     """
 
     rgb: np.ndarray
@@ -89,9 +89,11 @@ def decode(
     long_side: int | None = None,
     at_least: int | None = None,
     frame: int = 0,
-    background: tuple[int, int, int] = BACKGROUND,
+    background: Colour | None = BACKGROUND,
 ) -> Picture:
     """Decodes one frame to upright RGB, reduced so that the long side is at most `long_side` pixels.
+
+    Without a `background` a transparent picture lies on a ground on which it can be seen, see `lib.images.ground`.
 
     A JPEG is decoded at a reduced scale of at least twice the wanted size, which costs a fraction of the full decode
     and differs from it by well under one grey level. With `at_least` instead, a JPEG comes at the smallest of its
@@ -109,9 +111,10 @@ def decode(
 
 
 def decode_grey(source: Path | bytes, *, long_side: int | None = None) -> tuple[np.ndarray, Header]:
-    """The first frame's brightness as uint8 of shape (height, width), upright, transparent parts on white; its header.
+    """The first frame's brightness as uint8 of shape (height, width), upright; its header.
 
-    A JPEG gives its brightness without its colours being decoded, at a quarter of the cost. Raises DecodeError only.
+    Transparent parts lie on a ground on which the picture can be seen. A JPEG gives its brightness without its colours
+    being decoded, at a quarter of the cost. Raises DecodeError only.
     """
     import numpy as np
 
@@ -119,10 +122,19 @@ def decode_grey(source: Path | bytes, *, long_side: int | None = None) -> tuple[
         header = header_of(image)
         with codec_boundary():
             _draft(image, header, "L", long_side or max(image.size))
-            grey = image if image.mode == "L" and "transparency" not in image.info else flattened(image, BACKGROUND)
+            grey = image if image.mode == "L" and not may_be_clear(image) else flattened(image, None)
             reduced = _reduced(upright(grey, header.orientation), long_side)
             # Reduced before it is made grey, so that it is the grey of `decode`'s colours to the last bit.
             return np.asarray(Image.fromarray(reduced).convert("L")), header
+
+
+def needs_ground(path: Path) -> bool:
+    """True for a picture that cannot be seen on white well enough; False also for one that cannot be decoded."""
+    try:
+        with opened(path) as image, codec_boundary():
+            return may_be_clear(image) and ground_of(layered(image)) != BACKGROUND
+    except DecodeError:
+        return False
 
 
 @contextmanager
@@ -160,6 +172,7 @@ def opened(source: Path | bytes, formats: tuple[str, ...] | None = None) -> Iter
     try:
         if image.width * image.height > MAX_PIXELS:
             raise DecodeError("too_many_pixels", f"{image.width}x{image.height}")
+        mend_transparency(image)
         yield image
     finally:
         image.close()
@@ -225,15 +238,13 @@ def _draft(image: Image.Image, header: Header, mode: str, long_side: float) -> N
         image.draft(mode, (max(1, int(header.width * scale)), max(1, int(header.height * scale))))
 
 
-def flattened(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
-    """The picture as RGB, what is transparent on the background; deep greys scaled to 8 bits."""
-    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+def flattened(image: Image.Image, background: Colour | None) -> Image.Image:
+    """The picture as RGB, what is transparent on the background, or without one on a ground on which the picture can
+    be seen; deep greys scaled to 8 bits."""
+    if image.mode in ("I", "F") or (image.mode.startswith("I;16") and not may_be_clear(image)):
         return _from_deep(image)
-    if image.mode in ALPHA_MODES or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        flat = Image.new("RGB", rgba.size, background)
-        flat.paste(rgba, mask=rgba.getchannel("A"))
-        return flat
+    if may_be_clear(image):
+        return flat_on(layered(image), background)
     return image.convert("RGB")
 
 

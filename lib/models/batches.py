@@ -144,7 +144,7 @@ def look(path: Path, long_side: int | None, technical: bool) -> Seen | Measure:
             picture, measure = technical_of(path)
             rgb = shrunk(picture.rgb, long_side)
         else:
-            picture, measure = decode(path, long_side=long_side), None
+            picture, measure = decode(path, long_side=long_side, background=None), None
             rgb = picture.rgb
     except DecodeError as error:
         return Measure(None, error.reason)

@@ -233,7 +233,8 @@ def look(path: Path, size: tuple[int, int], squash: bool) -> Seen | Measure:
         width, height = header.upright_size
         # Twice the size that is needed, for the last, exact step to start from.
         share = 2 * max(size[0] / height, size[1] / width)
-        picture = decode(path, at_least=math.ceil(max(width, height) * share) if share < 1 else None)
+        least = math.ceil(max(width, height) * share) if share < 1 else None
+        picture = decode(path, at_least=least, background=None)
     except DecodeError as error:
         return Measure(None, error.reason)
     image = Image.fromarray(picture.rgb)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 from lib import __version__
+from lib.images.ground import flat_on, layered, may_be_clear
 from lib.pages.model import Card
 from lib.temporary import clear_dead, write_whole
 from lib.work.stream import stream
@@ -35,7 +36,6 @@ _CARDS = re.compile(r'<meta name="gleaner-cards" content="([^"]*)">')
 EMBED_LIMIT = 2_000  # pictures: 2,000 thumbnails of about 6 KB make a page of 12 MB, which browsers open at once
 
 JPEG_QUALITY = 78  # about 6 KB for a 192-pixel photograph; block edges stay invisible at that size
-BACKGROUND = (255, 255, 255)  # under transparent pixels; white, as most viewers show them
 
 
 @lru_cache(maxsize=1)
@@ -213,8 +213,8 @@ def _upright(picture: Image.Image, size: int) -> Image.Image:
     from PIL import ImageOps
 
     orientation = picture.getexif().get(0x0112, 1)
-    if picture.mode == "P" or picture.mode == "PA":
-        picture = picture.convert("RGBA")  # palette indices must not be averaged
+    if may_be_clear(picture) or picture.mode == "P":
+        picture = layered(picture)  # palette indices and the one transparent colour must not be averaged
     elif picture.mode.startswith("I") or picture.mode == "F":  # grey of 16 or 32 bits, integer or float
         grey = picture.convert("F")
         _, high = grey.getextrema()
@@ -228,10 +228,4 @@ def _upright(picture: Image.Image, size: int) -> Image.Image:
 
 
 def _opaque(picture: Image.Image) -> Image.Image:
-    from PIL import Image
-
-    if picture.mode in ("RGBA", "LA", "La", "RGBa") or "transparency" in picture.info:
-        layered = picture.convert("RGBA")
-        ground = Image.new("RGBA", layered.size, (*BACKGROUND, 255))
-        return Image.alpha_composite(ground, layered).convert("RGB")
-    return picture.convert("RGB")
+    return flat_on(layered(picture), None) if may_be_clear(picture) else picture.convert("RGB")

@@ -59,7 +59,7 @@ def technical_of(path: Path) -> tuple[Picture, Measure]:
     from lib.images.decode import decode, decode_grey
 
     long_side = _bound(path)
-    picture = decode(path, long_side=long_side)
+    picture = decode(path, long_side=long_side, background=None)
     if picture.header.format == "jpeg":
         grey = decode_grey(path, long_side=long_side)[0]
     else:

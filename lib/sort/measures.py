@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from lib.db.worklist import Worklist
 from lib.quality.measure import Measure
 from lib.sort.criteria import CHUNK, Criterion
 from lib.text import counted
-from lib.work.stream import Parallelism
+from lib.work.stream import Parallelism, stream
 
 # Measures in one transaction; a kill loses at most as many, or those of some seconds, and they are measured again.
 SAVE_EVERY, SAVE_SECONDS = 200, 5.0
@@ -37,7 +38,7 @@ class Measures:
 
     def fill(self, spread: Parallelism) -> int:
         """Measures what is missing and gives the number of pictures measured."""
-        self._find_missing()
+        self._find_missing(spread)
         done = 0
         for missing, count in self.files.missing_sets():
             # A worker process takes half a second to start: not for a handful of pictures.
@@ -66,24 +67,43 @@ class Measures:
         for page in self.pages():
             yield from (measure for measure in page.values() if measure.value is not None)
 
-    def _find_missing(self) -> None:
+    def _find_missing(self, spread: Parallelism) -> None:
+        db = self.context.db
         for page in self.files.contents():
             contents = [sha256 for sha256, _ in page if sha256]
+            paths = {sha256: str(self.context.workspace.to_path(place)) for sha256, place in page if sha256}
             lacking: dict[str, list[str]] = defaultdict(list)
             runs: Counter[str] = Counter()
             for metric, version in self.criterion.keys:
-                known = store.known_contents(self.context.db, metric, version, contents)
-                tried = store.unanswered(self.context.db, metric, version, contents)
-                given_up = self._given_up(metric, tried)
+                tried = store.unanswered(db, metric, version, contents)
+                done = store.known_contents(db, metric, version, contents) | self._given_up(metric, tried)
+                if doubtful := store.unchecked_grounds(db, metric, version, contents):
+                    done -= self._measured_unseen(
+                        metric, version, {sha256: paths[sha256] for sha256 in doubtful}, spread
+                    )
                 for sha256 in contents:
-                    if sha256 not in known and sha256 not in given_up:
+                    if sha256 not in done:
                         lacking[sha256].append(metric)
                 runs.update({sha256: count for sha256, (count, _, _) in tried.items()})
             self.files.add_todo(
-                (str(self.context.workspace.to_path(place)), sha256, ",".join(lacking[sha256]), runs[sha256])
-                for sha256, place in page
+                (path, sha256, ",".join(lacking[sha256]), runs[sha256])
+                for sha256, path in paths.items()
                 if lacking.get(sha256)
             )
+
+    def _measured_unseen(self, metric: str, version: str, paths: Mapping[str, str], spread: Parallelism) -> set[str]:
+        """The contents that were measured on a ground on which they cannot be seen; the others are noted as checked."""
+        from lib.images.decode import needs_ground
+
+        contents = {Path(path): sha256 for sha256, path in paths.items()}
+        needing: set[str] = set()
+        workers = min(spread.workers, max(1, len(contents) // CHUNK))
+        outcomes = stream(needs_ground, contents, executor=spread.executor, workers=workers, chunk=CHUNK)
+        with closing(outcomes):
+            needing.update(contents[outcome.item] for outcome in outcomes if outcome.value)
+        if not self.context.dry_run:
+            store.note_checked_grounds(self.context.db, metric, version, set(contents.values()) - needing)
+        return needing
 
     def _given_up(self, metric: str, tried: Mapping[str, tuple[int, int, str]]) -> set[str]:
         """The contents that were asked about in vain often enough; their reason stays."""

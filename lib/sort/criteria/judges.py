@@ -184,7 +184,7 @@ def _as_sent(path: Path) -> tuple[str, Measure]:
 
     from lib.images.decode import decode
 
-    picture = decode(path, long_side=LONG_SIDE)
+    picture = decode(path, long_side=LONG_SIDE, background=None)
     width, height = picture.header.upright_size
     return as_uri(Image.fromarray(picture.rgb)), Measure(None, "", width, height, picture.header.format)
 

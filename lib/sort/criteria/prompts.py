@@ -102,7 +102,8 @@ class ClipCriterion(Criterion):
         found: dict[int, np.ndarray] = {}
         fresh: dict[Path, list[tuple[int, str]]] = defaultdict(list)
         for number, sha256, text in store.query_pictures(context.db, list(queries)):
-            if known := store.known_vectors(context.db, self.metric, self.clip.version, [sha256]):
+            key = (self.metric, self.clip.version, [sha256])
+            if (known := store.known_vectors(context.db, *key)) and not store.unchecked_grounds(context.db, *key):
                 found[number] = vector_of(known[sha256])
             else:
                 fresh[context.workspace.to_path(text)].append((number, sha256))
