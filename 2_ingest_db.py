@@ -30,6 +30,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from lib.arguments import encoding_name
 from lib.errors import EXIT_INCOMPLETE, EXIT_OK, UsageError
 from lib.ingest.options import options_from
 from lib.workspace import Workspace
@@ -43,6 +44,10 @@ def build_parser() -> argparse.ArgumentParser:
                            help="take in raw answers, a list of URLs or another pipeline's database")
     add("--import-folder", dest="folder", type=Path, metavar="DIR",
                            help="take in pictures that are on disk, each content once, with sidecars")
+    add("--encoding",      type=encoding_name, metavar="NAME",
+                           help="the letters of a list or sidecar that is not UTF-8, such as cp1251")
+    add("--url-column",    metavar="NAME",
+                           help="the column of a list that holds the addresses, or its number from 1")
     add("--rescan",        action="store_true", help="also take in files below xhr/ that the database does not know")
     add("--retry-failed",  action="store_true", help="read the answers again that could not be read")
     add("--reparse",       action="store_true",

@@ -6,6 +6,7 @@ A wrong text is refused with what would be right.
 from __future__ import annotations
 
 import argparse
+import codecs
 import os
 from collections.abc import Callable
 from dataclasses import fields
@@ -13,6 +14,7 @@ from math import isfinite
 from typing import Any
 
 LARGEST = 2**63 - 1  # what the database can hold
+_NO_LETTERS = frozenset({"idna", "punycode", "unicode_escape", "raw_unicode_escape", "utf-7", "undefined"})
 
 
 def positive(text: str) -> int:
@@ -116,6 +118,17 @@ def shard(text: str) -> tuple[int, int]:
     if not (part.isdigit() and parts.isdigit() and 1 <= int(part) <= int(parts)):
         raise argparse.ArgumentTypeError(f"{text!r} is no part such as 1/4")
     return int(part) - 1, int(parts)
+
+
+def encoding_name(text: str) -> str:
+    """The name of an encoding of texts, as Python writes it."""
+    try:
+        found = codecs.lookup(text).name
+        if "https://a.example/1.jpg\n".encode(found).decode(found) and found not in _NO_LETTERS:
+            return found
+    except (LookupError, UnicodeError, TypeError, ValueError, AttributeError):
+        pass
+    raise argparse.ArgumentTypeError(f"{text!r} is no known encoding such as cp1251, latin-1, gb18030 or utf-16")
 
 
 def values_of(args: argparse.Namespace, options: type) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 LONGEST_NAME = 160  # bytes of the target's name that are kept; file systems allow 255 for the whole
+CUT_DIGITS = 8  # of the hash of a name that is cut
 STALE_SECONDS = 24 * 3600.0  # after which a temporary file of another machine is given up
 START_MARGIN = 2.0  # seconds by which a process may seem to have started later than it did
 
@@ -155,7 +156,16 @@ def _is_dead(entry: os.DirEntry[str], match: re.Match[str], target: str) -> bool
 
 
 def _short(name: str) -> str:
-    return name.encode("utf-8", "replace")[:LONGEST_NAME].decode("utf-8", "ignore")
+    return fitting(name, LONGEST_NAME)
+
+
+def fitting(name: str, length: int) -> str:
+    """Returns a name of so many bytes of UTF-8 at most; one that is cut ends in digits that tell it from others."""
+    body = name.encode("utf-8", "replace")
+    if len(body) <= length:
+        return body.decode()
+    digits = hashlib.sha256(name.encode("utf-8", "backslashreplace")).hexdigest()[:CUT_DIGITS]
+    return f"{body[: length - CUT_DIGITS - 1].decode('utf-8', 'ignore')}~{digits}"
 
 
 def machine_mark() -> str:

@@ -12,6 +12,10 @@ HIDDEN = "***"
 SHORTEST = 6  # characters of a password that is looked for by itself
 # A `Path` made of an address has one slash only.
 _USER = re.compile(r"(?P<head>\b[A-Za-z][A-Za-z0-9+.-]*:/{1,3})(?P<secret>[^/?#\s\"'<>]+)@")
+_NO_VALUE = frozenset(
+    {"", "?", "??", "???", "-", "--", "---", "\u2013", "\u2014", "_", "/", "*", "n/a", "n.a", "#n/a", "none", "null"}
+    | {"nil", "nan", "unknown", "undefined", "not available", "not specified", "unspecified", "not provided", "no data"}
+)  # in small letters
 _HALF = re.compile("[\ud800-\udfff]")
 _BARE = re.compile(r"[^\s:/@'\"]+:[^\s/@'\"]+@(?=[\w.-])")
 _SECRET_NAME = (
@@ -30,6 +34,11 @@ def counted(number: int, noun: str) -> str:
     if noun.endswith("y") and noun[-2] not in "aeiou":
         return f"{number:,} {noun[:-1]}ies"
     return f"{number:,} {noun}s"
+
+
+def known(value: str) -> str:
+    """Returns the text, empty where it is a word for nothing: `?`, `-`, `N/A`, `unknown`."""
+    return "" if value.strip(" .()[]<>").casefold() in _NO_VALUE else value
 
 
 def storable(text: str) -> str:

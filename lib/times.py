@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from datetime import UTC, datetime, timedelta
+
+LONGEST = 1000  # characters of a number of seconds that are looked at
+_SECONDS = re.compile(r"\+?((?:[0-9]+\.?[0-9]*)|(?:\.[0-9]+))[ \t]*(?:s|sec|secs|seconds?)?", re.IGNORECASE)
+_ISO = re.compile(r"\d{4}-\d\d-\d\d[T ]")
 
 
 def utc_now() -> str:
@@ -23,19 +28,26 @@ def to_text(moment: datetime) -> str:
 
 
 def retry_after(value: str | None, *, most: float = math.inf, now: float | None = None) -> float | None:
-    """Seconds from `now` (Unix time) that a Retry-After header names in digits or as an HTTP date, cut to `most`.
+    """Seconds from `now` (Unix time) that a Retry-After header names as a number or as a date, cut to `most`.
 
-    Negative for a date that has passed; None where the header says nothing usable.
+    Negative for a date that has passed; None where the header says nothing usable. Of several numbers, which come of
+    several headers, the largest counts.
     """
-    from email.utils import parsedate_to_datetime  # slow to load, and seldom needed
-
-    text = (value or "").strip()
-    if text.isascii() and text.isdigit():
-        return min(float(text), most)
+    text = (value or "").strip(" \t\"';")
+    numbers = [_SECONDS.fullmatch(part.strip()) for part in text[:LONGEST].split(",")]
+    if found := [float(number[1]) for number in numbers if number]:
+        return min(max(found), most) if len(found) == len(numbers) else None
     try:
-        moment = parsedate_to_datetime(text)
+        moment = _moment(text)
         # An HTTP date is in UTC, also where it does not say so.
         moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
         return min(moment.timestamp() - (time.time() if now is None else now), most)
     except (TypeError, ValueError, IndexError, OverflowError, OSError):
         return None
+
+
+def _moment(text: str) -> datetime:
+    """The moment of an HTTP date in any of its three forms, or of an ISO one. Raises ValueError and its like."""
+    from email.utils import parsedate_to_datetime  # slow to load, and seldom needed
+
+    return datetime.fromisoformat(text) if _ISO.match(text) else parsedate_to_datetime(text)

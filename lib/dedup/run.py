@@ -225,7 +225,7 @@ class Run:
         journal_files.apply(context, check=plan.check)
         places = ((to_path(a.source), to_path(a.target)) for a in plan.actions if a.kind == "move")
         linked = {to_path(target) for target in plan.links}
-        self.moved = {s: t for s, t in places if (s in linked or not s.exists()) and t.exists()}
+        self.moved = {s: t for s, t in places if (s in linked or not os.path.exists(s)) and os.path.exists(t)}
 
     def _report(self) -> None:
         context = self.context

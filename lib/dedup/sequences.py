@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from lib.dedup.compare import compare
+from lib.dedup.detail import frame_closeup, left_over
 from lib.hashing.buffers import Buffers, frame_buffers
 from lib.hashing.dct import flat_pictures
 from lib.images.frames import Frame, opened_frames
@@ -46,7 +47,7 @@ def _difference(first: Frame, second: Frame) -> str:
     if any(empty):
         return "one is empty"
     finding = compare(one, other)
-    return "" if finding.same else finding.reason
+    return left_over(frame_closeup(first), frame_closeup(second)) if finding.same else finding.reason
 
 
 def _is_empty(frame: Buffers) -> bool:

@@ -51,14 +51,14 @@ class Body(Sink):
         self.size = partial.size if partial else 0
         self.path: str | None = partial.path if partial else None
         self.begun = partial is not None  # whether the file at `path` holds what came before
-        self.validator = ""  # of the version that comes in, where its rest could be asked for alone
-        self.total = partial.total if partial else 0
+        # Of the version that comes in: its validator, where the rest could be asked for alone, and the whole length.
+        self.answer = FetchResult(total=partial.total if partial else 0)
         self.noted = self.path or ""  # the part that has a note
         self.handle: Any = None
 
     def on_headers(self, answer: FetchResult) -> tuple[str, str]:
         """Refuses a picture that stands for a removed one."""
-        self.validator, self.total = answer.validator, answer.total
+        self.answer = answer  # the first bytes may still change what can be asked for
         found = self.buffers.placeholders.by_answer(self.asked, answer.final_url, answer.etag)
         return (PLACEHOLDER, found) if found else ("", "")
 
@@ -88,13 +88,14 @@ class Body(Sink):
         if self.path is not None:
             await self._spool()
             await self._close()
+            self.begun = True
 
     async def keep_part(self, validator: str) -> Partial | None:
         """Keeps the beginning of a large body whose transfer broke; None where too little is there to be worth it."""
         if self.path is None:
             return None
         await self.finish()
-        partial = Partial(self.path, self.size, validator, self.total)
+        partial = Partial(self.path, self.size, validator, self.answer.total)
         self.path, self.noted = None, ""
         return partial
 
@@ -123,8 +124,8 @@ class Body(Sink):
             self.handle = await aiofiles.open(self.path, mode, buffering=0, executor=self.buffers.executor)
             if self.begun:
                 await self.handle.seek(0, os.SEEK_END)
-            elif self.validator:
-                write_note(self.path, self.asked, self.validator, self.total)
+            elif self.answer.validator:
+                write_note(self.path, self.asked, self.answer.validator, self.answer.total)
                 self.noted = self.path
         block = b"".join(self.blocks)
         self._let_go()

@@ -45,6 +45,7 @@ KEPT_HOSTS = 64  # up to so many hosts, connections are stored also where nothin
 WRITERS = 2  # a disk makes one wait now and then; the other goes on meanwhile
 UPLOADS = 8  # at once, to an address that is not this machine's disk
 OFFLINE_AFTER = 30  # requests that nobody answered, and none that anybody did: then it is our own network
+FEW = 1024  # bytes that a transfer may still owe for a whole picture: lengths are counted wrong by a few
 BROKEN_OFF = frozenset({"timeout", "too_slow", "disconnected", "truncated"})  # the rest may still be had
 
 LARGEST_BLOCK = 250  # rows of one claim
@@ -265,7 +266,7 @@ class DownloadLoop:
             request = picture.request(begun, last=not host.waiting and len(self.queues.hosts) > KEPT_HOSTS)
             asked = fetch(session, picture.target, body, self.options.limits, self.watch, request)
             answer = await self._request_to_host(host, asked)  # the slot is free before the body goes to the disk
-            if answer.reason:
+            if answer.reason and not await self._is_whole(answer, body):
                 if answer.validator and answer.reason in BROKEN_OFF:
                     picture.partial = await body.keep_part(answer.validator)
                 elif begun and body.begun and answer.reason != BAD_RANGE:  # what was there is as good as before
@@ -274,6 +275,9 @@ class DownloadLoop:
                 follow = self.scheduler.redirected if answer.reason == REDIRECTED else self.scheduler.after_failure
                 follow(picture, answer)
                 return
+            if answer.reason:
+                answer.reason = answer.detail = ""
+                picture.notes.add("broken_off")
             await body.finish()
             fetching = False
             stored = await self.writers.run(
@@ -290,6 +294,15 @@ class DownloadLoop:
             self.scheduler.after_failure(picture, answer)
         else:
             self.scheduler.end(picture, picture.done(stored, answer))
+
+    async def _is_whole(self, answer: FetchResult, body: Body) -> bool:
+        """Tells if what a broken transfer has brought, or a server has no more of, is the whole picture."""
+        broken = answer.reason in BROKEN_OFF and answer.missing <= FEW
+        if not body.size or not (broken or (answer.reason == BAD_RANGE and answer.at_end)):
+            return False
+        await body.finish()
+        whole: bool = await self.writers.run(self.store.ends_well, body)
+        return whole
 
     async def _request_to_host(self, host: Host[Item], request: Awaitable[FetchResult]) -> FetchResult:
         """Waits for a request and lets its host's queue learn from the answer."""

@@ -28,7 +28,7 @@ from lib.download.verify import MOST_FRAMES, Verifier, has_decoder
 from lib.errors import GleanerError
 from lib.files.names import DIGITS, PARTS, file_name, part_owner, read_name, shelf
 from lib.images.decode import DecodeError, Header, read_header
-from lib.images.formats import NOT_AN_IMAGE, Buffer, Format, refusal, sniff
+from lib.images.formats import JPEG, NOT_AN_IMAGE, Buffer, Format, refusal, sniff
 from lib.images.structure import find_fault, size_of_structure, trailing_bytes
 from lib.journal.moves import free_target, move_without_overwriting
 from lib.workspace import Workspace
@@ -41,6 +41,13 @@ SET_ASIDE = "not-as-named"  # in the quarantine: files in the way of a picture t
 # hand does not know one, its structure alone says whether it is whole.
 _DECODED = frozenset({"avif", "heic", "jxl", "jpeg2000", "tiff", "ico", "bmp"})
 _NO_DECODER = frozenset({"not_an_image", "undecodable", "needs_pillow_heif"})
+
+# Formats of which the structure says where they end; a TIFF's pages may lie anywhere.
+_SHOWS_ITS_END = frozenset({"jpg", "png", "gif", "webp", "bmp", "ico", "avif", "heic", "jp2", "j2k", "jxl"})
+_MORE_PICTURES = b"MPF\0"  # in the header of a JPEG that other pictures follow
+LONGEST_HEADER = 256 * 1024
+MOST_BEHIND = 64  # bytes of padding behind a whole picture
+_PADDING = b"\0\t\r\n "
 
 Task = tuple["asyncio.Future[Any]", Callable[..., Any], tuple[Any, ...]]
 
@@ -96,6 +103,20 @@ class FileStore:
                 name = self._write(key, kind, body, data, header, sha256, found)
                 row = self._row(self.target.text(name), sha256, found, header, size)
         return StoredFile("", "", sha256, found, row, restores, trailing, size)
+
+    def ends_well(self, body: Body) -> bool:
+        """Tells if a body whose transfer broke off is a whole picture: its structure ends where the bytes end.
+
+        A format whose end does not show, and a picture behind which another one belongs, cannot be told from a cut one.
+        """
+        with contents(body) as data:
+            found = sniff(data) if len(data) else None
+            if found is None or found.extension not in _SHOWS_ITS_END or find_fault(data, found)[0]:
+                return False
+            if found is JPEG and data[:LONGEST_HEADER].find(_MORE_PICTURES) >= 0:
+                return False
+            behind = trailing_bytes(data, found, exact=True)
+            return behind <= MOST_BEHIND and not data[len(data) - behind :].strip(_PADDING)
 
     def register(self, path: Path, digits: str) -> StoredFile:
         """Takes over a whole file that an earlier run left without a row; `gone` when it is not what its name says."""

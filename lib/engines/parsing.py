@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import codecs
 import hashlib
+import json
 import math
 import re
 from collections import Counter
@@ -206,11 +207,62 @@ def check_size(body: bytes) -> None:
         raise ParseError("too_complex")
 
 
+def load_exact(body: bytes) -> Any:
+    """Returns the value with its numbers as they stand there, as text where a float would have other digits.
+
+    Raises ParseError as `load_json` does. For rows and sidecars, whose numbers may be somebody's ids.
+    """
+    value, _ = load_json(body)
+    held = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    if any(_has_large(one) for one in held):
+        return _load_lenient(body.removeprefix(codecs.BOM_UTF8).decode(errors="replace"))
+    return value
+
+
+def _has_large(value: Any) -> bool:
+    """True for a float that may have been a whole number of more digits than it holds, also one floor down."""
+    if type(value) is float:
+        return not -LARGEST <= value <= LARGEST
+    if type(value) is dict:
+        return any(type(one) is float and not -LARGEST <= one <= LARGEST for one in value.values())
+    return False
+
+
 def _load_repaired(found: str) -> Any:
+    mended = _ESCAPE.sub(_right_escape, found.translate(_CONTROLS))
     try:
-        return orjson.loads(_ESCAPE.sub(_right_escape, found.translate(_CONTROLS)))
+        return orjson.loads(mended)
     except orjson.JSONDecodeError:
+        return _load_lenient(mended)
+
+
+def _load_lenient(found: str) -> Any:
+    """Reads what Python, pandas and JavaScript write and JSON has no word for: NaN and Infinity are no value."""
+    try:
+        return _LENIENT.decode(found)
+    except (ValueError, RecursionError):
         raise ParseError("not_json") from None
+
+
+def _exact_integer(digits: str) -> int | str:
+    return int(digits) if len(digits) <= _MOST_DIGITS else digits[:TEXT_LIMIT]
+
+
+def _exact_float(digits: str) -> float | str:
+    """A number beyond what a float tells from its neighbours stays as written: it is somebody's id."""
+    number = float(digits)
+    return number if -LARGEST <= number <= LARGEST else digits[:TEXT_LIMIT]
+
+
+_MOST_DIGITS = 1000  # of a whole number that Python makes one of at once
+_LENIENT = json.JSONDecoder(
+    strict=False, parse_constant=lambda name: None, parse_int=_exact_integer, parse_float=_exact_float
+)
+
+
+def lenient_decoder() -> json.JSONDecoder:
+    """Returns the decoder that reads values out of a longer text, numbers exact and NaN as no value."""
+    return _LENIENT
 
 
 def _right_escape(match: re.Match[str]) -> str:

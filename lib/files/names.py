@@ -1,6 +1,7 @@
-"""Names of downloaded files: ASCII, from our own ids and hashes only, never from what a server or an address says.
+"""Names of files. Those of downloads are ASCII, from our own ids and hashes only, never from what a server says.
 
-Several files of one picture can be told by these names alone, and by no others.
+Several files of one picture can be told by these names alone, and by no others. A file that a person has named keeps
+its name where every reader and file system takes it, and gets the nearest one elsewhere.
 """
 
 from __future__ import annotations
@@ -10,11 +11,20 @@ import os
 import re
 from dataclasses import dataclass
 
-from lib.temporary import machine_mark
+from lib.temporary import fitting, machine_mark
 
 KEPT = "kept-"  # begins the name of an unfinished file that a later run may go on with
 PARTS = ".part"  # the folder of temporary files: on the same file system as the final names
 LONGEST_ID = 80  # characters; leaves room under the 255 bytes that file systems allow
+
+LONGEST = 255  # bytes of a name: ext4, XFS, APFS and NTFS allow no more
+LONGEST_SUFFIX = 32  # bytes behind the last dot that are kept when a name is cut; a longer one is no suffix
+# Windows refuses these, and Hugging Face's readers take `::` for a chain of addresses.
+_FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]')
+# Devices of Windows, whatever stands behind the first dot.
+_DEVICES = re.compile(
+    r"(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9\u00b9\u00b2\u00b3])[ ]*(?:\.|$)", re.IGNORECASE
+)
 
 # Digits of a content's hash in a name, as few as tell it from what lies there: 8 are found again by trying, 64 never.
 DIGITS = (8, 12, 16, 64)
@@ -88,3 +98,28 @@ def read_any_name(name: str) -> OwnName | None:
     """Reads a file name of our own scheme; None for every other name, so that `IMG_0001.jpg` says nothing."""
     match = _ANY_NAME.fullmatch(name)
     return OwnName(match["id"], match["kind"], int(match["width"]), int(match["height"])) if match else None
+
+
+def portable_name(name: str) -> str:
+    """Returns the name under which every file system and reader takes a file: the same one where it is such a name.
+
+    What Windows forbids becomes `_`; so do a leading dot, since readers of data sets leave out hidden files, and blanks
+    at the ends. A name of a device gets one before it.
+    """
+    made = _FORBIDDEN.sub("_", name)
+    body = made.lstrip(" .\u00a0")
+    made = f"_{body}" if body != made else made
+    kept = made.rstrip(" .\u00a0")
+    made = kept if kept == made else f"{kept}_"
+    return fitting_name(f"_{made}" if _DEVICES.match(made) else made)
+
+
+def fitting_name(name: str, number: str = "") -> str:
+    """Returns a name with a number before its suffix, cut where it is longer than file systems allow, in bytes."""
+    stem, suffix = os.path.splitext(name)
+    if len(os.fsencode(suffix)) > LONGEST_SUFFIX:
+        stem, suffix = name, ""
+    room = LONGEST - len(os.fsencode(number + suffix))
+    if len(os.fsencode(stem)) > room:
+        stem = fitting(stem, room)
+    return f"{stem}{number}{suffix}"

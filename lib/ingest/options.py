@@ -19,6 +19,8 @@ class IngestOptions:
     retry_failed: bool = False
     reparse: bool = False
     watch: int | None = None
+    encoding: str | None = None
+    url_column: str | None = None
     limit: int | None = None
     workers: int = 1
 

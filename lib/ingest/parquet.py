@@ -2,15 +2,17 @@
 
 A page of a few kilobytes may unpack to gigabytes, and a value that stands once in a dictionary is repeated in every
 row. So every page's header is read before any page; values of a dictionary stay numbers until a row is made, and a
-batch has as many rows as fit in memory at the length that its pages allow. Nested columns are no text and stay unread.
+batch has as many rows as fit in memory at the length that its pages allow. Of nested columns the members of
+structures and lists of texts are read.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
@@ -30,6 +32,10 @@ LARGEST_FOOTER = 64 * 2**20  # bytes; of a file with ten thousand row groups som
 MOST_ENTRIES = 200_000  # columns or row groups that a footer may name
 LARGEST_HEADER = 2**20  # bytes of a page's header, which may carry the least and the greatest value
 LONGEST_TEXT = 4 * TEXT_LIMIT  # bytes of what counts of a value
+DEEPEST = 4  # structures within each other
+MOST_IN_LISTS = 4_000_000  # values that the lists of a column may hold in a row group
+MOST_OF_A_LIST = 1000  # values of one list that are read
+_LIST_ITEM = re.compile(r"\.(?:list\.(?:element|item)|bag\.array_element|array\.array|list\.array)$")
 _PREFIXED = "DELTA_BYTE_ARRAY"  # values that repeat the beginning of the one before
 _NUM_VALUES = {5: "data", 7: "dictionary", 8: "data"}  # fields of a page's header that hold its number of values
 
@@ -43,8 +49,20 @@ class Page(NamedTuple):
     dictionary: bool
 
 
-def parquet_rows(path: Path, wanted: Collection[str], reasons: Counter[str]) -> Iterator[Mapping[str, Any]]:
-    """The rows with those columns whose names in lower case are wanted.
+def parquet_columns(path: Path) -> list[str]:
+    """Returns the names of all columns, those inside a structure with its name before them."""
+    import pyarrow
+
+    try:
+        return [name for field in _open(path, ()).schema_arrow for name, _ in _leaves(field.name, field.type)]
+    except (pyarrow.ArrowException, OSError, ValueError, TypeError, MemoryError) as error:
+        raise GleanerError(f"{path} cannot be read as Parquet ({error}); give a whole copy.") from error
+
+
+def parquet_rows(
+    path: Path, wanted: Callable[[str], bool], reasons: Counter[str], encoding: str = "utf-8"
+) -> Iterator[Mapping[str, Any]]:
+    """Yields the rows with those columns whose names are wanted; bytes of no declared kind are read as `encoding`.
 
     A column that would take too much memory is left out, a row group that cannot be read as well; both are said and
     counted. Raises GleanerError where the file is no Parquet.
@@ -55,7 +73,13 @@ def parquet_rows(path: Path, wanted: Collection[str], reasons: Counter[str]) -> 
     unreadable = (pyarrow.ArrowException, OSError, ValueError, TypeError, MemoryError)
     try:
         table = _open(path, ())
-        names = [field.name for field in table.schema_arrow if field.name.lower() in wanted and _is_flat(field.type)]
+        leaves = [leaf for field in table.schema_arrow for leaf in _leaves(field.name, field.type)]
+        chosen = {name for name, kind in leaves if wanted(name) and _is_readable(kind)}
+        names = [
+            column.path
+            for column in map(table.schema.column, range(len(table.schema)))
+            if _LIST_ITEM.sub("", column.path) in chosen
+        ]
         table = _open(path, names)
     except unreadable as error:
         raise GleanerError(f"{path} cannot be read as Parquet ({error}); give a whole copy.") from error
@@ -63,11 +87,22 @@ def parquet_rows(path: Path, wanted: Collection[str], reasons: Counter[str]) -> 
         try:
             columns, rows = _readable(path, table, group, names, reasons)
             for batch in table.iter_batches(batch_size=rows, row_groups=[group], columns=columns) if columns else ():
-                for values in zip(*map(_values, batch.columns), strict=True):
+                for values in zip(*(_values(column, encoding) for column in batch.columns), strict=True):
                     yield dict(zip(batch.schema.names, values, strict=True))
         except unreadable as error:
             log.warning("row group %d of %s cannot be read (%s); give a whole copy", group, path, error)
             reasons["broken_row_group"] += 1
+
+
+def _leaves(name: str, kind: Any, depth: int = 0) -> Iterator[tuple[str, Any]]:
+    """Yields the columns that a field consists of, by their path."""
+    from pyarrow import types
+
+    if types.is_struct(kind) and depth < DEEPEST:
+        for inner in kind:
+            yield from _leaves(f"{name}.{inner.name}", inner.type, depth + 1)
+    else:
+        yield name, kind
 
 
 def _open(path: Path, names: Collection[str]) -> ParquetFile:
@@ -87,12 +122,27 @@ def _open(path: Path, names: Collection[str]) -> ParquetFile:
     )
 
 
-def _is_flat(kind: Any) -> bool:
+def _is_readable(kind: Any) -> bool:
+    """True for texts, numbers, and lists of texts."""
     from pyarrow import types
 
-    value = kind.value_type if types.is_dictionary(kind) else kind
+    if _is_list(kind):
+        return _is_text(_plain_kind(kind.value_type))
     numbers = (types.is_integer, types.is_floating, types.is_boolean, types.is_decimal, types.is_null)
-    return _is_text(value) or any(is_it(value) for is_it in numbers)
+    value = _plain_kind(kind)
+    return _is_text(value) or any(is_it(value) for is_it in (*numbers, types.is_temporal))
+
+
+def _plain_kind(kind: Any) -> Any:
+    from pyarrow import types
+
+    return kind.value_type if types.is_dictionary(kind) else kind
+
+
+def _is_list(kind: Any) -> bool:
+    from pyarrow import types
+
+    return bool(types.is_list(kind) or types.is_large_list(kind))
 
 
 def _readable(
@@ -106,7 +156,10 @@ def _readable(
             column = metadata.column(place)
             if column.path_in_schema not in names:
                 continue
-            size = _largest_value(handle, column, table.schema.column(place).length)
+            shape = table.schema.column(place)
+            size = _largest_value(handle, column, shape.length)
+            if shape.max_repetition_level and column.num_values > MOST_IN_LISTS:
+                size = None  # a row may hold all of them
             if size is None:
                 log.warning(
                     "the column %s of row group %d in %s is left out: it unpacks to more than %d MiB a page",
@@ -220,29 +273,50 @@ class _Thrift:
         return (number >> 1) ^ -(number & 1)
 
 
-def _values(column: Array) -> list[Any]:
-    """The values of a column. Text is cut to what counts of it, and one that repeats is one object."""
-    import pyarrow
+def _values(column: Array, encoding: str) -> list[Any]:
+    """Returns the values of a column: texts cut to what counts of them, one that repeats as one object."""
+    from pyarrow import types
 
-    if not pyarrow.types.is_dictionary(column.type):
-        return _cut(column)
+    if types.is_struct(column.type):
+        parts = [
+            (field.name, _values(part, encoding)) for field, part in zip(column.type, column.flatten(), strict=True)
+        ]
+        return [{name: values[place] for name, values in parts} for place in range(len(column))]
+    if _is_list(column.type):
+        return _lists(column, encoding)
+    if not types.is_dictionary(column.type):
+        return _cut(column, encoding)
     used = column.indices.unique().drop_null()
-    known = dict(zip(used.to_pylist(), _cut(column.dictionary.take(used)), strict=True))
+    known = dict(zip(used.to_pylist(), _cut(column.dictionary.take(used), encoding), strict=True))
     return [known.get(number) for number in column.indices.to_pylist()]
 
 
-def _cut(values: Array) -> list[Any]:
+def _lists(column: Array, encoding: str) -> list[Any]:
+    values, place, made = _values(column.flatten(), encoding), 0, list[Any]()
+    for length in column.value_lengths().to_pylist():
+        made.append(None if length is None else values[place : place + min(length, MOST_OF_A_LIST)])
+        place += length or 0
+    return made
+
+
+def _cut(values: Array, encoding: str) -> list[Any]:
     import pyarrow
     import pyarrow.compute
+    from pyarrow import types
 
     if not _is_text(values.type):
-        return list(values.to_pylist())
+        return list(map(str, values.to_pylist())) if types.is_decimal(values.type) else list(values.to_pylist())
+    declared = types.is_string(values.type) or types.is_large_string(values.type) or types.is_string_view(values.type)
+    letters = "utf-8" if declared else encoding
     cut = pyarrow.compute.binary_slice(values.cast(pyarrow.large_binary()), 0, LONGEST_TEXT)
-    return [value if value is None else value.decode("utf-8", "replace") for value in cut.to_pylist()]
+    return [value if value is None else value.decode(letters, "replace") for value in cut.to_pylist()]
 
 
 def _is_text(kind: Any) -> bool:
     from pyarrow import types
 
-    kinds = (types.is_string, types.is_large_string, types.is_string_view, types.is_binary, types.is_large_binary)
+    kinds = (
+        *(types.is_string, types.is_large_string, types.is_string_view, types.is_binary, types.is_large_binary),
+        *(types.is_binary_view, types.is_fixed_size_binary),
+    )
     return any(is_it(kind) for is_it in kinds)

@@ -22,7 +22,7 @@ from lib.db.responses import ResponseRow, ensure_query
 from lib.errors import UsageError
 from lib.files.pictures import UnreadableFiles
 from lib.ingest.answers import IngestTotals, ingest, picture_rows, preview_rows
-from lib.ingest.lists import LIST_ENGINE, list_format, list_records, reference_records
+from lib.ingest.lists import LIST_ENGINE, list_layout, list_records, reference_records
 from lib.ingest.options import IngestOptions
 from lib.ingest.raw_files import (
     RawFile,
@@ -55,8 +55,8 @@ def take_in(context: Context, options: IngestOptions) -> IngestTotals:
     if options.folder:
         from lib.ingest.folders import import_folder
 
-        return import_folder(context, options.folder, options.limit)
-    source = recognise(options.source) if options.source else None
+        return import_folder(context, options.folder, options.limit, options.encoding or "")
+    source = recognise(options.source, options.encoding or "", options.url_column or "") if options.source else None
     if not source and not options.rescan and options.watch is None and not has_rows(context.db, "responses"):
         raise UsageError("the database holds no raw answer yet; run 1_collect.py first.")
     if source:
@@ -149,11 +149,11 @@ class ImportSource:
     unread: UnreadableFiles = field(default_factory=UnreadableFiles)
 
 
-def recognise(path: Path) -> ImportSource:
+def recognise(path: Path, encoding: str = "", column: str = "") -> ImportSource:
     """Looks at what is there. Raises UsageError where it is nothing that can be imported."""
     if not path.exists():
         raise UsageError(f"--import: {path} does not exist; check the path.")
-    if path.is_file() and (source := _recognise_file(path)):
+    if path.is_file() and (source := _recognise_file(path, encoding, column)):
         return source
     unread = UnreadableFiles()
     answers = tuple(find_answers(path, unread))
@@ -166,17 +166,18 @@ def recognise(path: Path) -> ImportSource:
     return ImportSource(path, f"{' and '.join(layouts)} ({counted(len(answers), 'file')})", answers, unread=unread)
 
 
-def _recognise_file(path: Path) -> ImportSource | None:
+def _recognise_file(path: Path, encoding: str, column: str) -> ImportSource | None:
     unread = UnreadableFiles()
     with path.open("rb") as handle:
         head = handle.read(len(MAGIC))
     if head == MAGIC:
         description, engine = "the reference pipeline's database", "yandex"
         return ImportSource(path, description, (), engine, lambda: reference_records(path, unread.reasons), unread)
-    if not (kind := list_format(path)):
+    is_answer = head.lstrip()[:1] in (b"{", b"[", b"<") and any(find_answers(path, unread))
+    if is_answer or not (layout := list_layout(path, encoding, column)):
         return None
-    description = f"a list of URLs ({kind})"
-    return ImportSource(path, description, (), LIST_ENGINE, lambda: list_records(path, kind, unread.reasons), unread)
+    description = f"a list of URLs ({layout.description})"
+    return ImportSource(path, description, (), LIST_ENGINE, lambda: list_records(path, layout, unread.reasons), unread)
 
 
 def save_records(context: Context, source: ImportSource, limit: int | None) -> IngestTotals:

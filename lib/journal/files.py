@@ -48,7 +48,10 @@ from lib.workspace import Workspace, file_lock, step_lock
 log = logging.getLogger(__name__)
 
 # What is wrong with one file or its folder, and not with the disk: the others can still be handled.
-OF_ONE_FILE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY})
+OF_ONE_FILE = frozenset(
+    {errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY}
+    | {errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.ELOOP}  # names that the other file system does not take
+)
 MARK_EVERY = 100  # entries marked in one transaction; a kill loses only marks, which the disk gives back
 
 

@@ -6,26 +6,35 @@ import errno
 import os
 import shutil
 from pathlib import Path
+from unicodedata import normalize
 
 from lib.errors import UsageError
-from lib.temporary import rename_unless_taken
+from lib.files.names import fitting_name
+from lib.temporary import fitting, rename_unless_taken
 
 # Another file system, one without hard links, or one more name than it allows.
 NO_HARD_LINK = frozenset({errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS})
+LONGEST_TEMPORARY = 200  # bytes of the target's name in that of its temporary file
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 def free_target(target: Path, taken: set[str]) -> Path:
     """`target`, or the same name with a number when that is taken on disk or in this plan.
 
-    Names are compared without case, since macOS and Windows do. The chosen name is added to `taken`.
+    Names are compared without case and in one normal form, since macOS and Windows do. One that would be too long is
+    cut. The chosen name is added to `taken`.
     """
-    candidate, number = target, 1
-    while str(candidate).casefold() in taken or os.path.lexists(candidate):
+    candidate, number = target.with_name(fitting_name(target.name)), 1
+    while _one_name(candidate) in taken or os.path.lexists(candidate):
         number += 1
-        candidate = target.with_name(f"{target.stem}_{number}{target.suffix}")
-    taken.add(str(candidate).casefold())
+        candidate = target.with_name(fitting_name(target.name, f"_{number}"))
+    taken.add(_one_name(candidate))
     return candidate
+
+
+def _one_name(path: Path) -> str:
+    """Returns the same text for names that some file system takes for one: by case, and as NFC and NFD."""
+    return normalize("NFC", normalize("NFC", str(path)).casefold())
 
 
 def move_without_overwriting(source: Path, target: Path) -> None:
@@ -91,7 +100,7 @@ def copy_without_overwriting(source: Path, target: Path) -> None:
 
 def temporary_name(target: Path) -> Path:
     """The place where a copy is made, beside its target; always the same, so that what a kill left is found."""
-    return target.with_name(f".{target.name[:200]}.part")
+    return target.with_name(f".{fitting(target.name, LONGEST_TEMPORARY)}.part")
 
 
 def hard_link(source: Path, target: Path) -> None:

@@ -1,6 +1,6 @@
 """One GET of one address: every failure is a value with a short reason, every limit is explicit.
 
-Bodies that came compressed although they were not asked for are unpacked in small steps under a limit.
+The bytes of an answer decide what it is: what its headers say of framing and packing is often untrue.
 """
 
 from __future__ import annotations
@@ -12,11 +12,10 @@ import re
 import socket
 import sys
 import time
-import zlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from email.utils import parsedate_to_datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import aiohttp
@@ -25,6 +24,8 @@ from yarl import URL
 from lib import __version__
 from lib.net.failures import retry_after
 from lib.net.guard import PORTS, RefusedAddress, refusals, socket_factory
+from lib.net.heads import LenientHandler, left_in
+from lib.net.packed import PackedError, Unpacker, may_be_packed
 from lib.net.request import (
     BAD_RANGE,
     BAD_URL,
@@ -47,12 +48,15 @@ DNS_SECONDS = 300
 DETAIL_LENGTH = 200  # characters of an error's text that are kept
 OPT_OUTS = ("X-Robots-Tag", "tdm-reservation", "Content-Usage")  # headers by which owners refuse
 
-STEP = 256 * 1024  # bytes unpacked at a time, so that a bomb never stands in memory
-
 LONGEST = 200  # characters of a tag; what is cut would never match again
+HEAD = 512  # bytes by which a body is judged
 SURE_AFTER = 60.0  # seconds between the change and the answer, from which on a date is a strong validator (RFC 9110)
 
 OUR_OWN_LIMITS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+_WITHOUT_BODY = frozenset({204, 205})
+_RANGE = re.compile(r"bytes[ =:]*(\d{1,18})\s*-\s*(\d{1,18})\s*/\s*(\d{1,18}|\*)", re.IGNORECASE)
+_LENGTH = re.compile(r"bytes[ =:]*\*\s*/\s*(\d{1,18})", re.IGNORECASE)
 
 _REASONS: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
     ((aiohttp.ClientConnectorDNSError,), "dns_error"),
@@ -105,6 +109,8 @@ def open_session(
         keepalive_timeout=KEEP_ALIVE,
         socket_factory=socket_factory(allow_private=allow_private, ports=PORTS, exempt=exempt),
     )
+    # There is no other way to have answers read by a handler of one's own.
+    connector._factory = partial(LenientHandler, loop=asyncio.get_running_loop())  # type: ignore[assignment]
     return aiohttp.ClientSession(
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
@@ -164,16 +170,28 @@ async def _get(
     timeout = _timeout(limits.timeout)
     async with session.get(url, headers=request.headers(), timeout=timeout, allow_redirects=False) as response:
         _note(result, response)
-        if response.status in REDIRECTS and (target := response.headers.get("Location")):
+        if response.status in REDIRECTS and (targets := _targets(response)):
             _check_opt_out(response, request)
-            try:
-                result.location = redirected(url, target)
-            except BadAddress as error:
-                raise FetchFailed("bad_redirect", str(error)) from error
+            result.location = _first_address(url, targets)
             raise FetchFailed(REDIRECTED)
         _check_status(result, response, request, sink)
         _check_headers(result, response, request, sink, limits)
         await _read(response, sink, limits, progress, result)
+
+
+def _targets(response: aiohttp.ClientResponse) -> list[str]:
+    return [target for target in response.headers.getall("Location", ()) if target.strip()]
+
+
+def _first_address(url: URL, targets: list[str]) -> URL:
+    """Returns the first of several targets of a redirect that is an address. Raises FetchFailed."""
+    wrong = ""
+    for target in targets:
+        try:
+            return redirected(url, target)
+        except BadAddress as error:
+            wrong = wrong or str(error)
+    raise FetchFailed("bad_redirect", wrong)
 
 
 def _note(result: FetchResult, response: aiohttp.ClientResponse) -> None:
@@ -191,34 +209,55 @@ def _note(result: FetchResult, response: aiohttp.ClientResponse) -> None:
 
 
 def _check_status(result: FetchResult, response: aiohttp.ClientResponse, request: Request, sink: Sink) -> None:
+    """Lets through what may hold the picture, all of it or the rest; raises FetchFailed for any other answer."""
     status = response.status
-    if status == 200:
-        if request.offset:  # another version, or a server that knows no ranges: all of it comes
-            sink.restart()
-            result.bytes = 0
-    elif status == 206 and request.offset:
-        if not _continues(response.headers, request):
-            got = response.headers.get("Content-Range", "no range")
-            raise FetchFailed(BAD_RANGE, f"asked from {request.offset}, got {got}")
-        result.validator = request.validator
-        result.total = request.total or result.bytes + (response.content_length or 0)
+    if status == 206:
+        _check_range(result, response, request, sink)
+    elif 200 <= status < 300 and status not in _WITHOUT_BODY:
+        _restart(result, request, sink)  # another version, or a server that knows no ranges: all of it comes
     elif status == 304 and (request.etag or request.last_modified):
         _check_opt_out(response, request)
         raise FetchFailed(NOT_MODIFIED)
     elif status == 416 and request.offset:
+        found = re.fullmatch(
+            r"bytes[ =]*\*/(\d{1,18})", response.headers.get("Content-Range", "").strip(), re.IGNORECASE
+        )
+        result.at_end = found is None or int(found[1]) == request.offset
+        result.content_type = ""  # of the page that says so
         raise FetchFailed(BAD_RANGE, f"refused from {request.offset}")
     else:
         result.retry_after = retry_after(response.headers.get("Retry-After"))
         raise FetchFailed("bad_redirect" if 300 <= status < 400 else f"http_{status}")
 
 
-def _continues(headers: Mapping[str, str], request: Request) -> bool:
+def _restart(result: FetchResult, request: Request, sink: Sink) -> None:
+    if request.offset:
+        sink.restart()
+        result.bytes = 0
+
+
+def _check_range(result: FetchResult, response: aiohttp.ClientResponse, request: Request, sink: Sink) -> None:
+    """Lets a partial answer through that goes on where we stopped, or that is no part but all of it."""
+    got = response.headers.get("Content-Range", "")
+    found = _RANGE.fullmatch(got.strip())
+    start, end, total = found.groups() if found else ("0", "", "*")
+    if request.offset and found and _continues(found, response.headers, request):
+        result.validator = request.validator
+        result.total = request.total or result.bytes + (response.content_length or 0)
+    elif int(start) == 0 and (found or not request.offset) and total in ("*", str(int(end or 0) + 1)):
+        _restart(result, request, sink)
+    elif request.offset:
+        raise FetchFailed(BAD_RANGE, f"asked from {request.offset}, got {got or 'no range'}")
+    else:
+        raise FetchFailed("http_206", f"only {got[:80]}")
+
+
+def _continues(found: re.Match[str], headers: Mapping[str, str], request: Request) -> bool:
     """Tells if a partial answer begins where we stopped and is of the same version."""
-    found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", headers.get("Content-Range", "").strip())
-    if found is None or int(found[1][:18]) != request.offset or "Content-Encoding" in headers:
+    if int(found[1]) != request.offset or "Content-Encoding" in headers:
         return False
     name = "ETag" if request.validator.startswith('"') else "Last-Modified"
-    same_length = not request.total or found[2] in ("*", str(request.total))
+    same_length = not request.total or found[3] in ("*", str(request.total))
     return same_length and headers.get(name, request.validator) == request.validator
 
 
@@ -248,27 +287,90 @@ async def _read(
     progress: Callable[[int], None],
     result: FetchResult,
 ) -> None:
-    decode = decoder(response.headers.get("Content-Encoding", ""))
-    head, judged, received = b"", result.bytes > 0, 0
-    async for chunk in response.content.iter_any():
-        progress(len(chunk))
-        received += len(chunk)
-        if decode and received > limits.max_bytes:  # a packed body may unpack to next to nothing
-            raise FetchFailed("too_large", f"more than {limits.max_bytes} bytes, packed")
-        for block in decode(chunk) if decode else (chunk,):
-            result.bytes += len(block)
-            if result.bytes > limits.max_bytes:
-                raise FetchFailed("too_large", f"more than {limits.max_bytes} bytes")
-            if not judged:
-                head += block[:512]
-                if judged := len(head) >= 512:
-                    _raise_refusal(*sink.on_first_bytes(head))
+    """Reads the body into the sink. Where the transfer breaks off, what had arrived is in the sink all the same."""
+    reading = _Reading(response.headers.get("Content-Encoding", ""), sink, limits, result)
+    announced = 0 if "Transfer-Encoding" in response.headers else response.content_length or 0
+    try:
+        async for chunk in response.content.iter_any():
+            progress(len(chunk))
+            for block in reading.blocks(chunk):
+                if (waiting := sink.write(block)) is not None:
+                    await _wait(waiting)
+        for block in reading.last_blocks():
             if (waiting := sink.write(block)) is not None:
                 await _wait(waiting)
-    if not result.bytes:
-        raise FetchFailed("empty")
-    if not judged:
-        _raise_refusal(*sink.on_first_bytes(head))
+        reading.check_end()
+    except (aiohttp.ClientError, OSError, asyncio.CancelledError):  # a TimeoutError is an OSError
+        reading.salvage(left_in(response.content))
+        result.missing = max(0, announced - reading.received)
+        raise
+
+
+class _Reading:
+    """One body on its way into the sink, unpacked where it has to be, and held to the limits."""
+
+    def __init__(self, claimed: str, sink: Sink, limits: FetchLimits, result: FetchResult):
+        self.claimed, self.sink, self.limits, self.result = claimed, sink, limits, result
+        self.received = 0
+        self.unpacker: Unpacker | None = None
+        self.head = b""
+        self.judged = self.begun = result.bytes > 0
+
+    def blocks(self, chunk: bytes) -> Iterable[bytes]:
+        """The blocks of a chunk for the sink. Raises FetchFailed past a limit or where it is no picture."""
+        self.received += len(chunk)
+        if not self.begun:
+            self.begun = True
+            if may_be_packed(chunk, self.claimed):
+                self.unpacker = Unpacker(self.claimed, self.limits.max_bytes)
+        if self.unpacker is None:
+            self._pass(chunk)
+            return (chunk,)
+        if self.unpacker.is_packed and self.received > self.limits.max_bytes:  # it may unpack to next to nothing
+            raise FetchFailed("too_large", f"more than {self.limits.max_bytes} bytes, packed")
+        return self._unpacked(self.unpacker.feed(chunk))
+
+    def last_blocks(self) -> Iterable[bytes]:
+        """The blocks that the last bytes still held back."""
+        return self._unpacked(self.unpacker.end()) if self.unpacker is not None else ()
+
+    def check_end(self) -> None:
+        """Raises FetchFailed for a body that has nothing, or nothing of a picture."""
+        status = self.result.status
+        if not self.result.bytes:
+            raise FetchFailed("empty" if status in (200, 206) else f"http_{status}")
+        self._judge()
+
+    def salvage(self, rest: bytes) -> None:
+        """Takes what had arrived when the transfer broke off, without waiting for a disk."""
+        with suppress(FetchFailed):
+            for block in (*self.blocks(rest), *self.last_blocks()) if rest else self.last_blocks():
+                if (waiting := self.sink.write(block)) is not None:
+                    waiting.close()  # the sink has the block, and writes it with the next one
+
+    def _unpacked(self, blocks: Iterator[bytes]) -> Iterator[bytes]:
+        try:
+            for block in blocks:
+                if self.unpacker is not None and self.unpacker.is_packed:
+                    self.result.validator, self.result.total = "", 0  # no range of it is a range of what is kept
+                self._pass(block)
+                yield block
+        except PackedError as error:
+            raise FetchFailed(error.reason, error.detail) from error
+
+    def _pass(self, block: bytes) -> None:
+        self.result.bytes += len(block)
+        if self.result.bytes > self.limits.max_bytes:
+            raise FetchFailed("too_large", f"more than {self.limits.max_bytes} bytes")
+        if not self.judged:
+            self.head += block[:HEAD]
+            if len(self.head) >= HEAD:
+                self._judge()
+
+    def _judge(self) -> None:
+        if not self.judged:
+            self.judged = True
+            _raise_refusal(*self.sink.on_first_bytes(self.head))
 
 
 async def _wait(writing: Any) -> None:
@@ -281,31 +383,6 @@ async def _wait(writing: Any) -> None:
 def _raise_refusal(reason: str, detail: str) -> None:
     if reason:
         raise FetchFailed(reason, detail)
-
-
-def decoder(encoding: str) -> Callable[[bytes], Iterator[bytes]] | None:
-    """A function that unpacks the chunks of a body; None where nothing is to be done.
-
-    Raises FetchFailed for an encoding that is not unpacked, and while unpacking for data that is none.
-    """
-    name = encoding.strip().lower()
-    if name in ("", "identity"):
-        return None
-    if name not in ("gzip", "x-gzip", "deflate"):
-        raise FetchFailed("encoded_body", f"Content-Encoding {name[:40]}")
-    machine = zlib.decompressobj(47 if name != "deflate" else 15)
-
-    def decode(chunk: bytes) -> Iterator[bytes]:
-        while chunk and not machine.eof:  # what follows the end would only pile up
-            try:
-                block = machine.decompress(chunk, STEP)
-            except zlib.error as error:
-                raise FetchFailed("encoded_body", str(error)) from error
-            chunk = machine.unconsumed_tail
-            if block:
-                yield block
-
-    return decode
 
 
 def validator_of(headers: Mapping[str, str]) -> str:

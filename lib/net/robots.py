@@ -166,11 +166,14 @@ class Robots:
 def decode_robots(data: bytes) -> str:
     """The text of a robots.txt, cut after `MOST_BYTES` at the end of a line and then with `CUT` as its last line.
 
-    It is UTF-8, or UTF-16 where a mark says so. Bytes that are neither become the escapes that an address has for them.
+    It is UTF-8, or UTF-16 where a mark or the zeros between its letters say so. Bytes that are neither become the
+    escapes that an address has for them.
     """
     cut, data = len(data) > MOST_BYTES, data[:MOST_BYTES]
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         text = data.decode("utf-16", "replace")
+    elif data[1:4:2] == b"\0\0" or data[:3:2] == b"\0\0":
+        text = data.decode("utf-16-le" if data[1:4:2] == b"\0\0" else "utf-16-be", "replace")
     else:
         text = data.decode("utf-8", "surrogateescape")
         text = _UNDECODED.sub(lambda found: f"%{ord(found[0]) - 0xDC00:02X}", text)

@@ -22,6 +22,7 @@ from lib.db.journal import Action
 from lib.db.scores import LabelRow
 from lib.db.worklist import Placement, TakenNames, Worklist
 from lib.errors import UsageError
+from lib.files.names import portable_name
 from lib.files.pictures import folder_pictures, workspace_pictures
 from lib.journal import files as journal_files
 from lib.journal.moves import free_target
@@ -181,7 +182,7 @@ class Sorting:
         names = TakenNames(self.files.db)
         for item in self.files.misplaced():
             folder = self.workspace.sorted / self.criterion.name / item.label
-            target = free_target(folder / Path(item.place).name, names)
+            target = free_target(folder / portable_name(Path(item.place).name), names)
             kind = "move" if item.bucket else self.options.mode
             self.files.plan_move(item.id, kind, self.workspace.to_text(target))
 

@@ -1,0 +1,235 @@
+"""Facts of a picture under the names that lists, sidecars and tables of others give them: one set of rules for all.
+
+A name counts without case, blanks and punctuation, and one inside an object with the object's name before it, so that
+`Image URL`, `image_url` and `{"image": {"url": …}}` are one column. A value that says nothing (`?`, `n/a`) is none, a
+page is no picture, and a width that a tool made is not the original's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
+from html import unescape
+from itertools import islice
+from typing import Any
+
+from lib.domains import host_of
+from lib.engines.parsing import address, digest, plain, text, whole
+from lib.records import ImageRecord, VariantRecord
+from lib.text import known
+
+# Names that stand for the picture itself, and names that may also stand for its page where one of those is there.
+PICTURE_NAMES = (
+    *("originalurl", "imageurl", "imgurl", "imageoriginalurl", "photoimageurl", "contenturl", "imagecontenturl"),
+    *("fileurl", "mediaurl", "objurl", "sourceimageurl", "cocourl", "urlo", "urlsraw", "urlsfull", "srcoriginal"),
+    *("imagesrc", "imagelink", "imglink", "imagehref"),
+)
+ANY_NAMES = ("url", "link", "src", "photourl", "pictureurl", "uri")
+URL_NAMES = (*PICTURE_NAMES, *ANY_NAMES)
+FACTS: dict[str, tuple[str, ...]] = {
+    "page": (
+        *("pageurl", "webpageurl", "posturl", "permalink", "foreignlandingurl", "originallandingurl", "landingurl"),
+        *("hostpageurl", "descriptionurl", "photourl", "sourceurl", "fromurl", "source", "referer"),
+    ),
+    "title": (
+        *("title", "caption", "alt", "alttext", "topcaption", "frompagetitle", "phototitle", "imagecaption"),
+        *("captionreferencedescription", "rawcaption", "text", "name"),
+    ),
+    "snippet": ("description", "photodescription", "content", "snippet", "text", "caption"),
+    "creator": (
+        *("creator", "artist", "author", "photographer", "tagstringartist", "creatorname", "artistname"),
+        *("authorname", "photographername", "owner", "ownername", "user", "username"),
+    ),
+    "firstname": ("photographerfirstname",),
+    "lastname": ("photographerlastname",),
+    "creator_url": ("creatorurl", "authorurl", "authorprofileurl", "photographerurl", "ownerurl", "userurl"),
+    "license": ("licensename", "license", "licence", "licencename", "licenseshortname"),
+    "license_url": ("licenseurl", "licenceurl", "licenselink", "licensehref", "license", "licence"),
+    "attribution": ("attribution", "creditline", "attributiontext"),
+    "published_at": ("date", "publishedat", "datepublished", "createdat", "uploaddate", "photosubmittedat"),
+    "tags": ("tags", "keywords", "tagstring"),
+    "query": ("query", "keyword", "searchtags", "searchterm"),
+    "source": ("category", "engine", "site"),
+    "id": ("id", "uid", "key", "imageid", "photoid", "sampleid"),
+    "width": ("originalwidth", "photowidth", "imagewidth", "width", "w"),
+    "height": ("originalheight", "photoheight", "imageheight", "height", "h"),
+    "bytes": ("originalsize", "filesize", "filesizebytes"),
+    "thumb": ("thumbnail300kurl", "thumbnailurl", "thumburl", "thumbnail", "previewurl"),
+}
+# Names by which a row shows that its width is one that a tool made.
+_SIGNS = ("status", "contenttype")
+WANTED = frozenset(name for names in (URL_NAMES, _SIGNS, *FACTS.values()) for name in names) | {
+    f"{name}{inner}"
+    for name in ("creator", "artist", "author", "photographer", "owner", "user")
+    for inner in ("realname", "name", "nick", "username")
+}
+NAMES_OF_PEOPLE = ("realname", "name", "nick", "username", "title", "id")
+MOST_COLUMNS = 500  # names of a list that are looked at
+_PUNCTUATION = re.compile(r"[\W_]+")
+_NOTHING: tuple[Any, ...] = (None, "", [], {})
+_LINKS = ("page", "creator_url", "license_url", "thumb")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:")
+_ENTITY = re.compile(r"&(?:amp|lt|gt|quot|apos|#\d{1,7}|#[xX][0-9a-fA-F]{1,6});")
+_DAMAGED = re.compile("[\ufffd\ud800-\udfff]")  # letters that a wrong encoding has cost
+
+
+@lru_cache(maxsize=4096)
+def normal(name: str) -> str:
+    """Returns a column's name without case, blanks and punctuation."""
+    return _PUNCTUATION.sub("", name.casefold()) if len(name) <= 200 else ""
+
+
+def url_column(names: Iterable[str]) -> str:
+    """Returns the column that holds the address, as it is written; empty where none is named like one."""
+    found = {normal(name): name for name in islice(names, MOST_COLUMNS) if isinstance(name, str)}
+    return next((found[name] for name in URL_NAMES if name in found), "")
+
+
+def named(row: Mapping[Any, Any]) -> dict[str, Any]:
+    """Returns a row under normal names, what stands inside an object also under both names; the first one counts."""
+    found: dict[str, Any] = {}
+    for name, value in islice(row.items(), MOST_COLUMNS):
+        if not isinstance(name, str):
+            continue
+        found.setdefault(normal(name), value)
+        if type(value) is dict:
+            for inner, held in islice(value.items(), MOST_COLUMNS):
+                found.setdefault(normal(f"{name}.{inner}"), held)
+    return found
+
+
+def link_of(value: Any) -> str:
+    """Returns an address as meant: `&amp;` becomes `&`, once, where every `&` of it is written like that."""
+    found = address(value)
+    if "&" in found and found.count("&") == len(_ENTITY.findall(found)):
+        return address(unescape(found))
+    return found
+
+
+def web_link(value: Any) -> str:
+    """Returns a web address; a name of a site or a path is none, nor is one with letters that were lost."""
+    found = link_of(value)
+    return found if found.startswith(("http://", "https://")) and not _DAMAGED.search(found) else ""
+
+
+def record_of(number: int, row: Mapping[str, Any], column: str = "") -> Iterator[ImageRecord | str]:
+    """Yields the pictures of a list's row, or the reason why it has none: `no_address` or `bad_encoding`.
+
+    `column` is the normal name of the column with the address; another one that may be a page's does not stand in.
+    """
+    value = row.get(column)
+    if value in (None, "") and (column not in PICTURE_NAMES or not column):
+        value = next((row[name] for name in URL_NAMES if row.get(name)), None)
+    elif value in (None, ""):
+        value = next((row[name] for name in PICTURE_NAMES if row.get(name)), None)
+    if type(value) is dict:
+        value = next((value[name] for name in ("url", "src") if value.get(name)), None)
+    for one in value if isinstance(value, list) and value else (value,):
+        link = link_of(one)
+        if not _SCHEME.match(link):
+            yield "no_address"
+        elif _DAMAGED.search(link):
+            yield "bad_encoding"
+        else:
+            yield _record(digest(link), number, row, link)
+
+
+def sidecar_record(engine_id: str, rank: int, facts: Mapping[str, Any], name: str = "") -> ImageRecord:
+    """Returns a picture's record from its sidecar; `name` is its title where the sidecar knows none."""
+    row = named(facts)
+    url = web_link(next((row[key] for key in URL_NAMES if row.get(key)), None))
+    if _is_takeout(row):  # its address is the page of somebody's own photo, its title the file's name
+        row, url = row | {"pageurl": url, "title": None}, ""
+    record = _record(engine_id, rank, row, url)
+    if not url and text(row.get("contenttype")).startswith("image/") and record.page_url:
+        url, record.page_url = record.page_url, ""  # the type of what was fetched: its `source` is the picture's own
+        record.domain = host_of(url)
+        record.variants = (VariantRecord("original", url, record.width, record.height),)
+    record.title = record.title or name
+    record.extra = _extra(row)
+    return record
+
+
+def _is_takeout(row: Mapping[str, Any]) -> bool:
+    return "phototakentime" in row and ("geodata" in row or "imageviews" in row or "creationtime" in row)
+
+
+def _record(engine_id: str, rank: int, row: Mapping[str, Any], url: str) -> ImageRecord:
+    names = _present(tuple(row))
+    found = {fact: next((row[name] for name in held if row[name] not in _NOTHING), None) for fact, held in names}
+    links = {
+        fact: next((link for name in held if (link := web_link(row[name]))), "")
+        for fact, held in names
+        if fact in _LINKS
+    }
+    page, thumb = "" if links["page"] == url else links["page"], links["thumb"]
+    (width, height), size = sides_of(row), whole(found["bytes"])
+    license_name, title, snippet = plain(found["license"]), _words(found["title"]), _words(found["snippet"])
+    if web_link(license_name) or license_name.isdecimal():  # a number tells a licence to its service only
+        license_name = ""
+    original = (VariantRecord("original", url, width, height, size, referer=page),) if url else ()
+    return ImageRecord(
+        engine_id=engine_id,
+        rank=rank,
+        page_url=page,
+        title=title,
+        snippet=snippet if snippet != title else "",
+        domain=host_of(page) or host_of(url),
+        width=width,
+        height=height,
+        bytes=size,
+        published_at=known(text(found["published_at"])),
+        creator=_creator(found),
+        creator_url=links["creator_url"],
+        license=known(license_name),
+        license_url=links["license_url"],
+        attribution=known(plain(found["attribution"])),
+        extra={"list_id": text(found["id"])} if text(found["id"]) else {},
+        variants=(*original, VariantRecord("thumb", thumb, referer=page)) if thumb and thumb != url else original,
+    )
+
+
+@lru_cache(maxsize=1024)
+def _present(names: tuple[str, ...]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Returns the columns that a row of these names may have each fact from."""
+    held = set(names)
+    return tuple((fact, tuple(name for name in columns if name in held)) for fact, columns in FACTS.items())
+
+
+def sides_of(row: Mapping[str, Any]) -> tuple[int | None, int | None]:
+    """Returns the original's width and height; unknown where a row tells only those that a tool made."""
+    resized = "originalwidth" in row or "originalheight" in row or ("status" in row and "key" in row)
+    sides = []
+    for side in ("width", "height"):
+        names = (f"original{side}",) if resized else FACTS[side]
+        sides.append(next((number for name in names if (number := whole(row.get(name)))), None))
+    return sides[0], sides[1]
+
+
+def _words(value: Any) -> str:
+    """Returns text; of several the first."""
+    if isinstance(value, list):
+        value = next((one for one in value if isinstance(one, str) and one), None)
+    return plain(value)
+
+
+def _creator(found: Mapping[str, Any]) -> str:
+    value = found["creator"]
+    if isinstance(value, list):
+        value = next(iter(value), None)
+    if isinstance(value, dict):  # some tools wrap a person's name in an object
+        value = next((value[name] for name in NAMES_OF_PEOPLE if value.get(name)), None)
+    if not value:
+        value = " ".join(filter(None, (known(plain(found[part])) for part in ("firstname", "lastname"))))
+    return known(plain(value))
+
+
+def _extra(row: Mapping[str, Any]) -> dict[str, Any]:
+    held = {
+        fact: next((row[name] for name in FACTS[fact] if row.get(name)), None) for fact in ("tags", "query", "source")
+    }
+    tags = held["tags"]
+    words = [plain(tag) for tag in tags[:200]] if isinstance(tags, list) else plain(tags).split()[:200]
+    made = {"tags": [word for word in words if word], "query": plain(held["query"]), "source": text(held["source"])}
+    return {key: value for key, value in made.items() if value}
