@@ -10,7 +10,7 @@ from lib.dedup.compare import compare
 from lib.dedup.detail import frame_closeup, left_over
 from lib.hashing.buffers import Buffers, frame_buffers
 from lib.hashing.dct import flat_pictures
-from lib.images.frames import Frame, opened_frames
+from lib.images.frames import Frames, opened_frames
 
 # Frames without any picture, as a film begins and ends with: a good encoder moves their grey and colours by less.
 EMPTY_LEVELS = 4.0
@@ -28,26 +28,28 @@ def frames_differ(one: Path | str, other: Path | str) -> str:
     with opened_frames(Path(one)) as mine, opened_frames(Path(other)) as others:
         if mine.count != others.count:
             return f"{mine.count} and {others.count} frames or pages"
-        for number, (first, second) in enumerate(zip(mine, others, strict=True), 1):
-            if reason := _difference(first, second):
-                return f"frame {number} of {mine.count}: {reason}"
+        for number in range(mine.count):
+            if reason := _difference(mine, others, number):
+                return f"frame {number + 1} of {mine.count}: {reason}"
     return ""
 
 
-def _difference(first: Frame, second: Frame) -> str:
-    one, other = frame_buffers(first), frame_buffers(second)
-    slack = max(DURATION_STEP, DURATION_SHARE * max(first.duration, second.duration))
-    if abs(first.duration - second.duration) > slack:
-        return f"shown for {first.duration:.0f} and {second.duration:.0f} ms"
-    if one.to_bytes() == other.to_bytes():
-        return ""
+def _difference(mine: Frames, others: Frames, number: int) -> str:
+    with mine.at(number) as first, others.at(number) as second:
+        one, other = frame_buffers(first), frame_buffers(second)
+        shown = first.duration, second.duration
+    if abs(shown[0] - shown[1]) > max(DURATION_STEP, DURATION_SHARE * max(shown)):
+        return f"shown for {shown[0]:.0f} and {shown[1]:.0f} ms"
     empty = _is_empty(one), _is_empty(other)
     if all(empty):
         return "" if _apart(one, other) <= EMPTY_LEVELS else "another plain colour"
     if any(empty):
         return "one is empty"
     finding = compare(one, other)
-    return left_over(frame_closeup(first), frame_closeup(second)) if finding.same else finding.reason
+    if not finding.same:
+        return finding.reason
+    with mine.at(number) as first, others.at(number) as second:
+        return left_over(frame_closeup(first), frame_closeup(second))
 
 
 def _is_empty(frame: Buffers) -> bool:

@@ -57,7 +57,7 @@ class Frames:
     image    at its first frame, not decoded yet
     colours  what the numbers of its first frame stand for
     count    how many frames there are
-    further  where in the file the further pictures behind a JPEG lie: from, to
+    parts    where in the file the pictures lie, from and to, where it is a JPEG with others behind it
     """
 
     image: Image.Image
@@ -65,7 +65,7 @@ class Frames:
     colours: ColourSpace
     count: int
     read: Read
-    further: tuple[Extent, ...] = ()
+    parts: tuple[Extent, ...] = ()
 
     def __iter__(self) -> Iterator[Frame]:
         """Gives every frame in its order, one at a time. Raises DecodeError."""
@@ -75,9 +75,9 @@ class Frames:
 
     @contextmanager
     def at(self, number: int) -> Iterator[Frame]:
-        """Opens one frame. Raises DecodeError."""
-        if self.further and number:
-            start, end = self.further[number - 1]
+        """Opens one frame; a picture of several JPEGs anew each time. Raises DecodeError."""
+        if self.parts:
+            start, end = self.parts[number]
             with opened(self.read(start, end - start), ("JPEG", "MPO")) as image:
                 yield Frame(image, header_of(image).orientation, colours_of(image, self.read, 0))
             return
@@ -98,13 +98,13 @@ def opened_frames(source: Path | bytes, formats: tuple[str, ...] | None = None) 
         with opened(source if repaired is None else repaired, formats) as image:
             header = header_of(image)
             if header.format == "jpeg":
-                further = tuple(_behind_jpeg(read, size))
-                count = 1 + len(further)
+                parts = tuple(_jpegs(read, size))
+                count = max(1, len(parts))
             else:
-                further, count = (), _counted(image)
+                parts, count = (), _counted(image)
             if count > MAX_FRAMES:
                 raise DecodeError("too_many_frames", str(count))
-            yield Frames(image, header, colours_of(image, read, size), count, read, further)
+            yield Frames(image, header, colours_of(image, read, size), count, read, parts)
 
 
 def _counted(image: Image.Image) -> int:
@@ -195,8 +195,8 @@ def _has_track(read: Read, size: int) -> bool:
     return False
 
 
-def _behind_jpeg(read: Read, size: int) -> Iterator[Extent]:
-    """Gives the places of further JPEG pictures behind the first."""
+def _jpegs(read: Read, size: int) -> Iterator[Extent]:
+    """Gives the places of a JPEG and of those behind it; none where it is alone."""
     starts = [0]
     scan = _scan_of_jpeg(read, 0)
     if scan < 0:
@@ -207,7 +207,8 @@ def _behind_jpeg(read: Read, size: int) -> Iterator[Extent]:
             scan = found
             if len(starts) > MAX_FRAMES:
                 raise DecodeError("too_many_frames", f"more than {MAX_FRAMES}")
-    yield from pairwise([*starts[1:], size])
+    if len(starts) > 1:
+        yield from pairwise([*starts, size])
 
 
 def _places(read: Read, start: int, size: int) -> Iterator[int]:
