@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support import as_rows, load_step
-from yandex_answers import entity, xhr
+from yandex_answers import entity, make_workspace, xhr
 
+from lib.db import open_database
 from lib.db.schema import migrations, statements
+from lib.domains import covers, host_of, read_lists, shown_host
 from lib.engines import baidu, baidu_graph, bing, commons, naver, openverse, parser_for
 from lib.engines.addresses import is_page, sides_at, unwrap
 from lib.engines.parsing import fact, plain
 from lib.engines.yandex import parse_xhr
+from lib.errors import GleanerError
+from lib.net.request import BadAddress, parse_address
 from lib.records import ParsedPage, address_digest
+from lib.work.stream import stream
 
 STEP = load_step("ingest")
 
@@ -256,3 +262,67 @@ def test_pages_and_resized_copies_are_told_by_their_addresses() -> None:
 
 def test_every_parser_has_a_version() -> None:
     assert parser_for("baidu", "xhr").name == "baidu-xhr/2"
+
+
+def needs_what_is_missing(item: int) -> int:
+    import a_module_that_is_not_there
+
+    return item + a_module_that_is_not_there.nothing
+
+
+@pytest.mark.parametrize("how", [{}, {"executor": "threads", "workers": 2}, {"workers": 2}])
+def test_a_missing_module_ends_the_stream(how: dict[str, Any]) -> None:
+    with pytest.raises(GleanerError, match=r"installation is broken .*0_setup\.py"):
+        list(stream(needs_what_is_missing, range(3), **how))
+
+
+def test_a_missing_module_ends_step_2_and_marks_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    path = make_workspace(tmp_path / "ws", {("a", 0, "xhr"): xhr([entity(1)]), ("b", 0, "xhr"): xhr([entity(2)])})
+    before = as_rows(path, "SELECT * FROM responses")
+    monkeypatch.setitem(sys.modules, "lib.engines.yandex", None)
+    assert STEP.main(["--workspace", str(path.parent)]) == 1
+    assert "installation is broken" in capsys.readouterr().err
+    assert as_rows(path, "SELECT * FROM responses") == before
+
+
+HOSTS = [
+    ("http://bücher.de/1.jpg", "xn--bcher-kva.de", "bücher.de"),
+    ("http://BÜCHER\u3002de./1.jpg", "xn--bcher-kva.de", "bücher.de"),
+    ("http://ｅxample\uff0ecom/1.jpg", "example.com", "example.com"),
+    ("http://xn--e1afmkfd.XN--P1AI/1.jpg", "xn--e1afmkfd.xn--p1ai", "пример.рф"),
+    ("http://%65xample.com/1.jpg", "example.com", "example.com"),
+    ("http://a_b.example/1.jpg", "a_b.example", "a_b.example"),
+    ("http://127\u30020\u30020\u30021/1.jpg", "127.0.0.1", "127.0.0.1"),
+    ("http://xn--pple-43d.com/1.jpg", "xn--pple-43d.com", "xn--pple-43d.com"),  # a Cyrillic letter among Latin ones
+]
+
+
+@pytest.mark.parametrize(("url", "inside", "shown"), HOSTS)
+def test_a_host_has_one_form(url: str, inside: str, shown: str) -> None:
+    assert (host_of(url), parse_address(url).raw_host, shown_host(host_of(url))) == (inside, inside, shown)
+    assert covers(frozenset({inside}), shown) and parse_address(url).path == "/1.jpg"
+
+
+IMPOSSIBLE = ["a..example", "-a.example", "*.example", f"{'a' * 64}.example", "xn--a.example", "star\u200ct.example"]
+IMPOSSIBLE += ["exa%00mple.com", "0x7f.1", "http:", ".".join(["abcdefgh"] * 29), "a b.example"]
+
+
+@pytest.mark.parametrize("host", IMPOSSIBLE)
+def test_a_host_that_cannot_be_is_no_address(host: str) -> None:
+    with pytest.raises(BadAddress):
+        parse_address(f"http://{host}/1.jpg")
+
+
+def test_lists_and_old_rows_meet_in_either_spelling(tmp_path: Path) -> None:
+    (tmp_path / "b.txt").write_text("Bücher.de\nпример\u3002рф\n", encoding="utf-8")
+    lists = read_lists(tmp_path / "b.txt", None)
+    assert lists.refusal("img.xn--bcher-kva.de") == lists.refusal("пример.рф") == "blocked_domain"
+    path = old_database(tmp_path / "ws", b"{}", "list", "", "list:1", ["http://x.example/1"])
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE images SET domain = 'img.bücher.de', registrable_domain = 'bücher.de'")
+    open_database(path).close()
+    assert as_rows(path, "SELECT domain, registrable_domain FROM images") == [
+        ("img.xn--bcher-kva.de", "xn--bcher-kva.de")
+    ]

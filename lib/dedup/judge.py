@@ -33,7 +33,7 @@ from lib.hashing.kinds import HashChoice
 from lib.hashing.views import view
 from lib.images.decode import DecodeError
 
-VERSION = 4  # of the judgement: what an earlier one said is not used
+VERSION = 5  # of the judgement: what an earlier one said is not used
 Known = tuple[str, float, str, str]
 ONE_FILE = "a hard link of the keeper"
 PIXEL_LEVELS = 0.5  # mean difference of their grey buffers, in grey levels
@@ -139,7 +139,8 @@ class Judge:
         return Relation(*known) if known[0] else None
 
     def _by_picture(self, one: PictureFile, two: PictureFile) -> Relation | None:
-        first, second = self.cells.hashes.get(one.sha256), self.cells.hashes.get(two.sha256)
+        contents = one.sha256, two.sha256
+        first, second = map(self.cells.hashes.get, contents)
         if (first is None) != (second is None):
             return None
         how = self.cells.how(one.sha256, two.sha256)
@@ -155,7 +156,10 @@ class Judge:
             return Relation("pixels", 0.0, "same pixels, other bytes")
         if not self.match.similar or first is None:
             return None
-        return self._similar(apart, one, two, a, b)
+        relation = self._similar(apart, one, two, a, b)
+        if relation.kind == "same" and a.frames > 1 and (differs := self.fingerprints.frames_differ(*contents)):
+            return Relation("edited", float(apart), differs)
+        return relation
 
     def _under_a_view(self, how: NearPair, in_order: bool, a: Buffers, b: Buffers) -> Relation | None:
         """Two pictures of which one shows a part of the other, or the other turned."""
@@ -183,8 +187,10 @@ class Judge:
         reason = finding.reason + (f", correlation {finding.correlation:.3f}" if finding.correlation else "")
         if not finding.same or apart > self.match.same_bits:
             return Relation("edited", float(apart), reason if not finding.same else f"{reason}, but a distant hash")
-        only_colour = colourless(a) and not colourless(b)
-        return Relation("same", float(apart), reason, "the keeper has no colour" if only_colour else "")
+        blocked = "the keeper has no colour" if colourless(a) and not colourless(b) else ""
+        if any(b.space) and not any(a.space):
+            blocked = blocked or "the keeper has lost the colour profile"
+        return Relation("same", float(apart), reason, blocked)
 
     def _looked_closer(self, one: str, two: str) -> str:
         """Says what a second look sees between two contents that would go as one; empty where that is nothing."""
