@@ -9,7 +9,7 @@ import warnings
 import weakref
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
@@ -330,13 +330,14 @@ def learn_jxl() -> bool:
 
 def header_of(image: Image.Image) -> Header:
     """The header of an opened picture."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # broken metadata can give thousands of them
+    frames = orientation = 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # broken metadata can give thousands of them
+        # Each by itself: broken metadata is no reason to lose a picture whose pixels may be fine, nor its frames.
+        with suppress(Exception):
             frames = int(getattr(image, "n_frames", 1))
+        with suppress(Exception):
             orientation = orientation_of(image)
-    except Exception:  # broken metadata is no reason to lose a picture whose pixels may be fine
-        frames, orientation = 1, 1
     if frames > MAX_FRAMES:
         raise DecodeError("too_many_frames", str(frames))
     return Header(format_of(image), image.width, image.height, frames, orientation, image.mode)
