@@ -20,7 +20,7 @@ from support import drawing
 from lib.dedup.fingerprints import fingerprint
 from lib.download.verify import decode_fully
 from lib.files.pictures import find_files
-from lib.hashing.enlarged import read_middle
+from lib.hashing.enlarged import read_details
 from lib.hashing.kinds import imagehash_of, pixel_digest
 from lib.images.decode import DecodeError, decode, decode_grey, opened, read_header
 from lib.models.batches import look
@@ -83,7 +83,7 @@ def test_a_damaged_picture_is_sound_for_nobody(name: str, tmp_path: Path) -> Non
         "bytes": lambda: decode(path.read_bytes()),
         "grey": lambda: decode_grey(path),
         "digest": lambda: pixel_digest(path),
-        "middle": lambda: read_middle(path),
+        "middle": lambda: read_details(path),
         "imagehash": lambda: imagehash_of(path, "phash", 8),
     }
     found = {}
