@@ -7,8 +7,9 @@ picture whose short side is `side` pixels. Two numbers give two different pictur
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -355,4 +356,55 @@ def captioned(photo: Image.Image, number: int, share: float, place: tuple[float,
     ImageDraw.Draw(made).text(
         at, f"{number} reasons to stay", fill="white", font_size=size / 0.72, stroke_width=line, stroke_fill="black"
     )
+    return made
+
+
+def contents(photos: list[Path], count: int, seed: int) -> Iterator[tuple[str, Image.Image]]:
+    """Yields (name, picture) of `count` contents of every template, and of captions at two sizes over photographs.
+
+    Short sides of 500 to 1224 pixels, up to 2 megapixels; two contents of a kind are never the same picture.
+    """
+    for name, draw in KINDS.items():
+        known: set[bytes] = set()
+        for number in range(count):
+            side = random.Random(f"{seed} {name} {number}").choice((500, 900, 1224))
+            if (look := draw(number, 200).tobytes()) not in known:
+                known.add(look)
+                yield f"{name}-{number}", draw(number, side)
+    for number, path in enumerate(photos):
+        with Image.open(path) as opened:
+            photo = opened.convert("RGB")
+        factor = random.Random(f"{seed} {path.name}").uniform(1, 2)
+        photo = photo.resize([round(side * factor) for side in photo.size], Image.Resampling.LANCZOS)
+        for share in (0.05, 0.075):
+            for digit in (3, 8, 1)[:count]:
+                yield f"caption{share:.1%}-{number}-{digit}", captioned(photo, digit, share)
+
+
+def tiled(picture: Image.Image, luck: random.Random) -> Image.Image:
+    """Returns a larger copy with pale words all over it, straight or slanting, at an opacity of 8 to 40 %."""
+    large = picture.resize([round(side * 1.25) for side in picture.size], Image.Resampling.LANCZOS)
+    layer = Image.new("RGBA", large.size, (0, 0, 0, 0))
+    draw, size = ImageDraw.Draw(layer), large.width // luck.randint(10, 18)
+    word, opacity = luck.choice(("stockphoto", "SAMPLE", "preview")), round(255 * luck.uniform(0.08, 0.4))
+    for row, y in enumerate(range(-size, large.height, round(size * luck.uniform(1.6, 2.4)))):
+        for x in range(-size * (1 + row % 3), large.width, size * 6):
+            draw.text((x, y), word, fill=(255, 255, 255, opacity), font_size=size)
+    layer = layer.rotate(luck.choice((0, 0, 20, 30)))
+    return Image.alpha_composite(large.convert("RGBA"), layer).convert("RGB")
+
+
+def hidden(picture: Image.Image, luck: random.Random, how: str) -> Image.Image:
+    """Returns the picture with an area covered, pixelated or blurred, 20 to 40 % a side."""
+    made, (width, height) = picture.copy(), picture.size
+    share = luck.uniform(0.2, 0.4)
+    left, top = round(width * luck.uniform(0, 1 - share)), round(height * luck.uniform(0, 1 - share))
+    part = picture.crop((left, top, left + round(width * share), top + round(height * share)))
+    coarse = 1 if how == "covered" else luck.choice((8, 12, 16))
+    if how == "blurred-area":
+        part = part.filter(ImageFilter.GaussianBlur(width * share / 14))
+    else:
+        small = part.resize((coarse, coarse), Image.Resampling.BOX)
+        part = small.resize(part.size, Image.Resampling.NEAREST)
+    made.paste(part, (left, top))
     return made
