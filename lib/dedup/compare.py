@@ -94,6 +94,8 @@ class Fit:
 
 def compare(one: Buffers, other: Buffers) -> PairComparison:
     """Compares two pictures: the same one, re-encoded, resized or retoned, by their grey and colour buffers."""
+    if one.frames != other.frames:
+        return PairComparison(False, 0.0, f"{one.frames} and {other.frames} frames or pages")
     if len(one.greys) != len(other.greys):
         return PairComparison(False, 0.0, "one is animated or transparent")
     if _stretched(one, other):

@@ -25,7 +25,9 @@ from PIL import Image
 
 from lib.dedup.colours import tone_curve
 from lib.hashing.dct import gradient, laplacian, median
-from lib.images.decode import Header, codec_boundary, flattened, header_of, opened, upright
+from lib.images.colours import in_srgb
+from lib.images.decode import codec_boundary, flattened, upright
+from lib.images.frames import Frame, opened_frames
 from lib.images.ground import may_be_clear
 
 VERSION = "1"
@@ -78,8 +80,8 @@ _ANY_TABLE = 2.5 * np.array(
 class Closeup:
     """A picture as it is looked at more closely.
 
-    greys    pictures of mode L, upright, the long side at most 384 pixels: on white, then on black where parts are
-             transparent, then the middle frame where there are several
+    greys    pictures of mode L, upright, the long side at most 384 pixels, in sRGB: on white, then on black where parts
+             are transparent
     scale    stored pixels to one of these
     table    the steps of the JPEG's quantisation of brightness, float32 of shape (64,); none for other formats
     palette  whether it has one
@@ -92,41 +94,46 @@ class Closeup:
 
 
 def read_closeup(path: Path | str) -> Closeup:
-    """Returns a picture for the second look. Raises lib.images.decode.DecodeError."""
-    with opened(Path(path)) as image, codec_boundary():
-        header = header_of(image)
+    """Returns a picture for the second look, by its first frame. Raises lib.images.decode.DecodeError."""
+    with opened_frames(Path(path)) as frames, frames.at(0) as frame:
+        return frame_closeup(frame)
+
+
+def frame_closeup(frame: Frame) -> Closeup:
+    """Returns one frame for the second look. Raises lib.images.decode.DecodeError."""
+    image, size = frame.image, frame.image.size  # before the decoder is told to reduce
+    with codec_boundary():
         tables = getattr(image, "quantization", None)
         table = np.array(tables[min(tables)], np.float32) if tables else None
         palette = image.mode == "P"
-        greys = [_grey(image, header, _WHITE)]
-        if may_be_clear(image) and (on_black := _grey(image, header, _BLACK)).tobytes() != greys[0].tobytes():
+        greys = [_grey(frame, size, _WHITE)]
+        if may_be_clear(image) and (on_black := _grey(frame, size, _BLACK)).tobytes() != greys[0].tobytes():
             greys.append(on_black)
-        if header.frames > 1:
-            image.seek(header.frames // 2)
-            greys.append(_grey(image, header, _WHITE))
-        return Closeup(tuple(greys), max(1.0, max(header.width, header.height) / LONG_SIDE), table, palette)
+        return Closeup(tuple(greys), max(1.0, max(size) / LONG_SIDE), table, palette)
 
 
-def _grey(image: Image.Image, header: Header, background: tuple[int, int, int]) -> Image.Image:
+def _grey(frame: Frame, size: tuple[int, int], background: tuple[int, int, int]) -> Image.Image:
     """Returns the picture as it is looked at; a JPEG is decoded at the smallest scale of twice that."""
-    longest = max(header.width, header.height)
-    if header.frames == 1 and header.format == "jpeg" and image.mode in ("RGB", "L", "YCbCr"):
+    image, (width, height), longest = frame.image, size, max(size)
+    if image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L", "YCbCr"):
         share = min(1.0, 2 * LONG_SIDE / longest)
-        image.draft("L", (max(1, int(header.width * share)), max(1, int(header.height * share))))
+        mode = "L" if frame.colours.is_srgb else image.mode
+        image.draft(mode, (max(1, int(width * share)), max(1, int(height * share))))
     plain = image.mode in ("L", "RGB", "YCbCr") and not may_be_clear(image)
     ready = image if plain else flattened(image, background)
     # Both reductions round up, and so reach beyond the picture by what is left out of the box.
-    across, down = -(-header.width // ready.width), -(-header.height // ready.height)
+    across, down = -(-width // ready.width), -(-height // ready.height)
     if (factor := max(ready.size) // (2 * LONG_SIDE)) > 1:
         ready = ready.reduce(min(factor, *ready.size))
         across, down = across * factor, down * factor
+    ready = in_srgb(ready, frame.colours)
     grey = ready if ready.mode == "L" else ready.convert("L")
     share = min(1.0, LONG_SIDE / longest)
-    size = max(1, round(header.width * share)), max(1, round(header.height * share))
-    if grey.size != size:
-        box = 0, 0, min(grey.width, header.width / across), min(grey.height, header.height / down)
-        grey = grey.resize(size, Image.Resampling.LANCZOS, box=box)
-    return upright(grey, header.orientation).copy()
+    wanted = max(1, round(width * share)), max(1, round(height * share))
+    if grey.size != wanted:
+        box = 0, 0, min(grey.width, width / across), min(grey.height, height / down)
+        grey = grey.resize(wanted, Image.Resampling.LANCZOS, box=box)
+    return upright(grey, frame.orientation).copy()
 
 
 def left_over(one: Closeup, other: Closeup, recoloured: float = 0.0, *, doubted: bool = False) -> str:
