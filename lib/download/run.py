@@ -23,7 +23,7 @@ from lib.download.recovery import (
 )
 from lib.download.report import DownloadReport, RunStats
 from lib.download.superseded import FolderMoves, quarantine_superseded
-from lib.download.targets import is_elsewhere, make_target
+from lib.download.targets import RemoteTarget, is_elsewhere, make_target
 from lib.errors import UsageError
 from lib.files.names import PARTS
 from lib.journal import files
@@ -84,6 +84,8 @@ def download(context: Context, options: DownloadOptions) -> DownloadReport:
     """Fetches every row that is due. Raises OSError or GleanerError when the disk ends it, with rows left pending."""
     started = time.monotonic()
     db, workspace = context.db, context.workspace
+    if isinstance(target := make_target(workspace, options.to), RemoteTarget):
+        target.probe()
     download_queue.prepare(db)
     release_dead(db)
     # A clean end leaves nothing, and looking at every file of a large workspace takes a while.
@@ -93,7 +95,7 @@ def download(context: Context, options: DownloadOptions) -> DownloadReport:
     clean_partials(workspace.images / PARTS)
     remove_parts_folder(workspace)
     if cut_off:
-        clear_elsewhere(make_target(workspace, options.to))
+        clear_elsewhere(target)
     if not options.again.kept:
         enqueue(db)
     download_queue.make_due(db, options.again, options.scope)
