@@ -27,7 +27,7 @@ from lib.db.connection import beside, is_unused, open_empty
 from lib.db.journal import finish_run, has_rows, start_run
 from lib.db.maintenance import finish_replacing, waiting
 from lib.db.soundness import DAMAGED, Fault, find_fault, refuse_unusable
-from lib.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, GleanerError, UsageError
+from lib.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, GleanerError, UsageError, WrongPath
 from lib.files.pictures import clear_leftovers
 from lib.progress import no_bar, terminal_bar
 from lib.text import escape_controls, is_storable, redact, redacted
@@ -138,7 +138,7 @@ def _nothing_made_in_error(workspace: Workspace) -> Iterator[None]:
     missing = [path for path in (root, *root.parents) if not path.exists()]
     try:
         yield
-    except UsageError:
+    except WrongPath:
         if not was_there and os.path.lexists(workspace.database) and is_unused(workspace.database):
             for path in (workspace.database, *beside(workspace.database)):
                 path.unlink(missing_ok=True)

@@ -9,7 +9,6 @@ from pathlib import Path
 from lib.arguments import values_of
 from lib.db.download_queue import KINDS, PENDING, Recheck, Scope
 from lib.domains import DomainLists, read_lists
-from lib.download.targets import check_address
 from lib.net.request import FetchLimits
 
 OBEY, IGNORE = "obey", "ignore"
@@ -96,10 +95,7 @@ class DownloadOptions:
 
 
 def options_from(args: argparse.Namespace, contact: str) -> DownloadOptions:
-    """The options that a command line asks for. Raises UsageError for a list of domains that cannot be read, and for
-    an address that no file can be kept at.
-    """
-    check_address(args.to)
+    """The options that a command line asks for. Raises UsageError for a list of domains that cannot be read."""
     shard, shards = args.shard
     again = Recheck(
         None if args.retry_failed is None else tuple(args.retry_failed),

@@ -206,6 +206,8 @@ class RemoteTarget:
 
     def probe(self) -> None:
         """Asks the address once, before anything is fetched for it. Raises GleanerError where it cannot be used."""
+        if "memory" in self.protocols:
+            return
         with contextlib.suppress(FileNotFoundError), self._explained("cannot be used"):
             self.files.info(self.path or "/")
 
@@ -214,7 +216,7 @@ class RemoteTarget:
             return bool(self.files.exists(self._at(text)))
 
     def remove(self, text: str) -> None:
-        with contextlib.suppress(FileNotFoundError), self._explained("lets nothing be removed"):
+        with contextlib.suppress(FileNotFoundError):
             self.files.rm_file(self._at(text))
 
     def fetch(self, text: str, path: str) -> None:
