@@ -13,6 +13,11 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
+# Threads of OpenMP that wait for their next share of a network keep a core busy with asking whether it has come, and so
+# take it from the workers that decode. Whoever has set it knows better. It has to be known before the first library
+# of numbers is loaded; worker processes inherit it.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 
 def _end_quietly(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """A Ctrl-C while modules are still being loaded is a sentence too: only `lib.cli.run` knows how to end better."""

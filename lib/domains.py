@@ -10,16 +10,22 @@ from __future__ import annotations
 import ipaddress
 import re
 import tomllib
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
-from lib.errors import UsageError
+from lib.errors import GleanerError, UsageError, broken_installation
 from lib.temporary import clear_dead, write_whole
 
 _HOST = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://(?:[^/?#]*@)?(\[[^\]/?#]*\]|[^/?#:]*)")
+_PLAIN_HOST = re.compile(r"(?!.*(?:xn--|\.\.|\.-))[a-z0-9_][a-z0-9_.-]*")  # the usual ones, which need no look
+_LABEL = re.compile(r"[a-z0-9_][a-z0-9_-]*")
+_NUMBER = re.compile(r"\d+|0x[0-9a-f]*")
+LONGEST_HOST, LONGEST_LABEL = 253, 63  # bytes
 KEPT = 65_536  # answers remembered; a crawl meets the same hosts again and again
 
 DATA = Path(__file__).parent / "data" / "families.toml"
@@ -38,7 +44,81 @@ def host_of(url: str) -> str:
 
 def _read_host(url: str) -> str:
     match = _HOST.match(url)
-    return match[1].strip("[]").rstrip(".").lower() if match else ""
+    return one_form(match[1].strip("[]")) if match else ""
+
+
+def one_form(host: str) -> str:
+    """A host as it is known everywhere: `ascii_host`, or in lower case what can be no host."""
+    plain = host.rstrip(".").lower()
+    if _PLAIN_HOST.fullmatch(plain):
+        return plain
+    return ascii_host(host) or plain
+
+
+@lru_cache(maxsize=KEPT)
+def ascii_host(host: str) -> str:
+    """Returns a host name in ASCII (punycode, lower case, without a final dot); empty for an impossible one.
+
+    Names are mapped as browsers do it (UTS 46): full stops and letters of other widths, upper case. Underscores are
+    allowed, since many servers have them. An IP address stays as it is.
+    """
+    name = unquote(host, errors="replace") if "%" in host and ":" not in host else host
+    if is_address(name):
+        return name.lower()
+    try:
+        if not name.isascii():
+            name = _idna().uts46_remap(name, std3_rules=False, transitional=False)
+        labels = [_ascii_label(label) for label in name.lower().removesuffix(".").split(".")]
+    except (UnicodeError, IndexError):
+        return ""
+    found = ".".join(labels)
+    # A name whose last part is a number is an IPv4 address in one of its old spellings, or nothing.
+    if not all(labels) or len(found) > LONGEST_HOST or _NUMBER.fullmatch(labels[-1]):
+        return found if is_address(found) else ""
+    return "" if found in ("http", "https") else found  # `http://http://…`
+
+
+@lru_cache(maxsize=1)
+def _idna() -> Any:
+    import idna  # its errors are UnicodeErrors
+
+    return idna
+
+
+def _ascii_label(label: str) -> str:
+    """One part of a host name in ASCII; empty for one that cannot be."""
+    if not label.isascii():
+        try:
+            found = _idna().alabel(label).decode()
+        except _idna().InvalidCodepoint:  # symbols such as emoji, which UTS 46 has let pass and browsers ask for
+            found = "xn--" + label.encode("punycode").decode()
+    else:
+        found = label
+        if label.startswith("xn--"):
+            shown = label[4:].encode().decode("punycode")
+            if shown.isascii() or _idna().uts46_remap(shown, std3_rules=False, transitional=False) != shown:
+                return ""
+            return label if len(label) <= LONGEST_LABEL and _ascii_label(shown) == label else ""
+    return found if len(found) <= LONGEST_LABEL and _LABEL.fullmatch(found) else ""
+
+
+@lru_cache(maxsize=KEPT)
+def shown_host(host: str) -> str:
+    """Returns a host for a person: in its own script where that leads back to the same name and mixes no scripts."""
+    return ".".join(map(_shown_label, host.split("."))) if "xn--" in host else host
+
+
+def _shown_label(label: str) -> str:
+    if not label.startswith("xn--"):
+        return label
+    try:
+        shown = label[4:].encode().decode("punycode")
+        same = _ascii_label(shown) == label
+    except (UnicodeError, IndexError):
+        return label
+    scripts = {unicodedata.name(c, "?").split()[0] for c in shown if c.isalpha()}
+    mixed = len(scripts & {"LATIN", "CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE"}) > 1
+    return shown if same and shown.isprintable() and not mixed else label
 
 
 _known_host = lru_cache(maxsize=KEPT)(_read_host)
@@ -51,7 +131,7 @@ def registrable_domain(host: str) -> str:
     An IP address, `localhost` and a bare public suffix stand for themselves; below an unknown top-level domain the
     last two labels count, as the public suffix list has it. Private suffixes (`github.io`) are not split off.
     """
-    host = host.strip("[]").rstrip(".").lower()
+    host = one_form(host.strip("[]"))
     if not host or is_address(host) or "." not in host:
         return host
     parts = _extractor().extract_str(host)
@@ -78,7 +158,10 @@ def _extractor() -> Any:
 
 @cache
 def _families() -> list[dict[str, Any]]:
-    families: list[dict[str, Any]] = tomllib.loads(DATA.read_text(encoding="utf-8"))["family"]
+    try:
+        families: list[dict[str, Any]] = tomllib.loads(DATA.read_text(encoding="utf-8"))["family"]
+    except (OSError, ValueError, KeyError) as error:
+        raise GleanerError(broken_installation(f"{DATA.name}: {error}")) from error
     return families
 
 
@@ -147,7 +230,7 @@ def read_list(path: Path) -> frozenset[str]:
 
 def write_list(path: Path, names: Iterable[str], about: str) -> int:
     """Writes a list, sorted, with a line that says what it is; gives the number of names."""
-    found = sorted({name.lower() for name in names if name})
+    found = sorted({one_form(name) for name in names if name})
     clear_dead(path.parent, target=path.name)
     write_whole(path, ("\n".join([f"# {about}", *found]) + "\n").encode())
     return len(found)
@@ -155,7 +238,7 @@ def write_list(path: Path, names: Iterable[str], about: str) -> int:
 
 def covers(names: frozenset[str], host: str) -> bool:
     """True where a host or a domain above it is among the names."""
-    host = host.lower().rstrip(".")
+    host = one_form(host)
     while host:
         if host in names:
             return True
@@ -165,7 +248,7 @@ def covers(names: frozenset[str], host: str) -> bool:
 
 def _resolve(name: str, path: Path) -> list[str]:
     if not name.lower().startswith(_FAMILY):
-        plain = name.lower().removeprefix("*.").strip(".")
+        plain = one_form(name.removeprefix("*.").strip("."))
         if not plain or any(c in plain for c in "/ :"):
             raise UsageError(f"{path}: {name!r} is no domain; write names such as example.org, one a line.")
         return [plain]
@@ -181,7 +264,7 @@ def chosen_domains(words: Sequence[str]) -> list[tuple[str, str]]:
     """
     found: list[tuple[str, str]] = []
     for word in words:
-        for name in domains_of(word) or [word.lower().strip(".")]:
+        for name in domains_of(word) or [one_form(word.strip("."))]:
             if "." not in name or any(c in name for c in "/ :"):
                 known = ", ".join(family_names())
                 raise UsageError(f"{word!r} is neither a domain nor a family; families are {known}.")

@@ -23,6 +23,11 @@ class GleanerError(Exception):
     exit_code = EXIT_FAILED
 
 
+def broken_installation(error: object) -> str:
+    """The sentence about a module, or a file of our own, that is missing or broken."""
+    return f"the installation is broken ({error}); put it right with: python 0_setup.py"
+
+
 class UsageError(GleanerError):
     """Wrong usage or a missing precondition; the message names the flag or the step to run first."""
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -18,6 +21,8 @@ OUTCOMES = (
     "parse_error",
     "network",
 )
+
+ID_LENGTH = 200  # characters of an engine's id
 
 
 # These two are made by the million: a tuple goes into its row as it is, and frozen classes take four times as long to
@@ -36,7 +41,10 @@ class VariantRecord(NamedTuple):
 
 @dataclass(slots=True)
 class ImageRecord:
-    """One picture as an engine shows it. `engine_id` is the engine's own; `rank` counts from 0 over all pages."""
+    """One picture as an engine shows it; `rank` counts from 0 over all pages.
+
+    `engine_id` is the engine's own where that is known to name one picture only, else `identity` of its addresses.
+    """
 
     engine_id: str
     rank: int
@@ -75,6 +83,29 @@ class ParsedPage:
     skipped: int = 0
     drift: dict[str, Any] = field(default_factory=dict)
     page_size: int = 0
+
+
+# Baidu serves one thumbnail from many hosts; the pair of numbers names its content.
+_BAIDU_THUMB = re.compile(r"https?://[\w.-]+\.(?:baidu|bdstatic|bdimg)\.com/\S*[?&/]u=(\d+,\d+)")
+
+
+def identity(variants: Iterable[VariantRecord], engine_id: str = "") -> str:
+    """Returns the id of a picture of an engine that names none, or one that it uses again: made of its address.
+
+    The original's address counts, else that of another copy, else the thumbnail's. Only a picture without any address
+    has to be known by the engine's id; empty where it has none either.
+    """
+    named = [variant for variant in variants if variant.url]
+    for kinds in (("original",), ("preview", "dup"), ("thumb",)):
+        if found := next((variant.url for variant in named if variant.kind in kinds), ""):
+            return address_digest(found)
+    return engine_id[:ID_LENGTH]
+
+
+def address_digest(url: str) -> str:
+    """Returns 32 hexadecimal digits of an address's SHA-256; addresses of one thumbnail of Baidu's have the same."""
+    pair = _BAIDU_THUMB.match(url) if "u=" in url else None
+    return hashlib.sha256((f"u={pair[1]}" if pair else url).encode("utf-8", "replace")).hexdigest()[:32]
 
 
 class ParseError(Exception):

@@ -9,12 +9,14 @@ from pathlib import PurePath
 from typing import Any
 
 HIDDEN = "***"
+LONGEST_NO_VALUE = 24  # characters of a word for nothing, with what stands around it
 SHORTEST = 6  # characters of a password that is looked for by itself
 # A `Path` made of an address has one slash only.
 _USER = re.compile(r"(?P<head>\b[A-Za-z][A-Za-z0-9+.-]*:/{1,3})(?P<secret>[^/?#\s\"'<>]+)@")
 _NO_VALUE = frozenset(
     {"", "?", "??", "???", "-", "--", "---", "\u2013", "\u2014", "_", "/", "*", "n/a", "n.a", "#n/a", "none", "null"}
     | {"nil", "nan", "unknown", "undefined", "not available", "not specified", "unspecified", "not provided", "no data"}
+    | {"0", "na", "not known", "no value", "unknown license", "unknown licence"}
 )  # in small letters
 _HALF = re.compile("[\ud800-\udfff]")
 _BARE = re.compile(r"[^\s:/@'\"]+:[^\s/@'\"]+@(?=[\w.-])")
@@ -38,7 +40,7 @@ def counted(number: int, noun: str) -> str:
 
 def known(value: str) -> str:
     """Returns the text, empty where it is a word for nothing: `?`, `-`, `N/A`, `unknown`."""
-    return "" if value.strip(" .()[]<>").casefold() in _NO_VALUE else value
+    return "" if len(value) < LONGEST_NO_VALUE and value.strip(" .()[]<>").casefold() in _NO_VALUE else value
 
 
 def storable(text: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from support import ROOT, STEPS, as_rows, dump, load_step, run_step, snapshot
-from yandex_answers import entity, make_workspace, results_page
+from yandex_answers import entity, key_of, make_workspace, results_page
 
 from lib.cleanup.rules import DEFAULT_RULES, RuleSelection, is_private, make_plan, url_fault
 from lib.db import Context, open_database
@@ -36,7 +36,7 @@ def picture(number: int) -> int:
 
 
 def key(number: int) -> str:
-    return f"yandex:{number:032x}"
+    return f"yandex:{key_of(number)}"
 
 
 @pytest.fixture

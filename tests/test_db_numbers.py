@@ -18,7 +18,7 @@ from lib.db.schema import migrations, statements
 from lib.journal.rows import undo
 from lib.workspace import Workspace
 
-KEYS = [f"yandex:{number:032x}" for number in (7, 3, 9, 1)]
+KEYS = [f"commons:{number:032x}" for number in (7, 3, 9, 1)]
 CHILDREN = ("results", "image_variants", "downloads", "superseded")
 
 
@@ -36,20 +36,20 @@ def make_version_4(path: Path, pictures: int = 0) -> None:
     db.execute("INSERT INTO runs (id, step, started_at, version) VALUES (1, 'cleanup', '2026', '0')")
     db.execute(
         "INSERT INTO queries (id, engine, kind, text, created_at, updated_at)"
-        " VALUES (1, 'yandex', 'keyword', 'a', '', '')"
+        " VALUES (1, 'commons', 'keyword', 'a', '', '')"
     )
     db.execute("INSERT INTO responses (id, query_id, page, part, fetched_at) VALUES (1, 1, 0, 'xhr', '')")
     db.execute("INSERT INTO files (sha256, path, bytes, format, added_at) VALUES ('aa', 'images/a', 1, 'png', '')")
-    for rank, key in enumerate([*KEYS, *(f"yandex:more-{number}" for number in range(pictures))]):
+    for rank, key in enumerate([*KEYS, *(f"commons:more-{number}" for number in range(pictures))]):
         db.execute(
-            "INSERT INTO images (id, engine, title, first_seen_at) VALUES (?, 'yandex', ?, '')", (key, f"of {key}")
+            "INSERT INTO images (id, engine, title, first_seen_at) VALUES (?, 'commons', ?, '')", (key, f"of {key}")
         )
         db.execute("INSERT INTO results VALUES (1, ?, 1, ?)", (key, rank))
         db.execute("INSERT INTO image_variants (image_id, kind, url) VALUES (?, 'dup', ?)", (key, f"https://{key}/"))
         db.execute("INSERT INTO downloads (image_id, updated_at) VALUES (?, ?)", (key, key))
         db.execute("INSERT INTO superseded VALUES (?, 'aa', '', 1)", (key,))
     db.execute("UPDATE downloads SET state = 'done', sha256 = 'aa', variant_id = 2 WHERE image_id = ?", (KEYS[1],))
-    for gone in ("yandex:gone", "yandex:lost"):
+    for gone in ("commons:gone", "commons:lost"):
         db.execute("INSERT INTO image_variants (image_id, kind, url) VALUES (?, 'dup', 'https://gone/')", (gone,))
         db.execute("INSERT INTO downloads (image_id, updated_at) VALUES (?, '')", (gone,))
     db.execute("COMMIT")
@@ -114,8 +114,8 @@ def test_a_journal_of_the_version_before_can_be_undone(tmp_path: Path, known: bo
     """Payloads name pictures by what was their id then."""
     path = tmp_path / "gleaner.db"
     make_version_4(path)
-    key = KEYS[0] if known else "yandex:before"
-    image = {"id": key, "engine": "yandex", "title": "before", "first_seen_at": ""}
+    key = KEYS[0] if known else "commons:before"
+    image = {"id": key, "engine": "commons", "title": "before", "first_seen_at": ""}
     variant = {"id": 2, "image_id": key, "kind": "dup", "url": "https://before/"}
     result = {"query_id": 1, "image_id": key, "response_id": 1, "rank": 5}
     db = sqlite3.connect(path)

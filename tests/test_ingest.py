@@ -17,9 +17,10 @@ from typing import Any
 
 import pytest
 from support import ROOT, STEPS, as_rows, dump, load_step, peak_of_step, run_step, snapshot
-from yandex_answers import entity, make_workspace, put_answer, results_page, serp_list, xhr
+from yandex_answers import entity, key_of, make_workspace, put_answer, results_page, serp_list, xhr
 
 from lib.db import open_database
+from lib.records import address_digest
 
 STEP = load_step("ingest")
 TWO_QUERIES = {
@@ -55,7 +56,7 @@ def test_pictures_addresses_and_results_are_written(tmp_path: Path) -> None:
     row = as_rows(
         database,
         "SELECT engine, page_url, title, domain, registrable_domain, width, bytes FROM images WHERE key = ?",
-        f"yandex:{3:032x}",
+        f"yandex:{key_of(3)}",
     )
     assert row == [
         ("yandex", "https://site3.example.org/pages/3", "Page of 3", "site3.example.org", "example.org", 1920, 345678)
@@ -74,7 +75,7 @@ def test_the_same_picture_keeps_every_query_and_rank(tmp_path: Path) -> None:
         database,
         "SELECT queries.text, rank, response_id FROM results JOIN queries ON queries.id = query_id"
         " WHERE image_id = (SELECT id FROM images WHERE key = ?) ORDER BY 1",
-        f"yandex:{35:032x}",
+        f"yandex:{key_of(35)}",
     )
     assert found == [("cats", 35, 2), ("dogs", 5, 3)]
 
@@ -346,15 +347,14 @@ def test_the_reference_database_is_taken_in(tmp_path: Path, wide: bool, capsys: 
     assert "for the reference pipeline's database" in capsys.readouterr().err
     assert (counts["new_pictures"], counts["new_addresses"], counts["new_results"]) == (30, 90, 30)
     assert snapshot(tmp_path).items() >= before.items()
-    row = as_rows(
-        root / "gleaner.db", "SELECT title, width, is_gif, page_url FROM images WHERE key = ?", f"yandex:{7:032x}"
-    )
+    key = f"yandex:{address_digest('https://a.example/7.jpg')}"
+    row = as_rows(root / "gleaner.db", "SELECT title, width, is_gif, page_url FROM images WHERE key = ?", key)
     assert row == [("Title 7", 800, 1, "https://pages.example/7") if wide else ("alt", 800, 0, "")]
     variants = as_rows(
         root / "gleaner.db",
         "SELECT kind, url, bytes FROM image_variants"
         " WHERE image_id = (SELECT id FROM images WHERE key = ?) ORDER BY id",
-        f"yandex:{7:032x}",
+        key,
     )
     assert variants == [
         ("original", "https://a.example/7.jpg", 1000),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from support import PATIENCE, ROOT, as_rows, drawing, dump, load_step, run_step, snapshot, wait_until
-from yandex_answers import entity, make_workspace, put_answer, xhr
+from yandex_answers import entity, key_of, make_workspace, put_answer, xhr
 
 from lib.db import open_database
 from lib.files import answers as files_answers
@@ -154,7 +154,7 @@ def checked(tmp_path: Path, photos: Path) -> Path:
     (root / "xhr/yandex/q/0007.json").write_bytes(xhr([entity(77)]))
     with open_database(root / "gleaner.db") as db:
         db.execute(
-            "DELETE FROM downloads WHERE image_id = (SELECT id FROM images WHERE key = ?)", (f"yandex:{2:032x}",)
+            "DELETE FROM downloads WHERE image_id = (SELECT id FROM images WHERE key = ?)", (f"yandex:{key_of(2)}",)
         )
     return root
 
@@ -180,7 +180,7 @@ def test_the_check_finds_and_mends_both_ways(checked: Path, capsys: pytest.Captu
     reasons = as_rows(database, "SELECT ingest_reason FROM responses WHERE ingest_reason <> '' ORDER BY 1")
     assert reasons == [("changed_file",), ("missing_file",)]
     run(checked)
-    assert as_rows(database, "SELECT count(*) FROM images WHERE key = ?", f"yandex:{77:032x}") == [(1,)]
+    assert as_rows(database, "SELECT count(*) FROM images WHERE key = ?", f"yandex:{key_of(77)}") == [(1,)]
     capsys.readouterr()
     ingest.main(["--check", "--workspace", str(checked), "-q", "--json"])
     again = json.loads(capsys.readouterr().out)["counts"]
@@ -234,7 +234,8 @@ def test_reading_again_replaces_what_an_older_parser_read(tmp_path: Path) -> Non
     good = dump(root / "gleaner.db")
     with open_database(root / "gleaner.db") as db:
         db.execute(
-            "UPDATE images SET title = 'wrong', extra = '{\"old\": 1}', is_gif = 1 WHERE key = ?", (f"yandex:{1:032x}",)
+            "UPDATE images SET title = 'wrong', extra = '{\"old\": 1}', is_gif = 1 WHERE key = ?",
+            (f"yandex:{key_of(1)}",),
         )
         db.execute("DELETE FROM image_variants WHERE kind = 'thumb'")
         db.execute("UPDATE downloads SET state = 'failed', reason = 'http_404'")

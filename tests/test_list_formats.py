@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,8 @@ TABLES = {
     "tabs under another ending": f"caption\turl\none, two\t{A}\nB\t{B}\n",
     "bars": f"caption|url\none, two|{A}\nB|{B}\n",
     "blank lines first": f"\n\nurl;caption\n{A};one, two\n{B};B\n",
+    "remarks first": f'# by hand\n# twice, three times\nurl,caption\n{A},"one, two"\n{B},B\n',
+    "names in a remark": f"#url\tcaption\n{A}\tone, two\n{B}\tB\n",
     "caption, tab, address": f"one, two\t{A}\nB\t{B}\n",
     "address, tab, caption": f"{A}\tone, two\n{B}\tB\n",
     "address, comma, caption": f'{A},"one, two"\n{B},B\n',
@@ -172,6 +175,7 @@ DOCUMENTS = {
     "by key": {"1": ROWS[0], "2": ROWS[1]},
     "COCO": {"info": {"year": 2017}, "images": [{"coco_url": A, "title": "A"}, {"coco_url": B, "title": "B"}]},
     "table of arrays": [["url", "caption"], [A, "A"], [B, "B"]],
+    "pandas, split": {"columns": ["url", "caption"], "index": [0, 1], "data": [[A, "A"], [B, "B"]]},
     "objects in objects": [{"image": {"url": A}, "caption": "A"}, {"image": {"url": B}, "caption": "B"}],
     "UTF-16": codecs.BOM_UTF16_LE + json.dumps(ROWS).encode("utf-16-le"),
 }  # fmt: skip
@@ -291,16 +295,16 @@ SETS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     # columns -> address, page, title, creator, licence, licence's address
     "LAION": ({"URL": A, "TEXT": "A cat", "LICENSE": "?", "NSFW": "UNLIKELY", "similarity": 0.3, "hash": -5},
               (A, "", "A cat", "", "", "")),
-    "OpenImages": ({"ImageID": "0a", "OriginalURL": A, "OriginalLandingURL": B, "License": "https://cc.example/by/2.0/",
+    "OpenImages": ({"ImageID": "0a", "OriginalURL": A, "OriginalLandingURL": B, "License": "https://creativecommons.org/licenses/by/2.0/",
                     "AuthorProfileURL": "https://f.example/p", "Author": "Ann", "Title": "T", "Thumbnail300KURL": C},
-                   (A, B, "T", "Ann", "", "https://cc.example/by/2.0/")),
+                   (A, B, "T", "Ann", "CC BY 2.0", "https://creativecommons.org/licenses/by/2.0/")),
     "Unsplash": ({"photo_id": "x", "photo_url": B, "photo_image_url": A, "photographer_first_name": "Ann",
                   "photographer_last_name": "Bo", "photo_description": "A hill"}, (A, B, "", "Ann Bo", "", "")),
     "WIT": ({"page_url": B, "image_url": A, "page_title": "Cats", "caption_reference_description": "A cat",
              "caption_attribution_description": "English: a cat"}, (A, B, "A cat", "", "", "")),
     "RedCaps": ({"url": A, "raw_caption": "my cat", "permalink": "/r/cats/1", "subreddit": "cats"},
                 (A, "", "my cat", "", "", "")),
-    "Commons": ({"url": A, "descriptionurl": B, "uploader": "Bot", "Credit": "Own work", "license": "CC0"},
+    "Commons": ({"url": A, "descriptionurl": B, "uploader": "Bot", "user": "Bot", "Credit": "Own", "license": "CC0"},
                 (A, B, "", "", "CC0", "")),
     "Flickr": ({"url_o": A, "ownername": "Ann", "license": 4, "title": "T"}, (A, "", "T", "Ann", "", "")),
     "page beside picture": ({"url": B, "image_url": A, "creator": "N/A"}, (A, "", "", "", "", "")),
@@ -347,3 +351,17 @@ ENTITIES = [
 @pytest.mark.parametrize(("written", "meant"), ENTITIES)
 def test_an_address_that_was_escaped_is_unescaped_once(written: str, meant: str) -> None:
     assert link_of(written) == meant
+
+
+@pytest.mark.parametrize(
+    "address", ["https://creativecommons.org/publicdomain/zero/1.0/", "http://www.creativecommons.org/"]
+)
+def test_an_address_of_creative_commons_names_its_licence(address: str) -> None:
+    (record,) = record_of(0, named({"url": A, "license_url": address}))
+    assert not isinstance(record, str) and record.license_url == address
+    assert record.license == ("CC0 1.0" if "zero" in address else "")
+
+
+def test_a_packed_list_is_refused_with_the_remedy(tmp_path: Path, capsys: Any) -> None:
+    assert import_list(tmp_path, gzip.compress(f"url\n{A}\n".encode())) == 2
+    assert "is packed (gzip); unpack it" in capsys.readouterr().err

@@ -615,13 +615,84 @@ def test_large_sets_join_the_clusters_of_a_sample(monkeypatch: Any) -> None:
 
 
 def test_eps_is_found_between_clusters_and_noise() -> None:
-    from lib.sort.criteria.topic import EPS_RANGE, dbscan, suggested_eps
+    from lib.sort.criteria.topic import LEAST_EPS, MOST_OF_MEDIAN, dbscan, suggested_eps
 
     vectors = blobs(60, 50, 40, noise=60, spread=0.3)
-    eps = suggested_eps(vectors, 3)
-    assert EPS_RANGE[0] <= eps <= EPS_RANGE[1]
+    eps, _ = suggested_eps(vectors, 3)
+    assert LEAST_EPS <= eps <= MOST_OF_MEDIAN * 1.1  # distances of what has nothing in common are about 1
     assert dbscan(vectors, eps, 3).max() == 2
-    assert suggested_eps(vectors[:2], 3) == EPS_RANGE[1]
+    assert suggested_eps(vectors[:2], 3)[1] == "at 0.65 of the median distance"
+    assert suggested_eps(vectors[:1], 3)[0] == LEAST_EPS
+
+
+@pytest.mark.parametrize("spread", [0.15, 0.6, 0.8])
+def test_eps_follows_the_distances_of_the_model(spread: float) -> None:
+    """Models spread their pictures differently: at a spread of 0.8 those of one thing lie 0.4 apart."""
+    from lib.sort.criteria.topic import MOST_OF_MEDIAN, dbscan, suggested_eps
+
+    vectors = blobs(60, 40, noise=0, spread=spread)
+    eps, _ = suggested_eps(vectors, 3)
+    numbers = dbscan(vectors, eps, 3)
+    assert len(set(numbers[:60]) - {-1}) == len(set(numbers[60:]) - {-1}) == 1 and numbers[0] != numbers[-1]
+    assert (numbers == -1).mean() < 0.1
+    median = float(np.median((1 - vectors @ vectors.T)[np.triu_indices(len(vectors), 1)]))
+    assert eps <= MOST_OF_MEDIAN * median + 1e-6
+
+
+def test_a_clipped_eps_is_said() -> None:
+    from lib.sort.criteria.topic import suggested_eps
+
+    # Pictures of nothing in common, and a repeat of one: the bend lies where all are neighbours.
+    rng = np.random.default_rng(4)
+    vectors = rng.normal(size=(80, 64)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    eps, how = suggested_eps(vectors, 3)
+    median = float(np.median((1 - vectors @ vectors.T)[np.triu_indices(80, 1)]))
+    assert eps == pytest.approx(0.65 * median, rel=1e-4)
+    assert how.startswith("by the knee at 0.") and how.endswith(", clipped to 0.65 of the median distance")
+
+
+@pytest.mark.parametrize("size", [(3000, 2000), (2000, 3000), (1601, 333), (90, 60), (1200, 1200)])
+@pytest.mark.parametrize(
+    "name",
+    ["fasterrcnn_mobilenet_v3_large_320_fpn", "fasterrcnn_resnet50_fpn_v2", "ssdlite320_mobilenet_v3_large"],
+)
+def test_a_detector_sees_the_size_that_its_own_transform_makes(name: str, size: Any, tmp_path: Path) -> None:
+    from torchvision.models import get_model
+
+    from lib.models.detector import bounds_of, look
+
+    net = get_model(name, weights=None, weights_backbone=None, num_classes=3).eval()
+    drawing(3, *size).save(tmp_path / "one.jpg", quality=95)
+    seen = look(tmp_path / "one.jpg", bounds_of(net))
+    whole = torch.from_numpy(np.array(Image.open(tmp_path / "one.jpg"))).permute(2, 0, 1).float() / 255
+    given = torch.from_numpy(np.array(seen.rgb)).permute(2, 0, 1).float() / 255  # type: ignore[union-attr]
+    wanted, found = (net.transform([image])[0].image_sizes[0] for image in (whole, given))
+    assert np.abs(np.subtract(wanted, found)).max() <= 1
+    # Never less than the network takes in, and no more than twice.
+    if bounds_of(net)[1]:
+        assert max(given.shape[1:]) >= min(max(size), max(wanted)) - 1
+        assert max(given.shape[1:]) <= max(wanted) + 1
+    else:
+        assert min(given.shape[1:]) >= min(min(size), *wanted) - 1
+    shown = net.transform([given])[0].tensors[0, :, : wanted[0], : wanted[1]]
+    asked = net.transform([whole])[0].tensors[0, :, : wanted[0], : wanted[1]]
+    assert float((shown - asked).abs().mean()) < 0.2  # of a standard deviation: what antialiasing takes off
+
+
+@pytest.mark.parametrize("size", [(2999, 2003), (1777, 5001), (4096, 4095)])
+def test_the_crop_of_a_reduced_picture_is_that_of_the_file(size: tuple[int, int], tmp_path: Path) -> None:
+    """A ramp across and one down, whose levels tell the places of the crop."""
+    from lib.models.clip import look
+
+    ramp = np.zeros((size[1], size[0], 3), np.uint8)
+    ramp[..., 0] = np.linspace(0, 255, size[0])[None, :]
+    ramp[..., 1] = np.linspace(0, 255, size[1])[:, None]
+    image = Image.fromarray(ramp)
+    image.save(tmp_path / "ramp.jpg", quality=98, subsampling=0)
+    image.save(tmp_path / "ramp.png")
+    reduced, exact = (look(tmp_path / name, (32, 32), False).rgb for name in ("ramp.jpg", "ramp.png"))  # type: ignore[union-attr]
+    assert np.abs(reduced.astype(int) - exact.astype(int))[..., :2].max() <= 2
 
 
 @pytest.fixture(scope="session")
@@ -657,3 +728,61 @@ def test_objects_are_counted_and_new_rules_detect_nothing(
     assert "knows no class 'persom'; near are: person" in json.loads(capsys.readouterr().out)["error"]
     assert sort(tmp_path / "ws", "objects", pictures, "--models-dir", tmp_path) == 2
     assert "fasterrcnn_mobilenet_v3_large_320_fpn-907ea3f9.pth" in capsys.readouterr().err
+
+
+POLICY = """
+import sys, os, json
+from pathlib import Path
+import lib
+from lib.work.stream import stream
+import policy_probe
+if __name__ == "__main__":
+    own = policy_probe.policy("")
+    worker, = [one.value for one in stream(policy_probe.policy, [""], executor="processes")]
+    print(json.dumps([own, worker, "numpy" in sys.modules]))
+"""
+PROBE = """
+import os
+def policy(_):
+    return os.environ.get("OMP_WAIT_POLICY")
+"""
+
+
+@pytest.mark.parametrize(("given", "policy"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE"), ("", "")])
+def test_waiting_threads_sleep_in_this_process_and_its_workers(given: Any, policy: str, tmp_path: Path) -> None:
+    """It is set before anything that could load OpenMP; what a user has set stays."""
+    (tmp_path / "policy_probe.py").write_text(PROBE)
+    (tmp_path / "ask.py").write_text(POLICY)
+    env = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    env |= {"PYTHONPATH": os.pathsep.join((str(ROOT), str(tmp_path)))}
+    env |= {"OMP_WAIT_POLICY": given} if given is not None else {}
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "ask.py")], env=env, capture_output=True, text=True, timeout=PATIENCE
+    )
+    assert json.loads(done.stdout or "[]") == [policy, policy, False], done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the C library of Linux")
+def test_workers_of_the_technical_score_keep_their_memory(tmp_path: Path) -> None:
+    """The pages that a worker asks the system for: with its memory kept only the first picture costs many."""
+    drawing(1, 1600, 1200).save(tmp_path / "one.jpg")
+    faults = []
+    for prepared in ("None", "Quality(None).prepare()"):
+        script = f"""
+import resource
+from pathlib import Path
+from lib.quality.measure import measure_technical
+from lib.sort.criteria.quality import Quality
+{prepared}
+path = Path({str(tmp_path / "one.jpg")!r})
+measure_technical(path)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+values = [measure_technical(path) for _ in range(4)]
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+        env = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(
+            [sys.executable, "-c", script], env=env, capture_output=True, text=True, timeout=PATIENCE, check=True
+        )
+        faults.append(int(done.stdout))
+    assert faults[1] < faults[0] / 4

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from yandex_answers import entity, page, results_page, serp_list, xhr
+from yandex_answers import entity, key_of, page, results_page, serp_list, xhr
 
 from lib.domains import host_of, registrable_domain
 from lib.engines import engines, parser_for
@@ -47,7 +47,7 @@ def addresses(image: Any) -> list[tuple[str, str]]:
 
 def test_a_whole_entity_is_read() -> None:
     image = only(parse_xhr(xhr([entity(3)])))
-    assert (image.engine_id, image.rank, image.title) == (f"{3:032x}", 3, "Page of 3")
+    assert (image.engine_id, image.rank, image.title) == (key_of(3), 3, "Page of 3")
     assert image.page_url == "https://site3.example.org/pages/3"
     assert (image.snippet, image.domain) == ("A page about 3", "site3.example.org")
     assert (image.width, image.height, image.bytes) == (1920, 1280, 345_678)
@@ -114,7 +114,7 @@ def test_no_next_page_at_the_end() -> None:
     ],
 )
 def test_null_is_tolerated_anywhere(change: dict[str, Any]) -> None:
-    assert only(parse_xhr(xhr([entity(1, **change)]))).engine_id == f"{1:032x}"
+    assert only(parse_xhr(xhr([entity(1, **change)]))).engine_id == key_of(1)
 
 
 @pytest.mark.parametrize("gone", sorted(entity(1)))
@@ -122,7 +122,7 @@ def test_any_key_may_be_missing(gone: str) -> None:
     found = entity(1)
     list_ = serp_list([found])
     del found[gone]
-    assert only(parse_xhr(body(blocks=[block(list_)]))).engine_id == f"{1:032x}"
+    assert only(parse_xhr(body(blocks=[block(list_)]))).engine_id == key_of(1)
 
 
 def test_numbers_and_truth_values_may_be_text() -> None:
@@ -198,9 +198,9 @@ def test_entities_may_be_a_list_and_positions_may_be_missing() -> None:
     list_ = {"items": {"entities": [entity(7, pos=None), entity(5, pos=None), entity(6, pos=None)]}}
     answer = parse_xhr(body(blocks=[block(list_)]))
     assert [(image.rank, image.engine_id) for image in answer.images] == [
-        (0, f"{7:032x}"),
-        (1, f"{5:032x}"),
-        (2, f"{6:032x}"),
+        (0, key_of(7)),
+        (1, key_of(5)),
+        (2, key_of(6)),
     ]
 
 
@@ -351,7 +351,7 @@ kind = sys.argv[1]
 one = {"preview": [{"url": f"a{n}"} for n in range(180)]}
 entities = {
     "results": lambda: {f"k{n}": {"pos": n} for n in range(250_000)},
-    "addresses": lambda: {f"k{n}": {"viewerData": one} for n in range(1_500)},
+    "addresses": lambda: {f"k{n}": {"origUrl": f"http://o.example/{n}", "viewerData": one} for n in range(1_500)},
     "keys": lambda: {"k": {f"key{n}": n for n in range(600_000)}},
     "numbers": lambda: {"k": {"pos": "9" * 15_000_000}},
     "texts": lambda: {"k": {"alt": ["ab"] * 3_000_000}},

@@ -9,8 +9,9 @@ import pytest
 from support import ROOT
 
 from lib.engines import baidu, baidu_graph, bing, commons, naver, naver_api, openverse, yandex_cloud
+from lib.engines.addresses import unwrap
 from lib.engines.parsing import load_xml
-from lib.records import ImageRecord, ParsedPage, ParseError
+from lib.records import ImageRecord, ParsedPage, ParseError, address_digest
 
 SAMPLES = ROOT.parent / "shared" / "samples"
 
@@ -122,7 +123,7 @@ def test_baidu_reads_invalid_escapes_and_raw_control_characters():
 def test_baidu_flip_page():
     inner = acjson(baidu_item()).decode()
     html = f"<script>flip.setData('imgData', {inner});</script>".encode()
-    assert baidu.parse_page(html).images[0].engine_id == "111"
+    assert baidu.parse_page(html).images[0].engine_id == address_digest("http://img.example/a.jpg")
 
 
 NOT_BAIDU = [
@@ -151,7 +152,7 @@ GRAPH_PAGE = b"""<script>window.cardData = [
 def test_baidu_graph_page_gives_exact_matches_and_the_next_address():
     page = baidu_graph.parse_page(GRAPH_PAGE)
     assert page.next_url == "https://graph.baidu.com/ajax/pcsimi?sign=s&page=1"
-    assert [(i.engine_id, i.title, i.page_url) for i in page.images] == [("5,6", "a b", "http://p.example/1")]
+    assert [(i.title, i.page_url) for i in page.images] == [("a b", "http://p.example/1")]
 
 
 def test_baidu_graph_results_are_marked_as_thumbnails_only():
@@ -168,7 +169,8 @@ def test_baidu_graph_results_are_marked_as_thumbnails_only():
         {"thumbUrl": None},
     ]
     page = baidu_graph.parse_api(json.dumps({"status": 0, "data": {"list": items}}).encode())
-    assert [image.engine_id for image in page.images] == ["1,2", "3,4"]
+    assert len({image.engine_id for image in page.images}) == 2 and page.images[0].extra["contsign"] == "1,2"
+    assert page.drift["left_out"] == {"no_address": 1}
     assert all(image.extra["thumbnail_only"] for image in page.images)
     assert {kind for image in page.images for kind, _ in kinds(image)} == {"thumb"}
     assert page.images[1].snippet == "site" and page.images[1].page_url == "http://m.example/s"
@@ -207,8 +209,8 @@ def test_naver_reads_the_javascript_literal():
 
 def test_naver_decodes_a_wrapped_address_once():
     url = "https://search.pstatic.net/common/?src=http%3A%2F%2Fblogfiles.naver.net%2F%25C6%25C4.jpg&type=a340"
-    assert naver.unwrap_thumbnail(url) == "http://blogfiles.naver.net/%C6%C4.jpg"
-    assert naver.unwrap_thumbnail("https://elsewhere.example/?src=x") == ""
+    assert unwrap(url) == "http://blogfiles.naver.net/%C6%C4.jpg"
+    assert unwrap("https://elsewhere.example/?src=x") == ""
 
 
 def test_naver_reads_what_the_browser_read():
@@ -261,10 +263,12 @@ BING_M |= {"turl": "https://tse2.mm.bing.net/th?id=OIP.x&pid=15.1", "md5": "m5",
 
 
 def test_bing_tiles():
-    html = f'<ul class="dgControl_list">{tile(BING_M)}{tile({**BING_M, "mid": "F7E"}, "none")}{tile(BING_M)}</ul>'
+    other = tile({**BING_M, "murl": "http://i.example/2.jpg"}, "none")
+    html = f'<ul class="dgControl_list">{tile(BING_M)}{other}{tile(BING_M)}</ul>'
     page = bing.parse_page(html.encode())
     first, second = page.images
-    assert (first.engine_id, first.width, first.height, first.format) == ("F6E", 1920, 1080, "jpeg")
+    assert (first.extra["mid"], first.width, first.height, first.format) == ("F6E", 1920, 1080, "jpeg")
+    assert page.drift["left_out"] == {"repeated": 1}
     assert (second.width, second.rank) == (None, 1)
     assert kinds(first) == [
         ("original", "http://i.example/1.jpg"),
@@ -389,7 +393,7 @@ CLOUD_XML = """<?xml version="1.0" encoding="utf-8"?><yandexsearch><response><re
 def test_yandex_cloud_by_words_reads_the_xml_inside():
     body = json.dumps({"rawData": base64.b64encode(CLOUD_XML.encode()).decode()}).encode()
     image = yandex_cloud.parse_api(body).images[0]
-    assert (image.engine_id, image.width, image.bytes, image.page_url) == ("abc", 1200, 3456, "https://p.example/1")
+    assert (image.extra["id"], image.width, image.bytes, image.page_url) == ("abc", 1200, 3456, "https://p.example/1")
     nothing = "<yandexsearch><response><error code='15'>none</error></response></yandexsearch>"
     body = json.dumps({"rawData": base64.b64encode(nothing.encode()).decode()}).encode()
     assert yandex_cloud.parse_api(body).images == ()

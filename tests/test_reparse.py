@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from support import ROOT, as_rows, dump, load_step, snapshot
-from yandex_answers import entity, make_workspace, put_answer, xhr
+from yandex_answers import entity, key_of, make_workspace, put_answer, xhr
 
 from lib.db import open_database
 from lib.db.images import unsure_queries
@@ -47,13 +47,13 @@ def root(tmp_path: Path) -> Path:
     run(database.parent)
     misread(
         database,
-        address(number_of(database, f"{1:032x}"), "https://site.example/button.png", 101),
+        address(number_of(database, key_of(1)), "https://site.example/button.png", 101),
         ("INSERT INTO images (id, key, engine, title, first_seen_at) VALUES (50, 'yandex:ad', 'yandex', 'Ad', '')",),
         ("INSERT INTO results (query_id, image_id, response_id, rank) VALUES (1, 50, 1, 7)",),
         ("INSERT INTO downloads (image_id, state, updated_at) VALUES (50, 'failed', '')",),
         address(50, "https://ads.example/1.jpg", 102),
         ("INSERT INTO results (query_id, image_id, response_id, rank) VALUES (1, ?, 1, 9)",
-         number_of(database, f"{3:032x}")),
+         number_of(database, key_of(3))),
     )  # fmt: skip
     return database.parent
 

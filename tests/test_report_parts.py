@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from support import as_rows, load_step, snapshot
-from yandex_answers import entity, make_workspace, xhr
+from yandex_answers import entity, key_of, make_workspace, xhr
 
 from lib.db import open_database
 from lib.db import report as counts
@@ -44,10 +44,10 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
                    " ('aa', 'images/a.jpg', 9, 'jpeg', 30, 20, '2026')")  # fmt: skip
         chosen = "(SELECT id FROM images WHERE key IN (?, ?))"
         done = f"UPDATE downloads SET state = 'done', sha256 = 'aa' WHERE image_id IN {chosen}"
-        db.execute(done, (f"yandex:{3:032x}", f"yandex:{4:032x}"))
+        db.execute(done, (f"yandex:{key_of(3)}", f"yandex:{key_of(4)}"))
         db.execute(
             "UPDATE downloads SET state = 'failed' WHERE image_id = (SELECT id FROM images WHERE key = ?)",
-            (f"yandex:{5:032x}",),
+            (f"yandex:{key_of(5)}",),
         )
     return database.parent
 

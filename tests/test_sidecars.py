@@ -182,3 +182,21 @@ def test_a_text_that_is_no_caption_is_none(tmp_path: Path, body: bytes) -> None:
     (path,) = put(tmp_path, "a.png")
     (tmp_path / "a.txt").write_bytes(body)
     assert facts_of(path) == {}
+
+
+ENDINGS = ["a.bin", "b", "c.jpg_large", "d.jpg!d", "e.php", "f.html", "g.txt", "h.png ", "i.tmp", "j.jpg-orig"]
+
+
+def test_the_bytes_decide_what_is_a_picture_and_what_is_passed_over_is_counted(tmp_path: Path, capsys: Any) -> None:
+    photos = tmp_path / "photos"
+    put(photos, *ENDINGS, "raw.dng", "._k.png")
+    (photos / "page.html").write_text("<html></html>")
+    (photos / "film.mp4").write_bytes(b"\0\0\0\x18ftypmp42")
+    (photos / "a.json").write_text("{}")
+    (photos / "link.png").symlink_to(photos / "b")
+    place = ["--workspace", str(tmp_path / "w"), "--json"]
+    assert step.main(["--import-folder", str(photos), *place]) == 0
+    counts = json.loads(capsys.readouterr().out)["counts"]
+    assert counts["new_pictures"] == len(ENDINGS) and counts["failed"] == 0
+    left_out = {key.removeprefix("left_out_"): n for key, n in counts.items() if key.startswith("left_out_")}
+    assert left_out == {"not_a_picture": 2, "camera_raw": 1, "hidden_file": 1, "no_plain_file": 1}

@@ -517,7 +517,8 @@ FLAGS = {  # what each criterion takes besides the common flags
     "filter": f"keep drop keep-file drop-file labels margin near-query clip-model {MODELS}",
     "topic": f"clip-model eps min-samples topic-text topic-top {MODELS}",
     "objects": f"classes min-objects max-objects min-confidence detector {MODELS}",
-    "vlm": "vlm-url vlm-model vlm-key-env subject vlm-prompt vlm-min-score max-images vlm-workers vlm-timeout",
+    "vlm": "vlm-url vlm-model vlm-key-env subject vlm-prompt vlm-min-score max-images vlm-workers vlm-timeout "
+    "vlm-tries",
     "export": "to as split label shard-size parquet-pictures title replace",
 }
 COMMON = {

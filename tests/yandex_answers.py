@@ -10,8 +10,14 @@ from typing import Any
 
 from lib.db import Database, open_database
 from lib.db.responses import NewResponse, add_answers, ensure_query
+from lib.records import address_digest
 
 FETCHED = "2026-11-20T09:30:00.000Z"
+
+
+def key_of(number: int) -> str:
+    """The id by which the picture `number` is known."""
+    return address_digest(f"https://site{number % 7}.example.org/photos/{number}.jpg")
 
 
 def entity(number: int, **changes: Any) -> dict[str, Any]:

@@ -27,7 +27,16 @@ from lib.db.connection import beside, is_unused, open_empty
 from lib.db.journal import finish_run, has_rows, start_run
 from lib.db.maintenance import finish_replacing, waiting
 from lib.db.soundness import DAMAGED, Fault, find_fault, refuse_unusable
-from lib.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, GleanerError, UsageError, WrongPath
+from lib.errors import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_USAGE,
+    GleanerError,
+    UsageError,
+    WrongPath,
+    broken_installation,
+)
 from lib.files.pictures import clear_leftovers
 from lib.progress import no_bar, terminal_bar
 from lib.text import escape_controls, is_storable, redact, redacted
@@ -269,6 +278,8 @@ def _fail(sentence: str, exit_code: int, as_json: bool) -> int:
 
 def _explained(error: Exception, args: argparse.Namespace | None) -> str | None:
     """An error as a sentence where it is the disk's, the database's or a name's; None where it is a bug of ours."""
+    if isinstance(error, ImportError):
+        return broken_installation(error)
     if isinstance(error, sqlite3.OperationalError) and (sentence := explain_sqlite(error)):
         return f"the database could not be used: {sentence}"
     if isinstance(error, OSError):

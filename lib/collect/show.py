@@ -49,7 +49,7 @@ def drift_rows(db: Database, engines: Sequence[str] | None) -> list[dict[str, An
         {
             "engine": engine, "run": shape.run, "day": shape.day, "pages": shape.pages, "results": shape.results,
             "empty_originals": round(shape.empty_share, 4), "unknown": dict(shape.unknown),
-            "missing": dict(shape.missing),
+            "missing": dict(shape.missing), "left_out": dict(shape.left_out),
         }
         for engine in (engines or table.engines_known(db))
         for shape in shapes_by_run(db, engine)
@@ -61,13 +61,14 @@ def drift_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
     if not rows:
         return ["no answers yet"]
     lines = [
-        f"{'engine':<13} {'run':>4} {'day':<10} {'pages':>5} {'results':>7} {'no original':>11}  unknown | missing"
+        f"{'engine':<13} {'run':>4} {'day':<10} {'pages':>5} {'results':>7} {'no original':>11} {'left out':>8}"
+        "  unknown | missing"
     ]
     for row in rows:
         keys = " | ".join(_shares(Counter(row[name]), row["results"]) for name in ("unknown", "missing"))
         lines.append(
             f"{row['engine']:<13} {row['run']:>4} {row['day']:<10} {row['pages']:>5} {row['results']:>7}"
-            f" {row['empty_originals']:>11.0%}  {keys}"
+            f" {row['empty_originals']:>11.0%} {sum(row['left_out'].values()):>8}  {keys}"
         )
     return lines
 
@@ -89,6 +90,7 @@ class Shape:
     empty_originals: float = 0.0
     unknown: Counter[str] = field(default_factory=Counter)
     missing: Counter[str] = field(default_factory=Counter)
+    left_out: Counter[str] = field(default_factory=Counter)  # entries that are no results of their own, by reason
 
     def add(self, results: int, drift: dict[str, Any]) -> None:
         self.pages += 1
@@ -96,6 +98,7 @@ class Shape:
         self.empty_originals += results * float(drift.get("empty_originals", 0))
         self.unknown.update(drift.get("unknown", {}))
         self.missing.update(drift.get("missing", {}))
+        self.left_out.update(drift.get("left_out", {}))
 
     def merge(self, other: Shape) -> None:
         self.pages += other.pages
@@ -103,6 +106,7 @@ class Shape:
         self.empty_originals += other.empty_originals
         self.unknown += other.unknown
         self.missing += other.missing
+        self.left_out += other.left_out
 
     @property
     def empty_share(self) -> float:

@@ -263,12 +263,13 @@ def put_back(db: Database, table: str, row: dict[str, Any]) -> bool:
 
 
 def _with_number(db: Database, table: str, row: dict[str, Any]) -> dict[str, Any]:
-    """An archived row as its table has it. Journals of schema 4 have a picture's key where the number is now."""
+    """An archived row as its table has it. Journals have a picture's key, or its former one, in place of its number."""
     if table == "images":
         return row if "key" in row else {"key": row["id"]} | {name: row[name] for name in row if name != "id"}
     named = row.get("image_id")
     if isinstance(named, str):
-        number = db.value("SELECT id FROM images WHERE key = ?", (named,))
+        former = "SELECT image_id FROM former_keys WHERE key = ?1"
+        number = db.value(f"SELECT id FROM images WHERE key = ?1 UNION ALL {former} LIMIT 1", (named,))
         if number is None:
             raise sqlite3.IntegrityError(f"there is no picture {named}")
         return row | {"image_id": number}

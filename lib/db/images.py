@@ -52,6 +52,7 @@ _MERGE_VARIANT = (
 )
 _ADD_DOWNLOADS = "INSERT INTO downloads (image_id, updated_at) SELECT id, ? FROM images WHERE id >= ?"
 _ADD_DOWNLOAD = "INSERT INTO downloads (image_id, updated_at) VALUES (?, ?) ON CONFLICT DO NOTHING"
+_SET_RANK = "UPDATE results SET rank = ?1, response_id = ?2 WHERE query_id = ?3 AND image_id = ?4 AND rank <> ?1"
 _BETTER_RANK = "UPDATE results SET rank = ?, response_id = ? WHERE query_id = ? AND image_id = ? AND rank > ?"
 
 WALK = 8_192  # rows read at once
@@ -127,8 +128,9 @@ def save_pictures(db: Database, rows: PictureRows, now: str, reparse: ReparseInd
         0, db.executemany(_insert("images", ("id", *rows.images)), zip(numbers, *columns, strict=True)).rowcount
     )
     again = _met_again(db, rows.images["key"], first) if fresh < rows.count else {}
+    renewed: set[int] = set()
     if reparse is not None:
-        _replace(db, rows, first, again, reparse.pictures)
+        renewed = _replace(db, rows, first, again, reparse.pictures)
         reparse.note([again.get(number, number) for number in numbers], rows.variants, rows.results)
     db.execute(_ADD_DOWNLOADS, (now, first))
     if not again:
@@ -137,7 +139,7 @@ def save_pictures(db: Database, rows: PictureRows, now: str, reparse: ReparseInd
         _save_variants(db, rows.variants, first, again)
         db.executemany(_MERGE_IMAGE, [rows.image(number - first) for number in again])
         db.executemany(_ADD_DOWNLOAD, [(number, now) for number in again.values()])
-    added = _save_results(db, rows.results, list(numbers), again)
+    added = _save_results(db, rows.results, list(numbers), again, renewed)
     return Saved(fresh, len(again), _next(db, "image_variants") - variant, added)
 
 
@@ -169,8 +171,8 @@ def _met_again(db: Database, keys: Sequence[str], first: int) -> dict[int, int]:
     return {number: known[keys[number - first]] for number in left}
 
 
-def _replace(db: Database, rows: PictureRows, first: int, again: dict[int, int], replaced: set[int]) -> None:
-    """Lets the first meeting of a picture in this run take the place of what is known of it."""
+def _replace(db: Database, rows: PictureRows, first: int, again: dict[int, int], replaced: set[int]) -> set[int]:
+    """Lets the first meeting of a picture in this run take the place of what is known of it; gives their numbers."""
     replaced.update(number for number in range(first, first + rows.count) if number not in again)
     met: dict[int, Row] = {}
     for number, known in again.items():
@@ -178,12 +180,22 @@ def _replace(db: Database, rows: PictureRows, first: int, again: dict[int, int],
             met.setdefault(known, rows.image(number - first))
     db.executemany(_REPLACE_IMAGE, [(*row[1:-1], row[0], *row[1:-1]) for row in met.values()])
     replaced.update(met)
+    return set(met)
 
 
-def _save_results(db: Database, columns: list[list[Any]], numbers: list[int], again: dict[int, int]) -> int:
-    """Adds results; where a query shows a picture twice, the better rank stays. Gives the number of new ones."""
+def _save_results(
+    db: Database, columns: list[list[Any]], numbers: list[int], again: dict[int, int], renewed: set[int]
+) -> int:
+    """Adds results; where a query shows a picture twice, the better rank stays. Gives the number of new ones.
+
+    The rank of a picture in `renewed`, which has just been read anew, is that of its first meeting there.
+    """
     if again:
         numbers = [again.get(number, number) for number in numbers]
+    if renewed:
+        places = {number: place for place, number in reversed(list(enumerate(numbers))) if number in renewed}
+        query, answer, rank = columns
+        db.executemany(_SET_RANK, [(rank[at], answer[at], query[at], number) for number, at in places.items()])
     added = _insert_many(db, "results", RESULT_COLUMNS, [numbers, *columns])
     if added < len(numbers):
         met = set(again.values())
@@ -294,6 +306,12 @@ def iter_addresses(db: Database) -> Iterator[list[tuple[int, str, str]]]:
 def iter_results(db: Database) -> Iterator[list[tuple[int, int]]]:
     """(search, picture) of every result, in blocks."""
     return _blocks(db, "SELECT query_id, image_id FROM results")
+
+
+def pictures_of(db: Database, queries: Sequence[int]) -> set[int]:
+    """The pictures that some searches have shown."""
+    sql = "SELECT DISTINCT image_id FROM results WHERE query_id IN (SELECT value FROM json_each(?))"
+    return set(db.column(sql, (dumps(list(queries)),)))
 
 
 def unsure_queries(db: Database, read: set[int], readable: Sequence[str]) -> set[int]:

@@ -75,6 +75,27 @@ def count_all(db: Database) -> int:
     return int(db.value(f"SELECT count(*) FROM responses WHERE {_READABLE}"))
 
 
+def outdated_queries(db: Database, parsers: Sequence[str]) -> list[int]:
+    """The searches with an answer that a parser has read that is none of these, the ones of today."""
+    sql = (
+        "SELECT DISTINCT query_id FROM responses WHERE ingest_state = 'done' AND parser <> ''"
+        " AND parser NOT IN (SELECT value FROM json_each(?))"
+    )
+    return db.column(sql, (dumps(list(parsers)),))
+
+
+def iter_of_queries(db: Database, queries: Sequence[int]) -> Iterator[ResponseRow]:
+    """Every readable answer of some searches in the order of arrival."""
+    return _iter_answers(
+        db, f"{_READABLE} AND query_id IN (SELECT value FROM json_each('{dumps(list(queries))}')) AND "
+    )
+
+
+def count_of_queries(db: Database, queries: Sequence[int]) -> int:
+    among = "query_id IN (SELECT value FROM json_each(?))"
+    return int(db.value(f"SELECT count(*) FROM responses WHERE {_READABLE} AND {among}", (dumps(list(queries)),)))
+
+
 def _iter_answers(db: Database, condition: str) -> Iterator[ResponseRow]:
     last = 0
     while True:

@@ -11,6 +11,9 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
+from lib.domains import one_form, registrable_domain
+from lib.records import address_digest
+
 FOLDER = Path(__file__).parent / "migrations"
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "schema.md"
@@ -51,6 +54,11 @@ def migrate(connection: sqlite3.Connection, newest: int | None = None) -> None:
 
 
 def _migrate(connection: sqlite3.Connection, last: int) -> None:
+    connection.create_function(
+        "address_digest", 1, lambda url: None if url is None else address_digest(url), deterministic=True
+    )
+    connection.create_function("one_form", 1, one_form, deterministic=True)
+    connection.create_function("registrable_domain", 1, registrable_domain, deterministic=True)
     connection.execute("BEGIN EXCLUSIVE")
     try:
         current = connection.execute("PRAGMA user_version").fetchone()[0]

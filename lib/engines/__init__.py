@@ -37,20 +37,21 @@ FILTER_VALUES: Mapping[str, tuple[str, ...]] = {
 
 Parse = Callable[[bytes], ParsedPage]
 
-# (engine, part) -> module and function. The version rises when a parser begins to read more than it did.
+# (engine, part) -> module, function, version. A version rises with what a parser reads; step 2 then reads again what an
+# older one has read.
 _REGISTRY: dict[tuple[str, str], tuple[str, str, int]] = {
     ("yandex", "page"): ("lib.engines.yandex", "parse_page", 1),
     ("yandex", "xhr"): ("lib.engines.yandex", "parse_xhr", 1),
-    ("yandex-cloud", "api"): ("lib.engines.yandex_cloud", "parse_api", 1),
-    ("baidu", "xhr"): ("lib.engines.baidu", "parse_acjson", 1),
-    ("baidu", "page"): ("lib.engines.baidu", "parse_page", 1),  # the `flip` page of old, for imports
-    ("baidu-graph", "page"): ("lib.engines.baidu_graph", "parse_page", 1),
-    ("baidu-graph", "api"): ("lib.engines.baidu_graph", "parse_api", 1),
-    ("naver", "page"): ("lib.engines.naver", "parse_page", 1),
-    ("naver-api", "api"): ("lib.engines.naver_api", "parse_api", 1),
-    ("bing", "page"): ("lib.engines.bing", "parse_page", 1),
-    ("openverse", "api"): ("lib.engines.openverse", "parse_api", 1),
-    ("commons", "api"): ("lib.engines.commons", "parse_api", 1),
+    ("yandex-cloud", "api"): ("lib.engines.yandex_cloud", "parse_api", 2),
+    ("baidu", "xhr"): ("lib.engines.baidu", "parse_acjson", 2),
+    ("baidu", "page"): ("lib.engines.baidu", "parse_page", 2),  # the `flip` page of old, for imports
+    ("baidu-graph", "page"): ("lib.engines.baidu_graph", "parse_page", 2),
+    ("baidu-graph", "api"): ("lib.engines.baidu_graph", "parse_api", 2),
+    ("naver", "page"): ("lib.engines.naver", "parse_page", 2),
+    ("naver-api", "api"): ("lib.engines.naver_api", "parse_api", 2),
+    ("bing", "page"): ("lib.engines.bing", "parse_page", 2),
+    ("openverse", "api"): ("lib.engines.openverse", "parse_api", 2),
+    ("commons", "api"): ("lib.engines.commons", "parse_api", 2),
 }
 
 
@@ -69,6 +70,11 @@ def parser_for(engine: str, part: str) -> Parser:
     except KeyError:
         raise ParseError("no_parser") from None
     return Parser(f"{engine}-{part}/{version}", getattr(import_module(module), function))
+
+
+def parser_names() -> list[str]:
+    """The names of all parsers of today, as `responses.parser` remembers them."""
+    return [f"{engine}-{part}/{version}" for (engine, part), (_, _, version) in _REGISTRY.items()]
 
 
 def engines() -> list[str]:

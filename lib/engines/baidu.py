@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 from urllib.parse import unquote, urlsplit
 
 from lib.domains import host_of
+from lib.engines.addresses import is_page, sides_at, unwrap, with_originals
 from lib.engines.base import (
     PAGE,
     XHR,
@@ -35,9 +36,11 @@ from lib.engines.base import (
 )
 from lib.engines.parsing import (
     Drift,
+    PagePictures,
     address,
     check_size,
     distinct,
+    fact,
     filled,
     flag,
     load_object,
@@ -47,7 +50,7 @@ from lib.engines.parsing import (
     text,
     whole,
 )
-from lib.records import ImageRecord, ParsedPage, ParseError, VariantRecord
+from lib.records import ImageRecord, ParsedPage, ParseError, VariantRecord, identity
 
 PATH = "/search/acjson"
 INDEX_PATH = "/search/index"
@@ -201,28 +204,28 @@ def looks_like_captcha(body: bytes) -> bool:
 
 
 def _parse_items(response: Mapping[str, Any], drift: Drift) -> ParsedPage:
-    images: dict[str, ImageRecord] = {}
-    skipped = 0
-    for item in objects(response.get("data")):
-        if not item:
-            continue  # the list ends with an empty object
-        engine_id = text(item.get("di"))[:200] or text(item.get("cs"))[:200]
-        if not engine_id or text(item.get("adType")) not in ("", "0"):
-            skipped += 1
+    found = PagePictures(drift)
+    for place, item in enumerate(filter(None, objects(response.get("data")))):  # the list ends with an empty object
+        if text(item.get("adType")) not in ("", "0"):
+            found.skip("advertisement")
             continue
-        record = _read_item(engine_id, position(item.get("pageNum")), len(images), item)
+        record = _read_item(position(item.get("pageNum")), place, item)
         no_original = all(variant.kind != "original" for variant in record.variants)
         drift.note("item", item, KNOWN, EXPECTED, no_original=no_original)
-        images.setdefault(engine_id, record)
-    ordered = sorted(images.values(), key=lambda image: image.rank)
-    return ParsedPage(tuple(ordered), "", skipped, drift.report())
+        if record.engine_id:
+            found.add(record)
+        else:
+            found.skip("no_address")
+    return ParsedPage(found.by_rank(), "", found.skipped, drift.report())
 
 
-def _read_item(engine_id: str, rank: int | None, place: int, item: Mapping[str, Any]) -> ImageRecord:
+def _read_item(rank: int | None, place: int, item: Mapping[str, Any]) -> ImageRecord:
+    """One picture. Its `di` is no identity: all pictures of a page may have the same."""
     page_url = address(decode_address(text(item.get("fromURL"))))
-    published = text(item.get("bdImgnewsDate"))
+    published = fact(item.get("bdImgnewsDate"))
+    variants = distinct(with_originals(_read_variants(item, page_url)))
     return ImageRecord(
-        engine_id=engine_id,
+        engine_id=identity(variants, text(item.get("cs")) or text(item.get("di"))),
         rank=place if rank is None else rank,
         page_url=page_url,
         title=plain(item.get("fromPageTitleEnc")) or plain(item.get("fromPageTitle")),
@@ -230,11 +233,11 @@ def _read_item(engine_id: str, rank: int | None, place: int, item: Mapping[str, 
         width=whole(item.get("width")),
         height=whole(item.get("height")),
         bytes=whole(item.get("filesize")),
-        format=text(item.get("type")).lower(),
+        format=fact(item.get("type")).lower(),
         published_at="" if published.startswith(_NO_DATE) else published,
         is_gif=flag(item.get("is_gif")),
-        extra=filled(simid=text(item.get("simid"))),
-        variants=distinct(_read_variants(item, page_url)),
+        extra=filled(di=text(item.get("di")), simid=text(item.get("simid"))),
+        variants=variants,
     )
 
 
@@ -243,7 +246,9 @@ def _read_variants(item: Mapping[str, Any], page_url: str) -> Iterator[VariantRe
     width, height = whole(item.get("width")), whole(item.get("height"))
     given = address(decode_address(text(item.get("objURL"))))
     source, referer, expires = unwrap_proxy(given)
-    yield VariantRecord("original", source or given, width, height, None, referer or page_url)
+    original = source or given
+    if not is_page(original, page_url):
+        yield VariantRecord("original", original, *sides_at(original, width, height), None, referer or page_url)
     copies = [
         VariantRecord("dup", address(text(r.get("ObjURL"))), referer=address(text(r.get("FromURL"))))
         for r in objects(item.get("replaceUrl"))
@@ -271,13 +276,14 @@ def decode_address(found: str) -> str:
 
 def unwrap_proxy(url: str) -> tuple[str, str, str]:
     """(original address, Referer to send, expiry in UTC) of a `gimg2` address; empty texts for any other."""
+    # The original by the table of proxies; here is what this one tells beside it.
     match = _PROXY.match(url)
     if match is None:
         return "", "", ""
     # Not a query string: the parameters follow the path, and a question mark stands before the last ones.
     pairs = (part.partition("=") for part in re.split(r"[&?]", match[1]))
     values = {name: unquote(value) for name, _, value in pairs}
-    return address(values.get("src", "")), address(values.get("refer", "")), _expiry(values.get("sec", ""))
+    return unwrap(url), address(values.get("refer", "")), _expiry(values.get("sec", ""))
 
 
 def _expiry(seconds: str) -> str:

@@ -40,9 +40,10 @@ from lib.engines.base import (
 )
 from lib.engines.parsing import (
     Drift,
+    PagePictures,
     address,
     check_size,
-    digest,
+    filled,
     load_json_text,
     load_object,
     mapping,
@@ -51,7 +52,7 @@ from lib.engines.parsing import (
     text,
     whole,
 )
-from lib.records import ImageRecord, ParsedPage, ParseError, VariantRecord
+from lib.records import ImageRecord, ParsedPage, ParseError, VariantRecord, identity
 
 UPLOAD_PATH = "/upload"
 INDEX_PATH = "/pcpage/index"
@@ -68,7 +69,6 @@ EXPECTED_IN_MATCH = frozenset({"image_src", "url"})  # exact matches have names 
 PAGE_SIZE = 30
 REFERER = "https://graph.baidu.com/"
 _CARDS = re.compile(rb"window\.cardData\s*=\s*(\[.*?\])\s*;?\s*(?:</script>|window\.)", re.DOTALL)
-_PAIR = re.compile(r"[?&/]u=(\d+,\d+)")
 
 
 class BaiduGraph(Engine):
@@ -261,7 +261,7 @@ def parse_page(html: bytes) -> ParsedPage:
             items += objects(data.get("list"))
         elif text(card.get("cardName")) == "simipic":
             next_url = address(data.get("firstUrl"))
-    return ParsedPage(_read_items(items, drift), next_url, 0, drift.report(), PAGE_SIZE)
+    return _parse_items(items, next_url, drift)
 
 
 def parse_api(body: bytes) -> ParsedPage:
@@ -272,39 +272,32 @@ def parse_api(body: bytes) -> ParsedPage:
     data = mapping(response.get("data"))
     if not isinstance(data.get("list"), list):
         raise ParseError("no_data")
-    return ParsedPage(_read_items(objects(data["list"]), drift), "", 0, drift.report(), PAGE_SIZE)
+    return _parse_items(objects(data["list"]), "", drift)
 
 
-def _read_items(items: list[Mapping[str, Any]], drift: Drift) -> tuple[ImageRecord, ...]:
-    images: dict[str, ImageRecord] = {}
-    for item in items:
+def _parse_items(items: list[Mapping[str, Any]], next_url: str, drift: Drift) -> ParsedPage:
+    found = PagePictures(drift)
+    for place, item in enumerate(items):
         thumb = address(item.get("thumbUrl")) or address(item.get("image_src")) or address(item.get("hoverUrl"))
         if not thumb:
+            drift.left_out["no_address"] += 1
             continue
         drift.note("item", item, KNOWN, EXPECTED_IN_MATCH if "image_src" in item else EXPECTED, no_original=True)
-        engine_id = _identity(item, thumb)
-        images.setdefault(engine_id, _read_item(engine_id, len(images), item, thumb))
-    return tuple(images.values())
+        found.add(_read_item(place, item, thumb))
+    return ParsedPage(found.in_order(), next_url, found.skipped, drift.report(), PAGE_SIZE)
 
 
-def _read_item(engine_id: str, rank: int, item: Mapping[str, Any], thumb: str) -> ImageRecord:
+def _read_item(rank: int, item: Mapping[str, Any], thumb: str) -> ImageRecord:
     page_url = address(item.get("fromUrl")) or address(item.get("fromURL")) or address(item.get("url"))
     title = item.get("title")
+    variants = (VariantRecord("thumb", thumb, whole(item.get("width")), whole(item.get("height")), None, REFERER),)
     return ImageRecord(
-        engine_id=engine_id,
+        engine_id=identity(variants),
         rank=rank,
         page_url=page_url,
         title=plain(" ".join(map(text, title))) if isinstance(title, list) else plain(title),
         snippet=plain(item.get("subTitle")),
         domain=host_of(page_url),
-        extra={"thumbnail_only": True},
-        variants=(VariantRecord("thumb", thumb, whole(item.get("width")), whole(item.get("height")), None, REFERER),),
+        extra={"thumbnail_only": True} | filled(contsign=text(item.get("contsign"))),
+        variants=variants,
     )
-
-
-def _identity(item: Mapping[str, Any], thumb: str) -> str:
-    """Baidu's own signature of the picture, which the thumbnail's address repeats; else a digest of the address."""
-    if signature := text(item.get("contsign")):
-        return signature[:200]
-    pair = _PAIR.search(thumb)
-    return pair[1] if pair else digest(thumb)

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from lib.domains import host_of
+from lib.engines.addresses import is_page, sides_at, with_originals
 from lib.engines.base import (
     PAGE,
     Engine,
@@ -26,8 +27,20 @@ from lib.engines.base import (
     nothing,
     query_url,
 )
-from lib.engines.parsing import Drift, address, addressed, check_size, filled, load_json_text, mapping, plain, text
-from lib.records import ImageRecord, ParsedPage, ParseError, VariantRecord
+from lib.engines.parsing import (
+    Drift,
+    PagePictures,
+    address,
+    check_size,
+    distinct,
+    filled,
+    link,
+    load_json_text,
+    mapping,
+    plain,
+    text,
+)
+from lib.records import ImageRecord, ParsedPage, ParseError, VariantRecord, identity
 
 PATH = "/images/async"
 MARKET = "en-US"  # without it the response depends on where one seems to be
@@ -139,20 +152,20 @@ def parse_page(html: bytes) -> ParsedPage:
     reader.feed(html.decode("utf-8", "replace"))
     if not reader.tiles and not any(mark in html for mark in _PAGE_MARKS):
         raise ParseError("captcha" if b"captcha" in html.lower() else "no_state")
-    drift, images, skipped = Drift(), dict[str, ImageRecord](), 0
-    for attribute, sizes in reader.tiles:
+    found = PagePictures(Drift())
+    for place, (attribute, sizes) in enumerate(reader.tiles):
         try:
             value, repaired = load_json_text(attribute)
         except ParseError:
-            skipped += 1
+            found.skip("not_json")
             continue
-        drift.repaired |= repaired
-        record = _read_tile(mapping(value), sizes, len(images), drift)
-        if record is None:
-            skipped += 1
+        found.drift.repaired |= repaired
+        record = _read_tile(mapping(value), sizes, place, found.drift)
+        if record.engine_id:
+            found.add(record)
         else:
-            images.setdefault(record.engine_id, record)
-    return ParsedPage(tuple(images.values()), "", skipped, drift.report(), PAGE_SIZE)
+            found.skip("no_address")
+    return ParsedPage(found.in_order(), "", found.skipped, found.drift.report(), PAGE_SIZE)
 
 
 class _Tiles(HTMLParser):
@@ -168,20 +181,23 @@ class _Tiles(HTMLParser):
             self.tiles.append((values["m"] or "", []))
 
     def handle_data(self, data: str) -> None:
-        if self.tiles and "×" in data:
-            self.tiles[-1][1].append(data)
+        if self.tiles and "×" in data and _SIZE.fullmatch(data.strip()):  # a caption may speak of sizes too
+            self.tiles[-1][1].append(data.strip())
 
 
-def _read_tile(m: Mapping[str, Any], sizes: list[str], rank: int, drift: Drift) -> ImageRecord | None:
-    engine_id = text(m.get("mid")) or text(m.get("md5")) or text(m.get("cid"))
-    if not engine_id:
-        return None
-    page_url, original, thumb = address(m.get("purl")), address(m.get("murl")), address(m.get("turl"))
-    drift.note("m", m, KNOWN, EXPECTED, no_original=not original)
-    size = _SIZE.search(" ".join(sizes))
+def _read_tile(m: Mapping[str, Any], sizes: list[str], rank: int, drift: Drift) -> ImageRecord:
+    """One tile. The ids in it are not unique: what differs is the address of the picture."""
+    page_url, original, thumb = link(m.get("purl")), address(m.get("murl")), address(m.get("turl"))
+    original = "" if is_page(original, page_url) else original
+    size = _SIZE.fullmatch(sizes[0]) if sizes else None
     width, height = (int(size[1]) or None, int(size[2]) or None) if size else (None, None)
+    whole_one = VariantRecord("original", original, *sides_at(original, width, height), None, page_url)
+    variants = distinct(with_originals([whole_one, VariantRecord("thumb", thumb, referer=REFERER)]))
+    engine_id = identity(variants, text(m.get("mid")) or text(m.get("md5")) or text(m.get("cid")))
+    if engine_id:
+        drift.note("m", m, KNOWN, EXPECTED, no_original=not original)
     return ImageRecord(
-        engine_id=engine_id[:200],
+        engine_id=engine_id,
         rank=rank,
         page_url=page_url,
         title=plain(m.get("t")),
@@ -190,9 +206,6 @@ def _read_tile(m: Mapping[str, Any], sizes: list[str], rank: int, drift: Drift) 
         width=width,
         height=height,
         format=(size[3] or "").lower() if size else "",
-        extra=filled(md5=text(m.get("md5"))),
-        variants=addressed(
-            VariantRecord("original", original, width, height, None, page_url),
-            VariantRecord("thumb", thumb, referer=REFERER),
-        ),
+        extra=filled(mid=text(m.get("mid")), md5=text(m.get("md5"))),
+        variants=variants,
     )

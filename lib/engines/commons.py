@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from lib.domains import host_of
+from lib.engines.addresses import is_page, sides_at
 from lib.engines.base import (
     Engine,
     PageOutcome,
@@ -21,8 +22,23 @@ from lib.engines.base import (
     nothing,
     query_url,
 )
-from lib.engines.parsing import Drift, address, addressed, filled, load_object, mapping, objects, plain, text, whole
+from lib.engines.parsing import (
+    Drift,
+    PagePictures,
+    address,
+    distinct,
+    fact,
+    filled,
+    link,
+    load_object,
+    mapping,
+    objects,
+    plain,
+    text,
+    whole,
+)
 from lib.records import ImageRecord, ParsedPage, ParseError, VariantRecord
+from lib.text import known
 
 PATH = "/w/api.php"
 FILE_NAMESPACE = "6"
@@ -120,22 +136,36 @@ def parse_api(body: bytes) -> ParsedPage:
     if pages is None and "batchcomplete" not in response and "continue" not in response:
         raise ParseError("no_data")
     ordered = sorted(enumerate(found), key=lambda pair: (whole(pair[1].get("index")) or 10**9, pair[0]))
-    images = [record for _, page in ordered if (record := _read_page(page, drift)) is not None]
+    pictures = PagePictures(drift)
+    for _, page in ordered:
+        if (record := _read_page(page, drift)) is not None:
+            pictures.add(record)
+        else:
+            pictures.skip("no_file")
     offset = whole(mapping(response.get("continue")).get("gsroffset"))
-    return ParsedPage(tuple(images), f"gsroffset={offset}" if offset else "", len(found) - len(images), drift.report())
+    following = f"gsroffset={offset}" if offset else ""
+    return ParsedPage(pictures.in_order(), following, pictures.skipped, drift.report())
 
 
 def _read_page(page: Mapping[str, Any], drift: Drift) -> ImageRecord | None:
+    """One file. A page's number names it for good, also after it was renamed.
+
+    Who uploaded a file need not have made it, and its `Credit` is its source: both stay among the extras.
+    """
     info = next(iter(objects(page.get("imageinfo"))), None)
     engine_id = text(page.get("pageid"))
     if info is None or not engine_id:
         return None
-    original = address(info.get("url"))
+    page_url = link(info.get("descriptionurl")) or link(page.get("fullurl"))
+    mime = text(info.get("mime")).lower()
+    is_picture = not mime or mime.startswith("image/")  # a document or a film has a picture as its preview only
+    original = address(info.get("url")) if is_picture else ""
+    original = "" if is_page(original, page_url) else original
     drift.note("page", page, KNOWN, EXPECTED, no_original=not original)
-    page_url = address(info.get("descriptionurl")) or address(page.get("fullurl"))
     meta = mapping(info.get("extmetadata"))
     artist = text(mapping(meta.get("Artist")).get("value"))
-    width, height, size = whole(info.get("width")), whole(info.get("height")), whole(info.get("size"))
+    width, height = (whole(info.get(side)) if is_picture else None for side in ("width", "height"))
+    size = whole(info.get("size")) if is_picture else None
     sides = whole(info.get("thumbwidth")), whole(info.get("thumbheight"))
     return ImageRecord(
         engine_id=engine_id,
@@ -147,17 +177,19 @@ def _read_page(page: Mapping[str, Any], drift: Drift) -> ImageRecord | None:
         width=width,
         height=height,
         bytes=size,
-        format=text(info.get("mime")).partition("/")[2].partition("+")[0].lower(),
-        published_at=_meta(meta, "DateTimeOriginal") or text(info.get("timestamp")),
-        creator=plain(artist) or plain(info.get("user")),
-        creator_url=address(href[1]) if (href := _HREF.search(artist)) else "",
-        license=_meta(meta, "LicenseShortName") or _meta(meta, "UsageTerms") or _meta(meta, "License"),
-        license_url=address(text(mapping(meta.get("LicenseUrl")).get("value"))),
-        attribution=_meta(meta, "Attribution") or _meta(meta, "Credit"),
+        format=mime.partition("/")[2].partition("+")[0],
+        published_at=_fact(meta, "DateTimeOriginal") or text(info.get("timestamp")),
+        creator=fact(artist),
+        creator_url=link(href[1]) if fact(artist) and (href := _HREF.search(artist)) else "",
+        license=_fact(meta, "LicenseShortName") or _fact(meta, "UsageTerms") or _fact(meta, "License"),
+        license_url=link(text(mapping(meta.get("LicenseUrl")).get("value"))),
+        attribution=_fact(meta, "Attribution"),
         extra=_extra(info, meta),
-        variants=addressed(
-            VariantRecord("original", original, width, height, size, page_url),
-            VariantRecord("preview", address(info.get("thumburl")), *sides, None, page_url),
+        variants=distinct(
+            [
+                VariantRecord("original", original, *sides_at(original, width, height), size, page_url),
+                VariantRecord("preview", address(info.get("thumburl")), *sides, None, page_url),
+            ]
         ),
     )
 
@@ -167,11 +199,16 @@ def _extra(info: Mapping[str, Any], meta: Mapping[str, Any]) -> dict[str, Any]:
     return filled(
         sha1=text(info.get("sha1")),
         categories=categories,
-        credit=_meta(meta, "Credit"),
-        restrictions=_meta(meta, "Restrictions"),
+        credit=_fact(meta, "Credit"),
+        restrictions=_fact(meta, "Restrictions"),
         attribution_required=_meta(meta, "AttributionRequired").lower() == "true",
         uploader=text(info.get("user")),
     )
+
+
+def _fact(meta: Mapping[str, Any], name: str) -> str:
+    """A value of `extmetadata` that says something."""
+    return known(_meta(meta, name))
 
 
 def _meta(meta: Mapping[str, Any], name: str) -> str:

@@ -13,9 +13,10 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from lib.domains import host_of
+from lib.engines.addresses import is_page, sides_at, unwrap, with_originals
 from lib.engines.base import (
     CONSENT_LABELS,
     PAGE,
@@ -33,10 +34,13 @@ from lib.engines.base import (
 )
 from lib.engines.parsing import (
     Drift,
+    PagePictures,
     address,
     check_size,
     distinct,
+    fact,
     filled,
+    link,
     load_object,
     mapping,
     objects,
@@ -44,7 +48,7 @@ from lib.engines.parsing import (
     text,
     whole,
 )
-from lib.records import ImageRecord, ParsedPage, ParseError, VariantRecord
+from lib.records import ImageRecord, ParsedPage, ParseError, VariantRecord, identity
 
 PATH = "/search.naver"
 _CAPTCHA = re.compile(
@@ -62,7 +66,6 @@ EXPECTED = frozenset({"title", "link", "originalUrl", "orgWidth", "orgHeight", "
 PAGE_SIZE = 50
 OBJECT = "imageSearchTabData"
 _EMPTY_MARK = b"not_found02"
-_WRAPPED = re.compile(r"^https?://search\.pstatic\.net/common/?\?(.*)$")
 # One token of a JavaScript literal: a string, a run of blanks, a word, or a single character.
 _TOKEN = re.compile(
     r""""(?:[^"\\]|\\.)*(?:"|\\?\Z)|'(?:[^'\\]|\\.)*(?:'|\\?\Z)|\s+|//[^\n]*|/\*.*?(?:\*/|\Z)"""
@@ -198,55 +201,51 @@ def _meaningful(literal: str) -> Iterator[str]:
 def _parse_items(items: Any, drift: Drift) -> ParsedPage:
     if not isinstance(items, list):
         raise ParseError("no_state")
-    images: dict[str, ImageRecord] = {}
-    skipped = 0
+    found = PagePictures(drift)
     for rank, item in enumerate(objects(items)):
-        engine_id = text(item.get("imgId"))[:200]
-        if text(item.get("type")) not in ("", "image") or not engine_id:
-            skipped += 1
+        if text(item.get("type")) not in ("", "image"):
+            found.skip("advertisement")
+            continue
+        record = _read_item(rank, item)
+        if not record.engine_id:
+            found.skip("no_address")
             continue
         drift.note("item", item, KNOWN, EXPECTED, no_original=not address(item.get("originalUrl")))
-        images.setdefault(engine_id, _read_item(engine_id, rank, item))
-    return ParsedPage(tuple(images.values()), "", skipped, drift.report(), PAGE_SIZE)
+        found.add(record)
+    return ParsedPage(found.in_order(), "", found.skipped, drift.report(), PAGE_SIZE)
 
 
-def _read_item(engine_id: str, rank: int, item: Mapping[str, Any]) -> ImageRecord:
-    page_url, original = address(item.get("link")), address(item.get("originalUrl"))
-    viewer = address(item.get("viewerThumb"))
+def _read_item(rank: int, item: Mapping[str, Any]) -> ImageRecord:
+    page_url, original = link(item.get("link")), address(item.get("originalUrl"))
+    viewer, image_id = address(item.get("viewerThumb")), text(item.get("imgId"))
     width, height = whole(item.get("orgWidth")), whole(item.get("orgHeight"))
-    source = original or unwrap_thumbnail(viewer)
+    thumbs = [address(item.get(name)) for name in ("thumb", "thumbnail", "lensThumb")]
+    source = "" if is_page(original, page_url) else original
+    source = source or next(filter(None, map(unwrap, (viewer, *thumbs))), "")
     # Naver's own proxy serves at most 960 pixels, but it serves them when the blog's server refuses strangers.
-    thumbs = [("thumb", address(item.get(name)), None, None) for name in ("thumb", "thumbnail", "lensThumb")]
-    wanted = [("original", source, width, height), ("preview", viewer, None, None), *thumbs]
+    wanted = [("original", source, *sides_at(source, width, height)), ("preview", viewer, None, None)]
+    wanted += [("thumb", thumb, None, None) for thumb in thumbs]
+    variants = [VariantRecord(kind, url, w, h, None, _referer(url, page_url)) for kind, url, w, h in wanted]
+    variants = list(distinct(with_originals(variants)))
+    domain = host_of(page_url) or text(item.get("tld")).lower()
+    creator = fact(item.get("writerTitle"))
     return ImageRecord(
-        engine_id=engine_id,
+        engine_id=identity(variants, image_id),
         rank=rank,
         page_url=page_url,
         title=plain(item.get("title")),
         snippet=plain(item.get("desc")),
-        domain=host_of(page_url) or text(item.get("tld")).lower(),
+        domain=domain,
         width=width,
         height=height,
-        published_at=text(item.get("dateInfo")),
-        creator=plain(item.get("writerTitle")),
+        published_at=fact(item.get("dateInfo")),
+        creator="" if creator.lower() in (domain, text(item.get("source")).lower()) else creator,  # a site made nothing
         is_gif="_gif" in viewer,
-        is_shop="nshopping" in engine_id,
-        extra=filled(source=text(item.get("source")), color=text(item.get("color"))),
-        variants=distinct(VariantRecord(kind, url, w, h, None, _referer(url, page_url)) for kind, url, w, h in wanted),
+        is_shop="nshopping" in image_id,
+        extra=filled(img_id=image_id, source=text(item.get("source")), color=text(item.get("color"))),
+        variants=tuple(variants),
     )
 
 
 def _referer(url: str, page_url: str) -> str:
     return "https://blog.naver.com" if host_of(url) == "blogfiles.naver.net" else page_url
-
-
-def unwrap_thumbnail(url: str) -> str:
-    """The original that a `search.pstatic.net` address wraps; empty for any other.
-
-    Decoded exactly once: file names are percent-encoded EUC-KR inside, and a second decoding would break them.
-    """
-    match = _WRAPPED.match(url)
-    if match is None:
-        return ""
-    sources = (pair.removeprefix("src=") for pair in match[1].split("&") if pair.startswith("src="))
-    return address(unquote(next(sources, ""), errors="replace"))

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from lib.domains import host_of
+from lib.engines.addresses import is_page, sides_at, with_originals
 from lib.engines.base import (
     JSON_ONLY,
     Engine,
@@ -22,8 +23,8 @@ from lib.engines.base import (
 )
 from lib.engines.parsing import (
     Drift,
+    PagePictures,
     address,
-    digest,
     distinct,
     load_object,
     load_xml,
@@ -33,7 +34,7 @@ from lib.engines.parsing import (
     text,
     whole,
 )
-from lib.records import ImageRecord, ParsedPage, ParseError, VariantRecord
+from lib.records import ImageRecord, ParsedPage, ParseError, VariantRecord, address_digest, identity
 
 HUB_HOST = "https://naverapihub.apigw.ntruss.com"
 HUB_PATH = "/search/v1/image"
@@ -120,10 +121,15 @@ def parse_api(body: bytes) -> ParsedPage:
         raise ParseError("no_data")
     items = objects(response["items"])
     start, display = whole(response.get("start")) or 1, whole(response.get("display")) or len(items)
-    images = [_read(start - 1 + place, item, drift) for place, item in enumerate(items) if address(item.get("link"))]
+    found = PagePictures(drift)
+    for place, item in enumerate(items):
+        if address(item.get("link")):
+            found.add(_read(start - 1 + place, item, drift))
+        else:
+            found.skip("no_address")
     following = start + display
     more = bool(items) and following <= min(LAST_START, whole(response.get("total")) or 0)
-    return ParsedPage(tuple(images), f"start={following}" if more else "", len(items) - len(images), drift.report())
+    return ParsedPage(found.in_order(), f"start={following}" if more else "", found.skipped, drift.report())
 
 
 def _error_code(found: Mapping[str, Any]) -> str:
@@ -147,12 +153,14 @@ def _read(rank: int, item: Mapping[str, Any], drift: Drift) -> ImageRecord:
     drift.note("item", item, KNOWN, KNOWN)
     link, thumb = address(item.get("link")), address(item.get("thumbnail"))
     width, height = whole(item.get("sizewidth")), whole(item.get("sizeheight"))
+    original = VariantRecord("original", "" if is_page(link) else link, *sides_at(link, width, height))
+    variants = distinct(with_originals([original, VariantRecord("thumb", thumb)]))
     return ImageRecord(
-        engine_id=digest(link),
+        engine_id=identity(variants, address_digest(link)),
         rank=rank,
         title=plain(item.get("title")),
-        domain=host_of(link),
+        domain=host_of(variants[0].url if variants else link),
         width=width,
         height=height,
-        variants=distinct([VariantRecord("original", link, width, height), VariantRecord("thumb", thumb)]),
+        variants=variants,
     )

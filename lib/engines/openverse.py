@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from urllib.parse import urlencode
 
 from lib.domains import host_of
+from lib.engines.addresses import is_page, sides_at, with_originals
 from lib.engines.base import (
     API,
     JSON_ONLY,
@@ -29,17 +30,20 @@ from lib.engines.base import (
 from lib.engines.parsing import (
     LARGEST,
     Drift,
+    PagePictures,
     address,
-    addressed,
+    distinct,
+    fact,
     filled,
     flag,
+    link,
     load_object,
     objects,
     plain,
     text,
     whole,
 )
-from lib.records import ImageRecord, ParsedPage, ParseError, VariantRecord
+from lib.records import ID_LENGTH, ImageRecord, ParsedPage, ParseError, VariantRecord
 
 PATH = "/v1/images/"
 TOKEN_PATH = "/v1/auth_tokens/token/"
@@ -158,19 +162,33 @@ def parse_api(body: bytes) -> ParsedPage:
         raise ParseError(f"refused: {detail[:120]}" if detail else "no_data")
     page, size = whole(response.get("page")) or 1, whole(response.get("page_size")) or len(results)
     before = min((page - 1) * size, LARGEST)  # a rank has to fit in a column
-    listed = enumerate(objects(results), before)
-    images = [_read_result(rank, found, drift) for rank, found in listed if text(found.get("id"))]
+    found = PagePictures(drift)
+    for rank, result in enumerate(objects(results), before):
+        if text(result.get("id")):
+            found.add(_read_result(rank, result, drift))
+        else:
+            drift.left_out["no_id"] += 1
     more = page < (whole(response.get("page_count")) or 0)
-    return ParsedPage(tuple(images), f"page={page + 1}" if more else "", 0, drift.report())
+    return ParsedPage(found.in_order(), f"page={page + 1}" if more else "", 0, drift.report())
 
 
 def _read_result(rank: int, found: Mapping[str, Any], drift: Drift) -> ImageRecord:
-    page_url, original, thumb = (address(found.get(n)) for n in ("foreign_landing_url", "url", "thumbnail"))
+    """One result. Its id is a UUID, which names one picture only; `indexed_on` says nothing about its publication."""
+    page_url, original = link(found.get("foreign_landing_url")), address(found.get("url"))
+    original = "" if is_page(original, page_url) else original
     drift.note("result", found, KNOWN, EXPECTED, no_original=not original)
     width, height, size = whole(found.get("width")), whole(found.get("height")), whole(found.get("filesize"))
     tags = [name for tag in objects(found.get("tags"))[:MOST_TAGS] if (name := plain(tag.get("name")))]
+    sides = sides_at(original, width, height)
+    variants = with_originals(
+        [
+            # The size in bytes is that of what stands at the address only where its sides are.
+            VariantRecord("original", original, *sides, size if sides == (width, height) else None, page_url),
+            VariantRecord("thumb", address(found.get("thumbnail"))),
+        ]
+    )
     return ImageRecord(
-        engine_id=text(found.get("id"))[:200],
+        engine_id=text(found.get("id"))[:ID_LENGTH],
         rank=rank,
         page_url=page_url,
         title=plain(found.get("title")),
@@ -178,24 +196,25 @@ def _read_result(rank: int, found: Mapping[str, Any], drift: Drift) -> ImageReco
         width=width,
         height=height,
         bytes=size,
-        format=text(found.get("filetype")).lower(),
-        published_at=text(found.get("indexed_on")),
+        format=fact(found.get("filetype")).lower(),
         is_censored=flag(found.get("mature")),
-        creator=plain(found.get("creator")),
-        creator_url=address(found.get("creator_url")),
-        license=license_name(text(found.get("license")), text(found.get("license_version"))),
-        license_url=address(found.get("license_url")),
-        attribution=plain(found.get("attribution")),
-        extra=filled(source=text(found.get("source")), provider=text(found.get("provider")), tags=tags),
-        variants=addressed(
-            VariantRecord("original", original, width, height, size, page_url), VariantRecord("thumb", thumb)
+        creator=fact(found.get("creator")),
+        creator_url=link(found.get("creator_url")),
+        license=license_name(fact(found.get("license")), fact(found.get("license_version"))),
+        license_url=link(found.get("license_url")),
+        attribution=fact(found.get("attribution")),
+        extra=filled(
+            source=text(found.get("source")),
+            provider=text(found.get("provider")),
+            indexed_on=text(found.get("indexed_on")),
+            tags=tags,
         ),
+        variants=distinct(variants),
     )
 
 
 def license_name(code: str, version: str) -> str:
-    """The short name that licences are known by: `by-sa`, `4.0` is `CC BY-SA 4.0`."""
+    """The short name that licences are known by: `by-sa`, `4.0` is `CC BY-SA 4.0`. A version alone names none."""
     code = code.strip().lower()
     names = {"cc0": "CC0", "pdm": "Public Domain Mark"}
-    name = names.get(code, f"CC {code.upper()}" if code else "")
-    return f"{name} {version}".strip()
+    return f"{names.get(code, f'CC {code.upper()}')} {version}".strip() if code else ""

@@ -9,6 +9,7 @@ The report is a small dictionary, empty when nothing is new:
     unknown          {"entity.newKey": how many results have it}
     missing          {"entity.alt": how many results lack a key that all should have}
     empty_originals  share of results without the address of the original, 0..1
+    left_out         {"repeated": 2, "no_address": 1}: how many entries are no pictures of their own, by reason
     repaired         true when the JSON had to be mended before it could be read
 """
 
@@ -23,12 +24,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from html import unescape
+from html.parser import HTMLParser
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from lib.records import ParseError, VariantRecord
-from lib.text import storable
+from lib.records import ImageRecord, ParseError, VariantRecord
+from lib.text import known, storable
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -38,6 +41,29 @@ URL_LIMIT = 8_192  # characters; servers refuse longer addresses
 LARGEST = 2**53 - 1  # the largest whole number that JSON carries safely, far below SQLite's limit
 _DIGITS = 16  # of LARGEST; int() of a million digits would take minutes
 _TAG = re.compile(r"<[^<>]*>")
+# Markup that may hide what is in it; all other markup is taken out by `_TAG`, which is quicker.
+_MAY_HIDE = re.compile(
+    r"<!|<\?|hidden|invisible|sr-only|screen-reader|display|visibility|<(?:style|script|template|head|title|noscript)\b",
+    re.IGNORECASE,
+)
+_HIDING_STYLE = re.compile(r"display\s*:\s*none|visibility\s*:\s*(?:hidden|collapse)", re.IGNORECASE)
+_HIDING_CLASSES = frozenset({"hidden", "visually-hidden", "sr-only", "mw-hidden", "invisible", "screen-reader-text"})
+_UNSHOWN = frozenset({"style", "script", "template", "head", "title", "noscript", "datalist", "object"})
+_VOID = frozenset("area base br col embed hr img input link meta param source track wbr".split())
+# Characters without a form: zero-width blanks, soft hyphens, marks of direction. Joiners stay; they shape words.
+_INVISIBLE = dict.fromkeys(
+    [
+        0xAD,
+        0x180E,
+        0x200B,
+        0x200E,
+        0x200F,
+        *range(0x202A, 0x202F),
+        *range(0x2060, 0x2065),
+        *range(0x2066, 0x206A),
+        0xFEFF,
+    ]
+)
 _NO: Mapping[str, Any] = {}
 _FALSE_WORDS = frozenset({"", "0", "false", "no", "off", "none", "null"})
 
@@ -90,13 +116,79 @@ def plain(value: Any) -> str:
     if "<" in found:
         found = found.replace("<b>", " ").replace("</b>", " ")  # the only ones that engines send as a rule
         if "<" in found:
-            found = _TAG.sub(" ", found)
+            found = _TAG.sub(" ", _shown(found) if _MAY_HIDE.search(found) else found)
     if "&" in found:
         found = unescape(found).replace("\x00", "")
     # What is printable has no blank but the space, so that there is nothing to fold: a third of the time.
     if "  " not in found and found.isprintable():
         return found.strip()
-    return storable(" ".join(found.split()))
+    return storable(" ".join(found.translate(_INVISIBLE).split()))
+
+
+def _shown(markup: str) -> str:
+    """Markup without what a browser would not show."""
+    reader = _ShownText()
+    reader.feed(markup)
+    reader.close()
+    return "".join(reader.parts)
+
+
+class _ShownText(HTMLParser):
+    """Collects the text outside hidden elements, comments, styles and scripts; tags become blanks."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=False)
+        self.parts: list[str] = []
+        self.open: list[tuple[str, bool]] = []  # (tag, whether it hides what is in it)
+        self.hiding = 0
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.parts.append(" ")
+        if tag in _VOID:
+            return
+        values = dict(attributes)
+        classes = (values.get("class") or "").lower().split()
+        hides = (
+            tag in _UNSHOWN
+            or ("hidden" in values and (values["hidden"] or "").lower() != "until-found")
+            or _HIDING_STYLE.search(values.get("style") or "") is not None
+            or not _HIDING_CLASSES.isdisjoint(classes)
+        )
+        self.open.append((tag, hides))
+        self.hiding += hides
+
+    def handle_endtag(self, tag: str) -> None:
+        self.parts.append(" ")
+        if any(tag == name for name, _ in self.open):
+            while self.open:
+                name, hides = self.open.pop()
+                self.hiding -= hides
+                if name == tag:
+                    return
+
+    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.parts.append(" ")
+
+    def handle_data(self, data: str) -> None:
+        if not self.hiding:
+            self.parts.append(data)
+
+    def handle_entityref(self, name: str) -> None:
+        self.handle_data(f"&{name};")
+
+    def handle_charref(self, name: str) -> None:
+        self.handle_data(f"&#{name};")
+
+
+def fact(value: Any) -> str:
+    """Plain text of a creator, a licence, a credit; empty where it only says that nothing is known."""
+    return known(plain(value))
+
+
+def link(value: Any) -> str:
+    """The address of a web page; empty for what is no http(s) address."""
+    found = address(value)
+    return found if found[:8].lower().startswith(("http://", "https://")) else ""
 
 
 def whole(value: Any) -> int | None:
@@ -153,7 +245,7 @@ def filled(**values: Any) -> dict[str, Any]:
 
 
 def digest(url: str) -> str:
-    """The id of a picture whose engine names none: a digest of its address."""
+    """The id of a row of a list: a digest of its address."""
     return hashlib.sha256(url.encode("utf-8", "replace")).hexdigest()[:32]
 
 
@@ -301,6 +393,7 @@ class Drift:
     results: int = 0
     empty_originals: int = 0
     repaired: bool = False
+    left_out: Counter[str] = field(default_factory=Counter)
     plain: dict[str, tuple[str, ...]] = field(default_factory=dict)  # the last keys of each part that were as expected
     usual: tuple[Any, ...] = ()  # for parsers of many parts: the last shape in which each of them was as expected
 
@@ -339,6 +432,41 @@ class Drift:
                 made[name] = dict(sorted(counts.items()))
         if self.empty_originals:
             made["empty_originals"] = round(self.empty_originals / self.results, 4)
+        if self.left_out:
+            made["left_out"] = dict(sorted(self.left_out.items()))
         if self.repaired:
             made["repaired"] = True
         return made
+
+
+@dataclass
+class PagePictures:
+    """The pictures of one page in the order in which it shows them, each once; what is left out is counted in `drift`.
+
+    `skipped` counts entries that are no pictures. A picture that stands there twice is no such entry.
+    """
+
+    drift: Drift
+    found: dict[str, ImageRecord] = field(default_factory=dict)
+    skipped: int = 0
+
+    def __len__(self) -> int:
+        return len(self.found)
+
+    def add(self, record: ImageRecord) -> None:
+        if record.engine_id in self.found:
+            self.drift.left_out["repeated"] += 1
+        else:
+            self.found[record.engine_id] = record
+
+    def skip(self, reason: str) -> None:
+        self.skipped += 1
+        self.drift.left_out[reason] += 1
+
+    def in_order(self) -> tuple[ImageRecord, ...]:
+        """As the page shows them."""
+        return tuple(self.found.values())
+
+    def by_rank(self) -> tuple[ImageRecord, ...]:
+        """By the ranks that the engine names."""
+        return tuple(sorted(self.found.values(), key=attrgetter("rank")))

@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 from urllib.parse import parse_qs, urlsplit
 
 from lib.domains import host_of
+from lib.engines.addresses import is_page, unwrap
 from lib.engines.base import (
     PAGE,
     UPLOAD,
@@ -39,6 +40,7 @@ from lib.engines.base import (
 )
 from lib.engines.parsing import (
     Drift,
+    PagePictures,
     address,
     check_size,
     filled,
@@ -52,7 +54,7 @@ from lib.engines.parsing import (
     text,
     whole,
 )
-from lib.records import ImageRecord, ParsedPage, ParseError, VariantRecord
+from lib.records import ImageRecord, ParsedPage, ParseError, VariantRecord, identity
 
 DOMAINS = tuple("yandex.com yandex.ru yandex.com.tr yandex.by yandex.kz yandex.uz yandex.eu ya.ru".split())
 UPLOAD_BLOCKS = {"blocks": [{"block": "cbir-uploader__get-cbir-id"}]}
@@ -98,7 +100,6 @@ EXPECTED_IN_ENTITY = frozenset({"pos", "origUrl", "image", "alt", "origWidth", "
 EXPECTED_IN_SNIPPET = frozenset({"title", "url", "domain"})
 EXPECTED_IN_VIEWER = frozenset({"preview"})
 
-ID_LENGTH = 200
 MOST_RESULTS = 5_000  # of one response; recorded ones have at most a hundred
 MOST_VARIANTS = 200  # of one picture; recorded answers have fewer than thirty
 new = tuple.__new__
@@ -414,25 +415,26 @@ def _is_captcha_answer(value: Any) -> bool:
 
 def _parse_lists(lists: list[Mapping[str, Any]], drift: Drift) -> ParsedPage:
     """The pictures of all lists in rank order; a picture that several lists show counts once."""
-    images: dict[str, ImageRecord] = {}
-    skipped, next_url = 0, ""
+    found, next_url, entities = PagePictures(drift), "", 0
     for serp_list in lists:
         next_url = next_url or text(mapping(serp_list.get("navi")).get("next"))
         last_rank = -1
         for key, value in _entities(mapping(serp_list.get("items"))):
             entity = mapping(value)
-            engine_id = (text(key) or text(entity.get("id")))[:ID_LENGTH]
-            if len(images) + skipped >= MOST_RESULTS:
+            entities += 1
+            if entities > MOST_RESULTS:
                 raise ParseError("too_complex")
-            if not entity or not engine_id:
-                skipped += 1
+            if not entity:
+                found.skip("no_record")
                 continue
             rank = position(entity.get("pos"))
             last_rank = last_rank + 1 if rank is None else rank
-            if engine_id not in images:
-                images[engine_id] = read_entity(engine_id, last_rank, entity, drift)
-    ordered = sorted(images.values(), key=lambda image: image.rank)
-    return ParsedPage(tuple(ordered), next_url, skipped, drift.report())
+            record = read_entity(text(key) or text(entity.get("id")), last_rank, entity, drift)
+            if record.engine_id:
+                found.add(record)
+            else:
+                found.skip("no_address")
+    return ParsedPage(found.by_rank(), next_url, found.skipped, drift.report())
 
 
 def _entities(items: Mapping[str, Any]) -> Iterator[tuple[Any, Any]]:
@@ -449,17 +451,17 @@ def _entities(items: Mapping[str, Any]) -> Iterator[tuple[Any, Any]]:
 
 
 def read_entity(engine_id: str, rank: int, entity: Mapping[str, Any], drift: Drift) -> ImageRecord:
-    """One entity as a record; what is new or missing in it is noted in `drift`."""
+    """One entity as a record, known by its original's address; what is new or missing in it is noted in `drift`."""
     viewer = mapping(entity.get("viewerData"))
     snippet = mapping(entity.get("snippet")) or mapping(viewer.get("snippet"))
     page_url = address(snippet.get("url"))
-    original = address(entity.get("origUrl"))
+    original = "" if is_page(original := address(entity.get("origUrl")), page_url) else original
     _note_drift(drift, entity, snippet, viewer, not original)
     variants = _read_variants(entity, viewer, original, page_url)
     title, alt = plain(snippet.get("title")), plain(entity.get("alt"))
     best = variants[0] if variants and variants[0].kind == "original" else NO_VARIANT
     return ImageRecord(
-        engine_id=engine_id,
+        engine_id=identity(variants, engine_id),
         rank=rank,
         page_url=page_url,
         title=title or alt,
@@ -472,6 +474,7 @@ def read_entity(engine_id: str, rank: int, entity: Mapping[str, Any], drift: Dri
         is_censored=flag(entity.get("censored")),
         is_shop=flag(entity.get("ecomShield")),
         extra=filled(
+            id=engine_id,
             alt=alt if alt != title and title else "",
             docid=text(entity.get("docid")) or text(entity.get("documentid")),
             rim_id=text(entity.get("rimId")),
@@ -506,9 +509,12 @@ def _read_variants(
     """Every address of a picture once, under its best kind, originals first, with the sizes that any mention gave."""
     found: dict[str, list[Any]] = {}  # url -> kind, width, height, bytes
     width, height = entity.get("origWidth"), entity.get("origHeight")
-    _add(found, "original", original, width, height)
+    inner = unwrap(original) if original else ""
+    _add(found, "original", inner or original, width, height)
+    if inner:
+        _add(found, "preview", original, None, None)
     if (shown := viewer.get("img_href")) != entity.get("origUrl"):
-        _add(found, "original", shown, width, height)
+        _add(found, "original", shown, None, None)  # another address: the claims are about `origUrl`
     in_order = True
     for kind, origin_kind, name in _LISTS:
         entries = viewer.get(name)

@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 from xml.etree.ElementTree import Element
 
 from lib.domains import host_of
+from lib.engines.addresses import is_page, sides_at, with_originals
 from lib.engines.base import (
     API,
     JSON_ONLY,
@@ -33,9 +34,11 @@ from lib.engines.base import (
 )
 from lib.engines.parsing import (
     Drift,
+    PagePictures,
     address,
     addressed,
-    digest,
+    fact,
+    filled,
     load_object,
     load_xml,
     mapping,
@@ -45,7 +48,7 @@ from lib.engines.parsing import (
     text,
     whole,
 )
-from lib.records import ImageRecord, ParsedPage, ParseError, VariantRecord
+from lib.records import ImageRecord, ParsedPage, ParseError, VariantRecord, identity
 
 WORDS_PATH = "/v2/image/search"
 PICTURE_PATH = "/v2/image/search_by_image"
@@ -190,17 +193,18 @@ def parse_api(body: bytes) -> ParsedPage:
 
 
 def _parse_pictures(response: Mapping[str, Any], drift: Drift) -> ParsedPage:
-    found = objects(response.get("images"))
-    images: dict[str, ImageRecord] = {}
-    for item in found:
-        if not (url := address(item.get("url"))):
+    items, found = objects(response.get("images")), PagePictures(drift)
+    for place, item in enumerate(items):
+        url, page_url = address(item.get("url")), address(item.get("pageUrl"))
+        if not url or is_page(url, page_url):
+            found.skip("no_address")
             continue
         drift.note("image", item, KNOWN, EXPECTED)
-        page_url, engine_id = address(item.get("pageUrl")), digest(url)
         width, height = whole(item.get("width")), whole(item.get("height"))
+        variants = with_originals([VariantRecord("original", url, *sides_at(url, width, height), None, page_url)])
         record = ImageRecord(
-            engine_id=engine_id,
-            rank=len(images),
+            engine_id=identity(variants),
+            rank=place,
             page_url=page_url,
             title=plain(item.get("pageTitle")),
             snippet=plain(item.get("passage")),
@@ -208,11 +212,11 @@ def _parse_pictures(response: Mapping[str, Any], drift: Drift) -> ParsedPage:
             width=width,
             height=height,
             format=_FORMATS.get(text(item.get("format")), ""),
-            variants=(VariantRecord("original", url, width, height, None, page_url),),
+            variants=variants,
         )
-        images.setdefault(engine_id, record)
-    following = f"page={(position(response.get('page')) or 0) + 1}" if found else ""
-    return ParsedPage(tuple(images.values()), following, len(found) - len(images), drift.report(), PAGE_SIZE)
+        found.add(record)
+    following = f"page={(position(response.get('page')) or 0) + 1}" if items else ""
+    return ParsedPage(found.in_order(), following, found.skipped, drift.report(), PAGE_SIZE)
 
 
 def _load_words(encoded: str) -> Element:
@@ -228,28 +232,30 @@ def _parse_words(encoded: str, drift: Drift) -> ParsedPage:
         if error.get("code") == NOTHING_FOUND:
             return ParsedPage((), page_size=PAGE_SIZE)
         raise ParseError(f"refused: {error.get('code') or ''} {text(error.text)}"[:140])
-    images: dict[str, ImageRecord] = {}
-    skipped = 0
-    for document in root.iterfind(".//results/grouping/group/doc"):
-        if (record := _read_document(len(images), document)) is None:
-            skipped += 1
+    found = PagePictures(drift)
+    for place, document in enumerate(root.iterfind(".//results/grouping/group/doc")):
+        if (record := _read_document(place, document)) is None:
+            found.skip("no_address")
         else:
-            images.setdefault(record.engine_id, record)
-    return ParsedPage(tuple(images.values()), "page=next" if images else "", skipped, drift.report(), PAGE_SIZE)
+            found.add(record)
+    return ParsedPage(found.in_order(), "page=next" if found.found else "", found.skipped, drift.report(), PAGE_SIZE)
 
 
 def _read_document(rank: int, document: Element) -> ImageRecord | None:
     found = {child.tag: child.text for child in document.iterfind("image-properties/*")}
     page_url = address(found.get("html-link"))
     original = address(found.get("image-link")) or address(document.findtext("url"))
+    original = "" if is_page(original, page_url) else original
     thumb = address(found.get("thumbnail-link"))
     if not original and not thumb:
         return None
     width, height = whole(found.get("original-width")), whole(found.get("original-height"))
     size = whole(found.get("file-size"))
     small = (whole(found.get("thumbnail-width")), whole(found.get("thumbnail-height")))
+    whole_one = VariantRecord("original", original, *sides_at(original, width, height), size, page_url)
+    variants = addressed(*with_originals([whole_one, VariantRecord("thumb", thumb, *small)]))
     return ImageRecord(
-        engine_id=text(found.get("id"))[:200] or digest(original or thumb),
+        engine_id=identity(variants),
         rank=rank,
         page_url=page_url,
         title=plain(document.findtext("title")),
@@ -257,9 +263,8 @@ def _read_document(rank: int, document: Element) -> ImageRecord | None:
         width=width,
         height=height,
         bytes=size,
-        format=text(found.get("mime-type")).rpartition("/")[2].lower(),
-        published_at=text(document.findtext("modtime")),
-        variants=addressed(
-            VariantRecord("original", original, width, height, size, page_url), VariantRecord("thumb", thumb, *small)
-        ),
+        format=fact(found.get("mime-type")).rpartition("/")[2].lower(),
+        published_at=fact(document.findtext("modtime")),
+        extra=filled(id=text(found.get("id"))),
+        variants=variants,
     )

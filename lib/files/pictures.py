@@ -19,14 +19,21 @@ from pathlib import Path
 from lib.db import Database
 from lib.db.files import KnownContent, iter_present_files, known_contents, remember_contents
 from lib.errors import UsageError, WrongPath
+from lib.images.formats import sniff
 from lib.progress import BarFactory, chunked, no_bar
-from lib.temporary import clear_dead
+from lib.temporary import clear_dead, is_temporary
 from lib.text import is_storable
 from lib.workspace import Workspace
 
 SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .dib .tif .tiff .avif .heic .heif .jp2 .j2k"
     " .ppm .pgm .pbm .pnm .tga .ico .mpo .pcx .jxl".split()
+)
+# Files that tell of pictures; they are passed over without a word.
+NOTES = frozenset(".json .jsonl .csv .txt .xmp".split())
+CAMERA_RAW = frozenset(
+    ".3fr .arw .cr2 .cr3 .crw .dcr .dng .erf .iiq .kdc .mef .mos .mrw .nef .nrw .orf .pef .raf .raw .rw2 .sr2 .srf .srw"
+    " .x3f".split()
 )
 Unreadable = Callable[[Path, OSError], None]
 
@@ -68,10 +75,12 @@ def folder_pictures(
     unreadable: Unreadable = lambda path, error: None,
     bar: BarFactory = no_bar,
     limit: int | None = None,
+    passed_over: Counter[str] | None = None,
 ) -> Iterator[PictureFile]:
     """Every picture file below the folders, by suffix, sorted by path; each file once, links and trash left out.
 
-    With `limit` only the first of them; what lies behind is not read.
+    With `limit` only the first of them; what lies behind is not read. With `passed_over` the bytes decide under
+    whatever name, and what is no picture is counted there by reason.
 
     A file whose size, time and inode are as the database knows them is not read again. With `remember` new contents
     are written to that cache (a dry run passes False). A file that cannot be read is handed to `unreadable`.
@@ -79,7 +88,7 @@ def folder_pictures(
     """
     # Text and shared folders: a million `Path`s would take more memory than all the rest.
     names, roots = list[str](), list[Path]()
-    for path, root in islice(find_files(folders, unreadable), limit):
+    for path, root in islice(find_files(folders, unreadable, passed_over), limit):
         if is_storable(str(path.absolute())):
             names.append(str(path))
             roots.append(root)
@@ -104,7 +113,9 @@ def folder_pictures(
 
 
 def find_files(
-    folders: Iterable[Path], unreadable: Unreadable = lambda path, error: None
+    folders: Iterable[Path],
+    unreadable: Unreadable = lambda path, error: None,
+    passed_over: Counter[str] | None = None,
 ) -> Iterator[tuple[Path, Path]]:
     """(file, folder it was found under) for every picture file, each real file once.
 
@@ -123,7 +134,7 @@ def find_files(
             raise WrongPath(f"{folder} is no folder; give the path of one that exists.")
         if not os.access(folder, os.R_OK | os.X_OK):
             raise UsageError(f"{folder} may not be read; check its permissions.")
-        for path in _walk(folder, unreadable):
+        for path in _walk(folder, unreadable, passed_over):
             # A file reached twice (nested folders on the command line) is one file, not a repeat of itself. Hard
             # links are two names of one content, and step 6 must see both.
             parent, name = os.path.split(path)
@@ -138,7 +149,7 @@ def find_files(
                 yield path, folder
 
 
-def _walk(folder: Path, unreadable: Unreadable) -> Iterator[Path]:
+def _walk(folder: Path, unreadable: Unreadable, passed_over: Counter[str] | None) -> Iterator[Path]:
     def report(error: OSError) -> None:
         unreadable(Path(error.filename or folder), error)
 
@@ -150,6 +161,32 @@ def _walk(folder: Path, unreadable: Unreadable) -> Iterator[Path]:
             path = Path(current) / name
             if path.suffix.lower() in SUFFIXES and not name.startswith("._") and _is_regular(path):
                 yield path
+            elif passed_over is not None:
+                reason = _not_taken(path)
+                if not reason:
+                    yield path
+                elif reason != "note":
+                    passed_over[reason] += 1
+
+
+def _not_taken(path: Path) -> str:
+    """Returns the reason why a file under another ending is no picture; empty where its bytes are one's."""
+    if path.name.startswith("._"):
+        return "hidden_file"
+    if not _is_regular(path):
+        return "no_plain_file"
+    if path.suffix.lower() in CAMERA_RAW:  # most begin like a TIFF, which holds a small preview only
+        return "camera_raw"
+    if is_temporary(path.name):
+        return "unfinished_file"
+    try:
+        with path.open("rb") as handle:
+            found = sniff(handle.read(512))
+    except OSError:
+        return "unreadable"
+    if found:
+        return ""
+    return "note" if path.suffix.lower() in NOTES else "not_a_picture"
 
 
 def _is_regular(path: Path) -> bool:

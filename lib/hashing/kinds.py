@@ -99,7 +99,7 @@ def pixel_digest(path: Path | str) -> bytes:
                 raise DecodeError("too_many_frames")
             for frame in ImageSequence.Iterator(image):
                 _add_frame(digest, frame)
-    except DecodeError:
+    except (DecodeError, ImportError):
         raise
     except Exception as error:  # the codec boundary: plugins raise whatever their parser met
         raise DecodeError("undecodable", f"{type(error).__name__}: {error}"[:200]) from error

@@ -142,7 +142,7 @@ def codec_boundary() -> Iterator[None]:
     """Turns whatever a codec raises inside the block into DecodeError."""
     try:
         yield
-    except DecodeError:
+    except (DecodeError, ImportError):  # a broken installation is no fault of the picture
         raise
     except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, MemoryError, ZeroDivisionError) as e:
         raise DecodeError(_reason(e), str(e)[:200]) from e

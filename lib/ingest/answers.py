@@ -77,6 +77,8 @@ class IngestTotals:
     saved: Saved = field(default_factory=Saved)
     reasons: Counter[str] = field(default_factory=Counter)
     vanished: Counter[str] = field(default_factory=Counter)  # rows that no answer yields any more, by table
+    left_out: Counter[str] = field(default_factory=Counter)  # entries of answers that are no pictures of their own
+    renewed: int = 0  # answers that an older parser had read
 
     @property
     def failed(self) -> int:
@@ -88,12 +90,17 @@ class IngestTotals:
             self.results += reading.result.items
             if reading.result.state == "failed":
                 self.reasons[reading.result.reason] += 1
+            if '"left_out"' in reading.result.drift:
+                self.left_out.update(orjson.loads(reading.result.drift)["left_out"])
 
     def include(self, other: IngestTotals) -> None:
         """Adds what a further pass did."""
         self.answers += other.answers
         self.results += other.results
         self.reasons.update(other.reasons)
+        self.left_out.update(other.left_out)
+        self.vanished.update(other.vanished)
+        self.renewed += other.renewed
         self.saved.add(other.saved)
 
 

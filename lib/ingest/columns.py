@@ -15,6 +15,7 @@ from itertools import islice
 from typing import Any
 
 from lib.domains import host_of
+from lib.engines.openverse import license_name
 from lib.engines.parsing import address, digest, plain, text, whole
 from lib.records import ImageRecord, VariantRecord
 from lib.text import known
@@ -66,18 +67,29 @@ WANTED = frozenset(name for names in (URL_NAMES, _SIGNS, *FACTS.values()) for na
 }
 NAMES_OF_PEOPLE = ("realname", "name", "nick", "username", "title", "id")
 MOST_COLUMNS = 500  # names of a list that are looked at
+LONGEST_COLUMN = 200  # characters of a name
 _PUNCTUATION = re.compile(r"[\W_]+")
 _NOTHING: tuple[Any, ...] = (None, "", [], {})
+_OTHER_SIDES = frozenset((*FACTS["width"], *FACTS["height"])) - {"width", "height"}
 _LINKS = ("page", "creator_url", "license_url", "thumb")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:")
 _ENTITY = re.compile(r"&(?:amp|lt|gt|quot|apos|#\d{1,7}|#[xX][0-9a-fA-F]{1,6});")
+# An address of Creative Commons says which licence it is, and in which version.
+_CREATIVE_COMMONS = re.compile(
+    r"https?://(?:www\.)?creativecommons\.org/(?:licenses|publicdomain)/(by(?:-nc)?(?:-nd|-sa)?|zero|mark)/(\d\.\d)\b",
+    re.IGNORECASE,
+)
 _DAMAGED = re.compile("[\ufffd\ud800-\udfff]")  # letters that a wrong encoding has cost
 
 
-@lru_cache(maxsize=4096)
 def normal(name: str) -> str:
-    """Returns a column's name without case, blanks and punctuation."""
-    return _PUNCTUATION.sub("", name.casefold()) if len(name) <= 200 else ""
+    """Returns a column's name without case, blanks and punctuation; empty for one that is longer than any."""
+    return _normal(name) if len(name) <= LONGEST_COLUMN else ""
+
+
+@lru_cache(maxsize=4096)
+def _normal(name: str) -> str:
+    return _PUNCTUATION.sub("", name.casefold())
 
 
 def url_column(names: Iterable[str]) -> str:
@@ -86,17 +98,26 @@ def url_column(names: Iterable[str]) -> str:
     return next((found[name] for name in URL_NAMES if name in found), "")
 
 
-def named(row: Mapping[Any, Any]) -> dict[str, Any]:
+def named(row: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a row under normal names, what stands inside an object also under both names; the first one counts."""
-    found: dict[str, Any] = {}
-    for name, value in islice(row.items(), MOST_COLUMNS):
-        if not isinstance(name, str):
-            continue
-        found.setdefault(normal(name), value)
-        if type(value) is dict:
-            for inner, held in islice(value.items(), MOST_COLUMNS):
-                found.setdefault(normal(f"{name}.{inner}"), held)
+    if len(row) > MOST_COLUMNS or max(map(len, row), default=0) > LONGEST_COLUMN:  # the names are kept below
+        row = {key: row[key] for key in islice(row, MOST_COLUMNS) if len(key) <= LONGEST_COLUMN}
+    found = {name: row[key] for name, key in _normal_names(tuple(row))}
+    if dict in set(map(type, found.values())):
+        for name, value in list(found.items()):
+            if type(value) is dict:
+                for inner, held in islice(value.items(), max(0, 2 * MOST_COLUMNS - len(found))):
+                    found.setdefault(name + normal(str(inner)), held)
     return found
+
+
+@lru_cache(maxsize=256)
+def _normal_names(keys: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """Returns the normal names of columns, each with the column it stands for."""
+    found: dict[str, str] = {}
+    for key in keys:
+        found.setdefault(normal(key), key)
+    return tuple(found.items())
 
 
 def link_of(value: Any) -> str:
@@ -156,20 +177,20 @@ def _is_takeout(row: Mapping[str, Any]) -> bool:
 
 
 def _record(engine_id: str, rank: int, row: Mapping[str, Any], url: str) -> ImageRecord:
-    names = _present(tuple(row))
-    found = {fact: next((row[name] for name in held if row[name] not in _NOTHING), None) for fact, held in names}
-    links = {
-        fact: next((link for name in held if (link := web_link(row[name]))), "")
-        for fact, held in names
-        if fact in _LINKS
-    }
-    page, thumb = "" if links["page"] == url else links["page"], links["thumb"]
-    (width, height), size = sides_of(row), whole(found["bytes"])
-    license_name, title, snippet = plain(found["license"]), _words(found["title"]), _words(found["snippet"])
-    if web_link(license_name) or license_name.isdecimal():  # a number tells a licence to its service only
-        license_name = ""
+    facts, links = _present(tuple(row))
+    found: dict[str, Any] = {}  # only what a row has: most have three of twenty facts
+    for fact, names in facts:
+        for name in names:
+            if row[name] not in _NOTHING:
+                found[fact] = row[name]
+                break
+    linked = {fact: next((link for name in names if (link := web_link(row[name]))), "") for fact, names in links}
+    page, thumb = linked.get("page", ""), linked.get("thumb", "")
+    page = "" if page == url else page
+    (width, height), size = sides_of(row), whole(found.get("bytes"))
+    title, snippet = _words(found.get("title")), _words(found.get("snippet"))
     original = (VariantRecord("original", url, width, height, size, referer=page),) if url else ()
-    return ImageRecord(
+    record = ImageRecord(
         engine_id=engine_id,
         rank=rank,
         page_url=page,
@@ -179,50 +200,78 @@ def _record(engine_id: str, rank: int, row: Mapping[str, Any], url: str) -> Imag
         width=width,
         height=height,
         bytes=size,
-        published_at=known(text(found["published_at"])),
         creator=_creator(found),
-        creator_url=links["creator_url"],
-        license=known(license_name),
-        license_url=links["license_url"],
-        attribution=known(plain(found["attribution"])),
-        extra={"list_id": text(found["id"])} if text(found["id"]) else {},
+        creator_url=linked.get("creator_url", ""),
+        license=_license(found.get("license")),
+        license_url=linked.get("license_url", ""),
         variants=(*original, VariantRecord("thumb", thumb, referer=page)) if thumb and thumb != url else original,
     )
+    if not record.license and (match := _CREATIVE_COMMONS.match(record.license_url)):
+        code, version = match[1].lower(), match[2]
+        record.license = license_name({"zero": "cc0", "mark": "pdm"}.get(code, code), version)
+    if "published_at" in found:
+        record.published_at = known(text(found["published_at"]))
+    if "attribution" in found:
+        record.attribution = known(plain(found["attribution"]))
+    if list_id := text(found.get("id")):
+        record.extra = {"list_id": list_id}
+    return record
 
 
-@lru_cache(maxsize=1024)
-def _present(names: tuple[str, ...]) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """Returns the columns that a row of these names may have each fact from."""
+_Columns = tuple[tuple[str, tuple[str, ...]], ...]  # of each fact, by what is tried first
+
+
+@lru_cache(maxsize=256)
+def _present(names: tuple[str, ...]) -> tuple[_Columns, _Columns]:
+    """Returns the columns that a row of these names may have each fact from, and each fact that is an address."""
     held = set(names)
-    return tuple((fact, tuple(name for name in columns if name in held)) for fact, columns in FACTS.items())
+    if "descriptionurl" in held:  # as Wikimedia Commons answers: its `user` has sent the file and need not have made it
+        held -= {"user", "username"}
+    found = [(fact, tuple(name for name in columns if name in held)) for fact, columns in FACTS.items()]
+    found = [(fact, columns) for fact, columns in found if columns]
+    return (
+        tuple((fact, columns) for fact, columns in found if fact not in _LINKS),
+        tuple((fact, columns) for fact, columns in found if fact in _LINKS),
+    )
 
 
 def sides_of(row: Mapping[str, Any]) -> tuple[int | None, int | None]:
     """Returns the original's width and height; unknown where a row tells only those that a tool made."""
     resized = "originalwidth" in row or "originalheight" in row or ("status" in row and "key" in row)
-    sides = []
-    for side in ("width", "height"):
-        names = (f"original{side}",) if resized else FACTS[side]
-        sides.append(next((number for name in names if (number := whole(row.get(name)))), None))
-    return sides[0], sides[1]
+    if resized:
+        return whole(row.get("originalwidth")), whole(row.get("originalheight"))
+    if "width" in row and "height" in row and row.keys().isdisjoint(_OTHER_SIDES):
+        return whole(row["width"]), whole(row["height"])
+    width, height = (
+        next((number for name in FACTS[side] if (number := whole(row.get(name)))), None) for side in ("width", "height")
+    )
+    return width, height
 
 
 def _words(value: Any) -> str:
     """Returns text; of several the first."""
+    if not value:
+        return ""
     if isinstance(value, list):
         value = next((one for one in value if isinstance(one, str) and one), None)
     return plain(value)
 
 
+def _license(value: Any) -> str:
+    """Returns a licence's name; an address is none, and a number tells one to its own service only."""
+    name = known(plain(value)) if value else ""
+    return "" if name.isdecimal() or web_link(name) else name
+
+
 def _creator(found: Mapping[str, Any]) -> str:
-    value = found["creator"]
+    value = found.get("creator")
     if isinstance(value, list):
         value = next(iter(value), None)
     if isinstance(value, dict):  # some tools wrap a person's name in an object
         value = next((value[name] for name in NAMES_OF_PEOPLE if value.get(name)), None)
-    if not value:
-        value = " ".join(filter(None, (known(plain(found[part])) for part in ("firstname", "lastname"))))
-    return known(plain(value))
+    if not value and ("firstname" in found or "lastname" in found):
+        value = " ".join(filter(None, (known(plain(found.get(part))) for part in ("firstname", "lastname"))))
+    return known(plain(value)) if value else ""
 
 
 def _extra(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -51,7 +51,9 @@ def import_folder(context: Context, folder: Path, limit: int | None, encoding: s
         clear_dead(context.workspace.images, deep=True)
     totals, sidecars, seen, number = IngestTotals(), Sidecars(encoding), set[str](), 0
     unreadable = UnreadableFiles(totals.reasons)
-    found = folder_pictures(db, [folder], remember=not dry_run, unreadable=unreadable, bar=context.bar)
+    found = folder_pictures(
+        db, [folder], remember=not dry_run, unreadable=unreadable, bar=context.bar, passed_over=totals.left_out
+    )
     for pictures in chunked(enumerate(islice(found, limit)), BATCH):
         totals.answers += len(pictures)
         fresh = []

@@ -35,6 +35,7 @@ class _JsonReader:
         self.held = ""
         self.place = 0
         self.decoder = lenient_decoder()
+        self.header: list[str] = []  # names of columns that stand apart from their rows, as pandas writes them
 
     def _more(self) -> bool:
         block = self.handle.read(max(_BLOCK, len(self.held) - self.place))  # twice as much: no value is tried often
@@ -126,7 +127,8 @@ def _object(text: _JsonReader, wanted: str, seen: list[str], depth: int) -> Iter
 def _array(text: _JsonReader, wanted: str, seen: list[str]) -> Iterator[Mapping[str, Any] | None]:
     """Goes through an array: a list where one of its first elements has an address."""
     waiting: list[Mapping[str, Any]] = []
-    names: list[str] = []  # of a table whose rows are arrays
+    names = text.header  # of a table whose rows are arrays
+    words: list[str] = []
     is_list = False
     while (first := text.peek()) != "]":
         if not first:
@@ -137,6 +139,8 @@ def _array(text: _JsonReader, wanted: str, seen: list[str]) -> Iterator[Mapping[
                 names = [str(name) for name in element]
                 continue
             element = dict(zip(names, element, strict=False)) if names else {}
+        elif isinstance(element, str) and len(words) < MOST_NAMES:
+            words.append(element)
         row = _row_of(element)
         if not is_list and _is_row(row, wanted):
             is_list = True
@@ -147,6 +151,8 @@ def _array(text: _JsonReader, wanted: str, seen: list[str]) -> Iterator[Mapping[
             waiting.append(row)
             _note(seen, row)
     text.skip()
+    if not is_list and _is_row(dict.fromkeys(words), wanted):
+        text.header = words
 
 
 def _row_of(element: Any) -> Mapping[str, Any]:

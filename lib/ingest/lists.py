@@ -17,6 +17,7 @@ from typing import Any
 from lib.db.reference import iter_pictures, open_reference
 from lib.engines.parsing import Drift, position, text
 from lib.engines.yandex import ENTITY_KEYS, read_entity
+from lib.errors import UsageError
 from lib.ingest.columns import WANTED, named, normal, record_of
 from lib.ingest.parquet import parquet_columns, parquet_rows
 from lib.ingest.tables import READERS, Layout, Rows, column_of, text_encoding, text_layout
@@ -25,6 +26,10 @@ from lib.records import ImageRecord
 log = logging.getLogger("gleaner")
 
 LIST_ENGINE = "list"
+_PACKED = {
+    b"\x1f\x8b": "gzip", b"PK\x03\x04": "ZIP, or a workbook: save that as CSV", b"BZh": "bzip2", b"\xfd7zX": "xz",
+    b"\x28\xb5\x2f\xfd": "Zstandard", b"7z\xbc\xaf": "7-Zip",
+}  # fmt: skip
 _REFERENCE = {"id", "title", "domain", "snippet_url", "image_url", "is_gif", "ecom_shield", "freshness_counter"}
 _SIZES = {"width", "height", "origin_width", "origin_height", "file_size_bytes"}
 _ADDRESSES = {"url", "origin_url", "variant_type", "is_mixed_image"}
@@ -39,6 +44,8 @@ def list_layout(path: Path, encoding: str = "", column: str = "") -> Layout | No
     """
     with path.open("rb") as handle:
         head = handle.read(4)
+    if packing := next((name for mark, name in _PACKED.items() if head.startswith(mark)), ""):
+        raise UsageError(f"--import: {path} is packed ({packing}); unpack it and give what is inside.")
     if head == b"PAR1":
         return Layout("parquet", encoding or "utf-8", column=column_of(parquet_columns(path), column, path))
     found = text_encoding(path, encoding)

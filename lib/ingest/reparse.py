@@ -34,12 +34,18 @@ class _Read:
     results: np.ndarray
 
 
-def remove_vanished(context: Context, index: ReparseIndex) -> Counter[str]:
-    """Takes out the rows that no answer yields any more; gives their number by table. A dry run only counts."""
+def remove_vanished(context: Context, index: ReparseIndex, queries: Sequence[int] | None = None) -> Counter[str]:
+    """Takes out the rows that no answer yields any more; gives their number by table. A dry run only counts.
+
+    Given `queries`, only the pictures of these searches are looked at.
+    """
     db, counts = context.db, Counter[str]()
     addresses, results = (np.sort(np.frombuffer(marks, np.int64)) for marks in (index.addresses, index.results))
     read = _Read(index.answers, addresses, results)
     suspects = _suspects(db, read)
+    if queries is not None:
+        shown = table.pictures_of(db, queries)
+        suspects = [number for number in suspects if number in shown]
     with context.bar(len(suspects), "Comparing", "picture") as progress:
         for block in chunked(suspects, BLOCK):
             with nullcontext() if context.dry_run else db.transaction():  # plan and application see the same rows

@@ -19,6 +19,7 @@ from lib.db.images import ReparseIndex, save_pictures
 from lib.db.journal import has_rows
 from lib.db.reference import MAGIC
 from lib.db.responses import ResponseRow, ensure_query
+from lib.engines import parser_names
 from lib.errors import UsageError, WrongPath
 from lib.files.pictures import UnreadableFiles
 from lib.ingest.answers import IngestTotals, ingest, picture_rows, preview_rows
@@ -73,6 +74,7 @@ def ingest_answers(context: Context, options: IngestOptions, source: ImportSourc
     """Reads all raw answers that are asked for, once."""
     unread = source.unread if source else UnreadableFiles()
     found = source.answers if source else ()
+    renewed = IngestTotals() if options.reparse or options.limit else _renew(context, options)
     answers, total = (_preview if context.dry_run else _registered)(context, options, found, unread)
     if options.limit:
         answers, total = islice(answers, options.limit), min(options.limit, total)
@@ -84,6 +86,26 @@ def ingest_answers(context: Context, options: IngestOptions, source: ImportSourc
         from lib.ingest.reparse import remove_vanished
 
         totals.vanished = remove_vanished(context, index)
+    totals.include(renewed)
+    return totals
+
+
+def _renew(context: Context, options: IngestOptions) -> IngestTotals:
+    """Reads anew the answers of every search that an older parser has read, and takes out what only it had read."""
+    db = context.db
+    queries = responses.outdated_queries(db, parser_names())
+    if not queries:
+        return IngestTotals()
+    from lib.ingest.reparse import remove_vanished
+
+    total = responses.count_of_queries(db, queries)
+    log.info("%s read by an older version: read again", counted(total, "raw answer"))
+    index = ReparseIndex()
+    answers = responses.iter_of_queries(db, queries)
+    totals = ingest(context, answers, total, workers=options.workers, reparse=index)
+    totals.renewed = totals.answers
+    if not context.stopping():
+        totals.vanished = remove_vanished(context, index, queries)
     return totals
 
 
@@ -211,11 +233,14 @@ def counts_of(totals: IngestTotals, options: IngestOptions, *, dry_run: bool) ->
     counts: dict[str, int | float | str] = {}
     if totals.answers or not totals.results:  # a list of addresses has no answers
         counts["files" if options.folder else "answers"] = totals.answers
+    if totals.renewed:
+        counts["read_again"] = totals.renewed
     counts["failed"] = totals.failed
     counts |= {f"failed_{reason}": count for reason, count in sorted(totals.reasons.items())}
     counts |= {"results": totals.results, "new_pictures": totals.saved.new, "known_pictures": totals.saved.known}
     if not dry_run:
         counts |= {"new_addresses": totals.saved.variants, "new_results": totals.saved.results}
+    counts |= {f"left_out_{reason}": count for reason, count in sorted(totals.left_out.items())}
     names = {"image_variants": "addresses", "images": "pictures"}
     return counts | {f"misread_{names.get(table, table)}": n for table, n in sorted(totals.vanished.items())}
 

@@ -224,7 +224,7 @@ def _table(path: Path, head: str, whole: bool, encoding: str, wanted: str) -> La
     """Returns the layout of a table whose columns are told by their names or by their addresses."""
     skipped, given = 0, ""
     lines = _LINE.split(head)
-    while skipped < len(lines) and not lines[skipped].strip():
+    while skipped < len(lines) - 1 and _is_remark(lines[skipped]):
         skipped += 1
     if match := _DECLARED.fullmatch(lines[skipped].strip(" \ufeff")):  # a line that Excel asks for
         skipped, given = skipped + 1, match[1]
@@ -258,6 +258,12 @@ def _table(path: Path, head: str, whole: bool, encoding: str, wanted: str) -> La
     if tried and not is_link(lines[skipped]):
         column_of(*max(tried, key=lambda one: len(one[0]))[:1], wanted, path, tried[0][1])
     return None
+
+
+def _is_remark(line: str) -> bool:
+    """True for a blank line and for a comment that names no column, as may stand before a table."""
+    names = [name.strip(' #"') for name in re.split(r"[\t,;|]", line)]
+    return not line.strip() or (line.startswith("#") and not (len(names) > 1 and url_column(names)))
 
 
 def _sample(body: str, whole: bool, separator: str, quoted: bool) -> list[list[str]]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lib.errors import GleanerError, UsageError
-from lib.models.device import choose, half, has_bfloat16, keep_memory
+from lib.models.device import half, has_bfloat16, prepare
 from lib.models.weights import WeightsFolder, fingerprint, first_line, hub_file, need_early, no_downloads, require
 from lib.quality.measure import Measure
 
@@ -116,8 +116,7 @@ def load_clip(name: str, folder: WeightsFolder, device: str) -> Clip:
 
     name = NAMED.get(name, name)
     need_early(("open_clip", "huggingface_hub"), lambda: look_for_weights(name, folder))
-    device = choose(device)
-    keep_memory(device)
+    device = prepare(device)
     open_clip = require("open_clip")
     with no_downloads(folder, INSTEAD):
         try:
@@ -135,7 +134,8 @@ def load_clip(name: str, folder: WeightsFolder, device: str) -> Clip:
     resize = config.get("resize_mode") or "shortest"
     mean, std = (torch.tensor(config[part]).view(1, 3, 1, 1).to(device) for part in ("mean", "std"))
     # What else than the files decides an embedding: the arithmetic here, the size, and the reduced decode.
-    version = f"2-{fingerprint(files)}-{height}x{width}-{resize}"
+    arithmetic = 2 if resize == "squash" else 3
+    version = f"{arithmetic}-{fingerprint(files)}-{height}x{width}-{resize}"
     made = made.to(device).eval()
     return Clip(name, version, made, tokenizer, device, (height, width), resize, mean, std, shortened(made, device))
 
@@ -238,7 +238,10 @@ def look(path: Path, size: tuple[int, int], squash: bool) -> Seen | Measure:
     except DecodeError as error:
         return Measure(None, error.reason)
     image = Image.fromarray(picture.rgb)
-    box = (0, 0, *image.size) if squash else _middle(image.size, size)
+    # The middle of the file's own pixels: a reduced decode has rounded its size already.
+    across, down = image.width / width, image.height / height
+    left, top, right, bottom = (0.0, 0.0, width, height) if squash else _middle((width, height), size)
+    box = (left * across, top * down, min(right * across, image.width), min(bottom * down, image.height))
     exact = image.resize((size[1], size[0]), Image.Resampling.BICUBIC, box=box)
     return Seen(np.asarray(exact, dtype=np.uint8), width, height, header.format)
 

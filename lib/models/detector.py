@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lib.errors import GleanerError, UsageError
-from lib.models.device import choose, half, keep_memory, pixels_in_batch
+from lib.models.device import half, pixels_in_batch, prepare
 from lib.models.weights import WeightsFolder, fingerprint, first_line, need_early, require
+from lib.quality.measure import Measure
+
+if TYPE_CHECKING:
+    from lib.models.batches import Seen
 
 # BSD-3; 22.8 box mAP on COCO at a fifth of a second on a CPU (torchvision's table). More accurate and slower:
 # fasterrcnn_resnet50_fpn_v2, 46.7.
@@ -21,7 +28,6 @@ KNOWN_FILES = {  # so that their presence is known before torch is imported
     "fasterrcnn_resnet50_fpn_v2": f"{PUBLISHED}fasterrcnn_resnet50_fpn_v2_coco-dd69338a.pth",
 }
 INSTEAD = "another --detector"
-LONG_SIDE = 800  # what the larger of the models see; smaller ones reduce further by themselves
 LEAST_SCORE = 0.2  # detections below are not kept; thresholds above cost nothing anew
 MOST = 100  # detections of one picture
 
@@ -36,6 +42,10 @@ class Detector:
     classes: Sequence[str]
     device: str
     pixels: int
+
+    def looking(self) -> Any:
+        """The function that a decoding worker runs for a path."""
+        return partial(look, bounds=bounds_of(self.net))
 
     def key(self, rgb: np.ndarray) -> Hashable:
         return ()
@@ -58,6 +68,33 @@ class Detector:
         return sorted(rows, key=lambda row: -row[1])[:MOST]
 
 
+def bounds_of(net: Any) -> tuple[int, int]:
+    """(short side, long side) in pixels within which the network's own transform puts a picture, keeping its shape.
+
+    The long side is 0 for a network that makes every picture a square of the short side.
+    """
+    transform = net.transform
+    if transform.fixed_size is not None:
+        return max(transform.fixed_size), 0
+    return transform.min_size[-1], transform.max_size
+
+
+def look(path: Path, bounds: tuple[int, int]) -> Seen | Measure:
+    """A picture at the size that the network's own transform gives it, uint8 (height, width, 3), so that nothing is
+    lost before it and nothing is left for it to do but enlarge small ones; or why it cannot be decoded."""
+    from lib.images.decode import DecodeError, read_header
+    from lib.models.batches import look as look_reduced
+
+    try:
+        width, height = read_header(path).upright_size
+    except DecodeError as error:
+        return Measure(None, error.reason)
+    scale = bounds[0] / min(width, height)
+    if bounds[1]:
+        scale = min(scale, bounds[1] / max(width, height))
+    return look_reduced(path, math.ceil(max(width, height) * scale) if scale < 1 else None, False)
+
+
 def load_detector(name: str, folder: WeightsFolder, device: str) -> Detector:
     """The model by torchvision's name, on a device as `--device` names it.
 
@@ -66,8 +103,7 @@ def load_detector(name: str, folder: WeightsFolder, device: str) -> Detector:
 
     if name in KNOWN_FILES:
         need_early(("torchvision",), lambda: folder.need_address(KNOWN_FILES[name], INSTEAD))
-    device = choose(device)
-    keep_memory(device)
+    device = prepare(device)
     torchvision = require("torchvision")
     detection = torchvision.models
     names = detection.list_models(module=detection.detection)
@@ -84,7 +120,7 @@ def load_detector(name: str, folder: WeightsFolder, device: str) -> Detector:
     except Exception as error:  # a cut-off file makes torch raise whatever its unpickler met
         reason = first_line(error)
         raise GleanerError(f"the weights of {name} cannot be loaded ({reason}); fetch {path} again.") from error
-    version = f"1-{fingerprint([path])}-{LONG_SIDE}"
+    version = f"2-{fingerprint([path])}-{'x'.join(map(str, bounds_of(net)))}"
     return Detector(name, version, net.to(device).eval(), classes, device, pixels_in_batch(device))
 
 

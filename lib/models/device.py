@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import logging
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
@@ -13,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from lib.errors import UsageError
+from lib.work.memory import keep_memory
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -25,8 +23,14 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 CPU_PIXELS = 1_600_000
 BYTES_A_PIXEL = 1_500
 GPU_PIXELS = (4_000_000, 64_000_000)
-KEPT_BYTES = 1 << 29
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # as malloc.h of glibc has them
+
+
+def prepare(name: str) -> str:
+    """The device that `--device` names, as `choose` says, in a process that is then ready for models."""
+    device = choose(name)
+    if device == "cpu":
+        keep_memory()
+    return device
 
 
 def choose(name: str) -> str:
@@ -49,20 +53,6 @@ def pixels_in_batch(device: str) -> int:
 
     free, _ = torch.cuda.mem_get_info()
     return max(GPU_PIXELS[0], min(GPU_PIXELS[1], free // 4 // BYTES_A_PIXEL))
-
-
-def keep_memory(device: str) -> None:
-    """Lets freed memory stay with this process (the C library of Linux only), for models on a CPU.
-
-    By default every large array is fetched from the system page by page and given back when it is freed; networks make
-    hundreds of them a picture, and a third of their time goes there. The peak stays the same.
-    """
-    if device != "cpu" or sys.platform != "linux":
-        return
-    with contextlib.suppress(OSError, AttributeError):
-        library = ctypes.CDLL(None)
-        library.mallopt(_M_MMAP_MAX, 0)
-        library.mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES)
 
 
 @lru_cache(maxsize=1)

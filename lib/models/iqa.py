@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from lib.errors import GleanerError, UsageError
-from lib.models.device import choose, half, keep_memory, pixels_in_batch
+from lib.models.device import half, pixels_in_batch, prepare
 from lib.models.weights import MissingWeights, WeightsFolder, fingerprint, first_line, no_downloads, require
 
 # Metrics of a whole set, or of a picture with a text, which give no score for one picture.
@@ -100,8 +100,7 @@ def version_of(name: str, files: Sequence[Path], long_side: int) -> str:
 def load(name: str, folder: WeightsFolder, device: str, long_side: int) -> Learned:
     """The metric, ready to run. Raises MissingWeights, UsageError for an unknown name, GleanerError for bad weights."""
 
-    device = choose(device)
-    keep_memory(device)
+    device = prepare(device)
     scale = scale_of(name)
     with no_downloads(folder, INSTEAD) as asked:
         net = _built(name, folder)

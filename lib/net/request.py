@@ -8,6 +8,8 @@ from typing import Any
 
 from yarl import URL
 
+from lib.domains import ascii_host
+
 MOST_REDIRECTS = 5
 NOT_MODIFIED, REDIRECTED, BAD_RANGE = "not_modified", "redirected", "bad_range"  # reasons that are no failures
 LONGEST = 8000  # characters; servers refuse longer request lines
@@ -41,6 +43,7 @@ def parse_address(text: str) -> URL:
             raise BadAddress(f"{url.scheme or 'no'} scheme; only http and https are fetched")
         if not url.host or not url.port:
             raise BadAddress("no host")
+        url = _with_known_host(url)
         url = url.with_user(None) if url.raw_user or url.raw_password else url
     except BadAddress:
         raise
@@ -64,6 +67,14 @@ def _escaped(text: str) -> URL:
 def _percent(text: str) -> str:
     """The text with every byte escaped that no request may hold. Bytes that were no UTF-8 are those that came."""
     return "".join(chr(byte) if 0x21 <= byte <= 0x7E else f"%{byte:02X}" for byte in text.encode("utf-8", UNDECODED))
+
+
+def _with_known_host(url: URL) -> URL:
+    """The address with its host in the form that lists, rows and queues have. Raises BadAddress for no host name."""
+    raw = url.raw_host or ""
+    if not (host := ascii_host(raw)):
+        raise BadAddress(f"{raw[:80]} is no host name")
+    return url if host == raw or ":" in host else url.with_host(host)
 
 
 def redirected(url: URL, location: str) -> URL:

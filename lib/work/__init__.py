@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from lib.errors import GleanerError, broken_installation
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -30,6 +32,16 @@ class Result(Generic[T, R]):
     @property
     def ok(self) -> bool:
         return not self.error
+
+
+_INSTALLATION = ("ModuleNotFoundError", "ImportError")
+
+
+def result_of(item: T, value: R | None, error: str) -> Result[T, R]:
+    """Returns the result of an item. Raises GleanerError for a missing module: no item is to blame for that."""
+    if error.partition(":")[0] in _INSTALLATION:
+        raise GleanerError(broken_installation(error))
+    return Result(item, value, error)
 
 
 def attempt(work: Callable[[Any], Any], item: Any) -> Answer:

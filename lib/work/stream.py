@@ -7,7 +7,7 @@ A step names one item's work as a module-level function and never how it is spre
 
 A failure is a value: an exception inside the work, or a worker that dies under it, ends as `Result.error` of
 that one item and the stream goes on. What is wrong with the job as a whole (an unknown executor, a worker
-that cannot start, Ray missing) is raised.
+that cannot start, a missing module, Ray missing) is raised.
 
 `in_threads` is for NumPy and codecs, which let go of the lock: threads of this process, results in order. There an
 exception is no value: what a task raises is raised where its result would have come.
@@ -24,7 +24,7 @@ from threading import Event
 from typing import Any, Protocol
 
 from lib.errors import UsageError
-from lib.work import Answer, R, Result, T, attempt
+from lib.work import Answer, R, Result, T, attempt, result_of
 
 EXECUTORS = ("local", "threads", "processes", "ray")
 
@@ -102,7 +102,7 @@ def _in_process(
     if init:
         init()
     for item in items:
-        yield Result(item, *attempt(work, item))
+        yield result_of(item, *attempt(work, item))
 
 
 def _drive(
@@ -132,7 +132,7 @@ def _drive(
                 if turn not in answers:
                     break
                 for item, answer in zip(open_chunks[turn], answers.pop(turn), strict=True):
-                    yield Result(item, *answer)
+                    yield result_of(item, *answer)
                 # A chunk counts as outstanding until its last item was consumed: that is the memory bound.
                 del open_chunks[turn]
                 next_out += 1

@@ -102,6 +102,7 @@ class SingleMetric(Criterion):
 
     metric: str
     version: str
+    prepare: Callable[[], None] | None = None  # called once in every worker process
 
     @property
     def measure(self) -> Callable[[Path], Measure]:
@@ -114,8 +115,9 @@ class SingleMetric(Criterion):
     def measure_all(
         self, paths: Iterable[Path], missing: Sequence[str], spread: Parallelism
     ) -> Iterator[Result[Path, Mapping[str, Measure]]]:
-
-        outcomes = stream(self.measure, paths, executor=spread.executor, workers=spread.workers, chunk=CHUNK)
+        outcomes = stream(
+            self.measure, paths, executor=spread.executor, workers=spread.workers, chunk=CHUNK, init=self.prepare
+        )
         try:
             for outcome in outcomes:
                 measure = outcome.value or Measure(None, outcome.error)

@@ -262,10 +262,9 @@ class Objects(Criterion):
     def measure_all(
         self, paths: Iterable[Path], missing: Sequence[str], spread: Parallelism
     ) -> Iterator[Result[Path, Mapping[str, Measure]]]:
-        from lib.models.batches import BatchPipeline, looking
-        from lib.models.detector import LONG_SIDE
+        from lib.models.batches import BatchPipeline
 
-        for outcome in BatchPipeline(self.net, looking(LONG_SIDE), spread).outcomes(paths):
+        for outcome in BatchPipeline(self.net, self.net.looking(), spread).outcomes(paths):
             measure = Measure(None, outcome.error)
             if outcome.value is not None:
                 seen, found = outcome.value

@@ -22,7 +22,12 @@ from lib.sort.criteria.prompts import ClipCriterion
 BLOCK = 1024  # rows of the product at once: 1024 x 20,000 float32 are 82 MB
 SAMPLE = 2_000  # vectors that the knee is estimated from
 EXACT = 30_000  # above this, clusters are found on so many vectors and the others join their nearest core
-EPS_RANGE = (0.08, 0.35)  # cosine distances at which clusters of pictures of one thing were seen to lie
+# Cosine distances: nearer pictures are repeats rather than of one thing, unless a model puts all so near; and what
+# rounding leaves between two embeddings of one picture.
+LEAST_EPS, ROUNDING = 0.08, 0.001
+# The largest eps by itself, of the median distance between the pictures: models spread theirs over quite different
+# distances. Above it single pictures between two subjects join them to one.
+MOST_OF_MEDIAN = 0.65
 NOISE = -1
 TEMPLATES = ("{}", "a photo of {}", "a close-up photo of {}")
 # What a search brings besides its subject.
@@ -119,7 +124,7 @@ class Topic(ClipCriterion):
         text = store.query_texts(measures.context.db, [query]).get(query, "")
         seeds = self.query_pictures(measures.context, [query])
         self.suggest([text])
-        eps = suggested_eps(vectors, self.least) if self.eps is None else self.eps
+        eps, how = suggested_eps(vectors, self.least) if self.eps is None else (self.eps, "as given")
         numbers = dbscan(vectors, eps, self.least)
         found = _Query(
             text or (f"query {query}" if query else ""), contents, vectors, numbers,
@@ -129,7 +134,7 @@ class Topic(ClipCriterion):
         )  # fmt: skip
         clusters = found.ranked(self.top)
         self.clusters += clusters
-        self.said.append(found.said(eps, "by the knee" if self.eps is None else "as given"))
+        self.said.append(found.said(eps, how))
         for sha256, label in found.labelled(clusters).items():
             known = self.labels.get(sha256)
             if known is None or (known.bucket != "on_topic" and label.bucket == "on_topic"):
@@ -271,22 +276,34 @@ def dbscan(vectors: np.ndarray, eps: float, least: int) -> np.ndarray:
     return _blocked(vectors, eps, least)[0]
 
 
-def suggested_eps(vectors: np.ndarray, least: int) -> float:
-    """The cosine distance, within EPS_RANGE, at which sorted distances to the `least`-th neighbour bend most."""
+def suggested_eps(vectors: np.ndarray, least: int) -> tuple[float, str]:
+    """The cosine distance at which sorted distances to the `least`-th neighbour bend most, and how it was found.
+
+    It is at most MOST_OF_MEDIAN of the median distance between two pictures, and at least LEAST_EPS where that is less.
+    Both are taken from an even sample of the float32 unit vectors (n, d).
+    """
     count = len(vectors)
+    chosen = np.unique(np.linspace(0, max(0, count - 1), min(count, SAMPLE)).astype(int))
+    sample = vectors[chosen]
+    pairs = (1 - sample @ sample.T)[np.triu_indices(len(chosen), 1)]
+    most = max(ROUNDING, MOST_OF_MEDIAN * float(np.median(pairs))) if len(pairs) else LEAST_EPS
+    bound = f"{MOST_OF_MEDIAN:g} of the median distance"
     if count <= least:
-        return EPS_RANGE[1]
-    chosen = np.unique(np.linspace(0, count - 1, min(count, SAMPLE)).astype(int))
+        return most, f"at {bound}"
     distances = []
     for start in range(0, len(chosen), BLOCK):
-        near = vectors[chosen[start : start + BLOCK]] @ vectors.T
+        near = sample[start : start + BLOCK] @ vectors.T
         # A vector is its own first neighbour, as DBSCAN counts them.
         distances.append(1 - np.partition(near, count - least, axis=1)[:, count - least])
     curve = np.sort(np.concatenate(distances))
     across = np.linspace(0, 1, len(curve))
     height = (curve - curve[0]) / max(float(curve[-1] - curve[0]), 1e-9)
     knee = float(curve[int(np.argmax(across - height))])
-    return float(np.clip(knee, *EPS_RANGE))
+    if knee > most:
+        return most, f"by the knee at {knee:.3f}, clipped to {bound}"
+    if knee < min(LEAST_EPS, most):
+        return min(LEAST_EPS, most), f"by the knee at {knee:.3f}, raised to the least"
+    return knee, "by the knee"
 
 
 def _blocked(vectors: np.ndarray, eps: float, least: int) -> tuple[np.ndarray, np.ndarray]:

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from lib.db import Database
 from lib.db import scores as store
+from lib.files.pictures import SUFFIXES
 from lib.workspace import Workspace
 
 ORIGIN = (
@@ -55,7 +56,9 @@ def records(
 
 def file_name(record: Mapping[str, Any], path: Path) -> str:
     """The file's name in a dataset: by its content, so that it is the same in every export and clashes with none."""
-    suffix = path.suffix.lower() or f".{record['format']}"
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:  # such as `.jpg_large` and `.bin`, which no reader takes for a picture's
+        suffix = f".{record['format']}"
     return f"{record['sha256'][:24]}{suffix}"
 
 
