@@ -116,7 +116,7 @@ def steps(args: argparse.Namespace) -> dict[str, Any]:
             for strength in strengths:
                 buffer = io.BytesIO()
                 changed = distort(image, strength, buffer)
-                jpeg = quality_of_file(buffer) if buffer.tell() else None
+                jpeg = quality_of_file(buffer.getvalue()) if buffer.tell() else None
                 verdict = judge(measure_signals(np.asarray(changed.convert("L"))), jpeg)
                 falls, last = falls and verdict.score < last, verdict.score
                 named[strength] += verdict.reason == reason

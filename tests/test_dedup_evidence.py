@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -15,7 +16,7 @@ from support import load_step
 from lib.dedup.compare import RANKS, compare, residual, toned
 from lib.dedup.fingerprints import fingerprint
 from lib.hashing.buffers import Buffers
-from lib.hashing.enlarged import is_enlarged, read_middle
+from lib.hashing.enlarged import Verdict, read_details, verdict
 
 # Photographs that come with a core requirement; the package itself takes a second to import and is not needed.
 PHOTOGRAPHS = Path(str(find_spec("sklearn").submodule_search_locations[0])) / "datasets" / "images"
@@ -116,6 +117,7 @@ def test_a_shift_is_measured_in_shares_of_the_side(shift: float):
 
 
 FILTERS = {
+    "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
@@ -132,6 +134,10 @@ def saved(picture: Image.Image, path: Path, **options: object) -> Path:
     return path
 
 
+def judged(small: Path, large: Path) -> Verdict:
+    return verdict(read_details(small), read_details(large))
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(
     ("factor", "kernel", "quality"),
@@ -140,8 +146,65 @@ def saved(picture: Image.Image, path: Path, **options: object) -> Path:
 def test_an_enlargement_is_known_for_what_it_is(tmp_path: Path, name: str, factor: float, kernel: str, quality: int):
     original = saved(photograph(name), tmp_path / "original.png")
     large = saved(scaled(photograph(name), factor, kernel), tmp_path / "large.jpg", quality=quality)
-    assert is_enlarged(read_middle(original), read_middle(large))
-    assert not is_enlarged(read_middle(large), read_middle(original)), "only the larger one can be an enlargement"
+    assert judged(original, large) == Verdict.ENLARGED
+    assert judged(large, original) == Verdict.ORIGINAL, "only the larger one can be an enlargement"
+
+
+def again(picture: Image.Image, *qualities: int) -> Image.Image:
+    """Saved and opened for each quality."""
+    for quality in qualities:
+        held = io.BytesIO()
+        picture.save(held, "JPEG", quality=quality)
+        with Image.open(held) as opened:
+            picture = opened.convert("RGB")
+    return picture
+
+
+ENLARGED: dict[str, tuple[Callable[[Image.Image], Image.Image], dict[str, object]]] = {
+    "1.7 times, JPEG 40, then 88": (lambda p: again(scaled(p, 1.7, "lanczos"), 40), {"quality": 88}),
+    "1.4 times, JPEG 60, then 90": (lambda p: again(scaled(p, 1.4, "bicubic"), 60), {"quality": 90}),
+    "2 times, JPEG 75, then 95": (lambda p: again(scaled(p, 2, "bilinear"), 75), {"quality": 95}),
+    "2.6 times, JPEG 50, then 80": (lambda p: again(scaled(p, 2.6, "bicubic"), 50), {"quality": 80}),
+    "1.5 times, JPEG 35": (lambda p: scaled(p, 1.5, "lanczos"), {"quality": 35}),
+    "2 times, nearest": (lambda p: scaled(p, 2, "nearest"), {"quality": 85}),
+    "2 times, then sharpened": (
+        lambda p: scaled(p, 2, "bicubic").filter(ImageFilter.UnsharpMask(1.5, 100, 2)),
+        {"quality": 90},
+    ),
+    "1.8 times, JPEG 60, then PNG": (lambda p: again(scaled(p, 1.8, "bicubic"), 60), {"format": "PNG"}),
+    "2 times, WebP": (lambda p: scaled(p, 2, "lanczos"), {"format": "WEBP", "quality": 80}),
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("how", ENLARGED)
+def test_an_original_does_not_go_for_its_enlargement(tmp_path: Path, capsys, name: str, how: str):
+    """However often and however badly that was saved. What cannot be told stays as well."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    saved(photograph(name), folder / "original.jpg", quality=92)
+    enlarge, options = ENLARGED[how]
+    saved(enlarge(photograph(name)), folder / "a larger one.jpg", **{"format": "JPEG", **options})
+    groups = run(folder, capsys, "--dry-run")["groups"]
+    gone = {Path(m["path"]).name for group in groups for m in group["members"] if m["decision"] == "remove"}
+    assert "original.jpg" not in gone
+
+
+@pytest.mark.parametrize("quality", [45, 75, 92])
+@pytest.mark.parametrize("blur", [0, 1.2])
+@pytest.mark.parametrize("how", ["lanczos", "box"])
+def test_a_larger_original_does_not_go_for_its_reduced_copy(
+    tmp_path: Path, capsys, quality: int, blur: float, how: str
+):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    picture = photograph("china.jpg").filter(ImageFilter.GaussianBlur(blur)) if blur else photograph("china.jpg")
+    saved(picture, folder / "original.jpg", quality=quality)
+    saved(scaled(again(picture, quality), 0.55, how), folder / "copy.jpg", quality=95)
+    groups = run(folder, capsys, "--dry-run")["groups"]
+    gone = {Path(m["path"]).name for group in groups for m in group["members"] if m["decision"] == "remove"}
+    assert "original.jpg" not in gone
+    assert blur or gone == {"copy.jpg"}, "and where it is sharp the copy goes"
 
 
 REDUCED: dict[str, Callable[[Image.Image], Image.Image]] = {
@@ -162,7 +225,7 @@ def test_an_original_is_no_enlargement_of_its_reduced_copy(tmp_path: Path, name:
     picture = photograph(name).filter(ImageFilter.GaussianBlur(blur)) if blur else photograph(name)
     original = saved(picture, tmp_path / "original.jpg", quality=85)
     small = saved(REDUCED[how](picture), tmp_path / "small.jpg", quality=92)
-    assert not is_enlarged(read_middle(small), read_middle(original))
+    assert judged(small, original) != Verdict.ENLARGED
 
 
 def test_turned_transparent_and_tiny_pictures_are_read(tmp_path: Path):
@@ -170,11 +233,11 @@ def test_turned_transparent_and_tiny_pictures_are_read(tmp_path: Path):
     exif = Image.Exif()
     exif[0x0112] = 6
     lying = saved(scaled(picture, 2, "bicubic").transpose(Image.Transpose.ROTATE_90), tmp_path / "l.jpg", exif=exif)
-    assert is_enlarged(read_middle(saved(picture, tmp_path / "a.png")), read_middle(lying))
+    assert judged(saved(picture, tmp_path / "a.png"), lying) == Verdict.ENLARGED
     for mode in ("RGBA", "LA", "P", "1", "I;16", "CMYK"):
         made = picture.resize((40, 30)).convert("L").convert(mode) if mode != "I;16" else Image.new(mode, (40, 30))
         small = saved(made, tmp_path / f"small.{'tif' if mode in ('CMYK', 'I;16') else 'png'}")
-        assert not is_enlarged(read_middle(small), read_middle(small))
+        assert judged(small, small) == Verdict.ORIGINAL
 
 
 def run(folder: Path, capsys: pytest.CaptureFixture[str], *arguments: object) -> dict:

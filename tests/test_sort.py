@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -570,7 +571,10 @@ def test_a_flag_of_another_criterion_is_refused(
     criterion: str, flag: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = [f"--{flag}"] if flag == "replace" else [f"--{flag}={VALUES.get(flag, '0.5')}"]
-    if flag in "max-objects min-objects max-images parts min-samples topic-top vlm-workers shard-size".split():
+    if (
+        flag
+        in "max-objects min-objects max-images parts min-samples topic-top vlm-workers vlm-tries shard-size".split()
+    ):
         given = [f"--{flag}", "3"]
     owners = [name for name, flags in FLAGS.items() if flag in flags.split()]
     for line in ([criterion, *given], [*given, criterion]):
@@ -775,3 +779,45 @@ def test_what_is_named_most_is_a_defect(reasons: list[str], named: str) -> None:
     row = {"label": "high", "criterion": "quality", "score": 60.0, "width": 40, "height": 30}
     cards = {card.label: card.value for card in SortTotals.of({**row, "reason": reason} for reason in reasons).cards()}
     assert cards.get("Named most", "") == named and cards["Pictures"] == len(reasons)
+
+
+@pytest.mark.parametrize("criterion", ["orientation", "megapixels", "quality"])
+def test_a_second_run_with_nothing_new_writes_nothing(criterion: str, tmp_path: Path, monkeypatch: Any) -> None:
+    """No file is touched and no row but the run's own; the records of the buckets are not made again either."""
+    from lib.sort import output
+
+    folder, workspace = tmp_path / "pictures", tmp_path / "ws"
+    folder.mkdir()
+    for number in range(6):
+        drawing(number, 90 + 20 * number, 120).save(folder / f"{number}.png")
+    (folder / "broken.jpg").write_bytes(b"nothing")
+    arguments = [criterion, str(folder), "--workspace", str(workspace), "--json"]
+
+    def state() -> tuple[Any, Any]:
+        # The database's own files and the lock are every run's.
+        files = {
+            path: path.stat().st_mtime_ns
+            for path in workspace.rglob("*")
+            if path.name[0] != "." and path.stem != "gleaner"
+        }
+        connection = sqlite3.connect(workspace / "gleaner.db")
+        tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        rows = {name: connection.execute(f"SELECT * FROM {name}").fetchall() for name in tables if name != "runs"}
+        connection.close()
+        return {path: time for path, time in files.items() if path.is_file()}, rows
+
+    assert step.main(arguments) == 0
+    before = state()
+    refreshed: list[Any] = []
+    kept = output.refresh_metadata
+    monkeypatch.setattr(output, "refresh_metadata", lambda *given: (refreshed.append(given), kept(*given)))
+    assert step.main(arguments) == 0
+    assert state() == before and not refreshed
+    # What somebody has changed or taken away is made good.
+    for path in (next(workspace.glob("sorted/*/*/metadata.jsonl")), workspace / f"reports/sort_{criterion}.csv"):
+        right = path.read_bytes()
+        for spoil in (lambda path=path: path.write_text("spoilt"), path.unlink):
+            spoil()
+            assert step.main(arguments) == 0 and path.read_bytes() == right
+    refreshed.clear()
+    assert step.main(arguments) == 0 and not refreshed

@@ -46,14 +46,14 @@ def known_hashes(
     return found
 
 
-def known_flags(db: Database, contents: Sequence[str], prefix: str, algorithm: str) -> dict[tuple[str, str], bool]:
-    """Returns (content, kind) -> answer for every kind that begins so: answers of one bit, kept as bytes 0 and 1."""
+def known_answers(db: Database, contents: Sequence[str], prefix: str, algorithm: str) -> dict[tuple[str, str], int]:
+    """Returns (content, kind) -> answer for every kind that begins so: small numbers, kept as one byte."""
     rows = db.rows(
         "SELECT sha256, kind, value FROM hashes WHERE bits = 1 AND algorithm = ? AND substr(kind, 1, ?) = ?"
         " AND sha256 IN (SELECT value FROM json_each(?))",
         (algorithm, len(prefix), prefix, json.dumps(contents)),
     )
-    return {(row["sha256"], row["kind"]): row["value"] == b"\1" for row in rows}
+    return {(row["sha256"], row["kind"]): row["value"][0] for row in rows}
 
 
 def remember_hashes(db: Database, rows: Iterable[HashRow]) -> None:

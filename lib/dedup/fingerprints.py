@@ -25,12 +25,14 @@ import numpy as np
 from lib.db import Context
 from lib.db.hashes import HashRow, known_hashes, remember_hashes
 from lib.dedup.keep import TRAITS_BYTES, Traits, traits_of
+from lib.dedup.sequences import frames_differ
 from lib.files.pictures import PictureFile
 from lib.hashing import buffers, dct, kinds
 from lib.hashing.buffers import Buffers, packed_buffers
 from lib.hashing.kinds import HashChoice, imagehash_of
 from lib.hashing.kinds import is_flat as is_empty
-from lib.images.decode import DecodeError, opened
+from lib.images.decode import NO_DECODER, OTHER_FORMAT, DecodeError
+from lib.images.frames import opened_frames
 from lib.progress import chunked
 from lib.work import WORKER_KILLED, Result
 from lib.work.stream import stream
@@ -41,15 +43,14 @@ BATCH = 256  # pictures hashed at once and written in one transaction; a kill co
 SPOOL = 64 << 20  # bytes of buffers held in memory before they go to a temporary file
 UNPACKED = 1024  # pictures held ready to be compared, up to 29 KB each
 # What may be another time: the picture is tried again in the next run.
-PASSING = frozenset({"missing_file", "unreadable_file", "too_large", "needs_pillow_heif"})
+PASSING = frozenset({"missing_file", "unreadable_file", "out_of_memory"})
 PROCESSES_FROM = 5_000  # pictures: from then on what the start of worker processes costs makes no difference
 ALGORITHM = f"dct {buffers.VERSION}"
-PIXELS_ALGORITHM = f"pixels 1 {buffers.VERSION}"
+PIXELS_ALGORITHM = f"pixels 2 {buffers.VERSION}"
 
 # What is decoded in this process: formats whose codecs are used everywhere and attacked every day. A file in any other
 # is left to worker processes, which may die of it.
 TRUSTED = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP")
-ELSEWHERE = "not_trusted"
 OURS = HashChoice()
 
 SLOT = 4096 + 64  # bytes: the longest path that Linux takes
@@ -127,7 +128,7 @@ class FingerprintStore:
         where = "threads" if workers > 1 else "local"
         with closing(stream(decode_here, here, executor=where, workers=workers, chunk=8)) as work:
             for outcome in work:
-                if outcome.value and outcome.value.reason == ELSEWHERE:
+                if outcome.value and outcome.value.reason == OTHER_FORMAT:
                     apart.append(outcome.item)
                 else:
                     yield outcome
@@ -139,7 +140,7 @@ class FingerprintStore:
         self.decoded += 1
         if found.reason:
             self.broken[content] = found.reason
-            if found.reason not in PASSING:
+            if found.reason not in PASSING and not found.reason.startswith(NO_DECODER):
                 self._write([HashRow(content, "broken", 0, found.reason.encode(), ALGORITHM)])
             return
         self._keep(content, found.packed, found.traits)
@@ -225,6 +226,19 @@ class FingerprintStore:
             self.note(HashRow(content, kinds.KIND, 256, digest, PIXELS_ALGORITHM))
         return self._digests[content] or None
 
+    def frames_differ(self, one: str, other: str) -> str:
+        """Says in which frame two contents of several frames differ; empty where in none."""
+        first, second = str(self.places[one]), str(self.places[other])
+        if second in self.guard.paths:  # what may end the process is what the guard is asked about
+            first, second = second, first
+        with self._lock:
+            self.decoded += 2
+        try:
+            found, error = self.guard.run(partial(frames_differ, second), first)
+        except DecodeError as failure:
+            return f"not every frame can be decoded: {failure.reason}"
+        return f"not every frame can be decoded: {error}" if found is None else found
+
     def decoding(self, task: Callable[[str], T], content: str) -> tuple[T | None, str]:
         """Returns (value, "") or (None, reason) of a task that decodes a content's file; counted."""
         with self._lock:
@@ -300,15 +314,15 @@ class Fingerprint:
 def fingerprint(path: str, choice: HashChoice = OURS, formats: tuple[str, ...] | None = None) -> Fingerprint:
     """Returns the fingerprint of a picture file. An undecodable picture is a value here, not an error.
 
-    With `formats` any other one is ELSEWHERE.
+    With `formats` any other one is OTHER_FORMAT.
     """
     try:
-        with opened(Path(path), formats) as image:
-            traits = traits_of(image).to_bytes()  # before the decoder is told to reduce
-            packed = packed_buffers(image)
+        with opened_frames(Path(path), formats) as frames:
+            traits = traits_of(frames.image, frames.colours).to_bytes()  # before the decoder is told to reduce
+            packed = packed_buffers(frames)
         return Fingerprint(packed, traits, b"" if choice.is_ours else imagehash_of(path, choice.kind, choice.size))
     except DecodeError as error:
-        return Fingerprint(reason=ELSEWHERE if formats and error.reason == "not_an_image" else error.reason)
+        return Fingerprint(reason=error.reason)
 
 
 class CrashGuard:

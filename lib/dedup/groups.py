@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,10 @@ from lib.dedup.keep import Traits, is_below, keep_order, read_traits, with_sidec
 from lib.dedup.near import HashCells, Likeness, cells_with_views, crowded, flat_cell, plain_cells, related
 from lib.files.names import read_any_name
 from lib.files.pictures import PictureFile
+from lib.hashing.enlarged import LEAST_STEP, Verdict
 from lib.work.stream import in_threads
+
+UNCLEAR = "the larger one may be an enlargement of it"
 
 
 @dataclass(frozen=True)
@@ -214,7 +217,17 @@ class GroupSearch(Candidates):
         return dict(sorted(at.items(), key=lambda i: (-self.traits[i[1]].pixels, min(alike[i[0]], best[i[0]]))))
 
     def relation(self, keeper: int, other: int) -> Relation | None:
-        return self.judge(keeper, other)
+        found = self.judge(keeper, other)
+        return replace(found, blocked=UNCLEAR) if found and self._may_be_original(found, keeper, other) else found
+
+    def _may_be_original(self, found: Relation, keeper: int, other: int) -> bool:
+        """Says whether a smaller copy would go for one of which nobody can tell whether it was enlarged from it."""
+        if found.kind != "same" or found.blocked or self.policy.keep != "best" or keeper in self.references:
+            return False
+        if self.traits[keeper].pixels < self.traits[other].pixels * LEAST_STEP**2:
+            return False
+        small, large = self.files[other].sha256, self.files[keeper].sha256
+        return self.real_sizes.verdict(small, large) == Verdict.UNCLEAR
 
     def is_protected(self, number: int) -> bool:
         return self.protected[number]

@@ -15,7 +15,7 @@ from threading import Lock
 
 import numpy as np
 
-from lib.db.hashes import HashRow, NearPair, known_apart, known_flags, known_relations
+from lib.db.hashes import HashRow, NearPair, known_answers, known_apart, known_relations
 from lib.dedup import detail
 from lib.dedup.colours import colourless
 from lib.dedup.compare import compare, look
@@ -27,13 +27,13 @@ from lib.files.names import read_any_name
 from lib.files.pictures import PictureFile
 from lib.hashing import buffers, enlarged
 from lib.hashing.buffers import LONG_SIDE, Buffers
-from lib.hashing.enlarged import LEAST_STEP, Middle, is_enlarged, read_middle
+from lib.hashing.enlarged import LEAST_STEP, Details, Verdict, read_details, verdict
 from lib.hashing.hamming import distance
 from lib.hashing.kinds import HashChoice
 from lib.hashing.views import view
 from lib.images.decode import DecodeError
 
-VERSION = 4  # of the judgement: what an earlier one said is not used
+VERSION = 5  # of the judgement: what an earlier one said is not used
 Known = tuple[str, float, str, str]
 ONE_FILE = "a hard link of the keeper"
 PIXEL_LEVELS = 0.5  # mean difference of their grey buffers, in grey levels
@@ -44,7 +44,7 @@ KIND = "enlarged from "  # and the smaller copy's content
 PER_SIZE = 4  # copies of one size that a larger one is compared with
 MOST = 8  # copies that one picture is compared with
 LOOKED_AT = 64  # smaller pictures that may turn out to be such copies
-HELD = 64  # middles in memory, 64 KB each; closeups, up to 150 KB each
+HELD = 64  # details in memory, up to 330 KB each; closeups, up to 150 KB each
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,8 @@ class Judge:
         return Relation(*known) if known[0] else None
 
     def _by_picture(self, one: PictureFile, two: PictureFile) -> Relation | None:
-        first, second = self.cells.hashes.get(one.sha256), self.cells.hashes.get(two.sha256)
+        contents = one.sha256, two.sha256
+        first, second = map(self.cells.hashes.get, contents)
         if (first is None) != (second is None):
             return None
         how = self.cells.how(one.sha256, two.sha256)
@@ -155,7 +156,10 @@ class Judge:
             return Relation("pixels", 0.0, "same pixels, other bytes")
         if not self.match.similar or first is None:
             return None
-        return self._similar(apart, one, two, a, b)
+        relation = self._similar(apart, one, two, a, b)
+        if relation.kind == "same" and a.frames > 1 and (differs := self.fingerprints.frames_differ(*contents)):
+            return Relation("edited", float(apart), differs)
+        return relation
 
     def _under_a_view(self, how: NearPair, in_order: bool, a: Buffers, b: Buffers) -> Relation | None:
         """Two pictures of which one shows a part of the other, or the other turned."""
@@ -178,20 +182,27 @@ class Judge:
 
     def _similar(self, apart: int, one: PictureFile, two: PictureFile, a: Buffers, b: Buffers) -> Relation:
         finding = compare(a, b)
-        if finding.same and apart <= self.match.same_bits and (seen := self._looked_closer(one.sha256, two.sha256)):
-            finding = replace(finding, same=False, reason=seen)
+        if apart <= self.match.same_bits and (finding.same or finding.doubtful):
+            colours = float(np.abs(a.chroma.astype(np.int16) - b.chroma).mean())
+            seen = self._looked_closer(one.sha256, two.sha256, colours, doubted=finding.doubtful)
+            if finding.same and seen:
+                finding = replace(finding, same=False, reason=seen)
+            elif finding.doubtful and not seen:
+                finding = replace(finding, same=True, reason="re-encoded or resized")
         reason = finding.reason + (f", correlation {finding.correlation:.3f}" if finding.correlation else "")
         if not finding.same or apart > self.match.same_bits:
             return Relation("edited", float(apart), reason if not finding.same else f"{reason}, but a distant hash")
-        only_colour = colourless(a) and not colourless(b)
-        return Relation("same", float(apart), reason, "the keeper has no colour" if only_colour else "")
+        blocked = "the keeper has no colour" if colourless(a) and not colourless(b) else ""
+        if any(b.space) and not any(a.space):
+            blocked = blocked or "the keeper has lost the colour profile"
+        return Relation("same", float(apart), reason, blocked)
 
-    def _looked_closer(self, one: str, two: str) -> str:
+    def _looked_closer(self, one: str, two: str, colours: float, *, doubted: bool) -> str:
         """Says what a second look sees between two contents that would go as one; empty where that is nothing."""
         closeups = [self._closeup(content) for content in (one, two)]
         if closeups[0] is None or closeups[1] is None:
             return "cannot be looked at more closely"
-        return left_over(closeups[0], closeups[1])
+        return left_over(closeups[0], closeups[1], colours, doubted=doubted)
 
     def _closeup(self, content: str) -> Closeup | None:
         with self._lock:
@@ -221,8 +232,8 @@ class RealSizes:
 
     def __init__(self, fingerprints: FingerprintStore, contents: Iterable[str]):
         self.fingerprints = fingerprints
-        self._answers = known_flags(fingerprints.db, sorted(contents), KIND, SIZES_ALGORITHM)
-        self._middles: OrderedDict[str, Middle | None] = OrderedDict()
+        self._answers = known_answers(fingerprints.db, sorted(contents), KIND, SIZES_ALGORITHM)
+        self._details: OrderedDict[str, Details | None] = OrderedDict()
         self._lock = Lock()
 
     def pixels(
@@ -246,30 +257,31 @@ class RealSizes:
             if tried[size] >= PER_SIZE or tried.total() >= MOST or not same(copy):
                 continue
             tried[size] += 1
-            if self.is_enlarged(copy, content):
+            if self.verdict(copy, content) == Verdict.ENLARGED:
                 return min(size, real(copy))
         return pixels
 
-    def is_enlarged(self, small: str, large: str) -> bool:
-        """Says whether `large` shows no more than `small`; False where one of them cannot be decoded."""
+    def verdict(self, small: str, large: str) -> Verdict:
+        """Judges `large` beside `small`; an original where one of them cannot be decoded."""
         question = large, f"{KIND}{small}"
         if question not in self._answers:
-            one, other = self._middle(small), self._middle(large)
-            answer = self._answers[question] = one is not None and other is not None and is_enlarged(one, other)
-            self.fingerprints.note(HashRow(*question, 1, b"\1" if answer else b"\0", SIZES_ALGORITHM))
-        return self._answers[question]
+            one, other = self._details_of(small), self._details_of(large)
+            answer = Verdict.ORIGINAL if one is None or other is None else verdict(one, other)
+            self._answers[question] = answer
+            self.fingerprints.note(HashRow(*question, 1, bytes([answer]), SIZES_ALGORITHM))
+        return Verdict(self._answers[question])
 
-    def _middle(self, content: str) -> Middle | None:
+    def _details_of(self, content: str) -> Details | None:
         with self._lock:
-            if content in self._middles:
-                self._middles.move_to_end(content)
-                return self._middles[content]
+            if content in self._details:
+                self._details.move_to_end(content)
+                return self._details[content]
         try:
-            middle = self.fingerprints.decoding(read_middle, content)[0]
+            details = self.fingerprints.decoding(read_details, content)[0]
         except DecodeError:
-            middle = None
+            details = None
         with self._lock:
-            self._middles[content] = middle
-            if len(self._middles) > HELD:
-                self._middles.popitem(last=False)
-        return middle
+            self._details[content] = details
+            if len(self._details) > HELD:
+                self._details.popitem(last=False)
+        return details

@@ -12,7 +12,9 @@ from typing import Any
 from PIL import Image
 
 from lib.files.pictures import PictureFile
-from lib.images.decode import ORIENTATION, exif_of, format_of, opened, orientation_of, turned
+from lib.images.colours import SRGB, ColourSpace
+from lib.images.decode import ORIENTATION, exif_of, format_of, orientation_of, turned
+from lib.images.frames import opened_frames
 from lib.quality.score import jpeg_quality
 
 SIDECARS = (".json", ".txt", ".xmp", ".caption")
@@ -21,49 +23,56 @@ SMALL_PALETTE = 128  # colours
 LOSSLESS = frozenset({"png", "bmp", "tiff", "ppm", "tga", "pcx", "dib"})
 # Formats whose files do not tell their quality stand between a good and a fair JPEG; GIF has 256 colours.
 QUALITY_UNKNOWN, QUALITY_GIF, QUALITY_LOSSLESS = 80, 60, 100
-_PACKED = struct.Struct("<IIB?12s")  # Pillow's names of formats have 8 letters at most
+_PACKED = struct.Struct("<IIB?B12s")  # Pillow's names of formats have 8 letters at most
 TRAITS_BYTES = _PACKED.size
 
 
 @dataclass(frozen=True)
 class Traits:
-    """The traits of a file by its header and its surroundings. Sizes are in pixels, upright; `quality` is 1 to 100."""
+    """The traits of a file by its header and its surroundings. Sizes are in pixels, upright; `quality` is 1 to 100.
+
+    `tag` says how much the file tells of its colours: 0 nothing, 1 that they are those of sRGB, 2 that they are others.
+    """
 
     width: int = 0
     height: int = 0
     format: str = ""
     quality: int = 0
     has_metadata: bool = False
+    tag: int = 0
 
     @property
     def pixels(self) -> int:
         return self.width * self.height
 
     def to_bytes(self) -> bytes:
-        return _PACKED.pack(self.width, self.height, self.quality, self.has_metadata, self.format.encode())
+        name = self.format.encode()
+        return _PACKED.pack(self.width, self.height, self.quality, self.has_metadata, self.tag, name)
 
     @staticmethod
     def from_bytes(data: bytes) -> Traits:
-        width, height, quality, has_metadata, name = _PACKED.unpack(data)
-        return Traits(width, height, name.rstrip(b"\0").decode(), quality, has_metadata)
+        width, height, quality, has_metadata, tag, name = _PACKED.unpack(data)
+        return Traits(width, height, name.rstrip(b"\0").decode(), quality, has_metadata, tag)
 
 
 def read_traits(path: Path) -> Traits:
     """Reads the header only; a file that cannot be read has no size and so comes last."""
     try:
-        with opened(path) as image:
-            return with_sidecar(path, traits_of(image))
+        with opened_frames(path) as frames:
+            return with_sidecar(path, traits_of(frames.image, frames.colours))
     except Exception:  # the codec boundary; the decode that came before has told the reason
         return with_sidecar(path, Traits())
 
 
-def traits_of(image: Image.Image) -> Traits:
+def traits_of(image: Image.Image, colours: ColourSpace = SRGB) -> Traits:
     """Reads the header of an opened picture that was not decoded yet; no traits where it is broken."""
     try:
         exif = exif_of(image)
         width, height = turned(image.size, orientation_of(image, exif))
         name = format_of(image)
-        return Traits(width, height, name, _quality(image, name), any(tag != ORIENTATION for tag in exif))
+        has_metadata = any(key != ORIENTATION for key in exif)
+        tag = colours.tagged + (not colours.is_srgb)
+        return Traits(width, height, name, _quality(image, name), has_metadata, tag)
     except Exception:  # the codec boundary; what the pixels are worth, their decoder will tell
         return Traits()
 
@@ -99,6 +108,7 @@ def keep_order(
         real < traits.pixels,
         colourless,
         -traits.quality,
+        -traits.tag,
         -per_pixel,
         not traits.has_metadata,
         file.mtime_ns,

@@ -27,7 +27,7 @@ from lib.download.targets import Target, local_path, make_target
 from lib.download.verify import MOST_FRAMES, Verifier, has_decoder
 from lib.errors import GleanerError
 from lib.files.names import DIGITS, PARTS, file_name, part_owner, read_name, shelf
-from lib.images.decode import DecodeError, Header, read_header
+from lib.images.decode import NO_DECODER, DecodeError, Header, read_header
 from lib.images.formats import JPEG, NOT_AN_IMAGE, Buffer, Format, refusal, sniff
 from lib.images.structure import find_fault, size_of_structure, trailing_bytes
 from lib.journal.moves import free_target, move_without_overwriting
@@ -40,7 +40,6 @@ SET_ASIDE = "not-as-named"  # in the quarantine: files in the way of a picture t
 # Formats in which much passes for a picture until it is decoded; they are rare enough for that. Where the decoder at
 # hand does not know one, its structure alone says whether it is whole.
 _DECODED = frozenset({"avif", "heic", "jxl", "jpeg2000", "tiff", "ico", "bmp"})
-_NO_DECODER = frozenset({"not_an_image", "undecodable", "needs_pillow_heif"})
 
 # Formats of which the structure says where they end; a TIFF's pages may lie anywhere.
 _SHOWS_ITS_END = frozenset({"jpg", "png", "gif", "webp", "bmp", "ico", "avif", "heic", "jp2", "j2k", "jxl"})
@@ -168,8 +167,8 @@ class FileStore:
         try:
             header = read_header(source)
         except DecodeError as error:
-            if error.reason not in _NO_DECODER or (found.name != "jxl" and has_decoder(found.name)):
-                return found, nothing, "undecodable" if error.reason == "not_an_image" else error.reason, str(error)
+            if not error.reason.startswith(NO_DECODER):
+                return found, nothing, "undecodable" if error.reason == NOT_AN_IMAGE else error.reason, str(error)
             header = Header(found.name, *(size_of_structure(data, found) or (0, 0)), 1, 1, "")
         if header.width < 1 or header.height < 1:
             return found, nothing, NOT_AN_IMAGE, f"{found.name} of no size"

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import queue
 import signal
 import sys
 from importlib.util import find_spec
 from multiprocessing import connection
-from typing import Any
+from pathlib import Path
 
 from lib.download.options import VerifyLimits
-from lib.images.decode import learn_heif
+from lib.images.decode import DecodeError, opened
 from lib.work.processes import Child, start_child
 
 DECODE_TIMEOUT, DECODE_CRASHED, UNDECODABLE = "decode_timeout", "decode_crashed", "undecodable"
+MEMORY = "decode_memory", "more memory than a picture may need"
 MOST_FRAMES = 500  # of an animation that are decoded
 # Seconds more on the clock than of processor time, for a worker that has just been started on a busy machine.
 GRACE = 30
-# What Pillow may open here; an MPO is one of its JPEGs. HEIF stands last, since naming what is not registered raises.
+# What may be opened here: what servers send. An MPO is one of Pillow's JPEGs.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "ICO", "CUR", "JXL", "HEIF")
 
 # What decodes a format that Pillow may lack: a part of its own, or a plugin beside it.
@@ -77,14 +77,6 @@ def serve(channel: connection.Connection, limits: VerifyLimits) -> None:
     """One worker process: picture in, (reason, detail) out, until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
     os.environ["OPENBLAS_NUM_THREADS"] = "1"
-    from PIL import Image
-
-    Image.MAX_IMAGE_PIXELS = None  # the size was checked by the header before
-    Image.init()
-    learn_heif()
-    from pillow_jxl import JpegXLImagePlugin  # in this process only: it decodes all of a picture as it opens it
-
-    JpegXLImagePlugin.DECODE_THREADS = 0  # each decoder has one core
     while True:
         try:
             picture, frames = channel.recv()
@@ -106,17 +98,18 @@ def has_decoder(name: str) -> bool:
 
 def decode_fully(picture: bytes | str, frames: int = MOST_FRAMES) -> tuple[str, str]:
     """(reason, detail) for what does not decode to its last row, every one of the first frames of it."""
-    from PIL import Image
-
-    source: Any = io.BytesIO(picture) if isinstance(picture, bytes) else picture
     try:
-        with Image.open(source, formats=FORMATS) as image:
+        with opened(picture if isinstance(picture, bytes) else Path(picture), FORMATS) as image:
             image.load()
             for frame in range(1, min(int(getattr(image, "n_frames", 1)), frames)):
                 image.seek(frame)
                 image.load()
+    except DecodeError as error:
+        if error.reason == "out_of_memory":
+            return MEMORY
+        return UNDECODABLE if error.reason == "not_an_image" else error.reason, error.detail
     except MemoryError:
-        return "decode_memory", "more memory than a picture may need"
+        return MEMORY
     except Exception as error:  # Pillow's plugins raise whatever their parser met
         return UNDECODABLE, " ".join(f"{type(error).__name__}: {error}".split())[:200]
     return "", ""

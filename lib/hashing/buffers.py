@@ -5,8 +5,9 @@ With them the box that tells where a uniform border ends and the picture begins.
 
 from __future__ import annotations
 
+import struct
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -14,20 +15,23 @@ from PIL import Image, features
 from PIL import __version__ as pillow_version
 
 from lib.hashing.dct import SIDE, mean
-from lib.images.decode import Header, codec_boundary, flattened, header_of
+from lib.images.colours import ColourSpace, in_srgb
+from lib.images.decode import codec_boundary, flattened, turned
+from lib.images.frames import Frame, Frames
 from lib.images.ground import ALPHA_MODES
 
 LONG_SIDE = 256  # four times the hash's input: hashes then differ from those of a full decode by two bits at most
 COARSE = 16  # places along a side of the colours that explain greys
 _CHROMA_BYTES = 2 * SIDE * SIDE
-_HEAD_BYTES = 8 + 4 + 4  # width, height; the box inside the borders; length of the packed colours
+# Width, height; length of the packed colours; the box inside the borders; the number of frames; the colour space.
+_HEAD = struct.Struct("<III4sI8s")
 _BLACK = (0, 0, 0)
 _WHITE = (255, 255, 255)
 OPAQUE = 255
 NO_COLOUR = 128  # of Cb and Cr
 
 # Another decoder gives slightly other pixels, so a cache made with it must not be mixed with a new one.
-VERSION = f"4 pillow {'.'.join(pillow_version.split('.')[:2])} jpeg {features.version('jpg')}"
+VERSION = f"5 pillow {'.'.join(pillow_version.split('.')[:2])} jpeg {features.version('jpg')}"
 
 UNTRIMMED = (0, 0, 255, 255)
 MOST = 0.3  # of a side: what is uniform beyond that is part of the picture
@@ -48,6 +52,8 @@ class Buffers:
             lines in another colour are lost in the mean of larger places.
     box     left, top, right, bottom of what lies inside uniform borders, in 1/255 of the upright picture.
     width, height  upright, pixels of the stored picture.
+    frames  how many frames or pages there are; all but the first and the middle one are looked at elsewhere.
+    space   the eight bytes that tell the colour space of the stored picture; the buffers are in sRGB.
     """
 
     greys: np.ndarray
@@ -55,6 +61,8 @@ class Buffers:
     width: int
     height: int
     box: tuple[int, int, int, int] = UNTRIMMED
+    frames: int = 1
+    space: bytes = bytes(8)
 
     @cached_property
     def colour(self) -> float:
@@ -77,52 +85,63 @@ class Buffers:
 
     def to_bytes(self) -> bytes:
         colours = zlib.compress(self.chroma.tobytes(), 1)  # to half, in a tenth of a millisecond
-        size = np.array([self.width, self.height, len(colours)], "<u4").tobytes()
-        return size + bytes(self.box) + colours + self.greys.tobytes()
+        head = _HEAD.pack(self.width, self.height, len(colours), bytes(self.box), self.frames, self.space)
+        return head + colours + self.greys.tobytes()
 
     @staticmethod
     def from_bytes(data: bytes) -> Buffers:
-        width, height, packed = (int(v) for v in np.frombuffer(data[:12], "<u4"))
-        left, top, right, bottom = data[12:_HEAD_BYTES]
-        colours = zlib.decompress(data[_HEAD_BYTES : _HEAD_BYTES + packed])
+        width, height, packed, box, frames, space = _HEAD.unpack_from(data)
+        left, top, right, bottom = box
+        colours = zlib.decompress(data[_HEAD.size : _HEAD.size + packed])
         chroma = np.frombuffer(colours, np.uint8, _CHROMA_BYTES).reshape(2, SIDE, SIDE)
-        greys = np.frombuffer(data, np.uint8, offset=_HEAD_BYTES + packed).reshape(-1, SIDE, SIDE)
-        return Buffers(greys, chroma, width, height, (left, top, right, bottom))
+        greys = np.frombuffer(data, np.uint8, offset=_HEAD.size + packed).reshape(-1, SIDE, SIDE)
+        return Buffers(greys, chroma, width, height, (left, top, right, bottom), frames, space)
 
 
-def packed_buffers(image: Image.Image) -> bytes:
+def packed_buffers(frames: Frames) -> bytes:
     """Returns the buffers of an opened picture, packed. Raises lib.images.decode.DecodeError."""
-    header = header_of(image)
+    with frames.at(0) as frame:
+        first = frame_buffers(frame)
+    views = list(first.greys)
+    if frames.count > 1:
+        with frames.at(frames.count // 2) as middle:
+            views.append(frame_buffers(middle).greys[0])
+    return replace(first, greys=np.stack(views), frames=frames.count).to_bytes()
+
+
+def frame_buffers(frame: Frame) -> Buffers:
+    """Returns the buffers of one frame by itself. Raises lib.images.decode.DecodeError."""
+    image, orientation, space = frame
+    size = turned(image.size, orientation)  # before the decoder is told to reduce
     with codec_boundary():
-        grey, chroma, box = _measured(_reduced(image, header, _WHITE), header.orientation)
+        grey, chroma, box = _measured(_reduced(image, _WHITE, space), orientation)
         views = [grey]
         clear = image.mode in ALPHA_MODES and image.getchannel(image.getbands()[-1]).getextrema()[0] != OPAQUE
         if clear or "transparency" in image.info:  # its background is seen
-            on_black = _measured(_reduced(image, header, _BLACK), header.orientation)[0]
+            on_black = _measured(_reduced(image, _BLACK, space), orientation)[0]
             views += [] if np.array_equal(on_black, grey) else [on_black]
-        if header.frames > 1:
-            image.seek(header.frames // 2)
-            views.append(_measured(_reduced(image, header, _WHITE), header.orientation)[0])
-    width, height = header.upright_size
-    return Buffers(np.stack(views), chroma, width, height, box).to_bytes()
+    return Buffers(np.stack(views), chroma, *size, box, space=space.digest)
 
 
-def _reduced(image: Image.Image, header: Header, background: tuple[int, int, int]) -> Image.Image:
+def _reduced(image: Image.Image, background: tuple[int, int, int], space: ColourSpace) -> Image.Image:
     """Returns the picture in YCbCr or L as stored (not yet upright), its long side 256 to 511 pixels if it can.
 
-    A JPEG is decoded at the smallest scale that leaves these, without the way to RGB and back.
+    A JPEG is decoded at the smallest scale that leaves these, without the way to RGB and back. The colours are those
+    of sRGB.
     """
-    longest = max(header.width, header.height)
-    if header.frames == 1 and header.format == "jpeg":
-        scale = min(1.0, LONG_SIDE / longest)
+    if image.format in ("JPEG", "MPO"):
+        width, height = image.size
+        scale = min(1.0, LONG_SIDE / max(width, height))
         mode = {"RGB": "YCbCr", "YCbCr": "YCbCr", "L": "L"}.get(image.mode)
         if mode:
-            image.draft(mode, (max(1, int(header.width * scale)), max(1, int(header.height * scale))))
+            image.draft(mode, (max(1, int(width * scale)), max(1, int(height * scale))))
     plain = image.mode in ("YCbCr", "L", "RGB") and "transparency" not in image.info
-    ready = image if plain else flattened(image, background)
+    by_profile = image.mode == "CMYK" and bool(space.profile)
+    ready = image if plain or by_profile else flattened(image, background)
     factor = max(ready.size) // LONG_SIDE
     if factor > 1:
         ready = ready.reduce(min(factor, *ready.size))
+    ready = in_srgb(ready, space)
     return ready if ready.mode in ("YCbCr", "L") else ready.convert("YCbCr")
 
 

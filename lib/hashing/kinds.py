@@ -9,10 +9,9 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, ImageOps, ImageSequence
-
 from lib.hashing import dct
-from lib.images.decode import BACKGROUND, MAX_FRAMES, DecodeError, codec_boundary, flattened, header_of, opened, upright
+from lib.images.decode import BACKGROUND, codec_boundary, flattened, header_of, opened, upright
+from lib.images.frames import Frame, opened_frames
 
 # Share of the bits that may differ for "same picture" and for "look at it". Ours: of 256 bits the nearest pair among
 # 1.4 million pairs of distinct photographs lies at 80, text pages at 60. The others, of 64 bits: the perceptual hash
@@ -87,31 +86,28 @@ def is_flat(value: bytes) -> bool:
 
 
 def pixel_digest(path: Path | str) -> bytes:
-    """SHA-256 over every frame's mode, upright size, palette and pixels, and its duration where it is animated.
+    """SHA-256 over every frame's mode, upright size, palette, pixels and colour space, and for how long it is shown.
 
-    The bytes alone would not do: 300x200 and 200x300 pixels can have the same bytes, and equal palette indices can
-    stand for other colours. Raises lib.images.decode.DecodeError.
+    The bytes alone would not do: 300x200 and 200x300 pixels can have the same bytes, equal palette indices can stand
+    for other colours, and so can equal colours under another profile. Raises lib.images.decode.DecodeError.
     """
     digest = hashlib.sha256()
-    try:
-        with opened(Path(path)) as image:
-            if getattr(image, "n_frames", 1) > MAX_FRAMES:
-                raise DecodeError("too_many_frames")
-            for frame in ImageSequence.Iterator(image):
+    with opened_frames(Path(path)) as frames:
+        for frame in frames:
+            with codec_boundary():
                 _add_frame(digest, frame)
-    except (DecodeError, ImportError):
-        raise
-    except Exception as error:  # the codec boundary: plugins raise whatever their parser met
-        raise DecodeError("undecodable", f"{type(error).__name__}: {error}"[:200]) from error
     return digest.digest()
 
 
-def _add_frame(digest: hashlib._Hash, frame: Image.Image) -> None:
-    mode = frame.mode
-    clear = frame.info.get("transparency")
+def _add_frame(digest: hashlib._Hash, frame: Frame) -> None:
+    image = frame.image
+    image.load()  # only then some formats know how long a frame is shown
+    mode = image.mode
+    clear = image.info.get("transparency")
     # As the colours that it shows: the order of a palette is the encoder's business.
-    coloured = frame.convert("RGBA") if mode in ("P", "PA") or clear is not None else frame
-    turned = ImageOps.exif_transpose(coloured) if frame.getexif().get(0x0112, 1) != 1 else coloured
-    size = frame.size if turned is coloured else turned.size
-    digest.update(f"{mode} {turned.mode} {size} {frame.info.get('duration', 0)};".encode())
+    coloured = image.convert("RGBA") if mode in ("P", "PA") or clear is not None else image
+    turned = upright(coloured, frame.orientation)
+    size = image.size if turned is coloured else turned.size
+    digest.update(f"{mode} {turned.mode} {size} {image.info.get('duration', 0)};".encode())
+    digest.update(frame.colours.digest)
     digest.update(turned.tobytes())

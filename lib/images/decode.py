@@ -6,18 +6,22 @@ import io
 import os
 import struct
 import warnings
+import weakref
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError, features
 
-from lib.images.formats import HEIC_BRANDS
+from lib.images.boxed import jxl_size
+from lib.images.formats import HEAD_BYTES, TooManyParts, plugin_of
 from lib.images.ground import Colour, flat_on, ground_of, layered, may_be_clear, mend_transparency
+from lib.images.structure import check_png_pixels, gif_extent
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,7 +31,18 @@ if TYPE_CHECKING:
 # Pillow refuses pictures above twice its own limit (179 MP) and warns above it; we refuse at one documented size.
 MAX_PIXELS = 200_000_000
 MAX_FRAMES = 10_000
+OTHER_FORMAT = "other_format"  # the reason where only some formats were asked for
+NO_DECODER = "needs_"  # how the reasons begin of what a package would mend
 BACKGROUND = (255, 255, 255)  # what shows through transparent pictures where they are compared, always the same
+
+# The module of each plug-in: of Pillow's forty, what is not named here is not so much as loaded.
+_MODULES = {
+    "JPEG": "JpegImagePlugin", "PNG": "PngImagePlugin", "GIF": "GifImagePlugin", "BMP": "BmpImagePlugin",
+    "DIB": "BmpImagePlugin", "PPM": "PpmImagePlugin", "WEBP": "WebPImagePlugin", "TIFF": "TiffImagePlugin",
+    "AVIF": "AvifImagePlugin", "JPEG2000": "Jpeg2KImagePlugin", "ICO": "IcoImagePlugin", "CUR": "CurImagePlugin",
+    "TGA": "TgaImagePlugin", "PCX": "PcxImagePlugin",
+}  # fmt: skip
+HEADERS = (*_MODULES, "HEIF")  # formats whose header is read without decoding
 
 ORIENTATION = 0x0112
 # Bounds of a walk over a PNG: one chunk costs a microsecond, and encoders write 8 kB and more into each.
@@ -46,7 +61,7 @@ class DecodeError(Exception):
 
     def __init__(self, reason: str, detail: str = ""):
         super().__init__(f"{reason}: {detail}" if detail else reason)
-        self.reason = reason
+        self.reason, self.detail = reason, detail
 
 
 @dataclass(frozen=True)
@@ -79,8 +94,22 @@ class Picture:
 
 def read_header(source: Path | bytes) -> Header:
     """Format, size, frames and orientation without decoding. Raises DecodeError."""
-    with opened(source) as image:
-        return header_of(image)
+    try:
+        with opened(source, HEADERS) as image:
+            return header_of(image)
+    except DecodeError as error:
+        if error.reason != OTHER_FORMAT:
+            raise
+        return _jxl_header(source)
+
+
+def _jxl_header(source: Path | bytes) -> Header:
+    """The header of a JPEG XL, from its structure: its plug-in decodes all of a picture as it opens it."""
+    with codec_boundary():
+        width, height = jxl_size(source if isinstance(source, bytes) else source.read_bytes())
+    if width * height > MAX_PIXELS:
+        raise DecodeError("too_many_pixels", f"{width}x{height}")
+    return Header("jxl", width, height, 1, 1, "RGB")
 
 
 def decode(
@@ -144,59 +173,137 @@ def codec_boundary() -> Iterator[None]:
         yield
     except (DecodeError, ImportError):  # a broken installation is no fault of the picture
         raise
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, MemoryError, ZeroDivisionError) as e:
-        raise DecodeError(_reason(e), str(e)[:200]) from e
-    except Exception as e:  # Pillow's plugins raise whatever their parser met: struct.error, KeyError, …
-        raise DecodeError("undecodable", f"{type(e).__name__}: {e}"[:200]) from e
+    except Exception as error:  # Pillow's plugins raise whatever their parser met: struct.error, KeyError, …
+        raise _as_decode_error(error) from error
 
 
 @contextmanager
 def opened(source: Path | bytes, formats: tuple[str, ...] | None = None) -> Iterator[Image.Image]:
-    """Opens a picture lazily, refuses bombs by their header, and closes it.
+    """Opens a picture lazily, refuses bombs by their header, and closes it: the one door for every decode.
 
-    With `formats` (Pillow's names) no other codec is so much as asked.
+    Its first bytes name the one plug-in that is asked, whatever the name of the file says. An error of the codec is an
+    error for good: Pillow gives a second caller what it has of a broken picture without a word, so that whoever
+    swallowed the error the first time would turn it into a sound picture. With `formats` (Pillow's names) any other
+    format is `other_format`. Raises DecodeError.
     """
-    # The size is checked here against our own limit, so Pillow's warning would only be noise.
-    Image.MAX_IMAGE_PIXELS = None
-    file: Any = io.BytesIO(source) if isinstance(source, bytes) else source
-    try:
+    # Above twice this limit Pillow refuses by itself, also what grows behind the header, such as the frames of a GIF.
+    Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
+    ImageFile.LOAD_TRUNCATED_IMAGES = False  # pyiqa switches it on for the whole process
+    with _file_of(source) as file:
         image = _identified(file, formats)
-    except UnidentifiedImageError as error:
-        raise DecodeError("needs_pillow_heif" if not formats and _is_heif(file) else "not_an_image") from error
+        try:
+            if image.width * image.height > MAX_PIXELS:
+                raise DecodeError("too_many_pixels", f"{image.width}x{image.height}")
+            if image.format == "GIF":
+                _demand_small_extent(file)
+            mend_transparency(image)
+            failures = _fail_for_good(image)
+            try:
+                yield image
+            except Exception as error:
+                if failures and not isinstance(error, DecodeError):
+                    raise failures[0] from error
+                raise
+            if failures:
+                raise failures[0]
+        finally:
+            image.close()
+
+
+@contextmanager
+def _file_of(source: Path | bytes) -> Iterator[Any]:
+    if isinstance(source, bytes):
+        yield io.BytesIO(source)
+        return
+    try:
+        file = open(source, "rb")  # noqa: SIM115 - closed below, outside what turns errors of opening into reasons
     except FileNotFoundError as error:
         raise DecodeError("missing_file") from error
-    except PermissionError as error:
-        raise DecodeError("unreadable_file") from error
-    except Exception as error:
-        raise DecodeError("undecodable", f"{type(error).__name__}: {error}"[:200]) from error
+    except OSError as error:
+        raise DecodeError("unreadable_file", str(error.strerror or error)) from error
+    with file:
+        yield file
+
+
+def _identified(file: Any, formats: tuple[str, ...] | None) -> Image.Image:
+    """Opens a file with the plug-in of its first bytes. Raises DecodeError."""
     try:
-        if image.width * image.height > MAX_PIXELS:
-            raise DecodeError("too_many_pixels", f"{image.width}x{image.height}")
-        mend_transparency(image)
-        yield image
-    finally:
-        image.close()
+        head = file.read(HEAD_BYTES)
+    except OSError as error:
+        raise DecodeError("unreadable_file", str(error.strerror or error)) from error
+    plugin, reason, detail = plugin_of(head)
+    if reason:
+        raise DecodeError(reason, detail)
+    if formats and plugin not in formats:
+        raise DecodeError(OTHER_FORMAT, plugin)
+    _demand_plugin(plugin)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return Image.open(file, formats=(plugin,))
+    except UnidentifiedImageError as error:
+        raise DecodeError("not_an_image", f"begins like {plugin}, but has no header of one") from error
+    except Image.DecompressionBombError as error:
+        raise DecodeError("too_many_pixels", str(error)[:200]) from error
+    except MemoryError as error:
+        raise DecodeError("out_of_memory", str(error)[:200]) from error
+    except Exception as error:  # Pillow's plugins raise whatever their parser met
+        raise DecodeError("undecodable", f"{type(error).__name__}: {error}"[:200]) from error
 
 
-def _identified(source: Any, formats: tuple[str, ...] | None) -> Image.Image:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+# Pixels of an animation's canvas: Pillow holds up to five copies of four bytes a pixel, together below 1 GB.
+MOST_CANVAS = 40_000_000
+
+
+def _demand_small_extent(file: Any) -> None:
+    """Raises DecodeError for a GIF whose pictures reach further than memory does."""
+    read, size = _reader(file)
+    width, height, pictures = gif_extent(read(0, size))
+    if pictures > 1 and width * height > MOST_CANVAS:
+        raise DecodeError("too_many_pixels", f"{width}x{height} with all frames")
+
+
+def _fail_for_good(image: Image.Image) -> list[DecodeError]:
+    """Has every later attempt to load a picture fail once one has failed; gives the list that then holds the error."""
+    failures: list[DecodeError] = []
+    plain, weak = type(image).load, weakref.ref(image)  # a cycle would keep the pixels of every picture for a while
+
+    def load() -> Any:
+        owner = weak()
+        if owner is None:
+            raise DecodeError("undecodable", "the picture is closed")
+        if failures:
+            raise DecodeError(failures[0].reason, failures[0].detail)
         try:
-            return Image.open(source, formats=formats)
-        except UnidentifiedImageError:
-            if formats or not _is_heif(source) or not learn_heif():
-                raise
-            return Image.open(source)
+            file = getattr(owner, "fp", None)
+            if owner.format == "PNG" and file is not None and getattr(owner, "tile", None):
+                check_png_pixels(*_reader(file))
+            return plain(owner)
+        except Exception as error:
+            failures.append(_as_decode_error(error))
+            raise
+
+    image.load = load  # type: ignore[method-assign]
+    return failures
 
 
-def _is_heif(source: Path | io.BytesIO) -> bool:
-    """True for a file that is HEIC by its first bytes; phones also send it under the name of a JPEG."""
-    if isinstance(source, io.BytesIO):
-        start = source.getvalue()[:12]
+_OPTIONAL = {"AVIF": "avif", "JPEG2000": "jpg_2000", "WEBP": "webp"}  # parts that a build of Pillow may lack
+
+
+def _demand_plugin(plugin: str) -> None:
+    """Loads a plug-in. Raises DecodeError: `needs_pillow_heif`, `needs_pillow_jxl`, `needs_avif`, …"""
+    if plugin == "HEIF":
+        there = learn_heif()
+    elif plugin == "JXL":
+        there = learn_jxl()
     else:
-        with open(source, "rb") as file:
-            start = file.read(12)
-    return start[4:8] == b"ftyp" and start[8:] in HEIC_BRANDS
+        import_module(f"PIL.{_MODULES[plugin]}")
+        there = plugin not in _OPTIONAL or bool(features.check(_OPTIONAL[plugin]))
+    if not there:
+        raise DecodeError(f"needs_{_PACKAGES.get(plugin) or _OPTIONAL[plugin]}")
+
+
+_PACKAGES = {"HEIF": "pillow_heif", "JXL": "pillow_jxl"}
 
 
 @lru_cache(maxsize=1)
@@ -210,15 +317,27 @@ def learn_heif() -> bool:
     return True
 
 
+@lru_cache(maxsize=1)
+def learn_jxl() -> bool:
+    """Teaches Pillow JPEG XL where its plugin is installed; elsewhere such a file ends as `needs_pillow_jxl`."""
+    try:
+        from pillow_jxl import JpegXLImagePlugin
+    except ImportError:
+        return False
+    JpegXLImagePlugin.DECODE_THREADS = 0  # whoever decodes has one core
+    return True
+
+
 def header_of(image: Image.Image) -> Header:
     """The header of an opened picture."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # broken metadata can give thousands of them
+    frames = orientation = 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # broken metadata can give thousands of them
+        # Each by itself: broken metadata is no reason to lose a picture whose pixels may be fine, nor its frames.
+        with suppress(Exception):
             frames = int(getattr(image, "n_frames", 1))
+        with suppress(Exception):
             orientation = orientation_of(image)
-    except Exception:  # broken metadata is no reason to lose a picture whose pixels may be fine
-        frames, orientation = 1, 1
     if frames > MAX_FRAMES:
         raise DecodeError("too_many_frames", str(frames))
     return Header(format_of(image), image.width, image.height, frames, orientation, image.mode)
@@ -244,6 +363,9 @@ def flattened(image: Image.Image, background: Colour | None) -> Image.Image:
         return _from_deep(image)
     if may_be_clear(image):
         return flat_on(layered(image), background)
+    if image.mode == "RGB":
+        image.load()
+        return image  # a conversion to what it is would copy it
     return image.convert("RGB")
 
 
@@ -274,13 +396,22 @@ def _reduced(image: Image.Image, long_side: int | None) -> np.ndarray:
     return np.asarray(image, dtype=np.uint8)
 
 
-def _reason(error: BaseException) -> str:
-    text = str(error).lower()
-    if "truncated" in text or "broken data stream" in text or isinstance(error, EOFError):
-        return "truncated"
-    if isinstance(error, MemoryError):
-        return "too_large"
-    return "undecodable"
+def _as_decode_error(error: Exception) -> DecodeError:
+    if isinstance(error, DecodeError):
+        return error
+    text = str(error)
+    if isinstance(error, TooManyParts):
+        reason = "too_many_parts"
+    elif isinstance(error, MemoryError):
+        reason = "out_of_memory"
+    elif isinstance(error, Image.DecompressionBombError):
+        reason = "too_many_pixels"
+    elif isinstance(error, EOFError) or "truncated" in text.lower() or "broken data stream" in text.lower():
+        reason = "truncated"
+    else:
+        reason = "undecodable"
+    known = isinstance(error, (OSError, SyntaxError, ValueError))  # their text says it; that of a KeyError does not
+    return DecodeError(reason, (text if known else f"{type(error).__name__}: {text}")[:200])
 
 
 def exif_of(image: Image.Image) -> Image.Exif:

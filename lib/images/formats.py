@@ -103,6 +103,64 @@ def _is_icon(start: bytes) -> bool:
     return 0 < count < 256 and reserved == 0 and size > 0 and offset >= 6 + 16 * count
 
 
+# The plug-in of Pillow's that reads a format, and no other is ever asked: whatever else it registers takes part in no
+# decode, least of all what hands a file to another program (EPS) or only names a format (BUFR, GRIB, HDF5, WMF).
+_PLUGINS = {
+    "jpeg": "JPEG", "png": "PNG", "webp": "WEBP", "gif": "GIF", "bmp": "BMP", "tiff": "TIFF", "avif": "AVIF",
+    "heic": "HEIF", "jpeg2000": "JPEG2000", "jxl": "JXL", "ico": "ICO",
+}  # fmt: skip
+# Pictures that nothing here reads: told apart from what is no picture at all.
+_UNREAD: tuple[tuple[bytes, str], ...] = (
+    (b"8BPS", "Photoshop"), (b"qoif", "QOI"), (b"DDS ", "DirectDraw"), (b"icns", "an icon of macOS"),
+    (b"\x01\xda", "SGI"), (b"\x76\x2f\x31\x01", "OpenEXR"), (b"#?RADIANCE", "Radiance"), (b"II\xbc", "JPEG XR"),
+    (b"FUJIFILMCCD-RAW", "a raw photograph"), (b"IIU\0", "a raw photograph"), (b"gimp xcf", "GIMP"),
+    (b"/* XPM */", "XPM"), (b"FORM", "IFF"), (b"\x59\xa6\x6a\x95", "Sun raster"),
+)  # fmt: skip
+UNSUPPORTED = "unsupported_format"
+
+
+def plugin_of(head: Buffer) -> tuple[str, str, str]:
+    """(Pillow's name of the format, "", "") by the first bytes, or ("", reason, detail) for what is not decoded here.
+
+    Wider than `sniff`: it also knows formats that nobody sends over the web but that lie on disks.
+    """
+    if found := sniff(head):
+        return "CUR" if found is ICO and head[2] == 2 else _PLUGINS[found.name], "", ""
+    start = bytes(head[:32])
+    if re.match(rb"P[1-6f]\s", start) or start[:3] in (b"PF\n", b"Pf\n"):
+        return "PPM", "", ""
+    if _is_pcx(start):
+        return "PCX", "", ""
+    if len(start) >= 16 and u32le(start, 0) in _BMP_HEADERS and start[12:14] == b"\1\0" and start[14] in _BMP_BITS:
+        return "DIB", "", ""
+    for prefix, name in _UNREAD:
+        if start.startswith(prefix):
+            return "", UNSUPPORTED, name
+    if start[4:8] == b"ftyp" and start[8:11] == b"crx":
+        return "", UNSUPPORTED, "a raw photograph"
+    return ("TGA", "", "") if _is_tga(start) else ("", *refusal(head))
+
+
+_BMP_BITS = (1, 2, 4, 8, 16, 24, 32)
+
+
+def _is_pcx(start: bytes) -> bool:
+    if len(start) < 12 or start[0] != 10:
+        return False
+    return start[1] in (0, 2, 3, 4, 5) and start[2] == 1 and start[3] in (1, 2, 4, 8)
+
+
+def _is_tga(start: bytes) -> bool:
+    """True for a header that makes sense in every field: the format has no signature at its beginning."""
+    if len(start) < 18:
+        return False
+    table, kind, depth, flags = start[1], start[2], start[16], start[17]
+    if table > 1 or kind not in (1, 2, 3, 9, 10, 11) or (kind in (1, 9)) != (table == 1) or flags & 0xC0:
+        return False
+    described = start[7] in (15, 16, 24, 32) if table else not any(start[3:8])
+    return described and depth in (8, 15, 16, 24, 32) and any(start[12:14]) and any(start[14:16])
+
+
 def refusal(head: Buffer) -> tuple[str, str]:
     """(reason, detail) for a body that does not begin like a picture; ("", "") when it does.
 
@@ -143,6 +201,10 @@ def mime_mismatch(content_type: str, found: Format) -> bool:
 
 def u32(data: Buffer, at: int) -> int:
     return int(struct.unpack_from(">I", data, at)[0])
+
+
+def u32le(data: Buffer, at: int) -> int:
+    return int(struct.unpack_from("<I", data, at)[0])
 
 
 class TooManyParts(Exception):

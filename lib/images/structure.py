@@ -147,6 +147,44 @@ def _png_is_whole(data: Buffer) -> bool:
     return True
 
 
+class BrokenPixels(OSError):
+    """A checksum of a picture's pixels is not the one that was written with them."""
+
+
+_PIECE = 1 << 20  # bytes read at once
+
+
+def check_png_pixels(read: Callable[[int, int], bytes], size: int) -> None:
+    """Compares the checksums of the chunks that hold pixels, through a reader of (place, count).
+
+    libpng gives such a picture up; Pillow passes over these sums, and shows what is broken only where the packing
+    itself no longer holds. Raises BrokenPixels, or TooManyParts.
+    """
+    at, head = 8, read(8, 8)
+    for _ in range(MOST_PARTS + size // BYTES_A_PART):
+        if len(head) < 8:
+            return
+        length, kind = struct.unpack(">I4s", head)
+        place, at = at + 8, at + 12 + length
+        if kind == b"IEND":
+            return
+        if kind not in (b"IDAT", b"fdAT"):
+            head = read(at, 8)
+            continue
+        total = zlib.crc32(kind)
+        while (left := at - 4 - place) > _PIECE:
+            piece = read(place, _PIECE)
+            total, place = zlib.crc32(piece, total), place + _PIECE
+        last = read(place, left + 12)  # with the sum, and the head of the next chunk
+        if len(last) < left + 4:
+            return  # what is missing, the decoder tells
+        total = zlib.crc32(memoryview(last)[:left], total)
+        if int.from_bytes(last[left : left + 4]) != total:
+            raise BrokenPixels(f"broken pixels: the checksum at byte {at - 4} is another one")
+        head = last[left + 4 :]
+    raise TooManyParts
+
+
 def _gif_trailer(data: Buffer) -> int:
     """The place of the trailer; -1 where something that is no block comes before it. Raises IndexError without one."""
     at, parts, pictures = 13 + _gif_table(data[10]), parts_of(data), 0
@@ -169,6 +207,29 @@ def _gif_trailer(data: Buffer) -> int:
         else:
             demand(pictures, "no block of one")
             return -1
+
+
+def gif_extent(data: Buffer) -> tuple[int, int, int]:
+    """(width, height) of the canvas with every picture of a GIF, which decoders let grow as far as they reach, and the
+    number of pictures.
+    """
+    width, height = struct.unpack_from("<HH", data, 6)
+    at, parts, pictures = 13 + _gif_table(data[10]), parts_of(data), 0
+    try:
+        while (block := data[at]) != 0x3B:
+            next(parts)
+            if block == 0x21:
+                at = _after_sub_blocks(data, at + 2, parts)
+            elif block == 0x2C:
+                pictures += 1
+                left, top, across, down = struct.unpack_from("<HHHH", data, at + 1)
+                width, height = max(width, left + across), max(height, top + down)
+                at = _after_sub_blocks(data, at + 11 + _gif_table(data[at + 9]), parts)
+            else:
+                at += 1
+    except CUT:  # what is missing, the decoder tells
+        pass
+    return width, height, pictures
 
 
 def _gif_table(flags: int) -> int:

@@ -19,7 +19,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 from lib.quality.signals import Signals
 
@@ -188,12 +188,12 @@ def jpeg_quality(tables: Mapping[int, Sequence[int]]) -> float | None:
     return min(100.0, max(1.0, quality))
 
 
-def quality_of_file(source: Any) -> float | None:
-    """The quality of a JPEG file (a path or a binary file object); None for other formats and unreadable files."""
-    from PIL import Image
+def quality_of_file(source: Path | bytes) -> float | None:
+    """The quality of a JPEG file (a path or its bytes); None for other formats and unreadable files."""
+    from lib.images.decode import DecodeError, opened
 
     try:
-        with Image.open(source) as image:
+        with opened(source, ("JPEG",)) as image:
             return jpeg_quality(getattr(image, "quantization", None) or {})
-    except Exception:  # the codec boundary; whether the picture can be read is for the decode to say
+    except DecodeError:  # whether the picture can be read is for the decode to say
         return None

@@ -23,8 +23,8 @@ SAVE_EVERY, SAVE_SECONDS = 200, 5.0
 UNANSWERED = "no_answer"
 # How reasons begin that are never kept, so that the next run tries again.
 PASSING = (
-    "missing_file", "unreadable_file", "worker_killed", "MemoryError", "OSError", "PermissionError", "model_failed",
-    "not_asked", UNANSWERED,
+    "missing_file", "unreadable_file", "worker_killed", "MemoryError", "out_of_memory", "needs_", "OSError",
+    "PermissionError", "model_failed", "not_asked", UNANSWERED,
 )  # fmt: skip
 
 

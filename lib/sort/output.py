@@ -83,9 +83,19 @@ def described(
 
 
 def write_report(
-    context: Context, options: SortOptions, criterion: Criterion, unreadable: list[Unsorted], left_out: list[Unsorted]
+    context: Context,
+    options: SortOptions,
+    criterion: Criterion,
+    unreadable: list[Unsorted],
+    left_out: list[Unsorted],
+    *,
+    at_rest: bool = False,
 ) -> Path:
-    """`reports/sort_<criterion>.json`, `.csv` and `.html`; gives the page. Files that are right are not touched."""
+    """`reports/sort_<criterion>.json`, `.csv` and `.html`, and before them every `metadata.jsonl`; gives the page.
+
+    Files that are right are not touched. With `at_rest`, for a run that has changed nothing, the others are taken for
+    right where the data is and is younger than they are: it holds all that they say.
+    """
     db, workspace, name = context.db, context.workspace, criterion.name
     page = workspace.reports / f"sort_{name}.html"
     head = {
@@ -102,18 +112,39 @@ def write_report(
             yield {"path": placement.target, "source": placement.origin, "how": placement.kind} | record
 
     # The page shows nothing that the data does not hold, and its thumbnails are dear. The data is written last: a run
-    # that is killed in between leaves data that differs, and the next run writes the page again.
+    # that is killed in between leaves data that differs, and the next run writes the others again.
     data = page.with_suffix(".json")
     waiting = _beside(data)
     try:
         _write(waiting, _json_lines(head, rows()))
-        if not page.exists() or not _same(waiting, data):
+        same = _same(waiting, data)
+        table = page.with_suffix(".csv")
+        if not (at_rest and same and _are_older([table, *_described_folders(workspace, name)], data)):
+            refresh_metadata(db, workspace)
+            replace_with(table, csv_lines(rows()))
+        if not page.exists() or not same:
             write_page(page, _page(page, workspace, head, rows, options.spread.workers))
-        replace_with(page.with_suffix(".csv"), csv_lines(rows()))
+        os.utime(waiting)  # it was begun before the others, and counts from when they were done
         _put(waiting, data)
+        if not _are_older([table, *_described_folders(workspace, name)], data):
+            os.utime(data)
     finally:
         waiting.unlink(missing_ok=True)
     return page
+
+
+def _described_folders(workspace: Workspace, criterion: str) -> list[Path]:
+    """The `metadata.jsonl` of every bucket, also where there is none."""
+    folder = workspace.sorted / criterion
+    return [bucket / METADATA for bucket in folder.iterdir() if bucket.is_dir()] if folder.is_dir() else []
+
+
+def _are_older(paths: Iterable[Path], than: Path) -> bool:
+    try:
+        bound = than.stat().st_mtime_ns
+        return all(path.stat().st_mtime_ns <= bound for path in paths)
+    except OSError:  # one is missing
+        return False
 
 
 def csv_lines(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:

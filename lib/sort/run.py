@@ -28,7 +28,7 @@ from lib.journal import files as journal_files
 from lib.journal.moves import free_target
 from lib.pages.model import Bucket, Heading, SheetItem
 from lib.pages.render import write_page
-from lib.pages.reports import refresh_index, render_contact_sheet
+from lib.pages.reports import INDEX, refresh_index, render_contact_sheet
 from lib.progress import chunked
 from lib.quality.measure import Measure
 from lib.sort.criteria import Criterion
@@ -86,13 +86,12 @@ class Sorting:
             yield Action(item.kind, item.place, item.target, item.sha256, item.bytes, reason=item.reason)
 
     def apply(self) -> None:
-        """Records the labels, carries out the plan and brings every `metadata.jsonl` up to date."""
+        """Records the labels and carries out the plan."""
         db, run_id, name = self.db, self.context.run_id, self.criterion.name
         store.save_labels(db, run_id, name, self._label_rows())
         store.drop_labels(db, name, self._without_label())
         journal_files.plan(db, run_id, self.plan())
         self.outcome = journal_files.apply(self.context, check=self._changed)
-        refresh_metadata(self.db, self.workspace)
 
     def counts(self) -> dict[str, int | float | str]:
         """The numbers of the summary line."""
@@ -245,11 +244,18 @@ def finish(run: Sorting) -> str:
     """Applies the plan and writes the report; gives the note that says where the page is."""
     run.apply()
     unreadable, left_out = (list(islice(run.files.reasons(s), SHOWN_LEFT)) for s in ("unreadable", "left_out"))
-    page = write_report(run.context, run.options, run.criterion, unreadable, left_out)
+    at_rest = not run.outcome.total()
+    page = write_report(run.context, run.options, run.criterion, unreadable, left_out, at_rest=at_rest)
     if run.criterion.clusters:
         page = _clusters_page(run)
-    refresh_index(run.workspace)
+    if not at_rest or not _is_listed(page, run.workspace.reports / INDEX):
+        refresh_index(run.workspace)
     return f"page: {page}"
+
+
+def _is_listed(page: Path, index: Path) -> bool:
+    """True where the index was made after the page."""
+    return index.exists() and page.stat().st_mtime_ns <= index.stat().st_mtime_ns
 
 
 def _clusters_page(run: Sorting) -> Path:
