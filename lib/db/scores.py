@@ -279,7 +279,7 @@ def file_actions(db: Database, step: str, below: str) -> Iterator[tuple[int, str
 
 
 def copies_of(db: Database, sha256: str) -> list[str]:
-    """Where step 7 put copies of a content: the targets of its done file actions."""
+    """The paths at which step 7 put copies of a content: the targets of its done file actions."""
     rows = db.rows(
         "SELECT DISTINCT target FROM actions JOIN runs ON runs.id = actions.run_id WHERE runs.step = 'sort'"
         " AND actions.sha256 = ? AND actions.state = 'done' AND kind IN ('copy', 'hardlink') ORDER BY target",
