@@ -251,8 +251,9 @@ def bytes_a_pixel(image: Image.Image, *, clear: bool, animated: bool, scans: boo
     """The bytes a pixel that a picture takes while it is decoded and made RGB, by what its header says.
 
     A conversion lies beside what it is made from: RGB is four bytes a pixel in memory, and what is transparent
-    becomes RGBA, RGB and a mask; a palette too becomes RGBA, twice. Greys are reduced before they become RGB. A JPEG is decoded at a reduced scale
-    wherever more than its pixels is made of it; one of several `scans` holds every coefficient, of two bytes.
+    becomes RGBA, RGB and a mask; a palette too becomes RGBA, twice. Greys are reduced before they become RGB. A JPEG is
+    decoded at a reduced scale wherever more than its pixels is made of it; one of several `scans` holds every
+    coefficient, of two bytes.
     """
     kept = _KEPT.get(image.mode, 4)
     if image.format in ("JPEG", "MPO"):
