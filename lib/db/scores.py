@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from lib.db.connection import Database
 from lib.progress import chunked
+from lib.temporary import process_lives
 from lib.times import utc_now
 
 BLOCK = 500
@@ -233,6 +235,34 @@ def count_unhashed(db: Database, contents: Sequence[str]) -> int:
 
 def criteria(db: Database) -> list[str]:
     return db.column("SELECT DISTINCT criterion FROM labels ORDER BY 1")
+
+
+def written_state(db: Database, name: str) -> str:
+    """The state that `note_written` kept of the report; '' for none."""
+    return str(db.value("SELECT state FROM written_reports WHERE name = ?", (name,)) or "")
+
+
+def note_written(db: Database, name: str, state: str) -> None:
+    """Keeps what a report was made of and how its files lie on disk; '' where that is not known."""
+    if state != written_state(db, name):
+        with db.transaction():
+            db.execute("INSERT OR REPLACE INTO written_reports (name, state) VALUES (?, ?)", (name, state))
+
+
+def made_of(db: Database, criterion: str) -> list[Any]:
+    """What changes whenever something changes that a report of step 7 reads in the database; [] while it may be
+    changing.
+
+    Step 7 itself writes scores and labels, each with its moment; all else comes of runs of other steps.
+    """
+    others = db.rows("SELECT id, host, pid, finished_at FROM runs WHERE step <> 'sort' ORDER BY id")
+    here = socket.gethostname()
+    if any(not row["finished_at"] and (row["host"] != here or process_lives(row["pid"])) for row in others):
+        return []
+    latest = max((row["finished_at"] or "" for row in others), default="")
+    labels = db.row("SELECT count(*), max(created_at), max(run_id) FROM labels WHERE criterion = ?", (criterion,))
+    measured = db.row("SELECT count(*), max(created_at) FROM scores")
+    return [len(others), latest, *(labels or ()), *(measured or ())]
 
 
 def all_labels(db: Database, criterion: str, version: str) -> Iterator[tuple[str, str]]:
