@@ -3,7 +3,9 @@
     python bench/dedup.py PHOTOS … [--leave-out NAME …] [--bases 80] [--peers PYTHON]
 
 PHOTOS are folders of distinct photographs. `--bases` of them get one copy of every alteration, drawn with a seed and
-off any grid; the others stand by as strangers. Each tool then works alone on the very same files, in a process of its
+off any grid; the others stand by as strangers. Then come `--contents` contents on each of the templates of
+`bench/_templates.py`, and captions with another digit over photographs: every content is a distinct picture, with three
+copies of other sizes and qualities of its own. Each tool then works alone on the very same files, in a process of its
 own. `--peers` names a Python that has imagededup (and czkawka); a tool that is missing is said to be missing.
 
 What each does in the time that is measured, its start included:
@@ -24,9 +26,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
+
+import _templates
 
 ROOT = Path(__file__).resolve().parents[1]
 TOOLS = ["gleaner", "gleaner-page", "imagededup", "czkawka"]
@@ -34,8 +38,11 @@ HARMLESS = (
     "jpeg webp resize quarter enlarged brightness contrast gamma grey saturation blur sharpen noise palette".split()
 )
 EDITED = (
-    "crop6 crop12 one-side caption caption-over border rotation mirror upside-down quarter-turn logo watermark montage"
+    "crop6 crop12 one-side caption caption-over border rotation mirror upside-down quarter-turn logo watermark montage "
+    "tiled covered pixelated blurred-area"
 ).split()
+TEMPLATE_COPY = "template-copy"  # of one content on a template: as harmless as any
+COPIES = 3  # of each content
 
 
 def main() -> int:
@@ -43,6 +50,7 @@ def main() -> int:
     made.add_argument("photos", nargs="*", type=Path, help="folders of distinct photographs")
     made.add_argument("--leave-out", nargs="*", default=[], metavar="NAME", help="photographs not to use, by file name")
     made.add_argument("--bases", type=int, default=80, help="photographs that get altered copies (default: 80)")
+    made.add_argument("--contents", type=int, default=4, help="of every template; 0: no templates (default: 4)")
     made.add_argument("--seed", type=int, default=6, help="of the alterations (default: 6)")
     made.add_argument("--peers", default=sys.executable, help="the Python that has the other tools")
     made.add_argument("--tools", nargs="*", default=TOOLS, help="what to run")
@@ -55,8 +63,8 @@ def main() -> int:
         return 0
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.keep or Path(temporary) / "truth"
-        truth = build(args.photos, folder, set(args.leave_out), args.bases, args.seed)
-        print(f"{len(truth)} files, {len({t['family'] for t in truth.values()})} distinct photographs")
+        truth = build(args.photos, folder, set(args.leave_out), args.bases, args.contents, args.seed)
+        print(f"{len(truth)} files, {len({t['family'] for t in truth.values()})} distinct pictures")
         for tool in args.tools:
             runs = [measured(tool, folder, args.peers) for _ in range(args.repeat)]
             best = min(runs, key=lambda run: run.get("seconds", 0))
@@ -64,8 +72,10 @@ def main() -> int:
     return 0
 
 
-def build(photos: list[Path], folder: Path, left_out: set[str], bases: int, seed: int) -> dict[str, dict[str, str]]:
-    """Copies the photographs and writes their altered copies; gives file name -> family and alteration."""
+def build(
+    photos: list[Path], folder: Path, left_out: set[str], bases: int, contents: int, seed: int
+) -> dict[str, dict[str, str]]:
+    """Copies the photographs and writes altered copies, then templates; gives file name -> family and alteration."""
     manifest = folder.parent / f"{folder.name}.json"
     if manifest.exists():
         return json.loads(manifest.read_text())
@@ -82,7 +92,28 @@ def build(photos: list[Path], folder: Path, left_out: set[str], bases: int, seed
         for what in HARMLESS + EDITED if number < bases else ():
             name = altered(path, order[number - 1], folder, family, what, random.Random(f"{seed} {number} {what}"))
             truth[name] = {"family": family, "what": what}
+    if contents:
+        truth |= templated(order[:24], folder, contents, seed)
     manifest.write_text(json.dumps(truth))
+    return truth
+
+
+def templated(photos: list[Path], folder: Path, count: int, seed: int) -> dict[str, dict[str, str]]:
+    """Writes contents on templates, each with copies of other sizes and qualities; gives file name -> family, what."""
+    from PIL import Image
+
+    truth = {}
+    for family, picture in _templates.contents(photos, count, seed):
+        luck = random.Random(f"{seed} {family}")
+        name = f"{family}__original.jpg"
+        picture.save(folder / name, quality=luck.randint(85, 95))
+        truth[name] = {"family": family, "what": "original"}
+        for copy in range(COPIES):
+            factor = luck.uniform(0.4, 1)
+            size = [round(side * factor) for side in picture.size] if copy else picture.size
+            name = f"{family}__copy{copy}.{luck.choice(('jpg', 'jpg', 'webp'))}"
+            picture.resize(size, Image.Resampling.LANCZOS).save(folder / name, quality=luck.randint(25, 90))
+            truth[name] = {"family": family, "what": TEMPLATE_COPY}
     return truth
 
 
@@ -184,7 +215,8 @@ def edited(picture: Any, what: str, luck: random.Random) -> Any:
         "quarter-turn": lambda: picture.transpose(luck.choice((Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_270))),
         "logo": lambda: stamped(picture, luck),
         "watermark": lambda: watermarked(picture, luck),
-    }[what]()
+        "tiled": lambda: _templates.tiled(picture, luck),
+    }.get(what, lambda: _templates.hidden(picture, luck, what))()
 
 
 def captioned(picture: Any, luck: random.Random, *, over: bool) -> Any:
@@ -270,11 +302,12 @@ def our_pairs(found: dict[str, Any]) -> Any:
 
 def imagededup(folder: Path) -> dict[str, Any]:
     from imagededup.methods import PHash
+    from imagededup.utils.general_utils import get_files_to_remove
 
     finder = PHash(verbose=False)
     encodings = finder.encode_images(image_dir=str(folder))
     pairs = finder.find_duplicates(encoding_map=encodings, max_distance_threshold=10)
-    going = set(finder.find_duplicates_to_remove(encoding_map=encodings, max_distance_threshold=10))
+    going = set(get_files_to_remove(pairs))  # what `find_duplicates_to_remove` does after a search of its own
     return {
         "pairs": [
             (one, other, "remove" if other in going and one not in going else "review")
@@ -311,8 +344,9 @@ def report(tool: str, run: dict[str, Any], truth: dict[str, dict[str, str]]) -> 
     lines = [
         f"\n## {tool}",
         cost,
-        f"distinct photographs lost {score['lost']}; false pairs: removed {score['false_removed']}, shown"
-        f" {score['false_shown']} of {score['strangers']:,}",
+        f"distinct pictures lost {score['lost']}; false pairs: removed {score['false_removed']}, shown"
+        f" {score['false_shown']} of {score['strangers']:,}; unedited ones that go for an edited one {score['taken']}",
+        *(f"removed for another content: {kind} {count}" for kind, count in score["false_kinds"].most_common()),
         "| alteration | removable % | found % |",
         "| --- | ---: | ---: |",
     ]
@@ -327,6 +361,7 @@ def scored(pairs: list[tuple[str, str, str]], truth: dict[str, dict[str, str]]) 
     together with any file of its family.
     """
     going: set[str] = set()
+    taken: set[str] = set()
     removable: set[str] = set()
     found: set[str] = set()
     false: dict[str, set[frozenset[str]]] = defaultdict(set)
@@ -337,6 +372,7 @@ def scored(pairs: list[tuple[str, str, str]], truth: dict[str, dict[str, str]]) 
         found |= {one, other}
         if decision == "remove":
             removable |= {one, other}
+            taken |= {other} if truth[one]["what"] in EDITED and truth[other]["what"] not in EDITED else set()
     going = {other for _, other, decision in pairs if decision == "remove"}
     left = {t["family"] for name, t in truth.items() if name not in going}
     names = defaultdict(list)
@@ -349,7 +385,7 @@ def scored(pairs: list[tuple[str, str, str]], truth: dict[str, dict[str, str]]) 
     same = sum(n * (n - 1) // 2 for n in per_family.values())
     shares = {
         what: tuple(100 * sum(n in chosen for n in group) / len(group) for chosen in (removable, found))
-        for what, group in ((w, names[w]) for w in HARMLESS + EDITED if names[w])
+        for what, group in ((w, names[w]) for w in [*HARMLESS, TEMPLATE_COPY, *EDITED] if names[w])
     }
     for label, kinds in (("all harmless", HARMLESS), ("all edited", EDITED)):
         group = [n for what in kinds for n in names[what]]
@@ -359,6 +395,8 @@ def scored(pairs: list[tuple[str, str, str]], truth: dict[str, dict[str, str]]) 
     return {
         "lost": len({truth[name]["family"] for name in families} - left),
         "false_removed": len(false["remove"]),
+        "false_kinds": Counter(sorted(pair)[0].split("-")[0].split("__")[0] for pair in false["remove"]),
+        "taken": len(taken),
         "false_shown": len(false["shown"]),
         "strangers": len(truth) * (len(truth) - 1) // 2 - same,
         "by_alteration": shares,

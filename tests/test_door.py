@@ -11,13 +11,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image, ImageFile
 from rare_pictures import JXL
 from support import drawing
 
 from lib.dedup.fingerprints import fingerprint
-from lib.hashing.enlarged import read_middle
+from lib.download.verify import decode_fully
+from lib.files.pictures import find_files
+from lib.hashing.enlarged import read_details
 from lib.hashing.kinds import imagehash_of, pixel_digest
 from lib.images.decode import DecodeError, decode, decode_grey, opened, read_header
 from lib.models.batches import look
@@ -80,7 +83,7 @@ def test_a_damaged_picture_is_sound_for_nobody(name: str, tmp_path: Path) -> Non
         "bytes": lambda: decode(path.read_bytes()),
         "grey": lambda: decode_grey(path),
         "digest": lambda: pixel_digest(path),
-        "middle": lambda: read_middle(path),
+        "middle": lambda: read_details(path),
         "imagehash": lambda: imagehash_of(path, "phash", 8),
     }
     found = {}
@@ -192,3 +195,58 @@ print(read_header(Path(sys.argv[1])).format, "pillow_jxl" in sys.modules)
     words = [sys.executable, "-c", code, str(path)]
     done = subprocess.run(words, capture_output=True, text=True, check=True, cwd=Path(__file__).parent.parent)
     assert done.stdout.split() == ["jxl", "False"]
+
+
+def test_a_folders_pictures_are_found_by_their_bytes(tmp_path: Path) -> None:
+    names = ["a", "b.bin", "c.jpg_large", "d.jpg!d", "e.jpg ", "f.php", "g.webp", "h.txt"]
+    for name in names:
+        (tmp_path / name).write_bytes(JPEG)
+    (tmp_path / "page.html").write_text("<html></html>")
+    (tmp_path / "a.json").write_text("{}")
+    (tmp_path / "._b.jpg").write_bytes(JPEG)
+    (tmp_path / "page.jpg").write_text("<html></html>")  # it says that it is one, so that somebody is told
+    assert [path.name for path, _ in find_files([tmp_path])] == [*names, "page.jpg"]
+
+
+def gif_beyond(width: int, height: int) -> bytes:
+    """A GIF of 100 by 100 pixels whose second picture lies far outside."""
+    second = struct.pack("<BHHHHB", 0x2C, width - 1, height - 1, 1, 1, 0)
+    first = struct.pack("<BHHHHB", 0x2C, 0, 0, 1, 1, 0)
+    code = b"\2\2\x44\1\0"
+    head = b"GIF89a" + struct.pack("<HHBBB", 100, 100, 0x80, 0, 0) + b"\0\0\0\xff\0\0"
+    return head + first + code + b"\x21\xf9\4\x08\5\0\0\0" + second + code + b"\x3b"
+
+
+@pytest.mark.parametrize("size", [(20_000, 20_000), (65_535, 65_535), (10_000, 10_000)])
+def test_frames_beyond_the_canvas_are_refused_before_they_take_memory(size: tuple[int, int], tmp_path: Path) -> None:
+    (path := tmp_path / "a.gif").write_bytes(gif_beyond(*size))
+    found = fingerprint(str(path)).reason, decode_fully(str(path))[0]
+    assert found == ("too_many_pixels", "too_many_pixels")
+    assert decode(gif_beyond(120, 130)).header.frames == 2
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("share", [0.4, 0.6, 0.85])
+def test_a_picture_that_is_partly_filling_is_incomplete(share: float, orientation: int, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    noise = np.random.default_rng(1).integers(0, 40, (480, 640, 3), np.uint8)
+    picture = Image.fromarray(np.asarray(drawing(3, 640, 480)) // 2 + noise)
+    whole = saved(picture, "JPEG", quality=88, exif=exif)
+    (path := tmp_path / "a.jpg").write_bytes(whole[: int(len(whole) * share)] + b"\xff\xd9")
+    found = measure_technical(path)
+    assert found.reason.startswith("incomplete") and found.value is not None and found.value < 30
+    with Image.open(path) as image:  # saved by a tool that took it as it is
+        image.save(tmp_path / "b.png", exif=exif)
+    assert measure_technical(tmp_path / "b.png").reason.startswith("incomplete")
+    path.write_bytes(whole)
+    assert "incomplete" not in measure_technical(path).reason
+
+
+def test_a_plain_ground_is_no_filling(tmp_path: Path) -> None:
+    for place in ((0, 0), (96, 64), (40, 200), (100, 33)):
+        for level in (255, 128, 0):
+            page = Image.new("L", (640, 480), level)
+            page.paste(drawing(3, 320, 240).convert("L"), place)
+            page.save(tmp_path / "a.png")
+            assert "incomplete" not in measure_technical(tmp_path / "a.png").reason, (place, level)

@@ -39,21 +39,26 @@ _WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
 # What is left in the worst block of each scale, in shares of what copying explains. Harmless at most .92, .77, .38 and
 # 2.1 (sharpening by 150 % at a radius of 2 pixels .83, 1.7, .81 and 3.1: 4 of 40 of these go to review); another digit
 # of 5 % of the short side 1.02 and more at the first or the second, sudokus from 6 at the second.
-GREATEST = (1.0, 0.85, 0.6, 3.0)
+GREATEST = (0.8, 0.7, 0.6, 3.0)
+# The same where the first look objects to one place: thin lines that fall between its pixels leave .46, .25, .20 and
+# .79 at most (all but one of 48 .38, .24, .05 and .19); other content, marks and covered areas exceed one by 1.6 times.
+DOUBTED = (0.5, 0.35, 0.2, 0.35)
 _SHARE_OF_DETAIL = 0.3  # that edges leave over: resampling, uneven sharpening
-_SHARE_OF_EVENED = 0.2  # of what tone and sharpness had to change: they do not act alike everywhere, and clip
+_SHARE_OF_EVENED = 0.4  # of what tone and sharpness had to change: they do not act alike everywhere, and clip
 _SHARE_OF_NOISE = 0.4  # of the variance that quantisation allows; mostly less is in a file, as high frequencies are 0
 _ROUNDING = 20.0  # grey levels squared
 _PALETTE = 60.0  # grey levels squared; bands of 128 to 256 colours
-# The same against blocks of like detail, for the block that 2, 5 and 10 of 100 exceed: beyond these 5 of 1,951 harmless
-# copies; 9 of 10 words tiled at an opacity of 8 %, by the second and third scale.
-MARKED = (5.2, 3.3, 2.4)
-_EXCEEDING = (0.02, 0.05, 0.1)
+# The same against blocks of like detail, for the block that 1, 2, 5 and 10 of 100 exceed: beyond these 5 of 1,935
+# harmless copies; 32 of 33 words tiled at an opacity of 8 %, by the second and third scale.
+MARKED = (7.2, 4.8, 3.5, 2.4)
+_EXCEEDING = (0.01, 0.02, 0.05, 0.1)
 _LEAST_BLOCKS = 24
 _GROUPS = 16  # of blocks of like detail
 _USUAL = 0.3  # of a group: the block that stands for what the copy left; half of a group may be marked
 _FAINT_ROUNDING = 1.0
-_FAINT_PALETTE = 5.0
+_FAINT_PALETTE = 10.0
+_FAINT_EVENED = 0.2
+_FAINT_COLOUR = 0.1  # of the square of the levels by which colours differ; where they clip, greys change too
 
 QUIET = 4.0  # grey levels squared: where no block of 8 pixels leaves more, there is nothing to look for
 LEAST_MOVE = 0.08  # pixels; less is not worth evening out
@@ -131,26 +136,49 @@ def _grey(frame: Frame, size: tuple[int, int], background: tuple[int, int, int])
     return upright(grey, frame.orientation).copy()
 
 
-def left_over(one: Closeup, other: Closeup) -> str:
-    """Says what sets two pictures apart that look the same at 64x64 pixels; empty where copying explains it all."""
+def left_over(one: Closeup, other: Closeup, recoloured: float = 0.0, *, doubted: bool = False) -> str:
+    """Says what sets two pictures apart that look the same at 64x64 pixels; empty where copying explains it all.
+
+    `recoloured` is by how much their colours differ, in levels of Cb and Cr. Less is allowed for where the first look
+    `doubted` it.
+    """
+    limits = DOUBTED if doubted else GREATEST
     if len(one.greys) != len(other.greys):
         return "one is animated or transparent"
     for a, b in zip(one.greys, other.greys, strict=True):
-        if reason := _left_over(one, other, a, b):
+        if reason := _left_over(one, other, (a, b), limits, _FAINT_COLOUR * recoloured**2):
             return reason
     return ""
 
 
-def _left_over(one: Closeup, other: Closeup, a: Image.Image, b: Image.Image) -> str:
-    size = _common_size(a, b)
-    a, b = (p if p.size == size else p.resize(size, Image.Resampling.LANCZOS) for p in (a, b))
-    noise = np.add(*(_noise(p, picture, size) for p, picture in ((one, a), (other, b))))
+def _left_over(
+    one: Closeup, other: Closeup, greys: tuple[Image.Image, Image.Image], limits: Sequence[float], recoloured: float
+) -> str:
+    size = _common_size(*greys)
+    a, b = (p if p.size == size else p.resize(size, Image.Resampling.LANCZOS) for p in greys)
     palette = float(one.palette or other.palette)
+    noise = np.add(*(_noise(p, picture, size) for p, picture in zip((one, other), greys, strict=True)))
+    beside = _FAINT_ROUNDING + _FAINT_PALETTE * palette + recoloured
+    allowed = Allowance(noise + _ROUNDING + _PALETTE * palette, beside, limits)
     # The softer picture is made from the sharper one, as there is no way back; where brightness clips, the other way
     # may fit better.
     sharp, soft = (a, b) if _sharpness(a) >= _sharpness(b) else (b, a)
-    reason = _unexplained(sharp, soft, noise, palette)
-    return reason and _unexplained(soft, sharp, noise, palette) and reason
+    reason = _unexplained(sharp, soft, allowed)
+    return reason and _unexplained(soft, sharp, allowed) and reason
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """The mean squares that may be left over anywhere.
+
+    noise   by scale, of shape (4,)
+    beside  what the usual block of like detail leaves, where marks are looked for
+    limits  by scale: how many times as much as is explained
+    """
+
+    noise: np.ndarray
+    beside: float
+    limits: Sequence[float]
 
 
 def _common_size(a: Image.Image, b: Image.Image) -> tuple[int, int]:
@@ -159,13 +187,14 @@ def _common_size(a: Image.Image, b: Image.Image) -> tuple[int, int]:
 
 
 def _sharpness(grey: Image.Image) -> float:
-    """Returns the mean slope of a picture in shares of its contrast."""
+    """Returns the mean slope of a picture in shares of its contrast, by every fourth line."""
     levels = np.asarray(grey).astype(np.int16)
-    slopes = np.abs(levels[1:] - levels[:-1]).mean() + np.abs(levels[:, 1:] - levels[:, :-1]).mean()
-    return float(slopes) / (float(levels.std()) + 1.0)
+    rows, columns = levels[::4], levels[:, ::4]
+    slopes = np.abs(rows[:, 1:] - rows[:, :-1]).mean() + np.abs(columns[1:] - columns[:-1]).mean()
+    return float(slopes) / (float(rows.std()) + 1.0)
 
 
-def _unexplained(source: Image.Image, target: Image.Image, noise: np.ndarray, palette: float) -> str:
+def _unexplained(source: Image.Image, target: Image.Image, allowed: Allowance) -> str:
     levels, goal = np.asarray(source), np.asarray(target).astype(np.float32)
     # The curve of halved pictures: noise would flatten that of whole ones.
     shown = tone_curve(np.asarray(source.reduce(2)), np.asarray(target.reduce(2)))[levels]
@@ -174,12 +203,13 @@ def _unexplained(source: Image.Image, target: Image.Image, noise: np.ndarray, pa
     shown = _evened(shown, goal)
     changed = shown - levels
     changed -= changed.mean()
-    for scale, left in enumerate(_scales(shown, goal, changed)):
-        evened = _SHARE_OF_EVENED * left.evened
-        explained = _SHARE_OF_DETAIL * left.detail + evened + noise[scale] + _ROUNDING + _PALETTE * palette
-        if float((left.rest / explained).max()) > GREATEST[scale]:
+    # Most copies have neither tone nor sharpness changed: by less than a level, there is nothing to allow for.
+    evened = changed if float(np.vdot(changed, changed)) > changed.size else None
+    for scale, left in enumerate(_scales(shown, goal, evened)):
+        explained = _SHARE_OF_DETAIL * left.detail + _SHARE_OF_EVENED * left.evened + allowed.noise[scale]
+        if float((left.rest / explained).max()) > allowed.limits[scale]:
             return "other content in places"
-        beside = evened + _FAINT_ROUNDING + _FAINT_PALETTE * palette
+        beside = _FAINT_EVENED * left.evened + allowed.beside
         if 0 < scale < SCALES and _stands_out(left.rest.ravel(), left.detail.ravel(), beside.ravel()):
             return "a mark over it"
     return ""
@@ -214,31 +244,33 @@ class Leftover:
     evened: np.ndarray
 
 
-def _scales(shown: np.ndarray, goal: np.ndarray, changed: np.ndarray) -> list[Leftover]:
+def _scales(shown: np.ndarray, goal: np.ndarray, changed: np.ndarray | None) -> list[Leftover]:
     """Returns what is left over in each octave, the finest first, then what is coarser.
 
     An octave is what a picture holds beyond its half; as halving is a mean, mean squares subtract.
     """
+    pictures = [shown, goal] if changed is None else [shown, goal, changed]
     squares: list[list[np.ndarray]] = []
     for scale in range(SCALES + 1):
-        products = shown * shown, goal * goal, shown * goal, changed * changed
+        products = [pictures[0] * pictures[1], *(values * values for values in pictures)]
         squares.append([_reduced(product, 4) for product in products])
         if scale < SCALES:
-            shown, goal, changed = (_reduced(values, 2) for values in (shown, goal, changed))
+            pictures = [_reduced(values, 2) for values in pictures]
     found = []
     for finer, coarser in pairwise(squares):
-        own, its, both, evened = (_quartered(f) - c for f, c in zip(finer, coarser, strict=True))
+        both, own, its, *evened = (_quartered(f) - c for f, c in zip(finer, coarser, strict=True))
         gain = min(3.0, max(0.0, float(both.sum()) / max(1.0, float(own.sum()))))
         own *= gain * gain
-        found.append(_leftover(its - 2 * gain * both + own, own, its, evened))
-    own, its, both, evened = squares[-1]
-    means = _reduced(shown, 4), _reduced(goal, 4)
-    return [*found, _leftover(its - 2 * both + own, own - means[0] ** 2, its - means[1] ** 2, evened)]
+        found.append(_leftover(its - 2 * gain * both + own, own, its, *evened))
+    both, own, its, *evened = squares[-1]
+    means = [_reduced(values, 4) for values in pictures]
+    return [*found, _leftover(its - 2 * both + own, own - means[0] ** 2, its - means[1] ** 2, *evened)]
 
 
-def _leftover(rest: np.ndarray, own: np.ndarray, its: np.ndarray, evened: np.ndarray) -> Leftover:
+def _leftover(rest: np.ndarray, own: np.ndarray, its: np.ndarray, evened: np.ndarray | None = None) -> Leftover:
     # Differences of single numbers may end below 0.
-    return Leftover(*(np.maximum(values, 0) for values in (rest, np.minimum(own, its), evened)))
+    nothing = np.zeros_like(rest) if evened is None else np.maximum(evened, 0)
+    return Leftover(np.maximum(rest, 0), np.maximum(np.minimum(own, its), 0), nothing)
 
 
 def _evened(shown: np.ndarray, goal: np.ndarray) -> np.ndarray:

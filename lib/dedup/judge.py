@@ -182,8 +182,13 @@ class Judge:
 
     def _similar(self, apart: int, one: PictureFile, two: PictureFile, a: Buffers, b: Buffers) -> Relation:
         finding = compare(a, b)
-        if finding.same and apart <= self.match.same_bits and (seen := self._looked_closer(one.sha256, two.sha256)):
-            finding = replace(finding, same=False, reason=seen)
+        if apart <= self.match.same_bits and (finding.same or finding.doubtful):
+            colours = float(np.abs(a.chroma.astype(np.int16) - b.chroma).mean())
+            seen = self._looked_closer(one.sha256, two.sha256, colours, doubted=finding.doubtful)
+            if finding.same and seen:
+                finding = replace(finding, same=False, reason=seen)
+            elif finding.doubtful and not seen:
+                finding = replace(finding, same=True, reason="re-encoded or resized")
         reason = finding.reason + (f", correlation {finding.correlation:.3f}" if finding.correlation else "")
         if not finding.same or apart > self.match.same_bits:
             return Relation("edited", float(apart), reason if not finding.same else f"{reason}, but a distant hash")
@@ -192,12 +197,12 @@ class Judge:
             blocked = blocked or "the keeper has lost the colour profile"
         return Relation("same", float(apart), reason, blocked)
 
-    def _looked_closer(self, one: str, two: str) -> str:
+    def _looked_closer(self, one: str, two: str, colours: float, *, doubted: bool) -> str:
         """Says what a second look sees between two contents that would go as one; empty where that is nothing."""
         closeups = [self._closeup(content) for content in (one, two)]
         if closeups[0] is None or closeups[1] is None:
             return "cannot be looked at more closely"
-        return left_over(closeups[0], closeups[1])
+        return left_over(closeups[0], closeups[1], colours, doubted=doubted)
 
     def _closeup(self, content: str) -> Closeup | None:
         with self._lock:

@@ -79,8 +79,8 @@ def folder_pictures(
 ) -> Iterator[PictureFile]:
     """Every picture file below the folders, by suffix, sorted by path; each file once, links and trash left out.
 
-    With `limit` only the first of them; what lies behind is not read. With `passed_over` the bytes decide under
-    whatever name, and what is no picture is counted there by reason.
+    With `limit` only the first of them; what lies behind is not read. The bytes decide under
+    whatever name; what is no picture is counted in `passed_over` by reason, and said.
 
     A file whose size, time and inode are as the database knows them is not read again. With `remember` new contents
     are written to that cache (a dry run passes False). A file that cannot be read is handed to `unreadable`.
@@ -88,12 +88,16 @@ def folder_pictures(
     """
     # Text and shared folders: a million `Path`s would take more memory than all the rest.
     names, roots = list[str](), list[Path]()
+    told = Counter[str]() if passed_over is None else None
+    passed_over = told if passed_over is None else passed_over
     for path, root in islice(find_files(folders, unreadable, passed_over), limit):
         if is_storable(str(path.absolute())):
             names.append(str(path))
             roots.append(root)
         else:  # the database, JSON and pages hold text; such a file is told of and left alone
             unreadable(path, OSError(errno.EILSEQ, "the name is no UTF-8", str(path)))
+    if told:
+        log.info("passed over: %s", ", ".join(f"{count} {reason}" for reason, count in sorted(told.items())))
     with bar(len(names), "Reading", "file") as progress:
         for block in chunked(zip(map(Path, names), roots, strict=True), BLOCK):
             known = known_contents(db, [str(path.absolute()) for path, _ in block])
@@ -161,11 +165,11 @@ def _walk(folder: Path, unreadable: Unreadable, passed_over: Counter[str] | None
             path = Path(current) / name
             if path.suffix.lower() in SUFFIXES and not name.startswith("._") and _is_regular(path):
                 yield path
-            elif passed_over is not None:
+            else:
                 reason = _not_taken(path)
                 if not reason:
                     yield path
-                elif reason != "note":
+                elif reason != "note" and passed_over is not None:
                     passed_over[reason] += 1
 
 

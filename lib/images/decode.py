@@ -21,7 +21,7 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError, features
 from lib.images.boxed import jxl_size
 from lib.images.formats import HEAD_BYTES, TooManyParts, plugin_of
 from lib.images.ground import Colour, flat_on, ground_of, layered, may_be_clear, mend_transparency
-from lib.images.structure import check_png_pixels
+from lib.images.structure import check_png_pixels, gif_extent
 
 if TYPE_CHECKING:
     import numpy as np
@@ -194,6 +194,8 @@ def opened(source: Path | bytes, formats: tuple[str, ...] | None = None) -> Iter
         try:
             if image.width * image.height > MAX_PIXELS:
                 raise DecodeError("too_many_pixels", f"{image.width}x{image.height}")
+            if image.format == "GIF":
+                _demand_small_extent(file)
             mend_transparency(image)
             failures = _fail_for_good(image)
             try:
@@ -247,6 +249,18 @@ def _identified(file: Any, formats: tuple[str, ...] | None) -> Image.Image:
         raise DecodeError("out_of_memory", str(error)[:200]) from error
     except Exception as error:  # Pillow's plugins raise whatever their parser met
         raise DecodeError("undecodable", f"{type(error).__name__}: {error}"[:200]) from error
+
+
+# Pixels of an animation's canvas: Pillow holds up to five copies of four bytes a pixel, together below 1 GB.
+MOST_CANVAS = 40_000_000
+
+
+def _demand_small_extent(file: Any) -> None:
+    """Raises DecodeError for a GIF whose pictures reach further than memory does."""
+    read, size = _reader(file)
+    width, height, pictures = gif_extent(read(0, size))
+    if pictures > 1 and width * height > MOST_CANVAS:
+        raise DecodeError("too_many_pixels", f"{width}x{height} with all frames")
 
 
 def _fail_for_good(image: Image.Image) -> list[DecodeError]:

@@ -209,6 +209,29 @@ def _gif_trailer(data: Buffer) -> int:
             return -1
 
 
+def gif_extent(data: Buffer) -> tuple[int, int, int]:
+    """(width, height) of the canvas with every picture of a GIF, which decoders let grow as far as they reach, and the
+    number of pictures.
+    """
+    width, height = struct.unpack_from("<HH", data, 6)
+    at, parts, pictures = 13 + _gif_table(data[10]), parts_of(data), 0
+    try:
+        while (block := data[at]) != 0x3B:
+            next(parts)
+            if block == 0x21:
+                at = _after_sub_blocks(data, at + 2, parts)
+            elif block == 0x2C:
+                pictures += 1
+                left, top, across, down = struct.unpack_from("<HHHH", data, at + 1)
+                width, height = max(width, left + across), max(height, top + down)
+                at = _after_sub_blocks(data, at + 11 + _gif_table(data[at + 9]), parts)
+            else:
+                at += 1
+    except CUT:  # what is missing, the decoder tells
+        pass
+    return width, height, pictures
+
+
 def _gif_table(flags: int) -> int:
     return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 # Above this size a picture is judged on a decode of at most LONG_SIDE: 24 megapixels as RGB take 72 MB in each worker.
 WHOLE_PIXELS = 24_000_000
 LONG_SIDE = 4096
+INCOMPLETE = "incomplete"  # data that broke off, the rest filled with one grey
+MOST_INCOMPLETE = 30.0  # points that such a picture can have: far below what any bucket calls good
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def _bound(path: Path) -> int | None:
 def _judged(path: Path, grey: np.ndarray, header: Header) -> Measure:
     """The score of a picture's brightness, uint8 (height, width)."""
     from lib.quality.score import judge, quality_of_file
-    from lib.quality.signals import measure_signals
+    from lib.quality.signals import filled_share, measure_signals
 
     jpeg = quality_of_file(path) if header.format == "jpeg" else None
     signals = measure_signals(grey)
@@ -89,7 +91,24 @@ def _judged(path: Path, grey: np.ndarray, header: Header) -> Measure:
         "jpeg_quality": None if jpeg is None else round(jpeg, 1),
         "signals": {name: _short(value) for name, value in asdict(signals).items()},
     }
+    if share := filled_share(_as_stored(grey, header.orientation)):
+        detail |= {"worst": INCOMPLETE, "filled": round(share, 3)}
+        score = round(min(verdict.score, MOST_INCOMPLETE) * (1 - share), 3)
+        return Measure(score, f"{INCOMPLETE}: {share:.0%} of it is filling", width, height, header.format, detail)
     return Measure(verdict.score, verdict.reason, width, height, header.format, detail)
+
+
+def _as_stored(grey: np.ndarray, orientation: int) -> np.ndarray:
+    """An upright array, (height, width), as the file stores it."""
+    if orientation <= 1:
+        return grey
+    import numpy as np
+    from PIL import Image
+
+    from lib.images.decode import upright
+
+    back = {6: 8, 8: 6}.get(orientation, orientation)  # the others are their own way back
+    return np.asarray(upright(Image.fromarray(grey), back))
 
 
 def _short(value: float | Sequence[float]) -> float | list[float]:

@@ -324,3 +324,38 @@ def _peaks(profile: np.ndarray, length: int) -> np.ndarray:
     spectrum = np.abs(np.fft.rfft(part, axis=1)).mean(axis=0)
     around = np.lib.stride_tricks.sliding_window_view(np.pad(spectrum, 8, mode="reflect"), 17)
     return spectrum / np.maximum(np.median(around, axis=1), 1e-6)
+
+
+FILLED_LEAST = 0.02  # of the picture; less is hardly missed
+_UNIT = 8  # pixels; where a JPEG breaks off, the edge of a block is
+
+
+def filled_share(grey: np.ndarray) -> float:
+    """Returns the share of a picture that is the filling behind the place where its data broke off; 0 for most.
+
+    uint8 of shape (height, width), as it is stored. A decoder that runs out of data fills the rest in reading order
+    with one grey: whole rows of blocks at the bottom, and above them the right part of one row of blocks. That step, on
+    the grid of blocks and sharp on all of its sides, is looked for; a sky, a page or a border has none.
+    """
+    height, width = grey.shape
+    level = grey[-1, -1]
+    if height < 4 * _UNIT or width < 4 * _UNIT or (grey[-1] != level).any():
+        return 0.0
+    other = (grey != level).any(axis=1)
+    full = height - (int(np.flatnonzero(other)[-1]) + 1 if other.any() else 0)
+    top = height - full  # the first row that is filled from edge to edge
+    if not other.any() or top % _UNIT:
+        return 0.0
+    for unit in (2 * _UNIT, _UNIT):  # the height of a row of blocks
+        if top < unit + 1 or top % unit:
+            continue
+        band = grey[top - unit : top] == level
+        columns = band.all(axis=0)
+        left = width if not columns[-1] else width - int(np.argmin(columns[::-1])) if not columns.all() else 0
+        above = float((grey[top - unit - 1, left:] == level).mean()) if left < width else 0.0
+        beside = float(band[:, left - 1].mean()) if left else 0.0
+        below = float(band[-1, :left].mean()) if left else 0.0
+        if 0 < left < width and left % _UNIT == 0 and max(above, beside, below) < 0.25:
+            share = (full * width + unit * (width - left)) / (height * width)
+            return share if share >= FILLED_LEAST else 0.0
+    return 0.0
