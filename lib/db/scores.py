@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from lib.db.connection import Database
+from lib.db.journal import runs_beside
 from lib.progress import chunked
-from lib.temporary import process_lives
 from lib.times import utc_now
 
 BLOCK = 500
@@ -255,14 +254,11 @@ def made_of(db: Database, criterion: str) -> list[Any]:
 
     Step 7 itself writes scores and labels, each with its moment; all else comes of runs of other steps.
     """
-    others = db.rows("SELECT id, host, pid, finished_at FROM runs WHERE step <> 'sort' ORDER BY id")
-    here = socket.gethostname()
-    if any(not row["finished_at"] and (row["host"] != here or process_lives(row["pid"])) for row in others):
+    if (others := runs_beside(db, "sort")) is None:
         return []
-    latest = max((row["finished_at"] or "" for row in others), default="")
     labels = db.row("SELECT count(*), max(created_at), max(run_id) FROM labels WHERE criterion = ?", (criterion,))
     measured = db.row("SELECT count(*), max(created_at) FROM scores")
-    return [len(others), latest, *(labels or ()), *(measured or ())]
+    return [*others, *(labels or ()), *(measured or ())]
 
 
 def all_labels(db: Database, criterion: str, version: str) -> Iterator[tuple[str, str]]:
