@@ -249,8 +249,8 @@ def note_written(db: Database, name: str, state: str) -> None:
 
 
 def made_of(db: Database, criterion: str) -> list[Any]:
-    """What changes whenever something changes that a report of step 7 reads in the database; [] while it may be
-    changing.
+    """Returns counts and moments that change with all that a report of step 7 reads in the database; [] while a run of
+    another step may be changing it.
 
     Step 7 itself writes scores and labels, each with its moment; all else comes of runs of other steps.
     """
