@@ -262,6 +262,8 @@ def _identified(file: Any, formats: tuple[str, ...] | None) -> Image.Image:
         raise DecodeError("too_many_pixels", str(error)[:200]) from error
     except MemoryError as error:
         raise DecodeError("out_of_memory", str(error)[:200]) from error
+    except ImportError:
+        raise
     except Exception as error:  # Pillow's plugins raise whatever their parser met
         raise DecodeError("undecodable", f"{type(error).__name__}: {error}"[:200]) from error
 
@@ -318,6 +320,8 @@ def _fail_for_good(image: Image.Image) -> list[DecodeError]:
             if owner.format == "PNG" and file is not None and getattr(owner, "tile", None):
                 check_png_pixels(*_reader(file))
             return plain(owner)
+        except ImportError:
+            raise
         except Exception as error:
             failures.append(_as_decode_error(error))
             raise
@@ -482,6 +486,8 @@ def exif_of(image: Image.Image) -> Image.Exif:
         if (file := getattr(image, "fp", None)) is not None:
             bearer.info.update(_png_notes(*_reader(file)))
         return bearer.getexif()
+    except ImportError:
+        raise
     except Exception:  # Pillow raises whatever its parser met
         return Image.Exif()
 
