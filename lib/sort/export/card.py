@@ -63,7 +63,7 @@ class DatasetCard:
             f"# {title}\n\n{counted(self.splits.total(), 'picture')}, made with Gleaner. Each file keeps the bytes"
             " that were downloaded, unless it was converted; its SHA-256, real size, labels, scores and origin stand"
             " beside it.\n",
-            *(["## Readable\n\n" + _list(notes)] if notes else []),
+            *(["## Left out and converted\n\n" + _list(notes)] if notes else []),
             _table("Splits", "split", self.splits),
             "The split goes by content: it is the same in every export, and pictures that are known to repeat each"
             f" other are on one side.{_not_compared(unhashed)}\n",

@@ -1,7 +1,6 @@
 """The forms of a dataset, and the flat record of a picture: its columns are the same for every picture of a dataset.
 
-A writer takes pictures one by one, each with its record. What goes in has been decoded to its last row, by step 6 or by
-`look`; what loaders do not open, `convert` writes in a format that all of them do.
+A writer takes pictures one by one, each with its record.
 """
 
 from __future__ import annotations
@@ -14,16 +13,11 @@ import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
-
-from PIL import Image
+from typing import Any, Protocol
 
 from lib.db import Database
 from lib.db import scores as store
-from lib.files.pictures import SUFFIXES, sha256_of
-from lib.images.colours import ColourSpace, in_srgb
-from lib.images.frames import opened_frames
-from lib.images.ground import flat_on, layered, may_be_clear
+from lib.files.pictures import SUFFIXES
 from lib.workspace import Workspace
 
 ORIGIN = (
@@ -31,35 +25,8 @@ ORIGIN = (
 )  # fmt: skip
 
 SHARD_BYTES = 500_000_000  # half a gigabyte a shard, as Hugging Face cuts its own
-ROWS_IN_GROUP = 100  # of Parquet: pictures are large, and a reader takes a row group at once
-
-# Formats that every build of Pillow opens, and with it the loaders of Hugging Face, WebDataset and torchvision. HEIC and
-# JPEG XL need a plug-in there; AVIF and JPEG 2000 are parts that a build may lack.
-LOADED = frozenset({"jpeg", "png", "webp", "gif", "bmp", "dib", "tiff", "ppm", "ico", "cur", "tga", "pcx"})
-# What each format is written with, and the longest side that it can have: the limits of libjpeg and of libwebp.
-SAVED: Mapping[str, tuple[int, Mapping[str, Any]]] = {
-    "jpeg": (65_500, {"quality": 95, "subsampling": 0}),
-    "png": (2**31 - 1, {}),
-    "webp": (16_383, {"quality": 95}),
-}
 CONVERTED = ".converted"  # a folder below the one that is built, gone before that is a dataset
-CHANGED, MISSING, UNREADABLE = "changed", "missing_file", "unreadable_file"
-# Reasons that lie in the moment: another export looks again.
-PASSING = frozenset({CHANGED, MISSING, UNREADABLE, "out_of_memory", "worker_killed"})
-
-
-class Look(NamedTuple):
-    """One picture as it was found: `reason` says why it cannot be read, '' where it can.
-
-    `width` and `height` are upright. `sha256` is that of the file that was written, of what was converted.
-    """
-
-    reason: str = ""
-    width: int = 0
-    height: int = 0
-    format: str = ""
-    frames: int = 1
-    sha256: str = ""
+ROWS_IN_GROUP = 100  # of Parquet: pictures are large, and a reader takes a row group at once
 
 
 def records(
@@ -92,88 +59,6 @@ def file_name(record: Mapping[str, Any], path: Path) -> str:
     if suffix not in SUFFIXES:  # such as `.jpg_large` and `.bin`, which no reader takes for a picture's
         suffix = f".{record['format']}"
     return f"{(record.get('original_sha256') or record['sha256'])[:24]}{suffix}"
-
-
-def look(task: tuple[str, str, bool], formats: tuple[str, ...] | None = None) -> Look:
-    """Decodes every frame of the file at (path, sha256, known to be sound): only the header of what is sound already.
-
-    With `formats` any other is `other_format`. What cannot be read is a value, not an error.
-    """
-    from lib.images.decode import DecodeError, codec_boundary, read_header
-
-    path, sha256, is_sound = Path(task[0]), task[1], task[2]
-    try:
-        is_same = sha256_of(path) == sha256
-        if is_sound and is_same:
-            header = read_header(path)
-            return Look("", *header.upright_size, header.format, header.frames)
-        with opened_frames(path, formats) as frames:
-            header, count = frames.header, frames.count
-            for number in range(1 if frames.parts else count):  # what lies behind a JPEG is opened by no loader
-                with frames.at(number) as frame, codec_boundary():
-                    if count == 1 and header.format == "jpeg":  # as many bytes are read for an eighth of the pixels
-                        frame.image.draft("L", (header.width // 8, header.height // 8))
-                    frame.image.load()
-        return Look("" if is_same else CHANGED, *header.upright_size, header.format, 1 if frames.parts else count)
-    except DecodeError as error:
-        return Look(error.reason)
-    except FileNotFoundError:
-        return Look(MISSING)
-    except OSError:
-        return Look(UNREADABLE)
-
-
-def convert(task: tuple[str, str, str]) -> Look:
-    """Writes the first frame of (path, to, format) upright, in its own size, with its profile and its transparency.
-
-    On a ground where the format has no transparency. Raises nothing for a picture that cannot be read or written so.
-    """
-    from lib.images.decode import DecodeError, codec_boundary, upright
-
-    path, target, form = Path(task[0]), Path(task[1]), task[2]
-    longest, how = SAVED[form]
-    try:
-        with opened_frames(path) as frames:
-            if max(frames.header.width, frames.header.height) > longest:
-                return Look("too_large")
-            count = 1 if frames.parts else frames.count
-            with frames.at(0) as frame, codec_boundary():
-                frame.image.load()
-                made, profile = _as_saved(frame.image, frame.colours, form)
-                made = upright(made, frame.orientation)
-                made.info.clear()  # what it says of turns and colours has been carried out
-                more = {"icc_profile": profile} if profile else {}
-                made.save(target, form, **how, **more)
-        return Look("", *made.size, form, count, sha256_of(target))
-    except DecodeError as error:
-        return Look(error.reason)
-
-
-def _as_saved(image: Image.Image, space: ColourSpace, form: str) -> tuple[Image.Image, bytes]:
-    """A loaded picture in a mode that the format has, and the profile of its numbers; without one they are sRGB's."""
-    from lib.images.decode import flattened
-
-    profile = image.info.get("icc_profile") or b""
-    channels = profile[16:20]
-    clear = layered(image) if may_be_clear(image) else None
-    if image.mode.startswith("I;16") and form == "png" and clear is None:
-        return image, profile if channels == b"GRAY" else b""
-    if clear is not None:
-        plain = clear.convert("RGB")
-    elif image.mode == "CMYK":
-        plain, channels = in_srgb(image, space).convert("RGB"), b""
-        space = ColourSpace()
-    else:
-        is_grey = image.mode == "L" and form != "webp"
-        plain = image if is_grey else flattened(image, None)
-        if image.mode == "L" and not is_grey and channels == b"GRAY":  # numbers of greys, which WebP does not have
-            plain, space = in_srgb(image, space).convert("RGB"), ColourSpace()
-    if channels != {"L": b"GRAY", "RGB": b"RGB "}[plain.mode]:
-        plain, profile = in_srgb(plain, space), b""
-    if clear is None:
-        return plain, profile
-    plain.putalpha(clear.getchannel("A"))
-    return (flat_on(plain, None) if form == "jpeg" else plain), profile
 
 
 def _size(path: Path) -> tuple[int, int, str]:

@@ -16,48 +16,26 @@ import json
 import logging
 import os
 import shutil
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lib.db import Context, Database, journal
 from lib.db import scores as store
-from lib.db.hashes import known_hashes
 from lib.db.journal import BUILDING, Action
-from lib.db.scores import LabelRow, ScoreRow
+from lib.db.scores import LabelRow
 from lib.db.worklist import Worklist
 from lib.errors import GleanerError, UsageError
 from lib.files.pictures import folder_pictures, sha256_of, workspace_pictures
-from lib.hashing.buffers import ALGORITHM
-from lib.hashing.kinds import HashChoice
-from lib.images.decode import OTHER_FORMAT
 from lib.journal.moves import let_go, move_without_overwriting, same_file, temporary_name
 from lib.progress import chunked
 from lib.sort.export.card import DatasetCard
-from lib.sort.export.formats import (
-    CONVERTED,
-    LOADED,
-    MISSING,
-    PASSING,
-    SAVED,
-    ImageFolder,
-    Look,
-    Parquet,
-    TarShards,
-    Writer,
-    convert,
-    file_name,
-    look,
-    records,
-)
+from lib.sort.export.formats import CONVERTED, ImageFolder, Parquet, TarShards, Writer, file_name, records
+from lib.sort.export.readable import PASSING, TOLD, Readable
 from lib.sort.options import ExportOptions, Shares
 from lib.sort.output import remove_if_empty
 from lib.temporary import is_temporary, temporary_beside
-from lib.text import counted
-from lib.work.stream import stream
 from lib.workspace import Workspace
 
 log = logging.getLogger("gleaner.export")
@@ -68,11 +46,6 @@ MANIFEST = "dataset.json"
 COMPLETE = "complete"
 BLOCK = 500
 SPLIT = "split"  # the criterion under which sides are kept
-OURS = HashChoice()
-LOOK = "look"
-TOLD = ("left_out", "converted", "unopened")  # counts in the manifest
-# Decoded in this process, as in step 6: a codec of any other format may end the process that it works in.
-TRUSTED = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP")
 
 
 @dataclass
@@ -82,14 +55,11 @@ class Export:
     context: Context
     options: ExportOptions
     files: Worklist = field(default_factory=Worklist)
-    splits: Counter[str] = field(default_factory=Counter)
-    formats: Counter[str] = field(default_factory=Counter)
-    left_out: Counter[str] = field(default_factory=Counter)  # by the reason why they cannot be read
-    unopened: Counter[str] = field(default_factory=Counter)  # by format: what loaders may not open
-    converted: Counter[str] = field(default_factory=Counter)  # by the format that they had
-    first_frames: int = 0
     left: int = 0
     unhashed: int = 0
+
+    def __post_init__(self) -> None:
+        self.readable = Readable(self.context, self.options, self.files)
 
     def run(self) -> str:
         """Does it; gives a note on what was done. In a dry run only counts."""
@@ -98,25 +68,26 @@ class Export:
         for page in self.files.contents():
             decisions = [("labelled", sides.side(sha256), None, "", sha256) for sha256, _ in page]
             self.files.set_labels(decisions)
-            self.splits.update(side for _, side, *_ in decisions)
+            self.readable.splits.update(side for _, side, *_ in decisions)
         digest = self._digest()
         there = self._manifest(digest)
+        if there is None:
+            self._refuse_taken_place()
         if there and not PASSING & there["left_out"].keys():
-            self._recall(there)
-        elif not self._look():
+            self.readable.recall(there)
+        elif not self.readable.look():
             return "stopped before it was complete; nothing was kept"
         else:
-            self._count()
-        if there and there["left_out"] == self.left_out:
+            self.readable.count(self._records())
+        if there and there["left_out"] == self.readable.left_out:
             if not self.context.dry_run:
                 self._remember()
             return f"{self.options.place} holds this dataset already"
-        for sentence in self._notes():
+        for sentence in self.readable.notes():
             log.warning("%s", sentence)
         if self.context.dry_run:
             return f"would write {self.options.place}"
-        if self.options.place.exists() and not self.options.replace:
-            raise UsageError(f"{self.options.place} exists and holds something else; give another --to, or --replace.")
+        self._refuse_taken_place()
         begun = begin(self.context, self.options.place)
         try:
             self._build(begun.folder, digest)
@@ -134,18 +105,15 @@ class Export:
         finish(self.context, begun)
         return f"dataset: {self.options.place}"
 
+    def _refuse_taken_place(self) -> None:
+        if self.options.place.exists() and not self.options.replace and not self.context.dry_run:
+            raise UsageError(f"{self.options.place} exists and holds something else; give another --to, or --replace.")
+
     def counts(self) -> dict[str, int | float | str]:
-        found: dict[str, int | float | str] = {"pictures": sum(self.splits.values()), **self.splits}
+        found: dict[str, int | float | str] = {"pictures": sum(self.readable.splits.values()), **self.readable.splits}
         if self.options.where:
             found["not_selected"] = self.left
-        if self.left_out:
-            found["unreadable"] = self.left_out.total()
-            found.update(sorted(self.left_out.items()))
-        if self.converted:
-            found["converted"] = self.converted.total()
-        if self.unopened:
-            found["unopened_by_loaders"] = self.unopened.total()
-        return found
+        return found | self.readable.counts()
 
     def _gather(self) -> None:
         if self.options.label and self.options.label not in self._criteria():
@@ -201,102 +169,6 @@ class Export:
     def _criteria(self) -> list[str]:
         return [name for name in store.criteria(self.context.db) if name != SPLIT]
 
-    def _look(self) -> bool:
-        """Finds out what can be read: as step 6 found, and by decoding what it has not; False when stopped halfway."""
-        spread, apart = self.options.spread, list[tuple[str, str, bool]]()
-        own = spread.executor == "local"  # decoders let go of the interpreter's lock: threads do what processes would
-        executor = ("threads" if spread.workers > 1 else "local") if own else spread.executor
-        work = partial(look, formats=TRUSTED) if own else look
-        with self.context.bar(self.splits.total(), "Looking", "picture") as progress:
-            rounds = (
-                lambda: stream(work, self._unseen(), executor=executor, workers=spread.workers, chunk=8),
-                lambda: (
-                    stream(look, apart, executor="processes", workers=spread.workers, chunk=4) if apart else iter(())
-                ),
-            )
-            for outcomes in rounds:
-                for outcome in outcomes():
-                    found = outcome.value or Look(outcome.error.split(":")[0])
-                    if found.reason == OTHER_FORMAT:
-                        apart.append(outcome.item)
-                        continue
-                    self._keep(LOOK, outcome.item[1], found)
-                    progress.update()
-                    if self.context.stopping():
-                        return False
-        return True
-
-    def _unseen(self) -> Iterator[tuple[str, str, bool]]:
-        """(path, content, known to be sound) of all but what step 6 found broken."""
-        for page in self.files.contents():
-            contents = [sha256 for sha256, _ in page]
-            broken = known_hashes(self.context.db, contents, "broken", 0, ALGORITHM)
-            sound = known_hashes(self.context.db, contents, OURS.kind, OURS.bits, ALGORITHM)
-            for sha256, place in page:
-                path, reason = self.context.workspace.to_path(place), broken.get(sha256)
-                if reason and path.is_file():
-                    self._keep(LOOK, sha256, Look(reason.decode()))
-                else:
-                    yield str(path), sha256, sha256 in sound
-
-    def _keep(self, kind: str, sha256: str, found: Look) -> None:
-        self.files.keep(kind, [(ScoreRow(sha256, None, found.reason, found._asdict()), None)])
-
-    def _kept(self, kind: str, contents: list[str]) -> dict[str, Look]:
-        return {sha256: Look(**row.detail) for sha256, (row, _) in self.files.kept(kind, contents).items()}
-
-    def _looked(self) -> Iterator[tuple[Path, str, dict[str, Any], Look]]:
-        """(file, side, record, how it was found) of every picture; the reason is also that of what cannot be converted."""
-        for part in chunked(self._records(), BLOCK):
-            looks = self._kept(LOOK, [record["sha256"] for _, _, record in part])
-            for path, split, record in part:
-                found = looks[record["sha256"]]
-                if (
-                    self._is_for_conversion(found)
-                    and max(found.width, found.height) > SAVED[self.options.convert or ""][0]
-                ):
-                    found = found._replace(reason="too_large")
-                yield path, split, record, found
-
-    def _is_for_conversion(self, found: Look) -> bool:
-        return bool(self.options.convert and not found.reason and found.format not in LOADED)
-
-    def _count(self) -> None:
-        """Counts sides, formats and what is left out, as they will be. Raises GleanerError where nothing remains."""
-        self.splits.clear()
-        for _, split, _, found in self._looked():
-            if found.reason:
-                self.left_out[found.reason] += 1
-                continue
-            self.splits[split] += 1
-            if self._is_for_conversion(found):
-                self.converted[found.format] += 1
-                self.first_frames += found.frames > 1
-                found = found._replace(format=str(self.options.convert))
-            elif found.format not in LOADED:
-                self.unopened[found.format] += 1
-            self.formats[found.format] += 1
-        if not self.splits.total():
-            raise GleanerError(f"none of the pictures can be read ({listed(self.left_out)}); see the page of step 6.")
-
-    def _notes(self) -> list[str]:
-        """Sentences on what is left out, converted, and in formats that not all loaders open."""
-        notes = []
-        if self.left_out:
-            found = counted(self.left_out.total(), "picture")
-            notes.append(f"Left out, since they cannot be read: {found} ({listed(self.left_out)}).")
-        if self.converted:
-            found = counted(self.converted.total(), "picture")
-            frames = f", of {self.first_frames} the first frame alone" if self.first_frames else ""
-            notes.append(f"Converted to {self.options.convert}: {found} ({listed(self.converted)}){frames}.")
-        if self.unopened:
-            found = counted(self.unopened.total(), "picture")
-            notes.append(
-                f"In a format that not all loaders open: {found} ({listed(self.unopened)}); --convert jpeg, png or webp"
-                " writes them in one that all do."
-            )
-        return notes
-
     def _manifest(self, digest: str) -> dict[str, Any] | None:
         """The manifest of the dataset in that place, where it is of this digest."""
         try:
@@ -305,16 +177,12 @@ class Export:
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
 
-    def _recall(self, manifest: Mapping[str, Any]) -> None:
-        self.splits = Counter(manifest["pictures"])
-        self.left_out, self.converted, self.unopened = (Counter(manifest[name]) for name in TOLD)
-
     def _build(self, building: Path, digest: str) -> None:
-        self._convert(building / CONVERTED)
+        self.readable.convert(self._records(), building / CONVERTED)
         writer, card = self._writer(building), DatasetCard(building, self._criteria())
         try:
-            with self.context.bar(sum(self.splits.values()), "Exporting", "picture") as progress:
-                for path, split, record in self._chosen(building / CONVERTED):
+            with self.context.bar(sum(self.readable.splits.values()), "Exporting", "picture") as progress:
+                for path, split, record in self.readable.chosen(self._records(), building / CONVERTED):
                     if self.context.stopping():
                         return
                     progress.update()
@@ -326,60 +194,14 @@ class Export:
         filters = [f"--where {self.options.where.text}"] if self.options.where else []
         card.write(
             title=self.options.title or self.options.place.name, form=self.options.form, filters=filters,
-            history=store.history(self.context.db), unhashed=self.unhashed, notes=self._notes(),
+            history=store.history(self.context.db), unhashed=self.unhashed, notes=self.readable.notes(),
         )  # fmt: skip
-        told = zip(TOLD, map(dict, (self.left_out, self.converted, self.unopened)), strict=True)
-        manifest = {"digest": digest, "form": self.options.form, "pictures": dict(self.splits), **dict(told)}
+        manifest = {"digest": digest, "form": self.options.form, **self.readable.manifest()}
         (building / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
-
-    def _chosen(self, folder: Path) -> Iterator[tuple[Path, str, dict[str, Any]]]:
-        """(file, side, record) of what goes into the dataset; what has gone meanwhile is counted."""
-        for part in chunked(self._looked(), BLOCK):
-            made = self._kept(CONVERTED, [record["sha256"] for _, _, record, _ in part])
-            for path, split, record, found in part:
-                if found.reason:
-                    continue
-                record |= {"width": found.width, "height": found.height, "format": found.format}
-                if self.options.convert:
-                    record |= {"original_format": "", "original_sha256": "", "original_frames": None}
-                if done := made.get(sha256 := record["sha256"]):
-                    origin = {"format": found.format, "sha256": sha256, "frames": found.frames}
-                    record |= {f"original_{name}": value for name, value in origin.items()}
-                    record |= {name: getattr(done, name) for name in ("sha256", "width", "height", "format")}
-                    path = self._target(folder, sha256)
-                if reason := done.reason if done else "" if path.is_file() else MISSING:
-                    self.left_out[reason] += 1
-                    self.splits[split] -= 1
-                    self.converted[found.format] -= bool(done)
-                    continue
-                yield path, split, record
-
-    def _convert(self, folder: Path) -> None:
-        """Writes what loaders do not open in the wanted format, below a folder that goes with the building."""
-        if not self.converted:
-            return
-        folder.mkdir()
-        form, spread = str(self.options.convert), self.options.spread
-        tasks = (
-            (str(path), str(self._target(folder, record["sha256"])), form)
-            for path, _, record, found in self._looked()
-            if self._is_for_conversion(found)
-        )
-        executor = "processes" if spread.executor == "local" else spread.executor
-        with self.context.bar(self.converted.total(), "Converting", "picture") as progress:
-            for outcome in stream(convert, tasks, executor=executor, workers=spread.workers, chunk=1):
-                found = outcome.value or Look(outcome.error.split(":")[0])
-                self._keep(CONVERTED, Path(outcome.item[1]).stem, found)
-                progress.update()
-                if self.context.stopping():
-                    return
-
-    def _target(self, folder: Path, sha256: str) -> Path:
-        return folder / f"{sha256}.{'jpg' if self.options.convert == 'jpeg' else self.options.convert}"
 
     def _writer(self, folder: Path) -> Writer:
         if self.options.form == "webdataset":
-            common = max(sorted(self.formats), key=lambda name: self.formats[name])
+            common = max(sorted(self.readable.formats), key=lambda name: self.readable.formats[name])
             return TarShards(folder, {"jpeg": "jpg", "": "jpg"}.get(common, common), self.options.shard_bytes)
         if self.options.form == "parquet":
             return Parquet(folder, self.options.parquet_pictures == "embed", self.options.shard_bytes)
@@ -528,11 +350,6 @@ def remove_empty_folders(context: Context, run_id: int) -> None:
     for action in journal.iter_actions(context.db, run_id, "undone"):
         if action.kind == "write" and action.target.endswith(f"/{MANIFEST}"):
             _remove_empty(context.workspace.to_path(action.target).parent)
-
-
-def listed(counts: Mapping[str, int]) -> str:
-    """Counts in words, such as `2 truncated, 1 missing_file`."""
-    return ", ".join(f"{count:,} {name}" for name, count in sorted(counts.items()) if count)
 
 
 def files_below(folder: Path) -> list[Path]:
