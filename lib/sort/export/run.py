@@ -32,7 +32,7 @@ from lib.journal.moves import let_go, move_without_overwriting, same_file, tempo
 from lib.progress import chunked
 from lib.sort.export.card import DatasetCard
 from lib.sort.export.formats import CONVERTED, ImageFolder, Parquet, TarShards, Writer, file_name, records
-from lib.sort.export.readable import PASSING, TOLD, Readable
+from lib.sort.export.readable import PASSING, TOLD, UNREADABLE, Readable
 from lib.sort.options import ExportOptions, Shares
 from lib.sort.output import remove_if_empty
 from lib.temporary import is_temporary, temporary_beside
@@ -119,18 +119,26 @@ class Export:
         if self.options.label and self.options.label not in self._criteria():
             raise UsageError(f"nothing is labelled by {self.options.label!r} yet; sort by it first.")
         context, folders, limit = self.context, self.options.folders, self.options.limit
-        found = workspace_pictures(context.db, context.workspace, limit)
+        missing: list[tuple[str, str]] = []
+        found = workspace_pictures(context.db, context.workspace, limit, missing=missing)
         if folders:
             remember = not context.dry_run
-            found = folder_pictures(context.db, folders, remember=remember, bar=context.bar, limit=limit)
+            found = folder_pictures(
+                context.db, folders, remember=remember, bar=context.bar, limit=limit, unreadable=self._note_unreadable
+            )
         for picture in found:
             self.files.add(self.context.workspace.to_text(picture.path), picture.sha256, picture.bytes)
+        for sha256, path in missing:  # last: a content is read from its first file
+            self.files.add(path, sha256, 0)
         if not self.files.count():
             raise UsageError("there is no picture to export; run 5_download.py first or give a folder.")
         if self.options.where:
             self.left = self.files.select(context.db, self.options.where)
         if not self.files.count():
             raise UsageError("no picture fulfils --where; see the labels in reports/index.html.")
+
+    def _note_unreadable(self, path: Path, error: OSError) -> None:
+        self.readable.left_out[UNREADABLE] += 1
 
     def _sides(self) -> Sides:
         groups = Groups()
