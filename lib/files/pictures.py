@@ -35,6 +35,8 @@ CAMERA_RAW = frozenset(
     ".3fr .arw .cr2 .cr3 .crw .dcr .dng .erf .iiq .kdc .mef .mos .mrw .nef .nrw .orf .pef .raf .raw .rw2 .sr2 .srf .srw"
     " .x3f".split()
 )
+# Downloads that are under way or were broken off, ours and those of browsers and other tools.
+UNFINISHED = frozenset(".part .partial .crdownload .download .aria2".split())
 Unreadable = Callable[[Path, OSError], None]
 
 BLOCK = 1000  # files that are looked up at once
@@ -188,7 +190,7 @@ def _not_taken(path: Path) -> str:
         return "no_plain_file"
     if path.suffix.lower() in CAMERA_RAW:  # most begin like a TIFF, which holds a small preview only
         return "camera_raw"
-    if is_temporary(path.name):
+    if is_temporary(path.name) or path.suffix.lower() in UNFINISHED:
         return "unfinished_file"
     try:
         with path.open("rb") as handle:
