@@ -57,7 +57,7 @@ PADDING = 8.0
 
 GROUP_LIMIT = 5_000  # groups on the page of step 6; its JSON and CSV hold all
 BROKEN_LIMIT = 2_000  # files that could not be compared on the page of step 6, shared out evenly over the reasons
-OPEN_UP_TO = 12  # of them are seen at once; more are folded, so that the groups are not far below
+OPEN_UP_TO = 6  # of them are seen at once; more are folded, so that the groups are not far below
 REASONS = {
     "truncated": "The data end before the picture does.",
     "undecodable": "The decoder or a checksum says that the data are damaged.",
