@@ -3,10 +3,11 @@
     python bench/dedup.py PHOTOS … [--leave-out NAME …] [--bases 80] [--peers PYTHON]
 
 PHOTOS are folders of distinct photographs. `--bases` of them get one copy of every alteration, drawn with a seed and
-off any grid; the others stand by as strangers. Then come `--contents` contents on each of the templates of
-`bench/_templates.py`, and captions with another digit over photographs: every content is a distinct picture, with three
-copies of other sizes and qualities of its own. Each tool then works alone on the very same files, in a process of its
-own. `--peers` names a Python that has imagededup (and czkawka); a tool that is missing is said to be missing.
+off any grid. Each of the others becomes one pair of `bench/_originals.py`: an original beside a copy that could take
+its place. Then come `--contents` contents on each of the templates of `bench/_templates.py`, and captions with another
+digit over photographs: every content is a distinct picture, with three copies of other sizes and qualities of its own.
+Each tool then works alone on the very same files, in a process of its own. `--peers` names a Python that has imagededup
+(and czkawka); a tool that is missing is said to be missing.
 
 What each does in the time that is measured, its start included:
     gleaner        a dry run: reads every byte (SHA-256), decodes, hashes, searches under 38 views, confirms every pair
@@ -30,17 +31,18 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
+import _originals
 import _templates
 
 ROOT = Path(__file__).resolve().parents[1]
 TOOLS = ["gleaner", "gleaner-page", "imagededup", "czkawka"]
-HARMLESS = (
-    "jpeg webp resize quarter enlarged brightness contrast gamma grey saturation blur sharpen noise palette".split()
-)
+HARMLESS = "jpeg webp resize quarter brightness contrast gamma grey saturation blur sharpen noise palette".split()
+# Copies that need not go, as long as the original stays: where nobody can tell, both do.
+LARGER = [*_originals.ENLARGED]
 EDITED = (
     "crop6 crop12 one-side caption caption-over border rotation mirror upside-down quarter-turn logo watermark montage "
     "tiled covered pixelated blurred-area"
-).split()
+).split() + _originals.GRADED
 TEMPLATE_COPY = "template-copy"  # of one content on a template: as harmless as any
 COPIES = 3  # of each content
 
@@ -84,14 +86,15 @@ def build(
     files = [p for p in files if p.name not in left_out]
     order = random.Random(seed).sample(files, len(files))
     truth: dict[str, dict[str, str]] = {}
-    for number, path in enumerate(order):
+    for number, path in enumerate(order[:bases]):
         family = f"{number:04d}"
         name = f"{family}__original{path.suffix}"
         (folder / name).write_bytes(path.read_bytes())
         truth[name] = {"family": family, "what": "original"}
-        for what in HARMLESS + EDITED if number < bases else ():
+        for what in HARMLESS + LARGER + EDITED:
             name = altered(path, order[number - 1], folder, family, what, random.Random(f"{seed} {number} {what}"))
             truth[name] = {"family": family, "what": what}
+    truth |= _originals.write(order[bases:], folder, contents, seed)
     if contents:
         truth |= templated(order[:24], folder, contents, seed)
     manifest.write_text(json.dumps(truth))
@@ -123,6 +126,10 @@ def altered(path: Path, other: Path, folder: Path, family: str, what: str, luck:
 
     with Image.open(path) as opened:
         picture = opened.convert("RGB")
+    if what in LARGER:
+        picture, ending, options = _originals.enlarged(picture, luck, what)
+        picture.save(folder / f"{family}__{what}.{ending}", **options)
+        return f"{family}__{what}.{ending}"
     if what == "montage":
         with Image.open(other) as opened:
             picture = montage(picture, opened.convert("RGB"), luck)
@@ -160,7 +167,6 @@ def harmless(picture: Any, what: str, luck: random.Random) -> Any:
     return {
         "resize": lambda: scaled(luck.uniform(0.27, 0.95)),
         "quarter": lambda: scaled(0.25),
-        "enlarged": lambda: scaled(luck.uniform(1.2, 2.0)),
         "brightness": lambda: ImageEnhance.Brightness(picture).enhance(luck.uniform(0.7, 1.3)),
         "contrast": lambda: ImageEnhance.Contrast(picture).enhance(luck.uniform(0.6, 1.4)),
         "gamma": gamma,
@@ -177,6 +183,8 @@ def edited(picture: Any, what: str, luck: random.Random) -> Any:
     """Another picture made from this one."""
     from PIL import Image
 
+    if what in _originals.GRADED:
+        return _originals.graded(picture, what)
     width, height = picture.size
 
     def cropped(most: float) -> Any:
@@ -341,16 +349,23 @@ def report(tool: str, run: dict[str, Any], truth: dict[str, dict[str, str]]) -> 
     if tool == "gleaner-page":  # it finds what the dry run finds
         return f"\n## {tool}\n{cost}"
     score = scored(run["pairs"], truth)
+    originals = score["originals"]
     lines = [
         f"\n## {tool}",
         cost,
-        f"distinct pictures lost {score['lost']}; false pairs: removed {score['false_removed']}, shown"
-        f" {score['false_shown']} of {score['strangers']:,}; unedited ones that go for an edited one {score['taken']}",
+        f"distinct pictures lost {score['lost']}, removed for another one {score['distinct']}; false pairs: removed"
+        f" {score['false_removed']}, shown {score['false_shown']} of {score['strangers']:,}",
+        f"unedited ones that go for an edited one {score['taken']}; of {score['families']} originals"
+        f" {originals.total()} go for a copy, {sum(originals[what] for what in LARGER)} of them for an enlarged one:"
+        f" {', '.join(f'{what} {count}' for what, count in originals.most_common()) or 'none'}",
         *(f"removed for another content: {kind} {count}" for kind, count in score["false_kinds"].most_common()),
-        "| alteration | removable % | found % |",
-        "| --- | ---: | ---: |",
+        "| alteration | files | removable % | found % |",
+        "| --- | ---: | ---: | ---: |",
     ]
-    lines += [f"| {what} | {going:.1f} | {found:.1f} |" for what, (going, found) in score["by_alteration"].items()]
+    lines += [
+        f"| {what} | {files} | {going:.1f} | {found:.1f} |"
+        for what, (files, going, found) in score["by_alteration"].items()
+    ]
     return "\n".join(lines)
 
 
@@ -358,20 +373,26 @@ def scored(pairs: list[tuple[str, str, str]], truth: dict[str, dict[str, str]]) 
     """What share of the copies was found, what was lost, and which pairs are no pairs.
 
     A copy counts as removable when it goes, or when a file of its family goes in its favour; as found when it is shown
-    together with any file of its family.
+    together with any file of its family. An original is lost when it goes for a copy: counted by what
+    that is, as a retoned copy that was better saved is no fault, and an enlarged or marked one is.
     """
     going: set[str] = set()
     taken: set[str] = set()
+    originals: Counter[str] = Counter()
+    distinct: set[str] = set()
     removable: set[str] = set()
     found: set[str] = set()
     false: dict[str, set[frozenset[str]]] = defaultdict(set)
     for one, other, decision in pairs:
         if truth[one]["family"] != truth[other]["family"]:
             false["remove" if decision == "remove" else "shown"].add(frozenset((one, other)))
+            distinct |= {other} if decision == "remove" else set()
             continue
         found |= {one, other}
         if decision == "remove":
             removable |= {one, other}
+            if truth[other]["what"] == "original":
+                originals[truth[one]["what"]] += 1
             taken |= {other} if truth[one]["what"] in EDITED and truth[other]["what"] not in EDITED else set()
     going = {other for _, other, decision in pairs if decision == "remove"}
     left = {t["family"] for name, t in truth.items() if name not in going}
@@ -383,17 +404,21 @@ def scored(pairs: list[tuple[str, str, str]], truth: dict[str, dict[str, str]]) 
     for entry in truth.values():
         per_family[entry["family"]] += 1
     same = sum(n * (n - 1) // 2 for n in per_family.values())
+    groups = {what: names[what] for what in [*HARMLESS, TEMPLATE_COPY, *_originals.PAIRS, *EDITED] if names[what]}
+    for label, kinds in (("all harmless", HARMLESS), ("all enlarged", LARGER), ("all edited", EDITED)):
+        groups[label] = [n for what in kinds for n in names[what]]
     shares = {
-        what: tuple(100 * sum(n in chosen for n in group) / len(group) for chosen in (removable, found))
-        for what, group in ((w, names[w]) for w in [*HARMLESS, TEMPLATE_COPY, *EDITED] if names[w])
-    }
-    for label, kinds in (("all harmless", HARMLESS), ("all edited", EDITED)):
-        group = [n for what in kinds for n in names[what]]
-        shares[label] = tuple(
-            100 * sum(n in chosen for n in group) / max(1, len(group)) for chosen in (removable, found)
+        what: (
+            len(group),
+            *(100 * sum(n in chosen for n in group) / max(1, len(group)) for chosen in (removable, found)),
         )
+        for what, group in groups.items()
+    }
     return {
         "lost": len({truth[name]["family"] for name in families} - left),
+        "distinct": len(distinct),
+        "originals": originals,
+        "families": len(families),
         "false_removed": len(false["remove"]),
         "false_kinds": Counter(sorted(pair)[0].split("-")[0].split("__")[0] for pair in false["remove"]),
         "taken": len(taken),

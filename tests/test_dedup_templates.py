@@ -132,7 +132,8 @@ def test_another_content_on_one_template_stays_and_its_copies_go(tmp_path: Path,
     first.filter(ImageFilter.GaussianBlur(0.8)).save(folder / "0-soft.jpg", quality=75)
     found = result(folder, capsys, "similar", folder, "--dry-run")
     gone = {Path(m["path"]).name for g in found["groups"] for m in g["members"] if m["decision"] == "remove"}
-    assert gone == {"0-again.jpg", "0-small.webp", "0-soft.jpg"}
+    # Either size may stay where it cannot be told which of them was made from the other.
+    assert {"0-again.jpg", "0-soft.jpg"} <= gone <= {"0-again.jpg", "0-small.webp", "0-soft.jpg"}
 
 
 def tiled(picture: Image.Image, opacity: int, word: str, angle: float = 0) -> Image.Image:

@@ -276,3 +276,13 @@ def file_actions(db: Database, step: str, below: str) -> Iterator[tuple[int, str
     )
     for row in db.in_blocks(sql, 0, BLOCK * 4, step=step, below=below, length=len(below)):
         yield tuple(row)
+
+
+def copies_of(db: Database, sha256: str) -> list[str]:
+    """The paths at which step 7 put copies of a content: the targets of its done file actions."""
+    rows = db.rows(
+        "SELECT DISTINCT target FROM actions JOIN runs ON runs.id = actions.run_id WHERE runs.step = 'sort'"
+        " AND actions.sha256 = ? AND actions.state = 'done' AND kind IN ('copy', 'hardlink') ORDER BY target",
+        (sha256,),
+    )
+    return [str(row[0]) for row in rows]

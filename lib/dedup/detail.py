@@ -39,7 +39,7 @@ _WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
 # What is left in the worst block of each scale, in shares of what copying explains. Harmless at most .92, .77, .38 and
 # 2.1 (sharpening by 150 % at a radius of 2 pixels .83, 1.7, .81 and 3.1: 4 of 40 of these go to review); another digit
 # of 5 % of the short side 1.02 and more at the first or the second, sudokus from 6 at the second.
-GREATEST = (1.0, 0.85, 0.6, 3.0)
+GREATEST = (0.8, 0.7, 0.6, 3.0)
 # The same where the first look objects to one place: thin lines that fall between its pixels leave .46, .25, .20 and
 # .79 at most (all but one of 48 .38, .24, .05 and .19); other content, marks and covered areas exceed one by 1.6 times.
 DOUBTED = (0.5, 0.35, 0.2, 0.35)
