@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lib.db.connection import Database
+from lib.db.journal import runs_beside
 from lib.progress import chunked
 from lib.times import utc_now
 
@@ -233,6 +234,31 @@ def count_unhashed(db: Database, contents: Sequence[str]) -> int:
 
 def criteria(db: Database) -> list[str]:
     return db.column("SELECT DISTINCT criterion FROM labels ORDER BY 1")
+
+
+def written_state(db: Database, name: str) -> str:
+    """The state that `note_written` kept of the report; '' for none."""
+    return str(db.value("SELECT state FROM written_reports WHERE name = ?", (name,)) or "")
+
+
+def note_written(db: Database, name: str, state: str) -> None:
+    """Keeps what a report was made of and how its files lie on disk; '' where that is not known."""
+    if state != written_state(db, name):
+        with db.transaction():
+            db.execute("INSERT OR REPLACE INTO written_reports (name, state) VALUES (?, ?)", (name, state))
+
+
+def made_of(db: Database, criterion: str) -> list[Any]:
+    """Returns counts and moments that change with all that a report of step 7 reads in the database; [] while a run of
+    another step may be changing it.
+
+    Step 7 itself writes scores and labels, each with its moment; all else comes of runs of other steps.
+    """
+    if (others := runs_beside(db, "sort")) is None:
+        return []
+    labels = db.row("SELECT count(*), max(created_at), max(run_id) FROM labels WHERE criterion = ?", (criterion,))
+    measured = db.row("SELECT count(*), max(created_at) FROM scores")
+    return [*others, *(labels or ()), *(measured or ())]
 
 
 def all_labels(db: Database, criterion: str, version: str) -> Iterator[tuple[str, str]]:
