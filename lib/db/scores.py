@@ -105,12 +105,6 @@ def known_vectors(db: Database, model: str, version: str, contents: Sequence[str
     return db.mapping(sql, (model, version, json.dumps(contents)))
 
 
-def known_unreadable(db: Database, contents: Sequence[str]) -> set[str]:
-    """Those of the contents whose pixels the technical metric could not decode."""
-    sql = f"SELECT sha256 FROM scores WHERE metric = 'technical' AND value IS NULL AND {_GIVEN}"
-    return set(db.column(sql, (json.dumps(contents),)))
-
-
 def known_sizes(db: Database, contents: Sequence[str]) -> dict[str, tuple[int, int, str]]:
     """(width, height, format) of contents as any metric read them: real, upright, in pixels."""
     found: dict[str, tuple[int, int, str]] = {}
@@ -227,8 +221,8 @@ def known_phashes(db: Database, contents: Sequence[str]) -> dict[str, str]:
 
 
 def count_unhashed(db: Database, contents: Sequence[str]) -> int:
-    """The number of contents that step 6 has not looked at; what it found too flat to hash it has looked at."""
-    sql = f"SELECT count(DISTINCT sha256) FROM hashes WHERE kind = 'phash' AND {_GIVEN}"
+    """The number of contents that step 6 has not looked at, unlike what it found too flat to hash, or broken."""
+    sql = f"SELECT count(DISTINCT sha256) FROM hashes WHERE kind IN ('phash', 'broken') AND {_GIVEN}"
     return len(contents) - int(db.value(sql, (json.dumps(contents),)))
 
 

@@ -58,13 +58,20 @@ class PictureFile:
     root: Path  # the folder it was found under; quarantine keeps the path relative to it
 
 
-def workspace_pictures(db: Database, workspace: Workspace, limit: int | None = None) -> Iterator[PictureFile]:
-    """Every file that the database holds as present and that lies on disk, or the first `limit` of those it holds."""
+def workspace_pictures(
+    db: Database, workspace: Workspace, limit: int | None = None, *, missing: list[tuple[str, str]] | None = None
+) -> Iterator[PictureFile]:
+    """Every file that the database holds as present and that lies on disk, or the first `limit` of those it holds.
+
+    `missing` gets (content, path as the database has it) of those that do not lie there.
+    """
     for sha256, text in islice(iter_present_files(db), limit):
         path = workspace.to_path(text)
         try:
             status = path.stat()
         except OSError:
+            if missing is not None:
+                missing.append((sha256, text))
             continue  # `2_ingest_db.py --check` reports it; a step that only reads leaves the row alone
         yield PictureFile(path, sha256, status.st_size, status.st_mtime_ns, workspace.root)
 
