@@ -84,6 +84,12 @@ def check(args: argparse.Namespace) -> None:
     can_begin = args.source or args.folder or (args.rescan and workspace.xhr.is_dir())
     if not workspace.database.exists() and not can_begin:
         raise UsageError(f"there is no database in {workspace.root}; run 1_collect.py first.")
+    if args.source and not workspace.database.exists():  # what cannot be taken in makes no workspace
+        from lib.ingest.run import refuse_unknown
+
+        refuse_unknown(args.source, args.encoding or "", args.url_column or "")
+    if args.folder and not args.folder.exists():
+        raise UsageError(f"{args.folder} is no folder; give the path of one that exists.")
 
 
 def work(session: cli.Session) -> cli.Summary:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError, features
 
 from lib.images.boxed import jxl_size
-from lib.images.formats import HEAD_BYTES, TooManyParts, bytes_a_pixel, plugin_of
+from lib.images.formats import HEAD_BYTES, TooManyParts, bytes_a_pixel, has_scans, plugin_of
 from lib.images.ground import Colour, flat_on, ground_of, layered, may_be_clear, mend_transparency
 from lib.images.structure import check_png_pixels, gif_extent
 
@@ -206,7 +206,7 @@ def opened(source: Path | bytes, formats: tuple[str, ...] | None = None) -> Iter
     with _file_of(source) as file:
         image = _identified(file, formats)
         try:
-            _demand_room(image, _has_scans(image, file))
+            _demand_room(image, has_scans(image, _reader(file)[0], file.tell()))
             if image.format == "GIF":
                 _demand_small_extent(file)
             mend_transparency(image)
@@ -262,6 +262,8 @@ def _identified(file: Any, formats: tuple[str, ...] | None) -> Image.Image:
         raise DecodeError("too_many_pixels", str(error)[:200]) from error
     except MemoryError as error:
         raise DecodeError("out_of_memory", str(error)[:200]) from error
+    except ImportError:
+        raise
     except Exception as error:  # Pillow's plugins raise whatever their parser met
         raise DecodeError("undecodable", f"{type(error).__name__}: {error}"[:200]) from error
 
@@ -276,16 +278,6 @@ def _demand_room(image: Image.Image, scans: bool = False) -> None:
     if image.width * image.height * each > MOST_BYTES:
         detail = f"{size}, and {each:.0f} bytes a pixel while a {image.format} like this is decoded"
         raise DecodeError("too_many_pixels", detail)
-
-
-def _has_scans(image: Image.Image, file: Any) -> bool:
-    """True for a JPEG whose colours do not come in one scan; Pillow stops behind the head of the first."""
-    if image.format != "JPEG" or "progression" in image.info:
-        return image.format in ("JPEG", "MPO") and "progression" in image.info
-    layers = len(getattr(image, "layer", ()))
-    read, _ = _reader(file)
-    head = read(max(0, file.tell() - 6 - 2 * layers), 3)
-    return layers > 1 and head != struct.pack(">HB", 6 + 2 * layers, layers)
 
 
 # Pixels of an animation's canvas: Pillow holds up to five copies of four bytes a pixel, together below 1 GB.
@@ -318,6 +310,8 @@ def _fail_for_good(image: Image.Image) -> list[DecodeError]:
             if owner.format == "PNG" and file is not None and getattr(owner, "tile", None):
                 check_png_pixels(*_reader(file))
             return plain(owner)
+        except ImportError:
+            raise
         except Exception as error:
             failures.append(_as_decode_error(error))
             raise
@@ -482,6 +476,8 @@ def exif_of(image: Image.Image) -> Image.Exif:
         if (file := getattr(image, "fp", None)) is not None:
             bearer.info.update(_png_notes(*_reader(file)))
         return bearer.getexif()
+    except ImportError:
+        raise
     except Exception:  # Pillow raises whatever its parser met
         return Image.Exif()
 

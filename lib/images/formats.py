@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from mmap import mmap
 from typing import TYPE_CHECKING
@@ -267,3 +267,12 @@ def bytes_a_pixel(image: Image.Image, *, clear: bool, animated: bool, scans: boo
     else:
         made = 9 if kept == 2 or image.mode in ("I", "F") else 8 if image.mode == "P" else 4
     return kept + made + _HELD.get(image.format or "", 0.0) + _HELD_ANIMATED * animated
+
+
+def has_scans(image: Image.Image, read: Callable[[int, int], bytes], place: int) -> bool:
+    """True for a JPEG whose colours do not come in one scan; `place` is where Pillow stops, behind the first's head."""
+    if image.format != "JPEG" or "progression" in image.info:
+        return image.format in ("JPEG", "MPO") and "progression" in image.info
+    layers = len(getattr(image, "layer", ()))
+    head = read(max(0, place - 6 - 2 * layers), 3)
+    return layers > 1 and head != struct.pack(">HB", 6 + 2 * layers, layers)

@@ -28,6 +28,7 @@ from lib.ingest.options import IngestOptions
 from lib.ingest.raw_files import (
     RawFile,
     find_answers,
+    holds_answers,
     register,
     register_in_place,
     unregistered,
@@ -186,6 +187,15 @@ def recognise(path: Path, encoding: str = "", column: str = "") -> ImportSource:
         )
     layouts = dict.fromkeys(LAYOUTS[entry.layout] for entry in answers)
     return ImportSource(path, f"{' and '.join(layouts)} ({counted(len(answers), 'file')})", answers, unread=unread)
+
+
+def refuse_unknown(path: Path, encoding: str = "", column: str = "") -> None:
+    """Raises UsageError where `recognise` would, and where the first record cannot be read; reads no more than that."""
+    if path.is_dir() and holds_answers(path):
+        return
+    source = recognise(path, encoding, column)
+    if source.records:
+        next(iter(source.records()), None)
 
 
 def _recognise_file(path: Path, encoding: str, column: str) -> ImportSource | None:

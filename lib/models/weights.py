@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from lib.errors import GleanerError, WrongPath
+from lib.errors import GleanerError, WrongPath, broken_installation
 
 log = logging.getLogger("gleaner.models")
 
@@ -218,6 +218,8 @@ def require(package: str) -> Any:
             return __import__(package)
     except ModuleNotFoundError as error:
         raise GleanerError(f"{package} cannot be imported ({error}); {INSTALL}") from error
+    except ImportError as error:  # it is there and broken
+        raise GleanerError(broken_installation(error)) from error
     except RuntimeError as error:
         if "torchvision::nms" not in str(error):
             raise
