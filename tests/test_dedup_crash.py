@@ -11,11 +11,13 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from support import PATIENCE, ROOT, as_rows, drawing
 
 from lib.dedup.fingerprints import SLOT, CrashGuard
 
-# Python reads this when it starts, in workers as well. Pictures that carry the word crash when they are decoded.
+# Python reads this when it starts, in workers as well. Pictures that carry the word crash die when decoded, and
+# TIFFs of 13 by 7 pixels.
 CRASHING_CODEC = """
 import resource, signal
 from PIL import Image, ImageFile
@@ -24,20 +26,11 @@ resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 load = ImageFile.ImageFile.load
 
 def crash(self):
-    if self.info.get("comment") == b"crash":
+    if self.info.get("comment") == b"crash" or (self.format, self.size) == ("TIFF", (13, 7)):
         signal.raise_signal(signal.SIGSEGV)  # in this thread: it gets no further
     return load(self)
 
 ImageFile.ImageFile.load = crash
-
-class Strange(ImageFile.ImageFile):
-    format = "STRANGE"
-
-    def _open(self):
-        self._mode, self._size = "RGB", (320, 240)
-        self.info["comment"] = self.fp.read()[7:]
-
-Image.register_open(Strange.format, Strange, lambda start: start.startswith(b"STRANGE"))
 """
 
 
@@ -72,7 +65,7 @@ def judged(found: dict) -> set[str]:
 
 @pytest.mark.parametrize("dry_run", [(), ("--dry-run",)])
 def test_an_odd_format_that_crashes_its_codec_takes_nothing_with_it(folder: Path, dry_run: tuple[str, ...]):
-    (folder / "odd.tif").write_bytes(b"STRANGEcrash")
+    Image.new("RGB", (13, 7)).save(folder / "odd.tif")
     for _ in range(2):
         code, found = run(folder, *dry_run)
         assert code == 0
