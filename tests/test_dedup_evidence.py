@@ -212,6 +212,16 @@ def test_an_original_does_not_go_for_its_enlargement(tmp_path: Path, capsys, nam
     assert "original.jpg" not in gone
 
 
+def test_an_original_stays_among_more_copies_than_are_compared(tmp_path: Path, capsys, monkeypatch):
+    monkeypatch.setattr("lib.dedup.judge.MOST", 0)
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    saved(photograph("china.jpg"), folder / "original.jpg", quality=92)
+    saved(scaled(photograph("china.jpg"), 2, "bicubic"), folder / "a larger one.jpg", quality=95)
+    members = [member for group in run(folder, capsys, "--dry-run")["groups"] for member in group["members"]]
+    assert [(Path(m["path"]).name, m["decision"]) for m in members] == [("original.jpg", "keep")]
+
+
 @pytest.mark.parametrize("quality", [45, 75, 92])
 @pytest.mark.parametrize("blur", [0, 1.2])
 @pytest.mark.parametrize("how", ["lanczos", "box"])
