@@ -79,8 +79,17 @@ def check(args: argparse.Namespace) -> None:
     jobs = {"--import": args.source, "--import-folder": args.folder, "--check": args.check, "--reparse": args.reparse}
     if len(chosen := [name for name, given in {**jobs, "--undo": args.undo}.items() if given]) > 1:
         raise UsageError(f"{' and '.join(chosen)} are different jobs; give one of them.")
-    if not workspace.database.exists() and not args.source and not args.folder and not args.rescan:
+    if args.folder and args.folder.exists() and not args.folder.is_dir():
+        raise UsageError(f"--import-folder: {args.folder} is no folder; a list or an answer is for --import.")
+    can_begin = args.source or args.folder or (args.rescan and workspace.xhr.is_dir())
+    if not workspace.database.exists() and not can_begin:
         raise UsageError(f"there is no database in {workspace.root}; run 1_collect.py first.")
+    if args.source and not workspace.database.exists():  # what cannot be taken in makes no workspace
+        from lib.ingest.run import refuse_unknown
+
+        refuse_unknown(args.source, args.encoding or "", args.url_column or "")
+    if args.folder and not args.folder.exists():
+        raise UsageError(f"{args.folder} is no folder; give the path of one that exists.")
 
 
 def work(session: cli.Session) -> cli.Summary:

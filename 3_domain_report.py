@@ -22,6 +22,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from lib.arguments import require_folder_of
 from lib.errors import UsageError
 from lib.report.options import FORMATS, KEYS, ReportOptions, options_from
 
@@ -65,6 +66,8 @@ def check(args: argparse.Namespace) -> None:
     if args.compare and args.format == "html":
         raise UsageError("--compare has no page; give --format text, csv, json or markdown.")
     chosen_domains([*(args.extract or ()), *(args.of or ())])
+    for flag in ("to", "blocklist", "allowlist"):
+        require_folder_of(getattr(args, flag), f"--{flag}")
 
 
 def work(session: cli.Session) -> cli.Summary:

@@ -23,22 +23,15 @@ from __future__ import annotations
 
 from lib import cli  # isort: skip  (first of all: from here on a Ctrl-C is a sentence)
 import argparse
+import dataclasses
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from lib.cleanup.options import options_from
 from lib.journal import RULE_NAMES, RULES
 from lib.workspace import Workspace
-
-
-class _ListRules(argparse.Action):
-    """Prints the rules and ends, like --help: no workspace is needed for that."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: Any, **__: Any) -> None:
-        print(*RULES, sep="\n")
-        parser.exit()
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -47,7 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
     add = made.add_argument_group("rules").add_argument
     add("--rule",         choices=RULE_NAMES, nargs="+", metavar="NAME",
                           help="apply these rules only (default: all but those to be named)")
-    add("--list-rules",   action=_ListRules, nargs=0, help="show the rules and exit")
+    add("--list-rules",   action="store_true", help="show the rules and exit")
     add("--blocklist",    type=Path, metavar="FILE", help="take out what is on these domains (rule blocked_domain)")
     add("--allowlist",    type=Path, metavar="FILE",
                           help="take out pictures that are on no domain of this list (rule blocked_domain)")
@@ -72,6 +65,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def check(args: argparse.Namespace) -> None:
+    if args.list_rules:  # like --help: no workspace is needed for that
+        rules = [dataclasses.asdict(rule) for rule in RULES]
+        print(json.dumps({"rules": rules}, ensure_ascii=False) if args.json else "\n".join(map(str, RULES)))
+        raise SystemExit(0)
     jobs = ("rule", "forget_query", "restore", "vacuum", "reset", "undo")
     if len(given := [f"--{name.replace('_', '-')}" for name in jobs if getattr(args, name)]) > 1:
         raise cli.UsageError(f"{' and '.join(given)} are different jobs; give one of them.")

@@ -91,7 +91,7 @@ def work(session: cli.Session) -> cli.Summary:
         # cost a third of all processor time. Embeddings are compared by large products.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from lib.dedup.plan import ask
-    from lib.dedup.report import as_csv, as_lines, as_result
+    from lib.dedup.report import as_csv, as_lines
     from lib.dedup.run import Run, finish_interrupted
 
     if not session.dry_run:
@@ -109,10 +109,11 @@ def work(session: cli.Session) -> cli.Summary:
     if not session.args.json:
         most = None if session.args.verbose else SHOWN
         as_table = session.args.format == "csv"
-        for line in [as_csv(groups).rstrip()] if as_table else as_lines(groups, session.workspace, most):
+        lines = as_lines(groups, session.workspace, most, run.broken)
+        for line in [as_csv(groups, run.broken).rstrip()] if as_table else lines:
             print(line)
     about = {"mode": session.args.mode, "run": session.run_id or None, "dry_run": session.dry_run}
-    result = as_result(groups, run.counts() | about)
+    result = run.result(run.counts() | about)
     following = "python 7_sort_quality.py quality --dry-run"
     return cli.Summary(run.counts(), next=following, exit_code=run.exit_code, note=run.note, result=result)
 

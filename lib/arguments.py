@@ -11,7 +11,10 @@ import os
 from collections.abc import Callable
 from dataclasses import fields
 from math import isfinite
+from pathlib import Path
 from typing import Any
+
+from lib.errors import UsageError
 
 LARGEST = 2**63 - 1  # what the database can hold
 _NO_LETTERS = frozenset({"idna", "punycode", "unicode_escape", "raw_unicode_escape", "utf-7", "undefined"})
@@ -134,3 +137,9 @@ def encoding_name(text: str) -> str:
 def values_of(args: argparse.Namespace, options: type) -> dict[str, Any]:
     """The parsed arguments that a dataclass of options has fields for, by name."""
     return {field.name: getattr(args, field.name) for field in fields(options) if field.name in args}
+
+
+def require_folder_of(path: Path | None, flag: str) -> None:
+    """Raises UsageError where the folder that a file is to be written to is not there: it may be a typing error."""
+    if path is not None and not path.parent.is_dir():
+        raise UsageError(f"{flag}: the folder {path.parent} does not exist; make it, or give another path.")

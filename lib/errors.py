@@ -2,6 +2,7 @@
 
     GleanerError          1   the job could not be done
     └── UsageError        2   wrong usage, or a step that has to run first
+        └── WrongPath     2   a path at which there is nothing to read
 
 Library code raises; only `lib.cli.run` turns an error into a sentence and an exit code.
 """
@@ -31,3 +32,7 @@ class UsageError(GleanerError):
     """Wrong usage or a missing precondition; the message names the flag or the step to run first."""
 
     exit_code = EXIT_USAGE
+
+
+class WrongPath(UsageError):
+    """There is nothing to read where a flag points: a typing error, for which no new workspace is left behind."""

@@ -96,6 +96,8 @@ def identity(variants: Iterable[VariantRecord], engine_id: str = "") -> str:
     has to be known by the engine's id; empty where it has none either.
     """
     named = [variant for variant in variants if variant.url]
+    if named and named[0].kind == "original":  # as a rule
+        return address_digest(named[0].url)
     for kinds in (("original",), ("preview", "dup"), ("thumb",)):
         if found := next((variant.url for variant in named if variant.kind in kinds), ""):
             return address_digest(found)

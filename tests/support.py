@@ -123,6 +123,27 @@ def snapshot(folder: Path) -> dict[str, str]:
     return found
 
 
+def touched(workspace: Path) -> dict[str, tuple[int, ...]]:
+    """Every file and folder below the workspace with its time, inode and size: a file that was rewritten shows, and so
+    does one that was there for a moment, by its folder's time.
+
+    The database's own files and the locks lie in the workspace itself and are every run's.
+    """
+    found: dict[str, tuple[int, ...]] = {}
+    for path in sorted(workspace.rglob("*")):
+        if path.parent != workspace or path.is_dir():
+            status = path.lstat()
+            size = 0 if path.is_dir() else status.st_size
+            found[path.relative_to(workspace).as_posix()] = (status.st_mtime_ns, status.st_ino, size)
+    return found
+
+
+def all_rows(database: Path) -> dict[str, list[tuple[Any, ...]]]:
+    """The rows of every table but `runs`, with their times."""
+    tables = [name for (name,) in as_rows(database, "SELECT name FROM sqlite_master WHERE type = 'table'")]
+    return {name: as_rows(database, f"SELECT * FROM {name}") for name in tables if name != "runs"}
+
+
 def dump(database: Path, *, without: tuple[str, ...] = ("runs",)) -> dict[str, list[str]]:
     """The rows of every table as sorted JSON, times and run numbers left out: two runs differ in those alone."""
     ignored = {"run_id", "started_at", "finished_at", "updated_at", "created_at", "added_at", "first_seen_at"}

@@ -446,6 +446,16 @@ def test_the_rules_are_listed_without_a_workspace(tmp_path: Path) -> None:
     assert [line.split()[0] for line in done.stdout.splitlines()] == list(RULE_NAMES)
 
 
+@pytest.mark.parametrize("arguments", [["--list-rules", "--json"], ["--json", "--list-rules"]])
+def test_the_rules_are_listed_as_json(tmp_path: Path, arguments: list[str]) -> None:
+    done = run_step("cleanup", *arguments, "--workspace", tmp_path / "none")
+    assert done.returncode == 0
+    rules = json.loads(done.stdout)["rules"]
+    assert [rule["name"] for rule in rules] == list(RULE_NAMES)
+    assert {rule["name"] for rule in rules if rule["by_default"]} >= {"broken_url", "not_http"}
+    assert not (tmp_path / "none").exists()
+
+
 @pytest.mark.parametrize("arguments", [["--rule", "nonsense"], ["--keep", "0"], ["--undo", "first"], ["--rule"]])
 def test_wrong_usage(clean: Path, arguments: list[str]) -> None:
     done = run_step("cleanup", "--workspace", clean.parent, *arguments)

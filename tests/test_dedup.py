@@ -154,7 +154,7 @@ def test_only_the_kinds_asked_for_go(folder, kinds, gone):
 def test_the_json_has_the_agreed_shape(folder, capsys):
     family(folder)
     found = result(folder, capsys, folder)
-    assert set(found) == {"groups", "summary"}
+    assert set(found) == {"groups", "broken", "summary"}
     for group in found["groups"]:
         assert isinstance(group["keeper"], str)
         for member in group["members"]:

@@ -79,8 +79,10 @@ def test_without_its_plugin_a_heic_file_says_what_is_missing(
     hook.mkdir()
     (hook / "sitecustomize.py").write_text(HIDDEN)
     for _ in range(2):
-        summary = found(folder, PYTHONPATH=str(hook))["summary"]
-        assert (summary["needs_pillow_heif"], summary["not_an_image"]) == (1, 1)
+        answer = found(folder, PYTHONPATH=str(hook))
+        assert (answer["summary"]["needs_pillow_heif"], answer["summary"]["not_an_image"]) == (1, 1)
+        reasons = {Path(entry["path"]).name: entry["reason"] for entry in answer["broken"]}
+        assert reasons == {name: "needs_pillow_heif", "page.jpg": "not_an_image"}
 
 
 @pytest.mark.parametrize("name", ["phone.heic", "sent.jpg"])

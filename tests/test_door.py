@@ -225,6 +225,97 @@ def test_frames_beyond_the_canvas_are_refused_before_they_take_memory(size: tupl
     assert decode(gif_beyond(120, 130)).header.frames == 2
 
 
+def scans_of_one_colour(picture: Image.Image) -> bytes:
+    """A JPEG whose first scan names one of its three colours, by its head; the rest is not looked at."""
+    data = saved(picture, "JPEG")
+    at = data.index(b"\xff\xda")
+    return data[:at] + b"\xff\xda\0\x08\1\1\0\0\x3f\0" + data[at + 14 :]
+
+
+GRADIENT = Image.linear_gradient("L")
+# What a picture takes while it is decoded, in bytes a pixel, at least and at most: (mode, format, options).
+ROOM = {
+    "colour": (1, 4, "RGB", "PNG", {}),
+    "grey": (1, 1, "L", "PNG", {}),
+    "a palette": (2, 9, "P", "PNG", {}),
+    "a palette with transparent colours": (6, 10, "P", "PNG", {"transparency": bytes(range(256))}),
+    "grey of 16 bits": (3, 11, "I;16", "PNG", {}),
+    "transparent": (5, 9, "RGBA", "PNG", {}),
+    "transparent grey": (5, 13, "LA", "PNG", {}),
+    "an animation": (5, 16, "RGB", "PNG", {"save_all": True, "append_images": [Image.new("RGB", (256, 256))]}),
+    "CMYK": (5, 8, "CMYK", "JPEG", {}),
+    "a progressive JPEG": (5, 10, "RGB", "JPEG", {"progressive": True, "subsampling": 0}),
+    "a JPEG": (1, 3, "RGB", "JPEG", {}),
+    "WebP": (5, 16, "RGB", "WEBP", {}),
+    "AVIF": (5, 12, "RGB", "AVIF", {}),
+    "JPEG 2000": (5, 22, "RGB", "JPEG2000", {}),
+    "TIFF": (5, 8, "RGB", "TIFF", {}),
+}
+
+
+@pytest.mark.parametrize("kind", ROOM)
+def test_the_bound_is_bytes_and_not_pixels(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    least, most, mode, name, options = ROOM[kind]
+    (path := tmp_path / "a.jpg").write_bytes(saved(GRADIENT.convert(mode), name, **options))
+    monkeypatch.setattr("lib.images.decode.MOST_BYTES", 256 * 256 * least - 1)
+    found = [fingerprint(str(path)).reason, decode_fully(str(path))[0], measure_technical(path).reason]
+    assert found == ["too_many_pixels"] * 3
+    with pytest.raises(DecodeError, match="too_many_pixels: 256x256"):
+        read_header(path)
+    monkeypatch.setattr("lib.images.decode.MOST_BYTES", 256 * 256 * most)
+    assert read_header(path).width == 256 and decode_fully(str(path)) == ("", "")
+
+
+def test_a_jpeg_of_several_scans_is_known_by_its_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lib.images.decode.MOST_BYTES", 256 * 256 * 4)
+    picture = GRADIENT.convert("RGB")
+    read_header(saved(picture, "JPEG", subsampling=0))
+    with pytest.raises(DecodeError, match="too_many_pixels"):
+        read_header(scans_of_one_colour(picture))
+
+
+def test_a_later_page_is_measured_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    large = GRADIENT.convert("RGB")
+    data = saved(large.resize((16, 16)), "TIFF", save_all=True, append_images=[large])
+    assert decode_fully(data) == ("", "")
+    monkeypatch.setattr("lib.images.decode.MOST_BYTES", 256 * 256 * 4)
+    assert decode_fully(data)[0] == "too_many_pixels"
+
+
+def test_what_must_be_turned_needs_room_for_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = saved(GRADIENT.convert("RGB"), "PNG", exif=exif)
+    monkeypatch.setattr("lib.images.decode.MOST_BYTES", 256 * 256 * 8)
+    decode(data)
+    monkeypatch.setattr("lib.images.decode.MOST_BYTES", 256 * 256 * 8 - 1)
+    with pytest.raises(DecodeError, match="to be turned"):
+        decode(data)
+    assert decode(data, long_side=64).rgb.shape == (64, 64, 3)  # reduced before it is turned
+
+
+@pytest.mark.parametrize("deep", ["I;16", "I", "F"])
+def test_deep_greys_are_the_same_band_by_band(deep: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(2).integers(0, 60_000, (37, 53))
+    picture = Image.fromarray(values.astype({"I;16": np.uint16, "I": np.int32, "F": np.float32}[deep]))
+    data = saved(picture, "TIFF")
+    full = decode(data).rgb
+    top = float(values.max()) if deep == "F" else 65535.0
+    assert (full[:, :, 0] == (values.astype(np.float64) / top * 255).astype(np.uint8)).all()
+    monkeypatch.setattr("lib.images.decode.BAND", 100)
+    assert (decode(data).rgb == full).all()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "1", "P"])
+def test_the_digest_of_pixels_does_not_depend_on_bands(
+    mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    PHOTO.crop((0, 0, 53, 37)).convert(mode).save(tmp_path / "a.png")
+    whole = pixel_digest(tmp_path / "a.png")
+    monkeypatch.setattr("lib.hashing.kinds.BAND", 100)
+    assert pixel_digest(tmp_path / "a.png") == whole
+
+
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
 @pytest.mark.parametrize("share", [0.4, 0.6, 0.85])
 def test_a_picture_that_is_partly_filling_is_incomplete(share: float, orientation: int, tmp_path: Path) -> None:

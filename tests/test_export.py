@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from support import PATIENCE, ROOT, as_rows, drawing, dump, load_step, snapshot
+from support import PATIENCE, ROOT, all_rows, as_rows, drawing, dump, load_step, snapshot, touched
 
 from lib.db import open_database
 from lib.db.files import FileRow, add_file
@@ -199,6 +199,20 @@ def test_a_second_export_changes_nothing_and_another_takes_no_others_place(works
     assert sort(workspace, "--undo", "last") == 0
     back = {name: digest for name, digest in without_database(workspace).items() if name.startswith("export/")}
     assert {n: d for n, d in back.items() if d} == {n: d for n, d in files.items() if n.startswith("export/") and d}
+
+
+@pytest.mark.parametrize(
+    "form",
+    ["imagefolder", "imagefolder --label orientation", "webdataset", "parquet", "parquet --parquet-pictures reference"],
+)
+def test_a_second_export_writes_nothing_in_any_form(form: str, workspace: Path) -> None:
+    """No file is touched, none made for a moment, no row written but the run's own."""
+    assert sort(workspace, "orientation") == 0
+    arguments = ["export", "--as", *form.split()]
+    assert sort(workspace, *arguments) == 0
+    before, rows = touched(workspace), all_rows(workspace / "gleaner.db")
+    assert sort(workspace, *arguments) == 0
+    assert touched(workspace) == before and all_rows(workspace / "gleaner.db") == rows
 
 
 def without_database(workspace: Path) -> dict[str, str]:

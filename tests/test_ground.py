@@ -202,6 +202,17 @@ def test_the_technical_score_sees_a_white_sign_as_it_sees_a_black_one(tmp_path: 
     assert scores["white"]["contrast"] > 0.1
 
 
+@pytest.mark.parametrize("size", [(96, 64), (192, 128), (480, 320)])
+def test_a_white_sign_gets_the_verdict_of_a_black_one(size: tuple[int, int], tmp_path: Path, capsys: Any) -> None:
+    """The same label for the same reason, and never one of light or contrast, which the ground alone would make."""
+    for name, ink in (("white", (255, 255, 255, 255)), ("black", (0, 0, 0, 255)), ("off", (245, 245, 240, 255))):
+        logo(ink).resize(size, Image.Resampling.NEAREST).save(tmp_path / f"{name}.png")
+    arguments = ["quality", str(tmp_path), "--workspace", str(tmp_path / "ws"), "--json"]
+    assert load_step("sort").main(arguments) == 0
+    verdicts = {(one["label"], one["reason"]) for one in json.loads(capsys.readouterr().out)["pictures"]}
+    assert len(verdicts) == 1 and verdicts <= {("low", "near blank"), ("low", "tiny")}
+
+
 def test_measures_from_before_are_made_again_of_what_was_not_seen(tmp_path: Path, capsys: Any) -> None:
     folder, workspace = tmp_path / "pictures", tmp_path / "ws"
     folder.mkdir()

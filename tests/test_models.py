@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from support import PATIENCE, ROOT, drawing, dump, load_step, snapshot
+from support import PATIENCE, ROOT, all_rows, drawing, dump, load_step, snapshot, touched
 
 from lib.db import open_database
 from lib.db.files import FileRow, add_file
@@ -786,3 +786,26 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
         )
         faults.append(int(done.stdout))
     assert faults[1] < faults[0] / 4
+
+
+@pytest.mark.parametrize("criterion", ["quality", "filter", "topic", "objects"])
+def test_a_second_run_of_a_model_writes_nothing(
+    criterion: str, request: pytest.FixtureRequest, pictures: Path, tmp_path: Path
+) -> None:
+    """Neither files, also for a moment, nor rows but the run's own; the clusters' page is not made again either."""
+    workspace, options = tmp_path / "ws", list[Any]()
+    if criterion == "quality":
+        options = ["--metric", "musiq", "--models-dir", request.getfixturevalue("models")]
+    elif criterion == "objects":
+        folder = request.getfixturevalue("detector_folder")
+        options = ["--detector", "ssdlite320_mobilenet_v3_large", "--models-dir", folder, "--classes", "person"]
+    else:
+        options = ["--clip-model", request.getfixturevalue("clip_folder")]
+        options += ["--keep", "a room"] if criterion == "filter" else ["--eps", "0.002", "--topic-top", "1"]
+    where = [] if criterion == "topic" else [pictures]
+    if criterion == "topic":
+        with_queries(workspace)
+    assert sort(workspace, criterion, *where, *options) == 0
+    before, rows = touched(workspace), all_rows(workspace / "gleaner.db")
+    assert sort(workspace, criterion, *where, *options) == 0
+    assert touched(workspace) == before and all_rows(workspace / "gleaner.db") == rows

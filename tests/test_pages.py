@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw
 from support import PATIENCE, wait_until
 
 from lib.pages.model import (
+    BrokenReason,
     Bucket,
     Card,
     DomainRow,
@@ -240,6 +241,7 @@ def pages(folder: Path, text: str = "plain", files: list[Path] | None = None, **
         GroupView(f"g1 {text}", keeper, members[:1]),
         GroupView("g2", MemberView(f"gone/{text}", None), members[1:]),
     ]
+    broken = [BrokenReason(text, files), BrokenReason("truncated", [folder / text.replace("/", "")])]
     items = [
         SheetItem(f, f.name, "high" if n % 2 else "low", 10.0 * n, text, 96, 64, text) for n, f in enumerate(files)
     ]
@@ -250,7 +252,7 @@ def pages(folder: Path, text: str = "plain", files: list[Path] | None = None, **
         "domains": render_domain_report(
             made["domains"], heading, domains, [FamilyRow(text, 3, 0.3, 1, text)], **limits
         ),
-        "dedup": render_dedup_report(made["dedup"], heading, groups, run=text, **limits),
+        "dedup": render_dedup_report(made["dedup"], heading, groups, run=text, broken=broken, **limits),
         "sheet": render_contact_sheet(made["sheet"], heading, buckets, items, **limits),
     }
     for name, page in html.items():

@@ -19,7 +19,7 @@ from download_support import (
 )
 from fsspec.implementations.memory import MemoryFileSystem
 from hostile_server import Site, jpeg
-from support import as_rows
+from support import as_rows, load_step
 
 from lib.db import open_database
 from lib.db.download_queue import Recheck
@@ -201,3 +201,35 @@ def test_what_is_not_there_any_more_is_left_alone(
     assert "it is left as it is" in caplog.text and journal(workspace) == [("opted_out", "dropped")]
     assert report(workspace, to=ADDRESS).retired == 0 and len(journal(workspace)) == 1
     assert as_rows(workspace.database, "SELECT state FROM files") == [("missing",)]
+
+
+@pytest.mark.parametrize("to", [ADDRESS, ""])
+def test_a_sidecar_leaves_with_its_picture(workspace: Workspace, site: Site, there: Store, to: str) -> None:
+    fill(workspace, originals(site, "/tagged/5"))
+    run(workspace, to=to, sidecar=True)
+    lying = kept(there) if to else [str(path) for path in workspace.images.rglob("*.*")]
+    assert len(lying) == 2 and sum(name.endswith(".json") for name in lying) == 1
+    opt_out(workspace, site)
+    report(workspace, to=to, again=REFRESH)
+    assert kept(there) == [] and not list(workspace.images.rglob("*.json"))
+    assert sorted(name.rpartition("/")[2] for name in quarantined(workspace)) == sorted(
+        name.rpartition("/")[2] for name in lying
+    )
+    assert journal(workspace) == [("opted_out", "done")] * 2
+    assert step.main(command(workspace, "--undo", "last")) == 0
+    assert len(kept(there) if to else list(workspace.images.rglob("*.*"))) == 2 and not quarantined(workspace)
+
+
+def test_copies_that_step_7_made_leave_too(workspace: Workspace, site: Site) -> None:
+    fill(workspace, originals(site, "/tagged/5", "/good/1"))
+    run(workspace)
+    sort = load_step("sort")
+    assert sort.main(["--workspace", str(workspace.root), "-q", "orientation"]) == 0
+    assert len(list(workspace.sorted.rglob("*.jpg"))) == 2
+    with open_database(workspace.database) as db:
+        db.execute("UPDATE image_variants SET url = ? WHERE url LIKE '%tagged%'", (site.address("/noai/1"),))
+    assert step.main(command(workspace, "--refresh")) == 0
+    assert len(list(workspace.sorted.rglob("*.jpg"))) == 1
+    assert len(quarantined(workspace)) == 2
+    assert step.main(command(workspace, "--undo", "last")) == 0
+    assert len(list(workspace.sorted.rglob("*.jpg"))) == 2

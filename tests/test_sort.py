@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from support import ROOT, as_rows, drawing, dump, load_step, run_step, snapshot
+from support import ROOT, all_rows, as_rows, drawing, dump, load_step, run_step, snapshot, touched
 
 from lib.db import Database, open_database
 from lib.db.files import FileRow, add_file
@@ -781,43 +781,105 @@ def test_what_is_named_most_is_a_defect(reasons: list[str], named: str) -> None:
     assert cards.get("Named most", "") == named and cards["Pictures"] == len(reasons)
 
 
-@pytest.mark.parametrize("criterion", ["orientation", "megapixels", "quality"])
-def test_a_second_run_with_nothing_new_writes_nothing(criterion: str, tmp_path: Path, monkeypatch: Any) -> None:
-    """No file is touched and no row but the run's own; the records of the buckets are not made again either."""
-    from lib.sort import output
-
-    folder, workspace = tmp_path / "pictures", tmp_path / "ws"
+@pytest.fixture
+def six(tmp_path: Path) -> Path:
+    """Six pictures and a broken one."""
+    folder = tmp_path / "pictures"
     folder.mkdir()
     for number in range(6):
         drawing(number, 90 + 20 * number, 120).save(folder / f"{number}.png")
     (folder / "broken.jpg").write_bytes(b"nothing")
-    arguments = [criterion, str(folder), "--workspace", str(workspace), "--json"]
+    return folder
 
-    def state() -> tuple[Any, Any]:
-        # The database's own files and the lock are every run's.
-        files = {
-            path: path.stat().st_mtime_ns
-            for path in workspace.rglob("*")
-            if path.name[0] != "." and path.stem != "gleaner"
-        }
-        connection = sqlite3.connect(workspace / "gleaner.db")
-        tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-        rows = {name: connection.execute(f"SELECT * FROM {name}").fetchall() for name in tables if name != "runs"}
-        connection.close()
-        return {path: time for path, time in files.items() if path.is_file()}, rows
 
-    assert step.main(arguments) == 0
-    before = state()
-    refreshed: list[Any] = []
-    kept = output.refresh_metadata
-    monkeypatch.setattr(output, "refresh_metadata", lambda *given: (refreshed.append(given), kept(*given)))
-    assert step.main(arguments) == 0
-    assert state() == before and not refreshed
-    # What somebody has changed or taken away is made good.
-    for path in (next(workspace.glob("sorted/*/*/metadata.jsonl")), workspace / f"reports/sort_{criterion}.csv"):
+@pytest.mark.parametrize("criterion", ["orientation", "megapixels", "quality"])
+def test_a_second_run_with_nothing_new_writes_nothing(
+    criterion: str, six: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """No file is touched, none made for a moment, and no row is written but the run's own; nor is anything compared."""
+    from lib.sort import output
+
+    workspace, database = tmp_path / "ws", tmp_path / "ws/gleaner.db"
+    assert sort(workspace, criterion, six) == 0
+    before, rows = touched(workspace), all_rows(database)
+    made: list[Path] = []
+    kept = output.replace_with
+    monkeypatch.setattr(output, "replace_with", lambda path, lines: (made.append(path), kept(path, lines))[1])
+    for _ in range(2):
+        assert sort(workspace, criterion, six) == 0
+        assert touched(workspace) == before and all_rows(database) == rows and not made
+    # What somebody has changed or taken away is made good, and then it is known again.
+    for path in (next(workspace.glob("sorted/*/*/metadata.jsonl")), *workspace.glob(f"reports/sort_{criterion}.[cj]*")):
         right = path.read_bytes()
-        for spoil in (lambda path=path: path.write_text("spoilt"), path.unlink):
+        for spoil in (
+            lambda path=path, right=right: path.write_bytes(right[:-9]),
+            lambda path=path, right=right: path.write_bytes(right + b"{}"),
+            lambda path=path, right=right: path.write_bytes(right.replace(b"landscape", b"LANDSCAPE")),
+            path.unlink,
+        ):
             spoil()
-            assert step.main(arguments) == 0 and path.read_bytes() == right
-    refreshed.clear()
-    assert step.main(arguments) == 0 and not refreshed
+            assert sort(workspace, criterion, six) == 0 and path.read_bytes() == right
+    made.clear()
+    assert sort(workspace, criterion, six) == 0 and not made
+
+
+@pytest.mark.parametrize("other", ["answers", "label", "living", "settings", "version", "copy"])
+def test_what_a_report_is_made_of_is_noticed(other: str, workspace: Path, monkeypatch: Any) -> None:
+    """A run that sorts nothing writes what others have changed since, and compares while another step is at work."""
+    from lib.sort import output
+
+    assert sort(workspace, "orientation") == 0
+    data = workspace / "reports/sort_orientation.json"
+    before = data.read_bytes()
+    database = sqlite3.connect(workspace / "gleaner.db")
+    arguments, differs = ["orientation"], True
+    with database:
+        if other == "answers":
+            database.execute("UPDATE images SET title = 'Another title' WHERE key = 'yandex:wide'")
+            database.execute(
+                "INSERT INTO runs (step, started_at, finished_at, version) VALUES ('ingest', ?, ?, '')",
+                (utc_now(), utc_now()),
+            )
+        elif other == "living":
+            database.execute("UPDATE images SET title = 'Another title' WHERE key = 'yandex:wide'")
+            database.execute(
+                "INSERT INTO runs (step, started_at, version, host, pid) VALUES ('ingest', ?, '', 'elsewhere', 1)",
+                (utc_now(),),
+            )
+        elif other == "label":
+            database.execute("UPDATE labels SET reason = 'x', run_id = 0 WHERE label = 'square'")
+    database.close()
+    if other == "settings":
+        arguments += ["--tolerance", "0.03"]
+    elif other == "version":
+        monkeypatch.setattr(output, "__version__", "another")
+        differs = False
+    elif other == "copy":  # what is not asked for is not put back, but it is not told of either
+        next(workspace.glob("sorted/orientation/square/*.jpg")).unlink()
+        arguments += ["--where", "format = png"]
+    made: list[Path] = []
+    kept = output.replace_with
+    monkeypatch.setattr(output, "replace_with", lambda path, lines: (made.append(path), kept(path, lines))[1])
+    assert sort(workspace, *arguments) == 0
+    if other == "label":  # it is set right, and the report with it
+        assert data in made and data.read_bytes() == before
+    else:
+        assert data in made and (data.read_bytes() != before) == differs
+    made.clear()
+    assert sort(workspace, *arguments) == 0
+    assert bool(made) == (other == "living")
+
+
+def test_lines_that_are_right_are_not_written_again(tmp_path: Path) -> None:
+    """Files of several lengths against one that is the same, shorter, longer or different anywhere."""
+    from lib.sort.output import replace_with
+
+    path = tmp_path / "a/lines"
+    wanted = [f"line {number} é\n" for number in range(50)]
+    assert replace_with(path, wanted) and path.read_text("utf-8") == "".join(wanted)
+    for old in (wanted[:20], [*wanted, "more"], ["x", *wanted[1:]], [*wanted[:30], "other", *wanted[31:]], []):
+        path.write_text("".join(old), "utf-8")
+        assert replace_with(path, iter(wanted)) and path.read_text("utf-8") == "".join(wanted)
+    before = touched(tmp_path)
+    assert not replace_with(path, iter(wanted)) and touched(tmp_path) == before
+    assert replace_with(path, []) and not path.exists() and not replace_with(path, [])

@@ -94,3 +94,47 @@ def test_a_folder_of_pictures_is_shown_the_way(tmp_path: Path, capsys) -> None:
     (tmp_path / "photos" / "a.jpg").write_bytes(b"x")
     assert step.main(["--import", str(tmp_path / "photos"), "--workspace", str(tmp_path / "w")]) == 2
     assert "--import-folder" in capsys.readouterr().err
+
+
+WRAPPED = {
+    "https://wsrv.nl/?url=photos.example.org/a.jpg&w=300": "http://photos.example.org/a.jpg",
+    "https://i0.wp.com/blog.example.org/b.png?ssl=1": "https://blog.example.org/b.png",
+    "https://shop.example.org/_next/image?url=https%3A%2F%2Fc.example.org%2Fc.webp&w=640": "https://c.example.org/c.webp",
+    "https://search.pstatic.net/sunny/?src=https%3A%2F%2Fd.example.org%2Fd.jpg": "https://d.example.org/d.jpg",
+}
+
+
+@pytest.mark.parametrize("link", WRAPPED)
+@pytest.mark.parametrize("kind", ["csv", "txt", "jsonl"])
+def test_what_a_proxy_wraps_is_the_original_and_the_proxy_stays(tmp_path: Path, link: str, kind: str):
+    inner = WRAPPED[link]
+    text = {"csv": f"url,width\n{link},4000\n", "txt": f"{link}\n", "jsonl": json.dumps({"url": link}) + "\n"}[kind]
+    (tmp_path / f"list.{kind}").write_text(text, encoding="utf-8")
+    assert step.main(["--workspace", str(tmp_path / "w"), "--import", str(tmp_path / f"list.{kind}")]) == 0
+    (tmp_path / "bare.txt").write_text(inner + "\n", encoding="utf-8")
+    assert step.main(["--workspace", str(tmp_path / "w"), "--import", str(tmp_path / "bare.txt")]) == 0
+    found = as_rows(tmp_path / "w" / "gleaner.db", "SELECT kind, url FROM image_variants ORDER BY id")
+    assert [tuple(row) for row in found] == [("original", inner), ("preview", link)]
+    assert len(as_rows(tmp_path / "w" / "gleaner.db", "SELECT id FROM images")) == 1, "one picture in both lists"
+
+
+@pytest.mark.parametrize("content", [None, "", "no list at all\n", "PAR1", "SQLite format 3\0", "a,b\n1,2\n"])
+def test_what_cannot_be_taken_in_creates_nothing(tmp_path: Path, content: str | None, capsys) -> None:
+    source = tmp_path / "source"
+    if content is not None:
+        source.write_text(content, encoding="utf-8")
+    damaged = content in ("PAR1", "SQLite format 3\0")  # known by their first bytes, and broken behind them
+    refused(tmp_path, "--import", source, capsys, 1 if damaged else 2)
+
+
+def test_a_folder_without_answers_and_a_missing_one_create_nothing(tmp_path: Path, capsys) -> None:
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "read me.txt").write_text("nothing", encoding="utf-8")
+    refused(tmp_path, "--import", tmp_path / "notes", capsys)
+    refused(tmp_path, "--import-folder", tmp_path / "missing", capsys)
+
+
+def refused(place: Path, job: str, source: Path, capsys, code: int = 2) -> None:
+    assert step.main(["--workspace", str(place / "w"), job, str(source)]) == code
+    assert capsys.readouterr().err.startswith("error: ")
+    assert not (place / "w").exists()

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from PIL import Image
-from support import PATIENCE, as_rows, drawing, load_step, snapshot
+from support import PATIENCE, all_rows, as_rows, drawing, load_step, snapshot, touched
 
 from lib.models import vlm as client_module
 from lib.models.vlm import ModelAnswer, content_of, verdict_of
@@ -661,3 +661,28 @@ def test_a_limit_that_one_picture_exceeds_is_not_changed_for_the_others(tmp_path
         assert sort(tmp_path / "ws", folder, server.url, "--vlm-workers", 1) == 0
     assert result(capsys)["buckets"] == {"keep": 3}
     assert all(body["max_tokens"] == 400 for body in server.asked if not is_tiny(body))
+
+
+def test_a_second_run_asks_nothing_and_writes_nothing(pictures: Path, tmp_path: Path) -> None:
+    workspace = tmp_path / "ws"
+    with Server(lambda number, body: told(GOOD)) as server:
+        assert sort(workspace, pictures, server.url) == 0
+        asked, before, rows = len(server.asked), touched(workspace), all_rows(workspace / "gleaner.db")
+        assert sort(workspace, pictures, server.url) == 0
+        assert len(server.asked) == asked == 3
+    assert touched(workspace) == before and all_rows(workspace / "gleaner.db") == rows
+
+
+@pytest.mark.parametrize("form", ["PNG", "WEBP", "GIF", "TIFF"])
+def test_a_server_is_shown_a_white_sign_on_clear(form: str, tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    sign = Image.new("RGBA", (800, 320), (255, 255, 255, 0))
+    sign.paste((255, 255, 255, 255), (200, 80, 600, 240))
+    options = {"lossless": True} if form == "WEBP" else {}
+    sign.save(folder / f"sign.{form.lower()}", form, **options)
+    with Server(lambda number, body: told(GOOD)) as server:
+        assert sort(tmp_path / "ws", folder, server.url) == 0
+        seen = picture_of(server.asked[0]).convert("L")
+    inside, outside = (seen.getpixel((seen.width * x // 10, seen.height // 2)) for x in (5, 1))
+    assert inside - outside > 60

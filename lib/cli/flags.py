@@ -53,8 +53,11 @@ def documented_parser(doc: str | None, prog: str) -> argparse.ArgumentParser:
 
 
 class _ArgumentParser(argparse.ArgumentParser):
+    wrong = ""  # the sentence that ended parsing
+
     def error(self, message: str) -> NoReturn:
-        super().error(redact_any(message))  # what was typed wrong is repeated
+        self.wrong = redact_any(message)  # what was typed wrong is repeated
+        super().error(self.wrong)
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):

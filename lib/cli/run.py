@@ -10,28 +10,39 @@ import argparse
 import errno
 import json
 import os
+import re
 import signal
 import sqlite3
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from lib.cli.flags import STEP_FILES
 from lib.cli.output import Session, Summary, log, print_summary, start_logging, tolerate_terminal_encoding
 from lib.cli.settings import apply_settings, read_settings
 from lib.db import Database, open_database, open_for_preview
-from lib.db.connection import open_empty
+from lib.db.connection import beside, is_unused, open_empty
 from lib.db.journal import finish_run, has_rows, start_run
 from lib.db.maintenance import finish_replacing, waiting
 from lib.db.soundness import DAMAGED, Fault, find_fault, refuse_unusable
-from lib.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, GleanerError, UsageError, broken_installation
+from lib.errors import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_USAGE,
+    GleanerError,
+    UsageError,
+    WrongPath,
+    broken_installation,
+)
 from lib.files.pictures import clear_leftovers
 from lib.progress import no_bar, terminal_bar
 from lib.text import escape_controls, is_storable, redact, redacted
 from lib.workspace import Workspace, file_lock, step_lock
 
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # `Path` makes one slash of two; one letter is a drive
 LONGEST_LOOK = 20.0  # seconds that a database is looked through after an error that nobody expected
 
 
@@ -60,14 +71,23 @@ def run(
         as_json = args.json
         start_logging(args)
         _require_text(args)
+        _refuse_addresses(made, args)
         workspace = Workspace(args.workspace)
         workspace.refuse_links()
         _finish_restore(workspace, dry_run=bool(getattr(args, "dry_run", False)))
         check(args)
-        with _opened(args, workspace, needs=needs, alone=alone, before=before) as db:
+        with (
+            _nothing_made_in_error(workspace),
+            _opened(args, workspace, needs=needs, alone=alone, before=before) as db,
+        ):
             return _run_in_session(args, workspace, db, work, last=argv is None)
     except GleanerError as error:
         return _fail(str(error), error.exit_code, as_json)
+    except SystemExit as end:  # argparse has said on stderr what is wrong
+        if as_json and end.code == EXIT_USAGE:
+            wrong = getattr(made, "wrong", "") or "the arguments cannot be read; see --help."
+            _print_error(" ".join(wrong.split()), EXIT_USAGE)
+        raise
     except KeyboardInterrupt:
         return _fail("stopped at once; the state is safe: run the same command to continue.", EXIT_INTERRUPTED, as_json)
     except BrokenPipeError:
@@ -78,6 +98,8 @@ def run(
             return _fail(sentence, EXIT_FAILED, as_json)
         if argv is None:  # a bug; its traceback may repeat an address that holds a password
             sys.stderr.write(redact(traceback.format_exc()))
+            if as_json:
+                _print_error(f"an error that nobody expected ({type(error).__name__}); see stderr.", EXIT_FAILED)
             return EXIT_FAILED
         raise
 
@@ -103,6 +125,39 @@ def _require_text(args: argparse.Namespace) -> None:
         words = value if isinstance(value, list | tuple) else [value]
         if any(isinstance(word, str) and not is_storable(word) for word in words):
             raise UsageError(f"--{name.replace('_', '-')} is no UTF-8 text; write it in UTF-8.")
+
+
+def _refuse_addresses(made: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Raises UsageError where a path of this machine is meant and an address was given: no folder is called `s3:`."""
+    for action in made._actions:
+        value = getattr(args, action.dest, None)
+        for path in value if isinstance(value, list | tuple) else [value]:
+            if not isinstance(path, Path) or not _ADDRESS.match(text := str(path)):
+                continue
+            if not os.path.lexists(text.partition("/")[0]):
+                name = (action.option_strings or [str(action.metavar)])[-1]
+                raise UsageError(f"{name} takes a path of this machine, and {text} is an address; give a path.")
+
+
+@contextmanager
+def _nothing_made_in_error(workspace: Workspace) -> Iterator[None]:
+    """Takes away the empty workspace that a run has made which then was refused: its path was a typing error."""
+    was_there = os.path.lexists(workspace.database)
+    root = Path(os.path.abspath(workspace.root))
+    missing = [path for path in (root, *root.parents) if not path.exists()]
+    try:
+        yield
+    except WrongPath:
+        if not was_there and os.path.lexists(workspace.database) and is_unused(workspace.database):
+            for path in (workspace.database, *beside(workspace.database)):
+                path.unlink(missing_ok=True)
+        if missing:
+            for path in root.glob(".*.lock"):
+                path.unlink(missing_ok=True)
+        with suppress(OSError):  # something else is in it
+            for path in missing:
+                path.rmdir()
+        raise
 
 
 def _finish_restore(workspace: Workspace, *, dry_run: bool) -> None:
@@ -209,10 +264,14 @@ def _interruptible(session: Session, *, last: bool) -> Iterator[None]:
             signal.signal(number, signal.SIG_IGN if last else handler)
 
 
+def _print_error(sentence: str, exit_code: int) -> None:
+    print(json.dumps({"error": redact(sentence), "exit_code": exit_code}, ensure_ascii=False))
+
+
 def _fail(sentence: str, exit_code: int, as_json: bool) -> int:
     sentence = redact(sentence)
     if as_json:
-        print(json.dumps({"error": sentence, "exit_code": exit_code}, ensure_ascii=False))
+        _print_error(sentence, exit_code)
     print(escape_controls(f"error: {sentence}" if exit_code != EXIT_INTERRUPTED else sentence), file=sys.stderr)
     return exit_code
 
@@ -252,8 +311,8 @@ def explain_sqlite(error: sqlite3.OperationalError) -> str | None:
     return next((sentence for words, sentence in known.items() if words in text), None)
 
 
-def explain_os(error: OSError) -> str | None:
-    """Says what is wrong with the disk or a path, and what to do; None for an error that has no sentence."""
+def explain_os(error: OSError) -> str:
+    """Says what is wrong with the disk, a path or a connection, and what to do."""
     where = error.filename or "the disk"
     known = {
         errno.ENOSPC: f"no space is left on the device ({where}); make room and run the same command again.",
@@ -270,7 +329,9 @@ def explain_os(error: OSError) -> str | None:
         errno.ENXIO: f"{where} is no ordinary file; give another path.",
         errno.ENAMETOOLONG: f"{str(where)[:60]}… is too long a name; give a shorter path.",
     }
-    return known.get(error.errno or 0)
+    said = " ".join(str(error.strerror or error).split()) or type(error).__name__
+    named = f" ({error.filename})" if error.filename else ""
+    return known.get(error.errno or 0) or f"the system says {said}{named}; mend that and run the same command again."
 
 
 def require_pictures(session: Session) -> None:

@@ -90,7 +90,7 @@ SETTABLE: dict[str, dict[str, str]] = {
         file="mode where format square tolerance strategy edges every parts metric combine long-side high medium "
         "min-score keep drop margin near-query eps min-samples topic-text topic-top classes min-objects max-objects "
         "min-confidence vlm-model subject vlm-min-score max-images vlm-workers vlm-timeout vlm-tries as split label "
-        "shard-size parquet-pictures title device",
+        "shard-size parquet-pictures title convert device",
         inside="keep-file drop-file labels vlm-prompt",
         name="clip-model detector",
         environment="vlm-url vlm-key-env to models-dir",  # where pictures and keys are sent, what is loaded

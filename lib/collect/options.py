@@ -78,7 +78,7 @@ def host(text: str) -> str:
         raise wrong from None
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.path not in ("", "/") or parts.query:
         raise wrong
-    if parts.username is not None or not 0 <= port <= 65535:
+    if parts.username is not None or not 0 <= port <= 65535 or any(letter.isspace() for letter in parts.netloc):
         raise wrong
     return f"{parts.scheme}://{parts.netloc.lower()}"
 

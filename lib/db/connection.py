@@ -121,6 +121,20 @@ def open_database(path: Path) -> Database:
     return Database(connection, path)
 
 
+def beside(path: Path) -> list[Path]:
+    """The files that SQLite keeps beside a database."""
+    return [path.with_name(path.name + suffix) for suffix in BESIDE]
+
+
+def is_unused(path: Path) -> bool:
+    """Tells if a database holds nothing but the records of runs."""
+    with closing(_connect(str(path), path)) as connection:
+        return not any(
+            connection.execute(f'SELECT EXISTS (SELECT 1 FROM "{table}")').fetchone()[0]
+            for table in ("queries", "responses", "images", "files", "scores", "duplicates", "actions")
+        )
+
+
 def for_owner_only(path: Path) -> None:
     """Takes a database, and what SQLite keeps beside it, out of others' sight. What belongs to another stays."""
     if sys.platform == "win32":

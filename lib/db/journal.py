@@ -11,6 +11,7 @@ from typing import Any
 
 from lib import __version__
 from lib.db.connection import Database
+from lib.temporary import process_lives
 from lib.times import utc_now
 
 _COLUMNS = "id, run_id, kind, state, source, target, sha256, bytes, table_name, payload, reason"
@@ -50,6 +51,18 @@ def latest_run_with_actions(db: Database, step: str) -> int | None:
 def run_step(db: Database, run_id: int) -> str | None:
     found = db.value("SELECT step FROM runs WHERE id = ?", (run_id,))
     return None if found is None else str(found)
+
+
+def runs_beside(db: Database, step: str) -> tuple[int, str] | None:
+    """The number of runs of all other steps, and when the last of them ended; None while one may be at work.
+
+    A killed run never ends; it counts as ended where its process is gone.
+    """
+    runs = db.rows("SELECT host, pid, finished_at FROM runs WHERE step <> ?", (step,))
+    here = socket.gethostname()
+    if any(not run["finished_at"] and (run["host"] != here or process_lives(run["pid"])) for run in runs):
+        return None
+    return len(runs), max((run["finished_at"] or "" for run in runs), default="")
 
 
 @dataclass(frozen=True)

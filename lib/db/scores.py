@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lib.db.connection import Database
+from lib.db.journal import runs_beside
 from lib.progress import chunked
 from lib.times import utc_now
 
@@ -102,12 +103,6 @@ def known_vectors(db: Database, model: str, version: str, contents: Sequence[str
     """The embeddings that are kept of contents: float16, little-endian, of unit length."""
     sql = f"SELECT sha256, vector FROM embeddings WHERE model = ? AND version = ? AND {_GIVEN}"
     return db.mapping(sql, (model, version, json.dumps(contents)))
-
-
-def known_unreadable(db: Database, contents: Sequence[str]) -> set[str]:
-    """Those of the contents whose pixels the technical metric could not decode."""
-    sql = f"SELECT sha256 FROM scores WHERE metric = 'technical' AND value IS NULL AND {_GIVEN}"
-    return set(db.column(sql, (json.dumps(contents),)))
 
 
 def known_sizes(db: Database, contents: Sequence[str]) -> dict[str, tuple[int, int, str]]:
@@ -226,13 +221,38 @@ def known_phashes(db: Database, contents: Sequence[str]) -> dict[str, str]:
 
 
 def count_unhashed(db: Database, contents: Sequence[str]) -> int:
-    """The number of contents that step 6 has not looked at; what it found too flat to hash it has looked at."""
-    sql = f"SELECT count(DISTINCT sha256) FROM hashes WHERE kind = 'phash' AND {_GIVEN}"
+    """The number of contents that step 6 has not looked at, unlike what it found too flat to hash, or broken."""
+    sql = f"SELECT count(DISTINCT sha256) FROM hashes WHERE kind IN ('phash', 'broken') AND {_GIVEN}"
     return len(contents) - int(db.value(sql, (json.dumps(contents),)))
 
 
 def criteria(db: Database) -> list[str]:
     return db.column("SELECT DISTINCT criterion FROM labels ORDER BY 1")
+
+
+def written_state(db: Database, name: str) -> str:
+    """The state that `note_written` kept of the report; '' for none."""
+    return str(db.value("SELECT state FROM written_reports WHERE name = ?", (name,)) or "")
+
+
+def note_written(db: Database, name: str, state: str) -> None:
+    """Keeps what a report was made of and how its files lie on disk; '' where that is not known."""
+    if state != written_state(db, name):
+        with db.transaction():
+            db.execute("INSERT OR REPLACE INTO written_reports (name, state) VALUES (?, ?)", (name, state))
+
+
+def made_of(db: Database, criterion: str) -> list[Any]:
+    """Returns counts and moments that change with all that a report of step 7 reads in the database; [] while a run of
+    another step may be changing it.
+
+    Step 7 itself writes scores and labels, each with its moment; all else comes of runs of other steps.
+    """
+    if (others := runs_beside(db, "sort")) is None:
+        return []
+    labels = db.row("SELECT count(*), max(created_at), max(run_id) FROM labels WHERE criterion = ?", (criterion,))
+    measured = db.row("SELECT count(*), max(created_at) FROM scores")
+    return [*others, *(labels or ()), *(measured or ())]
 
 
 def all_labels(db: Database, criterion: str, version: str) -> Iterator[tuple[str, str]]:
@@ -276,3 +296,13 @@ def file_actions(db: Database, step: str, below: str) -> Iterator[tuple[int, str
     )
     for row in db.in_blocks(sql, 0, BLOCK * 4, step=step, below=below, length=len(below)):
         yield tuple(row)
+
+
+def copies_of(db: Database, sha256: str) -> list[str]:
+    """The paths at which step 7 put copies of a content: the targets of its done file actions."""
+    rows = db.rows(
+        "SELECT DISTINCT target FROM actions JOIN runs ON runs.id = actions.run_id WHERE runs.step = 'sort'"
+        " AND actions.sha256 = ? AND actions.state = 'done' AND kind IN ('copy', 'hardlink') ORDER BY target",
+        (sha256,),
+    )
+    return [str(row[0]) for row in rows]

@@ -258,6 +258,13 @@ class Worklist:
         sql = f"SELECT {_PLACEMENT} FROM placements WHERE target > :last AND target < :end {condition} ORDER BY target"
         return (Placement(**dict(row)) for row in self.db.in_blocks(sql, below, end=end))
 
+    def placements_digest(self) -> str:
+        """One number for all placements."""
+        digest = hashlib.sha256()
+        for row in self.db.execute("SELECT target, origin, sha256, kind FROM placements ORDER BY target"):
+            digest.update("\0".join(row).encode("utf-8", "surrogatepass"))
+        return digest.hexdigest()
+
     def note_away(self, paths: Iterable[str]) -> None:
         """Remembers which paths' files are in the quarantine; from now on files of the run are found by path, too."""
         self.db.execute("CREATE INDEX IF NOT EXISTS items_by_path ON items (path)")

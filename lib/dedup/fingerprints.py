@@ -45,7 +45,7 @@ UNPACKED = 1024  # pictures held ready to be compared, up to 29 KB each
 # What may be another time: the picture is tried again in the next run.
 PASSING = frozenset({"missing_file", "unreadable_file", "out_of_memory"})
 PROCESSES_FROM = 5_000  # pictures: from then on what the start of worker processes costs makes no difference
-ALGORITHM = f"dct {buffers.VERSION}"
+ALGORITHM = buffers.ALGORITHM
 PIXELS_ALGORITHM = f"pixels 2 {buffers.VERSION}"
 
 # What is decoded in this process: formats whose codecs are used everywhere and attacked every day. A file in any other

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,15 +15,17 @@ from lib.db import Context, Database
 from lib.db.duplicates import present_file_count, query_picture_paths
 from lib.dedup.groups import DuplicateGroup, Member
 from lib.dedup.keep import read_traits
-from lib.dedup.report import full_path
-from lib.errors import UsageError
+from lib.dedup.report import BrokenFile, full_path
+from lib.errors import UsageError, WrongPath
 from lib.files.pictures import PictureFile, folder_pictures, workspace_pictures
 from lib.hashing.hamming import to_words
 from lib.workspace import Workspace
 
 
-def read_files(context: Context, folders: Sequence[Path], limit: int | None) -> tuple[list[PictureFile], Counter[str]]:
-    """Returns the files to look at, at most `limit`, and the reasons why others could not be read.
+def read_files(
+    context: Context, folders: Sequence[Path], limit: int | None
+) -> tuple[list[PictureFile], list[BrokenFile]]:
+    """Returns the files to look at, at most `limit`, and those that could not be read.
 
     Raises UsageError for a folder that is none, and for a workspace without pictures.
     """
@@ -32,14 +33,8 @@ def read_files(context: Context, folders: Sequence[Path], limit: int | None) -> 
     if not folders:
         if not present_file_count(db):
             raise UsageError("the workspace holds no picture yet; run 5_download.py first, or name a folder.")
-        return list(workspace_pictures(db, workspace, limit)), Counter()
-    unreadable: Counter[str] = Counter()
-
-    def note(path: Path, error: OSError) -> None:
-        unreadable["name_not_utf8" if error.errno == errno.EILSEQ else "unreadable_file"] += 1
-
-    remember = not context.dry_run
-    found = folder_pictures(db, folders, remember=remember, unreadable=note, bar=context.bar, limit=limit)
+        return list(workspace_pictures(db, workspace, limit)), []
+    unreadable: list[BrokenFile] = []
     ours = tuple(folder.resolve() for folder in (workspace.quarantine, workspace.sorted))
     inside: dict[str, bool] = {}  # asked once a folder: to resolve every path costs more than all else of a second run
 
@@ -50,7 +45,20 @@ def read_files(context: Context, folders: Sequence[Path], limit: int | None) -> 
             inside[parent] = any(folder == real or folder in real.parents for folder in ours)
         return inside[parent]
 
+    def note(path: Path, error: OSError) -> None:
+        if not is_ours(path):
+            unreadable.append(could_not_read(path, error))
+
+    remember = not context.dry_run
+    found = folder_pictures(db, folders, remember=remember, unreadable=note, bar=context.bar, limit=limit)
     return [file for file in found if not is_ours(file.path)], unreadable
+
+
+def could_not_read(path: Path, error: OSError) -> BrokenFile:
+    """Returns a file or folder that could not be read, with the reason."""
+    known = {errno.EILSEQ: "name_not_utf8", errno.ENOENT: "missing_file"}
+    unreadable = "unreadable_folder" if path.is_dir() else "unreadable_file"
+    return BrokenFile(path, known.get(error.errno or 0, unreadable))
 
 
 def normal_folders(workspace: Workspace, folders: Iterable[Path]) -> list[Path]:
@@ -86,7 +94,7 @@ def read_decisions(path: Path) -> dict[str, PersonDecision]:
             members = [{"keeper": g.get("keeper"), **member} for g in data["groups"] for member in g["members"]]
         found = {str(m["path"]): PersonDecision(str(m["decision"]), str(m.get("keeper") or "")) for m in members}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UsageError(
+        raise WrongPath(
             f"{path} holds no decisions ({error}); give a file saved from the page or by --plan."
         ) from error
     if wrong := {decision.word for decision in found.values()} - {"remove", "review", "keep"}:

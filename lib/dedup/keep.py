@@ -60,6 +60,8 @@ def read_traits(path: Path) -> Traits:
     try:
         with opened_frames(path) as frames:
             return with_sidecar(path, traits_of(frames.image, frames.colours))
+    except ImportError:
+        raise
     except Exception:  # the codec boundary; the decode that came before has told the reason
         return with_sidecar(path, Traits())
 
@@ -73,6 +75,8 @@ def traits_of(image: Image.Image, colours: ColourSpace = SRGB) -> Traits:
         has_metadata = any(key != ORIENTATION for key in exif)
         tag = colours.tagged + (not colours.is_srgb)
         return Traits(width, height, name, _quality(image, name), has_metadata, tag)
+    except ImportError:
+        raise
     except Exception:  # the codec boundary; what the pixels are worth, their decoder will tell
         return Traits()
 

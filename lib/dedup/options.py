@@ -6,7 +6,7 @@ from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib.arguments import values_of
+from lib.arguments import require_folder_of, values_of
 from lib.dedup.grouping import STRENGTH
 from lib.errors import EXIT_INCOMPLETE, UsageError
 
@@ -83,6 +83,7 @@ def check(args: Namespace) -> None:
     _check_places(args)
     if args.plan and args.dry_run:
         raise UsageError("--plan writes a file and a dry run writes nothing; leave one of them out.")
+    require_folder_of(args.plan, "--plan")
     _check_leak(args)
     if args.hash == "dct" and args.hash_size not in (None, 16):
         raise UsageError("--hash-size is for the hashes of imagehash; add --hash phash, or leave it out.")

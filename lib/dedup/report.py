@@ -6,7 +6,9 @@ import csv
 import io
 import json
 import os
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +16,35 @@ from lib.dedup.grouping import STRENGTH
 from lib.dedup.groups import DuplicateGroup
 from lib.dedup.keep import Traits
 from lib.files.pictures import PictureFile
-from lib.pages.model import Card, GroupView, Heading, MemberView
+from lib.pages.model import BrokenReason, Card, GroupView, Heading, MemberView
 from lib.pages.render import write_page
 from lib.pages.reports import render_dedup_report
+from lib.text import counted, path_as_text
 from lib.times import utc_now
 from lib.workspace import Workspace
 
 COLUMNS = ("group", "path", "keeper", "kind", "distance", "decision", "reason", "width", "height", "bytes", "sha256")
+BROKEN = "broken"  # kind and decision, in the CSV result, of a file that could not be compared
 
 
-def as_result(groups: Sequence[DuplicateGroup], summary: Mapping[str, Any]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class BrokenFile:
+    """A file that could not be compared, and the reason; size in bytes and content only where it could be read."""
+
+    path: Path
+    reason: str
+    bytes: int | None = None
+    sha256: str = ""
+
+    @property
+    def name(self) -> str:
+        r"""Its absolute path in results: bytes that are no UTF-8 are written as \xff."""
+        return path_as_text(os.path.abspath(self.path))
+
+
+def as_result(
+    groups: Sequence[DuplicateGroup], summary: Mapping[str, Any], broken: Sequence[BrokenFile] = ()
+) -> dict[str, Any]:
     """The object that `--json` prints; other programs build on its shape."""
     return {
         "groups": [
@@ -42,6 +63,7 @@ def as_result(groups: Sequence[DuplicateGroup], summary: Mapping[str, Any]) -> d
             }
             for group in groups
         ],
+        "broken": [{"path": file.name, "reason": file.reason} for file in broken],
         "summary": dict(summary),
     }
 
@@ -51,8 +73,8 @@ def full_path(file: PictureFile) -> str:
     return os.path.abspath(file.path)
 
 
-def as_csv(groups: Sequence[DuplicateGroup]) -> str:
-    """Returns one line a member, with its keeper."""
+def as_csv(groups: Sequence[DuplicateGroup], broken: Sequence[BrokenFile] = ()) -> str:
+    """Returns one line a member, with its keeper, then one a file that could not be compared."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -62,11 +84,30 @@ def as_csv(groups: Sequence[DuplicateGroup]) -> str:
             what = (member.kind, _number(member.distance), member.decision, member.reason)
             size = (traits.width, traits.height, file.bytes, file.sha256)
             writer.writerow((group.number, full_path(file), full_path(group.keeper), *what, *size))
+    for one in broken:
+        writer.writerow(("", one.name, "", BROKEN, "", BROKEN, one.reason, "", "", one.bytes, one.sha256))
     return out.getvalue()
 
 
-def as_lines(groups: Sequence[DuplicateGroup], workspace: Workspace, most: int | None = None) -> Iterator[str]:
-    """Yields one block a group, as a person reads it; at most `most` groups, and how many more there are."""
+def reported_broken(workspace: Workspace) -> set[tuple[str, str]]:
+    """Returns (path, reason) of the broken files that `reports/dedup.csv` names; none where there is no such table."""
+    try:
+        with (workspace.reports / "dedup.csv").open(encoding="utf-8", newline="") as table:
+            return {(row["path"], row["reason"]) for row in csv.DictReader(table) if row["decision"] == BROKEN}
+    except (OSError, ValueError, KeyError, csv.Error):
+        return set()
+
+
+def as_lines(
+    groups: Sequence[DuplicateGroup],
+    workspace: Workspace,
+    most: int | None = None,
+    broken: Sequence[BrokenFile] = (),
+) -> Iterator[str]:
+    """Yields one block a group, as a person reads it, and a line a broken file.
+
+    At most `most` of each, and how many more there are.
+    """
     for group in groups[:most]:
         yield f"{group.number}. keep    {workspace.to_text(group.keeper.path)}  ({_size(group.traits)})"
         for member in group.members:
@@ -76,6 +117,10 @@ def as_lines(groups: Sequence[DuplicateGroup], workspace: Workspace, most: int |
             yield f"   {member.decision:<7} {name}  ({what})"
     if most is not None and len(groups) > most:
         yield f"… and {len(groups) - most:,} groups more (-v prints all; the page shows them)"
+    for one in broken[:most]:
+        yield f"not compared  {path_as_text(workspace.to_text(one.path))}  ({one.reason})"
+    if most is not None and len(broken) > most:
+        yield f"… and {counted(len(broken) - most, 'file')} more that could not be compared (-v prints all)"
 
 
 def write_reports(
@@ -86,6 +131,7 @@ def write_reports(
     about: str,
     urls: Mapping[str, str],
     moved: Mapping[Path, Path],
+    broken: Sequence[BrokenFile] = (),
 ) -> Path:
     """Writes `reports/dedup.html`, `.json` and `.csv`; gives the page's path.
 
@@ -94,15 +140,16 @@ def write_reports(
     folder = workspace.reports
     folder.mkdir(parents=True, exist_ok=True)
     page = folder / "dedup.html"
-    text = json.dumps(as_result(groups, summary), ensure_ascii=False, indent=1)
+    text = json.dumps(as_result(groups, summary, broken), ensure_ascii=False, indent=1)
     write_page(folder / "dedup.json", text)
-    write_page(folder / "dedup.csv", as_csv(groups))
+    write_page(folder / "dedup.csv", as_csv(groups, broken))
 
     def doubt(group: DuplicateGroup) -> tuple[int, float, int]:  # of its weakest pair, as the page itself orders them
         return *max((STRENGTH.index(m.kind), m.distance) for m in group.members), -group.number
 
     views = [_group_view(group, urls, moved) for group in sorted(groups, key=doubt, reverse=True)]
-    write_page(page, render_dedup_report(page, _heading(groups, summary, about, moved), views, run=str(run)))
+    heading = _heading(groups, summary, about, moved)
+    write_page(page, render_dedup_report(page, heading, views, run=str(run), broken=_by_reason(broken)))
     return page
 
 
@@ -122,9 +169,15 @@ def _heading(
     notes = [f"Removed pictures {where} and come back with --undo."] if going else []
     if left := int(summary.get("not_moved", 0)):
         notes.append(f"{left:,} more were to go and stay: they changed meanwhile, or their folder may not be changed.")
-    if broken := int(summary.get("broken", 0)):
-        notes.append(f"{broken:,} pictures could not be decoded and are in no group.")
     return Heading("Repeated pictures", about, utc_now(), cards, notes)
+
+
+def _by_reason(broken: Sequence[BrokenFile]) -> list[BrokenReason]:
+    """The broken files as the page shows them: the commonest reason first."""
+    paths: dict[str, list[Path]] = defaultdict(list)
+    for file in broken:
+        paths[file.reason].append(Path(os.path.abspath(file.path)))
+    return [BrokenReason(reason, paths[reason]) for reason in sorted(paths, key=lambda r: (-len(paths[r]), r))]
 
 
 def _group_view(group: DuplicateGroup, urls: Mapping[str, str], moved: Mapping[Path, Path]) -> GroupView:

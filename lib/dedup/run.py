@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from lib.db import Context, journal
 from lib.db.duplicates import forget_duplicates, page_urls, record_duplicates, reported_run
@@ -17,6 +19,7 @@ from lib.dedup.groups import DuplicateGroup, KeepPolicy, find_groups
 from lib.dedup.inputs import (
     PersonDecision,
     by_queries,
+    could_not_read,
     decide,
     normal_folders,
     not_followed,
@@ -38,7 +41,7 @@ from lib.dedup.plan import (
     kept_where,
     removals,
 )
-from lib.dedup.report import as_result, full_path, write_reports
+from lib.dedup.report import BrokenFile, as_result, full_path, reported_broken, write_reports
 from lib.errors import EXIT_OK, GleanerError, UsageError
 from lib.files.pictures import PictureFile, folder_pictures
 from lib.hashing.kinds import DEFAULT_SIZE, HashChoice
@@ -56,7 +59,7 @@ class Run:
     options: DedupOptions
     files: list[PictureFile] = field(default_factory=list)
     groups: list[DuplicateGroup] = field(default_factory=list)
-    broken: Counter[str] = field(default_factory=Counter)
+    broken: list[BrokenFile] = field(default_factory=list)  # by path
     references: list[PictureFile] = field(default_factory=list)
     moved: dict[Path, Path] = field(default_factory=dict)
     apart: list[tuple[str, str]] = field(default_factory=list)
@@ -79,7 +82,10 @@ class Run:
         try:
             self.groups = self._find(fingerprints, policy)
             self.decoded = fingerprints.decoded
-            self.broken += Counter(fingerprints.broken.values())
+            for file in (*self.references, *self.files):
+                if reason := fingerprints.broken.get(file.sha256):
+                    self.broken.append(BrokenFile(file.path, reason, file.bytes, file.sha256))
+            self.broken.sort(key=lambda file: file.name)
         finally:
             fingerprints.close()
         if plan is not None:
@@ -103,7 +109,13 @@ class Run:
                 raise UsageError("there is no query picture on disk; name a folder of them with --reference.")
         if not places:
             return
-        self.references = list(folder_pictures(context.db, places, remember=not context.dry_run, bar=context.bar))
+
+        def note(path: Path, error: OSError) -> None:
+            self.broken.append(could_not_read(path, error))
+
+        remember = not context.dry_run
+        found = folder_pictures(context.db, places, remember=remember, unreadable=note, bar=context.bar)
+        self.references = list(found)
         there = {os.path.realpath(file.path) for file in self.references}
         self.files = [file for file in self.files if os.path.realpath(file.path) not in there]
 
@@ -179,7 +191,7 @@ class Run:
         context, only_shown = self.context, self._only_shown
         going = sum(1 for _ in removals(self.groups))
         if path := self.options.plan:
-            text = json.dumps(as_result(self.groups, self.counts()), ensure_ascii=False, indent=1)
+            text = json.dumps(self.result(self.counts()), ensure_ascii=False, indent=1)
             write_page(path, text + "\n")
             self.note = f"plan: {path} (apply it with --apply)"
         if only_shown or not self.options.interactive or self.options.removal_limit is not None:
@@ -197,7 +209,7 @@ class Run:
             if context.stopping() and not self.moved:  # nothing to tell of: the next run finds it all again
                 return
         page = context.workspace.reports / "dedup.html"
-        if new or not page.exists():
+        if new or not page.exists() or self._has_new_broken():
             self._report()
         self.note = f"page: {page}"
 
@@ -231,8 +243,18 @@ class Run:
         context = self.context
         about = f"Mode {self.options.mode}, {len(self.files):,} files"
         urls = page_urls(context.db, sorted({m.file.sha256 for g in self.groups for m in g.members}))
-        write_reports(context.workspace, self.groups, self.counts(), context.run_id, about, urls, self.moved)
+        write_reports(
+            context.workspace, self.groups, self.counts(), context.run_id, about, urls, self.moved, self.broken
+        )
         refresh_index(context.workspace)
+
+    def _has_new_broken(self) -> bool:
+        found = {(file.name, file.reason) for file in self.broken}
+        return bool(found) and not found <= reported_broken(self.context.workspace)
+
+    def result(self, summary: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the object that `--json` prints."""
+        return as_result(self.groups, summary, self.broken)
 
     @property
     def exit_code(self) -> int:
@@ -255,8 +277,10 @@ class Run:
         if self.references:
             found["compared_against"] = len(self.references)
         found["for_review"] = sum(member.decision == "review" for member in members)
-        found["broken"] = sum(self.broken.values())
-        found.update((reason, count) for reason, count in sorted(self.broken.items()))
+        # Contents: the same broken page may lie there under a thousand names.
+        broken = Counter({file.sha256 or file.name: file.reason for file in self.broken}.values())
+        found["broken"] = broken.total()
+        found.update((reason, count) for reason, count in sorted(broken.items()))
         found["decoded"] = self.decoded
         return found
 

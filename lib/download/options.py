@@ -37,7 +37,7 @@ class VerifyLimits:
     """The most that decoding one picture may cost in a worker process: seconds, and bytes of address space."""
 
     seconds: float = 20.0
-    memory: int = 3 << 30
+    memory: int = 3 << 29  # a picture takes 640 MB at most, and the largest of each format are decoded in 1.25 GiB
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from lib.download.recovery import (
 )
 from lib.download.report import DownloadReport, RunStats
 from lib.download.superseded import FolderMoves, quarantine_superseded
-from lib.download.targets import is_elsewhere, make_target
+from lib.download.targets import RemoteTarget, check_address, is_elsewhere, make_target
 from lib.errors import UsageError
 from lib.files.names import PARTS
 from lib.journal import files
@@ -59,6 +59,7 @@ def check_reasons(db: Database, reasons: Sequence[str] | None) -> None:
 
 def plan(db: Database, options: DownloadOptions) -> DownloadPreview:
     """Tells what `download` would do with the same options; writes nothing."""
+    check_address(options.to)
     download_queue.prepare(db)
     hosts: set[str] = set()
     lines: list[str] = []
@@ -96,6 +97,9 @@ def download(context: Context, options: DownloadOptions) -> DownloadReport:
         clear_elsewhere(make_target(workspace, options.to))
     if not options.again.kept:
         enqueue(db)
+    check_address(options.to)
+    if isinstance(target := make_target(workspace, options.to), RemoteTarget):
+        target.probe()
     download_queue.make_due(db, options.again, options.scope)
     due = sum(download_queue.count_pending(db, options.scope, recheck)[0] for recheck in options.sources)
     report = DownloadReport(elsewhere=options.to if is_elsewhere(options.to) else "")

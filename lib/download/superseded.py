@@ -18,6 +18,7 @@ from lib.db import Context, Database, journal
 from lib.db.download_queue import leases
 from lib.db.downloads import unused_contents
 from lib.db.journal import Action
+from lib.db.scores import copies_of
 from lib.download.targets import RemoteTarget, local_path
 from lib.errors import GleanerError, UsageError
 from lib.files.pictures import sha256_of
@@ -26,6 +27,8 @@ from lib.journal.moves import free_target, remove_empty_parents, temporary_name
 from lib.workspace import Workspace
 
 log = logging.getLogger("gleaner.download")
+
+SIDECAR = ".json"  # added to a picture's name
 
 
 def quarantine_superseded(context: Context, to: str = "") -> int:
@@ -40,7 +43,7 @@ def quarantine_superseded(context: Context, to: str = "") -> int:
     far = FolderMoves(db, workspace, to)
     far.finish_interrupted()
     files.finish_interrupted(context, "download", tidy=True)
-    planned = list(_plan(context))
+    planned = list(_plan(context, far))
     if not planned:
         return 0
     files.plan(db, run_id, planned)
@@ -48,7 +51,8 @@ def quarantine_superseded(context: Context, to: str = "") -> int:
     return done["done"] + far.bring(run_id)
 
 
-def _plan(context: Context) -> Iterator[Action]:
+def _plan(context: Context, far: FolderMoves) -> Iterator[Action]:
+    """Moves of contents that no picture uses, with their sidecars, and of the copies of those that are opted out."""
     workspace = context.workspace
     taken: set[str] = set()
     for sha256, text, size, replaced in unused_contents(context.db):
@@ -59,7 +63,17 @@ def _plan(context: Context) -> Iterator[Action]:
         inside = "/".join(text.rsplit("/", 2)[1:]) if path is None else path.name if text.startswith("/") else text
         target = free_target(workspace.quarantine / str(context.run_id) / inside, taken)
         reason = "superseded" if replaced else "opted_out"
+        # The sidecar first: after a kill in between, the picture is still there and the next run takes it.
+        if found := far.sidecar(text):
+            beside = free_target(target.with_name(f"{target.name}{SIDECAR}"), taken)
+            yield Action("move", f"{text}{SIDECAR}", workspace.to_text(beside), found, reason=reason)
         yield Action("move", text, workspace.to_text(target), sha256, size, reason=reason)
+        for copy in copies_of(context.db, sha256) if not replaced else ():
+            place = workspace.to_path(copy)
+            if not copy.startswith(f"{workspace.sorted.name}/") or not place.is_file() or place.is_symlink():
+                continue
+            aside = free_target(workspace.quarantine / str(context.run_id) / copy, taken)
+            yield Action("move", copy, workspace.to_text(aside), sha256, size, reason=reason)
 
 
 @dataclass
@@ -73,6 +87,17 @@ class FolderMoves:
     db: Database
     workspace: Workspace
     to: str = ""
+
+    def sidecar(self, text: str) -> str:
+        """The hash of what `--sidecar` wrote beside a picture; empty where nothing lies there or can be asked."""
+        name = f"{text}{SIDECAR}"
+        path = local_path(self.workspace, name)
+        if path is not None:
+            return sha256_of(path) if path.is_file() and not path.is_symlink() else ""
+        try:
+            return self._store_at(name).sha256(name)
+        except (GleanerError, UsageError, OSError):
+            return ""
 
     def bring(self, run_id: int) -> int:
         """Carries out what is planned for a run; gives the number of files that came."""
@@ -171,9 +196,12 @@ class FolderMoves:
         return "undone"
 
     def _store(self, action: Action) -> RemoteTarget:
-        """The store at an entry's address: this run's own where it lies there."""
+        return self._store_at(action.source)
+
+    def _store_at(self, text: str) -> RemoteTarget:
+        """The store at the address of a file: this run's own where it lies there."""
         if self.to:
             own = RemoteTarget(self.workspace, self.to)  # which may know a password that no row holds
-            if action.source.startswith(f"{own.address}/"):
+            if text.startswith(f"{own.address}/"):
                 return own
-        return RemoteTarget(self.workspace, action.source.rsplit("/", 2)[0])
+        return RemoteTarget(self.workspace, text.rsplit("/", 2)[0])

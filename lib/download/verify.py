@@ -12,11 +12,14 @@ from multiprocessing import connection
 from pathlib import Path
 
 from lib.download.options import VerifyLimits
+from lib.errors import GleanerError, broken_installation
 from lib.images.decode import DecodeError, opened
+from lib.work import describe
 from lib.work.processes import Child, start_child
 
 DECODE_TIMEOUT, DECODE_CRASHED, UNDECODABLE = "decode_timeout", "decode_crashed", "undecodable"
 MEMORY = "decode_memory", "more memory than a picture may need"
+BROKEN = "broken_installation"  # no picture's reason: it ends the run
 MOST_FRAMES = 500  # of an animation that are decoded
 # Seconds more on the clock than of processor time, for a worker that has just been started on a busy machine.
 GRACE = 30
@@ -40,7 +43,7 @@ class Verifier:
     def check(self, picture: bytes | str, frames: int = MOST_FRAMES) -> tuple[str, str]:
         """(reason, detail) for a picture, given as bytes or as a path, that does not decode; ("", "") when it does.
 
-        Of an animation so many frames are decoded at most.
+        Of an animation so many frames are decoded at most. Raises GleanerError for a broken installation.
         """
         worker = self.idle.get()
         too_long = DECODE_TIMEOUT, f"more than {self.limits.seconds:g} s"
@@ -49,6 +52,8 @@ class Verifier:
             worker.channel.send((picture, frames))
             if worker.channel.poll(self.limits.seconds + GRACE):
                 found: tuple[str, str] = worker.channel.recv()
+                if found[0] == BROKEN:
+                    raise GleanerError(broken_installation(found[1]))
                 return found
             worker.end()
             worker = None
@@ -110,6 +115,9 @@ def decode_fully(picture: bytes | str, frames: int = MOST_FRAMES) -> tuple[str, 
         return UNDECODABLE if error.reason == "not_an_image" else error.reason, error.detail
     except MemoryError:
         return MEMORY
+    except ImportError as error:
+        # Under a limit of memory a library that does not fit cannot be imported either.
+        return MEMORY if "failed to map" in str(error) or "allocate" in str(error) else (BROKEN, describe(error))
     except Exception as error:  # Pillow's plugins raise whatever their parser met
         return UNDECODABLE, " ".join(f"{type(error).__name__}: {error}".split())[:200]
     return "", ""

@@ -25,8 +25,9 @@ _INNER = re.compile(r"https?(?::|%(?:25)*3a).*", re.IGNORECASE | re.DOTALL)
 _BARE = re.compile(r"(?:ssl:)?[a-z0-9-]+(?:\.[a-z0-9-]+)+(?::\d+)?/.", re.IGNORECASE)
 _HEX = re.compile(r"/(?:[0-9a-f]{2}){8,}/?\Z", re.IGNORECASE)
 _SAFE = "".join(chr(code) for code in range(33, 127) if chr(code) not in '"<>\\^`{|}')
-# What all addresses with an inner one have; the others are not taken apart.
-_HINT = re.compile(r"=|/https?[:%]|\.wp\.com/|statically\.io/|/camo|camo\.", re.IGNORECASE)
+# One of these is in all addresses with an inner one; the others are not taken apart. Plain searches, since a pattern of
+# them takes longer than all else that is done with the address of a picture.
+_HINTS = ("=", "/http", ".wp.com/", "statically.io/", "camo")
 _LOCAL = re.compile(r"(?:.*\.)?(?:localhost|local|internal|lan|home|intranet)|[^.]*", re.IGNORECASE)
 
 
@@ -96,7 +97,8 @@ def unwrap(url: str) -> str:
 
 
 def _unwrap_once(url: str) -> str:
-    if _HINT.search(url) is None:
+    lowered = url.lower()
+    if not any([hint in lowered for hint in _HINTS]):  # noqa: C419 - a generator takes twice as long
         return ""
     try:
         parts = urlsplit(url)
@@ -195,6 +197,10 @@ _PAGE_HOST = re.compile(r"https?://(?:www\.)?flickr\.com/photos/", re.IGNORECASE
 
 def is_page(url: str, page_url: str = "") -> bool:
     """Tells if an address leads to a web page and not to a picture: the page's own, or one that looks like a page's."""
+    if url.endswith(_USUAL_ENDINGS) and "?" not in url and "#" not in url:
+        lowered = url.lower()
+        if "/wiki/" not in lowered and "flickr.com/photos/" not in lowered:
+            return False  # most addresses, at a fifth of the time
     bare, page = (one.partition("#")[0].partition("://")[2].rstrip("/") for one in (url, page_url))
     path = bare.partition("?")[0].partition("/")[2]
     if bare and bare == page and _PICTURE_ENDING.search(path) is None:
@@ -202,6 +208,7 @@ def is_page(url: str, page_url: str = "") -> bool:
     return bool(_PAGE_ENDING.search(path) or _PAGE_PATH.search("/" + path) or _PAGE_HOST.match(url))
 
 
+_USUAL_ENDINGS = (".jpg", ".jpeg", ".png", ".gif", ".webp")
 _PICTURE_ENDING = re.compile(r"\.(?:jpe?g|png|gif|webp|avif|bmp|tiff?|jxl|heic|svg|jfif)\Z", re.IGNORECASE)
 # The side that an address names: `…/960w/…`, `…/640px-…`, `?w=300`, `…-1024x768.jpg`.
 _NAMED_SIDE = re.compile(

@@ -122,6 +122,8 @@ def plain(value: Any) -> str:
     # What is printable has no blank but the space, so that there is nothing to fold: a third of the time.
     if "  " not in found and found.isprintable():
         return found.strip()
+    if found.isprintable():  # characters without a form are not: the search for them takes as long as all the rest
+        return " ".join(found.split())
     return storable(" ".join(found.translate(_INVISIBLE).split()))
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from lib.db import Database
 from lib.db.files import KnownContent, iter_present_files, known_contents, remember_contents
-from lib.errors import UsageError
+from lib.errors import UsageError, WrongPath
 from lib.images.formats import sniff
 from lib.progress import BarFactory, chunked, no_bar
 from lib.temporary import clear_dead, is_temporary
@@ -35,6 +35,8 @@ CAMERA_RAW = frozenset(
     ".3fr .arw .cr2 .cr3 .crw .dcr .dng .erf .iiq .kdc .mef .mos .mrw .nef .nrw .orf .pef .raf .raw .rw2 .sr2 .srf .srw"
     " .x3f".split()
 )
+# Downloads that are under way or were broken off, ours and those of browsers and other tools.
+UNFINISHED = frozenset(".part .partial .crdownload .download .aria2".split())
 Unreadable = Callable[[Path, OSError], None]
 
 BLOCK = 1000  # files that are looked up at once
@@ -56,13 +58,20 @@ class PictureFile:
     root: Path  # the folder it was found under; quarantine keeps the path relative to it
 
 
-def workspace_pictures(db: Database, workspace: Workspace, limit: int | None = None) -> Iterator[PictureFile]:
-    """Every file that the database holds as present and that lies on disk, or the first `limit` of those it holds."""
+def workspace_pictures(
+    db: Database, workspace: Workspace, limit: int | None = None, *, missing: list[tuple[str, str]] | None = None
+) -> Iterator[PictureFile]:
+    """Every file that the database holds as present and that lies on disk, or the first `limit` of those it holds.
+
+    `missing` gets (content, path as the database has it) of those that do not lie there.
+    """
     for sha256, text in islice(iter_present_files(db), limit):
         path = workspace.to_path(text)
         try:
             status = path.stat()
         except OSError:
+            if missing is not None:
+                missing.append((sha256, text))
             continue  # `2_ingest_db.py --check` reports it; a step that only reads leaves the row alone
         yield PictureFile(path, sha256, status.st_size, status.st_mtime_ns, workspace.root)
 
@@ -135,7 +144,7 @@ def find_files(
             yield folder, folder.parent
             continue
         if not folder.is_dir():
-            raise UsageError(f"{folder} is no folder; give the path of one that exists.")
+            raise WrongPath(f"{folder} is no folder; give the path of one that exists.")
         if not os.access(folder, os.R_OK | os.X_OK):
             raise UsageError(f"{folder} may not be read; check its permissions.")
         for path in _walk(folder, unreadable, passed_over):
@@ -181,7 +190,7 @@ def _not_taken(path: Path) -> str:
         return "no_plain_file"
     if path.suffix.lower() in CAMERA_RAW:  # most begin like a TIFF, which holds a small preview only
         return "camera_raw"
-    if is_temporary(path.name):
+    if is_temporary(path.name) or path.suffix.lower() in UNFINISHED:
         return "unfinished_file"
     try:
         with path.open("rb") as handle:

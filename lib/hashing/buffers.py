@@ -32,6 +32,7 @@ NO_COLOUR = 128  # of Cb and Cr
 
 # Another decoder gives slightly other pixels, so a cache made with it must not be mixed with a new one.
 VERSION = f"5 pillow {'.'.join(pillow_version.split('.')[:2])} jpeg {features.version('jpg')}"
+ALGORITHM = f"dct {VERSION}"  # of step 6's values of a picture that was decoded, or could not be
 
 UNTRIMMED = (0, 0, 255, 255)
 MOST = 0.3  # of a side: what is uniform beyond that is part of the picture

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lib.hashing import dct
-from lib.images.decode import BACKGROUND, codec_boundary, flattened, header_of, opened, upright
+from lib.images.decode import BACKGROUND, BAND, codec_boundary, flattened, header_of, opened, upright
 from lib.images.frames import Frame, opened_frames
 
 # Share of the bits that may differ for "same picture" and for "look at it". Ours: of 256 bits the nearest pair among
@@ -110,4 +110,6 @@ def _add_frame(digest: hashlib._Hash, frame: Frame) -> None:
     size = image.size if turned is coloured else turned.size
     digest.update(f"{mode} {turned.mode} {size} {image.info.get('duration', 0)};".encode())
     digest.update(frame.colours.digest)
-    digest.update(turned.tobytes())
+    rows = max(1, BAND // turned.width)  # its bytes as a whole would lie beside the picture
+    for top in range(0, turned.height, rows):
+        digest.update(turned.crop((0, top, turned.width, min(turned.height, top + rows))).tobytes())

@@ -204,6 +204,8 @@ def _transform(profile: bytes, mode: str) -> Any:
         flags = ImageCms.Flags.BLACKPOINTCOMPENSATION | ImageCms.Flags.NOCACHE
         intent = ImageCms.Intent.RELATIVE_COLORIMETRIC
         return ImageCms.buildTransform(source, target, mode, "RGB", intent, flags)
+    except ImportError:
+        raise
     except Exception:  # littlecms says of a broken profile no more than that it is one
         return None
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError, features
 
 from lib.images.boxed import jxl_size
-from lib.images.formats import HEAD_BYTES, TooManyParts, plugin_of
+from lib.images.formats import HEAD_BYTES, TooManyParts, bytes_a_pixel, has_scans, plugin_of
 from lib.images.ground import Colour, flat_on, ground_of, layered, may_be_clear, mend_transparency
 from lib.images.structure import check_png_pixels, gif_extent
 
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 # Pillow refuses pictures above twice its own limit (179 MP) and warns above it; we refuse at one documented size.
 MAX_PIXELS = 200_000_000
+# Bytes of a picture while it is decoded and made RGB: with the interpreter and what reduces it (a quarter of a GB at
+# most), a process stays below 1 GB.
+MOST_BYTES = 640_000_000
 MAX_FRAMES = 10_000
 OTHER_FORMAT = "other_format"  # the reason where only some formats were asked for
 NO_DECODER = "needs_"  # how the reasons begin of what a package would mend
@@ -44,11 +47,14 @@ _MODULES = {
 }  # fmt: skip
 HEADERS = (*_MODULES, "HEIF")  # formats whose header is read without decoding
 
+JXL_BYTES = 16  # a pixel, while one is decoded
 ORIENTATION = 0x0112
 # Bounds of a walk over a PNG: one chunk costs a microsecond, and encoders write 8 kB and more into each.
 MOST_CHUNKS = 20_000
 BYTES_A_CHUNK = 1000
 LONGEST = 1 << 20  # bytes of one block, packed or not; EXIF of cameras has 64 kB at most
+
+BAND = 1 << 20  # pixels that are looked at together, where a whole picture would take too much
 
 _PROFILE = "Raw profile type exif"
 _XMP = "XML:com.adobe.xmp"
@@ -105,11 +111,19 @@ def read_header(source: Path | bytes) -> Header:
 
 def _jxl_header(source: Path | bytes) -> Header:
     """The header of a JPEG XL, from its structure: its plug-in decodes all of a picture as it opens it."""
-    with codec_boundary():
-        width, height = jxl_size(source if isinstance(source, bytes) else source.read_bytes())
-    if width * height > MAX_PIXELS:
-        raise DecodeError("too_many_pixels", f"{width}x{height}")
+    with _file_of(source) as file:
+        width, height = _demand_small_jxl(file)
     return Header("jxl", width, height, 1, 1, "RGB")
+
+
+def _demand_small_jxl(file: Any) -> tuple[int, int]:
+    """(width, height) of a JPEG XL that is small enough to be decoded. Raises DecodeError."""
+    read, size = _reader(file)
+    with codec_boundary():
+        width, height = jxl_size(read(0, min(size, LONGEST)))
+    if width * height * JXL_BYTES > MOST_BYTES:
+        raise DecodeError("too_many_pixels", f"{width}x{height}")
+    return width, height
 
 
 def decode(
@@ -136,7 +150,7 @@ def decode(
                 _draft(image, header, "L" if image.mode == "L" else "RGB", long_side or (at_least or 0) / 2)
             if frame:
                 image.seek(min(frame, header.frames - 1))
-            return Picture(_reduced(upright(flattened(image, background), header.orientation), long_side), header)
+            return Picture(_reduced(flattened(image, background), header.orientation, long_side), header)
 
 
 def decode_grey(source: Path | bytes, *, long_side: int | None = None) -> tuple[np.ndarray, Header]:
@@ -152,7 +166,7 @@ def decode_grey(source: Path | bytes, *, long_side: int | None = None) -> tuple[
         with codec_boundary():
             _draft(image, header, "L", long_side or max(image.size))
             grey = image if image.mode == "L" and not may_be_clear(image) else flattened(image, None)
-            reduced = _reduced(upright(grey, header.orientation), long_side)
+            reduced = _reduced(grey, header.orientation, long_side)
             # Reduced before it is made grey, so that it is the grey of `decode`'s colours to the last bit.
             return np.asarray(Image.fromarray(reduced).convert("L")), header
 
@@ -192,8 +206,7 @@ def opened(source: Path | bytes, formats: tuple[str, ...] | None = None) -> Iter
     with _file_of(source) as file:
         image = _identified(file, formats)
         try:
-            if image.width * image.height > MAX_PIXELS:
-                raise DecodeError("too_many_pixels", f"{image.width}x{image.height}")
+            _demand_room(image, has_scans(image, _reader(file)[0], file.tell()))
             if image.format == "GIF":
                 _demand_small_extent(file)
             mend_transparency(image)
@@ -236,6 +249,8 @@ def _identified(file: Any, formats: tuple[str, ...] | None) -> Image.Image:
         raise DecodeError(reason, detail)
     if formats and plugin not in formats:
         raise DecodeError(OTHER_FORMAT, plugin)
+    if plugin == "JXL":  # decodes as it opens
+        _demand_small_jxl(file)
     _demand_plugin(plugin)
     try:
         with warnings.catch_warnings():
@@ -247,8 +262,22 @@ def _identified(file: Any, formats: tuple[str, ...] | None) -> Image.Image:
         raise DecodeError("too_many_pixels", str(error)[:200]) from error
     except MemoryError as error:
         raise DecodeError("out_of_memory", str(error)[:200]) from error
+    except ImportError:
+        raise
     except Exception as error:  # Pillow's plugins raise whatever their parser met
         raise DecodeError("undecodable", f"{type(error).__name__}: {error}"[:200]) from error
+
+
+def _demand_room(image: Image.Image, scans: bool = False) -> None:
+    """Raises DecodeError for a picture that would take too much memory."""
+    size = f"{image.width}x{image.height}"
+    if image.width * image.height > MAX_PIXELS:
+        raise DecodeError("too_many_pixels", size)
+    animated = image.format == "PNG" and bool(getattr(image, "is_animated", False))
+    each = bytes_a_pixel(image, clear=may_be_clear(image), animated=animated, scans=scans)
+    if image.width * image.height * each > MOST_BYTES:
+        detail = f"{size}, and {each:.0f} bytes a pixel while a {image.format} like this is decoded"
+        raise DecodeError("too_many_pixels", detail)
 
 
 # Pixels of an animation's canvas: Pillow holds up to five copies of four bytes a pixel, together below 1 GB.
@@ -275,10 +304,14 @@ def _fail_for_good(image: Image.Image) -> list[DecodeError]:
         if failures:
             raise DecodeError(failures[0].reason, failures[0].detail)
         try:
+            if getattr(owner, "tile", None):
+                _demand_room(owner)  # a later page may be larger than the first
             file = getattr(owner, "fp", None)
             if owner.format == "PNG" and file is not None and getattr(owner, "tile", None):
                 check_png_pixels(*_reader(file))
             return plain(owner)
+        except ImportError:
+            raise
         except Exception as error:
             failures.append(_as_decode_error(error))
             raise
@@ -373,10 +406,18 @@ def _from_deep(image: Image.Image) -> Image.Image:
     """16-bit and floating-point grey: scaled to 8 bits by the type's own range, else by the picture's."""
     import numpy as np
 
-    values = np.nan_to_num(np.asarray(image, dtype=np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-    sixteen_bits = image.mode.startswith("I") and np.max(values, initial=0) <= 65535
-    top = 65535.0 if sixteen_bits else float(np.max(values, initial=1)) or 1.0
-    grey = np.clip(values / top * 255.0, 0, 255).astype(np.uint8)
+    def band(top: int) -> np.ndarray:
+        part = image.crop((0, top, image.width, min(image.height, top + rows)))
+        return np.nan_to_num(np.asarray(part, dtype=np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+
+    rows = max(1, BAND // image.width)  # as float64 the whole would be four to eight times as large
+    image.load()
+    tops = range(0, image.height, rows)
+    greatest = max(float(np.max(band(top), initial=0)) for top in tops)
+    full = 65535.0 if image.mode.startswith("I") and greatest <= 65535 else max(greatest, 1.0)
+    grey = np.empty((image.height, image.width), np.uint8)
+    for top in tops:
+        grey[top : top + rows] = np.clip(band(top) / full * 255.0, 0, 255)
     return Image.fromarray(grey).convert("RGB")
 
 
@@ -385,14 +426,21 @@ def upright(image: Image.Image, orientation: int) -> Image.Image:
     turn = Image.Transpose
     across, down = turn.FLIP_LEFT_RIGHT, turn.FLIP_TOP_BOTTOM
     turns = (across, turn.ROTATE_180, down, turn.TRANSPOSE, turn.ROTATE_270, turn.TRANSVERSE, turn.ROTATE_90)
+    each = 2 if image.mode in ("L", "P", "1") else 8  # the turned one lies beside it
+    if orientation > 1 and image.width * image.height * each > MOST_BYTES:
+        raise DecodeError("too_many_pixels", f"{image.width}x{image.height}, to be turned")
     return image.transpose(turns[orientation - 2]) if orientation > 1 else image
 
 
-def _reduced(image: Image.Image, long_side: int | None) -> np.ndarray:
+def _reduced(image: Image.Image, orientation: int, long_side: int | None) -> np.ndarray:
     import numpy as np
 
-    if long_side and max(image.size) > long_side:
-        image = ImageOps.contain(image, (long_side, long_side), Image.Resampling.BOX)
+    side = long_side if long_side and long_side < max(image.size) else 0
+    if side and image.width * image.height * 8 > MOST_BYTES:  # no room for a turned copy beside it
+        image = ImageOps.contain(image, (side, side), Image.Resampling.BOX)
+    image = upright(image, orientation)
+    if side and side < max(image.size):
+        image = ImageOps.contain(image, (side, side), Image.Resampling.BOX)
     return np.asarray(image, dtype=np.uint8)
 
 
@@ -428,6 +476,8 @@ def exif_of(image: Image.Image) -> Image.Exif:
         if (file := getattr(image, "fp", None)) is not None:
             bearer.info.update(_png_notes(*_reader(file)))
         return bearer.getexif()
+    except ImportError:
+        raise
     except Exception:  # Pillow raises whatever its parser met
         return Image.Exif()
 

@@ -9,9 +9,13 @@ from __future__ import annotations
 import html
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from mmap import mmap
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 Buffer = bytes | mmap
 
@@ -234,3 +238,41 @@ def demand_coded(data: Buffer, at: int, end: int) -> None:
         values = set(found)
         text = len(found) >= _LEAST and len(values) >= _DIFFERENT and values <= _TEXT
         demand(not text, "text in the place of pixels")
+
+
+# Bytes a pixel that Pillow keeps; all other modes take four, three colours too.
+_KEPT = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}
+# Bytes a pixel that the decoder holds beside Pillow's own, as measured: planes, canvases, what it hands over.
+_HELD = {"WEBP": 12.0, "AVIF": 8.0, "HEIF": 8.0, "JXL": 12.0, "JPEG2000": 18.0, "TIFF": 4.0}
+_HELD_ANIMATED = 12.0  # of a PNG: the canvas, the one before and the part that is drawn
+
+
+def bytes_a_pixel(image: Image.Image, *, clear: bool, animated: bool, scans: bool) -> float:
+    """The bytes a pixel that a picture takes while it is decoded and made RGB, by what its header says.
+
+    A conversion lies beside what it is made from: RGB is four bytes a pixel in memory, and what is transparent
+    becomes RGBA, RGB and a mask; a palette too becomes RGBA, twice. Greys are reduced before they become RGB. A JPEG is
+    decoded at a reduced scale wherever more than its pixels is made of it; one of several `scans` holds every
+    coefficient, of two bytes.
+    """
+    kept = _KEPT.get(image.mode, 4)
+    if image.format in ("JPEG", "MPO"):
+        layers = [across * down for _, across, down, _ in getattr(image, "layer", ())] or [1]
+        coefficients = 2 * sum(layers) / max(1, *layers) if scans else 0
+        return coefficients + (8 if image.mode == "CMYK" else kept if scans else 0.75 * kept)
+    if image.mode in ("L", "RGB") and not clear:
+        made = 0
+    elif clear:
+        made = 5 if image.mode == "RGBA" else 9
+    else:
+        made = 9 if kept == 2 or image.mode in ("I", "F") else 8 if image.mode == "P" else 4
+    return kept + made + _HELD.get(image.format or "", 0.0) + _HELD_ANIMATED * animated
+
+
+def has_scans(image: Image.Image, read: Callable[[int, int], bytes], place: int) -> bool:
+    """True for a JPEG whose colours do not come in one scan; `place` is where Pillow stops, behind the first's head."""
+    if image.format != "JPEG" or "progression" in image.info:
+        return image.format in ("JPEG", "MPO") and "progression" in image.info
+    layers = len(getattr(image, "layer", ()))
+    head = read(max(0, place - 6 - 2 * layers), 3)
+    return layers > 1 and head != struct.pack(">HB", 6 + 2 * layers, layers)

@@ -15,6 +15,7 @@ from itertools import islice
 from typing import Any
 
 from lib.domains import host_of
+from lib.engines.addresses import unwrap
 from lib.engines.openverse import license_name
 from lib.engines.parsing import address, digest, plain, text, whole
 from lib.records import ImageRecord, VariantRecord
@@ -153,7 +154,18 @@ def record_of(number: int, row: Mapping[str, Any], column: str = "") -> Iterator
         elif _DAMAGED.search(link):
             yield "bad_encoding"
         else:
-            yield _record(digest(link), number, row, link)
+            yield _unwrapped(number, row, link)
+
+
+def _unwrapped(number: int, row: Mapping[str, Any], link: str) -> ImageRecord:
+    """Returns a row's picture, known by the address that a proxy's wraps, as in raw answers; the proxy's stays too."""
+    inner = unwrap(link)
+    record = _record(digest(inner or link), number, row, inner or link)
+    if inner:
+        first, *others = record.variants
+        proxy = VariantRecord("preview", link, referer=record.page_url)
+        record.variants = (first, proxy, *(other for other in others if other.url != link))
+    return record
 
 
 def sidecar_record(engine_id: str, rank: int, facts: Mapping[str, Any], name: str = "") -> ImageRecord:

@@ -34,7 +34,7 @@ from lib.db.responses import (
 from lib.engines import engines, part_of
 from lib.engines.parsing import load_json, mapping
 from lib.files.answers import NOTE, write_note
-from lib.files.pictures import Unreadable, plain_files, sha256_of, text_name
+from lib.files.pictures import Unreadable, UnreadableFiles, plain_files, sha256_of, text_name
 from lib.progress import chunked
 from lib.records import ParseError
 from lib.temporary import write_whole
@@ -70,9 +70,19 @@ def find_answers(folder: Path, unread: Unreadable) -> Iterator[RawFile]:
     if folder.is_file():
         yield from _single(folder, folder.stem, unread)
         return
+    yield from sorted(
+        _found(folder, unread), key=lambda entry: (entry.engine, entry.query, entry.page, entry.part, str(entry.file))
+    )
+
+
+def holds_answers(folder: Path) -> bool:
+    """Tells if there is a raw answer below a folder; looks no further than to the first."""
+    return next(_found(folder, UnreadableFiles()), None) is not None
+
+
+def _found(folder: Path, unread: Unreadable) -> Iterator[RawFile]:
     files = plain_files(folder, unread, lambda name: Path(name).suffix.lower() in _SUFFIXES)
-    found = [entry for file in files for entry in _recognise(folder, file, unread)]
-    yield from sorted(found, key=lambda entry: (entry.engine, entry.query, entry.page, entry.part, str(entry.file)))
+    return (entry for file in files for entry in _recognise(folder, file, unread))
 
 
 def register(context: Context, found: Sequence[RawFile], unread: Unreadable) -> tuple[int, int]:

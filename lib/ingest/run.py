@@ -20,7 +20,7 @@ from lib.db.journal import has_rows
 from lib.db.reference import MAGIC
 from lib.db.responses import ResponseRow, ensure_query
 from lib.engines import parser_names
-from lib.errors import UsageError
+from lib.errors import UsageError, WrongPath
 from lib.files.pictures import UnreadableFiles
 from lib.ingest.answers import IngestTotals, ingest, picture_rows, preview_rows
 from lib.ingest.lists import LIST_ENGINE, list_layout, list_records, reference_records
@@ -28,6 +28,7 @@ from lib.ingest.options import IngestOptions
 from lib.ingest.raw_files import (
     RawFile,
     find_answers,
+    holds_answers,
     register,
     register_in_place,
     unregistered,
@@ -174,18 +175,27 @@ class ImportSource:
 def recognise(path: Path, encoding: str = "", column: str = "") -> ImportSource:
     """Looks at what is there. Raises UsageError where it is nothing that can be imported."""
     if not path.exists():
-        raise UsageError(f"--import: {path} does not exist; check the path.")
+        raise WrongPath(f"--import: {path} does not exist; check the path.")
     if path.is_file() and (source := _recognise_file(path, encoding, column)):
         return source
     unread = UnreadableFiles()
     answers = tuple(find_answers(path, unread))
     if not answers:
-        raise UsageError(
+        raise WrongPath(
             f"--import: {path} holds neither raw answers nor a list of URLs nor a reference pipeline's database;"
             " give one of those. A folder of pictures is for --import-folder."
         )
     layouts = dict.fromkeys(LAYOUTS[entry.layout] for entry in answers)
     return ImportSource(path, f"{' and '.join(layouts)} ({counted(len(answers), 'file')})", answers, unread=unread)
+
+
+def refuse_unknown(path: Path, encoding: str = "", column: str = "") -> None:
+    """Raises UsageError where `recognise` would, and where the first record cannot be read; reads no more than that."""
+    if path.is_dir() and holds_answers(path):
+        return
+    source = recognise(path, encoding, column)
+    if source.records:
+        next(iter(source.records()), None)
 
 
 def _recognise_file(path: Path, encoding: str, column: str) -> ImportSource | None:

@@ -121,7 +121,7 @@ def load_clip(name: str, folder: WeightsFolder, device: str) -> Clip:
     with no_downloads(folder, INSTEAD):
         try:
             made, tokenizer, files = _local(open_clip, name) if _is_local(name) else _tagged(open_clip, name, folder)
-        except (GleanerError, KeyboardInterrupt):
+        except (GleanerError, ImportError, KeyboardInterrupt):
             raise
         except Exception as error:  # a broken file makes the loaders raise whatever they met
             reason = first_line(error)

@@ -117,6 +117,8 @@ def load_detector(name: str, folder: WeightsFolder, device: str) -> Detector:
         classes = weights.meta["categories"]
         net = detection.get_model(name, weights=None, weights_backbone=None, num_classes=len(classes))
         net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    except ImportError:
+        raise
     except Exception as error:  # a cut-off file makes torch raise whatever its unpickler met
         reason = first_line(error)
         raise GleanerError(f"the weights of {name} cannot be loaded ({reason}); fetch {path} again.") from error

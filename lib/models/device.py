@@ -81,6 +81,8 @@ def batched(run: Callable[[Sequence[T]], Sequence[R]], items: Sequence[T]) -> li
     """
     try:
         return list(run(items))
+    except ImportError:  # no picture is to blame for a broken installation
+        raise
     except Exception as error:  # whatever a network of another package makes of a strange picture
         full = out_of_memory(error)
         if len(items) == 1:

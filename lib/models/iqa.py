@@ -149,6 +149,8 @@ def _built(name: str, folder: WeightsFolder) -> Any:
         raise
     except ModuleNotFoundError as error:  # some metrics need more than pyiqa itself
         raise GleanerError(f"{name} needs {error.name}, which is not installed; pip install {error.name}") from error
+    except ImportError:
+        raise
     except Exception as error:  # a cut-off file makes torch raise whatever its unpickler met
         if type(error).__name__ in ("LocalEntryNotFoundError", "OfflineModeIsEnabled") or "offline" in str(error):
             missing = re.search(r"[\w.-]+/[\w.-]+", str(error))

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from lib.errors import GleanerError, UsageError
+from lib.errors import GleanerError, WrongPath, broken_installation
 
 log = logging.getLogger("gleaner.models")
 
@@ -40,7 +40,7 @@ OLDER_FORM = "pytorch_model.bin"
 _PACKAGES = ("pyiqa", "clip", "timm", "torchvision")
 
 
-class MissingWeights(UsageError):
+class MissingWeights(WrongPath):
     """A model's weights are not here. `name` is the file, `url` where it is published ('' where that is unknown)."""
 
     def __init__(self, name: str, url: str, folder: Path, instead: str = ""):
@@ -218,6 +218,8 @@ def require(package: str) -> Any:
             return __import__(package)
     except ModuleNotFoundError as error:
         raise GleanerError(f"{package} cannot be imported ({error}); {INSTALL}") from error
+    except ImportError as error:  # it is there and broken
+        raise GleanerError(broken_installation(error)) from error
     except RuntimeError as error:
         if "torchvision::nms" not in str(error):
             raise

@@ -93,6 +93,14 @@ class GroupView:
 
 
 @dataclass(frozen=True)
+class BrokenReason:
+    """The files that could not be compared for one reason."""
+
+    reason: str  # "truncated"
+    files: Sequence[Path]
+
+
+@dataclass(frozen=True)
 class Bucket:
     """One outcome of a sorting criterion, in the order it should be shown."""
 

@@ -204,6 +204,8 @@ def thumbnail_data_uri(path: str | Path, size: int = 192) -> str:
             # Within the block: what needs no shrinking is decoded only when it is converted or written.
             buffer = io.BytesIO()
             _opaque(_upright(picture, size)).save(buffer, "JPEG", quality=JPEG_QUALITY, optimize=True)
+    except ImportError:
+        raise
     except Exception:  # the codec boundary: Pillow's plugins raise whatever their formats make them raise
         return ""
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

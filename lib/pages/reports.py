@@ -13,6 +13,7 @@ import squarify as layout
 from lib.pages.model import (
     DECISIONS,
     KINDS,
+    BrokenReason,
     Bucket,
     DomainRow,
     FamilyRow,
@@ -33,6 +34,7 @@ from lib.pages.render import (
     thumbnails,
     write_page,
 )
+from lib.text import escape_controls, path_as_text
 from lib.workspace import Workspace
 
 INDEX = "index.html"
@@ -54,6 +56,26 @@ GLYPH_WIDTH = 0.68  # of the font size; the mean of a wide sans-serif face, half
 PADDING = 8.0
 
 GROUP_LIMIT = 5_000  # groups on the page of step 6; its JSON and CSV hold all
+BROKEN_LIMIT = 2_000  # files that could not be compared on the page of step 6, shared out evenly over the reasons
+OPEN_UP_TO = 6  # of them are seen at once; more are folded, so that the groups are not far below
+REASONS = {
+    "truncated": "The data end before the picture does.",
+    "undecodable": "The decoder or a checksum says that the data are damaged.",
+    "not_an_image": "The bytes are no picture, whatever the name says.",
+    "unsupported_format": "A picture in a format that is not read.",
+    "too_many_pixels": "More pixels than are decoded.",
+    "too_many_frames": "More frames or pages than are decoded.",
+    "too_many_parts": "More beginnings of pictures in one file than there can be.",
+    "too_large": "A larger file than is read.",
+    "out_of_memory": "There was not enough memory; the next run tries again.",
+    "missing_file": "The file went away during the run.",
+    "unreadable_file": "The file may not be read, or the disk failed; the next run tries again.",
+    "unreadable_folder": "The folder may not be read, and nothing in it was.",
+    "name_not_utf8": "The name is no UTF-8 text; rename the file.",
+    "worker_killed": "Decoding it ended the process; the next run tries again.",
+    "needs_pillow_heif": "HEIC is read with pip install pillow-heif.",
+    "needs_pillow_jxl": "JPEG XL is read with pip install pillow-jxl-plugin.",
+}
 ITEM_LIMIT = 5_000  # pictures on the page of step 7, shared out evenly over the buckets; metadata.jsonl holds all
 LEVELS = 6  # tints of the distribution bar
 
@@ -184,8 +206,12 @@ def render_dedup_report(
     embed_limit: int = EMBED_LIMIT,
     group_limit: int = GROUP_LIMIT,
     workers: int = 1,
+    broken: Sequence[BrokenReason] = (),
+    broken_limit: int = BROKEN_LIMIT,
 ) -> str:
     """The page of step 6. `run` names the run in the decisions file that the page can save.
+
+    `broken` are the files that could not be compared, at most `broken_limit` of which are shown.
 
     The decisions file is JSON: {"version": 1, "run": run, "decisions": [{"group", "keeper", "path", "decision"}]}
     with one entry for every file the person decided on; nothing else changes.
@@ -204,7 +230,31 @@ def render_dedup_report(
         kinds=[(kind, kinds[kind]) for kind in KINDS if kinds[kind]],
         decisions=[(decision, decisions[decision]) for decision in DECISIONS if decisions[decision]],
         data=script_json({"run": run, "key": f"{heading.generated} {run} {len(groups)}"}),
+        broken=_broken_views(broken, page, broken_limit),
+        total_broken=(total := sum(len(one.files) for one in broken)),
+        broken_open=total <= OPEN_UP_TO,
     )
+
+
+def _broken_views(broken: Sequence[BrokenReason], page: Path, limit: int) -> list[dict[str, Any]]:
+    """The reasons with (folder, name, link) of the files shown of each; rare reasons stay whole."""
+    room, shown = limit, dict[str, Sequence[Path]]()
+    for place, one in enumerate(sorted(broken, key=lambda one: len(one.files))):
+        shown[one.reason] = one.files[: room // (len(broken) - place)]
+        room -= len(shown[one.reason])
+
+    def text(part: str) -> str:
+        return escape_controls(path_as_text(part).replace("\n", "\\x0a").replace("\t", "\\x09"))
+
+    return [
+        {
+            "reason": one.reason,
+            "note": REASONS.get(one.reason, ""),
+            "count": len(one.files),
+            "files": [(text(f"{f.parent}/"), text(f.name), picture_url(f, page)) for f in shown[one.reason]],
+        }
+        for one in broken
+    ]
 
 
 def _view(group: GroupView, thumbs: dict[Path, str], page: Path) -> dict[str, Any]:

@@ -71,23 +71,22 @@ class Measures:
         db = self.context.db
         for page in self.files.contents():
             contents = [sha256 for sha256, _ in page if sha256]
-            paths = {sha256: str(self.context.workspace.to_path(place)) for sha256, place in page if sha256}
+            places = {sha256: place for sha256, place in page if sha256}
             lacking: dict[str, list[str]] = defaultdict(list)
             runs: Counter[str] = Counter()
             for metric, version in self.criterion.keys:
                 tried = store.unanswered(db, metric, version, contents)
                 done = store.known_contents(db, metric, version, contents) | self._given_up(metric, tried)
                 if doubtful := store.unchecked_grounds(db, metric, version, contents):
-                    done -= self._measured_unseen(
-                        metric, version, {sha256: paths[sha256] for sha256 in doubtful}, spread
-                    )
+                    paths = {sha256: str(self.context.workspace.to_path(places[sha256])) for sha256 in doubtful}
+                    done -= self._measured_unseen(metric, version, paths, spread)
                 for sha256 in contents:
                     if sha256 not in done:
                         lacking[sha256].append(metric)
                 runs.update({sha256: count for sha256, (count, _, _) in tried.items()})
             self.files.add_todo(
-                (path, sha256, ",".join(lacking[sha256]), runs[sha256])
-                for sha256, path in paths.items()
+                (str(self.context.workspace.to_path(place)), sha256, ",".join(lacking[sha256]), runs[sha256])
+                for sha256, place in places.items()
                 if lacking.get(sha256)
             )
 

@@ -35,6 +35,7 @@ EXPORT = "export"  # no criterion: it makes a dataset of what others kept
 MODES = ("copy", "move", "hardlink", "symlink")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 FORMS = ("imagefolder", "webdataset", "parquet")
+CONVERSIONS = ("jpeg", "png", "webp")
 DETECTOR = "fasterrcnn_mobilenet_v3_large_320_fpn"
 OLLAMA = "http://localhost:11434/v1"
 
@@ -99,6 +100,8 @@ class ExportOptions:
     parquet_pictures: str
     title: str | None
     replace: bool
+    convert: str | None
+    spread: Parallelism
 
 
 def add_options(made: ArgumentParser) -> None:
@@ -211,6 +214,8 @@ def _add_export_flags(made: ArgumentParser) -> None:
     add("--shard-size", type=megabytes, default=500_000_000, metavar="MB", help="size of a shard (default: 500 MB)")
     shown = "Parquet holds the pictures, or their paths (default: embed)"
     add("--parquet-pictures", choices=("embed", "reference"), default="embed", help=shown)
+    shown = "what loaders may not open (HEIC, AVIF, JPEG XL, JPEG 2000) is written in this format (default: as it is)"
+    add("--convert", choices=CONVERSIONS, help=shown)
     add("--title", metavar="TEXT", help="the dataset's name on its card (default: the folder's)")
     add("--replace", action="store_true", help="an older dataset in that place goes to the quarantine")
 
@@ -348,6 +353,8 @@ def export_options_from(args: Namespace) -> ExportOptions:
         raise UsageError(
             "--label makes folders, which only --as imagefolder has; the others have all labels as columns."
         )
+    if args.convert and args.form == "parquet" and args.parquet_pictures == "reference":
+        raise UsageError("--convert makes new files, which paths cannot name; use --parquet-pictures embed.")
     return ExportOptions(
         place=args.to or args.workspace / "export",
         form=args.form,
@@ -361,6 +368,8 @@ def export_options_from(args: Namespace) -> ExportOptions:
         parquet_pictures=args.parquet_pictures,
         title=args.title,
         replace=args.replace,
+        convert=args.convert,
+        spread=Parallelism(args.executor, args.workers),
     )
 
 

@@ -1,13 +1,14 @@
 """The files that step 7 writes besides the pictures: a `metadata.jsonl` in every bucket, and the report of a criterion.
 
-Everything is written line by line into a temporary file that replaces the old one only where it differs, so that a
-second run touches nothing and a million pictures need no memory.
+Everything is made line by line, so that a million pictures need no memory, and compared with the file that is there:
+one that is right is not touched. What was written is known by one number, so that a run with nothing new compares
+nothing.
 """
 
 from __future__ import annotations
 
 import csv
-import filecmp
+import hashlib
 import io
 import json
 import os
@@ -19,11 +20,12 @@ from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, BinaryIO
 
+from lib import __version__
 from lib.db import Context, Database
 from lib.db import scores as store
-from lib.db.worklist import Placement
+from lib.db.worklist import Placement, Worklist
 from lib.pages.model import Bucket, Card, Heading, SheetItem
 from lib.pages.render import write_page
 from lib.pages.reports import ITEM_LIMIT, render_contact_sheet
@@ -54,9 +56,8 @@ def refresh_metadata(db: Database, workspace: Workspace) -> None:
         for bucket in sorted(path for path in folder.iterdir() if path.is_dir()):
             own = files.placements(f"{workspace.sorted.name}/{folder.name}/{bucket.name}/")
             lines = (json.dumps(record, ensure_ascii=False) + "\n" for record, _ in described(db, folder.name, own))
-            if not replace_with(bucket / METADATA, lines):
-                (bucket / METADATA).unlink(missing_ok=True)
-                remove_if_empty(bucket)
+            replace_with(bucket / METADATA, lines)
+            remove_if_empty(bucket)
         remove_if_empty(folder)
     remove_if_empty(workspace.sorted)
 
@@ -82,6 +83,16 @@ def described(
             yield record | origins.get(placement.sha256, {}), placement
 
 
+@dataclass(frozen=True)
+class Report:
+    """The page, one number for what it was made of ('' where that may be changing), and whether it was known to be
+    right."""
+
+    page: Path
+    source: str
+    is_known: bool = False
+
+
 def write_report(
     context: Context,
     options: SortOptions,
@@ -89,12 +100,12 @@ def write_report(
     unreadable: list[Unsorted],
     left_out: list[Unsorted],
     *,
-    at_rest: bool = False,
-) -> Path:
-    """`reports/sort_<criterion>.json`, `.csv` and `.html`, and before them every `metadata.jsonl`; gives the page.
+    at_rest: Worklist | None = None,
+) -> Report:
+    """Writes `reports/sort_<criterion>.json`, `.csv` and `.html`, and before them every `metadata.jsonl`.
 
-    Files that are right are not touched. With `at_rest`, for a run that has changed nothing, the others are taken for
-    right where the data is and is younger than they are: it holds all that they say.
+    Files that are right are not touched. `at_rest` are the files of a run that has changed none: where nothing else is
+    new either, nothing is made and compared.
     """
     db, workspace, name = context.db, context.workspace, criterion.name
     page = workspace.reports / f"sort_{name}.html"
@@ -105,46 +116,50 @@ def write_report(
         "unreadable": [{"path": path, "reason": reason} for path, reason, _ in unreadable],
         "left_out": [{"path": path, "score": score, "reason": reason} for path, reason, score in left_out],
     } | criterion.report()
-    files = read_placements(db, workspace, name)
+    files = at_rest or read_placements(db, workspace, name)
+    source = _source(db, name, head, files)
+    if at_rest and source and store.written_state(db, name) == _state(source, page, workspace.sorted / name):
+        return Report(page, source, is_known=True)
 
     def rows() -> Iterator[dict[str, Any]]:
         for record, placement in described(db, name, files.placements()):
             yield {"path": placement.target, "source": placement.origin, "how": placement.kind} | record
 
-    # The page shows nothing that the data does not hold, and its thumbnails are dear. The data is written last: a run
-    # that is killed in between leaves data that differs, and the next run writes the others again.
+    store.note_written(db, name, "")  # a run that is killed from here on leaves files that the next one compares
+    refresh_metadata(db, workspace)
+    # The page shows nothing that the data does not hold, and its thumbnails are dear.
     data = page.with_suffix(".json")
-    waiting = _beside(data)
+    changed = replace_with(data, _json_lines(head, rows()))
+    replace_with(page.with_suffix(".csv"), csv_lines(rows()))
+    if changed or not page.exists():
+        write_page(page, _page(page, workspace, head, rows, options.spread.workers))
+    return Report(page, source)
+
+
+def note_report(context: Context, criterion: Criterion, report: Report) -> None:
+    """Keeps what the report was made of, when all that belongs to it is written."""
+    state = _state(report.source, report.page, context.workspace.sorted / criterion.name) if report.source else ""
+    store.note_written(context.db, criterion.name, state)
+
+
+def _source(db: Database, name: str, head: Mapping[str, Any], files: Worklist) -> str:
+    """One number for all that the files are made of; '' where another step may be changing it."""
+    if known := store.made_of(db, name):
+        known += [__version__, json.dumps(head), files.placements_digest()]
+    return hashlib.sha256(json.dumps(known).encode()).hexdigest() if known else ""
+
+
+def _state(source: str, page: Path, folder: Path) -> str:
+    """`source` with how the report's files and every bucket's `metadata.jsonl` lie on disk; '' where one is missing."""
+    buckets = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    found = []
     try:
-        _write(waiting, _json_lines(head, rows()))
-        same = _same(waiting, data)
-        table = page.with_suffix(".csv")
-        if not (at_rest and same and _are_older([table, *_described_folders(workspace, name)], data)):
-            refresh_metadata(db, workspace)
-            replace_with(table, csv_lines(rows()))
-        if not page.exists() or not same:
-            write_page(page, _page(page, workspace, head, rows, options.spread.workers))
-        os.utime(waiting)  # it was begun before the others, and counts from when they were done
-        _put(waiting, data)
-        if not _are_older([table, *_described_folders(workspace, name)], data):
-            os.utime(data)
-    finally:
-        waiting.unlink(missing_ok=True)
-    return page
-
-
-def _described_folders(workspace: Workspace, criterion: str) -> list[Path]:
-    """The `metadata.jsonl` of every bucket, also where there is none."""
-    folder = workspace.sorted / criterion
-    return [bucket / METADATA for bucket in folder.iterdir() if bucket.is_dir()] if folder.is_dir() else []
-
-
-def _are_older(paths: Iterable[Path], than: Path) -> bool:
-    try:
-        bound = than.stat().st_mtime_ns
-        return all(path.stat().st_mtime_ns <= bound for path in paths)
-    except OSError:  # one is missing
-        return False
+        for path in (page, page.with_suffix(".json"), page.with_suffix(".csv"), *(b / METADATA for b in buckets)):
+            status = path.stat()
+            found.append([str(path), status.st_size, status.st_mtime_ns, status.st_ino])
+    except OSError:
+        return ""
+    return hashlib.sha256(json.dumps([source, found]).encode()).hexdigest()
 
 
 def csv_lines(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
@@ -170,37 +185,57 @@ def as_table(buckets: Mapping[str, int], rules: Sequence[tuple[str, str]]) -> st
 
 
 def replace_with(path: Path, lines: Iterable[str]) -> bool:
-    """Writes the file whole or not at all, and only where it would differ; False, and no file, for no lines."""
-    source = iter(lines)
-    first = next(source, None)
+    """Writes the file whole or not at all, and only where it would differ; False where it was right.
+
+    Nothing is written, beside the file neither, as far as the old one is right. For no lines no file is left.
+    """
+    parts: Iterator[bytes] = (line.encode("utf-8", "replace") for line in lines)
+    first = next(parts, None)
     if first is None:
-        return False
-    waiting = _beside(path)
+        was_there = path.exists()
+        path.unlink(missing_ok=True)
+        return was_there
+    parts = chain([first], parts)
+    waiting = path.with_name(f".{path.name}.part")
     try:
-        _write(waiting, chain([first], source))
-        _put(waiting, path)
+        if not path.is_file():
+            _write(waiting, parts)
+        elif not _written_differently(path, parts, waiting):
+            return False
+        os.replace(waiting, path)
     finally:
         waiting.unlink(missing_ok=True)
     return True
 
 
-def _write(path: Path, lines: Iterable[str]) -> None:
+def _written_differently(path: Path, parts: Iterator[bytes], waiting: Path) -> bool:
+    """False where the file holds just this; else `waiting` does."""
+    right = 0
+    with path.open("rb") as old:
+        for part in parts:
+            if old.read(len(part)) != part:
+                break
+            right += len(part)
+        else:
+            if not old.read(1):
+                return False
+            part = b""
+        old.seek(0)
+        _write(waiting, chain(_blocks(old, right), [part], parts))
+    return True
+
+
+def _blocks(file: BinaryIO, size: int) -> Iterator[bytes]:
+    """The first `size` bytes of an open file."""
+    while size and (block := file.read(min(size, 1 << 20))):
+        size -= len(block)
+        yield block
+
+
+def _write(path: Path, parts: Iterable[bytes]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8", errors="replace", newline="") as file:
-        file.writelines(lines)
-
-
-def _put(waiting: Path, path: Path) -> None:
-    if not _same(waiting, path):
-        os.replace(waiting, path)
-
-
-def _same(one: Path, other: Path) -> bool:
-    return other.exists() and filecmp.cmp(one, other, shallow=False)
-
-
-def _beside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.part")
+    with path.open("wb") as file:
+        file.writelines(parts)
 
 
 def _json_lines(head: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:

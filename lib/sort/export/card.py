@@ -43,15 +43,27 @@ class DatasetCard:
         self._writer().writerow([cell(str({**record, "file_name": name, "split": split}[key])) for key in COLUMNS])
 
     def write(
-        self, *, title: str, form: str, filters: Sequence[str], history: Sequence[str], unhashed: int = 0
+        self,
+        *,
+        title: str,
+        form: str,
+        filters: Sequence[str],
+        history: Sequence[str],
+        unhashed: int = 0,
+        notes: Sequence[str] = (),
     ) -> None:
-        """Writes README.md and closes the attribution file; `unhashed` pictures were never compared with others."""
+        """Writes README.md and closes the attribution file; `unhashed` pictures were never compared with others.
+
+        `notes` say what is left out and what was converted.
+        """
         if self.file:
             self.file.close()
         parts = [
             self._front(title, form),
             f"# {title}\n\n{counted(self.splits.total(), 'picture')}, made with Gleaner. Each file keeps the bytes"
-            " that were downloaded; its SHA-256, real size, labels, scores and origin stand beside it.\n",
+            " that were downloaded, unless it was converted; its SHA-256, real size, labels, scores and origin stand"
+            " beside it.\n",
+            *(["## Left out and converted\n\n" + _list(notes)] if notes else []),
             _table("Splits", "split", self.splits),
             "The split goes by content: it is the same in every export, and pictures that are known to repeat each"
             f" other are on one side.{_not_compared(unhashed)}\n",

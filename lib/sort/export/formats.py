@@ -25,25 +25,24 @@ ORIGIN = (
 )  # fmt: skip
 
 SHARD_BYTES = 500_000_000  # half a gigabyte a shard, as Hugging Face cuts its own
+CONVERTED = ".converted"  # a folder below the one that is built, gone before that is a dataset
 ROWS_IN_GROUP = 100  # of Parquet: pictures are large, and a reader takes a row group at once
 
 
 def records(
     db: Database, workspace: Workspace, page: Sequence[tuple[str, str]], criteria: Sequence[str]
 ) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """(file, record) of (sha256, path as the workspace writes it); what cannot be read has no `width`.
-
-    That is what has no readable header, and what the technical score found broken behind a good one.
+    """(file, record) of (sha256, path as the workspace writes it); what is not there or has no header has no `width`.
 
     `label_<criterion>` and `score_<criterion>` are there for all criteria, empty where one does not know the picture.
     """
     contents = [sha256 for sha256, _ in page]
     labels = {criterion: store.known_labels(db, criterion, contents) for criterion in criteria}
     sizes, origins = store.known_sizes(db, contents), store.provenance(db, contents)
-    broken = store.known_unreadable(db, contents)
     for sha256, text in page:
         path = workspace.to_path(text)
-        width, height, form = (0, 0, "") if sha256 in broken else sizes.get(sha256) or _size(path)
+        known = sizes.get(sha256) if path.is_file() else (0, 0, "")
+        width, height, form = known or _size(path)
         size = {"width": width, "height": height, "format": form}
         record: dict[str, Any] = {"sha256": sha256, **size, "source_name": text.rpartition("/")[2]}
         for criterion in criteria:
@@ -59,7 +58,7 @@ def file_name(record: Mapping[str, Any], path: Path) -> str:
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:  # such as `.jpg_large` and `.bin`, which no reader takes for a picture's
         suffix = f".{record['format']}"
-    return f"{record['sha256'][:24]}{suffix}"
+    return f"{(record.get('original_sha256') or record['sha256'])[:24]}{suffix}"
 
 
 def _size(path: Path) -> tuple[int, int, str]:
@@ -198,7 +197,13 @@ def _schema(row: Mapping[str, Any]) -> Any:
     features: dict[str, dict[str, str]] = {"image": {"_type": "Image"}}
     for name in row:
         if name != "image":
-            kind = "int32" if name in ("width", "height") else "float64" if name.startswith("score_") else "string"
+            kind = (
+                "int32"
+                if name in ("width", "height", "original_frames")
+                else "float64"
+                if name.startswith("score_")
+                else "string"
+            )
             fields.append((name, getattr(pyarrow, kind)()))
             features[name] = {"dtype": kind, "_type": "Value"}
     return pyarrow.schema(fields, metadata={"huggingface": json.dumps({"info": {"features": features}})})
@@ -207,7 +212,9 @@ def _schema(row: Mapping[str, Any]) -> Any:
 def _put(source: Path, target: Path, mode: str) -> None:
     if target.exists():
         return  # two contents never share a name; the same one again is the same file
-    if mode == "hardlink":
+    if source.parent.name == CONVERTED:
+        os.replace(source, target)
+    elif mode == "hardlink":
         os.link(source.resolve(), target)
     elif mode == "symlink":
         os.symlink(source.resolve(), target)

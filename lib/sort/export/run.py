@@ -16,7 +16,6 @@ import json
 import logging
 import os
 import shutil
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,7 +31,8 @@ from lib.files.pictures import folder_pictures, sha256_of, workspace_pictures
 from lib.journal.moves import let_go, move_without_overwriting, same_file, temporary_name
 from lib.progress import chunked
 from lib.sort.export.card import DatasetCard
-from lib.sort.export.formats import ImageFolder, Parquet, TarShards, Writer, file_name, records
+from lib.sort.export.formats import CONVERTED, ImageFolder, Parquet, TarShards, Writer, file_name, records
+from lib.sort.export.readable import PASSING, TOLD, UNREADABLE, Readable
 from lib.sort.options import ExportOptions, Shares
 from lib.sort.output import remove_if_empty
 from lib.temporary import is_temporary, temporary_beside
@@ -55,11 +55,11 @@ class Export:
     context: Context
     options: ExportOptions
     files: Worklist = field(default_factory=Worklist)
-    splits: Counter[str] = field(default_factory=Counter)
-    formats: Counter[str] = field(default_factory=Counter)
     left: int = 0
-    unreadable: int = 0
     unhashed: int = 0
+
+    def __post_init__(self) -> None:
+        self.readable = Readable(self.context, self.options, self.files)
 
     def run(self) -> str:
         """Does it; gives a note on what was done. In a dry run only counts."""
@@ -68,15 +68,26 @@ class Export:
         for page in self.files.contents():
             decisions = [("labelled", sides.side(sha256), None, "", sha256) for sha256, _ in page]
             self.files.set_labels(decisions)
-            self.splits.update(side for _, side, *_ in decisions)
+            self.readable.splits.update(side for _, side, *_ in decisions)
         digest = self._digest()
+        there = self._manifest(digest)
+        if there is None:
+            self._refuse_taken_place()
+        if there and not PASSING & there["left_out"].keys():
+            self.readable.recall(there)
+        elif not self.readable.look():
+            return "stopped before it was complete; nothing was kept"
+        else:
+            self.readable.count(self._records())
+        if there and there["left_out"] == self.readable.left_out:
+            if not self.context.dry_run:
+                self._remember()
+            return f"{self.options.place} holds this dataset already"
+        for sentence in self.readable.notes():
+            log.warning("%s", sentence)
         if self.context.dry_run:
             return f"would write {self.options.place}"
-        if self._is_there(digest):
-            self._remember()
-            return f"{self.options.place} holds this dataset already"
-        if self.options.place.exists() and not self.options.replace:
-            raise UsageError(f"{self.options.place} exists and holds something else; give another --to, or --replace.")
+        self._refuse_taken_place()
         begun = begin(self.context, self.options.place)
         try:
             self._build(begun.folder, digest)
@@ -94,30 +105,40 @@ class Export:
         finish(self.context, begun)
         return f"dataset: {self.options.place}"
 
+    def _refuse_taken_place(self) -> None:
+        if self.options.place.exists() and not self.options.replace and not self.context.dry_run:
+            raise UsageError(f"{self.options.place} exists and holds something else; give another --to, or --replace.")
+
     def counts(self) -> dict[str, int | float | str]:
-        found: dict[str, int | float | str] = {"pictures": sum(self.splits.values()), **self.splits}
+        found: dict[str, int | float | str] = {"pictures": sum(self.readable.splits.values()), **self.readable.splits}
         if self.options.where:
             found["not_selected"] = self.left
-        if self.unreadable:
-            found["unreadable"] = self.unreadable
-        return found
+        return found | self.readable.counts()
 
     def _gather(self) -> None:
         if self.options.label and self.options.label not in self._criteria():
             raise UsageError(f"nothing is labelled by {self.options.label!r} yet; sort by it first.")
         context, folders, limit = self.context, self.options.folders, self.options.limit
-        found = workspace_pictures(context.db, context.workspace, limit)
+        missing: list[tuple[str, str]] = []
+        found = workspace_pictures(context.db, context.workspace, limit, missing=missing)
         if folders:
             remember = not context.dry_run
-            found = folder_pictures(context.db, folders, remember=remember, bar=context.bar, limit=limit)
+            found = folder_pictures(
+                context.db, folders, remember=remember, bar=context.bar, limit=limit, unreadable=self._note_unreadable
+            )
         for picture in found:
             self.files.add(self.context.workspace.to_text(picture.path), picture.sha256, picture.bytes)
+        for sha256, path in missing:  # last: a content is read from its first file
+            self.files.add(path, sha256, 0)
         if not self.files.count():
             raise UsageError("there is no picture to export; run 5_download.py first or give a folder.")
         if self.options.where:
             self.left = self.files.select(context.db, self.options.where)
         if not self.files.count():
             raise UsageError("no picture fulfils --where; see the labels in reports/index.html.")
+
+    def _note_unreadable(self, path: Path, error: OSError) -> None:
+        self.readable.left_out[UNREADABLE] += 1
 
     def _sides(self) -> Sides:
         groups = Groups()
@@ -139,11 +160,10 @@ class Export:
     def _digest(self) -> str:
         """One number for all that the dataset is made of: form, options, every picture with its side, every label."""
         asked = self.options
-        options = (asked.form, asked.label, asked.parquet_pictures, asked.shares.version, asked.title)
+        options = (asked.form, asked.label, asked.parquet_pictures, asked.shares.version, asked.title, asked.convert)
         chosen = (asked.where.text if asked.where else "", self.unhashed)
         digest = hashlib.sha256(json.dumps([*options, *chosen]).encode())
         for _, split, record in self._records():
-            self.formats[record["format"]] += 1
             digest.update(json.dumps([split, record], sort_keys=True).encode())
         return digest.hexdigest()
 
@@ -157,37 +177,39 @@ class Export:
     def _criteria(self) -> list[str]:
         return [name for name in store.criteria(self.context.db) if name != SPLIT]
 
-    def _is_there(self, digest: str) -> bool:
+    def _manifest(self, digest: str) -> dict[str, Any] | None:
+        """The manifest of the dataset in that place, where it is of this digest."""
         try:
-            return bool(json.loads((self.options.place / MANIFEST).read_text())["digest"] == digest)
-        except (OSError, ValueError, KeyError, TypeError):
-            return False
+            found: dict[str, Any] = json.loads((self.options.place / MANIFEST).read_text())
+            return found if found["digest"] == digest and found.keys() >= set(TOLD) else None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None
 
     def _build(self, building: Path, digest: str) -> None:
+        self.readable.convert(self._records(), building / CONVERTED)
         writer, card = self._writer(building), DatasetCard(building, self._criteria())
         try:
-            with self.context.bar(sum(self.splits.values()), "Exporting", "picture") as progress:
-                for path, split, record in self._records():
+            with self.context.bar(sum(self.readable.splits.values()), "Exporting", "picture") as progress:
+                for path, split, record in self.readable.chosen(self._records(), building / CONVERTED):
                     if self.context.stopping():
                         return
                     progress.update()
-                    if not record["width"] or not path.is_file():
-                        self.unreadable += 1
-                        self.splits[split] -= 1
-                        continue
                     writer.add(split, path, record)
                     card.add(split, file_name(record, path), record)
         finally:
             writer.close()
+            shutil.rmtree(building / CONVERTED, ignore_errors=True)
         filters = [f"--where {self.options.where.text}"] if self.options.where else []
-        title, history = self.options.title or self.options.place.name, store.history(self.context.db)
-        card.write(title=title, form=self.options.form, filters=filters, history=history, unhashed=self.unhashed)
-        manifest = {"digest": digest, "form": self.options.form, "pictures": dict(self.splits)}
+        card.write(
+            title=self.options.title or self.options.place.name, form=self.options.form, filters=filters,
+            history=store.history(self.context.db), unhashed=self.unhashed, notes=self.readable.notes(),
+        )  # fmt: skip
+        manifest = {"digest": digest, "form": self.options.form, **self.readable.manifest()}
         (building / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
 
     def _writer(self, folder: Path) -> Writer:
         if self.options.form == "webdataset":
-            common = max(sorted(self.formats), key=lambda name: self.formats[name])
+            common = max(sorted(self.readable.formats), key=lambda name: self.readable.formats[name])
             return TarShards(folder, {"jpeg": "jpg", "": "jpg"}.get(common, common), self.options.shard_bytes)
         if self.options.form == "parquet":
             return Parquet(folder, self.options.parquet_pictures == "embed", self.options.shard_bytes)

@@ -1,0 +1,332 @@
+"""The pictures of a dataset as a reader gets them: what can be read, what not and why, and what is converted.
+
+What goes in has been decoded to its last row, by step 6 or by `look`. What not all loaders open is named or, on wish,
+written by `convert` in a format that all of them do.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from PIL import Image
+
+from lib.db import Context
+from lib.db.hashes import known_hashes
+from lib.db.scores import ScoreRow
+from lib.db.worklist import Worklist
+from lib.errors import GleanerError
+from lib.files.pictures import sha256_of
+from lib.hashing.buffers import ALGORITHM
+from lib.hashing.kinds import HashChoice
+from lib.images.colours import ColourSpace, in_srgb
+from lib.images.decode import OTHER_FORMAT
+from lib.images.frames import opened_frames
+from lib.images.ground import flat_on, layered, may_be_clear
+from lib.progress import chunked
+from lib.sort.export.formats import CONVERTED
+from lib.sort.options import ExportOptions
+from lib.text import counted
+from lib.work.stream import stream
+
+BLOCK = 500
+OURS = HashChoice()
+LOOK = "look"
+TOLD = ("left_out", "converted", "unopened")  # counts in the manifest
+# Decoded in this process, as in step 6: a codec of any other format may end the process that it works in.
+TRUSTED = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP")
+
+Records = Iterable[tuple[Path, str, dict[str, Any]]]  # (file, side, record)
+
+# Formats that every build of Pillow opens, and with it the loaders of Hugging Face, WebDataset and torchvision. HEIC
+# and JPEG XL need a plug-in there; AVIF and JPEG 2000 are parts that a build may lack.
+LOADED = frozenset({"jpeg", "png", "webp", "gif", "bmp", "dib", "tiff", "ppm", "ico", "cur", "tga", "pcx"})
+# What each format is written with, and the longest side that it can have: the limits of libjpeg and of libwebp.
+SAVED: Mapping[str, tuple[int, Mapping[str, Any]]] = {
+    "jpeg": (65_500, {"quality": 95, "subsampling": 0}),
+    "png": (2**31 - 1, {}),
+    "webp": (16_383, {"quality": 95}),
+}
+CHANGED, MISSING, UNREADABLE = "changed", "missing_file", "unreadable_file"
+# Reasons that lie in the moment: another export looks again.
+PASSING = frozenset({CHANGED, MISSING, UNREADABLE, "out_of_memory", "worker_killed"})
+
+
+class Look(NamedTuple):
+    """One picture as it was found: `reason` says why it cannot be read, '' where it can.
+
+    `width` and `height` are upright. `sha256` is that of the file that was written, of what was converted.
+    """
+
+    reason: str = ""
+    width: int = 0
+    height: int = 0
+    format: str = ""
+    frames: int = 1
+    sha256: str = ""
+
+
+@dataclass
+class Readable:
+    """Looks at the pictures of an export, counts them, and gives those that go in."""
+
+    context: Context
+    options: ExportOptions
+    files: Worklist
+    splits: Counter[str] = field(default_factory=Counter)
+    formats: Counter[str] = field(default_factory=Counter)
+    left_out: Counter[str] = field(default_factory=Counter)  # by the reason why they cannot be read
+    unopened: Counter[str] = field(default_factory=Counter)  # by format: what loaders may not open
+    converted: Counter[str] = field(default_factory=Counter)  # by the format that they had
+    first_frames: int = 0
+
+    def counts(self) -> dict[str, int | float | str]:
+        found: dict[str, int | float | str] = {}
+        if self.left_out:
+            found["unreadable"] = self.left_out.total()
+            found.update(sorted(self.left_out.items()))
+        if self.converted:
+            found["converted"] = self.converted.total()
+        if self.unopened:
+            found["unopened_by_loaders"] = self.unopened.total()
+        return found
+
+    def manifest(self) -> dict[str, dict[str, int]]:
+        """Sides and `TOLD`, for `recall` to read again."""
+        return {"pictures": dict(self.splits)} | {name: dict(getattr(self, name)) for name in TOLD}
+
+    def look(self) -> bool:
+        """Finds out what can be read: as step 6 found, and by decoding what it has not; False when stopped halfway."""
+        spread, apart = self.options.spread, list[tuple[str, str, bool]]()
+        own = spread.executor == "local"  # decoders let go of the interpreter's lock: threads do what processes would
+        executor = ("threads" if spread.workers > 1 else "local") if own else spread.executor
+        work = partial(look, formats=TRUSTED) if own else look
+        with self.context.bar(self.splits.total(), "Looking", "picture") as progress:
+            rounds = (
+                lambda: stream(work, self._unseen(), executor=executor, workers=spread.workers, chunk=8),
+                lambda: (
+                    stream(look, apart, executor="processes", workers=spread.workers, chunk=4) if apart else iter(())
+                ),
+            )
+            for outcomes in rounds:
+                for outcome in outcomes():
+                    found = outcome.value or Look(outcome.error.split(":")[0])
+                    if found.reason == OTHER_FORMAT:
+                        apart.append(outcome.item)
+                        continue
+                    self._keep(LOOK, outcome.item[1], found)
+                    progress.update()
+                    if self.context.stopping():
+                        return False
+        return True
+
+    def _unseen(self) -> Iterator[tuple[str, str, bool]]:
+        """(path, content, known to be sound) of all but what step 6 found broken."""
+        for page in self.files.contents():
+            contents = [sha256 for sha256, _ in page]
+            broken = known_hashes(self.context.db, contents, "broken", 0, ALGORITHM)
+            sound = known_hashes(self.context.db, contents, OURS.kind, OURS.bits, ALGORITHM)
+            for sha256, place in page:
+                path, reason = self.context.workspace.to_path(place), broken.get(sha256)
+                if reason and path.is_file():
+                    self._keep(LOOK, sha256, Look(reason.decode()))
+                else:
+                    yield str(path), sha256, sha256 in sound
+
+    def _keep(self, kind: str, sha256: str, found: Look) -> None:
+        self.files.keep(kind, [(ScoreRow(sha256, None, found.reason, found._asdict()), None)])
+
+    def _kept(self, kind: str, contents: list[str]) -> dict[str, Look]:
+        return {sha256: Look(**row.detail) for sha256, (row, _) in self.files.kept(kind, contents).items()}
+
+    def _looked(self, records: Records) -> Iterator[tuple[Path, str, dict[str, Any], Look]]:
+        """(file, side, record, how it was found) of every picture; a reason also where it cannot be converted."""
+        for part in chunked(records, BLOCK):
+            looks = self._kept(LOOK, [record["sha256"] for _, _, record in part])
+            for path, split, record in part:
+                found = looks[record["sha256"]]
+                if (
+                    self._is_for_conversion(found)
+                    and max(found.width, found.height) > SAVED[self.options.convert or ""][0]
+                ):
+                    found = found._replace(reason="too_large")
+                yield path, split, record, found
+
+    def _is_for_conversion(self, found: Look) -> bool:
+        return bool(self.options.convert and not found.reason and found.format not in LOADED)
+
+    def count(self, records: Records) -> None:
+        """Counts sides, formats and what is left out, as they will be. Raises GleanerError where nothing remains."""
+        self.splits.clear()
+        for _, split, _, found in self._looked(records):
+            if found.reason:
+                self.left_out[found.reason] += 1
+                continue
+            self.splits[split] += 1
+            if self._is_for_conversion(found):
+                self.converted[found.format] += 1
+                self.first_frames += found.frames > 1
+                found = found._replace(format=str(self.options.convert))
+            elif found.format not in LOADED:
+                self.unopened[found.format] += 1
+            self.formats[found.format] += 1
+        if not self.splits.total():
+            raise GleanerError(f"none of the pictures can be read ({listed(self.left_out)}); see the page of step 6.")
+
+    def notes(self) -> list[str]:
+        """Sentences on what is left out, converted, and in formats that not all loaders open."""
+        notes = []
+        if self.left_out:
+            found = counted(self.left_out.total(), "picture")
+            notes.append(f"Left out, since they cannot be read: {found} ({listed(self.left_out)}).")
+        if self.converted:
+            found = counted(self.converted.total(), "picture")
+            frames = f", of {self.first_frames} the first frame alone" if self.first_frames else ""
+            notes.append(f"Converted to {self.options.convert}: {found} ({listed(self.converted)}){frames}.")
+        if self.unopened:
+            found = counted(self.unopened.total(), "picture")
+            notes.append(
+                f"In a format that not all loaders open: {found} ({listed(self.unopened)}); --convert jpeg, png or webp"
+                " writes them in one that all do."
+            )
+        return notes
+
+    def recall(self, manifest: Mapping[str, Any]) -> None:
+        self.splits = Counter(manifest["pictures"])
+        self.left_out, self.converted, self.unopened = (Counter(manifest[name]) for name in TOLD)
+
+    def chosen(self, records: Records, folder: Path) -> Iterator[tuple[Path, str, dict[str, Any]]]:
+        """(file, side, record) of what goes into the dataset; what has gone meanwhile is counted."""
+        for part in chunked(self._looked(records), BLOCK):
+            made = self._kept(CONVERTED, [record["sha256"] for _, _, record, _ in part])
+            for path, split, record, found in part:
+                if found.reason:
+                    continue
+                record |= {"width": found.width, "height": found.height, "format": found.format}
+                if self.options.convert:
+                    record |= {"original_format": "", "original_sha256": "", "original_frames": None}
+                if done := made.get(sha256 := record["sha256"]):
+                    origin = {"format": found.format, "sha256": sha256, "frames": found.frames}
+                    record |= {f"original_{name}": value for name, value in origin.items()}
+                    record |= {name: getattr(done, name) for name in ("sha256", "width", "height", "format")}
+                    path = self._target(folder, sha256)
+                if reason := done.reason if done else "" if path.is_file() else MISSING:
+                    self.left_out[reason] += 1
+                    self.splits[split] -= 1
+                    self.converted[found.format] -= bool(done)
+                    continue
+                yield path, split, record
+
+    def convert(self, records: Records, folder: Path) -> None:
+        """Writes what loaders do not open in the wanted format, below a folder that goes with the building."""
+        if not self.converted:
+            return
+        folder.mkdir()
+        form, spread = str(self.options.convert), self.options.spread
+        tasks = (
+            (str(path), str(self._target(folder, record["sha256"])), form)
+            for path, _, record, found in self._looked(records)
+            if self._is_for_conversion(found)
+        )
+        executor = "processes" if spread.executor == "local" else spread.executor
+        with self.context.bar(self.converted.total(), "Converting", "picture") as progress:
+            for outcome in stream(convert, tasks, executor=executor, workers=spread.workers, chunk=1):
+                found = outcome.value or Look(outcome.error.split(":")[0])
+                self._keep(CONVERTED, Path(outcome.item[1]).stem, found)
+                progress.update()
+                if self.context.stopping():
+                    return
+
+    def _target(self, folder: Path, sha256: str) -> Path:
+        return folder / f"{sha256}.{'jpg' if self.options.convert == 'jpeg' else self.options.convert}"
+
+
+def look(task: tuple[str, str, bool], formats: tuple[str, ...] | None = None) -> Look:
+    """Decodes every frame of the file at (path, sha256, known to be sound): only the header of what is sound already.
+
+    With `formats` any other is `other_format`. What cannot be read is a value, not an error.
+    """
+    from lib.images.decode import DecodeError, codec_boundary, read_header
+
+    path, sha256, is_sound = Path(task[0]), task[1], task[2]
+    try:
+        is_same = sha256_of(path) == sha256
+        if is_sound and is_same:
+            header = read_header(path)
+            return Look("", *header.upright_size, header.format, header.frames)
+        with opened_frames(path, formats) as frames:
+            header, count = frames.header, frames.count
+            for number in range(1 if frames.parts else count):  # what lies behind a JPEG is opened by no loader
+                with frames.at(number) as frame, codec_boundary():
+                    if count == 1 and header.format == "jpeg":  # as many bytes are read for an eighth of the pixels
+                        frame.image.draft("L", (header.width // 8, header.height // 8))
+                    frame.image.load()
+        return Look("" if is_same else CHANGED, *header.upright_size, header.format, 1 if frames.parts else count)
+    except DecodeError as error:
+        return Look(error.reason)
+    except FileNotFoundError:
+        return Look(MISSING)
+    except OSError:
+        return Look(UNREADABLE)
+
+
+def convert(task: tuple[str, str, str]) -> Look:
+    """Writes the first frame of (path, to, format) upright, in its own size, with its profile and its transparency.
+
+    On a ground where the format has no transparency. Raises nothing for a picture that cannot be read or written so.
+    """
+    from lib.images.decode import DecodeError, codec_boundary, upright
+
+    path, target, form = Path(task[0]), Path(task[1]), task[2]
+    longest, how = SAVED[form]
+    try:
+        with opened_frames(path) as frames:
+            if max(frames.header.width, frames.header.height) > longest:
+                return Look("too_large")
+            count = 1 if frames.parts else frames.count
+            with frames.at(0) as frame, codec_boundary():
+                frame.image.load()
+                made, profile = _as_saved(frame.image, frame.colours, form)
+                made = upright(made, frame.orientation)
+                made.info.clear()  # what it says of turns and colours has been carried out
+                more = {"icc_profile": profile} if profile else {}
+                made.save(target, form, **how, **more)
+        return Look("", *made.size, form, count, sha256_of(target))
+    except DecodeError as error:
+        return Look(error.reason)
+
+
+def _as_saved(image: Image.Image, space: ColourSpace, form: str) -> tuple[Image.Image, bytes]:
+    """A loaded picture in a mode that the format has, and the profile of its numbers; without one they are sRGB's."""
+    from lib.images.decode import flattened
+
+    profile = image.info.get("icc_profile") or b""
+    channels = profile[16:20]
+    clear = layered(image) if may_be_clear(image) else None
+    if image.mode.startswith("I;16") and form == "png" and clear is None:
+        return image, profile if channels == b"GRAY" else b""
+    if clear is not None:
+        plain = clear.convert("RGB")
+    elif image.mode == "CMYK":
+        plain, channels = in_srgb(image, space).convert("RGB"), b""
+        space = ColourSpace()
+    else:
+        is_grey = image.mode == "L" and form != "webp"
+        plain = image if is_grey else flattened(image, None)
+        if image.mode == "L" and not is_grey and channels == b"GRAY":  # numbers of greys, which WebP does not have
+            plain, space = in_srgb(image, space).convert("RGB"), ColourSpace()
+    if channels != {"L": b"GRAY", "RGB": b"RGB "}[plain.mode]:
+        plain, profile = in_srgb(plain, space), b""
+    if clear is None:
+        return plain, profile
+    plain.putalpha(clear.getchannel("A"))
+    return (flat_on(plain, None) if form == "jpeg" else plain), profile
+
+
+def listed(counts: Mapping[str, int]) -> str:
+    """Counts in words, such as `2 truncated, 1 missing_file`."""
+    return ", ".join(f"{count:,} {name}" for name, count in sorted(counts.items()) if count)
