@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -12,12 +13,15 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 from support import PATIENCE, ROOT, as_rows, dedup, drawing, result, snapshot
 
 from lib.db import open_database
+from lib.images.structure import is_damaged_copy
 from lib.pages.render import read_cards
 
 MEMORY = Path("/dev/shm")
@@ -278,3 +282,57 @@ def test_the_page_counts_what_lies_in_the_quarantine(folder):
     page = (folder.parent / "ws" / "reports" / "dedup.html").read_text(encoding="utf-8")
     assert [card.value for card in read_cards(folder.parent / "ws" / "reports" / "dedup.html")] == [3, 1, 1, 0]
     assert "1 more were to go and stay" in page
+
+
+def coded(name: str, **options: Any) -> bytes:
+    noise = np.random.default_rng(4).normal(0, 6, (300, 400, 3))
+    picture = Image.fromarray((np.asarray(drawing(3, 400, 300)) + noise).clip(0, 255).astype(np.uint8))
+    held = io.BytesIO()
+    picture.save(held, name, **options)
+    return held.getvalue()
+
+
+def flipped(data: bytes, share: float, bit: int) -> bytes:
+    """A copy with one bit that is another, in no byte that is or becomes a marker's."""
+    at = int(len(data) * share)
+    while 0xFF in (data[at - 1], data[at], data[at] ^ 1 << bit):
+        at += 1
+    return data[:at] + bytes([data[at] ^ 1 << bit]) + data[at + 1 :]
+
+
+JPEG, WEBP = coded("JPEG", quality=88), coded("WEBP", quality=80)
+HALF = len(JPEG) // 2
+NOTES = b"\xff\xfe\0\x0aremarks!"
+ROTTEN = {
+    "a bit in the middle": (flipped(JPEG, 0.5, 0), JPEG),
+    "a bit at 90 %": (flipped(JPEG, 0.9, 3), JPEG),
+    "a bit at 97 %": (flipped(JPEG, 0.97, 5), JPEG),
+    "a bit at 99 %": (flipped(JPEG, 0.99, 1), JPEG),
+    "a bit, under another head": (JPEG[:2] + NOTES + flipped(JPEG, 0.95, 2)[2:], JPEG),
+    "missing bytes": (JPEG[:-700] + JPEG[-650:], JPEG),
+    "a block of another file": (JPEG[: HALF + 4000] + bytes(range(1, 251)) + JPEG[HALF + 4250 :], JPEG),
+    "a bit of a progressive one": (
+        flipped(coded("JPEG", quality=88, progressive=True), 0.95, 2), coded("JPEG", quality=88, progressive=True),
+    ),
+    "a bit of WebP": (flipped(WEBP, 0.98, 4), WEBP),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ROTTEN)
+@pytest.mark.parametrize("names", ["ab", "ba"])
+def test_no_damaged_copy_takes_the_place_of_the_whole_one(folder, kind, names, capsys):
+    damaged, whole = ROTTEN[kind]
+    (folder / f"{names[0]}.jpg").write_bytes(damaged)
+    (folder / f"{names[1]}.jpg").write_bytes(whole)
+    dedup(folder, "similar", folder)
+    assert (folder / f"{names[1]}.jpg").exists()
+    assert is_damaged_copy(damaged, whole) and is_damaged_copy(whole, damaged)
+
+
+@pytest.mark.parametrize("options", [{}, {"quality": 88}, {"quality": 87}, {"quality": 88, "optimize": True}])
+def test_another_encoding_is_no_damage(options):
+    with Image.open(io.BytesIO(JPEG)) as image:
+        held = io.BytesIO()
+        image.save(held, "JPEG", **options)
+    assert not is_damaged_copy(JPEG, held.getvalue())
+    assert not is_damaged_copy(JPEG, JPEG[:2] + NOTES + JPEG[2:]), "the same pixels under another head"

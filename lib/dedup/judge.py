@@ -32,9 +32,11 @@ from lib.hashing.hamming import distance
 from lib.hashing.kinds import HashChoice
 from lib.hashing.views import view
 from lib.images.decode import DecodeError
+from lib.images.structure import is_damaged_copy
 
-VERSION = 5  # of the judgement: what an earlier one said is not used
+VERSION = 6  # of the judgement: what an earlier one said is not used
 Known = tuple[str, float, str, str]
+DAMAGED = "one of the two is damaged: their coded pixels are the same bytes but for some"
 ONE_FILE = "a hard link of the keeper"
 PIXEL_LEVELS = 0.5  # mean difference of their grey buffers, in grey levels
 REDUCED_FROM = 4 * LONG_SIDE  # pixels on the long side; below, the decoder finds no scale to reduce to
@@ -157,6 +159,9 @@ class Judge:
         if not self.match.similar or first is None:
             return None
         relation = self._similar(apart, one, two, a, b)
+        # Not by what can be seen: a damaged part may be as small as one block.
+        if (a.width, a.height) == (b.width, b.height) and _damaged(one, two):
+            return replace(relation, blocked=DAMAGED)
         if relation.kind == "same" and a.frames > 1 and (differs := self.fingerprints.frames_differ(*contents)):
             return Relation("edited", float(apart), differs)
         return relation
@@ -218,6 +223,14 @@ class Judge:
             if len(self._closeups) > HELD:
                 self._closeups.popitem(last=False)
         return closeup
+
+
+def _damaged(one: PictureFile, two: PictureFile) -> bool:
+    """Says whether one of two files is a damaged copy of the other, whichever."""
+    try:
+        return is_damaged_copy(one.path.read_bytes(), two.path.read_bytes())
+    except OSError:
+        return False  # what is gone is not removed either
 
 
 def _is_jpeg(file: PictureFile) -> bool:
