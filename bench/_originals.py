@@ -46,7 +46,7 @@ def scaled(picture: Image.Image, factor: float, kernel: Image.Resampling = Image
 def enlarged(picture: Image.Image, luck: random.Random, what: str, most: float = 3.0) -> Saved:
     """Returns a copy of 1.2 to `most` times the sides; "twice" was saved as a bad JPEG before, "png" as a fair one."""
     way = what.removeprefix("enlarged-")
-    kernel = KERNELS.get(way) or luck.choice(list(KERNELS.values())[:3])
+    kernel = KERNELS[way] if way in KERNELS else luck.choice(list(KERNELS.values())[:3])
     made = scaled(picture, luck.uniform(1.2, most), kernel)
     if way == "twice":
         return jpeg(resaved(made, luck.randint(30, 70)), luck)

@@ -363,6 +363,7 @@ def contents(photos: list[Path], count: int, seed: int) -> Iterator[tuple[str, I
     """Yields (name, picture) of `count` contents of every template, and of captions at two sizes over photographs.
 
     Short sides of 500 to 1224 pixels, up to 2 megapixels; two contents of a kind are never the same picture.
+    Photographs are as they are: enlarged, they would be no originals.
     """
     for name, draw in KINDS.items():
         known: set[bytes] = set()
@@ -374,8 +375,6 @@ def contents(photos: list[Path], count: int, seed: int) -> Iterator[tuple[str, I
     for number, path in enumerate(photos):
         with Image.open(path) as opened:
             photo = opened.convert("RGB")
-        factor = random.Random(f"{seed} {path.name}").uniform(1, 2)
-        photo = photo.resize([round(side * factor) for side in photo.size], Image.Resampling.LANCZOS)
         for share in (0.05, 0.075):
             for digit in (3, 8, 1)[:count]:
                 yield f"caption{share:.1%}-{number}-{digit}", captioned(photo, digit, share)

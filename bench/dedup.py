@@ -45,6 +45,7 @@ EDITED = (
 ).split() + _originals.GRADED
 TEMPLATE_COPY = "template-copy"  # of one content on a template: as harmless as any
 COPIES = 3  # of each content
+CAPTIONED = 24  # photographs, of those that get no copies
 
 
 def main() -> int:
@@ -94,9 +95,13 @@ def build(
         for what in HARMLESS + LARGER + EDITED:
             name = altered(path, order[number - 1], folder, family, what, random.Random(f"{seed} {number} {what}"))
             truth[name] = {"family": family, "what": what}
-    truth |= _originals.write(order[bases:], folder, contents, seed)
+    others = order[bases:]
+    under = (
+        others[-CAPTIONED:] if contents else []
+    )  # photographs of their own: a caption is an edit of what is under it
+    truth |= _originals.write(others[: len(others) - len(under)], folder, contents, seed)
     if contents:
-        truth |= templated(order[:24], folder, contents, seed)
+        truth |= templated(under, folder, contents, seed)
     manifest.write_text(json.dumps(truth))
     return truth
 

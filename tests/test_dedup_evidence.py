@@ -150,6 +150,28 @@ def test_an_enlargement_is_known_for_what_it_is(tmp_path: Path, name: str, facto
     assert judged(large, original) == Verdict.ORIGINAL, "only the larger one can be an enlargement"
 
 
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("factor", "quality"), [(1.5, 92), (2, None), (2, 85), (2.37, 95), (3, 85)])
+def test_repeated_pixels_tell_of_an_enlargement_of_a_better_copy(
+    tmp_path: Path, name: str, factor: float, quality: int | None
+):
+    """One that lies not there: what was saved since is detail that the smaller one lacks."""
+    small = saved(photograph(name), tmp_path / "small.jpg", quality=75)
+    options = {"format": "JPEG", "quality": quality} if quality else {"format": "PNG"}
+    large = saved(scaled(photograph(name), factor, "nearest"), tmp_path / "large", **options)
+    assert judged(small, large) == Verdict.ENLARGED
+
+
+@pytest.mark.parametrize("quality", [3, 10, 40, None])
+@pytest.mark.parametrize("factor", [1.5, 2, 3, 8])
+def test_flat_blocks_of_a_bad_jpeg_are_no_repeated_pixels(tmp_path: Path, quality: int | None, factor: float):
+    options = {"format": "JPEG", "quality": quality} if quality else {"format": "PNG"}
+    large = saved(photograph("china.jpg"), tmp_path / "large", **options)
+    with Image.open(large) as opened:
+        small = saved(scaled(opened.convert("RGB"), 1 / factor, "box"), tmp_path / "small.png")
+    assert judged(small, large) != Verdict.ENLARGED
+
+
 def again(picture: Image.Image, *qualities: int) -> Image.Image:
     """Saved and opened for each quality."""
     for quality in qualities:
@@ -188,6 +210,16 @@ def test_an_original_does_not_go_for_its_enlargement(tmp_path: Path, capsys, nam
     groups = run(folder, capsys, "--dry-run")["groups"]
     gone = {Path(m["path"]).name for group in groups for m in group["members"] if m["decision"] == "remove"}
     assert "original.jpg" not in gone
+
+
+def test_an_original_stays_among_more_copies_than_are_compared(tmp_path: Path, capsys, monkeypatch):
+    monkeypatch.setattr("lib.dedup.judge.MOST", 0)
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    saved(photograph("china.jpg"), folder / "original.jpg", quality=92)
+    saved(scaled(photograph("china.jpg"), 2, "bicubic"), folder / "a larger one.jpg", quality=95)
+    members = [member for group in run(folder, capsys, "--dry-run")["groups"] for member in group["members"]]
+    assert [(Path(m["path"]).name, m["decision"]) for m in members] == [("original.jpg", "keep")]
 
 
 @pytest.mark.parametrize("quality", [45, 75, 92])

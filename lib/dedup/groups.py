@@ -221,13 +221,16 @@ class GroupSearch(Candidates):
         return replace(found, blocked=UNCLEAR) if found and self._may_be_original(found, keeper, other) else found
 
     def _may_be_original(self, found: Relation, keeper: int, other: int) -> bool:
-        """Says whether a smaller copy would go for one of which nobody can tell whether it was enlarged from it."""
+        """Says whether a smaller copy would go for one that was enlarged from it, or of which nobody can tell.
+
+        The order of keeping asks that of a few of many copies, so an enlargement may stand first all the same.
+        """
         if found.kind != "same" or found.blocked or self.policy.keep != "best" or keeper in self.references:
             return False
         if self.traits[keeper].pixels < self.traits[other].pixels * LEAST_STEP**2:
             return False
         small, large = self.files[other].sha256, self.files[keeper].sha256
-        return self.real_sizes.verdict(small, large) == Verdict.UNCLEAR
+        return self.real_sizes.verdict(small, large) != Verdict.ORIGINAL
 
     def is_protected(self, number: int) -> bool:
         return self.protected[number]

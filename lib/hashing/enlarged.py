@@ -22,7 +22,7 @@ from PIL import Image
 from lib.hashing.dct import laplacian
 from lib.images.decode import codec_boundary, flattened, header_of, opened, upright
 
-VERSION = "6"
+VERSION = "7"
 CROP = 192  # pixels of one square of the larger picture; the cost does not grow with the picture
 _MARGIN = 32  # pixels more around it, for the reach of the filters
 _LEAST = 48  # pixels; below, there are too few frequencies to tell
@@ -35,6 +35,7 @@ _KERNELS = (Image.Resampling.BICUBIC, Image.Resampling.BILINEAR, Image.Resamplin
 _SMOOTH = (Image.Resampling.BICUBIC, Image.Resampling.LANCZOS, Image.Resampling.BILINEAR)
 _ENLARGING = (*_SMOOTH, Image.Resampling.NEAREST)
 _REDUCING = (*_SMOOTH, Image.Resampling.BOX, Image.Resampling.HAMMING)
+_LIKELY = 2  # of these filters, by the pixels before they are saved
 _FIRST_QUALITIES = (30, 40, 50, 60, 70, 80, 90)  # at which it may have been saved before it was saved as it is
 _RINGS = 8  # of frequencies, each with a sharpness of its own
 _LOW, _MIDDLE, _TOP, _BEYOND = 0.1, 0.6, 0.95, 1.08  # of the smaller copy's highest frequency
@@ -48,6 +49,9 @@ _ENLARGED_FROM, _UNCLEAR_FROM = 3.0, -1.1  # log odds: 20 to 1 for, 3 to 1 again
 # Common logarithms of shares: where so much lies beyond what the smaller one can hold, and encoders explain so little
 # of it (a twentieth), it is rather detail. Its weight was set by hand: badly saved WebP looks like that as well.
 _DETAIL, _LEAST_EXPLAINED = -1.0, 0.022
+# Steps between pixels that come from one, against steps between others, mean squares: 0 for PNG, up to .1 for JPEGs of
+# quality 80 and more, .4 at 70, for an enlargement by repeating pixels; .7 and more for any other picture.
+_REPEATED = 0.25
 
 
 class Verdict(IntEnum):
@@ -122,6 +126,8 @@ def verdict(small: Details, large: Details) -> Verdict:
     ratio = float(np.sqrt(large.width * large.height / max(1, small.width * small.height)))
     if ratio < LEAST_STEP:
         return Verdict.ORIGINAL
+    if large.side >= _LEAST and _repeats(small, large):
+        return Verdict.ENLARGED
     found = evidence(small, large) if large.side >= _LEAST else None
     if found is None:
         return Verdict.ORIGINAL
@@ -129,6 +135,36 @@ def verdict(small: Details, large: Details) -> Verdict:
     if odds > _ENLARGED_FROM:
         return Verdict.ENLARGED
     return Verdict.UNCLEAR if odds > _UNCLEAR_FROM else Verdict.ORIGINAL
+
+
+def _repeats(small: Details, large: Details) -> bool:
+    """Says whether the larger picture repeats pixels so often as makes it so large, be they of a better copy."""
+    number = _most_detailed(small, large)
+    if number is None:
+        return False
+    seen, part = _seen(large, number, large.side), large.parts[number]
+    left, top = _corner(large, number, large.side)
+    down = _repeated(seen, part.top + top, small.height, large.height)
+    return down < _REPEATED and _repeated(seen.T, part.left + left, small.width, large.width) < _REPEATED
+
+
+def _repeated(values: np.ndarray, begin: int, small: int, large: int) -> float:
+    """Returns the steps between rows that come from one, in shares of those between others, mean squares.
+
+    `begin` is the number of the first row; `small` and `large` are the rows of the pictures.
+    """
+    rows = Image.fromarray(np.arange(small, dtype=np.float32)[:, None])
+    by_middle = np.asarray(rows.resize((1, large), Image.Resampling.NEAREST))[:, 0]  # rounded as Pillow does
+    by_edge = np.floor(np.arange(large) * (small / large))  # as OpenCV does
+    steps = np.square(values[1:] - values[:-1]).mean(axis=1)
+    # Flat blocks of a bad JPEG repeat pixels as well, so their edges do not count.
+    inside, found = np.arange(1, len(values)) % _GRID != 0, [1.0]
+    for source in (by_middle, by_edge):
+        alike = np.diff(source[begin : begin + len(values)]) == 0
+        others = inside & ~alike
+        if alike.any() and others.any():
+            found.append(float(steps[alike].mean() / (steps[others].mean() + 1.0)))
+    return min(found)
 
 
 def evidence(small: Details, large: Details) -> np.ndarray | None:
@@ -236,11 +272,12 @@ def _remade(source: Details, goal: Details, number: int, side: int, kernels: Seq
     """
     if side < _LEAST or _box(source, goal, number, side) is None:
         return 0.0
-    seen, found = _seen(goal, number, side), []
+    seen = _seen(goal, number, side)
     spectrum, band = _spectrum(seen), np.flatnonzero(_radius(side) >= _LOW / 2)
-    for kernel in kernels:
-        made = _toned(_shown(source, goal, number, side, kernel), seen) + seen.mean()
-        found.append(_energy((spectrum - _spectrum(_encoded(made, [goal.save] if goal.save else []))).take(band)))
+    remade = [_toned(_shown(source, goal, number, side, kernel), seen) + seen.mean() for kernel in kernels]
+    likely = sorted(remade, key=lambda made: _energy(made - seen))[:_LIKELY]  # to save all takes twice the time
+    saved = (_encoded(made, [goal.save] if goal.save else []) for made in likely)
+    found = [_energy((spectrum - _spectrum(made)).take(band)) for made in saved]
     return float(np.log10(min(found) / (_energy(spectrum.take(band)) + 1e-6) + 1e-6))
 
 
