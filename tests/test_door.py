@@ -197,6 +197,31 @@ print(read_header(Path(sys.argv[1])).format, "pillow_jxl" in sys.modules)
     assert done.stdout.split() == ["jxl", "False"]
 
 
+def test_the_size_of_a_long_jpeg_xl_in_boxes_is_read(tmp_path: Path) -> None:
+    size, data = JXL["boxed"]
+    at = next(data.index(kind) for kind in (b"jxlc", b"jxlp") if kind in data) - 4
+    long = data[:at] + struct.pack(">I4s", 8 + (2 << 20), b"free") + bytes(2 << 20) + data[at:]
+    (path := tmp_path / "a.jxl").write_bytes(long)
+    for source in (path, long):
+        header = read_header(source)
+        assert (header.width, header.height) == size
+        assert decode(source).rgb.shape[1::-1] == size
+
+
+def test_a_jpeg_xl_above_its_level_is_none() -> None:
+    bare = b"\xff\x0a" + (3 << 1 | 39_999 << 3 | 1 << 33).to_bytes(5, "little") + bytes(20)  # 40000x40000
+    boxed = JXL["boxed"][1][:32]
+    stream = struct.pack(">I4s", 8 + len(bare), b"jxlc") + bare
+    level = struct.pack(">I4sB", 9, b"jxll", 10)
+    for data, reason in (
+        (bare, "undecodable"),
+        (boxed + stream, "undecodable"),
+        (boxed + level + stream, "too_many_pixels"),
+    ):
+        with pytest.raises(DecodeError, match=reason):
+            read_header(data)
+
+
 def test_a_folders_pictures_are_found_by_their_bytes(tmp_path: Path) -> None:
     names = ["a", "b.bin", "c.jpg_large", "d.jpg!d", "e.jpg ", "f.php", "g.webp", "h.txt"]
     for name in names:

@@ -320,6 +320,7 @@ def test_earlier_labels_choose_the_pictures(condition: str, names: set[str], wor
     assert sort(workspace, "megapixels", "--where", condition, "--dry-run") == 0
     assert dump(workspace / "gleaner.db") == before
     assert sort(workspace, "megapixels", "--where", condition) == 0
+    assert (workspace / "reports/sort_megapixels.html").exists()
     found = placed(workspace, "megapixels") if names else {}
     assert {Path(name).stem for bucket in found.values() for name in bucket} == names
 
@@ -520,13 +521,14 @@ FLAGS = {  # what each criterion takes besides the common flags
     "objects": f"classes min-objects max-objects min-confidence detector {MODELS}",
     "vlm": "vlm-url vlm-model vlm-key-env subject vlm-prompt vlm-min-score max-images vlm-workers vlm-timeout "
     "vlm-tries",
-    "export": "to as split label shard-size parquet-pictures title replace",
+    "export": "to as split label shard-size parquet-pictures convert title replace",
 }
 COMMON = {
     *"help version workspace json verbose quiet dry-run limit workers executor undo mode where format".split(),
 }
 VALUES = {"edges": "1,2", "to": "x", "as": "parquet", "square": "separate", "strategy": "fixed", "combine": "min"}
 VALUES |= {"parquet-pictures": "embed", "device": "cpu", "long-side": "300", "min-score": "1", "split": "1"}
+VALUES["convert"] = "png"
 ALL_FLAGS = sorted({flag for flags in FLAGS.values() for flag in flags.split()})
 
 

@@ -32,6 +32,10 @@ _MOST_TILES = 65_535
 
 _START = b"\xff\x0a"
 _LONGEST_SIZE = 10  # bytes that the size takes at most
+# A picture that does not say in a box before its codestream that it is of a higher level has at most these (18181-1 on
+# levels; libjxl writes that box by itself). Text in the place of the size gives more.
+_USUAL_LEVEL = 5
+_MOST_SIDE, _MOST_PIXELS = 1 << 18, 1 << 28
 # Bits of a side's length by the two bits before it; what they give is one less than the side.
 _SIDE_BITS = (9, 13, 18, 30)
 # Width to height, by three bits; 0 means that the width is written out.
@@ -400,9 +404,9 @@ def jxl_size(data: Buffer) -> tuple[int, int]:
 
     Raises NotAPicture for what cannot be JPEG XL, IndexError or struct.error where bytes are missing.
     """
-    start = bytes(data[: 2 + _LONGEST_SIZE])
+    start, level = bytes(data[: 2 + _LONGEST_SIZE]), _USUAL_LEVEL
     if start[:2] != _START:
-        start = _start_of_codestream(data)
+        start, level = _start_of_codestream(data)
         demand(start[:2] == _START, "no start of a codestream")
     bits = _Bits(start[2:])
     small = bits.take(1)
@@ -413,6 +417,8 @@ def jxl_size(data: Buffer) -> tuple[int, int]:
     else:
         width = _side(bits, small)
     demand(width and height, "a picture of no size")
+    is_usual = max(width, height) <= _MOST_SIDE and width * height <= _MOST_PIXELS
+    demand(is_usual or level > _USUAL_LEVEL, "a larger picture than its level has")
     return width, height
 
 
@@ -420,17 +426,20 @@ def _side(bits: _Bits, small: int) -> int:
     return 8 * (bits.take(5) + 1) if small else 1 + bits.take(_SIDE_BITS[bits.take(2)])
 
 
-def _start_of_codestream(data: Buffer) -> bytes:
-    """The first bytes of the codestream in the boxes, once all of its boxes are seen to be there."""
+def _start_of_codestream(data: Buffer) -> tuple[bytes, int]:
+    """The first bytes of the codestream in the boxes, once all of its boxes are seen to be there, and its level."""
     pieces: list[tuple[int, int]] = []
+    level = _USUAL_LEVEL
     for kind, at, end in boxes(data, 0, len(data), parts_of(data)):
+        if kind == b"jxll" and end > at:
+            level = data[at]
         if kind == b"jxlc" and not pieces:
-            return bytes(data[at : min(end, at + 2 + _LONGEST_SIZE)])
+            return bytes(data[at : min(end, at + 2 + _LONGEST_SIZE)]), level
         if kind == b"jxlp":
             number = u32(data, at)
             demand(number & 0x7FFF_FFFF == len(pieces), "parts of the codestream out of order")
             pieces.append((at + 4, end))
             if number >> 31:  # the last part
                 starts = (bytes(data[at : min(end, at + 2 + _LONGEST_SIZE)]) for at, end in pieces)
-                return b"".join(starts)[: 2 + _LONGEST_SIZE]
+                return b"".join(starts)[: 2 + _LONGEST_SIZE], level
     raise IndexError("no end of the codestream")

@@ -13,13 +13,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError, features
 
 from lib.images.boxed import jxl_size
-from lib.images.formats import HEAD_BYTES, TooManyParts, bytes_a_pixel, has_scans, plugin_of
+from lib.images.formats import HEAD_BYTES, Buffer, TooManyParts, bytes_a_pixel, has_scans, plugin_of
 from lib.images.ground import Colour, flat_on, ground_of, layered, may_be_clear, mend_transparency
 from lib.images.structure import check_png_pixels, gif_extent
 
@@ -118,9 +119,8 @@ def _jxl_header(source: Path | bytes) -> Header:
 
 def _demand_small_jxl(file: Any) -> tuple[int, int]:
     """(width, height) of a JPEG XL that is small enough to be decoded. Raises DecodeError."""
-    read, size = _reader(file)
-    with codec_boundary():
-        width, height = jxl_size(read(0, min(size, LONGEST)))
+    with codec_boundary(), _all_of(file) as data:
+        width, height = jxl_size(data)
     if width * height * JXL_BYTES > MOST_BYTES:
         raise DecodeError("too_many_pixels", f"{width}x{height}")
     return width, height
@@ -514,6 +514,21 @@ def _reader(file: Any) -> tuple[Read, int]:
         return found
 
     return read, size
+
+
+@contextmanager
+def _all_of(file: Any) -> Iterator[Buffer]:
+    """The bytes of an open file, of which only those that are looked at are read."""
+    read, size = _reader(file)
+    try:
+        held: mmap | None = mmap(file.fileno(), 0, access=ACCESS_READ)
+    except (OSError, ValueError):  # bytes in memory, or a file system that maps none
+        held = None
+    if held is None:
+        yield read(0, size)
+        return
+    with held:
+        yield held
 
 
 def _png_notes(read: Read, size: int) -> Iterator[tuple[str, Any]]:
