@@ -118,7 +118,8 @@ def write_report(
     } | criterion.report()
     files = at_rest or read_placements(db, workspace, name)
     source = _source(db, name, head, files)
-    if at_rest and source and store.written_state(db, name) == _state(source, page, workspace.sorted / name):
+    state = _state(source, page, workspace.sorted / name) if at_rest and source else ""
+    if state and store.written_state(db, name) == state:  # '' is also what stands for a report never written
         return Report(page, source, is_known=True)
 
     def rows() -> Iterator[dict[str, Any]]:

@@ -29,7 +29,7 @@ from pathlib import Path
 
 NUMBERS = frozenset({"run_id", "id", "group_no", "lease", "lease_until", "elapsed_ms", "attempts"})
 TRIES = re.compile(r'\\"tries\\": ?\d+')
-LEFT_OUT = frozenset({"runs", "contents"})
+LEFT_OUT = frozenset({"runs", "contents", "written_reports"})
 RUN_FOLDER = re.compile(r"(quarantine/)\d+(?=[/\"]|$)")
 LOCKS = re.compile(r"^\.[a-z]+\.lock$")
 REPORT = re.compile(r"^reports/[^/]+\.(html|json|csv)$")
