@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from support import result
 
 from lib.dedup.detail import LONG_SIDE, left_over, read_closeup
+from lib.hashing.enlarged import Verdict, read_details, verdict
 
 PHOTOGRAPHS = Path(str(find_spec("sklearn").submodule_search_locations[0])) / "datasets" / "images"
 INK, PAPER = (22, 22, 22), (252, 252, 252)
@@ -134,6 +135,16 @@ def test_another_content_on_one_template_stays_and_its_copies_go(tmp_path: Path,
     gone = {Path(m["path"]).name for g in found["groups"] for m in g["members"] if m["decision"] == "remove"}
     # Either size may stay where it cannot be told which of them was made from the other.
     assert {"0-again.jpg", "0-soft.jpg"} <= gone <= {"0-again.jpg", "0-small.webp", "0-soft.jpg"}
+
+
+@pytest.mark.parametrize("template", ["sudoku", "table", "crossword"])
+@pytest.mark.parametrize("factor", [1.15, 1.25, 1.5])
+def test_a_few_lines_of_a_drawing_are_no_repeated_pixels(tmp_path: Path, template: str, factor: float):
+    drawing = TEMPLATES[template](0)
+    drawing.save(tmp_path / "large.jpg", quality=92)
+    smaller(drawing, 1 / factor).save(tmp_path / "small.webp", quality=85)
+    small, large = read_details(tmp_path / "small.webp"), read_details(tmp_path / "large.jpg")
+    assert verdict(small, large) != Verdict.ENLARGED
 
 
 def tiled(picture: Image.Image, opacity: int, word: str, angle: float = 0) -> Image.Image:

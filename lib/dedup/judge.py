@@ -34,7 +34,7 @@ from lib.hashing.views import view
 from lib.images.decode import DecodeError
 from lib.images.structure import is_damaged_copy
 
-VERSION = 6  # of the judgement: what an earlier one said is not used
+VERSION = 7  # of the judgement: what an earlier one said is not used
 Known = tuple[str, float, str, str]
 DAMAGED = "one of the two is damaged: their coded pixels are the same bytes but for some"
 ONE_FILE = "a hard link of the keeper"
@@ -159,11 +159,13 @@ class Judge:
         if not self.match.similar or first is None:
             return None
         relation = self._similar(apart, one, two, a, b)
-        # Not by what can be seen: a damaged part may be as small as one block.
-        if (a.width, a.height) == (b.width, b.height) and _damaged(one, two):
-            return replace(relation, blocked=DAMAGED)
         if relation.kind == "same" and a.frames > 1 and (differs := self.fingerprints.frames_differ(*contents)):
-            return Relation("edited", float(apart), differs)
+            relation = Relation("edited", float(apart), differs)
+        # Not by what can be seen: a damaged part may be as small as one block. Frames that two files share are no sign
+        # of it: where the others differ, both files are shown.
+        shares_frames = relation.kind != "same" and max(a.frames, b.frames) > 1
+        if (a.width, a.height) == (b.width, b.height) and not shares_frames and _damaged(one, two):
+            return replace(relation, blocked=DAMAGED)
         return relation
 
     def _under_a_view(self, how: NearPair, in_order: bool, a: Buffers, b: Buffers) -> Relation | None:
