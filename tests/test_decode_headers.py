@@ -17,6 +17,7 @@ from support import ROOT
 
 from lib.dedup.keep import read_traits
 from lib.images import decode as exif
+from lib.images import structure
 from lib.images.decode import decode, read_header
 
 SIZE = (60, 40)
@@ -210,7 +211,7 @@ class Counted(io.BytesIO):
     [
         ("a million chunks", chunk(b"abCd", b"") * 1_000_000),
         ("chunks that claim more than there is", struct.pack(">I4s", 0xFFFFFFFF, b"eXIf") + b"x" * 100),
-        ("a block of EXIF beyond all measure", chunk(b"eXIf", bytes(exif.LONGEST + 1))),
+        ("a block of EXIF beyond all measure", chunk(b"eXIf", bytes(structure.LONGEST + 1))),
         ("a profile that unpacks without end", text(b"zTXt", RAW, "0" * (64 << 20))),
         ("XMP that unpacks without end", packed(XMP, " " * (64 << 20))),
         ("notes without end", text(b"tEXt", RAW, "\n\n\n" + "00" * 1000) * 2000),
@@ -223,7 +224,7 @@ def test_what_a_png_hides_behind_its_pixels_is_bounded(what: str, after: bytes) 
         image.fp = Counted(data)
         exif.exif_of(image)
         # Two reads for a chunk at most: its head, and its content where that may matter.
-        assert image.fp.reads <= 2 * (exif.MOST_CHUNKS + len(data) // exif.BYTES_A_CHUNK)
+        assert image.fp.reads <= 2 * (structure.MOST_CHUNKS + len(data) // structure.BYTES_A_CHUNK)
         assert image.fp.taken <= len(data) + 8
     assert read_header(data).width == SIZE[0]
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import io
 import os
-import struct
 import warnings
 import weakref
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -22,7 +20,7 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError, features
 from lib.images.boxed import jxl_size
 from lib.images.formats import HEAD_BYTES, Buffer, TooManyParts, bytes_a_pixel, has_scans, plugin_of
 from lib.images.ground import Colour, flat_on, ground_of, layered, may_be_clear, mend_transparency
-from lib.images.structure import check_png_pixels, gif_extent
+from lib.images.structure import PNG_PROFILE, PNG_XMP, check_png_pixels, gif_extent, png_notes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,15 +48,9 @@ HEADERS = (*_MODULES, "HEIF")  # formats whose header is read without decoding
 
 JXL_BYTES = 16  # a pixel, while one is decoded
 ORIENTATION = 0x0112
-# Bounds of a walk over a PNG: one chunk costs a microsecond, and encoders write 8 kB and more into each.
-MOST_CHUNKS = 20_000
-BYTES_A_CHUNK = 1000
-LONGEST = 1 << 20  # bytes of one block, packed or not; EXIF of cameras has 64 kB at most
 
 BAND = 1 << 20  # pixels that are looked at together, where a whole picture would take too much
 
-_PROFILE = "Raw profile type exif"
-_XMP = "XML:com.adobe.xmp"
 
 Read = Callable[[int, int], bytes]  # (bytes from a place, how many)
 
@@ -472,9 +464,9 @@ def exif_of(image: Image.Image) -> Image.Exif:
         if image.format != "PNG" or "exif" in image.info:
             return image.getexif()
         bearer = Image.new("1", (1, 1))
-        bearer.info.update({name: image.info[name] for name in (_PROFILE, _XMP, "xmp") if name in image.info})
+        bearer.info.update({name: image.info[name] for name in (PNG_PROFILE, PNG_XMP, "xmp") if name in image.info})
         if (file := getattr(image, "fp", None)) is not None:
-            bearer.info.update(_png_notes(*_reader(file)))
+            bearer.info.update(png_notes(*_reader(file)))
         return bearer.getexif()
     except ImportError:
         raise
@@ -529,42 +521,3 @@ def _all_of(file: Any) -> Iterator[Buffer]:
         return
     with held:
         yield held
-
-
-def _png_notes(read: Read, size: int) -> Iterator[tuple[str, Any]]:
-    """EXIF, a profile of it in text, and XMP, under the names that Pillow gives them."""
-    at = 8
-    for _ in range(MOST_CHUNKS + size // BYTES_A_CHUNK):
-        head = read(at, 8)
-        if len(head) < 8:
-            return
-        length, kind = struct.unpack(">I4s", head)
-        if kind == b"IEND":
-            return
-        if kind in (b"eXIf", b"tEXt", b"zTXt", b"iTXt") and length <= LONGEST:
-            content = read(at + 8, length)
-            if kind == b"eXIf":
-                yield "exif", b"Exif\0\0" + content
-            elif note := _text(kind, content):
-                yield note
-        at += 12 + length
-
-
-def _text(kind: bytes, content: bytes) -> tuple[str, str] | None:
-    """(keyword, text) of a chunk that may tell an orientation."""
-    keyword, _, rest = content.partition(b"\0")
-    name = keyword.decode("latin-1")
-    if name not in (_PROFILE, _XMP):
-        return None
-    packed = kind == b"zTXt"
-    if packed:
-        rest = rest[1:]  # the method: there is one
-    elif kind == b"iTXt":
-        packed, fields = rest[:1] == b"\1", rest[2:].split(b"\0", 2)
-        rest = fields[2] if len(fields) == 3 else b""
-    if packed:
-        try:
-            rest = zlib.decompressobj().decompress(rest, LONGEST)
-        except zlib.error:
-            return None
-    return name, rest.decode("utf-8" if kind == b"iTXt" else "latin-1", "replace")

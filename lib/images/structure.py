@@ -461,3 +461,50 @@ _ENDS: dict[str, Callable[[Buffer], int]] = {
     "gif": lambda data: _gif_trailer(data) + 1,
     "webp": lambda data: int(8 + struct.unpack_from("<I", data, 4)[0] + struct.unpack_from("<I", data, 4)[0] % 2),
 }
+
+
+# Bounds of a walk over a PNG: one chunk costs a microsecond, and encoders write 8 kB and more into each.
+MOST_CHUNKS = 20_000
+BYTES_A_CHUNK = 1000
+LONGEST = 1 << 20  # bytes of one block, packed or not; EXIF of cameras has 64 kB at most
+PNG_PROFILE = "Raw profile type exif"
+PNG_XMP = "XML:com.adobe.xmp"
+
+
+def png_notes(read: Callable[[int, int], bytes], size: int) -> Iterator[tuple[str, str | bytes]]:
+    """EXIF, a profile of it in text, and XMP, under the names that Pillow gives them."""
+    at = 8
+    for _ in range(MOST_CHUNKS + size // BYTES_A_CHUNK):
+        head = read(at, 8)
+        if len(head) < 8:
+            return
+        length, kind = struct.unpack(">I4s", head)
+        if kind == b"IEND":
+            return
+        if kind in (b"eXIf", b"tEXt", b"zTXt", b"iTXt") and length <= LONGEST:
+            content = read(at + 8, length)
+            if kind == b"eXIf":
+                yield "exif", b"Exif\0\0" + content
+            elif note := _text(kind, content):
+                yield note
+        at += 12 + length
+
+
+def _text(kind: bytes, content: bytes) -> tuple[str, str] | None:
+    """(keyword, text) of a chunk that may tell an orientation."""
+    keyword, _, rest = content.partition(b"\0")
+    name = keyword.decode("latin-1")
+    if name not in (PNG_PROFILE, PNG_XMP):
+        return None
+    packed = kind == b"zTXt"
+    if packed:
+        rest = rest[1:]  # the method: there is one
+    elif kind == b"iTXt":
+        packed, fields = rest[:1] == b"\1", rest[2:].split(b"\0", 2)
+        rest = fields[2] if len(fields) == 3 else b""
+    if packed:
+        try:
+            rest = zlib.decompressobj().decompress(rest, LONGEST)
+        except zlib.error:
+            return None
+    return name, rest.decode("utf-8" if kind == b"iTXt" else "latin-1", "replace")
