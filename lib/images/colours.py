@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from lib.images.structure import png_chunks
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -120,14 +122,12 @@ def _of_png_numbers(gamma: object, chromaticity: object) -> ColourSpace:
 
 def _png_code(read: Read) -> tuple[int, int] | None:
     """(primaries, curve) of the chunk cICP, which stands before the pixels."""
-    at = 8
-    for _ in range(_MOST_CHUNKS):
-        head = read(at, 12)
-        if len(head) < 12 or head[4:8] in (b"IDAT", b"IEND"):
+    for kind, at, _ in png_chunks(read, _MOST_CHUNKS):
+        if kind == b"IDAT":
             return None
-        if head[4:8] == b"cICP":
-            return head[8], head[9]
-        at += 12 + int.from_bytes(head[:4])
+        if kind == b"cICP":
+            code = read(at, 4)
+            return (code[0], code[1]) if len(code) == 4 else None
     return None
 
 

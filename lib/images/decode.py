@@ -104,7 +104,7 @@ def read_header(source: Path | bytes) -> Header:
 
 def _jxl_header(source: Path | bytes) -> Header:
     """The header of a JPEG XL, from its structure: its plug-in decodes all of a picture as it opens it."""
-    with _file_of(source) as file:
+    with file_of(source) as file:
         width, height = _demand_small_jxl(file)
     return Header("jxl", width, height, 1, 1, "RGB")
 
@@ -195,10 +195,10 @@ def opened(source: Path | bytes, formats: tuple[str, ...] | None = None) -> Iter
     # Above twice this limit Pillow refuses by itself, also what grows behind the header, such as the frames of a GIF.
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
     ImageFile.LOAD_TRUNCATED_IMAGES = False  # pyiqa switches it on for the whole process
-    with _file_of(source) as file:
+    with file_of(source) as file:
         image = _identified(file, formats)
         try:
-            _demand_room(image, has_scans(image, _reader(file)[0], file.tell()))
+            _demand_room(image, has_scans(image, reader_of(file)[0], file.tell()))
             if image.format == "GIF":
                 _demand_small_extent(file)
             mend_transparency(image)
@@ -216,7 +216,8 @@ def opened(source: Path | bytes, formats: tuple[str, ...] | None = None) -> Iter
 
 
 @contextmanager
-def _file_of(source: Path | bytes) -> Iterator[Any]:
+def file_of(source: Path | bytes) -> Iterator[Any]:
+    """Opens what a picture is read from. Raises DecodeError where it cannot be."""
     if isinstance(source, bytes):
         yield io.BytesIO(source)
         return
@@ -278,7 +279,7 @@ MOST_CANVAS = 40_000_000
 
 def _demand_small_extent(file: Any) -> None:
     """Raises DecodeError for a GIF whose pictures reach further than memory does."""
-    read, size = _reader(file)
+    read, size = reader_of(file)
     width, height, pictures = gif_extent(read(0, size))
     if pictures > 1 and width * height > MOST_CANVAS:
         raise DecodeError("too_many_pixels", f"{width}x{height} with all frames")
@@ -300,7 +301,7 @@ def _fail_for_good(image: Image.Image) -> list[DecodeError]:
                 _demand_room(owner)  # a later page may be larger than the first
             file = getattr(owner, "fp", None)
             if owner.format == "PNG" and file is not None and getattr(owner, "tile", None):
-                check_png_pixels(*_reader(file))
+                check_png_pixels(*reader_of(file))
             return plain(owner)
         except ImportError:
             raise
@@ -466,7 +467,7 @@ def exif_of(image: Image.Image) -> Image.Exif:
         bearer = Image.new("1", (1, 1))
         bearer.info.update({name: image.info[name] for name in (PNG_PROFILE, PNG_XMP, "xmp") if name in image.info})
         if (file := getattr(image, "fp", None)) is not None:
-            bearer.info.update(png_notes(*_reader(file)))
+            bearer.info.update(png_notes(*reader_of(file)))
         return bearer.getexif()
     except ImportError:
         raise
@@ -487,7 +488,7 @@ def turned(size: tuple[int, int], orientation: int) -> tuple[int, int]:
     return (size[1], size[0]) if orientation >= 5 else size
 
 
-def _reader(file: Any) -> tuple[Read, int]:
+def reader_of(file: Any) -> tuple[Read, int]:
     """Reads anywhere in an open file and leaves its own place as it is; the file's size."""
     try:
         number = file.fileno()
@@ -511,7 +512,7 @@ def _reader(file: Any) -> tuple[Read, int]:
 @contextmanager
 def _all_of(file: Any) -> Iterator[Buffer]:
     """The bytes of an open file, of which only those that are looked at are read."""
-    read, size = _reader(file)
+    read, size = reader_of(file)
     try:
         held: mmap | None = mmap(file.fileno(), 0, access=ACCESS_READ)
     except (OSError, ValueError):  # bytes in memory, or a file system that maps none

@@ -19,14 +19,24 @@ from typing import NamedTuple
 from PIL import Image
 
 from lib.images.colours import ColourSpace, colours_of
-from lib.images.decode import MAX_FRAMES, DecodeError, Header, Read, codec_boundary, header_of, opened
+from lib.images.decode import (
+    MAX_FRAMES,
+    DecodeError,
+    Header,
+    Read,
+    codec_boundary,
+    file_of,
+    header_of,
+    opened,
+    reader_of,
+)
 from lib.images.formats import MOST_PARTS
+from lib.images.structure import most_chunks, png_chunks
 
 _BLOCK = 1 << 20  # bytes searched at once
 _START = b"\xff\xd8\xff"
 _MOST_SEGMENTS = 5_000  # before the first scan of a JPEG; a profile of 4 MB takes 64
 _NO_FRAME = (0xC4, 0xC8, 0xCC)  # among the markers of frames, 0xC0 to 0xCF
-_BYTES_A_CHUNK = 1000  # of a PNG; encoders write 8 kB and more into each
 _MOST_BOXES = 1000  # of the outermost of an AVIF file; there are three to six
 _LARGEST_REPAIRED = 256 << 20  # bytes of a file that is read into memory to set its number of frames right
 _SHORTEST, _USUAL = 10, 100  # milliseconds: a frame that asks for no more than the one is shown for the other
@@ -115,23 +125,14 @@ def _counted(image: Image.Image) -> int:
 @contextmanager
 def _reading(source: Path | bytes) -> Iterator[tuple[Read, int]]:
     """Opens what is read beside the decoder, and gives its size too. Raises DecodeError."""
-    if isinstance(source, bytes):
-        yield lambda at, count: source[at : at + count], len(source)
-        return
-    try:
-        file = open(source, "rb")  # noqa: SIM115 - closed below, outside what turns errors of opening into reasons
-    except FileNotFoundError as error:
-        raise DecodeError("missing_file") from error
-    except OSError as error:
-        raise DecodeError("unreadable_file", str(error.strerror or error)) from error
+    with file_of(source) as file:
+        anywhere, size = reader_of(file)
 
-    def read(at: int, count: int) -> bytes:
-        with codec_boundary():
-            file.seek(at)
-            return file.read(count)
+        def read(at: int, count: int) -> bytes:
+            with codec_boundary():
+                return anywhere(at, count)
 
-    with file:
-        yield read, file.seek(0, 2)
+        yield read, size
 
 
 def _repaired(read: Read, size: int) -> bytes | None:
@@ -150,24 +151,10 @@ def _rest(read: Read, at: int, size: int) -> bytes:
     return read(at, size - at)
 
 
-def png_chunks(read: Read, size: int) -> Iterator[tuple[bytes, int, int]]:
-    """(kind, place of the content, its length) of every chunk of a PNG up to the last."""
-    at = 8
-    for _ in range(MOST_PARTS + size // _BYTES_A_CHUNK):
-        head = read(at, 8)
-        if len(head) < 8:
-            return
-        length, kind = struct.unpack(">I4s", head)
-        yield kind, at + 8, length
-        if kind == b"IEND":
-            return
-        at += 12 + length
-
-
 def _repaired_png(read: Read, size: int) -> bytes | None:
     """An animation names the number of its frames, and whoever trusts a wrong one passes over frames that are there."""
     told, held, place, kind = -1, 0, 0, b""
-    for kind, at, _ in png_chunks(read, size):
+    for kind, at, _ in png_chunks(read, most_chunks(size)):
         if kind == b"fcTL":
             held += 1
         elif kind == b"acTL" and told < 0:

@@ -471,23 +471,37 @@ PNG_PROFILE = "Raw profile type exif"
 PNG_XMP = "XML:com.adobe.xmp"
 
 
-def png_notes(read: Callable[[int, int], bytes], size: int) -> Iterator[tuple[str, str | bytes]]:
-    """EXIF, a profile of it in text, and XMP, under the names that Pillow gives them."""
+def most_chunks(size: int) -> int:
+    """The number of chunks that a PNG of so many bytes may have."""
+    return MOST_CHUNKS + size // BYTES_A_CHUNK
+
+
+def png_chunks(read: Callable[[int, int], bytes], most: int) -> Iterator[tuple[bytes, int, int]]:
+    """(kind, place of the content, its length) of every chunk of a PNG up to the last.
+
+    `read` takes a place and a number of bytes. What lies behind the first `most` chunks is not looked at.
+    """
     at = 8
-    for _ in range(MOST_CHUNKS + size // BYTES_A_CHUNK):
+    for _ in range(most):
         head = read(at, 8)
         if len(head) < 8:
             return
         length, kind = struct.unpack(">I4s", head)
+        yield kind, at + 8, length
         if kind == b"IEND":
             return
+        at += 12 + length
+
+
+def png_notes(read: Callable[[int, int], bytes], size: int) -> Iterator[tuple[str, str | bytes]]:
+    """EXIF, a profile of it in text, and XMP, under the names that Pillow gives them."""
+    for kind, at, length in png_chunks(read, most_chunks(size)):
         if kind in (b"eXIf", b"tEXt", b"zTXt", b"iTXt") and length <= LONGEST:
-            content = read(at + 8, length)
+            content = read(at, length)
             if kind == b"eXIf":
                 yield "exif", b"Exif\0\0" + content
             elif note := _text(kind, content):
                 yield note
-        at += 12 + length
 
 
 def _text(kind: bytes, content: bytes) -> tuple[str, str] | None:
