@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from threading import Lock
+from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from lib.db.hashes import HashRow, NearPair, known_answers, known_apart, known_r
 from lib.dedup import detail
 from lib.dedup.colours import colourless
 from lib.dedup.compare import compare, look
-from lib.dedup.detail import Closeup, left_over, read_closeup
+from lib.dedup.detail import left_over, read_closeup
 from lib.dedup.fingerprints import ALGORITHM, FingerprintStore
 from lib.dedup.grouping import Relation
 from lib.dedup.near import HashCells, Likeness
@@ -27,7 +28,7 @@ from lib.files.names import read_any_name
 from lib.files.pictures import PictureFile
 from lib.hashing import buffers, enlarged
 from lib.hashing.buffers import LONG_SIDE, Buffers
-from lib.hashing.enlarged import LEAST_STEP, Details, Verdict, read_details, verdict
+from lib.hashing.enlarged import LEAST_STEP, Verdict, read_details, verdict
 from lib.hashing.hamming import distance
 from lib.hashing.kinds import HashChoice
 from lib.hashing.views import view
@@ -36,6 +37,7 @@ from lib.images.structure import is_damaged_copy
 
 VERSION = 7  # of the judgement: what an earlier one said is not used
 Known = tuple[str, float, str, str]
+T = TypeVar("T")
 DAMAGED = "one of the two is damaged: their coded pixels are the same bytes but for some"
 ONE_FILE = "a hard link of the keeper"
 PIXEL_LEVELS = 0.5  # mean difference of their grey buffers, in grey levels
@@ -76,6 +78,33 @@ class MatchOptions:
         return max(self.hash.review_bits, self.same_bits) if self.similar else self.hash.pixel_bits
 
 
+class Recent(Generic[T]):
+    """Decodes contents and keeps the last of them in memory; None stands for one that cannot be decoded.
+
+    Threads may ask at once.
+    """
+
+    def __init__(self, fingerprints: FingerprintStore, read: Callable[[str], T]):
+        self.fingerprints, self.read = fingerprints, read
+        self._held: OrderedDict[str, T | None] = OrderedDict()
+        self._lock = Lock()
+
+    def __call__(self, content: str) -> T | None:
+        with self._lock:
+            if content in self._held:
+                self._held.move_to_end(content)
+                return self._held[content]
+        try:
+            made = self.fingerprints.decoding(self.read, content)[0]
+        except DecodeError:
+            made = None
+        with self._lock:
+            self._held[content] = made
+            if len(self._held) > HELD:
+                self._held.popitem(last=False)
+        return made
+
+
 class Judge:
     """Compares files by number; what is known of two contents from an earlier run is not computed again."""
 
@@ -93,8 +122,7 @@ class Judge:
         self.apart = known_apart(fingerprints.db)  # by a person's word
         self.known = known_relations(fingerprints.db, match.algorithm)  # by earlier runs
         self.fresh: dict[tuple[str, str], Known] = {}
-        self._closeups: OrderedDict[str, Closeup | None] = OrderedDict()
-        self._lock = Lock()
+        self._closeup = Recent(fingerprints, read_closeup)
 
     def __call__(self, keeper: int, other: int) -> Relation | None:
         one, two = self.files[keeper], self.files[other]
@@ -211,21 +239,6 @@ class Judge:
             return "cannot be looked at more closely"
         return left_over(closeups[0], closeups[1], colours, doubted=doubted)
 
-    def _closeup(self, content: str) -> Closeup | None:
-        with self._lock:
-            if content in self._closeups:
-                self._closeups.move_to_end(content)
-                return self._closeups[content]
-        try:
-            closeup = self.fingerprints.decoding(read_closeup, content)[0]
-        except DecodeError:
-            closeup = None
-        with self._lock:
-            self._closeups[content] = closeup
-            if len(self._closeups) > HELD:
-                self._closeups.popitem(last=False)
-        return closeup
-
 
 def _damaged(one: PictureFile, two: PictureFile) -> bool:
     """Says whether one of two files is a damaged copy of the other, whichever."""
@@ -248,8 +261,7 @@ class RealSizes:
     def __init__(self, fingerprints: FingerprintStore, contents: Iterable[str]):
         self.fingerprints = fingerprints
         self._answers = known_answers(fingerprints.db, sorted(contents), KIND, SIZES_ALGORITHM)
-        self._details: OrderedDict[str, Details | None] = OrderedDict()
-        self._lock = Lock()
+        self._details_of = Recent(fingerprints, read_details)
 
     def pixels(
         self,
@@ -285,18 +297,3 @@ class RealSizes:
             self._answers[question] = answer
             self.fingerprints.note(HashRow(*question, 1, bytes([answer]), SIZES_ALGORITHM))
         return Verdict(self._answers[question])
-
-    def _details_of(self, content: str) -> Details | None:
-        with self._lock:
-            if content in self._details:
-                self._details.move_to_end(content)
-                return self._details[content]
-        try:
-            details = self.fingerprints.decoding(read_details, content)[0]
-        except DecodeError:
-            details = None
-        with self._lock:
-            self._details[content] = details
-            if len(self._details) > HELD:
-                self._details.popitem(last=False)
-        return details

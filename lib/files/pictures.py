@@ -86,10 +86,10 @@ def folder_pictures(
     limit: int | None = None,
     passed_over: Counter[str] | None = None,
 ) -> Iterator[PictureFile]:
-    """Every picture file below the folders, by suffix, sorted by path; each file once, links and trash left out.
+    """Every picture file below the folders, sorted by path; each file once, links and trash left out.
 
-    With `limit` only the first of them; what lies behind is not read. The bytes decide under
-    whatever name; what is no picture is counted in `passed_over` by reason, and said.
+    With `limit` only the first of them; what lies behind is not read. Under an ending that is none of a picture the
+    bytes decide; what they make no picture is counted by reason in `passed_over`, or told in the log without it.
 
     A file whose size, time and inode are as the database knows them is not read again. With `remember` new contents
     are written to that cache (a dry run passes False). A file that cannot be read is handed to `unreadable`.
