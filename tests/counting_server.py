@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from aiohttp import web
 from hostile_server import jpeg
-from support import PATIENCE
+from loop_server import running
 
 
 @dataclass
@@ -48,10 +47,9 @@ class Door:
 @contextmanager
 def counting_server(count: int) -> Iterator[list[Door]]:
     """So many doors, served from a thread."""
-    doors, ready, loop = [Door() for _ in range(count)], threading.Event(), asyncio.new_event_loop()
-    end = asyncio.Event()
+    doors = [Door() for _ in range(count)]
 
-    async def serve() -> None:
+    async def serve(ready: Callable[[], None], end: asyncio.Event) -> None:
         runners = []
         for door in doors:
             runner = web.AppRunner(_app(doors, door), access_log=None, shutdown_timeout=0.1)
@@ -59,24 +57,13 @@ def counting_server(count: int) -> Iterator[list[Door]]:
             await web.TCPSite(runner, "127.0.0.1", 0).start()
             door.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
             runners.append(runner)
-        ready.set()
+        ready()
         await end.wait()
         for runner in runners:
             await runner.cleanup()
 
-    def work() -> None:
-        asyncio.set_event_loop(loop)
-        loop.run_until_complete(serve())
-        loop.close()
-
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    assert ready.wait(PATIENCE)
-    try:
+    with running(serve):
         yield doors
-    finally:
-        loop.call_soon_threadsafe(end.set)
-        thread.join(PATIENCE)
 
 
 def _app(doors: list[Door], door: Door) -> web.Application:

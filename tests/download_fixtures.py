@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from hostile_server import Site, hostile_server
+from raw_server import RawSite, raw_server
 
 from lib.workspace import Workspace
 
@@ -34,6 +35,20 @@ def site(server: Site) -> Site:
     server.slow, server.held, server.most = 0.0, False, math.inf
     server.most_at_once = 0
     return server
+
+
+@pytest.fixture(scope="module")
+def raw_site() -> Iterator[RawSite]:
+    with raw_server() as running:
+        yield running
+
+
+@pytest.fixture
+def raw(raw_site: RawSite) -> RawSite:
+    raw_site.answers.clear()
+    raw_site.requests.clear()
+    raw_site.held.clear()
+    return raw_site
 
 
 @pytest.fixture

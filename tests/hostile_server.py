@@ -7,7 +7,6 @@ import gzip
 import io
 import math
 import struct
-import threading
 import time
 import zlib
 from collections import Counter
@@ -16,8 +15,8 @@ from contextlib import contextmanager
 from email.utils import formatdate
 
 from aiohttp import web
+from loop_server import running
 from PIL import Image
-from support import PATIENCE
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -349,11 +348,9 @@ RAW = {
 @contextmanager
 def hostile_server() -> Iterator[Site]:
     """The server in a thread of its own."""
-    site, ready = Site(), threading.Event()
-    loop = asyncio.new_event_loop()
-    end = asyncio.Event()
+    site = Site()
 
-    async def serve() -> None:
+    async def serve(ready: Callable[[], None], end: asyncio.Event) -> None:
         runner = web.AppRunner(_app(site), shutdown_timeout=0.1, access_log=None)
         await runner.setup()
         here = web.TCPSite(runner, "127.0.0.1", 0)
@@ -361,27 +358,13 @@ def hostile_server() -> Iterator[Site]:
         raw = await asyncio.start_server(lambda r, w: _raw(site, r, w), "127.0.0.1", 0)
         site.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
         site.raw_url = f"http://127.0.0.1:{raw.sockets[0].getsockname()[1]}"
-        ready.set()
+        ready()
         await end.wait()
         raw.close()
         await runner.cleanup()
 
-    def work() -> None:
-        asyncio.set_event_loop(loop)
-        loop.run_until_complete(serve())
-        for task in asyncio.all_tasks(loop):
-            task.cancel()
-        loop.run_until_complete(asyncio.sleep(0.01))
-        loop.close()
-
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    assert ready.wait(PATIENCE)
-    try:
+    with running(serve):
         yield site
-    finally:
-        loop.call_soon_threadsafe(end.set)
-        thread.join(PATIENCE)
 
 
 def _app(site: Site) -> web.Application:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from support import PATIENCE
+from loop_server import running
 
 Answer = bytes | Callable[[bytes], bytes]  # a function is given the head of the request
 
@@ -32,9 +31,7 @@ class RawSite:
 @contextmanager
 def raw_server() -> Iterator[RawSite]:
     """The server in a thread of its own; every answer ends with the connection, unless the path is held."""
-    site, ready = RawSite(), threading.Event()
-    loop = asyncio.new_event_loop()
-    end = asyncio.Event()
+    site = RawSite()
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -54,26 +51,12 @@ def raw_server() -> Iterator[RawSite]:
         finally:
             writer.close()
 
-    async def serve() -> None:
+    async def serve(ready: Callable[[], None], end: asyncio.Event) -> None:
         server = await asyncio.start_server(answer, "127.0.0.1", 0)
         site.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        ready.set()
+        ready()
         await end.wait()
         server.close()
 
-    def work() -> None:
-        asyncio.set_event_loop(loop)
-        loop.run_until_complete(serve())
-        for task in asyncio.all_tasks(loop):
-            task.cancel()
-        loop.run_until_complete(asyncio.sleep(0.01))
-        loop.close()
-
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    assert ready.wait(PATIENCE)
-    try:
+    with running(serve):
         yield site
-    finally:
-        loop.call_soon_threadsafe(end.set)
-        thread.join(PATIENCE)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 from download_support import files, fill, only, run
 from hostile_server import jpeg
-from raw_server import RawSite, raw_server
+from raw_server import RawSite
 
 from lib.net.robots import decode_robots, parse_robots
 from lib.times import retry_after
@@ -16,24 +13,6 @@ from lib.workspace import Workspace
 
 JPEG = jpeg(1)
 WHOLE = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(JPEG) + JPEG
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[RawSite]:
-    with raw_server() as running:
-        yield running
-
-
-@pytest.fixture
-def raw(server: RawSite) -> RawSite:
-    server.answers.clear()
-    server.requests.clear()
-    return server
-
-
-@pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
-    return Workspace(tmp_path / "ws")
 
 
 AS_GIVEN = [

@@ -5,13 +5,12 @@ from __future__ import annotations
 import gzip
 import hashlib
 import zlib
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 from download_support import CALM, consistent, files, fill, only, report, run
 from hostile_server import jpeg, many_frames, picture
-from raw_server import Answer, RawSite, raw_server
+from raw_server import Answer, RawSite
 
 from lib.workspace import Workspace
 
@@ -20,25 +19,6 @@ PNG = picture(2, (60, 40), "PNG")
 WEBP = picture(3, (60, 40), "WEBP")
 GIF = picture(4, (60, 40), "GIF")
 HTML = b"<!DOCTYPE html><html><title>no</title>" + b"no " * 300
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[RawSite]:
-    with raw_server() as running:
-        yield running
-
-
-@pytest.fixture
-def raw(server: RawSite) -> RawSite:
-    server.answers.clear()
-    server.requests.clear()
-    server.held.clear()
-    return server
-
-
-@pytest.fixture
-def workspace(tmp_path) -> Workspace:
-    return Workspace(tmp_path / "ws")
 
 
 def answer(body: bytes, *headers: str, status: str = "200 OK", length: bool = True) -> bytes:
