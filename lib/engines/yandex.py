@@ -457,9 +457,11 @@ def read_entity(engine_id: str, rank: int, entity: Mapping[str, Any], drift: Dri
     page_url = address(snippet.get("url"))
     original = "" if is_page(original := address(entity.get("origUrl")), page_url) else original
     _note_drift(drift, entity, snippet, viewer, not original)
-    variants = _read_variants(entity, viewer, original, page_url)
+    width, height = whole(entity.get("origWidth")), whole(entity.get("origHeight"))
+    variants = _read_variants(entity, viewer, VariantRecord("original", original, width, height, referer=page_url))
     title, alt = plain(snippet.get("title")), plain(entity.get("alt"))
     best = variants[0] if variants and variants[0].kind == "original" else NO_VARIANT
+    rim_id = text(entity.get("rimId"))
     return ImageRecord(
         engine_id=identity(variants, engine_id),
         rank=rank,
@@ -467,17 +469,17 @@ def read_entity(engine_id: str, rank: int, entity: Mapping[str, Any], drift: Dri
         title=title or alt,
         snippet=plain(snippet.get("text")),
         domain=host_of(page_url) or text(snippet.get("domain")).lower(),
-        width=whole(entity.get("origWidth")) or best.width,
-        height=whole(entity.get("origHeight")) or best.height,
+        width=width or best.width,
+        height=height or best.height,
         bytes=best.bytes,
         is_gif=flag(entity.get("gifLabel")),
         is_censored=flag(entity.get("censored")),
         is_shop=flag(entity.get("ecomShield")),
         extra=filled(
-            id=engine_id,
+            id=engine_id if engine_id != rim_id else "",
             alt=alt if alt != title and title else "",
             docid=text(entity.get("docid")) or text(entity.get("documentid")),
-            rim_id=text(entity.get("rimId")),
+            rim_id=rim_id,
             freshness=text(entity.get("freshnessCounter")),
             shop_score=whole(snippet.get("shopScore")),
         ),
@@ -504,15 +506,19 @@ def _note_drift(
 
 
 def _read_variants(
-    entity: Mapping[str, Any], viewer: Mapping[str, Any], original: str, referer: str
+    entity: Mapping[str, Any], viewer: Mapping[str, Any], claimed: VariantRecord
 ) -> tuple[VariantRecord, ...]:
-    """Every address of a picture once, under its best kind, originals first, with the sizes that any mention gave."""
+    """Every address of a picture once, under its best kind, originals first, with the sizes that any mention gave.
+
+    `claimed` is the original by the entity itself, with or without an address.
+    """
     found: dict[str, list[Any]] = {}  # url -> kind, width, height, bytes
-    width, height = entity.get("origWidth"), entity.get("origHeight")
-    inner = unwrap(original) if original else ""
-    _add(found, "original", inner or original, width, height)
-    if inner:
-        _add(found, "preview", original, None, None)
+    _, original, width, height, _, referer, _ = claimed
+    if original:
+        inner = unwrap(original)
+        found[inner or original] = ["original", width, height, None]
+        if inner:
+            _add(found, "preview", original, None, None)
     if (shown := viewer.get("img_href")) != entity.get("origUrl"):
         _add(found, "original", shown, None, None)  # another address: the claims are about `origUrl`
     in_order = True
