@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,7 @@ from lib.images.ground import may_be_clear
 
 VERSION = "2"
 LONG_SIDE = 384  # pixels; a digit of 5 % of the short side is 12 to 19 pixels high
+MARK = "a mark over it"
 _STEP = 32  # pixels; sides are filled up to multiples of it, so that windows of all scales fill the picture
 SCALES = 4  # 1, 2, 4 and 8 pixels of the picture that is looked at; the last holds differences of brightness as well
 _WINDOW, _APART = 8, 4  # pixels along a side of a window, and from one to the next
@@ -60,14 +62,25 @@ _WORST = 48  # windows that are fitted once more by themselves
 _FITS = 64 / np.square([0.3, 0.3, 0.3, 0.15])
 # The same against windows of like detail, for the window that 1, 2, 5 and 10 of 100 exceed, at the second and third
 # scale.
-MARKED = ((16.0, 10.0, 6.2, 3.1), (10.0, 8.0, 5.0, 2.8))
+MARKED = ((19.0, 12.0, 7.4, 3.7), (12.0, 9.6, 6.0, 3.4))
 _EXCEEDING = (0.01, 0.02, 0.05, 0.1)
 _LEAST_WINDOWS = 24
 _GROUPS = 16  # of windows of like detail
-_USUAL, _USUAL_BESIDE_MARKS = (
-    0.5,
-    0.3,
-)  # of a group: the window that stands for what the copy left; marks may lie on half
+# Of a group: the window that stands for what the copy left. Marks may lie on half of them.
+_USUAL, _USUAL_BESIDE_MARKS = 0.5, 0.3
+# What is left in the calmer share of a picture, beside itself some pixels away: by how many standard deviations of
+# noise it agrees, and how many times as much as it ever disagrees. Harmless pairs beyond: of 2 of 20 photographs (one
+# whose ground repeats, sharpened or enlarged).
+REPEATED, REPEATED_SHARE = 14.0, 2.0
+# Where less is left than this, in shares of what is usual for the pair, it lies in a few places; where so many windows
+# are plain, the picture is a drawing: its words and lines repeat, and on plain ground a mark stands out by itself.
+_LEAST_VARIANCE = 0.3
+_PLAIN, _PLAIN_SHARE = 0.1, 0.3  # grey levels squared
+_CALM = 0.7
+_LEAST_STEP = 10  # pixels of the second scale
+# Not where the pictures themselves agree so well with themselves: boards, words and fences leave their edges over.
+_OWN_REPEATS = 0.03
+_STRONGEST = 3.0  # standard deviations; what leaves more counts as this
 _FAINT_ROUNDING = 1.0
 _FAINT_PALETTE = 10.0
 _FAINT_COLOUR = 0.1  # of the square of the levels by which colours differ; where they clip, greys change too
@@ -229,7 +242,9 @@ def _unexplained(source: Image.Image, target: Image.Image, allowed: Allowance) -
         if _has_other_content(pictures[0], pictures[1], left, float(allowed.noise[scale]), allowed.limits[scale]):
             return "other content in places"
         if 0 < scale < SCALES - 1 and _stands_out(left, allowed.beside, MARKED[scale - 1]):
-            return "a mark over it"
+            return MARK
+        if scale == 1 and _repeats(pictures[0], pictures[1], left, (-(-width // 2), -(-height // 2))):
+            return MARK
     return ""
 
 
@@ -385,6 +400,66 @@ def _noise(closeup: Closeup, picture: Image.Image, size: tuple[int, int]) -> np.
         return np.zeros(SCALES)
     scale = round(closeup.scale * (picture.width * picture.height / (size[0] * size[1])) ** 0.5, 2)
     return _quantisation(closeup.table.astype(np.float32).tobytes(), scale)
+
+
+def _repeats(shown: np.ndarray, goal: np.ndarray, left: Leftover, size: tuple[int, int]) -> bool:
+    """Says whether what is left repeats at some distance, as words, dots and lines do that are laid over a picture.
+
+    However faint they are, all their repeats together show. The noise of encoders does not repeat.
+    """
+    if (left.detail < _PLAIN).mean() > _PLAIN_SHARE:
+        return False
+    usual = _usual(left.rest.ravel(), left.detail.ravel(), _USUAL).reshape(left.rest.shape)
+    calm = left.detail <= np.quantile(left.detail, _CALM)
+    weights = np.pad(calm / np.sqrt(usual + 1.0), ((0, 1), (0, 1)), mode="edge")
+    weights = weights.astype(np.float32).repeat(_APART, axis=0).repeat(_APART, axis=1)
+    weights[size[1] :], weights[:, size[0] :] = 0, 0
+    apart = _without_gradual(goal - shown) * weights
+    np.clip(apart, -_STRONGEST, _STRONGEST, out=apart)
+    there = (weights > 0).astype(np.float32)
+    apart -= there * np.float32(apart.sum() / max(1.0, float(there.sum())))
+    pairs = np.maximum(_beside_itself(there), 1)
+    agrees = _beside_itself(apart)
+    variance = float(agrees[0, 0] / pairs[0, 0])
+    if variance < _LEAST_VARIANCE:
+        return False
+    agrees /= variance * np.sqrt(pairs)
+    far = _is_far(*agrees.shape) & (pairs > 0.1 * pairs[0, 0])
+    if not far.any() or agrees[far].max() <= REPEATED:
+        return False
+    for picture in (shown, goal):
+        own = _without_gradual(picture)
+        own *= there / np.sqrt(_spread(own * own) + 4)
+        own = _beside_itself(own)
+        repeats = own * pairs[0, 0] >= _OWN_REPEATS * own[0, 0] * pairs
+        for shift in product((-2, 0, 2), repeat=2):
+            far &= ~np.roll(repeats, shift, (0, 1))
+    found = agrees[far]
+    return len(found) > 0 and float(found.max()) > max(REPEATED, -REPEATED_SHARE * float(found.min()))
+
+
+def _without_gradual(values: np.ndarray) -> np.ndarray:
+    return values - _spread(values)
+
+
+def _spread(values: np.ndarray) -> np.ndarray:
+    """Returns the means of blocks of 16 pixels, gradually from one to the next."""
+    small = Image.fromarray(np.ascontiguousarray(values)).reduce(16)
+    return np.asarray(small.resize(values.shape[::-1], Image.Resampling.BILINEAR))
+
+
+def _beside_itself(values: np.ndarray) -> np.ndarray:
+    """Returns the sums of the products of a field with itself at every distance; its ends meet."""
+    from scipy.fft import irfft2, rfft2  # of single numbers as such; 0.1 s to import
+
+    spectrum = rfft2(values)
+    return np.asarray(irfft2(spectrum * spectrum.conj(), s=values.shape))
+
+
+@lru_cache(maxsize=32)
+def _is_far(height: int, width: int) -> np.ndarray:
+    down, across = (np.minimum(np.arange(side), side - np.arange(side)) for side in (height, width))
+    return np.asarray(np.hypot(down[:, None], across[None, :]) >= _LEAST_STEP)
 
 
 @lru_cache(maxsize=512)
