@@ -45,9 +45,10 @@ _SMALLEST = 1e-4  # share of the energy; below, rounding rules
 # saved ones among them) of 61 photographs of up to 640 pixels, beside what they were made from or was made of them.
 _WEIGHTS = np.array([0.55, -5.01, -3.31, 0.68, 3.25, -1.9, -0.13, 13.74, -0.35, 0.8, -2.5, -1.5])
 _OFFSET = 6.28
-_ENLARGED_FROM, _UNCLEAR_FROM = 3.0, -1.1  # log odds: 20 to 1 for, 3 to 1 against
+_ENLARGED_FROM, _UNCLEAR_FROM = 3.0, -2.3  # log odds: 20 to 1 for, 10 to 1 against
 # Where the odds are against it and the enlargement lacks so many times what encoders make of it (as a logarithm), it is
-# none: letters and drawings, whose edges are as soft as those of a photograph. Enlargements .15 and less there.
+# none: letters and drawings, whose edges are as soft as those of a photograph. Enlargements .15 and less there, but for
+# those that a JPEG made before they were saved without loss.
 _LACKING = 0.45
 # What was enlarged, saved with the table of the smaller copy and reduced by the same filter is that copy to the bit.
 # So a copy that was made from the larger one to better than this tells no more.
@@ -146,7 +147,7 @@ def verdict(small: Details, large: Details) -> Verdict:
     odds = float(found @ _WEIGHTS) + _OFFSET
     if odds > _ENLARGED_FROM:
         return Verdict.UNCLEAR if _is_flat(small, large) else Verdict.ENLARGED
-    if odds <= _UNCLEAR_FROM or (odds <= 0 and found[2] > _LACKING):
+    if odds <= _UNCLEAR_FROM or (large.save and odds <= 0 and found[2] > _LACKING):
         return Verdict.ORIGINAL
     return Verdict.UNCLEAR
 
