@@ -43,7 +43,7 @@ _WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
 
 # What is left in the worst window of each scale, in shares of what copying explains. Of 899 pairs of photographs 9
 # leave more (strong sharpening beside blur); another digit of 5 % of the short side leaves 1.07 and more of these.
-GREATEST = (4.0, 1.2, 1.2, 1.0)
+GREATEST = (3.0, 1.1, 1.2, 1.0)
 # The same where the first look objects to one place: harmless .39 at most, marks and hidden areas .55 and more.
 DOUBTED = (0.5, 0.5, 0.5, 0.5)
 # At the finest scale less is allowed for where the smaller picture has fewer pixels on its short side: a digit of 5 %
