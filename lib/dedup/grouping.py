@@ -51,8 +51,11 @@ class Candidates(ABC):
     """The files that `cover` groups, by their numbers. A file lies in cells: files that share one are candidates."""
 
     @abstractmethod
-    def refine(self, number: int) -> Key:
-        """Returns the true keep key of a file; asked only where its rank could matter."""
+    def refine(self, number: int, goes: Callable[[int], bool]) -> Key:
+        """Returns the true keep key of a file; asked only where its rank could matter.
+
+        `goes` tells of a file that is still to come whether it goes in any case, for one that stays already.
+        """
 
     @abstractmethod
     def cells(self, number: int) -> Sequence[Hashable]:
@@ -122,6 +125,16 @@ def cover(
     heapq.heapify(queue)
     kept, waiting = _Kept(), Counter(cell for number in keys for cell in candidates.cells(number))
     groups: dict[int, list[Decision]] = {}
+    going: set[int] = set()
+
+    def goes(number: int) -> bool:
+        if number not in going:
+            decision = _look_up(candidates, kept, number, removed)[1]
+            if decision is None or decision.decision != "remove":
+                return False
+            going.add(number)
+        return True
+
     while queue and not stopping():
         _, number, refined = heapq.heappop(queue)
         keeper, decision = _look_up(candidates, kept, number, removed)
@@ -133,7 +146,7 @@ def cover(
         # Where no file that is still to come can be compared with this one, its rank changes nothing.
         own, rivals = set(candidates.cells(number)), candidates.size_rivals
         if not refined and any(waiting[cell] > (cell in own) for cell in rivals(number)):
-            heapq.heappush(queue, (candidates.refine(number), number, True))
+            heapq.heappush(queue, (candidates.refine(number, goes), number, True))
             continue
         waiting.subtract(candidates.cells(number))
         if decision is not None:
