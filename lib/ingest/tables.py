@@ -59,6 +59,7 @@ class Layout:
     skipped: int = 0  # lines before the first row
     quoted: bool = True
     headless: bool = False  # its first line is a row already
+    linked: bool = True  # the column holds addresses
 
     @property
     def description(self) -> str:
@@ -278,6 +279,18 @@ def _table(path: Path, head: str, whole: bool, encoding: str, wanted: str) -> La
     return None
 
 
+def table_by(path: Path, encoding: str, column: str) -> Layout | None:
+    """Returns the layout of a table with a column of that name, which holds no addresses; None where there is none."""
+    with path.open("rb") as handle:
+        raw = handle.read(HEAD)
+    head = codecs.getincrementaldecoder(encoding)("replace").decode(raw).lstrip("\ufeff")
+    try:
+        found = _table(path, head, len(raw) < HEAD, encoding, column)
+    except UsageError:
+        return None
+    return found and replace(found, linked=False)
+
+
 def _is_remark(line: str) -> bool:
     """True for a blank line and for a comment that names no column, as may stand before a table."""
     names = [name.strip(' #"') for name in re.split(r"[\t,;|]", line)]
@@ -479,8 +492,10 @@ def _are_rows(lines: Sequence[str], layout: Layout) -> bool:
     """True where most of the first lines are rows of a table by themselves, each with its address."""
     names = [normal(name) for name in layout.names]
     place = names.index(layout.column) if layout.column in names else 0
-    single = [next(_reader([line], layout.separator, layout.quoted), []) for line in lines[:SAMPLE] if line.strip()]
-    fitting = sum(len(row) == len(names) and is_link(row[place]) for row in single)
+    single: list[list[str]] = [
+        next(_reader([line], layout.separator, layout.quoted), []) for line in lines[:SAMPLE] if line.strip()
+    ]
+    fitting = sum(len(row) == len(names) and (is_link(row[place]) or not layout.linked) for row in single)
     return fitting * 2 > len(single)
 
 
