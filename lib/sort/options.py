@@ -350,8 +350,6 @@ def sort_options_from(args: Namespace) -> SortOptions:
 def export_options_from(args: Namespace) -> ExportOptions:
     """The export that the flags describe. Raises UsageError where they contradict each other."""
     shares = parse_shares(args.split)
-    if args.to and re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(args.to)):
-        raise UsageError(f"--to {args.to} is no folder of this machine; give one, and copy the dataset from there.")
     if args.drop_opted_out and args.folders:
         raise UsageError("--drop-opted-out takes no folders; name a dataset by --to, or none for all of them.")
     if args.mode == "move":
