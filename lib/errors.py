@@ -2,7 +2,6 @@
 
     GleanerError          1   the job could not be done
     └── UsageError        2   wrong usage, or a step that has to run first
-        └── WrongPath     2   a path at which there is nothing to read
 
 Library code raises; only `lib.cli.run` turns an error into a sentence and an exit code.
 """
@@ -45,10 +44,9 @@ def is_for_want_of_memory(error: ImportError) -> bool:
 
 
 class UsageError(GleanerError):
-    """Wrong usage or a missing precondition; the message names the flag or the step to run first."""
+    """Wrong usage or a missing precondition; the message names the flag or the step to run first.
+
+    It may be a typing error, so a workspace that was made for such a run is taken away again.
+    """
 
     exit_code = EXIT_USAGE
-
-
-class WrongPath(UsageError):
-    """There is nothing to read where a flag points: a typing error, for which no new workspace is left behind."""

@@ -265,6 +265,8 @@ def _convert(action: argparse.Action, value: Any, where: str) -> Any:
 
 def _convert_one(action: argparse.Action, value: Any, where: str) -> Any:
     text = _text(value, where)
+    if action.type is Path and not text:
+        raise UsageError(f"{where} is empty; give a path or leave it out.")
     try:
         converted = action.type(text) if callable(action.type) else text
     except (ValueError, TypeError, OverflowError, argparse.ArgumentTypeError) as error:

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
-from urllib.parse import urlsplit
 
+from lib.domains import host_of, shown_host
 from lib.sort.output import cell
 from lib.text import counted
 
@@ -38,7 +38,7 @@ class DatasetCard:
         for criterion in self.criteria:
             self.labels.setdefault(criterion, Counter())[record[f"label_{criterion}"] or "none"] += 1
         self.engines[record["engine"] or "not from a search"] += 1
-        self.hosts[urlsplit(record["page_url"]).hostname or "unknown"] += 1
+        self.hosts[shown_host(host_of(record["page_url"])) or "unknown"] += 1
         self.licenses[record["license"] or "unknown"] += 1
         self.queries[record["query"] or "none"] += 1
         self._writer().writerow([cell(str({**record, "file_name": name, "split": split}[key])) for key in COLUMNS])
