@@ -20,7 +20,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from lib.engines.parsing import load_exact
-from lib.errors import GleanerError, UsageError, WrongPath
+from lib.errors import GleanerError, UsageError
 from lib.ingest.columns import MOST_COLUMNS, URL_NAMES, named, normal, url_column
 from lib.ingest.json_rows import json_rows
 from lib.records import ParseError
@@ -217,7 +217,7 @@ def column_of(names: Sequence[str], wanted: str, path: Path, links: Sequence[str
             return normal(names[int(wanted) - 1])
         raise UsageError(f"{path} has no column {wanted}; {_columns(names, links)}.")
     if not (found := url_column(names)):
-        raise WrongPath(
+        raise UsageError(
             f"--import: {path} holds neither raw answers nor a list of URLs that could be told: no column is called"
             f" like an address; {_columns(names, links)}. Name the column with the addresses: --url-column NAME."
         )
