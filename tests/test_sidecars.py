@@ -212,7 +212,8 @@ LISTS = {
         "metadata.jsonl", '{"file_name":"train/a.png","text":"one"},\n{"file_name":"train/b.png","text":"two",}\n'
     ),
     "marks in the middle": (
-        "metadata.jsonl", '\ufeff{"file_name":"train/a.png","text":"one"}\n\ufeff{"file_name":"train/b.png","text":"two"}'
+        "metadata.jsonl",
+        '\ufeff{"file_name":"train/a.png","text":"one"}\n\ufeff{"file_name":"train/b.png","text":"two"}',
     ),
 }  # fmt: skip
 
