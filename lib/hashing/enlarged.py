@@ -201,7 +201,8 @@ def evidence(small: Details, large: Details, number: int) -> np.ndarray:
     side = large.side
     seen, bands = _seen(large, number, side), _bands(side, highest)
     spectrum = _spectrum(seen)
-    plain, top = _sharpened([_shown(small, large, number, side, kernel) for kernel in _KERNELS], seen, spectrum, highest)
+    shown = [_shown(small, large, number, side, kernel) for kernel in _KERNELS]
+    plain, top = _sharpened(shown, seen, spectrum, highest)
     own = _spectrum(plain)
     lacking = spectrum - own
     held, rest = _energies(own, bands), _energies(lacking, bands)
