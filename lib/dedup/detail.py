@@ -243,15 +243,14 @@ def _unexplained(source: Resized, target: Resized, allowed: Allowance) -> str:
     changed -= changed.mean()
     # Most copies have neither tone nor sharpness changed: by less than a level, there is nothing to allow for.
     pictures = [shown, goal] + [changed] * (float(np.vdot(changed, changed)) > changed.size)
-    octaves = _octaves(pictures, allowed.size)
+    octaves, left = _octaves(pictures, allowed.size), dict[int, Leftover]()
     for scale in (*range(1, len(octaves)), 0):  # other content shows at the finest scale alone in 1 of 30 pairs
-        pictures = octaves[scale]
-        left = _windows(*pictures, with_means=scale == SCALES - 1)
-        if _has_other_content(pictures[0], pictures[1], left, float(allowed.noise[scale]), allowed.limits[scale]):
+        shown, goal = octaves[scale][:2]
+        left[scale] = _windows(*octaves[scale], with_means=scale == SCALES - 1)
+        if _has_other_content(shown, goal, left[scale], float(allowed.noise[scale]), allowed.limits[scale]):
             return "other content in places"
-        if 0 < scale < SCALES - 1 and _stands_out(left, allowed.beside, MARKED[scale - 1]):
-            return "a mark over it"
-    return ""
+    marked = (_stands_out(left[scale], allowed.beside, MARKED[scale - 1]) for scale in (1, 2) if scale in left)
+    return "a mark over it" if any(marked) else ""
 
 
 def _plainly_explained(shown: np.ndarray, goal: np.ndarray, allowed: Allowance) -> bool:
@@ -260,7 +259,7 @@ def _plainly_explained(shown: np.ndarray, goal: np.ndarray, allowed: Allowance) 
     Of 555 pairs that are explained in the end 471 are so, of 607 others none.
     """
     octaves = _octaves([shown, goal], allowed.size)
-    for scale in reversed(range(len(octaves))):
+    for scale in reversed(range(len(octaves))):  # the cheapest first
         left = _windows(*octaves[scale], with_means=scale == SCALES - 1)
         explained = _SHARE_OF_DETAIL * left.detail + np.float32(allowed.noise[scale])
         if (left.rest > allowed.limits[scale] * explained).any():
