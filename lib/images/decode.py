@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError, features
 
+from lib.errors import is_broken_installation
 from lib.images.boxed import jxl_size
 from lib.images.formats import HEAD_BYTES, Buffer, TooManyParts, bytes_a_pixel, has_scans, plugin_of
 from lib.images.ground import Colour, flat_on, ground_of, layered, may_be_clear, mend_transparency
@@ -177,9 +178,11 @@ def codec_boundary() -> Iterator[None]:
     """Turns whatever a codec raises inside the block into DecodeError."""
     try:
         yield
-    except (DecodeError, ImportError):  # a broken installation is no fault of the picture
+    except DecodeError:
         raise
     except Exception as error:  # Pillow's plugins raise whatever their parser met: struct.error, KeyError, …
+        if is_broken_installation(error):  # no fault of the picture
+            raise
         raise _as_decode_error(error) from error
 
 
@@ -255,9 +258,9 @@ def _identified(file: Any, formats: tuple[str, ...] | None) -> Image.Image:
         raise DecodeError("too_many_pixels", str(error)[:200]) from error
     except MemoryError as error:
         raise DecodeError("out_of_memory", str(error)[:200]) from error
-    except ImportError:
-        raise
     except Exception as error:  # Pillow's plugins raise whatever their parser met
+        if is_broken_installation(error):
+            raise
         raise DecodeError("undecodable", f"{type(error).__name__}: {error}"[:200]) from error
 
 
@@ -303,9 +306,9 @@ def _fail_for_good(image: Image.Image) -> list[DecodeError]:
             if owner.format == "PNG" and file is not None and getattr(owner, "tile", None):
                 check_png_pixels(*reader_of(file))
             return plain(owner)
-        except ImportError:
-            raise
         except Exception as error:
+            if is_broken_installation(error):
+                raise
             failures.append(_as_decode_error(error))
             raise
 
@@ -324,9 +327,19 @@ def _demand_plugin(plugin: str) -> None:
         there = learn_jxl()
     else:
         import_module(f"PIL.{_MODULES[plugin]}")
-        there = plugin not in _OPTIONAL or bool(features.check(_OPTIONAL[plugin]))
+        there = plugin not in _OPTIONAL or is_built_in(_OPTIONAL[plugin])
     if not there:
         raise DecodeError(f"needs_{_PACKAGES.get(plugin) or _OPTIONAL[plugin]}")
+
+
+def is_built_in(part: str) -> bool:
+    """True where Pillow was built with a part. Raises ImportError where it was, and the part does not load."""
+    if module := features.modules.get(part):
+        try:
+            import_module(module[0])
+        except ModuleNotFoundError:
+            return False
+    return bool(features.check(part))
 
 
 _PACKAGES = {"HEIF": "pillow_heif", "JXL": "pillow_jxl"}
@@ -337,7 +350,9 @@ def learn_heif() -> bool:
     """Teaches Pillow HEIC where its plugin is installed; elsewhere such a file ends as `needs_pillow_heif`."""
     try:
         from pillow_heif import register_heif_opener
-    except ImportError:
+    except ModuleNotFoundError as error:
+        if error.name != "pillow_heif":  # it is there and broken
+            raise
         return False
     register_heif_opener()
     return True
@@ -348,7 +363,9 @@ def learn_jxl() -> bool:
     """Teaches Pillow JPEG XL where its plugin is installed; elsewhere such a file ends as `needs_pillow_jxl`."""
     try:
         from pillow_jxl import JpegXLImagePlugin
-    except ImportError:
+    except ModuleNotFoundError as error:
+        if error.name != "pillow_jxl":  # it is there and broken
+            raise
         return False
     JpegXLImagePlugin.DECODE_THREADS = 0  # whoever decodes has one core
     return True
@@ -443,7 +460,7 @@ def _as_decode_error(error: Exception) -> DecodeError:
     text = str(error)
     if isinstance(error, TooManyParts):
         reason = "too_many_parts"
-    elif isinstance(error, MemoryError):
+    elif isinstance(error, MemoryError | ImportError):  # of a library that finds no room
         reason = "out_of_memory"
     elif isinstance(error, Image.DecompressionBombError):
         reason = "too_many_pixels"
@@ -469,9 +486,9 @@ def exif_of(image: Image.Image) -> Image.Exif:
         if (file := getattr(image, "fp", None)) is not None:
             bearer.info.update(png_notes(*reader_of(file)))
         return bearer.getexif()
-    except ImportError:
-        raise
-    except Exception:  # Pillow raises whatever its parser met
+    except Exception as error:  # Pillow raises whatever its parser met
+        if is_broken_installation(error):
+            raise
         return Image.Exif()
 
 
