@@ -51,6 +51,8 @@ _ENLARGED_FROM, _UNCLEAR_FROM = 3.0, -2.3  # log odds: 20 to 1 for, 10 to 1 agai
 # none: letters and drawings, whose edges are as soft as those of a photograph. Enlargements .15 and less there, but for
 # those that a JPEG made before they were saved without loss.
 _LACKING = 0.45
+# Nor is it one where encoders explain next to nothing of what lies beyond the smaller copy and the odds are 3 to 1.
+_UNEXPLAINED, _UNLIKELY = -0.15, -1.1
 # What was enlarged, saved with the table of the smaller copy and reduced by the same filter is that copy to the bit.
 # So a copy that was made from the larger one to better than this tells no more.
 _REMADE = -3.0
@@ -151,7 +153,8 @@ def verdict(small: Details, large: Details) -> Verdict:
     odds = _odds(found)
     if odds > _ENLARGED_FROM:
         return Verdict.UNCLEAR if _is_flat(_seen(large, number, large.side)) else Verdict.ENLARGED
-    if odds <= _UNCLEAR_FROM or (large.save and odds <= 0 and found[2] > _LACKING):
+    lacking = large.save and odds <= 0 and found[2] > _LACKING
+    if odds <= _UNCLEAR_FROM or lacking or (odds <= _UNLIKELY and found[0] > _UNEXPLAINED):
         return Verdict.ORIGINAL
     return Verdict.UNCLEAR
 
