@@ -35,7 +35,7 @@ LEAST_SHARE = 0.3
 # picture) and 24 (a palette that lacks the colour) at most, a hue turned by a quarter 10 and 43.
 GREATEST_MEAN, GREATEST_SPOT = 6.0, 26.0
 # The part of it that a grade explains, set against what no grade does. Harmless beyond this 1 of 1,600, grades within
-# it 17 of 960, and of those that shift by some two levels 43 of 240. Where the colours differ by less in the mean, it is
+# it 17 of 960, and of those that shift by some two levels 43 of 240. Where colours differ by less in the mean, it is
 # the rounding of an encoder: flat colours of drawings all shift by one step.
 GREATEST_GRADE, LEAST_GRADED = 2.2, 1.1
 # Colour that stands out, added up over places of which most is unexplained, against what the calmer three quarters
