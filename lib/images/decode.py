@@ -26,6 +26,10 @@ from lib.images.structure import PNG_PROFILE, PNG_XMP, check_png_pixels, gif_ext
 if TYPE_CHECKING:
     import numpy as np
 
+# Pillow warns of broken metadata, thousands of times where there are thousands of tags, and names no file. What matters
+# becomes a reason. For the process: `catch_warnings` changes what all threads see, so that theirs get through.
+warnings.filterwarnings("ignore", module=r"PIL\.|pillow_heif|pillow_jxl")
+
 # numpy is loaded by what decodes: whoever reads headers alone, as step 5 does, starts without it.
 
 # Pillow refuses pictures above twice its own limit (179 MP) and warns above it; we refuse at one documented size.
@@ -249,9 +253,7 @@ def _identified(file: Any, formats: tuple[str, ...] | None) -> Image.Image:
         _demand_small_jxl(file)
     _demand_plugin(plugin)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return Image.open(file, formats=(plugin,))
+        return Image.open(file, formats=(plugin,))
     except UnidentifiedImageError as error:
         raise DecodeError("not_an_image", f"begins like {plugin}, but has no header of one") from error
     except Image.DecompressionBombError as error:
@@ -374,13 +376,11 @@ def learn_jxl() -> bool:
 def header_of(image: Image.Image) -> Header:
     """The header of an opened picture."""
     frames = orientation = 1
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # broken metadata can give thousands of them
-        # Each by itself: broken metadata is no reason to lose a picture whose pixels may be fine, nor its frames.
-        with suppress(Exception):
-            frames = int(getattr(image, "n_frames", 1))
-        with suppress(Exception):
-            orientation = orientation_of(image)
+    # Each by itself: broken metadata is no reason to lose a picture whose pixels may be fine, nor its frames.
+    with suppress(Exception):
+        frames = int(getattr(image, "n_frames", 1))
+    with suppress(Exception):
+        orientation = orientation_of(image)
     if frames > MAX_FRAMES:
         raise DecodeError("too_many_frames", str(frames))
     return Header(format_of(image), image.width, image.height, frames, orientation, image.mode)
