@@ -27,7 +27,7 @@ from lib.db.journal import BUILDING, Action
 from lib.db.scores import LabelRow
 from lib.db.worklist import Worklist
 from lib.errors import GleanerError, UsageError
-from lib.files.pictures import folder_pictures, sha256_of, workspace_pictures
+from lib.files.pictures import PassedOver, folder_pictures, sha256_of, workspace_pictures
 from lib.journal.moves import let_go, move_without_overwriting, same_file, temporary_name
 from lib.progress import chunked
 from lib.sort.export.card import DatasetCard
@@ -60,6 +60,7 @@ class Export:
 
     def __post_init__(self) -> None:
         self.readable = Readable(self.context, self.options, self.files)
+        self.passed_over = PassedOver(self.context.workspace.root, self.options.folders)
 
     def run(self) -> str:
         """Does it; gives a note on what was done. In a dry run only counts."""
@@ -113,7 +114,7 @@ class Export:
         found: dict[str, int | float | str] = {"pictures": sum(self.readable.splits.values()), **self.readable.splits}
         if self.options.where:
             found["not_selected"] = self.left
-        return found | self.readable.counts()
+        return found | self.readable.counts() | self.passed_over.counts()
 
     def _gather(self) -> None:
         if self.options.label and self.options.label not in self._criteria():
@@ -124,8 +125,9 @@ class Export:
         if folders:
             remember = not context.dry_run
             found = folder_pictures(
-                context.db, folders, remember=remember, bar=context.bar, limit=limit, unreadable=self._note_unreadable
-            )
+                context.db, folders, remember=remember, bar=context.bar, limit=limit,
+                unreadable=self._note_unreadable, passed_over=self.passed_over,
+            )  # fmt: skip
         for picture in found:
             self.files.add(self.context.workspace.to_text(picture.path), picture.sha256, picture.bytes)
         for sha256, path in missing:  # last: a content is read from its first file
