@@ -35,6 +35,7 @@ from lib.images.decode import NO_DECODER, OTHER_FORMAT, DecodeError
 from lib.images.frames import opened_frames
 from lib.progress import chunked
 from lib.work import WORKER_KILLED, Result
+from lib.work.memory import prepare_decoder
 from lib.work.stream import stream
 
 T = TypeVar("T")
@@ -115,7 +116,7 @@ class FingerprintStore:
         if executor == "local" and workers > 1 and len(paths) >= PROCESSES_FROM:
             executor = "processes"
         if executor != "local":
-            yield from stream(task, paths, executor=executor, workers=workers, chunk=8)
+            yield from stream(task, paths, executor=executor, workers=workers, chunk=8, init=prepare_decoder)
             return
         apart = [path for path in paths if path in self.guard.paths]
         here = (path for path in paths if path not in self.guard.paths)
@@ -132,7 +133,9 @@ class FingerprintStore:
                     apart.append(outcome.item)
                 else:
                     yield outcome
-        for outcome in stream(task, apart, executor="processes", workers=workers, chunk=4) if apart else ():
+        if not apart:
+            return
+        for outcome in stream(task, apart, executor="processes", workers=workers, chunk=4, init=prepare_decoder):
             self.guard.remember_crash(outcome.item, outcome.error)
             yield outcome
 
@@ -388,7 +391,7 @@ class CrashGuard:
         if path not in self.paths:
             with self.recording(path):
                 return task(path), ""
-        outcome: Any = next(stream(task, [path], executor="processes", chunk=1))
+        outcome: Any = next(stream(task, [path], executor="processes", chunk=1, init=prepare_decoder))
         self.remember_crash(path, outcome.error)
         return outcome.value, outcome.error
 

@@ -264,8 +264,8 @@ class PassedOver:
         """Returns the counts as a step's summary names them; none where nothing was passed over."""
         if not self.reasons:
             return {}
-        by_reason = {f"passed_over_{reason}": count for reason, count in sorted(self.reasons.items())}
-        return {"passed_over": self.reasons.total()} | by_reason
+        found: dict[str, int | float | str] = {"passed_over": self.reasons.total()}
+        return found | {f"passed_over_{reason}": count for reason, count in sorted(self.reasons.items())}
 
 
 def plain_files(

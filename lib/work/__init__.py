@@ -12,6 +12,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 WORKER_KILLED = "worker_killed"
+OUT_OF_MEMORY = "out_of_memory"
 ERROR_LENGTH = 300  # characters of an exception's text that are kept: enough to read, small enough for a row
 
 Answer = tuple[Any, str]  # (value, error) of one item, as workers send it back
@@ -21,8 +22,8 @@ Answer = tuple[Any, str]  # (value, error) of one item, as workers send it back
 class Result(Generic[T, R]):
     """The result of one item: `value` when `error` is empty, else None and a short reason.
 
-    The reason is `worker_killed` for an item whose worker process died twice under it, or
-    `<ExceptionName>: message` for an exception raised by the work.
+    The reason is `worker_killed` for an item whose worker process died twice under it, `out_of_memory: message` where
+    memory ran out, or `<ExceptionName>: message` for any other exception raised by the work.
     """
 
     item: T
@@ -49,7 +50,13 @@ def attempt(work: Callable[[Any], Any], item: Any) -> Answer:
     try:
         return work(item), ""
     except Exception as error:  # any failure of one item is a value, whatever library it came from
-        return None, describe(error)
+        return None, f"{OUT_OF_MEMORY}: {error}"[:ERROR_LENGTH] if lacks_memory(error) else describe(error)
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """True for an error of a process that got no more memory: a library that does not fit cannot be imported either."""
+    refused = isinstance(error, ImportError) and ("failed to map" in str(error) or "allocate" in str(error))
+    return refused or isinstance(error, MemoryError)
 
 
 def describe(error: BaseException) -> str:

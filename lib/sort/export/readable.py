@@ -31,6 +31,7 @@ from lib.progress import chunked
 from lib.sort.export.formats import CONVERTED
 from lib.sort.options import ExportOptions
 from lib.text import counted
+from lib.work.memory import prepare_decoder
 from lib.work.stream import stream
 
 BLOCK = 500
@@ -106,11 +107,10 @@ class Readable:
         executor = ("threads" if spread.workers > 1 else "local") if own else spread.executor
         work = partial(look, formats=TRUSTED) if own else look
         with self.context.bar(self.splits.total(), "Looking", "picture") as progress:
+            how: dict[str, Any] = {"workers": spread.workers, "init": prepare_decoder}
             rounds = (
-                lambda: stream(work, self._unseen(), executor=executor, workers=spread.workers, chunk=8),
-                lambda: (
-                    stream(look, apart, executor="processes", workers=spread.workers, chunk=4) if apart else iter(())
-                ),
+                lambda: stream(work, self._unseen(), executor=executor, chunk=8, **how),
+                lambda: stream(look, apart, executor="processes", chunk=4, **how) if apart else iter(()),
             )
             for outcomes in rounds:
                 for outcome in outcomes():
@@ -234,7 +234,9 @@ class Readable:
         )
         executor = "processes" if spread.executor == "local" else spread.executor
         with self.context.bar(self.converted.total(), "Converting", "picture") as progress:
-            for outcome in stream(convert, tasks, executor=executor, workers=spread.workers, chunk=1):
+            for outcome in stream(
+                convert, tasks, executor=executor, workers=spread.workers, chunk=1, init=prepare_decoder
+            ):
                 found = outcome.value or Look(outcome.error.split(":")[0])
                 self._keep(CONVERTED, Path(outcome.item[1]).stem, found)
                 progress.update()
