@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 import textwrap
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -232,3 +233,71 @@ def test_colours_of_16_bits_are_read_at_once() -> None:
     values = np.arange(5000 * 2000 * 3, dtype=np.uint32).astype(">u2").reshape(2000, 5000, 3)
     found = decode.decode(b"P6 5000 2000 65535\n" + values.tobytes()).rgb
     assert np.array_equal(found, (values >> 8).astype(np.uint8))
+
+
+def jpeg(side: int = 64, **options: object) -> bytes:
+    out = io.BytesIO()
+    drawing(1, side, side).save(out, "JPEG", **options)
+    return out.getvalue()
+
+
+def with_scans(more: int) -> bytes:
+    """A progressive JPEG whose last scan comes again so many times, as a refinement may."""
+    data = jpeg(progressive=True)
+    tables = data.rindex(b"\xff\xc4", 0, data.rindex(b"\xff\xda"))
+    return data[:-2] + data[tables:-2] * more + data[-2:]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b"\xff" * 30_000, b"\xff" * 500),
+        (b"\0" * 30_000, b"\0" * 500),
+        (b"\xff\0" * 30_000, b"\xff\0" * 300),
+        (b"\xff\xfe\0\2" * 30_000, b"\xff\xfe\0\2" * 400),
+    ],
+    ids=["fill", "zeros", "escaped", "comments"],
+)
+def test_what_stands_before_a_jpegs_pixels_is_bounded(before: bytes, after: bytes) -> None:
+    data = jpeg()
+    for reader in (read_header, decode.decode, pixel_digest_of):
+        with pytest.raises(DecodeError, match="too_many_parts"):
+            reader(data[:20] + before + data[20:])  # behind the first segment
+    assert read_header(data[:20] + after + data[20:]).width == 64
+
+
+def pixel_digest_of(data: bytes) -> None:
+    with opened_frames(data):
+        pass
+
+
+def test_the_scans_of_a_progressive_jpeg_are_bounded_by_its_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert decode.decode(with_scans(0)).rgb.shape == decode.decode(with_scans(50)).rgb.shape == (64, 64, 3)
+    monkeypatch.setattr("lib.images.structure.MOST_SCANNED", 64 * 64 * 40)
+    assert decode.decode(with_scans(20)).rgb.shape == (64, 64, 3)
+    for reader in (read_header, decode.decode, decode.decode_grey):
+        with pytest.raises(DecodeError, match="too_many_parts"):
+            reader(with_scans(50))
+    assert decode_fully(with_scans(50))[0] == "too_many_parts"
+    # However large it is, what encoders write is decoded.
+    monkeypatch.setattr("lib.images.structure.MOST_SCANNED", 1)
+    assert decode.decode(jpeg(progressive=True)).rgb.shape == (64, 64, 3)
+
+
+def tiled_tiff(tile: int, compression: int) -> bytes:
+    """A TIFF of 200 by 200 grey pixels whose one tile has another size."""
+    data = zlib.compress(bytes(10_000))
+    numbers = {256: 200, 257: 200, 258: 8, 259: compression, 262: 1, 277: 1, 284: 1, 322: tile, 323: tile}
+    entries = sorted((numbers | {324: 8, 325: len(data)}).items())
+    directory = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", tag, 4, 1, n) for tag, n in entries)
+    return b"II*\0" + struct.pack("<I", 8 + len(data)) + data + directory + bytes(4)
+
+
+@pytest.mark.parametrize("compression", [1, 5, 8], ids=["none", "LZW", "Deflate"])
+@pytest.mark.parametrize("tile", [20_000, 45_000])
+def test_a_tile_that_is_larger_than_its_picture_counts(tile: int, compression: int) -> None:
+    data = tiled_tiff(tile, compression)
+    for reader in (read_header, decode.decode):
+        with pytest.raises(DecodeError, match="too_many_pixels"):
+            reader(data)
+    assert read_header(tiled_tiff(256, compression)).width == 200

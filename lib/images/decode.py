@@ -18,9 +18,27 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError, features
 
 from lib.images.boxed import jxl_size
-from lib.images.formats import HEAD_BYTES, Buffer, TooManyParts, bytes_a_pixel, has_scans, plugin_of
+from lib.images.formats import (
+    HEAD_BYTES,
+    Buffer,
+    TooManyParts,
+    bytes_a_pixel,
+    decoded_size,
+    has_scans,
+    plugin_of,
+    slow_samples,
+    spare_deep_colours,
+)
 from lib.images.ground import Colour, flat_on, ground_of, layered, may_be_clear, mend_transparency
-from lib.images.structure import PNG_PROFILE, PNG_XMP, check_png_pixels, gif_extent, png_notes
+from lib.images.structure import (
+    PNG_PROFILE,
+    PNG_XMP,
+    check_jpeg_head,
+    check_jpeg_scans,
+    check_png_pixels,
+    gif_extent,
+    png_notes,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -201,8 +219,11 @@ def opened(source: Path | bytes, formats: tuple[str, ...] | None = None) -> Iter
     with file_of(source) as file:
         image = _identified(file, formats)
         try:
-            _spare_deep_colours(image)
+            spare_deep_colours(image)
             _demand_room(image, has_scans(image, reader_of(file)[0], file.tell()))
+            if "progression" in image.info:
+                with codec_boundary(), _all_of(file) as data:
+                    check_jpeg_scans(data, image.width * image.height)
             if image.format == "GIF":
                 _demand_small_extent(file)
             mend_transparency(image)
@@ -248,6 +269,9 @@ def _identified(file: Any, formats: tuple[str, ...] | None) -> Image.Image:
         raise DecodeError(OTHER_FORMAT, plugin)
     if plugin == "JXL":  # decodes as it opens
         _demand_small_jxl(file)
+    elif plugin == "JPEG":
+        with codec_boundary():
+            check_jpeg_head(reader_of(file)[0])
     _demand_plugin(plugin)
     try:
         with warnings.catch_warnings():
@@ -265,32 +289,22 @@ def _identified(file: Any, formats: tuple[str, ...] | None) -> Image.Image:
         raise DecodeError("undecodable", f"{type(error).__name__}: {error}"[:200]) from error
 
 
-def _spare_deep_colours(image: Any) -> None:
-    """Lets a PPM of 16 bits be read at once: Pillow has a decoder for such rows and scales each sample in a loop."""
-    tiles: list[Any] = getattr(image, "tile", [])
-    if image.format == "PPM" and len(tiles) == 1 and tiles[0].codec_name == "ppm" and tiles[0].args == ("RGB", 65535):
-        image.tile = [tiles[0]._replace(codec_name="raw", args="RGB;16B")]
-
-
 def _demand_room(image: Image.Image, scans: bool = False) -> None:
     """Raises DecodeError for a picture that would take too much memory."""
-    size = f"{image.width}x{image.height}"
-    if image.width * image.height > MAX_PIXELS:
+    width, height = decoded_size(image)
+    size = f"{width}x{height}"
+    if width * height > MAX_PIXELS:
         raise DecodeError("too_many_pixels", size)
-    codecs = {tile.codec_name for tile in getattr(image, "tile", ())}
-    if codecs & SLOW_CODECS and image.width * image.height * len(image.getbands()) > MOST_SLOW:
+    if width * height * slow_samples(image) > MOST_SLOW:
         raise DecodeError("too_many_pixels", f"{size}, and Pillow decodes a {image.format} like this one by one")
     animated = image.format == "PNG" and bool(getattr(image, "is_animated", False))
     each = bytes_a_pixel(image, clear=may_be_clear(image), animated=animated, scans=scans)
-    if image.width * image.height * each > MOST_BYTES:
+    if width * height * each > MOST_BYTES:
         detail = f"{size}, and {each:.0f} bytes a pixel while a {image.format} like this is decoded"
         raise DecodeError("too_many_pixels", detail)
 
 
-# Pillow's decoders that are a loop of Python's, at half a microsecond for each sample: greys and colours in plain text
-# or of an unusual depth (PPM), and run-length BMP.
-SLOW_CODECS = frozenset({"ppm", "ppm_plain", "bmp_rle"})
-MOST_SLOW = 8_000_000
+MOST_SLOW = 8_000_000  # samples that Pillow decodes in a loop of Python's, at half a microsecond each
 
 # Pixels of an animation's canvas: Pillow holds up to five copies of four bytes a pixel, together below 1 GB.
 MOST_CANVAS = 40_000_000
