@@ -32,6 +32,7 @@ from lib.hashing.buffers import Buffers, packed_buffers
 from lib.hashing.kinds import HashChoice, imagehash_of
 from lib.hashing.kinds import is_flat as is_empty
 from lib.images.decode import NO_DECODER, OTHER_FORMAT, DecodeError
+from lib.images.formats import TRUSTED
 from lib.images.frames import opened_frames
 from lib.progress import chunked
 from lib.work import WORKER_KILLED, Result
@@ -49,9 +50,6 @@ PROCESSES_FROM = 5_000  # pictures: from then on what the start of worker proces
 ALGORITHM = buffers.ALGORITHM
 PIXELS_ALGORITHM = f"pixels 2 {buffers.VERSION}"
 
-# What is decoded in this process: formats whose codecs are used everywhere and attacked every day. A file in any other
-# is left to worker processes, which may die of it.
-TRUSTED = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP")
 OURS = HashChoice()
 
 SLOT = 4096 + 64  # bytes: the longest path that Linux takes

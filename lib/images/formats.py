@@ -115,6 +115,10 @@ _PLUGINS = {
     "jpeg": "JPEG", "png": "PNG", "webp": "WEBP", "gif": "GIF", "bmp": "BMP", "tiff": "TIFF", "avif": "AVIF",
     "heic": "HEIF", "jpeg2000": "JPEG2000", "jxl": "JXL", "ico": "ICO",
 }  # fmt: skip
+# What may be decoded in the main process: formats whose codecs are used everywhere and attacked every day. A file in
+# any other is left to worker processes, which may die of it.
+TRUSTED = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP")
+
 # Pictures that nothing here reads: told apart from what is no picture at all.
 _UNREAD: tuple[tuple[bytes, str], ...] = (
     (b"8BPS", "Photoshop"), (b"qoif", "QOI"), (b"DDS ", "DirectDraw"), (b"icns", "an icon of macOS"),

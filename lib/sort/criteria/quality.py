@@ -98,6 +98,7 @@ class Quality(ByScore, SingleMetric):
     metric = TECHNICAL
     version = TECHNICAL_VERSION
     prepare = staticmethod(prepare_decoder)
+    decodes = True
 
     @property
     def measure(self) -> Callable[[Path], Measure]:

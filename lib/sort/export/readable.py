@@ -25,6 +25,7 @@ from lib.hashing.buffers import ALGORITHM
 from lib.hashing.kinds import HashChoice
 from lib.images.colours import ColourSpace, in_srgb
 from lib.images.decode import OTHER_FORMAT
+from lib.images.formats import TRUSTED
 from lib.images.frames import opened_frames
 from lib.images.ground import flat_on, layered, may_be_clear
 from lib.progress import chunked
@@ -38,8 +39,6 @@ BLOCK = 500
 OURS = HashChoice()
 LOOK = "look"
 TOLD = ("left_out", "converted", "unopened")  # counts in the manifest
-# Decoded in this process, as in step 6: a codec of any other format may end the process that it works in.
-TRUSTED = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP")
 
 Records = Iterable[tuple[Path, str, dict[str, Any]]]  # (file, side, record)
 
