@@ -140,6 +140,16 @@ def values_of(args: argparse.Namespace, options: type) -> dict[str, Any]:
 
 
 def require_folder_of(path: Path | None, flag: str) -> None:
-    """Raises UsageError where the folder that a file is to be written to is not there: it may be a typing error."""
-    if path is not None and not path.parent.is_dir():
+    """Raises UsageError where a file cannot be written to, as its folder is not there or it is one: a typing error."""
+    if path is None:
+        return
+    if not path.parent.is_dir():
         raise UsageError(f"{flag}: the folder {path.parent} does not exist; make it, or give another path.")
+    if path.is_dir():
+        raise UsageError(f"{flag}: {path} is a folder; give the path of a file.")
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:  # too long a name
+        raise UsageError(f"{flag}: {error.strerror}; give another path.") from error

@@ -22,6 +22,7 @@ from lib.errors import GleanerError, UsageError, broken_installation
 from lib.temporary import clear_dead, write_whole
 
 _HOST = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://(?:[^/?#]*@)?(\[[^\]/?#]*\]|[^/?#:]*)")
+_TYPED = re.compile(r"(?:https?://)?(\[[^\]/?#@]*\]|[^\s/?#@:\[\]\\]+)(?::\d{1,5})?/?", re.IGNORECASE)
 _PLAIN_HOST = re.compile(r"(?!.*(?:xn--|\.\.|\.-))[a-z0-9_][a-z0-9_.-]*")  # the usual ones, which need no look
 _LABEL = re.compile(r"[a-z0-9_][a-z0-9_-]*")
 _NUMBER = re.compile(r"\d+|0x[0-9a-f]*")
@@ -52,7 +53,7 @@ def one_form(host: str) -> str:
     plain = host.rstrip(".").lower()
     if _PLAIN_HOST.fullmatch(plain):
         return plain
-    return ascii_host(host) or plain
+    return ascii_host(host) or unicodedata.normalize("NFKC", plain).replace("\N{IDEOGRAPHIC FULL STOP}", ".")
 
 
 @lru_cache(maxsize=KEPT)
@@ -100,6 +101,27 @@ def _ascii_label(label: str) -> str:
                 return ""
             return label if len(label) <= LONGEST_LABEL and _ascii_label(shown) == label else ""
     return found if len(found) <= LONGEST_LABEL and _LABEL.fullmatch(found) else ""
+
+
+def typed_host(word: str) -> str:
+    """The host that a person names, also with a scheme or a port; empty for what names none, or more than a host."""
+    match = _TYPED.fullmatch(word.strip())
+    return one_form(match[1].strip("[].")) if match else ""
+
+
+def is_possible(url: str) -> bool:
+    """Tells if step 5 can ask an address's host, by its spelling; true also where the address has none."""
+    host = host_of(url)
+    return not host or bool(ascii_host(host))
+
+
+def host_pattern(text: str) -> str:
+    """A pattern of hosts, with `%` and `_`, in the letters that `shown_host` gives."""
+    try:
+        found = text if text.isascii() else _idna().uts46_remap(text, std3_rules=False, transitional=False)
+    except (UnicodeError, IndexError):
+        found = unicodedata.normalize("NFC", text)
+    return str(found).lower() if "%" in text else str(found).lower().removesuffix(".")
 
 
 @lru_cache(maxsize=KEPT)
@@ -248,8 +270,8 @@ def covers(names: frozenset[str], host: str) -> bool:
 
 def _resolve(name: str, path: Path) -> list[str]:
     if not name.lower().startswith(_FAMILY):
-        plain = one_form(name.removeprefix("*.").strip("."))
-        if not plain or any(c in plain for c in "/ :"):
+        plain = typed_host(name.removeprefix("*."))
+        if not plain:
             raise UsageError(f"{path}: {name!r} is no domain; write names such as example.org, one a line.")
         return [plain]
     if not (domains := domains_of(name[len(_FAMILY) :].strip())):
@@ -264,8 +286,8 @@ def chosen_domains(words: Sequence[str]) -> list[tuple[str, str]]:
     """
     found: list[tuple[str, str]] = []
     for word in words:
-        for name in domains_of(word) or [one_form(word.strip("."))]:
-            if "." not in name or any(c in name for c in "/ :"):
+        for name in domains_of(word) or [typed_host(word)]:
+            if "." not in name:
                 known = ", ".join(family_names())
                 raise UsageError(f"{word!r} is neither a domain nor a family; families are {known}.")
             domain = registrable_domain(name)

@@ -2,7 +2,6 @@
 
     GleanerError          1   the job could not be done
     └── UsageError        2   wrong usage, or a step that has to run first
-        └── WrongPath     2   a path at which there is nothing to read
 
 Library code raises; only `lib.cli.run` turns an error into a sentence and an exit code.
 """
@@ -28,11 +27,26 @@ def broken_installation(error: object) -> str:
     return f"the installation is broken ({error}); put it right with: python 0_setup.py"
 
 
+def is_broken_installation(error: BaseException) -> bool:
+    """True for the error of a module that is missing or cannot be read: no item is to blame for it.
+
+    Pillow's plug-ins raise a SyntaxError of their own for data that they do not know; that of a file of Python has its
+    name. Under a limit of memory a library that does not fit cannot be imported either: that is the item's.
+    """
+    if isinstance(error, SyntaxError):
+        return bool(error.filename)
+    return isinstance(error, ImportError) and not is_for_want_of_memory(error)
+
+
+def is_for_want_of_memory(error: ImportError) -> bool:
+    """True where a library could not be loaded since its process may use no more memory."""
+    return "failed to map" in str(error) or "allocate" in str(error)
+
+
 class UsageError(GleanerError):
-    """Wrong usage or a missing precondition; the message names the flag or the step to run first."""
+    """Wrong usage or a missing precondition; the message names the flag or the step to run first.
+
+    It may be a typing error, so a workspace that was made for such a run is taken away again.
+    """
 
     exit_code = EXIT_USAGE
-
-
-class WrongPath(UsageError):
-    """There is nothing to read where a flag points: a typing error, for which no new workspace is left behind."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any, NamedTuple
 
 OUTCOMES = (
@@ -89,15 +89,15 @@ class ParsedPage:
 _BAIDU_THUMB = re.compile(r"https?://[\w.-]+\.(?:baidu|bdstatic|bdimg)\.com/\S*[?&/]u=(\d+,\d+)")
 
 
-def identity(variants: Iterable[VariantRecord], engine_id: str = "") -> str:
+def identity(variants: Sequence[VariantRecord], engine_id: str = "") -> str:
     """Returns the id of a picture of an engine that names none, or one that it uses again: made of its address.
 
     The original's address counts, else that of another copy, else the thumbnail's. Only a picture without any address
     has to be known by the engine's id; empty where it has none either.
     """
+    if variants and (first := variants[0])[0] == "original" and first[1]:  # as a rule; names take longer than places
+        return address_digest(first[1])
     named = [variant for variant in variants if variant.url]
-    if named and named[0].kind == "original":  # as a rule
-        return address_digest(named[0].url)
     for kinds in (("original",), ("preview", "dup"), ("thumb",)):
         if found := next((variant.url for variant in named if variant.kind in kinds), ""):
             return address_digest(found)
@@ -106,8 +106,9 @@ def identity(variants: Iterable[VariantRecord], engine_id: str = "") -> str:
 
 def address_digest(url: str) -> str:
     """Returns 32 hexadecimal digits of an address's SHA-256; addresses of one thumbnail of Baidu's have the same."""
-    pair = _BAIDU_THUMB.match(url) if "u=" in url else None
-    return hashlib.sha256((f"u={pair[1]}" if pair else url).encode("utf-8", "replace")).hexdigest()[:32]
+    if "u=" in url and (pair := _BAIDU_THUMB.match(url)):
+        url = f"u={pair[1]}"
+    return sha256(url.encode("utf-8", "replace")).hexdigest()[:32]
 
 
 class ParseError(Exception):

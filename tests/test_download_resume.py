@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import io
 import json
 import os
 import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import aiofiles.threadpool
 import pytest
 from download_support import (
     command,
@@ -26,7 +31,7 @@ from hostile_server import Site, jpeg
 from support import PATIENCE, load_step, snapshot, wait_until
 
 from lib.download import recovery
-from lib.download.body import Body
+from lib.download.body import Body, BodyBuffers, Placeholders
 from lib.net.fetch import validator_of
 from lib.net.request import FetchLimits
 from lib.workspace import Workspace
@@ -91,6 +96,54 @@ def test_after_a_second_ctrl_c_amid_the_body_too(
     assert site.ranges[0] == 0 and site.ranges[1] > 3 << 20
     assert list(files(workspace).values()) == [PICTURE]
     consistent(workspace)
+
+
+@pytest.mark.parametrize("ends", ["kept", "discarded", "finished"])
+def test_a_block_on_its_way_to_the_disk_is_waited_for(tmp_path: Path, ends: str) -> None:
+    """Cancelled while a thread writes: the next block must not overtake it, and nothing closes the file below it."""
+    at_work, may_go_on = threading.Event(), threading.Event()
+    pool = ThreadPoolExecutor(4)
+
+    class Slow(io.FileIO):
+        def write(self, block: Any) -> int:
+            if not at_work.is_set():
+                at_work.set()
+                may_go_on.wait(PATIENCE)
+            return super().write(block)
+
+    async def run() -> None:
+        buffers = BodyBuffers(lambda: str(tmp_path / "a.part"), pool, Placeholders())
+        body = Body(buffers, "http://here/")
+        body.answer.validator = '"tag"'
+        body.write(bytes(4 << 20))
+        waiting = body.write(b"1" * (1 << 20))
+        assert waiting is not None
+        task = asyncio.create_task(waiting)
+        await asyncio.get_running_loop().run_in_executor(None, at_work.wait, PATIENCE)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        body.write(b"2" * 100)
+        asyncio.get_running_loop().call_later(0.2, may_go_on.set)
+        if ends == "kept":
+            assert (part := await body.keep_part('"tag"')) and part.size == (5 << 20) + 100
+        elif ends == "finished":
+            await body.finish()
+        else:
+            await body.discard()
+        assert body.handle is None
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(aiofiles.threadpool, "sync_open", lambda path, mode, **_: Slow(path, mode.replace("b", "")))
+        try:
+            asyncio.run(run())
+        finally:
+            may_go_on.set()
+            pool.shutdown()
+    if ends == "discarded":
+        assert not list(tmp_path.iterdir())
+    else:
+        assert (tmp_path / "a.part").read_bytes() == bytes(4 << 20) + b"1" * (1 << 20) + b"2" * 100
 
 
 def test_a_version_that_changed_meanwhile_is_fetched_whole(workspace: Workspace, site: Site) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import signal
 import sqlite3
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support import as_rows, load_step
+from support import ROOT, as_rows, dump, load_step
 from yandex_answers import entity, make_workspace, xhr
 
 from lib.db import open_database
@@ -24,7 +26,7 @@ from lib.net.request import BadAddress, parse_address
 from lib.records import ParsedPage, address_digest
 from lib.work.stream import stream
 
-STEP = load_step("ingest")
+STEP, CLEANUP = load_step("ingest"), load_step("cleanup")
 
 
 def baidu_page(numbers: range, **same: Any) -> bytes:
@@ -326,3 +328,113 @@ def test_lists_and_old_rows_meet_in_either_spelling(tmp_path: Path) -> None:
     assert as_rows(path, "SELECT domain, registrable_domain FROM images") == [
         ("img.xn--bcher-kva.de", "xn--bcher-kva.de")
     ]
+
+
+OLD_KEY = "yandex:" + "5" * 32
+OLD_URLS = ["http://x.example/1.jpg", "http://y.example/1.jpg", "http://z.example/1.jpg"]
+NEW_KEY = f"yandex:{address_digest(OLD_URLS[0])}"
+
+
+def old_journal(root: Path, *, with_picture: bool, form: int = 6) -> Path:
+    """An old workspace with a journal of step 4: an address that left, or its picture with all that belongs to it.
+
+    Journals of schema 4 (`form`) have a picture's key where its number is now.
+    """
+    path = old_database(root, xhr([entity(1)]), "yandex", "yandex-xhr/1", OLD_KEY, OLD_URLS)
+    with sqlite3.connect(path) as db:
+        db.row_factory = sqlite3.Row
+        db.execute("UPDATE downloads SET state = 'pending', sha256 = NULL, variant_id = NULL")
+        db.execute("INSERT INTO runs (id, step, started_at, version) VALUES (9, 'cleanup', '2026', '0')")
+        tables = ("results", "downloads", "image_variants", "images") if with_picture else ("image_variants",)
+        for table in tables:
+            where = "" if with_picture else " WHERE id = 2"
+            for row in db.execute(f"SELECT * FROM {table}{where}").fetchall():
+                kept = dict(row) | ({"image_id": OLD_KEY} if "image_id" in row.keys() else {})  # noqa: SIM118
+                if table == "images" and form == 4:
+                    kept = {"id": OLD_KEY} | {name: value for name, value in kept.items() if name not in ("id", "key")}
+                db.execute(
+                    "INSERT INTO actions (run_id, kind, state, table_name, payload, reason, created_at)"
+                    " VALUES (9, 'remove_row', 'done', ?, ?, 'advert', '')",
+                    (table, json.dumps(kept)),
+                )
+            db.execute(f"DELETE FROM {table}{where}")
+    return path
+
+
+@pytest.mark.parametrize("form", [6, 4])
+def test_a_picture_in_an_old_journal_comes_back_under_its_key_of_now(tmp_path: Path, form: int) -> None:
+    path = old_journal(tmp_path / "ws", with_picture=True, form=form)
+    assert CLEANUP.main(["--workspace", str(path.parent), "--undo", "9", "-q"]) == 0
+    assert as_rows(path, "SELECT key FROM images") == [(NEW_KEY,)]
+    assert as_rows(path, "SELECT url FROM image_variants ORDER BY id") == [(url,) for url in OLD_URLS]
+    assert as_rows(path, "SELECT rank FROM results JOIN images ON images.id = image_id") == [(0,)]
+    assert as_rows(path, "SELECT state FROM downloads JOIN images ON images.id = image_id") == [("pending",)]
+    assert as_rows(path, "SELECT DISTINCT state FROM actions") == [("undone",)]
+
+
+def test_a_picture_in_an_old_journal_that_was_found_again_is_one(tmp_path: Path) -> None:
+    path = old_journal(tmp_path / "ws", with_picture=True)
+    with open_database(path) as db:
+        db.execute("INSERT INTO images (id, key, engine, first_seen_at) VALUES (70, ?, 'yandex', '')", (NEW_KEY,))
+        db.execute("INSERT INTO image_variants (image_id, kind, url) VALUES (70, 'original', ?)", (OLD_URLS[0],))
+    assert CLEANUP.main(["--workspace", str(path.parent), "--undo", "9", "-q"]) == 0
+    assert as_rows(path, "SELECT id FROM images") == [(70,)]
+    assert as_rows(path, "SELECT image_id, url FROM image_variants ORDER BY url") == [(70, url) for url in OLD_URLS]
+
+
+def test_an_address_in_an_old_journal_goes_back_to_its_picture(tmp_path: Path) -> None:
+    path = old_journal(tmp_path / "ws", with_picture=False)
+    assert CLEANUP.main(["--workspace", str(path.parent), "--undo", "9", "-q"]) == 0
+    assert as_rows(path, "SELECT key FROM images") == [(NEW_KEY,)]
+    assert as_rows(path, "SELECT key, image_id FROM former_keys") == [(OLD_KEY, 5)]
+    assert as_rows(path, "SELECT image_id, url FROM image_variants ORDER BY url") == [(5, url) for url in OLD_URLS]
+
+
+def test_the_former_key_of_a_picture_that_has_left_brings_nothing_back(tmp_path: Path) -> None:
+    path = old_journal(tmp_path / "ws", with_picture=False)
+    with open_database(path) as db:
+        db.execute("DELETE FROM images")
+    assert as_rows(path, "SELECT count(*) FROM former_keys") == [(0,)]
+    assert CLEANUP.main(["--workspace", str(path.parent), "--undo", "9", "-q"]) == 0
+    assert as_rows(path, "SELECT count(*) FROM image_variants") == [(0,)]
+    assert as_rows(path, "SELECT state FROM actions") == [("done",)]  # a later undo can try again
+
+
+def test_a_killed_migration_leaves_all_as_it_was_and_is_done_again(tmp_path: Path) -> None:
+    path = old_journal(tmp_path / "ws", with_picture=False)
+    with sqlite3.connect(path) as db:
+        db.executemany(
+            "INSERT INTO images (id, key, engine, first_seen_at) VALUES (?, ?, 'yandex', '')",
+            [(number, f"yandex:{number}") for number in range(100, 3100)],
+        )
+        db.executemany(
+            "INSERT INTO image_variants (image_id, kind, url) VALUES (?, 'original', ?)",
+            [(number, f"http://{number}.example/") for number in range(100, 3100)],
+        )
+    before = dump(path)
+    script = (
+        "import os, signal\nfrom pathlib import Path\nimport lib.db.schema as schema\n"
+        "from lib.db import open_database\n"
+        "made, calls = schema.address_digest, []\n"
+        "def killed(url):\n    calls.append(url)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL) if len(calls) > 2000 else None\n    return made(url)\n"
+        f"schema.address_digest = killed\nopen_database(Path({str(path)!r}))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert dump(path) == before and as_rows(path, "PRAGMA user_version") == [(6,)]
+    with open_database(path) as db:
+        assert db.value("PRAGMA integrity_check") == "ok"
+        assert db.value("SELECT count(*) FROM images WHERE length(key) = 39") == 3001
+
+
+def test_a_migration_says_that_it_may_take_long(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "gleaner")
+    path = old_journal(tmp_path / "ws", with_picture=False)
+    with open_database(path):
+        pass
+    assert "bringing the database from schema 6" in caplog.text
+    caplog.clear()
+    with open_database(path), open_database(tmp_path / "new" / "gleaner.db"):
+        pass
+    assert "schema" not in caplog.text

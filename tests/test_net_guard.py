@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
+from contextlib import suppress
+from typing import Any
 
 import pytest
 from hostile_server import Site, hostile_server
@@ -10,7 +13,7 @@ from support import PATIENCE
 
 from lib.images.formats import refusal
 from lib.net.failures import LONGEST_RETRY_AFTER, TRANSIENT, backoff, retry_after
-from lib.net.fetch import Transfer, Watchdog, fetch, open_session, user_agent
+from lib.net.fetch import FetchFailed, Transfer, Watchdog, fetch, open_session, user_agent
 from lib.net.guard import RefusedAddress, is_private, socket_factory
 from lib.net.request import BadAddress, FetchLimits, FetchResult, host_of, parse_address
 
@@ -236,6 +239,63 @@ def test_a_transfer_is_as_fast_as_it_is_from_its_first_byte_on() -> None:
         return [*found, transfer.limit_exceeded(begun + 12.2), transfer.limit_exceeded(begun + 23)]
 
     assert asyncio.run(run()) == ["", "", "too_slow"]
+
+
+class SlowDisk(Buffer):
+    """A sink that makes the transfer wait for the disk, once, far longer than a server may take."""
+
+    def __init__(self, seconds: float):
+        super().__init__()
+        self.seconds = seconds
+
+    def write(self, block: bytes) -> Coroutine[Any, Any, None] | None:  # type: ignore[override]
+        super().write(block)
+        seconds, self.seconds = self.seconds, 0.0
+        return asyncio.sleep(seconds) if seconds else None
+
+
+def test_a_slow_disk_is_not_the_servers_fault(site: Site) -> None:
+    limits = FetchLimits(deadline=0.6, min_speed=1 << 20, speed_window=0.1)
+
+    async def run() -> FetchResult:
+        watch, sink = Watchdog(), SlowDisk(1.2)
+
+        async def check() -> None:
+            while True:
+                await asyncio.sleep(0.03)
+                watch.check()
+
+        looking = asyncio.create_task(check())
+        try:
+            async with open_session(allow_private=True) as session:
+                return await fetch(session, parse_address(site.address("/good/5")), sink, limits, watch)  # type: ignore[arg-type]
+        finally:
+            looking.cancel()
+
+    assert asyncio.run(asyncio.wait_for(run(), PATIENCE)).reason == ""
+
+
+def test_the_time_in_which_the_process_stood_still_does_not_count() -> None:
+    """Stopped by Ctrl-Z for a minute, or held up by a locked database: what came in could not be read."""
+
+    async def run() -> tuple[str, str]:
+        task = asyncio.current_task()
+        assert task is not None
+        watch, limits = Watchdog(), FetchLimits(deadline=30, min_speed=1000, speed_window=10)
+        with watch.over(limits) as transfer:
+            transfer.progress(1)
+            for clock in (transfer, watch):  # a minute passes between two looks
+                for name in {"started", "marked_at", "checked_at"} & set(dir(clock)):
+                    setattr(clock, name, getattr(clock, name) - 60)
+            watch.check()
+            stood_still = transfer.ended_by
+            transfer.started -= 60  # the same minute again, in which the watchman looked all the time
+            with suppress(FetchFailed, asyncio.CancelledError):
+                watch.check()
+                await asyncio.sleep(0)
+            return stood_still, transfer.ended_by
+
+    assert asyncio.run(run()) == ("", "timeout")
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,13 @@ WRONG = [
     ("sort", [*NEW, "quality", "nopics"]),
     ("sort", [*OLD, "export", "--to", "s3://bucket/x"]),
     ("sort", [*OLD, "nonsense"]),
+    ("dedup", [*NEW, "exact", "pics", "--plan", "empty"]),
+    ("dedup", [*NEW, "exact", "pics", "--plan", "a" * 300]),
+    ("dedup", [*NEW, "exact", "pics", "--plan", "s3://"]),
+    ("dedup", [*NEW, "semantic", "pics", "--models-dir", "a" * 300]),
+    ("dedup", [*NEW, "exact", "pics", "--purge", "9"]),
+    ("report", [*OLD, "--blocklist", "pics"]),
+    ("sort", [*NEW, "export", "empty"]),
     ("sort", [*OLD, "orientation", "--nonsense"]),
 ]
 
@@ -103,6 +110,40 @@ def test_a_typing_error_makes_nothing(
     assert code in (1, 2) and "Traceback" not in err
     said = json.loads(out)
     assert said["exit_code"] == code and said["error"] and "\n" not in said["error"].strip()
+    assert tree(desk) == before
+
+
+UNSET = [
+    # As "$FOLDER" is where nobody set it: an empty path would be the folder that one stands in.
+    ("collect", ["--images", ""]),
+    ("collect", ["--keywords", "a", "--proxy", ""]),
+    ("collect", ["--keywords", ""]),
+    ("ingest", ["--import-folder", ""]),
+    ("ingest", ["--import", "list.txt", "--url-column", ""]),
+    ("report", ["--blocklist", ""]),
+    ("cleanup", ["--allowlist", ""]),
+    ("download", ["--to", ""]),
+    ("download", ["--placeholders", ""]),
+    ("dedup", ["exact", ""]),
+    ("dedup", ["exact", "pics", ""]),
+    ("dedup", ["exact", "pics", "--reference", ""]),
+    ("dedup", ["exact", "pics", "--protect", ""]),
+    ("dedup", ["exact", "pics", "--plan", ""]),
+    ("dedup", ["--workspace", "", "exact", "pics"]),
+    ("sort", ["quality", ""]),
+    ("sort", ["quality", "pics", "--where", ""]),
+    ("sort", ["export", "--to", ""]),
+]
+
+
+@pytest.mark.parametrize(("name", "words"), UNSET, ids=[" ".join([name, *words]) for name, words in UNSET])
+def test_an_empty_value_stands_for_nothing(
+    desk: Path, capsys: pytest.CaptureFixture[str], name: str, words: list[str]
+) -> None:
+    before = tree(desk)
+    assert code_of(name, [*OLD, *words, "--json"]) == 2
+    out, err = capsys.readouterr()
+    assert "empty" in json.loads(out)["error"] and "Traceback" not in err
     assert tree(desk) == before
 
 

@@ -17,7 +17,7 @@ from functools import lru_cache
 from lib.db import Database
 from lib.db import cleanup as store
 from lib.db.connection import meanwhile
-from lib.domains import DomainLists, host_of
+from lib.domains import DomainLists, host_of, is_possible, one_form
 from lib.journal import RULES
 from lib.journal.rows import BLOCK, Change, RowPlan, plan_pictures
 from lib.net.guard import is_private as leads_inside
@@ -72,7 +72,7 @@ def url_fault(url: str) -> tuple[str, str]:
         return "not_http", "scheme_" + url.partition(":")[0].lower()[:20]
     if not host_after(url, match.end()):
         return "broken_url", "no_host"
-    return "", ""
+    return ("", "") if is_possible(url) else ("broken_url", "impossible_host")
 
 
 def host_after(url: str, start: int) -> str:
@@ -86,7 +86,7 @@ def host_after(url: str, start: int) -> str:
 def is_private(url: str) -> bool:
     """True for an address on this machine or in a network of its own: by its spelling, no name is looked up."""
     match = _HTTP.match(url)
-    host = host_after(url, match.end()).rstrip(".").lower() if match else ""
+    host = one_form(host_after(url, match.end())) if match else ""
     if _NUMERIC.fullmatch(host):  # `127.1`, `0x7f000001`: as systems read it
         with suppress(OSError):
             host = socket.inet_ntoa(socket.inet_aton(host))

@@ -34,15 +34,15 @@ from lib.errors import (
     EXIT_USAGE,
     GleanerError,
     UsageError,
-    WrongPath,
     broken_installation,
+    is_broken_installation,
 )
 from lib.files.pictures import clear_leftovers
 from lib.progress import no_bar, terminal_bar
 from lib.text import escape_controls, is_storable, redact, redacted
 from lib.workspace import Workspace, file_lock, step_lock
 
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # `Path` makes one slash of two; one letter is a drive
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:(?:/|$)")  # `Path` makes one slash of two; one letter is a drive
 LONGEST_LOOK = 20.0  # seconds that a database is looked through after an error that nobody expected
 
 
@@ -71,6 +71,7 @@ def run(
         as_json = args.json
         start_logging(args)
         _require_text(args)
+        _refuse_empty(sys.argv[1:] if argv is None else argv)
         _refuse_addresses(made, args)
         workspace = Workspace(args.workspace)
         workspace.refuse_links()
@@ -127,6 +128,19 @@ def _require_text(args: argparse.Namespace) -> None:
             raise UsageError(f"--{name.replace('_', '-')} is no UTF-8 text; write it in UTF-8.")
 
 
+def _refuse_empty(argv: Sequence[str]) -> None:
+    """Raises UsageError for an empty word, as of a variable that is not set.
+
+    As a path, it would be the folder that one stands in.
+    """
+    flag = ""
+    for word in argv:
+        name, equals, value = word.partition("=")
+        if not word or (name.startswith("--") and equals and not value):
+            raise UsageError(f"{name or flag or 'an argument'} is empty; give a value, or leave it out.")
+        flag = word if word.startswith("-") else flag
+
+
 def _refuse_addresses(made: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """Raises UsageError where a path of this machine is meant and an address was given: no folder is called `s3:`."""
     for action in made._actions:
@@ -147,7 +161,7 @@ def _nothing_made_in_error(workspace: Workspace) -> Iterator[None]:
     missing = [path for path in (root, *root.parents) if not path.exists()]
     try:
         yield
-    except WrongPath:
+    except (UsageError, OSError):
         if not was_there and os.path.lexists(workspace.database) and is_unused(workspace.database):
             for path in (workspace.database, *beside(workspace.database)):
                 path.unlink(missing_ok=True)
@@ -278,8 +292,8 @@ def _fail(sentence: str, exit_code: int, as_json: bool) -> int:
 
 def _explained(error: Exception, args: argparse.Namespace | None) -> str | None:
     """An error as a sentence where it is the disk's, the database's or a name's; None where it is a bug of ours."""
-    if isinstance(error, ImportError):
-        return broken_installation(error)
+    if is_broken_installation(error):
+        return broken_installation(f"{type(error).__name__}: {error}" if isinstance(error, SyntaxError) else error)
     if isinstance(error, sqlite3.OperationalError) and (sentence := explain_sqlite(error)):
         return f"the database could not be used: {sentence}"
     if isinstance(error, OSError):

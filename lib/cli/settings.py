@@ -94,7 +94,7 @@ SETTABLE: dict[str, dict[str, str]] = {
         inside="keep-file drop-file labels vlm-prompt",
         name="clip-model detector",
         environment="vlm-url vlm-key-env to models-dir",  # where pictures and keys are sent, what is loaded
-        spot="replace",
+        spot="replace drop-opted-out",
     ),
 }
 
@@ -265,6 +265,8 @@ def _convert(action: argparse.Action, value: Any, where: str) -> Any:
 
 def _convert_one(action: argparse.Action, value: Any, where: str) -> Any:
     text = _text(value, where)
+    if action.type is Path and not text:
+        raise UsageError(f"{where} is empty; give a path or leave it out.")
     try:
         converted = action.type(text) if callable(action.type) else text
     except (ValueError, TypeError, OverflowError, argparse.ArgumentTypeError) as error:

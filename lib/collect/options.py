@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from lib.arguments import positive, values_of
+from lib.domains import ascii_host
 from lib.engines import DEFAULT, FILTER_VALUES, NAMES, filters_in
 from lib.errors import UsageError
 from lib.records import OUTCOMES
@@ -76,11 +77,13 @@ def host(text: str) -> str:
         port = parts.port or 0
     except ValueError:
         raise wrong from None
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.path not in ("", "/") or parts.query:
+    name = ascii_host(parts.hostname or "")
+    if parts.scheme not in ("http", "https") or not name or parts.path not in ("", "/") or parts.query:
         raise wrong
     if parts.username is not None or not 0 <= port <= 65535 or any(letter.isspace() for letter in parts.netloc):
         raise wrong
-    return f"{parts.scheme}://{parts.netloc.lower()}"
+    asked = f"[{name}]" if ":" in name else name
+    return f"{parts.scheme}://{asked}{f':{port}' if parts.port is not None else ''}"
 
 
 def seconds(text: str) -> float:

@@ -35,7 +35,7 @@ from lib.db import Context
 from lib.engines import DEFAULT, filters_in
 from lib.engines.base import PAGE, Engine, PageOutcome, PageResponse, SearchRequest, load_engine
 from lib.engines.parsing import whole
-from lib.errors import EXIT_INCOMPLETE, EXIT_OK, UsageError, WrongPath
+from lib.errors import EXIT_INCOMPLETE, EXIT_OK, UsageError
 from lib.files.answers import NOTE
 from lib.records import OUTCOMES, ParseError
 from lib.times import to_text
@@ -64,7 +64,7 @@ class Replay:
         ask = SearchRequest(query.kind, query.text, filters=filters_in(query.params))
         self.pages = read_captured(path, self.engine, self.host, ask)
         if not self.pages:
-            raise WrongPath(
+            raise UsageError(
                 f"{path} holds no answer of {self.engine.name} to this query; check --engine, the words "
                 "and, for another host than its own, --host."
             )

@@ -13,6 +13,7 @@ import orjson
 
 from lib.db.connection import Database
 from lib.db.journal import Action
+from lib.domains import is_possible
 from lib.progress import chunked
 
 Key = tuple[Any, ...]
@@ -64,7 +65,8 @@ _USED_BY_WHAT_STAYS = {
 
 def doubtful_addresses(db: Database) -> Iterator[Address]:
     """Every address that is not plainly right and that no download was won with."""
-    return _addresses(db, f"(NOT {_ORDINARY} OR {_BLANKS}) AND NOT {_WON} ORDER BY +id")
+    db.connection.create_function("is_possible", 1, is_possible, deterministic=True)
+    return _addresses(db, f"(NOT {_ORDINARY} OR {_BLANKS} OR NOT is_possible(url)) AND NOT {_WON} ORDER BY +id")
 
 
 def all_addresses(db: Database) -> Iterator[Address]:

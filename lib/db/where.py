@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lib.db.connection import Database
+from lib.domains import host_pattern, shown_host, typed_host
 from lib.errors import UsageError
 
 _TOKEN = re.compile(
@@ -64,6 +65,7 @@ class Condition:
     values: tuple[str | float, ...]
 
     def matching(self, db: Database, contents: Sequence[str]) -> set[str]:
+        db.connection.create_function("shown_host", 1, lambda host: shown_host(host or ""), deterministic=True)
         sql = f"WITH c (sha256) AS (SELECT value FROM json_each(?)) SELECT c.sha256 FROM c WHERE {self.sql}"
         return set(db.column(sql, (json.dumps(contents), *self.values)))
 
@@ -119,7 +121,7 @@ class _WhereParser:
             raise self._error(name)
         name = name.lower()
         if name in _FOUND:
-            return _ANY.format(test=self._test(_FOUND[name]))
+            return _ANY.format(test=self._test(_FOUND[name], of_host=name == "domain"))
         return self._test(_SCALARS.get(name) or self._of_label(name))
 
     def _of_label(self, name: str) -> str:
@@ -136,7 +138,8 @@ class _WhereParser:
         newest = "SELECT value FROM scores WHERE sha256 = c.sha256 AND metric = ? ORDER BY created_at DESC LIMIT 1"
         return f"coalesce({of_label}, ({newest}))"
 
-    def _test(self, of: str) -> str:
+    def _test(self, of: str, *, of_host: bool = False) -> str:
+        """A test of a column. Hosts have one form there, whatever spelling they are compared with."""
         negated = self._skip("not")
         if self._skip("is"):
             word = "IS NOT NULL" if self._skip("not") else "IS NULL"
@@ -144,25 +147,30 @@ class _WhereParser:
             return f"({of} {word})"
         if self._skip("in"):
             self._demand("(")
-            marks = [self._value()]
+            marks = [self._value(of_host)]
             while self._skip(","):
-                marks.append(self._value())
+                marks.append(self._value(of_host))
             self._demand(")")
             return f"({of} {'NOT ' if negated else ''}IN ({', '.join(marks)}))"
         if self._skip("like"):
+            if of_host:  # as it stands there, and as a person sees it
+                test = f"{of} LIKE {self._value()} OR shown_host({of}) LIKE ?"
+                self.values.append(host_pattern(str(self.values[-1])))
+                return f"({'NOT ' if negated else ''}({test}))"
             return f"({of} {'NOT ' if negated else ''}LIKE {self._value()})"
         kind, sign = self._next()
         if kind != "sign" or sign not in _SIGNS or negated:
             raise self._error(sign)
-        return f"({of} {_SIGNS[sign]} {self._value()})"
+        return f"({of} {_SIGNS[sign]} {self._value(of_host)})"
 
-    def _value(self) -> str:
+    def _value(self, of_host: bool = False) -> str:
         kind, word = self._next()
         if kind == "sign" or (kind == "word" and word.lower() in ("and", "or", "not", "in")):
             raise self._error(word)
         if kind == "word" and word.lower() in ("width", "height"):  # unquoted: the other size
             return _SCALARS[word.lower()]
-        self.values.append(_plain(kind, word))
+        value = _plain(kind, word)
+        self.values.append(typed_host(value) or value if of_host and isinstance(value, str) else value)
         return "?"
 
     def _next(self) -> tuple[str, str]:

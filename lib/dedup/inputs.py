@@ -16,7 +16,7 @@ from lib.db.duplicates import present_file_count, query_picture_paths
 from lib.dedup.groups import DuplicateGroup, Member
 from lib.dedup.keep import read_traits
 from lib.dedup.report import BrokenFile, full_path
-from lib.errors import UsageError, WrongPath
+from lib.errors import UsageError
 from lib.files.pictures import PassedOver, PictureFile, folder_pictures, workspace_pictures
 from lib.hashing.hamming import to_words
 from lib.workspace import Workspace
@@ -96,7 +96,7 @@ def read_decisions(path: Path) -> dict[str, PersonDecision]:
             members = [{"keeper": g.get("keeper"), **member} for g in data["groups"] for member in g["members"]]
         found = {str(m["path"]): PersonDecision(str(m["decision"]), str(m.get("keeper") or "")) for m in members}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise WrongPath(
+        raise UsageError(
             f"{path} holds no decisions ({error}); give a file saved from the page or by --plan."
         ) from error
     if wrong := {decision.word for decision in found.values()} - {"remove", "review", "keep"}:

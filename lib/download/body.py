@@ -5,6 +5,7 @@ Bodies that stand for a removed picture are refused, by the list of them beside 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import mmap
 import os
@@ -55,6 +56,7 @@ class Body(Sink):
         self.answer = FetchResult(total=partial.total if partial else 0)
         self.noted = self.path or ""  # the part that has a note
         self.handle: Any = None
+        self.writing: asyncio.Task[None] | None = None  # the last block's way to the disk
 
     def on_headers(self, answer: FetchResult) -> tuple[str, str]:
         """Refuses a picture that stands for a removed one."""
@@ -127,11 +129,20 @@ class Body(Sink):
             elif self.answer.validator:
                 write_note(self.path, self.asked, self.answer.validator, self.answer.total)
                 self.noted = self.path
+        await self._written()
         block = b"".join(self.blocks)
         self._let_go()
-        view = memoryview(block)
-        while view:  # an unbuffered write may take only a part
-            view = view[await self.handle.write(view) :]
+        self.writing = asyncio.create_task(_write(self.handle, block))
+        await self._written()
+
+    async def _written(self) -> None:
+        """Waits for the block under way. Whoever is cancelled meanwhile leaves it to be waited for by the next one.
+
+        A thread at its work cannot be called back, and a block that overtook it would stand in its place.
+        """
+        if self.writing is not None:
+            await asyncio.shield(self.writing)
+            self.writing = None
 
     def _let_go(self) -> None:
         self.blocks.clear()
@@ -140,6 +151,8 @@ class Body(Sink):
 
     async def _close(self) -> None:
         if self.handle is not None:
+            with contextlib.suppress(OSError):  # who waited for the block has been told
+                await self._written()
             await self.handle.close()
             self.handle = None
 
@@ -151,6 +164,12 @@ class Body(Sink):
             drop(self.path)
             self.path = None
         self.forget_note()
+
+
+async def _write(handle: Any, block: bytes) -> None:
+    view = memoryview(block)
+    while view:  # an unbuffered write may take only a part
+        view = view[await handle.write(view) :]
 
 
 @contextlib.contextmanager

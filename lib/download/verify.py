@@ -12,9 +12,9 @@ from multiprocessing import connection
 from pathlib import Path
 
 from lib.download.options import VerifyLimits
-from lib.errors import GleanerError, broken_installation
-from lib.images.decode import MOST_FRAME_PIXELS, DecodeError, opened
-from lib.work import describe, lacks_memory
+from lib.errors import GleanerError, broken_installation, is_broken_installation
+from lib.images.decode import MOST_FRAME_PIXELS, DecodeError, is_built_in, opened
+from lib.work import describe
 from lib.work.processes import Child, start_child
 
 DECODE_TIMEOUT, DECODE_CRASHED, UNDECODABLE = "decode_timeout", "decode_crashed", "undecodable"
@@ -92,12 +92,10 @@ def serve(channel: connection.Connection, limits: VerifyLimits) -> None:
 
 
 def has_decoder(name: str) -> bool:
-    """Tells if a format can be decoded here."""
-    from PIL import features
-
+    """Tells if a format can be decoded here. Raises ImportError where its decoder is there and does not load."""
     built_in, plugin = _BUILT_IN.get(name), _PLUGINS.get(name)
     if built_in:
-        return bool(features.check(built_in))
+        return is_built_in(built_in)
     return plugin is None or find_spec(plugin) is not None
 
 
@@ -114,9 +112,13 @@ def decode_fully(picture: bytes | str, frames: int = MOST_FRAMES) -> tuple[str, 
         if error.reason == "out_of_memory":
             return MEMORY
         return UNDECODABLE if error.reason == "not_an_image" else error.reason, error.detail
-    except (MemoryError, ImportError) as error:
-        return MEMORY if lacks_memory(error) else (BROKEN, describe(error))
+    except MemoryError:
+        return MEMORY
     except Exception as error:  # Pillow's plugins raise whatever their parser met
+        if is_broken_installation(error):
+            return BROKEN, describe(error)
+        if isinstance(error, ImportError):
+            return MEMORY
         return UNDECODABLE, " ".join(f"{type(error).__name__}: {error}".split())[:200]
     return "", ""
 

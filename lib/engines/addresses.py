@@ -25,9 +25,6 @@ _INNER = re.compile(r"https?(?::|%(?:25)*3a).*", re.IGNORECASE | re.DOTALL)
 _BARE = re.compile(r"(?:ssl:)?[a-z0-9-]+(?:\.[a-z0-9-]+)+(?::\d+)?/.", re.IGNORECASE)
 _HEX = re.compile(r"/(?:[0-9a-f]{2}){8,}/?\Z", re.IGNORECASE)
 _SAFE = "".join(chr(code) for code in range(33, 127) if chr(code) not in '"<>\\^`{|}')
-# One of these is in all addresses with an inner one; the others are not taken apart. Plain searches, since a pattern of
-# them takes longer than all else that is done with the address of a picture.
-_HINTS = ("=", "/http", ".wp.com/", "statically.io/", "camo")
 _LOCAL = re.compile(r"(?:.*\.)?(?:localhost|local|internal|lan|home|intranet)|[^.]*", re.IGNORECASE)
 
 
@@ -88,6 +85,8 @@ def unwrap(url: str) -> str:
     An inner address that is no http(s) one is refused; so is one in a private network, with the exception of `own`.
     """
     found = ""
+    if not _may_wrap(url):
+        return found
     for _ in range(MOST_NESTED):
         inner = _unwrap_once(found or url)
         if not inner:
@@ -96,10 +95,18 @@ def unwrap(url: str) -> str:
     return ""  # an address that wraps itself again and again
 
 
+def _may_wrap(url: str) -> bool:
+    """Tells if an address holds what all addresses with an inner one have; the others are not taken apart.
+
+    Plain searches, since a pattern of them takes longer than all else that is done with the address of a picture.
+    """
+    if "=" in url:
+        return True
+    low = url.lower()
+    return "/http" in low or "camo" in low or ".wp.com/" in low or "statically.io/" in low
+
+
 def _unwrap_once(url: str) -> str:
-    lowered = url.lower()
-    if not any([hint in lowered for hint in _HINTS]):  # noqa: C419 - a generator takes twice as long
-        return ""
     try:
         parts = urlsplit(url)
     except ValueError:

@@ -114,16 +114,17 @@ def plain(value: Any) -> str:
     """Text without markup, character references and runs of blanks."""
     found = value if type(value) is str and len(value) <= TEXT_LIMIT and "\x00" not in value else text(value)
     if "<" in found:
-        found = found.replace("<b>", " ").replace("</b>", " ")  # the only ones that engines send as a rule
-        if "<" in found:
+        # The only ones that engines send as a rule, and mostly so that no blanks meet.
+        found = found.replace(" <b>", " ").replace("</b> ", " ")
+        if "<" in found and "<" in (found := found.replace("<b>", " ").replace("</b>", " ")):
             found = _TAG.sub(" ", _shown(found) if _MAY_HIDE.search(found) else found)
     if "&" in found:
         found = unescape(found).replace("\x00", "")
-    # What is printable has no blank but the space, so that there is nothing to fold: a third of the time.
-    if "  " not in found and found.isprintable():
+    # What is printable has no blank but the space, and no character without a form: a third of the time.
+    if found.isprintable():
+        while "  " in found:
+            found = found.replace("  ", " ")
         return found.strip()
-    if found.isprintable():  # characters without a form are not: the search for them takes as long as all the rest
-        return " ".join(found.split())
     return storable(" ".join(found.translate(_INVISIBLE).split()))
 
 
@@ -221,9 +222,9 @@ def position(value: Any) -> int | None:
 
 def flag(value: Any) -> bool:
     """A truth value, also when written as text or number. An object or a list (a badge's data) counts as true."""
-    if isinstance(value, str):
-        return value.strip().lower() not in _FALSE_WORDS
-    return bool(value)
+    if value is True or value is False:
+        return value is True
+    return value.strip().lower() not in _FALSE_WORDS if isinstance(value, str) else bool(value)
 
 
 def address(value: Any) -> str:
@@ -456,10 +457,8 @@ class PagePictures:
         return len(self.found)
 
     def add(self, record: ImageRecord) -> None:
-        if record.engine_id in self.found:
+        if self.found.setdefault(record.engine_id, record) is not record:
             self.drift.left_out["repeated"] += 1
-        else:
-            self.found[record.engine_id] = record
 
     def skip(self, reason: str) -> None:
         self.skipped += 1

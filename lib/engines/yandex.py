@@ -90,10 +90,9 @@ _NAVI = re.compile(_QUOTE + rb"navi" + _QUOTE + rb"\s*:\s*\{")
 _CONSENT_LABELS = ("Разрешить все", "Allow all", "Принять все", "Accept all")
 _CONSENT = consent_button(_CONSENT_LABELS)
 
-_IDS = {"id", "docid", "documentid", "reqid", "rimId", "pos"}
-_SIZES = {"width", "height", "origWidth", "origHeight"}
+_IDS = {"id", "docid", "documentid", "reqid", "rimId", "pos", "width", "height", "origWidth", "origHeight"}
 _TRAITS = {"freshnessCounter", "gifLabel", "ecomShield", "censored", "loading"}
-ENTITY_KEYS = frozenset(_IDS | _SIZES | _TRAITS | {"url", "origUrl", "image", "alt", "snippet", "viewerData"})
+ENTITY_KEYS = frozenset(_IDS | _TRAITS | {"url", "origUrl", "image", "alt", "snippet", "viewerData"})
 SNIPPET_KEYS = frozenset({"title", "hasTitle", "text", "url", "domain", "shopScore"})
 VIEWER_KEYS = frozenset({"preview", "dups", "thumb", "img_href", "detail_url", "snippet"})
 EXPECTED_IN_ENTITY = frozenset({"pos", "origUrl", "image", "alt", "origWidth", "origHeight", "snippet", "viewerData"})
@@ -103,7 +102,7 @@ EXPECTED_IN_VIEWER = frozenset({"preview"})
 MOST_RESULTS = 5_000  # of one response; recorded ones have at most a hundred
 MOST_VARIANTS = 200  # of one picture; recorded answers have fewer than thirty
 new = tuple.__new__
-NO_VARIANT = VariantRecord("", "")
+Variants = tuple[VariantRecord, ...]
 _LISTS = (("preview", "original", "preview"), ("dup", "dup", "dups"))  # kind, kind of its origin, name in the viewer
 _KIND_ORDER = {"original": 0, "preview": 1, "dup": 2, "thumb": 3}
 _STATE = re.compile(rb"""\sdata-state\s*=\s*(?:"([^"]*)"|'([^']*)')""")
@@ -457,32 +456,28 @@ def read_entity(engine_id: str, rank: int, entity: Mapping[str, Any], drift: Dri
     page_url = address(snippet.get("url"))
     original = "" if is_page(original := address(entity.get("origUrl")), page_url) else original
     _note_drift(drift, entity, snippet, viewer, not original)
-    variants = _read_variants(entity, viewer, original, page_url)
+    width, height = whole(entity.get("origWidth")), whole(entity.get("origHeight"))
+    variants = _read_variants(entity, viewer, VariantRecord("original", original, width, height, referer=page_url))
     title, alt = plain(snippet.get("title")), plain(entity.get("alt"))
-    best = variants[0] if variants and variants[0].kind == "original" else NO_VARIANT
-    return ImageRecord(
-        engine_id=identity(variants, engine_id),
-        rank=rank,
-        page_url=page_url,
-        title=title or alt,
-        snippet=plain(snippet.get("text")),
-        domain=host_of(page_url) or text(snippet.get("domain")).lower(),
-        width=whole(entity.get("origWidth")) or best.width,
-        height=whole(entity.get("origHeight")) or best.height,
-        bytes=best.bytes,
-        is_gif=flag(entity.get("gifLabel")),
-        is_censored=flag(entity.get("censored")),
-        is_shop=flag(entity.get("ecomShield")),
-        extra=filled(
-            id=engine_id,
-            alt=alt if alt != title and title else "",
-            docid=text(entity.get("docid")) or text(entity.get("documentid")),
-            rim_id=text(entity.get("rimId")),
-            freshness=text(entity.get("freshnessCounter")),
-            shop_score=whole(snippet.get("shopScore")),
-        ),
-        variants=variants,
+    best = variants[0] if variants and variants[0].kind == "original" else VariantRecord("", "")
+    rim_id = text(entity.get("rimId"))
+    # By places and attributes: the detour over its keywords takes four times as long.
+    domain = host_of(page_url) or text(snippet.get("domain")).lower()
+    record = ImageRecord(
+        identity(variants, engine_id), rank, page_url, title or alt, plain(snippet.get("text")), domain,
+        width or best.width, height or best.height, best.bytes,
+    )  # fmt: skip
+    record.is_gif, record.is_shop = flag(entity.get("gifLabel")), flag(entity.get("ecomShield"))
+    record.is_censored, record.variants = flag(entity.get("censored")), variants
+    record.extra = filled(
+        id=engine_id if engine_id != rim_id else "",
+        alt=alt if alt != title and title else "",
+        docid=text(entity.get("docid")) or text(entity.get("documentid")),
+        rim_id=rim_id,
+        freshness=text(entity.get("freshnessCounter")),
+        shop_score=whole(snippet.get("shopScore")),
     )
+    return record
 
 
 def _note_drift(
@@ -503,16 +498,15 @@ def _note_drift(
         drift.usual = shape
 
 
-def _read_variants(
-    entity: Mapping[str, Any], viewer: Mapping[str, Any], original: str, referer: str
-) -> tuple[VariantRecord, ...]:
+def _read_variants(entity: Mapping[str, Any], viewer: Mapping[str, Any], claimed: VariantRecord) -> Variants:
     """Every address of a picture once, under its best kind, originals first, with the sizes that any mention gave."""
     found: dict[str, list[Any]] = {}  # url -> kind, width, height, bytes
-    width, height = entity.get("origWidth"), entity.get("origHeight")
-    inner = unwrap(original) if original else ""
-    _add(found, "original", inner or original, width, height)
-    if inner:
-        _add(found, "preview", original, None, None)
+    _, original, width, height, _, referer, _ = claimed  # by the entity itself
+    if original:
+        inner = unwrap(original)
+        found[inner or original] = ["original", width, height, None]
+        if inner:
+            _add(found, "preview", original, None, None)
     if (shown := viewer.get("img_href")) != entity.get("origUrl"):
         _add(found, "original", shown, None, None)  # another address: the claims are about `origUrl`
     in_order = True

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from lib.db import Database
 from lib.db.files import KnownContent, iter_present_files, known_contents, remember_contents
-from lib.errors import UsageError, WrongPath
+from lib.errors import UsageError
 from lib.images.formats import sniff
 from lib.progress import BarFactory, chunked, no_bar
 from lib.temporary import clear_dead, is_temporary
@@ -144,7 +144,7 @@ def find_files(
             yield folder, folder.parent
             continue
         if not folder.is_dir():
-            raise WrongPath(f"{folder} is no folder; give the path of one that exists.")
+            raise UsageError(f"{folder} is no folder; give the path of one that exists.")
         if not os.access(folder, os.R_OK | os.X_OK):
             raise UsageError(f"{folder} may not be read; check its permissions.")
         for path in _walk(folder, unreadable, passed_over):

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError, features
 
+from lib.errors import is_broken_installation
 from lib.images.boxed import jxl_size
 from lib.images.formats import (
     HEAD_BYTES,
@@ -29,7 +30,7 @@ from lib.images.formats import (
     slow_samples,
     spare_deep_colours,
 )
-from lib.images.ground import Colour, flat_on, ground_of, layered, may_be_clear, mend_transparency
+from lib.images.ground import Colour, flat_on, from_deep, ground_of, layered, may_be_clear, mend_transparency
 from lib.images.structure import (
     PNG_PROFILE,
     PNG_XMP,
@@ -69,8 +70,6 @@ HEADERS = (*_MODULES, "HEIF")  # formats whose header is read without decoding
 
 JXL_BYTES = 16  # a pixel, while one is decoded
 ORIENTATION = 0x0112
-
-BAND = 1 << 20  # pixels that are looked at together, where a whole picture would take too much
 
 
 Read = Callable[[int, int], bytes]  # (bytes from a place, how many)
@@ -198,9 +197,11 @@ def codec_boundary() -> Iterator[None]:
     """Turns whatever a codec raises inside the block into DecodeError."""
     try:
         yield
-    except (DecodeError, ImportError):  # a broken installation is no fault of the picture
+    except DecodeError:
         raise
     except Exception as error:  # Pillow's plugins raise whatever their parser met: struct.error, KeyError, …
+        if is_broken_installation(error):  # no fault of the picture
+            raise
         raise _as_decode_error(error) from error
 
 
@@ -283,9 +284,9 @@ def _identified(file: Any, formats: tuple[str, ...] | None) -> Image.Image:
         raise DecodeError("too_many_pixels", str(error)[:200]) from error
     except MemoryError as error:
         raise DecodeError("out_of_memory", str(error)[:200]) from error
-    except ImportError:
-        raise
     except Exception as error:  # Pillow's plugins raise whatever their parser met
+        if is_broken_installation(error):
+            raise
         raise DecodeError("undecodable", f"{type(error).__name__}: {error}"[:200]) from error
 
 
@@ -337,9 +338,9 @@ def _fail_for_good(image: Image.Image) -> list[DecodeError]:
             if owner.format == "PNG" and file is not None and getattr(owner, "tile", None):
                 check_png_pixels(*reader_of(file))
             return plain(owner)
-        except ImportError:
-            raise
         except Exception as error:
+            if is_broken_installation(error):
+                raise
             failures.append(_as_decode_error(error))
             raise
 
@@ -358,9 +359,19 @@ def _demand_plugin(plugin: str) -> None:
         there = learn_jxl()
     else:
         import_module(f"PIL.{_MODULES[plugin]}")
-        there = plugin not in _OPTIONAL or bool(features.check(_OPTIONAL[plugin]))
+        there = plugin not in _OPTIONAL or is_built_in(_OPTIONAL[plugin])
     if not there:
         raise DecodeError(f"needs_{_PACKAGES.get(plugin) or _OPTIONAL[plugin]}")
+
+
+def is_built_in(part: str) -> bool:
+    """True where Pillow was built with a part. Raises ImportError where it was, and the part does not load."""
+    if module := features.modules.get(part):
+        try:
+            import_module(module[0])
+        except ModuleNotFoundError:
+            return False
+    return bool(features.check(part))
 
 
 _PACKAGES = {"HEIF": "pillow_heif", "JXL": "pillow_jxl"}
@@ -371,7 +382,9 @@ def learn_heif() -> bool:
     """Teaches Pillow HEIC where its plugin is installed; elsewhere such a file ends as `needs_pillow_heif`."""
     try:
         from pillow_heif import register_heif_opener
-    except ImportError:
+    except ModuleNotFoundError as error:
+        if error.name != "pillow_heif":  # it is there and broken
+            raise
         return False
     register_heif_opener()
     return True
@@ -382,7 +395,9 @@ def learn_jxl() -> bool:
     """Teaches Pillow JPEG XL where its plugin is installed; elsewhere such a file ends as `needs_pillow_jxl`."""
     try:
         from pillow_jxl import JpegXLImagePlugin
-    except ImportError:
+    except ModuleNotFoundError as error:
+        if error.name != "pillow_jxl":  # it is there and broken
+            raise
         return False
     JpegXLImagePlugin.DECODE_THREADS = 0  # whoever decodes has one core
     return True
@@ -420,32 +435,13 @@ def flattened(image: Image.Image, background: Colour | None) -> Image.Image:
     """The picture as RGB, what is transparent on the background, or without one on a ground on which the picture can
     be seen; deep greys scaled to 8 bits."""
     if image.mode in ("I", "F") or (image.mode.startswith("I;16") and not may_be_clear(image)):
-        return _from_deep(image)
+        return from_deep(image)
     if may_be_clear(image):
         return flat_on(layered(image), background)
     if image.mode == "RGB":
         image.load()
         return image  # a conversion to what it is would copy it
     return image.convert("RGB")
-
-
-def _from_deep(image: Image.Image) -> Image.Image:
-    """16-bit and floating-point grey: scaled to 8 bits by the type's own range, else by the picture's."""
-    import numpy as np
-
-    def band(top: int) -> np.ndarray:
-        part = image.crop((0, top, image.width, min(image.height, top + rows)))
-        return np.nan_to_num(np.asarray(part, dtype=np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-
-    rows = max(1, BAND // image.width)  # as float64 the whole would be four to eight times as large
-    image.load()
-    tops = range(0, image.height, rows)
-    greatest = max(float(np.max(band(top), initial=0)) for top in tops)
-    full = 65535.0 if image.mode.startswith("I") and greatest <= 65535 else max(greatest, 1.0)
-    grey = np.empty((image.height, image.width), np.uint8)
-    for top in tops:
-        grey[top : top + rows] = np.clip(band(top) / full * 255.0, 0, 255)
-    return Image.fromarray(grey).convert("RGB")
 
 
 def upright(image: Image.Image, orientation: int) -> Image.Image:
@@ -477,7 +473,7 @@ def _as_decode_error(error: Exception) -> DecodeError:
     text = str(error)
     if isinstance(error, TooManyParts):
         reason = "too_many_parts"
-    elif isinstance(error, MemoryError):
+    elif isinstance(error, MemoryError | ImportError):  # of a library that finds no room
         reason = "out_of_memory"
     elif isinstance(error, Image.DecompressionBombError):
         reason = "too_many_pixels"
@@ -503,9 +499,9 @@ def exif_of(image: Image.Image) -> Image.Exif:
         if (file := getattr(image, "fp", None)) is not None:
             bearer.info.update(png_notes(*reader_of(file)))
         return bearer.getexif()
-    except ImportError:
-        raise
-    except Exception:  # Pillow raises whatever its parser met
+    except Exception as error:  # Pillow raises whatever its parser met
+        if is_broken_installation(error):
+            raise
         return Image.Exif()
 
 

@@ -20,7 +20,7 @@ from lib.db.journal import has_rows
 from lib.db.reference import MAGIC
 from lib.db.responses import ResponseRow, ensure_query
 from lib.engines import parser_names
-from lib.errors import UsageError, WrongPath
+from lib.errors import UsageError
 from lib.files.pictures import UnreadableFiles
 from lib.ingest.answers import IngestTotals, ingest, picture_rows, preview_rows
 from lib.ingest.lists import LIST_ENGINE, list_layout, list_records, reference_records
@@ -175,13 +175,13 @@ class ImportSource:
 def recognise(path: Path, encoding: str = "", column: str = "") -> ImportSource:
     """Looks at what is there. Raises UsageError where it is nothing that can be imported."""
     if not path.exists():
-        raise WrongPath(f"--import: {path} does not exist; check the path.")
+        raise UsageError(f"--import: {path} does not exist; check the path.")
     if path.is_file() and (source := _recognise_file(path, encoding, column)):
         return source
     unread = UnreadableFiles()
     answers = tuple(find_answers(path, unread))
     if not answers:
-        raise WrongPath(
+        raise UsageError(
             f"--import: {path} holds neither raw answers nor a list of URLs nor a reference pipeline's database;"
             " give one of those. A folder of pictures is for --import-folder."
         )

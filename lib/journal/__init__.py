@@ -18,7 +18,7 @@ class Rule:
 
 
 RULES = (
-    Rule("broken_url", "addresses that are empty, have no host, or contain blanks or control characters"),
+    Rule("broken_url", "addresses that are empty, have no possible host, or contain blanks or control characters"),
     Rule("not_http", "addresses of another kind than http and https (data:, ftp:, file:)"),
     Rule("schemeless_url", "addresses that begin with //: completed to https, or taken out when that is known already"),
     Rule("repeated_url", "addresses that a picture has several times: the best kind stays, and the one that was used"),

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from lib.errors import GleanerError, WrongPath, broken_installation
+from lib.errors import GleanerError, UsageError, broken_installation
 
 log = logging.getLogger("gleaner.models")
 
@@ -40,7 +40,7 @@ OLDER_FORM = "pytorch_model.bin"
 _PACKAGES = ("pyiqa", "clip", "timm", "torchvision")
 
 
-class MissingWeights(WrongPath):
+class MissingWeights(UsageError):
     """A model's weights are not here. `name` is the file, `url` where it is published ('' where that is unknown)."""
 
     def __init__(self, name: str, url: str, folder: Path, instead: str = ""):

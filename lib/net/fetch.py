@@ -12,7 +12,7 @@ import re
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from email.utils import parsedate_to_datetime
 from functools import lru_cache, partial
@@ -47,6 +47,8 @@ KEEP_ALIVE = 15.0  # seconds an idle connection is kept
 DNS_SECONDS = 300
 DETAIL_LENGTH = 200  # characters of an error's text that are kept
 OPT_OUTS = ("X-Robots-Tag", "tdm-reservation", "Content-Usage")  # headers by which owners refuse
+
+STALL = 2.0  # seconds between two looks of the watchman, from which on the process had no time of its own
 
 LONGEST = 200  # characters of a tag; what is cut would never match again
 HEAD = 512  # bytes by which a body is judged
@@ -133,7 +135,7 @@ async def fetch(
     before = refusals.set(refused)
     try:
         with watch.over(limits) as transfer:
-            await _get(session, url, request, sink, limits, transfer.progress, result)
+            await _get(session, url, request, sink, limits, transfer, result)
     except FetchFailed as stop:
         result.reason, result.detail = stop.reason, stop.detail
         result.reached = True if result.status else None  # a name service that hangs looks the same from here
@@ -163,7 +165,7 @@ async def _get(
     request: Request,
     sink: Sink,
     limits: FetchLimits,
-    progress: Callable[[int], None],
+    transfer: Transfer,
     result: FetchResult,
 ) -> None:
     """One request, after which the body is in the sink."""
@@ -176,7 +178,7 @@ async def _get(
             raise FetchFailed(REDIRECTED)
         _check_status(result, response, request, sink)
         _check_headers(result, response, request, sink, limits)
-        await _read(response, sink, limits, progress, result)
+        await _read(response, sink, limits, transfer, result)
 
 
 def _targets(response: aiohttp.ClientResponse) -> list[str]:
@@ -281,24 +283,20 @@ def _check_opt_out(response: aiohttp.ClientResponse, request: Request) -> None:
 
 
 async def _read(
-    response: aiohttp.ClientResponse,
-    sink: Sink,
-    limits: FetchLimits,
-    progress: Callable[[int], None],
-    result: FetchResult,
+    response: aiohttp.ClientResponse, sink: Sink, limits: FetchLimits, transfer: Transfer, result: FetchResult
 ) -> None:
     """Reads the body into the sink. Where the transfer breaks off, what had arrived is in the sink all the same."""
     reading = _Reading(response.headers.get("Content-Encoding", ""), sink, limits, result)
     announced = 0 if "Transfer-Encoding" in response.headers else response.content_length or 0
     try:
         async for chunk in response.content.iter_any():
-            progress(len(chunk))
+            transfer.progress(len(chunk))
             for block in reading.blocks(chunk):
                 if (waiting := sink.write(block)) is not None:
-                    await _wait(waiting)
+                    await _wait(waiting, transfer)
         for block in reading.last_blocks():
             if (waiting := sink.write(block)) is not None:
-                await _wait(waiting)
+                await _wait(waiting, transfer)
         reading.check_end()
     except (aiohttp.ClientError, OSError, asyncio.CancelledError):  # a TimeoutError is an OSError
         reading.salvage(left_in(response.content))
@@ -373,11 +371,15 @@ class _Reading:
             _raise_refusal(*self.sink.on_first_bytes(self.head))
 
 
-async def _wait(writing: Any) -> None:
+async def _wait(writing: Any, transfer: Transfer) -> None:
+    """Waits for the sink, which is this machine's time and none of the server's."""
+    transfer.pause()
     try:
         await writing
     except OSError as error:
         raise SinkError(error) from error
+    finally:
+        transfer.resume()
 
 
 def _raise_refusal(reason: str, detail: str) -> None:
@@ -428,19 +430,36 @@ def reached(error: BaseException, reason: str) -> bool | None:
 class Transfer:
     """One request under watch."""
 
-    __slots__ = ("bytes", "ended_by", "limits", "marked_at", "marked_bytes", "started", "task")
+    __slots__ = ("bytes", "ended_by", "limits", "marked_at", "marked_bytes", "paused_at", "started", "task")
 
     def __init__(self, task: asyncio.Task[Any], limits: FetchLimits):
         self.task, self.limits = task, limits
         self.started = self.marked_at = time.monotonic()
         self.bytes = self.marked_bytes = 0
+        self.paused_at: float | None = None
         self.ended_by = ""
+
+    def pause(self) -> None:
+        """Stops the clock: from here on the disk is waited for."""
+        self.paused_at = time.monotonic()
+
+    def resume(self) -> None:
+        if self.paused_at is not None:
+            self.excuse(time.monotonic() - self.paused_at)
+        self.paused_at = None
+
+    def excuse(self, seconds: float) -> None:
+        """Takes time out of the reckoning that the server is not to blame for."""
+        self.started += seconds
+        self.marked_at += seconds
 
     def progress(self, count: int) -> None:
         self.bytes += count
 
     def limit_exceeded(self, now: float) -> str:
         """`timeout` or `too_slow` when a limit is passed, else nothing."""
+        if self.paused_at is not None:
+            return ""
         if now - self.started > self.limits.deadline:
             return "timeout"
         if not self.bytes:
@@ -460,6 +479,7 @@ class Watchdog:
     def __init__(self) -> None:
         self.active: set[Transfer] = set()
         self.received = 0
+        self.checked_at = time.monotonic()
 
     @contextmanager
     def over(self, limits: FetchLimits) -> Iterator[Transfer]:
@@ -481,9 +501,16 @@ class Watchdog:
             self.received += transfer.bytes
 
     def check(self) -> None:
-        """Ends what is past its limits; to be called a few times a second."""
+        """Ends what is past its limits; to be called a few times a second.
+
+        A call that comes late tells of a stall of this process (it was stopped, or waited for the database): what lay
+        in the sockets meanwhile could not be read, and that time does not count.
+        """
         now = time.monotonic()
+        stalled, self.checked_at = now - self.checked_at, now
         for transfer in list(self.active):
+            if stalled > STALL and transfer.paused_at is None:
+                transfer.excuse(min(stalled, now - transfer.started))
             if not transfer.ended_by and (ended_by := transfer.limit_exceeded(now)):
                 transfer.ended_by = ended_by
                 transfer.task.cancel()

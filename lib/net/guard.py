@@ -14,6 +14,8 @@ from contextvars import ContextVar
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any
 
+from lib.domains import one_form
+
 Address = IPv4Address | IPv6Address
 
 PRIVATE_ADDRESS = "private_address"
@@ -103,7 +105,7 @@ def _check(host: str, port: int, ports: frozenset[int]) -> None:
 
 def names_inside(host: str) -> bool:
     """Tells if the name itself leads inside: an address in any spelling that systems read, or this machine's name."""
-    name = host.strip("[]").rstrip(".").lower()
+    name = one_form(host.strip("[]"))  # a browser and the name service read `127。0。0。1` too
     if name in _NAMES or name.endswith(tuple(f".{known}" for known in _NAMES)):
         return True
     with suppress(ValueError):

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from lib.db import Context, Database
 from lib.db import report as counts
-from lib.domains import chosen_domains, family_of, names_of, write_list
+from lib.domains import chosen_domains, family_of, names_of, shown_host, write_list
 from lib.pages.model import Card, DomainRow, FamilyRow, Heading
 from lib.pages.render import write_page
 from lib.pages.reports import refresh_index, render_domain_report
 from lib.report.options import ReportOptions
-from lib.report.tables import Comparison, DomainReport, Row, readable, written_as
+from lib.report.tables import Comparison, DomainReport, Row, written_as
 from lib.text import counted
 from lib.workspace import Workspace
 
@@ -110,7 +110,7 @@ def _heading(report: DomainReport) -> Heading:
 
 def _page_row(workspace: Workspace, row: Row, samples: dict[str, list[str]], *, downloaded: bool) -> DomainRow:
     return DomainRow(
-        domain=readable(row.key),
+        domain=shown_host(row.key),
         named=not row.key.startswith("("),
         count=row.pictures,
         share=row.share,

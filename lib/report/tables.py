@@ -10,6 +10,7 @@ from dataclasses import asdict, astuple, dataclass, fields
 from typing import Any
 
 from lib.db.report import ReportTotals, SharedPictures
+from lib.domains import shown_host
 from lib.pages.model import FamilyRow
 from lib.text import counted
 
@@ -66,7 +67,7 @@ class DomainReport:
         most = max((row.pictures for row in self.rows), default=1) or 1
         numbers = self._numbers()
         table = [[self.by, *numbers]]
-        table += [[shortened(readable(row.key)), *(show(row) for show in numbers.values())] for row in self.rows]
+        table += [[shortened(shown_host(row.key)), *(show(row) for show in numbers.values())] for row in self.rows]
         bars = ["", *("█" * max(1 if row.pictures else 0, round(BARS * row.pictures / most)) for row in self.rows)]
         totals = self.totals
         lines = [f"{counted(totals.pictures, 'picture')}, {counted(totals.addresses, 'address')}, by {self.by}", ""]
@@ -83,7 +84,7 @@ class DomainReport:
     def as_markdown(self) -> str:
         family = {"family": lambda row: cell(row.family)} if any(row.family for row in self.rows) else {}
         numbers = family | self._numbers()
-        rows = [[cell(readable(row.key)), *(show(row) for show in numbers.values())] for row in self.rows]
+        rows = [[cell(shown_host(row.key)), *(show(row) for show in numbers.values())] for row in self.rows]
         return _markdown_table([self.by, *numbers], rows, left={self.by, "family"})
 
     def _numbers(self) -> dict[str, Callable[[Row], str]]:
@@ -110,14 +111,14 @@ class Comparison:
     def as_text(self) -> str:
         lines = [f"A  {self.a}", f"B  {self.b}", f"{self.overlap:.1%} of their pictures were found by both", ""]
         table = [[self.by, *(f"{name:>9}" for name in ("only A", "both", "only B"))]]
-        table += [[shortened(readable(row.key)), *_numbers_of(row)] for row in (self.total, *self.rows)]
+        table += [[shortened(shown_host(row.key)), *_numbers_of(row)] for row in (self.total, *self.rows)]
         return "\n".join(lines + _aligned(table))
 
     def as_csv(self) -> str:
         return _csv_text(SharedPictures, self.rows)
 
     def as_markdown(self) -> str:
-        rows = [[cell(readable(row.key)), *_numbers_of(row)] for row in (*self.rows, self.total)]
+        rows = [[cell(shown_host(row.key)), *_numbers_of(row)] for row in (*self.rows, self.total)]
         return _markdown_table([self.by, f"only {cell(self.a)}", "both", f"only {cell(self.b)}"], rows, left={self.by})
 
 
@@ -155,16 +156,6 @@ def _aligned(table: list[list[str]], width: int = 0) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     widths[0] = max(widths[0], min(width, WIDEST))
     return ["  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in table]
-
-
-def readable(host: str) -> str:
-    """An internationalised host name as people write it (`xn--…` decoded); any other text as it is."""
-    if "xn--" not in host:
-        return host
-    try:
-        return host.encode("ascii").decode("idna")
-    except UnicodeError:
-        return host
 
 
 def shortened(name: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from lib.errors import GleanerError, broken_installation
+from lib.errors import GleanerError, broken_installation, is_broken_installation
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -35,14 +35,19 @@ class Result(Generic[T, R]):
         return not self.error
 
 
-_INSTALLATION = ("ModuleNotFoundError", "ImportError")
+_INSTALLATION = "the installation: "  # how the error of a module begins that is missing or broken
 
 
 def result_of(item: T, value: R | None, error: str) -> Result[T, R]:
     """Returns the result of an item. Raises GleanerError for a missing module: no item is to blame for that."""
-    if error.partition(":")[0] in _INSTALLATION:
-        raise GleanerError(broken_installation(error))
+    demand_sound_installation(error)
     return Result(item, value, error)
+
+
+def demand_sound_installation(error: str) -> None:
+    """Raises GleanerError where what `failure` says is of a module that is missing or broken."""
+    if error.startswith(_INSTALLATION):
+        raise GleanerError(broken_installation(error.removeprefix(_INSTALLATION)))
 
 
 def attempt(work: Callable[[Any], Any], item: Any) -> Answer:
@@ -50,13 +55,16 @@ def attempt(work: Callable[[Any], Any], item: Any) -> Answer:
     try:
         return work(item), ""
     except Exception as error:  # any failure of one item is a value, whatever library it came from
-        return None, f"{OUT_OF_MEMORY}: {error}"[:ERROR_LENGTH] if lacks_memory(error) else describe(error)
+        return None, failure(error)
 
 
-def lacks_memory(error: BaseException) -> bool:
-    """True for an error of a process that got no more memory: a library that does not fit cannot be imported either."""
-    refused = isinstance(error, ImportError) and ("failed to map" in str(error) or "allocate" in str(error))
-    return refused or isinstance(error, MemoryError)
+def failure(error: Exception) -> str:
+    """`describe`, marked where no item is to blame, and `out_of_memory: message` where memory ran out."""
+    if is_broken_installation(error):
+        return f"{_INSTALLATION}{describe(error)}"
+    if isinstance(error, MemoryError | ImportError):
+        return f"{OUT_OF_MEMORY}: {describe(error)}"[:ERROR_LENGTH]
+    return describe(error)
 
 
 def describe(error: BaseException) -> str:
