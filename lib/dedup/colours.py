@@ -222,10 +222,11 @@ def _saturated(channels: np.ndarray, luma: np.ndarray, share: float) -> np.ndarr
 
 def _tones(source: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(grey levels of the one, those of the other that they become, how many pixels) at up to 64 points."""
-    bins = (source.ravel() >> 2).astype(np.intp)
-    counts = np.bincount(bins, minlength=64)
-    means = np.bincount(bins, weights=target.ravel(), minlength=64)
-    places = np.bincount(bins, weights=source.ravel(), minlength=64)
+    levels = source.ravel().astype(np.intp)
+    each = np.bincount(levels, minlength=256)
+    counts = each.reshape(64, 4).sum(axis=1)
+    means = np.bincount(levels, weights=target.ravel(), minlength=256).reshape(64, 4).sum(axis=1)
+    places = (each * _LEVELS).reshape(64, 4).sum(axis=1)
     used = counts > 0
     weights = counts[used]
     values = means[used] / weights

@@ -305,7 +305,8 @@ def _sharpened(
     """(the likeliest of `shown` with the brightness, contrast and sharpness of `seen`, its gain at the top)."""
     from scipy.fft import irfft2, rfft2
 
-    side, fits = len(seen), []
+    side = len(seen)
+    fits: list[tuple[float, int, np.ndarray, np.ndarray, float]] = []
     *rings, beyond = _rings(side, highest)
     for values in shown:
         toned = _toned(values, seen)
