@@ -46,6 +46,9 @@ if TYPE_CHECKING:
 
 # numpy is loaded by what decodes: whoever reads headers alone, as step 5 does, starts without it.
 
+# Pillow's own bound is below ours, and it warns of what lies between.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
 # Pillow refuses pictures above twice its own limit (179 MP) and warns above it; we refuse at one documented size.
 MAX_PIXELS = 200_000_000
 # Bytes of a picture while it is decoded and made RGB: with the interpreter and what reduces it (a quarter of a GB at
