@@ -44,6 +44,10 @@ from lib.images.structure import (
 if TYPE_CHECKING:
     import numpy as np
 
+# Pillow warns of broken metadata, thousands of times where there are thousands of tags, and names no file. What matters
+# becomes a reason. For the process: `catch_warnings` changes what all threads see, so that theirs get through.
+warnings.filterwarnings("ignore", module=r"PIL\.|pillow_heif|pillow_jxl")
+
 # numpy is loaded by what decodes: whoever reads headers alone, as step 5 does, starts without it.
 
 # Pillow's own bound is below ours, and it warns of what lies between.
@@ -278,9 +282,7 @@ def _identified(file: Any, formats: tuple[str, ...] | None) -> Image.Image:
             check_jpeg_head(reader_of(file)[0])
     _demand_plugin(plugin)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return Image.open(file, formats=(plugin,))
+        return Image.open(file, formats=(plugin,))
     except UnidentifiedImageError as error:
         raise DecodeError("not_an_image", f"begins like {plugin}, but has no header of one") from error
     except Image.DecompressionBombError as error:
@@ -409,13 +411,11 @@ def learn_jxl() -> bool:
 def header_of(image: Image.Image) -> Header:
     """The header of an opened picture."""
     frames = orientation = 1
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # broken metadata can give thousands of them
-        # Each by itself: broken metadata is no reason to lose a picture whose pixels may be fine, nor its frames.
-        with suppress(Exception):
-            frames = int(getattr(image, "n_frames", 1))
-        with suppress(Exception):
-            orientation = orientation_of(image)
+    # Each by itself: broken metadata is no reason to lose a picture whose pixels may be fine, nor its frames.
+    with suppress(Exception):
+        frames = int(getattr(image, "n_frames", 1))
+    with suppress(Exception):
+        orientation = orientation_of(image)
     if frames > MAX_FRAMES:
         raise DecodeError("too_many_frames", str(frames))
     return Header(format_of(image), image.width, image.height, frames, orientation, image.mode)

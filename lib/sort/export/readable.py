@@ -128,7 +128,7 @@ class Readable:
         for page in self.files.contents():
             contents = [sha256 for sha256, _ in page]
             broken = known_hashes(self.context.db, contents, "broken", 0, ALGORITHM)
-            sound = known_hashes(self.context.db, contents, OURS.kind, OURS.bits, ALGORITHM)
+            sound = known_hashes(self.context.db, contents, "phash", OURS.bits, ALGORITHM)  # the name of step 6's own
             for sha256, place in page:
                 path, reason = self.context.workspace.to_path(place), broken.get(sha256)
                 if reason and path.is_file():
@@ -256,15 +256,14 @@ def look(task: tuple[str, str, bool], formats: tuple[str, ...] | None = None) ->
     path, sha256, is_sound = Path(task[0]), task[1], task[2]
     try:
         is_same = sha256_of(path) == sha256
-        if is_sound and is_same:
-            header = read_header(path)
+        if is_sound and is_same and (header := read_header(path)).frames == 1:  # step 6 looks at some frames alone
             return Look("", *header.upright_size, header.format, header.frames)
         with opened_frames(path, formats) as frames:
             header, count = frames.header, frames.count
             for number in range(1 if frames.parts else count):  # what lies behind a JPEG is opened by no loader
                 with frames.at(number) as frame, codec_boundary():
                     if count == 1 and header.format == "jpeg":  # as many bytes are read for an eighth of the pixels
-                        frame.image.draft("L", (header.width // 8, header.height // 8))
+                        frame.image.draft("L", (max(1, header.width // 8), max(1, header.height // 8)))
                     frame.image.load()
         return Look("" if is_same else CHANGED, *header.upright_size, header.format, 1 if frames.parts else count)
     except DecodeError as error:
