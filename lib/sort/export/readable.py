@@ -25,20 +25,20 @@ from lib.hashing.buffers import ALGORITHM
 from lib.hashing.kinds import HashChoice
 from lib.images.colours import ColourSpace, in_srgb
 from lib.images.decode import OTHER_FORMAT
+from lib.images.formats import TRUSTED
 from lib.images.frames import opened_frames
 from lib.images.ground import flat_on, layered, may_be_clear
 from lib.progress import chunked
 from lib.sort.export.formats import CONVERTED
 from lib.sort.options import ExportOptions
 from lib.text import counted
+from lib.work.memory import prepare_decoder
 from lib.work.stream import stream
 
 BLOCK = 500
 OURS = HashChoice()
 LOOK = "look"
 TOLD = ("left_out", "converted", "unopened")  # counts in the manifest
-# Decoded in this process, as in step 6: a codec of any other format may end the process that it works in.
-TRUSTED = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP")
 
 Records = Iterable[tuple[Path, str, dict[str, Any]]]  # (file, side, record)
 
@@ -106,11 +106,10 @@ class Readable:
         executor = ("threads" if spread.workers > 1 else "local") if own else spread.executor
         work = partial(look, formats=TRUSTED) if own else look
         with self.context.bar(self.splits.total(), "Looking", "picture") as progress:
+            how: dict[str, Any] = {"workers": spread.workers, "init": prepare_decoder}
             rounds = (
-                lambda: stream(work, self._unseen(), executor=executor, workers=spread.workers, chunk=8),
-                lambda: (
-                    stream(look, apart, executor="processes", workers=spread.workers, chunk=4) if apart else iter(())
-                ),
+                lambda: stream(work, self._unseen(), executor=executor, chunk=8, **how),
+                lambda: stream(look, apart, executor="processes", chunk=4, **how) if apart else iter(()),
             )
             for outcomes in rounds:
                 for outcome in outcomes():
@@ -234,7 +233,9 @@ class Readable:
         )
         executor = "processes" if spread.executor == "local" else spread.executor
         with self.context.bar(self.converted.total(), "Converting", "picture") as progress:
-            for outcome in stream(convert, tasks, executor=executor, workers=spread.workers, chunk=1):
+            for outcome in stream(
+                convert, tasks, executor=executor, workers=spread.workers, chunk=1, init=prepare_decoder
+            ):
                 found = outcome.value or Look(outcome.error.split(":")[0])
                 self._keep(CONVERTED, Path(outcome.item[1]).stem, found)
                 progress.update()
