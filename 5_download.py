@@ -125,6 +125,8 @@ def work(session: cli.Session) -> cli.Summary:
 def _summary(report: DownloadReport) -> cli.Summary:
     for line in report.lines():
         log.info("%s", line)
+    for line in report.warnings():
+        log.warning("%s", line)
     some = counted(report.waiting, "picture")
     waits = f"{some} {'waits' if report.waiting == 1 else 'wait'} until {report.next_due} or later;"
     waits += " run the same command then."

@@ -28,6 +28,7 @@ Examples
     python 7_sort_quality.py objects --classes person,dog --min-objects 2
     python 7_sort_quality.py vlm --vlm-model qwen2.5vl --subject "mountain lakes" --max-images 200
     python 7_sort_quality.py export --as webdataset --where "quality = high and topic = on_topic" --split 90,5,5
+    python 7_sort_quality.py export --drop-opted-out --dry-run
     python 7_sort_quality.py --undo last
 
 Next    open reports/index.html, or load a bucket: load_dataset("imagefolder", data_dir="workspace/sorted/quality/high")
@@ -106,7 +107,7 @@ def check(args: argparse.Namespace) -> None:
 
 
 def work(session: cli.Session) -> cli.Summary:
-    from lib.sort.export.run import Export, finish_exports
+    from lib.sort.export.run import Export, OptOuts, finish_exports
     from lib.sort.run import Sorting, as_result, finish, finish_interrupted, pictures, shown, undo
 
     context, args = session.context, session.args
@@ -115,6 +116,12 @@ def work(session: cli.Session) -> cli.Summary:
         finish_interrupted(context)
     if args.undo:
         return cli.Summary(dict(undo(context, args.undo)))
+    if args.criterion == EXPORT and args.drop_opted_out:
+        told = OptOuts(context, args.to)
+        told.run()
+        if not args.json:
+            cli.say(told.lines())
+        return cli.Summary(told.counts(), details={"datasets": told.found})
     if args.criterion == EXPORT:
         export = Export(context, export_options_from(args))
         note = export.run()

@@ -27,6 +27,22 @@ def broken_installation(error: object) -> str:
     return f"the installation is broken ({error}); put it right with: python 0_setup.py"
 
 
+def is_broken_installation(error: BaseException) -> bool:
+    """True for the error of a module that is missing or cannot be read: no item is to blame for it.
+
+    Pillow's plug-ins raise a SyntaxError of their own for data that they do not know; that of a file of Python has its
+    name. Under a limit of memory a library that does not fit cannot be imported either: that is the item's.
+    """
+    if isinstance(error, SyntaxError):
+        return bool(error.filename)
+    return isinstance(error, ImportError) and not is_for_want_of_memory(error)
+
+
+def is_for_want_of_memory(error: ImportError) -> bool:
+    """True where a library could not be loaded since its process may use no more memory."""
+    return "failed to map" in str(error) or "allocate" in str(error)
+
+
 class UsageError(GleanerError):
     """Wrong usage or a missing precondition; the message names the flag or the step to run first.
 

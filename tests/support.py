@@ -147,7 +147,7 @@ def all_rows(database: Path) -> dict[str, list[tuple[Any, ...]]]:
 def dump(database: Path, *, without: tuple[str, ...] = ("runs", "written_reports")) -> dict[str, list[str]]:
     """The rows of every table as sorted JSON, times and run numbers left out: two runs differ in those alone."""
     ignored = {"run_id", "started_at", "finished_at", "updated_at", "created_at", "added_at", "first_seen_at"}
-    ignored |= {"elapsed_ms", "fetched_at", "lease", "lease_until", "next_try_at"}
+    ignored |= {"elapsed_ms", "fetched_at", "lease", "lease_until", "next_try_at", "dataset_id"}
     connection = sqlite3.connect(database, timeout=PATIENCE)
     connection.row_factory = sqlite3.Row
     try:

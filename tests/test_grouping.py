@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from itertools import combinations
 
@@ -25,6 +25,7 @@ class World:
     protected: set[int]
     cells: list[str]
     judged: set[tuple[int, int]] = field(default_factory=set)
+    said_to_go: set[int] = field(default_factory=set)
 
     def key(self, item: int) -> tuple[bool, int, int]:
         return (item not in self.protected, self.ranks[item], item)
@@ -44,7 +45,8 @@ class Ordered(Candidates):
     world: World
     order: list[int]
 
-    def refine(self, number: int) -> tuple[bool, int, int]:
+    def refine(self, number: int, goes: Callable[[int], bool]) -> tuple[bool, int, int]:
+        self.world.said_to_go |= {self.order[n] for n in range(len(self.order)) if n != number and goes(n)}
         return self.world.key(self.order[number])
 
     def cells(self, number: int) -> list[Hashable]:
@@ -98,6 +100,7 @@ def test_a_file_goes_only_for_one_that_stays_and_was_compared_with_it(world: Wor
             if verdict.decision == "remove":
                 assert verdict.relation.kind in removed and not verdict.relation.blocked
     assert not going & world.protected
+    assert world.said_to_go <= going, "taken for gone while an order was found out, and stays"
     assert sum(len(members) for members in groups.values()) == len(set().union(*groups.values()))
 
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import signal
 import sqlite3
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support import as_rows, load_step
+from support import ROOT, as_rows, dump, load_step
 from yandex_answers import entity, make_workspace, xhr
 
 from lib.db import open_database
 from lib.db.schema import migrations, statements
 from lib.domains import covers, host_of, read_lists, shown_host
-from lib.engines import baidu, baidu_graph, bing, commons, naver, openverse, parser_for
+from lib.engines import baidu, baidu_graph, bing, commons, naver, naver_api, openverse, parser_for, yandex_cloud
 from lib.engines.addresses import is_page, sides_at, unwrap
 from lib.engines.parsing import fact, plain
 from lib.engines.yandex import parse_xhr
@@ -24,7 +27,7 @@ from lib.net.request import BadAddress, parse_address
 from lib.records import ParsedPage, address_digest
 from lib.work.stream import stream
 
-STEP = load_step("ingest")
+STEP, CLEANUP = load_step("ingest"), load_step("cleanup")
 
 
 def baidu_page(numbers: range, **same: Any) -> bytes:
@@ -326,3 +329,173 @@ def test_lists_and_old_rows_meet_in_either_spelling(tmp_path: Path) -> None:
     assert as_rows(path, "SELECT domain, registrable_domain FROM images") == [
         ("img.xn--bcher-kva.de", "xn--bcher-kva.de")
     ]
+
+
+OLD_KEY = "yandex:" + "5" * 32
+OLD_URLS = ["http://x.example/1.jpg", "http://y.example/1.jpg", "http://z.example/1.jpg"]
+NEW_KEY = f"yandex:{address_digest(OLD_URLS[0])}"
+
+
+def old_journal(root: Path, *, with_picture: bool, form: int = 6) -> Path:
+    """An old workspace with a journal of step 4: an address that left, or its picture with all that belongs to it.
+
+    Journals of schema 4 (`form`) have a picture's key where its number is now.
+    """
+    path = old_database(root, xhr([entity(1)]), "yandex", "yandex-xhr/1", OLD_KEY, OLD_URLS)
+    with sqlite3.connect(path) as db:
+        db.row_factory = sqlite3.Row
+        db.execute("UPDATE downloads SET state = 'pending', sha256 = NULL, variant_id = NULL")
+        db.execute("INSERT INTO runs (id, step, started_at, version) VALUES (9, 'cleanup', '2026', '0')")
+        tables = ("results", "downloads", "image_variants", "images") if with_picture else ("image_variants",)
+        for table in tables:
+            where = "" if with_picture else " WHERE id = 2"
+            for row in db.execute(f"SELECT * FROM {table}{where}").fetchall():
+                kept = dict(row) | ({"image_id": OLD_KEY} if "image_id" in row.keys() else {})  # noqa: SIM118
+                if table == "images" and form == 4:
+                    kept = {"id": OLD_KEY} | {name: value for name, value in kept.items() if name not in ("id", "key")}
+                db.execute(
+                    "INSERT INTO actions (run_id, kind, state, table_name, payload, reason, created_at)"
+                    " VALUES (9, 'remove_row', 'done', ?, ?, 'advert', '')",
+                    (table, json.dumps(kept)),
+                )
+            db.execute(f"DELETE FROM {table}{where}")
+    return path
+
+
+@pytest.mark.parametrize("form", [6, 4])
+def test_a_picture_in_an_old_journal_comes_back_under_its_key_of_now(tmp_path: Path, form: int) -> None:
+    path = old_journal(tmp_path / "ws", with_picture=True, form=form)
+    assert CLEANUP.main(["--workspace", str(path.parent), "--undo", "9", "-q"]) == 0
+    assert as_rows(path, "SELECT key FROM images") == [(NEW_KEY,)]
+    assert as_rows(path, "SELECT url FROM image_variants ORDER BY id") == [(url,) for url in OLD_URLS]
+    assert as_rows(path, "SELECT rank FROM results JOIN images ON images.id = image_id") == [(0,)]
+    assert as_rows(path, "SELECT state FROM downloads JOIN images ON images.id = image_id") == [("pending",)]
+    assert as_rows(path, "SELECT DISTINCT state FROM actions") == [("undone",)]
+
+
+def test_a_picture_in_an_old_journal_that_was_found_again_is_one(tmp_path: Path) -> None:
+    path = old_journal(tmp_path / "ws", with_picture=True)
+    with open_database(path) as db:
+        db.execute("INSERT INTO images (id, key, engine, first_seen_at) VALUES (70, ?, 'yandex', '')", (NEW_KEY,))
+        db.execute("INSERT INTO image_variants (image_id, kind, url) VALUES (70, 'original', ?)", (OLD_URLS[0],))
+    assert CLEANUP.main(["--workspace", str(path.parent), "--undo", "9", "-q"]) == 0
+    assert as_rows(path, "SELECT id FROM images") == [(70,)]
+    assert as_rows(path, "SELECT image_id, url FROM image_variants ORDER BY url") == [(70, url) for url in OLD_URLS]
+
+
+def test_an_address_in_an_old_journal_goes_back_to_its_picture(tmp_path: Path) -> None:
+    path = old_journal(tmp_path / "ws", with_picture=False)
+    assert CLEANUP.main(["--workspace", str(path.parent), "--undo", "9", "-q"]) == 0
+    assert as_rows(path, "SELECT key FROM images") == [(NEW_KEY,)]
+    assert as_rows(path, "SELECT key, image_id FROM former_keys") == [(OLD_KEY, 5)]
+    assert as_rows(path, "SELECT image_id, url FROM image_variants ORDER BY url") == [(5, url) for url in OLD_URLS]
+
+
+def test_the_former_key_of_a_picture_that_has_left_brings_nothing_back(tmp_path: Path) -> None:
+    path = old_journal(tmp_path / "ws", with_picture=False)
+    with open_database(path) as db:
+        db.execute("DELETE FROM images")
+    assert as_rows(path, "SELECT count(*) FROM former_keys") == [(0,)]
+    assert CLEANUP.main(["--workspace", str(path.parent), "--undo", "9", "-q"]) == 0
+    assert as_rows(path, "SELECT count(*) FROM image_variants") == [(0,)]
+    assert as_rows(path, "SELECT state FROM actions") == [("done",)]  # a later undo can try again
+
+
+def test_a_killed_migration_leaves_all_as_it_was_and_is_done_again(tmp_path: Path) -> None:
+    path = old_journal(tmp_path / "ws", with_picture=False)
+    with sqlite3.connect(path) as db:
+        db.executemany(
+            "INSERT INTO images (id, key, engine, first_seen_at) VALUES (?, ?, 'yandex', '')",
+            [(number, f"yandex:{number}") for number in range(100, 3100)],
+        )
+        db.executemany(
+            "INSERT INTO image_variants (image_id, kind, url) VALUES (?, 'original', ?)",
+            [(number, f"http://{number}.example/") for number in range(100, 3100)],
+        )
+    before = dump(path)
+    script = (
+        "import os, signal\nfrom pathlib import Path\nimport lib.db.schema as schema\n"
+        "from lib.db import open_database\n"
+        "made, calls = schema.address_digest, []\n"
+        "def killed(url):\n    calls.append(url)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL) if len(calls) > 2000 else None\n    return made(url)\n"
+        f"schema.address_digest = killed\nopen_database(Path({str(path)!r}))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert dump(path) == before and as_rows(path, "PRAGMA user_version") == [(6,)]
+    with open_database(path) as db:
+        assert db.value("PRAGMA integrity_check") == "ok"
+        assert db.value("SELECT count(*) FROM images WHERE length(key) = 39") == 3001
+
+
+def test_a_migration_says_that_it_may_take_long(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "gleaner")
+    path = old_journal(tmp_path / "ws", with_picture=False)
+    with open_database(path):
+        pass
+    assert "bringing the database from schema 6" in caplog.text
+    caplog.clear()
+    with open_database(path), open_database(tmp_path / "new" / "gleaner.db"):
+        pass
+    assert "schema" not in caplog.text
+
+
+def test_the_date_of_a_change_is_no_date_of_publication() -> None:
+    page = (
+        "<response><results><grouping><group><doc><url>http://x.example/1.jpg</url><modtime>20240414T000000</modtime>"
+        "<image-properties><image-link>http://x.example/1.jpg</image-link></image-properties></doc></group></grouping>"
+        "</results></response>"
+    )
+    body = json.dumps({"rawData": base64.b64encode(page.encode()).decode()}).encode()
+    (record,) = yandex_cloud.parse_api(body).images
+    assert record.published_at == "" and record.extra["modified_at"] == "20240414T000000"
+
+
+def naver_item(**values: Any) -> Any:
+    item = {"type": "image", "originalUrl": "http://blog.example/1.jpg", "link": "http://blog.example/p"} | values
+    script = f"<script>var imageSearchTabData={json.dumps({'content': {'items': [item]}})}</script>"
+    return naver.parse_page(script.encode()).images[0]
+
+
+@pytest.mark.parametrize(
+    ("shown", "date"),
+    [
+        ("2026.01.23.", "2026.01.23."),
+        ("2026-01-23", "2026-01-23"),
+        ("3일 전", ""),
+        ("2시간 전", ""),
+        ("어제", ""),
+        ("", ""),
+    ],
+)
+def test_a_date_that_goes_by_the_day_of_the_search_is_none(shown: str, date: str) -> None:
+    assert naver_item(dateInfo=shown).published_at == date
+
+
+@pytest.mark.parametrize(
+    ("viewer", "is_gif"),
+    [
+        ("https://search.pstatic.net/common/?src=http%3A%2F%2Fb.example%2F1.gif&type=f360_360_gif", True),
+        ("https://search.pstatic.net/common/?type=sc960_832_gif&src=http%3A%2F%2Fb.example%2F1", True),
+        ("https://search.pstatic.net/common/?src=http%3A%2F%2Fb.example%2Fmy_gif_of_1.jpg&type=sc960_832", False),
+        ("https://search.pstatic.net/common/?src=http%3A%2F%2Fb.example%2Fmy_gif&type=sc960_832", False),
+    ],
+)
+def test_an_animation_is_told_by_the_proxy_s_word_and_not_by_a_name(viewer: str, is_gif: bool) -> None:
+    assert naver_item(viewerThumb=viewer).is_gif == is_gif
+
+
+def test_the_host_of_a_thumbnail_is_nobody_s_domain() -> None:
+    item = {"link": "https://site.example/page.html", "thumbnail": "https://search.pstatic.net/common/?src=x"}
+    body = json.dumps({"total": 1, "start": 1, "display": 1, "items": [item]}).encode()
+    (record,) = naver_api.parse_api(body).images
+    assert (record.domain, record.page_url) == ("site.example", "https://site.example/page.html")
+    assert [variant.kind for variant in record.variants] == ["thumb"]
+
+
+@pytest.mark.parametrize(
+    "word", ["Unknown author", "unknown photographer", "Unknown date", "UNKNOWN ARTIST.", "(unknown source)"]
+)
+def test_a_word_for_nobody_is_no_fact(word: str) -> None:
+    assert fact(word) == "" and fact(f"{word} of Delft") == f"{word} of Delft"

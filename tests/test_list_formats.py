@@ -365,3 +365,116 @@ def test_an_address_of_creative_commons_names_its_licence(address: str) -> None:
 def test_a_packed_list_is_refused_with_the_remedy(tmp_path: Path, capsys: Any) -> None:
     assert import_list(tmp_path, gzip.compress(f"url\n{A}\n".encode())) == 2
     assert "is packed (gzip); unpack it" in capsys.readouterr().err
+
+
+JOINED = {
+    "addresses": (f"\ufeff{A}\n\ufeff{B}\n", "utf-8"),
+    "addresses, the first without an end": (f"\ufeff{A}\ufeff{B}\n", "utf-8"),
+    "addresses in UTF-16": (f"\ufeff{A}\r\n\ufeff{B}\r\n", "utf-16-le"),
+    "tables with names": (f"\ufeffurl,title\n{A},x\n\ufeffurl,title\n{B},y\n", "utf-8"),
+    "tables without a mark": (f"url,title\n{A},x\nurl,title\n{B},y\n", "utf-8"),
+    "tables without names": (f"\ufeff{A}\tone cat\n\ufeff{B}\tone dog\n", "utf-8"),
+    "JSON Lines": (f'\ufeff{{"url":"{A}"}}\n\ufeff{{"url":"{B}"}}\n', "utf-8"),
+    "JSON objects": (f'{{\n"url":"{A}"\n}}\n\ufeff{{\n"url":"{B}"\n}}\n', "utf-8"),
+    "JSON on one line": (f'{{"url":"{A}"}}{{"url":"{B}"}}', "utf-8"),
+    "JSON arrays": (f'[{{"url":"{A}"}}]\n[{{"url":"{B}"}}]', "utf-8"),
+    "JSON with commas": (f'{{"url":"{A}"}},\n{{"url":"{B}",}},\n', "utf-8"),
+    "lines by other signs": (f"{A}\u2028{B}\x85", "utf-8"),
+}
+
+
+@pytest.mark.parametrize("name", JOINED)
+def test_files_put_together_are_read_whole(tmp_path: Path, name: str, capsys: Any) -> None:
+    content, encoding = JOINED[name]
+    assert import_list(tmp_path, content.encode(encoding)) == 0
+    assert [url for url, _ in stored(tmp_path)] == [A, B]
+    assert reasons(capsys.readouterr().out) == {}
+
+
+@pytest.mark.parametrize("separator", [",", "\t", ";"])
+@pytest.mark.parametrize("rows", [3, 40_000])
+def test_a_quotation_mark_that_is_never_closed_takes_no_rows_along(tmp_path: Path, separator: str, rows: int) -> None:
+    lines = [f"https://a.example/{number}.jpg{separator}word {number}\n" for number in range(rows)]
+    lines[1] = lines[1].replace("word", '"19 inch')
+    lines[0] = lines[0].replace("word 0", '"quoted"')
+    assert import_list(tmp_path, f"url{separator}title\n" + "".join(lines)) == 0
+    found = stored(tmp_path)
+    assert len(found) == rows and found[1][1] == '"19 inch 1'
+    assert found[2] == ("https://a.example/2.jpg", "word 2")
+
+
+def test_titles_of_several_lines_stay_whole(tmp_path: Path) -> None:
+    content = f'url,title\n{A},"one\ntwo, three\nfour"\n{B},"{C}\n{C}"\n'
+    assert import_list(tmp_path, content) == 0
+    assert stored(tmp_path) == [(A, "one two, three four"), (B, f"{C} {C}")]
+
+
+LONG = '{"url": "https://a.example/0.jpg", "text": '
+
+
+@pytest.mark.parametrize("first", [f'{LONG}"{"x" * 5_000_000}"}}', f"{LONG}{'[' * 5000}{']' * 5000}}}"])
+def test_a_first_line_that_is_too_much_is_that_line_alone(tmp_path: Path, first: str, capsys: Any) -> None:
+    assert import_list(tmp_path, first + f'\n{{"url": "{A}"}}\n') == 0
+    assert stored(tmp_path) == [(A, "")] and reasons(capsys.readouterr().out) == {"broken_line": 1}
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
+def test_a_wrong_name_of_an_encoding_is_said(tmp_path: Path, encoding: str, capsys: Any) -> None:
+    assert import_list(tmp_path, CYRILLIC, "--encoding", encoding) == 2
+    assert f"is not {encoding.upper()}" in capsys.readouterr().err
+    assert import_list(tmp_path, CYRILLIC.encode(f"{encoding}-be"), "--encoding", encoding) == 0
+
+
+def test_letters_that_look_like_utf_8_by_chance_are_refused(tmp_path: Path, capsys: Any) -> None:
+    content = "url,title\nhttps://a.example/写真.jpg,日本の写真\nhttps://a.example/2.jpg,写\n".encode("gb18030")
+    assert import_list(tmp_path, content) == 2 and "is not UTF-8: line 2" in capsys.readouterr().err
+
+
+def test_a_title_that_says_nothing_is_none(tmp_path: Path) -> None:
+    rows = "".join(
+        f"https://a.example/{number}.jpg,{word}\n" for number, word in enumerate(("NaN", "n/a", "?", "nana"))
+    )
+    assert import_list(tmp_path, "url,title\n" + rows) == 0
+    assert [title for _, title in stored(tmp_path)] == ["", "", "", "nana"]
+
+
+def test_what_a_table_of_pictures_may_hold(tmp_path: Path) -> None:
+    from datetime import datetime
+    from decimal import Decimal
+
+    table = pyarrow.table(
+        {
+            "url": [A, B, C],
+            "id": pyarrow.array([Decimal("12345678901234567890123"), None, Decimal(1)], pyarrow.decimal128(38, 0)),
+            "width": pyarrow.array([float("nan"), float("inf"), 640.0]),
+            "height": pyarrow.array([Decimal("480.00"), Decimal(1), Decimal(480)]),
+            "date": pyarrow.array([datetime(2020, 1, 2, 3, 4, 5), None, datetime(1970, 1, 1)]),
+        }
+    )
+    pyarrow.parquet.write_table(table, tmp_path / "p")
+    assert step.main(["--import", str(tmp_path / "p"), "--workspace", str(tmp_path / "w"), "-q"]) == 0
+    columns = "coalesce(i.extra ->> 'list_id', ''), i.width, i.height, i.published_at"
+    assert stored(tmp_path, columns) == [
+        ("12345678901234567890123", None, 480, "2020-01-02 03:04:05.000000"),
+        ("", None, 1, ""),
+        ("1", 640, 480, "1970-01-01 00:00:00.000000"),
+    ]
+
+
+def test_dates_beyond_a_calendar_and_columns_of_one_name(tmp_path: Path) -> None:
+    dates = pyarrow.array([0, 2**31 - 1], pyarrow.date32())
+    table = pyarrow.table([pyarrow.array([A, B]), dates, pyarrow.array(["x", "y"])], names=["url", "date", "url"])
+    pyarrow.parquet.write_table(table, tmp_path / "p")
+    assert step.main(["--import", str(tmp_path / "p"), "--workspace", str(tmp_path / "w"), "-q"]) == 0
+    assert stored(tmp_path, "v.url, i.published_at") == [(A, "1970-01-01"), (B, "")]
+
+
+@pytest.mark.parametrize("encoding", ["DELTA_BYTE_ARRAY", "DELTA_LENGTH_BYTE_ARRAY", "PLAIN"])
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+def test_columns_without_a_dictionary_are_read(tmp_path: Path, encoding: str, version: str) -> None:
+    table = pyarrow.table({"url": [A, B], "title": ["x", "y"]})
+    pyarrow.parquet.write_table(
+        table, tmp_path / "p", use_dictionary=False, column_encoding=encoding, data_page_version=version
+    )
+    assert step.main(["--import", str(tmp_path / "p"), "--workspace", str(tmp_path / "w"), "-q"]) == 0
+    assert stored(tmp_path) == [(A, "x"), (B, "y")]

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import csv
+import json
+import os
+import shutil
+import tarfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, ClassVar
 
 import fsspec
+import pyarrow.parquet
 import pytest
 from download_support import (
     command,
@@ -19,7 +26,7 @@ from download_support import (
 )
 from fsspec.implementations.memory import MemoryFileSystem
 from hostile_server import Site, jpeg
-from support import as_rows, load_step
+from support import as_rows, load_step, snapshot
 
 from lib.db import open_database
 from lib.db.download_queue import Recheck
@@ -233,3 +240,189 @@ def test_copies_that_step_7_made_leave_too(workspace: Workspace, site: Site) -> 
     assert len(quarantined(workspace)) == 2
     assert step.main(command(workspace, "--undo", "last")) == 0
     assert len(list(workspace.sorted.rglob("*.jpg"))) == 2
+
+
+FORMS = {
+    "imagefolder": (),
+    "hardlinks": ("--mode", "hardlink"),
+    "symlinks": ("--mode", "symlink"),
+    "labels": ("--label", "orientation"),
+    "webdataset": ("--as", "webdataset"),
+    "parquet": ("--as", "parquet"),
+    "paths": ("--as", "parquet", "--parquet-pictures", "reference"),
+    "converted": ("--convert", "png"),
+}
+sort_step = load_step("sort")
+
+
+def sort(workspace: Workspace, *words: object) -> int:
+    return sort_step.main(["--workspace", str(workspace.root), "-q", "--workers", "1", *map(str, words)])
+
+
+def told(workspace: Workspace, capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
+    capsys.readouterr()
+    assert sort(workspace, *words, "--json") == 0
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def exported(workspace: Workspace, site: Site, *flags: str) -> str:
+    """Three downloaded pictures in a dataset; the owner of the first opts out. Gives that picture's content."""
+    fill(workspace, originals(site, "/tagged/5", "/good/1", "/good/2"))
+    run(workspace)
+    assert sort(workspace, "orientation") == 0 and sort(workspace, "export", "--split", "1", *flags) == 0
+    (sha256,) = as_rows(workspace.database, "SELECT sha256 FROM downloads ORDER BY image_id LIMIT 1")[0]
+    refuse(workspace, site)
+    return str(sha256)
+
+
+def refuse(workspace: Workspace, site: Site, path: str = "tagged") -> None:
+    with open_database(workspace.database) as db:
+        db.execute("UPDATE image_variants SET url = ? WHERE url LIKE ?", (site.address("/noai/1"), f"%{path}%"))
+
+
+def contents_of(place: Path) -> list[str]:
+    """The contents that a dataset lists, whatever its form; and every name in it agrees."""
+    found = []
+    for path in sorted(place.rglob("*")):
+        if path.name == "metadata.jsonl":
+            lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+            assert all(os.path.lexists(path.parent / line["file_name"]) for line in lines)
+            others = {other.name for other in path.parent.rglob("*") if not other.is_dir()} - {path.name}
+            assert others == {line["file_name"].rpartition("/")[2] for line in lines}
+            found += lines
+        elif path.suffix == ".tar":
+            with tarfile.open(path) as shard:
+                names = shard.getnames()
+                assert len(names) == 2 * len({name.partition(".")[0] for name in names})
+                found += [json.load(shard.extractfile(name)) for name in names if name.endswith(".json")]
+        elif path.suffix == ".parquet":
+            found += pyarrow.parquet.read_table(path).to_pylist()
+    rows = list(csv.DictReader((place / "attribution.csv").open(encoding="utf-8")))
+    listed = [str(record.get("original_sha256") or record["sha256"]) for record in found]
+    assert sorted(row["file_name"].partition(".")[0] for row in rows) == sorted(name[:24] for name in listed)
+    assert sum(json.loads((place / "dataset.json").read_text())["pictures"].values()) == len(listed)
+    return sorted(listed)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_dataset_that_holds_what_has_opted_out_is_named_and_loses_it_on_wish(
+    workspace: Workspace, site: Site, form: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = workspace.root / "export"
+    sha256 = exported(workspace, site, *FORMS[form])
+    before, kept = contents_of(place), snapshot(place)
+    assert sha256 in before and len(before) == 3
+
+    capsys.readouterr()
+    assert step.main(command(workspace, "--refresh", "--json")) == 0
+    out, err = capsys.readouterr()
+    (named,) = json.loads(out)["datasets_with_opted_out"]
+    assert named["path"] == "export" and named["sha256"] == [sha256] and named["there"] and named["pictures"] == 1
+    assert "export holds 1 picture whose owner" in err and "--drop-opted-out" in err
+    assert os.path.lexists(place) and snapshot(place) == kept  # nothing is taken out unasked
+
+    whole = snapshot(workspace.root)
+    preview = told(workspace, capsys, "export", "--drop-opted-out", "-n")
+    assert preview["datasets"][0]["outcome"] == "held" and preview["datasets"][0]["pictures"] == 1
+    assert snapshot(workspace.root) == whole
+
+    (done,) = told(workspace, capsys, "export", "--drop-opted-out")["datasets"]
+    assert done["outcome"] == "taken_out" and done["pictures"] == 1
+    assert contents_of(place) == sorted(set(before) - {sha256})
+    assert not any(sha256[:24] in path.name for path in place.rglob("*"))
+    assert "1 picture whose owner" in (place / "README.md").read_text("utf-8")
+    assert told(workspace, capsys, "export", "--drop-opted-out")["datasets"] == []
+    assert report(workspace).held == []
+
+    assert sort(workspace, "--undo", "last") == 0
+    assert snapshot(place) == kept and contents_of(place) == before
+    assert [entry["sha256"] for entry in report(workspace).held] == [[sha256]]
+
+
+def test_the_next_export_leaves_out_what_has_opted_out(workspace: Workspace, site: Site) -> None:
+    sha256 = exported(workspace, site)
+    copies = workspace.root.parent / "copies"
+    shutil.copytree(workspace.images, copies)
+    assert step.main(command(workspace, "--refresh", "-q")) == 0
+    for name, more in (("own", ()), ("folder", (str(copies),))):
+        assert sort(workspace, "export", *more, "--to", workspace.root / name) == 0
+        assert sha256 not in contents_of(workspace.root / name) and len(contents_of(workspace.root / name)) == 2
+    assert sort(workspace, "export", "--replace", "--split", "1") == 0
+    assert sha256 not in contents_of(workspace.root / "export") and report(workspace).held == []
+
+
+def test_several_datasets_one_of_which_was_moved_away_and_one_taken_back(
+    workspace: Workspace, site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    away, outside = workspace.root / "away", workspace.root.parent / "outside"
+    sha256 = exported(workspace, site)
+    assert sort(workspace, "export", "--to", away) == 0 and sort(workspace, "export", "--to", outside) == 0
+    assert sort(workspace, "export", "--to", workspace.root / "undone") == 0 and sort(workspace, "--undo", "last") == 0
+    away.rename(workspace.root / "elsewhere")
+    (outside / "notes.txt").write_text("mine")
+    capsys.readouterr()
+    assert step.main(command(workspace, "--refresh")) == 0
+    err = capsys.readouterr().err
+    assert "to away held 1 picture" in err and "outside holds 1 picture" in err and "undone" not in err
+    assert sort(workspace, "export", "--drop-opted-out", "--to", outside) == 0
+    assert sha256 not in contents_of(outside) and (outside / "notes.txt").read_text() == "mine"
+    assert sha256 in contents_of(workspace.root / "export")
+    found = told(workspace, capsys, "export", "--drop-opted-out")["datasets"]
+    assert [(entry["path"], entry["outcome"]) for entry in found] == [("export", "taken_out"), ("away", "not_there")]
+    capsys.readouterr()
+    assert step.main(command(workspace)) == 0 and "opted out" not in capsys.readouterr().err  # told once is enough
+
+
+@pytest.mark.parametrize("form", ["imagefolder", "webdataset", "parquet"])
+def test_a_picture_that_somebody_took_out_by_hand_is_asked_about_no_more(
+    workspace: Workspace, site: Site, form: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    exported(workspace, site, "--as", form)
+    place = workspace.root / "export"
+    with open_database(workspace.database) as db:
+        db.execute("UPDATE dataset_pictures SET sha256 = 'f' || substr(sha256, 2)")
+        db.execute("INSERT INTO superseded (image_id, sha256) SELECT 1, sha256 FROM dataset_pictures LIMIT 1")
+    before = snapshot(place)
+    (entry,) = told(workspace, capsys, "export", "--drop-opted-out")["datasets"]
+    assert entry["pictures"] == 0 and snapshot(place) == before and report(workspace).held == []
+    assert not list(workspace.root.glob(".*.tmp*"))
+
+
+@pytest.mark.parametrize("damage", ["metadata.jsonl", "shard.tar", "shard.parquet", "dataset.json"])
+def test_a_dataset_that_is_no_longer_what_was_written_stays_as_it_is(
+    workspace: Workspace, site: Site, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    form = {".tar": "webdataset", ".parquet": "parquet"}.get(Path(damage).suffix, "imagefolder")
+    exported(workspace, site, "--as", form)
+    assert step.main(command(workspace, "--refresh", "-q")) == 0
+    pattern = damage if "shard" not in damage else f"*{Path(damage).suffix}"
+    (broken,) = (workspace.root / "export").rglob(pattern)
+    broken.write_bytes(b"{ no longer")
+    before = snapshot(workspace.root / "export")
+    (entry,) = told(workspace, capsys, "export", "--drop-opted-out")["datasets"]
+    assert entry["outcome"] == "unreadable" and snapshot(workspace.root / "export") == before
+    assert len(report(workspace).held) == 1
+
+
+def test_an_owner_who_opts_out_counts_where_another_picture_had_a_better_one(workspace: Workspace, site: Site) -> None:
+    """The content leaves as opted out, with its copies, and not as replaced."""
+    exported(workspace, site)
+    with open_database(workspace.database) as db:
+        (other,) = db.column("SELECT sha256 FROM downloads ORDER BY image_id LIMIT 1 OFFSET 1")
+        (first,) = db.column("SELECT sha256 FROM downloads ORDER BY image_id LIMIT 1")
+        db.execute("INSERT INTO superseded (image_id, sha256, by_sha256) VALUES (2, ?, ?)", (first, other))
+    assert len(list(workspace.sorted.rglob("*.jpg"))) == 3
+    assert step.main(command(workspace, "--refresh", "-q")) == 0
+    assert len(list(workspace.sorted.rglob("*.jpg"))) == 2
+    assert set(journal(workspace)) >= {("opted_out", "done")} and ("superseded", "done") not in journal(workspace)
+
+
+def test_an_address_is_no_folder_for_a_dataset(
+    workspace: Workspace, site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exported(workspace, site)
+    monkeypatch.chdir(tmp_path)
+    for address in ("s3://bucket/set", "memory:/set", "file:///srv/set"):
+        assert sort(workspace, "export", "--to", address) == 2
+    assert not [path for path in tmp_path.iterdir() if ":" in path.name]

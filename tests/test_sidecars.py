@@ -200,3 +200,37 @@ def test_the_bytes_decide_what_is_a_picture_and_what_is_passed_over_is_counted(t
     assert counts["new_pictures"] == len(ENDINGS) and counts["failed"] == 0
     left_out = {key.removeprefix("left_out_"): n for key, n in counts.items() if key.startswith("left_out_")}
     assert left_out == {"not_a_picture": 2, "camera_raw": 1, "hidden_file": 1, "no_plain_file": 1}
+
+
+LISTS = {
+    "semicolons": ("metadata.csv", "file_name;text\ntrain/a.png;one\ntrain/b.png;two\n"),
+    "bars, Excel's line": ("metadata.csv", "sep=|\nfile_name|text\ntrain/a.png|one\ntrain/b.png|two\n"),
+    "an open quotation mark": ("metadata.csv", 'file_name,text\nc.png,"19 inch\ntrain/a.png,one\ntrain/b.png,two\n'),
+    "names again": ("metadata.csv", "\ufefffile_name,text\ntrain/a.png,one\n\ufefffile_name,text\ntrain/b.png,two\n"),
+    "carriage returns": ("metadata.csv", "file_name,text\rtrain/a.png,one\rtrain/b.png,two\r"),
+    "commas behind lines": (
+        "metadata.jsonl", '{"file_name":"train/a.png","text":"one"},\n{"file_name":"train/b.png","text":"two",}\n'
+    ),
+    "marks in the middle": (
+        "metadata.jsonl",
+        '\ufeff{"file_name":"train/a.png","text":"one"}\n\ufeff{"file_name":"train/b.png","text":"two"}',
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LISTS)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le"])
+def test_a_folder_s_list_is_read_by_the_rules_of_lists(tmp_path: Path, name: str, encoding: str) -> None:
+    listed, content = LISTS[name]
+    pictures = put(tmp_path, "train/a.png", "train/b.png")
+    (tmp_path / listed).write_bytes(content.encode(encoding))
+    beside = Sidecars()
+    assert [beside.of(picture, tmp_path)["text"] for picture in pictures] == ["one", "two"]
+    assert beside.broken == 0
+
+
+def test_a_list_of_a_folder_that_names_no_files_is_none(tmp_path: Path) -> None:
+    (picture,) = put(tmp_path, "a.png")
+    for content in ("name,text\na.png,one\n", "", "file_name\n", "\n\n"):
+        (tmp_path / "metadata.csv").write_text(content, encoding="utf-8")
+        assert facts_of(picture) == {}

@@ -35,6 +35,7 @@ from lib.errors import (
     GleanerError,
     UsageError,
     broken_installation,
+    is_broken_installation,
 )
 from lib.files.pictures import clear_leftovers
 from lib.progress import no_bar, terminal_bar
@@ -291,8 +292,8 @@ def _fail(sentence: str, exit_code: int, as_json: bool) -> int:
 
 def _explained(error: Exception, args: argparse.Namespace | None) -> str | None:
     """An error as a sentence where it is the disk's, the database's or a name's; None where it is a bug of ours."""
-    if isinstance(error, ImportError):
-        return broken_installation(error)
+    if is_broken_installation(error):
+        return broken_installation(f"{type(error).__name__}: {error}" if isinstance(error, SyntaxError) else error)
     if isinstance(error, sqlite3.OperationalError) and (sentence := explain_sqlite(error)):
         return f"the database could not be used: {sentence}"
     if isinstance(error, OSError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
@@ -32,6 +32,12 @@ _SUPERSEDE = (
     " ON CONFLICT (image_id, sha256) DO UPDATE SET by_sha256 = excluded.by_sha256, run_id = excluded.run_id"
 )
 _values = attrgetter(*_RECORDED)
+
+# Contents that no picture uses any more, of which an owner has opted out since they were downloaded.
+OPTED_OUT = (
+    "SELECT superseded.sha256 FROM superseded WHERE by_sha256 = ''"
+    " AND NOT EXISTS (SELECT 1 FROM downloads WHERE downloads.sha256 = superseded.sha256)"
+)
 
 FRESH_SECONDS = 24 * 3600.0  # RFC 9309: a cached copy should not be used for more than a day
 
@@ -177,10 +183,19 @@ def forget_undone(db: Database, run_id: int) -> None:
         )
 
 
+def opted_out(db: Database, contents: Sequence[str]) -> set[str]:
+    """Those of the contents whose owners have opted out since they were downloaded."""
+    given = "(SELECT value FROM json_each(?))"
+    return set(db.column(f"{OPTED_OUT} AND superseded.sha256 IN {given}", (json.dumps(contents),)))
+
+
 def unused_contents(db: Database) -> list[tuple[str, str, int, bool]]:
-    """(sha256, path, bytes, whether a better one replaced it) of superseded contents that lie where pictures lie."""
+    """(sha256, path, bytes, whether a better one replaced it) of superseded contents that lie where pictures lie.
+
+    Where one picture has a better one and the owner of another has opted out, the opt-out counts.
+    """
     rows = db.rows(
-        "SELECT files.sha256, path, bytes, max(by_sha256) <> '' FROM superseded JOIN files USING (sha256)"
+        "SELECT files.sha256, path, bytes, min(by_sha256) <> '' FROM superseded JOIN files USING (sha256)"
         # A content that is still some picture's own stays where it is.
         " WHERE state = 'present' AND NOT EXISTS (SELECT 1 FROM downloads WHERE downloads.sha256 = files.sha256)"
         " GROUP BY files.sha256 ORDER BY path"

@@ -11,12 +11,14 @@ from typing import Any
 
 from lib import __version__
 from lib.db.connection import Database
+from lib.db.downloads import OPTED_OUT
 from lib.temporary import process_lives
 from lib.times import utc_now
 
 _COLUMNS = "id, run_id, kind, state, source, target, sha256, bytes, table_name, payload, reason"
 
 BUILDING = "building"  # the reason of an entry that is no file: a folder in which a dataset is being built
+MANIFEST = "dataset.json"  # the file that says what a dataset was made of
 _BEGUN_DATASETS = f"SELECT run_id FROM actions WHERE state = 'planned' AND kind = 'write' AND reason = '{BUILDING}'"
 
 
@@ -80,6 +82,19 @@ class Action:
     id: int = 0
     run_id: int = 0
     state: str = "planned"
+
+
+@dataclass(frozen=True)
+class HeldDataset:
+    """A dataset in force that was made with contents whose owners have opted out since.
+
+    `id` is the journal's entry of its building, `place` its folder as `Workspace.to_text` writes it.
+    """
+
+    id: int
+    run_id: int
+    place: str
+    contents: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -199,6 +214,49 @@ def runs_with_planned_actions(db: Database, step: str) -> list[int]:
 def runs_with_begun_datasets(db: Database) -> list[int]:
     """Runs that were killed while a dataset was being built or on its way to its place, oldest first."""
     return _runs(db, "sort", f"runs.id IN ({_BEGUN_DATASETS})")
+
+
+def note_dataset(db: Database, dataset: int, contents: Iterable[str]) -> None:
+    """Keeps which contents a dataset is made with; `dataset` is the number of the entry of its building."""
+    with db.transaction():
+        rows = ((sha256, dataset) for sha256 in contents)
+        db.executemany("INSERT OR IGNORE INTO dataset_pictures (sha256, dataset_id) VALUES (?, ?)", rows)
+
+
+def follow_dataset(db: Database, old: int, new: int, without: Iterable[str]) -> None:
+    """Gives a dataset that was made from another one its contents, without some."""
+    with db.transaction():
+        db.execute(
+            "INSERT OR IGNORE INTO dataset_pictures (sha256, dataset_id) SELECT sha256, ? FROM dataset_pictures"
+            " WHERE dataset_id = ? AND sha256 NOT IN (SELECT value FROM json_each(?))",
+            (new, old, json.dumps(sorted(without))),
+        )
+
+
+def forget_dataset(db: Database, dataset: int, contents: Iterable[str] | None = None) -> None:
+    """Forgets contents of a dataset that does not hold them; without any given, all of one that came to nothing."""
+    some = "" if contents is None else " AND sha256 IN (SELECT value FROM json_each(?))"
+    with db.transaction():
+        values = (dataset,) if contents is None else (dataset, json.dumps(sorted(contents)))
+        db.execute(f"DELETE FROM dataset_pictures WHERE dataset_id = ?{some}", values)
+
+
+def datasets_with_opted_out(db: Database) -> list[HeldDataset]:
+    """The datasets that hold contents whose owners have opted out since, oldest first.
+
+    A dataset is in force as long as its manifest is neither taken back nor followed by another dataset in its place.
+    """
+    in_force = (
+        "SELECT max(other.id) FROM actions AS other WHERE other.reason = 'building' AND other.target = begun.target"
+        " AND EXISTS (SELECT 1 FROM actions AS written WHERE written.run_id = other.run_id AND written.id > other.id"
+        f" AND written.kind = 'write' AND written.state = 'done' AND written.target = other.target || '/{MANIFEST}')"
+    )
+    rows = db.rows(
+        "SELECT begun.id, begun.run_id, begun.target, json_group_array(held.sha256) FROM dataset_pictures AS held"
+        f" JOIN actions AS begun ON begun.id = held.dataset_id WHERE held.sha256 IN ({OPTED_OUT})"
+        f" GROUP BY begun.id HAVING begun.id = ({in_force}) ORDER BY begun.id"
+    )
+    return [HeldDataset(int(row[0]), int(row[1]), row[2], frozenset(json.loads(row[3]))) for row in rows]
 
 
 def _runs(db: Database, step: str, where: str) -> list[int]:

@@ -6,6 +6,7 @@ the comments in the migrations, its columns from the database.
 
 from __future__ import annotations
 
+import logging
 import re
 import sqlite3
 from collections.abc import Iterator
@@ -14,6 +15,9 @@ from pathlib import Path
 from lib.domains import one_form, registrable_domain
 from lib.records import address_digest
 
+log = logging.getLogger("gleaner")
+
+CACHE_KIB = 196_608  # keys are written in no order: with SQLite's own 2 MB each page goes to the disk many times
 FOLDER = Path(__file__).parent / "migrations"
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "schema.md"
@@ -45,12 +49,14 @@ def migrate(connection: sqlite3.Connection, newest: int | None = None) -> None:
     if connection.execute("PRAGMA user_version").fetchone()[0] >= schema_version():
         return
     last = schema_version() if newest is None else newest
-    checked = connection.execute("PRAGMA foreign_keys").fetchone()[0]
+    settings = [(name, connection.execute(f"PRAGMA {name}").fetchone()[0]) for name in ("foreign_keys", "cache_size")]
     connection.execute("PRAGMA foreign_keys = OFF")  # has no effect within a transaction
+    connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
     try:
         _migrate(connection, last)
     finally:
-        connection.execute(f"PRAGMA foreign_keys = {checked}")
+        for name, value in settings:
+            connection.execute(f"PRAGMA {name} = {value}")
 
 
 def _migrate(connection: sqlite3.Connection, last: int) -> None:
@@ -62,6 +68,8 @@ def _migrate(connection: sqlite3.Connection, last: int) -> None:
     connection.execute("BEGIN EXCLUSIVE")
     try:
         current = connection.execute("PRAGMA user_version").fetchone()[0]
+        if 0 < current < last:
+            log.info("bringing the database from schema %d to %d: minutes for millions of pictures", current, last)
         for number, path in migrations():
             if not current < number <= last:
                 continue

@@ -122,9 +122,12 @@ class Worklist:
         for page in self.contents():
             contents = [sha256 for sha256, _ in page]
             matching = where.matching(db, contents)
-            others = [(sha256,) for sha256 in contents if sha256 not in matching]
-            left_out += self.db.executemany("DELETE FROM items WHERE sha256 = ?", others).rowcount
+            left_out += self.leave_out(sha256 for sha256 in contents if sha256 not in matching)
         return left_out
+
+    def leave_out(self, contents: Iterable[str]) -> int:
+        """Leaves out contents; gives the number of files."""
+        return self.db.executemany("DELETE FROM items WHERE sha256 = ?", [(sha256,) for sha256 in contents]).rowcount
 
     def count(self, state: str = "") -> int:
         where, values = ("WHERE state = ?", (state,)) if state else ("", ())

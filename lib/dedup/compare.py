@@ -19,7 +19,7 @@ from lib.hashing.buffers import LONG_SIDE, Buffers
 from lib.hashing.dct import block_means, gradient, laplacian, median, turn
 from lib.hashing.views import WHOLE, View, as_shares, correlate, refine, sample, tilted
 
-ONE_PLACE, TILTED = "changed in one place", "tilted or cropped a little"
+ONE_PLACE, SMALL_PLACE, TILTED = "changed in one place", "changed in a small place", "tilted or cropped a little"
 BLOCK = 8  # pixels along a side of a block of the edit map
 
 # Distinct photographs correlate at .926 at most (1.4 million pairs), text pages at .908, harmless alterations at .973
@@ -67,7 +67,7 @@ class PairComparison:
     """`same` tells whether it is one picture; `reason` says why, or what is different.
 
     `correlation` is 0 where the shapes alone tell two pictures apart. `doubtful` says of a pair that is not the same
-    that a little stands out in one place and nothing else: thin lines do that, and a closer look may tell.
+    that some places stand out and nothing else: thin lines and letters do that, and a closer look may tell.
     """
 
     same: bool
@@ -100,7 +100,7 @@ def compare(one: Buffers, other: Buffers) -> PairComparison:
         return PairComparison(False, 0.0, "one is animated or transparent")
     if _stretched(one, other):
         return PairComparison(False, 0.0, "other proportions")
-    lowest, doubtful = 1.0, False
+    lowest, doubtful = 1.0, ""
     small = min(one.width, one.height, other.width, other.height) < SMALL
     for a, b in zip(one.greys, other.greys, strict=True):
         fit = toned_difference(*(_halved(a), _halved(b)) if small else (a, b))
@@ -108,13 +108,16 @@ def compare(one: Buffers, other: Buffers) -> PairComparison:
         if fit.correlation < LEAST_CORRELATION:
             return PairComparison(False, fit.correlation, "cropped or changed")
         reason = _difference(fit.blocks, fit.correlation)
-        if reason == ONE_PLACE and fit.blocks.max() <= GREATEST_BLOCK and _closer(fit, one, other) != TILTED:
-            doubtful = True
-        elif reason := reason or _closer(fit, one, other):
+        if reason == ONE_PLACE and _closer(fit, one, other) == TILTED:
+            return PairComparison(False, fit.correlation, reason)
+        reason = reason or _closer(fit, one, other)
+        if reason in (ONE_PLACE, SMALL_PLACE):
+            doubtful = doubtful or reason
+        elif reason:
             return PairComparison(False, fit.correlation, reason)
     colours = colour_finding(one, other)
     if doubtful:
-        return PairComparison(False, lowest, ONE_PLACE, colours != OTHER_COLOURS)
+        return PairComparison(False, lowest, doubtful, colours != OTHER_COLOURS)
     return PairComparison(colours != OTHER_COLOURS, lowest, colours or "re-encoded or resized")
 
 
@@ -193,7 +196,7 @@ def _closer(fit: Fit, one: Buffers, other: Buffers) -> str:
     if left.moved > GREATEST_MOVE + ROUNDED_MOVE / shortest + _padding(one) + _padding(other):
         return TILTED
     stands_out = any(found > limit for found, limit in zip(left.standing_out, STANDING_OUT, strict=True))
-    return "changed in a small place" if stands_out else ""
+    return SMALL_PLACE if stands_out else ""
 
 
 def _padding(buffers: Buffers) -> float:

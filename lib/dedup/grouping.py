@@ -51,8 +51,11 @@ class Candidates(ABC):
     """The files that `cover` groups, by their numbers. A file lies in cells: files that share one are candidates."""
 
     @abstractmethod
-    def refine(self, number: int) -> Key:
-        """Returns the true keep key of a file; asked only where its rank could matter."""
+    def refine(self, number: int, goes: Callable[[int], bool]) -> Key:
+        """Returns the true keep key of a file; asked only where its rank could matter.
+
+        `goes` tells of another file whether it has gone or goes in any case, for one that stays already.
+        """
 
     @abstractmethod
     def cells(self, number: int) -> Sequence[Hashable]:
@@ -122,20 +125,31 @@ def cover(
     heapq.heapify(queue)
     kept, waiting = _Kept(), Counter(cell for number in keys for cell in candidates.cells(number))
     groups: dict[int, list[Decision]] = {}
+    to_come, going = set(keys), set[int]()
+
+    def goes(number: int) -> bool:
+        if number in to_come and number not in going:
+            decision = _look_up(candidates, kept, number, removed)[1]
+            if decision is not None and decision.decision == "remove":
+                going.add(number)  # and for good: what stays already does so to the end
+        return number in going
+
     while queue and not stopping():
         _, number, refined = heapq.heappop(queue)
         keeper, decision = _look_up(candidates, kept, number, removed)
         if decision is not None and decision.decision == "remove":
             # Its true place in the order is later still, where at least the same files stay: it would go there too.
+            going.add(number)
             groups.setdefault(keeper, []).append(decision)
             waiting.subtract(candidates.cells(number))
             continue
         # Where no file that is still to come can be compared with this one, its rank changes nothing.
         own, rivals = set(candidates.cells(number)), candidates.size_rivals
         if not refined and any(waiting[cell] > (cell in own) for cell in rivals(number)):
-            heapq.heappush(queue, (candidates.refine(number), number, True))
+            heapq.heappush(queue, (candidates.refine(number, goes), number, True))
             continue
         waiting.subtract(candidates.cells(number))
+        to_come.discard(number)
         if decision is not None:
             groups.setdefault(keeper, []).append(decision)
         if candidates.can_be_keeper(number):

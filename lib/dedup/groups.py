@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -177,13 +177,13 @@ class GroupSearch(Candidates):
             real_pixels=real_pixels,
         )
 
-    def refine(self, number: int) -> tuple[Any, ...]:
+    def refine(self, number: int, goes: Callable[[int], bool]) -> tuple[Any, ...]:
         """Returns the key with the size that is real: by a full decode of the file and of its best smaller copies."""
         if self.policy.keep != "best" or not self.policy.match.similar:
             return self._key(number)
-        return self._key(number, self._real_pixels(number))
+        return self._key(number, self._real_pixels(number, goes))
 
-    def _real_pixels(self, number: int) -> int:
+    def _real_pixels(self, number: int, goes: Callable[[int], bool]) -> int:
         content = self.files[number].sha256
         if content not in self.real_pixels:
             at = self._smaller_copies(number)
@@ -191,8 +191,8 @@ class GroupSearch(Candidates):
                 content,
                 self.traits[number].pixels,
                 [(copy, self.traits[at[copy]].pixels) for copy in at],
-                lambda copy: self._real_pixels(at[copy]),
-                lambda copy: self.judge.same(at[copy], number),
+                lambda copy: self._real_pixels(at[copy], goes),
+                lambda copy: not goes(at[copy]) and self.judge.same(at[copy], number),
             )
         return self.real_pixels[content]
 

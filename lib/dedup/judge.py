@@ -35,7 +35,7 @@ from lib.hashing.views import view
 from lib.images.decode import DecodeError
 from lib.images.structure import is_damaged_copy
 
-VERSION = 7  # of the judgement: what an earlier one said is not used
+VERSION = 8  # of the judgement: what an earlier one said is not used
 Known = tuple[str, float, str, str]
 T = TypeVar("T")
 DAMAGED = "one of the two is damaged: their coded pixels are the same bytes but for some"

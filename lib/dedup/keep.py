@@ -11,6 +11,7 @@ from typing import Any
 
 from PIL import Image
 
+from lib.errors import is_broken_installation
 from lib.files.pictures import PictureFile
 from lib.images.colours import SRGB, ColourSpace
 from lib.images.decode import ORIENTATION, exif_of, format_of, orientation_of, turned
@@ -60,9 +61,9 @@ def read_traits(path: Path) -> Traits:
     try:
         with opened_frames(path) as frames:
             return with_sidecar(path, traits_of(frames.image, frames.colours))
-    except ImportError:
-        raise
-    except Exception:  # the codec boundary; the decode that came before has told the reason
+    except Exception as error:  # the codec boundary; the decode that came before has told the reason
+        if is_broken_installation(error):
+            raise
         return with_sidecar(path, Traits())
 
 
@@ -75,9 +76,9 @@ def traits_of(image: Image.Image, colours: ColourSpace = SRGB) -> Traits:
         has_metadata = any(key != ORIENTATION for key in exif)
         tag = colours.tagged + (not colours.is_srgb)
         return Traits(width, height, name, _quality(image, name), has_metadata, tag)
-    except ImportError:
-        raise
-    except Exception:  # the codec boundary; what the pixels are worth, their decoder will tell
+    except Exception as error:  # the codec boundary; what the pixels are worth, their decoder will tell
+        if is_broken_installation(error):
+            raise
         return Traits()
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lib.db.downloads import DownloadResult
+from lib.text import counted
 
 if TYPE_CHECKING:
     from lib.net.host_queues import Host
@@ -109,6 +110,7 @@ class DownloadReport:
     retired: int = 0
     waiting: int = 0
     next_due: str = ""
+    held: list[dict[str, Any]] = field(default_factory=list)  # exported datasets with what has opted out since
     elsewhere: str = ""  # the address where the files are, if it is none on this machine
 
     def counts(self) -> dict[str, int | float | str]:
@@ -135,6 +137,21 @@ class DownloadReport:
                 end = f", {reasons}" if reasons else ""
                 yield f"{title} host {name}: {host.requests} requests, {host.mean:.2f} s each{end}"
 
+    def warnings(self) -> Iterator[str]:
+        """The exported datasets that hold what has opted out since; those that are gone only when it is news."""
+        for entry in self.held:
+            some = counted(entry["pictures"], "picture")
+            if entry["there"]:
+                yield (
+                    f"{entry['path']} holds {some} whose owners have opted out since run {entry['run']} wrote it;"
+                    " `7_sort_quality.py export --drop-opted-out` takes them out."
+                )
+            elif self.retired:
+                yield (
+                    f"The dataset that run {entry['run']} wrote to {entry['path']} held {some} whose owners have opted"
+                    " out since, and it is not there any more; take them out where it is now."
+                )
+
     def as_json(self) -> dict[str, Any]:
         """Everything, by state, reason and host."""
         stats = self.stats
@@ -148,6 +165,7 @@ class DownloadReport:
             "notes": dict(stats.notes),
             "new_files": stats.files,
             "retired": self.retired,
+            "datasets_with_opted_out": self.held,
             "bytes": stats.received,
             "seconds": round(self.seconds, 3),
             "steady_seconds": round(stats.ended - stats.began, 3),

@@ -6,8 +6,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from lib.db import Context, Database, download_queue
+from lib.db import Context, Database, download_queue, journal
 from lib.db.downloads import enqueue, forget_undone
 from lib.download.options import DownloadOptions
 from lib.download.picture import make_fetch
@@ -111,9 +112,24 @@ def download(context: Context, options: DownloadOptions) -> DownloadReport:
         clear_sidecars(db, workspace)
         remove_parts_folder(workspace)
     report.retired = 0 if context.stopping() else quarantine_superseded(context, options.to)
+    report.held = _held(context)
     report.waiting, report.next_due = download_queue.count_pending(db, options.scope)[1], download_queue.next_due(db)
     report.seconds = time.monotonic() - started
     return report
+
+
+def _held(context: Context) -> list[dict[str, Any]]:
+    """The datasets of step 7 that hold pictures whose owners have opted out since."""
+    return [
+        {
+            "path": held.place,
+            "run": held.run_id,
+            "pictures": len(held.contents),
+            "there": (context.workspace.to_path(held.place) / journal.MANIFEST).is_file(),
+            "sha256": sorted(held.contents),
+        }
+        for held in journal.datasets_with_opted_out(context.db)
+    ]
 
 
 def _fetch(context: Context, options: DownloadOptions, due: int, orphans: dict[str, list[Path]]) -> RunStats:

@@ -12,15 +12,15 @@ from multiprocessing import connection
 from pathlib import Path
 
 from lib.download.options import VerifyLimits
-from lib.errors import GleanerError, broken_installation
-from lib.images.decode import DecodeError, opened
+from lib.errors import GleanerError, broken_installation, is_broken_installation
+from lib.images.decode import MOST_FRAME_PIXELS, DecodeError, is_built_in, opened
 from lib.work import describe
 from lib.work.processes import Child, start_child
 
 DECODE_TIMEOUT, DECODE_CRASHED, UNDECODABLE = "decode_timeout", "decode_crashed", "undecodable"
 MEMORY = "decode_memory", "more memory than a picture may need"
 BROKEN = "broken_installation"  # no picture's reason: it ends the run
-MOST_FRAMES = 500  # of an animation that are decoded
+MOST_FRAMES = 500  # of an animation that are decoded, and fewer of large ones
 # Seconds more on the clock than of processor time, for a worker that has just been started on a busy machine.
 GRACE = 30
 # What may be opened here: what servers send. An MPO is one of Pillow's JPEGs.
@@ -92,12 +92,10 @@ def serve(channel: connection.Connection, limits: VerifyLimits) -> None:
 
 
 def has_decoder(name: str) -> bool:
-    """Tells if a format can be decoded here."""
-    from PIL import features
-
+    """Tells if a format can be decoded here. Raises ImportError where its decoder is there and does not load."""
     built_in, plugin = _BUILT_IN.get(name), _PLUGINS.get(name)
     if built_in:
-        return bool(features.check(built_in))
+        return is_built_in(built_in)
     return plugin is None or find_spec(plugin) is not None
 
 
@@ -106,6 +104,7 @@ def decode_fully(picture: bytes | str, frames: int = MOST_FRAMES) -> tuple[str, 
     try:
         with opened(picture if isinstance(picture, bytes) else Path(picture), FORMATS) as image:
             image.load()
+            frames = min(frames, MOST_FRAME_PIXELS // (image.width * image.height))
             for frame in range(1, min(int(getattr(image, "n_frames", 1)), frames)):
                 image.seek(frame)
                 image.load()
@@ -115,10 +114,11 @@ def decode_fully(picture: bytes | str, frames: int = MOST_FRAMES) -> tuple[str, 
         return UNDECODABLE if error.reason == "not_an_image" else error.reason, error.detail
     except MemoryError:
         return MEMORY
-    except ImportError as error:
-        # Under a limit of memory a library that does not fit cannot be imported either.
-        return MEMORY if "failed to map" in str(error) or "allocate" in str(error) else (BROKEN, describe(error))
     except Exception as error:  # Pillow's plugins raise whatever their parser met
+        if is_broken_installation(error):
+            return BROKEN, describe(error)
+        if isinstance(error, ImportError):
+            return MEMORY
         return UNDECODABLE, " ".join(f"{type(error).__name__}: {error}".split())[:200]
     return "", ""
 

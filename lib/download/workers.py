@@ -18,7 +18,7 @@ from typing import Any
 from lib.db import Context, open_database
 from lib.download.options import DownloadOptions
 from lib.download.report import ProgressStats, RunStats
-from lib.errors import GleanerError
+from lib.errors import GleanerError, broken_installation, is_broken_installation
 from lib.net.host_queues import SharedPauses, known_policies, make_shared
 from lib.progress import Bar
 from lib.work.processes import SPAWN, Child, start_child
@@ -106,11 +106,11 @@ def worker_main(
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     stops: list[float] = []
     Thread(target=_listen, args=(channel, stops), daemon=True).start()
-    # Here and not above: the parent of the workers has no use for what a loop loads.
-    from lib.download.loop import DownloadLoop
-
     workspace, news = Workspace(root), _ProgressChannel(channel)
     try:
+        # Here and not above: the parent of the workers has no use for what a loop loads.
+        from lib.download.loop import DownloadLoop
+
         with open_database(workspace.database) as db:
             context = Context(db, workspace, run_id, stopping=lambda: bool(stops))
             loop = DownloadLoop(context, options, orphans=orphans, shared=shared)
@@ -135,4 +135,6 @@ def _portable(error: BaseException) -> BaseException:
     """An error that can travel between processes."""
     if isinstance(error, OSError):
         return OSError(error.errno, error.strerror or str(error), error.filename)
+    if is_broken_installation(error):
+        return GleanerError(broken_installation(error))
     return error if isinstance(error, GleanerError) else GleanerError(f"{type(error).__name__}: {error}")

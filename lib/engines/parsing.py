@@ -114,8 +114,9 @@ def plain(value: Any) -> str:
     """Text without markup, character references and runs of blanks."""
     found = value if type(value) is str and len(value) <= TEXT_LIMIT and "\x00" not in value else text(value)
     if "<" in found:
-        found = found.replace("<b>", " ").replace("</b>", " ")  # the only ones that engines send as a rule
-        if "<" in found:
+        # The only ones that engines send as a rule, and mostly so that no blanks meet.
+        found = found.replace(" <b>", " ").replace("</b> ", " ")
+        if "<" in found and "<" in (found := found.replace("<b>", " ").replace("</b>", " ")):
             found = _TAG.sub(" ", _shown(found) if _MAY_HIDE.search(found) else found)
     if "&" in found:
         found = unescape(found).replace("\x00", "")

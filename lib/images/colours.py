@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from lib.errors import is_broken_installation
 from lib.images.structure import png_chunks
 
 if TYPE_CHECKING:
@@ -204,9 +205,9 @@ def _transform(profile: bytes, mode: str) -> Any:
         flags = ImageCms.Flags.BLACKPOINTCOMPENSATION | ImageCms.Flags.NOCACHE
         intent = ImageCms.Intent.RELATIVE_COLORIMETRIC
         return ImageCms.buildTransform(source, target, mode, "RGB", intent, flags)
-    except ImportError:
-        raise
-    except Exception:  # littlecms says of a broken profile no more than that it is one
+    except Exception as error:  # littlecms says of a broken profile no more than that it is one
+        if is_broken_installation(error):
+            raise
         return None
 
 

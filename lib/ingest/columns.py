@@ -266,7 +266,7 @@ def _words(value: Any) -> str:
         return ""
     if isinstance(value, list):
         value = next((one for one in value if isinstance(one, str) and one), None)
-    return plain(value)
+    return known(plain(value))
 
 
 def _license(value: Any) -> str:

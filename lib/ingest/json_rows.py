@@ -20,7 +20,7 @@ DEEPEST = 6  # objects and arrays around a row
 MOST_WAITING = 50  # rows of an array that may come before its first address
 MOST_NAMES = 500
 _BLOCK = 2**18
-_BLANK = re.compile(r"[\s,:\x1e]*")
+_BLANK = re.compile(r"[\s,:\x1e\ufeff]*")
 
 
 class _Broken(Exception):
@@ -82,13 +82,16 @@ def json_rows(handle: TextIOBase, wanted: str, seen: list[str]) -> Iterator[Mapp
     """
     text = _JsonReader(handle)
     try:
-        yield from _walk(text, wanted, seen, 0)
+        while text.peek():  # several files put together are one value after the other
+            yield from _walk(text, wanted, seen, 0)
     except _Broken:
         yield None
 
 
 def _walk(text: _JsonReader, wanted: str, seen: list[str], depth: int) -> Iterator[Mapping[str, Any] | None]:
     first = text.peek()
+    if first in ("}", "]"):
+        raise _Broken
     if first == "{" and depth < DEEPEST:
         text.skip()
         yield from _object(text, wanted, seen, depth)

@@ -70,7 +70,7 @@ def parquet_rows(
     import pyarrow
     import pyarrow.parquet
 
-    unreadable = (pyarrow.ArrowException, OSError, ValueError, TypeError, MemoryError)
+    unreadable = (pyarrow.ArrowException, OSError, ValueError, TypeError, OverflowError, MemoryError)
     try:
         table = _open(path, ())
         leaves = [leaf for field in table.schema_arrow for leaf in _leaves(field.name, field.type)]
@@ -80,7 +80,7 @@ def parquet_rows(
             for column in map(table.schema.column, range(len(table.schema)))
             if _LIST_ITEM.sub("", column.path) in chosen
         ]
-        table = _open(path, names)
+        table = _open(path, _by_dictionary(table, names))
     except unreadable as error:
         raise GleanerError(f"{path} cannot be read as Parquet ({error}); give a whole copy.") from error
     for group in range(table.metadata.num_row_groups):
@@ -88,10 +88,22 @@ def parquet_rows(
             columns, rows = _readable(path, table, group, names, reasons)
             for batch in table.iter_batches(batch_size=rows, row_groups=[group], columns=columns) if columns else ():
                 for values in zip(*(_values(column, encoding) for column in batch.columns), strict=True):
-                    yield dict(zip(batch.schema.names, values, strict=True))
+                    # Of columns of one name the first counts.
+                    yield dict(zip(reversed(batch.schema.names), reversed(values), strict=True))
         except unreadable as error:
             log.warning("row group %d of %s cannot be read (%s); give a whole copy", group, path, error)
             reasons["broken_row_group"] += 1
+
+
+def _by_dictionary(table: ParquetFile, names: Collection[str]) -> list[str]:
+    """The columns to read as numbers of a dictionary: all but those of encodings that pyarrow reads as values only."""
+    others: set[str] = set()
+    packed: set[str] = set()
+    for group in map(table.metadata.row_group, range(table.metadata.num_row_groups)):
+        for column in map(group.column, range(group.num_columns)):
+            packed |= {column.path_in_schema} if column.has_dictionary_page else set()
+            others |= {column.path_in_schema} if any(one.startswith("DELTA") for one in column.encodings) else set()
+    return [name for name in names if name in packed or name not in others]
 
 
 def _leaves(name: str, kind: Any, depth: int = 0) -> Iterator[tuple[str, Any]]:
@@ -305,7 +317,12 @@ def _cut(values: Array, encoding: str) -> list[Any]:
     from pyarrow import types
 
     if not _is_text(values.type):
-        return list(map(str, values.to_pylist())) if types.is_decimal(values.type) else list(values.to_pylist())
+        if types.is_decimal(values.type):
+            return [value if value is None else str(value) for value in values.to_pylist()]
+        if types.is_temporal(values.type):  # Python's own dates end before Parquet's; those are words in brackets
+            shown = values.cast(pyarrow.string()).to_pylist()
+            return [None if value is None or value.startswith("<") else value for value in shown]
+        return list(values.to_pylist())
     declared = types.is_string(values.type) or types.is_large_string(values.type) or types.is_string_view(values.type)
     letters = "utf-8" if declared else encoding
     cut = pyarrow.compute.binary_slice(values.cast(pyarrow.large_binary()), 0, LONGEST_TEXT)

@@ -8,20 +8,28 @@ of one above, `metadata.jsonl` or `metadata.csv`, as Hugging Face reads them: `f
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 import os
 import posixpath
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from unicodedata import normalize
 
 from lib.engines.parsing import load_exact, load_xml, mapping, text
-from lib.ingest.columns import WANTED, normal
-from lib.ingest.tables import marked_encoding, unmarked_encoding
+from lib.errors import GleanerError
+from lib.ingest.columns import WANTED
+from lib.ingest.tables import (
+    Layout,
+    Rows,
+    marked_encoding,
+    read_jsonl,
+    read_table,
+    table_by,
+    unmarked_encoding,
+)
 from lib.records import ParseError
 
 log = logging.getLogger("gleaner")
@@ -133,13 +141,13 @@ class Sidecars:
             try:
                 with path.open("rb") as handle:
                     encoding = self._encoding_of(handle.read(4096))
-                rows = self._csv_rows if name.endswith(".csv") else self._json_rows
-                with path.open(encoding=encoding, errors="replace", newline="") as lines:
-                    for row in rows(lines):
-                        if file_name := text(row.get("file_name")):
-                            place = posixpath.normpath(normalize("NFC", file_name).replace("\\", "/"))
-                            found[place] = {key: row[key] for key in row if normal(str(key)) in WANTED}
-            except OSError:
+                for row in (self._csv_rows if name.endswith(".csv") else self._json_rows)(path, encoding):
+                    if row is None:
+                        self.broken += 1
+                    elif file_name := text(row.get("filename")):
+                        place = posixpath.normpath(normalize("NFC", file_name).replace("\\", "/"))
+                        found[place] = {key: row[key] for key in row if key in WANTED}
+            except (OSError, GleanerError):
                 self.broken += 1
         return found
 
@@ -147,31 +155,12 @@ class Sidecars:
         unmarked = unmarked_encoding(head) if b"\0" in head[:4] else ""
         return marked_encoding(head) or unmarked or self.encoding or "utf-8"
 
-    def _json_rows(self, lines: io.TextIOWrapper) -> Iterator[Mapping[str, Any]]:
-        while line := lines.readline(LARGEST):
-            if len(line) == LARGEST and line[-1] != "\n":  # longer than any sidecar: the next begins behind its end
-                self.broken += 1
-                while line and line[-1] != "\n":
-                    line = lines.readline(LARGEST)
-            elif line.strip():
-                try:
-                    yield mapping(load_exact(line.strip("\ufeff").encode("utf-8", "replace")))
-                except ParseError:
-                    self.broken += 1
+    def _json_rows(self, path: Path, encoding: str) -> Rows:
+        return read_jsonl(path, Layout("jsonl", encoding), Counter())
 
-    def _csv_rows(self, lines: io.TextIOWrapper) -> Iterator[Mapping[str, Any]]:
-        csv.field_size_limit(2**20)
-        table = csv.reader(lines)
-        names = next(table, [])
-        while True:
-            try:
-                row = next(table)
-            except StopIteration:
-                return
-            except csv.Error:
-                self.broken += 1
-                continue
-            yield dict(zip(names, row, strict=False))
+    def _csv_rows(self, path: Path, encoding: str) -> Rows:
+        layout = table_by(path, encoding, "file_name")
+        return read_table(path, layout, Counter()) if layout else iter(())
 
     def _read_xmp(self, picture: Path, name: str) -> Mapping[str, Any]:
         for candidate in (f"{name}.xmp", f"{posixpath.splitext(name)[0]}.xmp"):

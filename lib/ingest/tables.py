@@ -40,6 +40,8 @@ _SEPARATORS = {"\t": "tsv", ",": "csv", ";": "csv with semicolons", "|": "csv wi
 _DECLARED = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
 _LINE = re.compile("\r\n|\r|\n")
 _PICTURE = re.compile(r"\.(?:jpe?g|jfif|png|gif|webp|avif|heic|tiff?|bmp|jxl)$", re.IGNORECASE)
+_LAST_COMMA = re.compile(r",\s*\}\Z")
+_PARTS = re.compile("[\ufeff\u2028\u2029\x85]")
 _QUOTED = re.compile(r'(?:^|\t)"(?:[^"\t]|"")*"(?:\t|$)', re.MULTILINE)
 
 Rows = Iterator[Mapping[str, Any] | None]  # None for what is no row
@@ -57,6 +59,7 @@ class Layout:
     skipped: int = 0  # lines before the first row
     quoted: bool = True
     headless: bool = False  # its first line is a row already
+    linked: bool = True  # the column holds addresses
 
     @property
     def description(self) -> str:
@@ -71,11 +74,11 @@ def text_encoding(path: Path, given: str = "") -> str:
     if found := marked_encoding(head):
         return found
     if given:
-        return given
+        return _named_encoding(path, head, given)
     if b"\0" in head.lstrip(b"\r\n").split(b"\n", 1)[0]:
         return unmarked_encoding(head)
     valid, broken, example = _count_lines(path)
-    if broken <= valid:
+    if broken * 2 <= valid:  # letters of other encodings look like UTF-8's by chance, mostly in short lines
         return "utf-8"
     number, line = example
     readings = " and ".join(f"{_reading(line, name)} in {name}" for name in _EXAMPLES)
@@ -83,6 +86,19 @@ def text_encoding(path: Path, given: str = "") -> str:
         f"{path} is not UTF-8: line {number:,} would be {readings}. Name its encoding with --encoding, such as"
         f" --encoding {_EXAMPLES[0]}; with --encoding utf-8 addresses of such lines are left out."
     )
+
+
+def _named_encoding(path: Path, head: bytes, given: str) -> str:
+    """Returns the encoding that somebody has named, UTF-16 and UTF-32 with their order. Raises UsageError."""
+    if given not in ("utf-16", "utf-32"):
+        return given
+    found = unmarked_encoding(head)
+    if not found.startswith(given):
+        raise UsageError(
+            f"{path} is not {given.upper()}: it has neither its mark nor its zeros. Leave --encoding out, or name"
+            f" another, or the order of its bytes too, such as --encoding {given}-le."
+        )
+    return found
 
 
 def marked_encoding(head: bytes) -> str:
@@ -158,12 +174,13 @@ def text_layout(path: Path, encoding: str, wanted: str = "") -> Layout | None:
 
 def _objects(path: Path, encoding: str, wanted: str) -> Layout | None:
     """Tells JSON Lines from one object over many lines."""
-    rows = list[Mapping[str, Any] | None]()
+    rows, is_long = list[Mapping[str, Any] | None](), False
     for line in islice(_whole_lines(path, Layout("jsonl", encoding)), SAMPLE):
-        if line is None or line.strip():
-            rows.append(exact_row(line or ""))
+        is_long = is_long or line is None  # longer than a row may be: it tells nothing about the others
+        if line and line.strip():
+            rows.append(exact_row(line))
     read = [row for row in rows if row is not None]
-    if len(rows) == 1 or not (rows[0] or len(read) * 2 > len(rows)):
+    if (len(rows) == 1 and not is_long) or not (rows and (rows[0] or len(read) * 2 >= len(rows))):
         return Layout("json", encoding, column=_json_column(path, encoding, wanted))
     return Layout("jsonl", encoding, column=column_of(_flat_names(read), wanted, path))
 
@@ -208,7 +225,9 @@ def column_of(names: Sequence[str], wanted: str, path: Path, links: Sequence[str
 
 
 def _columns(names: Sequence[str], links: Sequence[str]) -> str:
-    shown = ", ".join(escape_controls(str(name)[:60]) for name in names[:SHOWN]) or "none"
+    if not names:
+        return "no row of it could be read"
+    shown = ", ".join(escape_controls(str(name)[:60]) for name in names[:SHOWN])
     more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
     told = f"; addresses stand in {', '.join(escape_controls(name[:60]) for name in links)}" if links else ""
     return f"its columns are {shown}{more}{told}"
@@ -258,6 +277,18 @@ def _table(path: Path, head: str, whole: bool, encoding: str, wanted: str) -> La
     if tried and not is_link(lines[skipped]):
         column_of(*max(tried, key=lambda one: len(one[0]))[:1], wanted, path, tried[0][1])
     return None
+
+
+def table_by(path: Path, encoding: str, column: str) -> Layout | None:
+    """Returns the layout of a table with a column of that name, which holds no addresses; None where there is none."""
+    with path.open("rb") as handle:
+        raw = handle.read(HEAD)
+    head = codecs.getincrementaldecoder(encoding)("replace").decode(raw).lstrip("\ufeff")
+    try:
+        found = _table(path, head, len(raw) < HEAD, encoding, column)
+    except UsageError:
+        return None
+    return found and replace(found, linked=False)
 
 
 def _is_remark(line: str) -> bool:
@@ -358,20 +389,27 @@ def _plain(head: str, whole: bool, encoding: str) -> Layout | None:
 class _Lines:
     """The lines of a text, none longer than what fits: one that is raises csv.Error; the next call goes on behind it.
 
-    A class, because a generator would have ended with the first error.
+    A class, because a generator would have ended with the first error. `taken` are the lines since it was emptied.
     """
 
     def __init__(self, handle: io.TextIOWrapper):
         self._handle = handle
+        self._waiting: list[str] = []  # the next one last
+        self.taken: list[str] = []
+
+    def give_back(self, lines: Sequence[str]) -> None:
+        self._waiting += reversed(lines)
 
     def __iter__(self) -> _Lines:
         return self
 
     def __next__(self) -> str:
-        line = self._handle.readline(LONGEST_LINE)
+        line = self._waiting.pop() if self._waiting else self._handle.readline(LONGEST_LINE)
         if not line:
             raise StopIteration
         if len(line) < LONGEST_LINE or line[-1] in "\r\n":
+            line = line.lstrip("\ufeff")  # where files were put together, each has brought its mark
+            self.taken.append(line)
             return line
         while (rest := self._handle.readline(LONGEST_LINE)) and rest[-1] not in "\r\n":
             pass
@@ -402,7 +440,9 @@ def read_text(path: Path, layout: Layout, reasons: Counter[str]) -> Rows:
         if line is None:
             yield None
         elif line.strip() and not line.startswith("#") and not (number == 0 and url_column([line.strip().strip('"')])):
-            yield {"url": _unquoted(line.strip())}
+            # What parts lines elsewhere, and the mark of a file put behind another, are in no address.
+            for part in filter(None, map(str.strip, _PARTS.split(line))):
+                yield {"url": _unquoted(part)}
 
 
 def read_table(path: Path, layout: Layout, reasons: Counter[str]) -> Rows:
@@ -419,16 +459,44 @@ def read_table(path: Path, layout: Layout, reasons: Counter[str]) -> Rows:
                 pass  # blank lines before the names
         except (csv.Error, StopIteration) as error:
             raise GleanerError(f"the first line of {path} cannot be read ({error}); shorten it.") from error
-        while True:
-            try:
-                row = next(table)
-            except StopIteration:
-                return
-            except csv.Error:  # such as a field without end; the table goes on behind it
+        for row in _rows_between(table, lines, layout):
+            if row is None:
                 yield None
-                continue
-            if row:
+            elif row and (layout.headless or tuple(row) != layout.names):  # as where tables were put together
                 yield _fitted(row, names, is_last, layout.separator)
+
+
+def _rows_between(table: Any, lines: _Lines, layout: Layout) -> Iterator[list[str] | None]:
+    """Yields the rows of a table behind its names; None for one without end.
+
+    A quotation mark that begins a field and is never closed would take all rows behind it into the field. Where those
+    lines are rows by themselves, the mark stands for itself.
+    """
+    while True:
+        lines.taken.clear()
+        try:
+            row = next(table)
+        except StopIteration:
+            return
+        except csv.Error:  # such as a field without end; the table goes on behind it
+            row = None
+        first, *others = lines.taken or ("",)
+        if others and _are_rows(others, layout):
+            lines.give_back(others)
+            table = _reader(lines, layout.separator, layout.quoted)
+            row = next(_reader([first], layout.separator, False), None)
+        yield row
+
+
+def _are_rows(lines: Sequence[str], layout: Layout) -> bool:
+    """True where most of the first lines are rows of a table by themselves, each with its address."""
+    names = [normal(name) for name in layout.names]
+    place = names.index(layout.column) if layout.column in names else 0
+    single: list[list[str]] = [
+        next(_reader([line], layout.separator, layout.quoted), []) for line in lines[:SAMPLE] if line.strip()
+    ]
+    fitting = sum(len(row) == len(names) and (is_link(row[place]) or not layout.linked) for row in single)
+    return fitting * 2 > len(single)
 
 
 def _fitted(row: list[str], names: list[str], is_last: bool, separator: str) -> Mapping[str, Any] | None:
@@ -465,10 +533,12 @@ def read_json(path: Path, layout: Layout, reasons: Counter[str]) -> Rows:
 
 def exact_row(line: str) -> Mapping[str, Any] | None:
     """Returns the object in a line; None where there is none, or more in it than a list has a use for."""
+    line = line.strip("\ufeff \x1e\r\n,")
     try:
-        row = load_exact(line.strip("\ufeff \x1e\r\n").encode("utf-8", "replace"))
+        row = load_exact(line.encode("utf-8", "replace"))
     except ParseError:
-        return None
+        mended = _LAST_COMMA.sub("}", line)
+        return exact_row(mended) if mended != line else None
     return row if isinstance(row, dict) else None
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lib.errors import GleanerError, UsageError
+from lib.errors import GleanerError, UsageError, is_broken_installation
 from lib.models.device import half, has_bfloat16, prepare
 from lib.models.weights import WeightsFolder, fingerprint, first_line, hub_file, need_early, no_downloads, require
 from lib.quality.measure import Measure
@@ -121,9 +121,11 @@ def load_clip(name: str, folder: WeightsFolder, device: str) -> Clip:
     with no_downloads(folder, INSTEAD):
         try:
             made, tokenizer, files = _local(open_clip, name) if _is_local(name) else _tagged(open_clip, name, folder)
-        except (GleanerError, ImportError, KeyboardInterrupt):
+        except (GleanerError, KeyboardInterrupt):
             raise
         except Exception as error:  # a broken file makes the loaders raise whatever they met
+            if is_broken_installation(error):
+                raise
             reason = first_line(error)
             raise GleanerError(f"the model {name} cannot be loaded ({reason}); fetch its files again.") from error
     import torch

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lib.errors import GleanerError, UsageError
+from lib.errors import GleanerError, UsageError, is_broken_installation
 from lib.models.device import half, pixels_in_batch, prepare
 from lib.models.weights import WeightsFolder, fingerprint, first_line, need_early, require
 from lib.quality.measure import Measure
@@ -117,9 +117,9 @@ def load_detector(name: str, folder: WeightsFolder, device: str) -> Detector:
         classes = weights.meta["categories"]
         net = detection.get_model(name, weights=None, weights_backbone=None, num_classes=len(classes))
         net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    except ImportError:
-        raise
     except Exception as error:  # a cut-off file makes torch raise whatever its unpickler met
+        if is_broken_installation(error):
+            raise
         reason = first_line(error)
         raise GleanerError(f"the weights of {name} cannot be loaded ({reason}); fetch {path} again.") from error
     version = f"2-{fingerprint([path])}-{'x'.join(map(str, bounds_of(net)))}"

@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lib.errors import UsageError
+from lib.errors import UsageError, is_broken_installation
 from lib.work.memory import keep_memory
 
 T = TypeVar("T")
@@ -81,9 +81,9 @@ def batched(run: Callable[[Sequence[T]], Sequence[R]], items: Sequence[T]) -> li
     """
     try:
         return list(run(items))
-    except ImportError:  # no picture is to blame for a broken installation
-        raise
     except Exception as error:  # whatever a network of another package makes of a strange picture
+        if is_broken_installation(error):
+            raise
         full = out_of_memory(error)
         if len(items) == 1:
             return [MemoryError("too_large_for_device") if full else error.with_traceback(None)]

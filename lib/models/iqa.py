@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from lib.errors import GleanerError, UsageError
+from lib.errors import GleanerError, UsageError, is_broken_installation
 from lib.models.device import half, pixels_in_batch, prepare
 from lib.models.weights import MissingWeights, WeightsFolder, fingerprint, first_line, no_downloads, require
 
@@ -149,9 +149,9 @@ def _built(name: str, folder: WeightsFolder) -> Any:
         raise
     except ModuleNotFoundError as error:  # some metrics need more than pyiqa itself
         raise GleanerError(f"{name} needs {error.name}, which is not installed; pip install {error.name}") from error
-    except ImportError:
-        raise
     except Exception as error:  # a cut-off file makes torch raise whatever its unpickler met
+        if is_broken_installation(error):
+            raise
         if type(error).__name__ in ("LocalEntryNotFoundError", "OfflineModeIsEnabled") or "offline" in str(error):
             missing = re.search(r"[\w.-]+/[\w.-]+", str(error))
             raise MissingWeights(missing[0] if missing else name, "", folder.hub, INSTEAD) from error

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 from lib import __version__
+from lib.errors import is_broken_installation
 from lib.images.ground import flat_on, layered, may_be_clear
 from lib.pages.model import Card
 from lib.temporary import clear_dead, write_whole
@@ -204,9 +205,9 @@ def thumbnail_data_uri(path: str | Path, size: int = 192) -> str:
             # Within the block: what needs no shrinking is decoded only when it is converted or written.
             buffer = io.BytesIO()
             _opaque(_upright(picture, size)).save(buffer, "JPEG", quality=JPEG_QUALITY, optimize=True)
-    except ImportError:
-        raise
-    except Exception:  # the codec boundary: Pillow's plugins raise whatever their formats make them raise
+    except Exception as error:  # the codec boundary: Pillow's plugins raise whatever their formats make them raise
+        if is_broken_installation(error):
+            raise
         return ""
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 

@@ -218,6 +218,9 @@ def _add_export_flags(made: ArgumentParser) -> None:
     add("--convert", choices=CONVERSIONS, help=shown)
     add("--title", metavar="TEXT", help="the dataset's name on its card (default: the folder's)")
     add("--replace", action="store_true", help="an older dataset in that place goes to the quarantine")
+    shown = """export nothing: take pictures whose owners have opted out since out of all datasets written so far, or of
+        that of --to"""
+    add("--drop-opted-out", action="store_true", help=shown)
 
 
 def metrics(text: str) -> tuple[str, ...]:
@@ -347,6 +350,8 @@ def sort_options_from(args: Namespace) -> SortOptions:
 def export_options_from(args: Namespace) -> ExportOptions:
     """The export that the flags describe. Raises UsageError where they contradict each other."""
     shares = parse_shares(args.split)
+    if args.drop_opted_out and args.folders:
+        raise UsageError("--drop-opted-out takes no folders; name a dataset by --to, or none for all of them.")
     if args.mode == "move":
         raise UsageError("export copies pictures and never moves them; use --mode copy, hardlink or symlink.")
     if args.label and args.form != "imagefolder":

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from lib.errors import GleanerError, broken_installation
+from lib.errors import GleanerError, broken_installation, is_broken_installation
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 WORKER_KILLED = "worker_killed"
+OUT_OF_MEMORY = "out_of_memory"
 ERROR_LENGTH = 300  # characters of an exception's text that are kept: enough to read, small enough for a row
 
 Answer = tuple[Any, str]  # (value, error) of one item, as workers send it back
@@ -21,8 +22,8 @@ Answer = tuple[Any, str]  # (value, error) of one item, as workers send it back
 class Result(Generic[T, R]):
     """The result of one item: `value` when `error` is empty, else None and a short reason.
 
-    The reason is `worker_killed` for an item whose worker process died twice under it, or
-    `<ExceptionName>: message` for an exception raised by the work.
+    The reason is `worker_killed` for an item whose worker process died twice under it, `out_of_memory: message` where
+    memory ran out, or `<ExceptionName>: message` for any other exception raised by the work.
     """
 
     item: T
@@ -34,14 +35,19 @@ class Result(Generic[T, R]):
         return not self.error
 
 
-_INSTALLATION = ("ModuleNotFoundError", "ImportError")
+_INSTALLATION = "the installation: "  # how the error of a module begins that is missing or broken
 
 
 def result_of(item: T, value: R | None, error: str) -> Result[T, R]:
     """Returns the result of an item. Raises GleanerError for a missing module: no item is to blame for that."""
-    if error.partition(":")[0] in _INSTALLATION:
-        raise GleanerError(broken_installation(error))
+    demand_sound_installation(error)
     return Result(item, value, error)
+
+
+def demand_sound_installation(error: str) -> None:
+    """Raises GleanerError where what `failure` says is of a module that is missing or broken."""
+    if error.startswith(_INSTALLATION):
+        raise GleanerError(broken_installation(error.removeprefix(_INSTALLATION)))
 
 
 def attempt(work: Callable[[Any], Any], item: Any) -> Answer:
@@ -49,7 +55,16 @@ def attempt(work: Callable[[Any], Any], item: Any) -> Answer:
     try:
         return work(item), ""
     except Exception as error:  # any failure of one item is a value, whatever library it came from
-        return None, describe(error)
+        return None, failure(error)
+
+
+def failure(error: Exception) -> str:
+    """`describe`, marked where no item is to blame, and `out_of_memory: message` where memory ran out."""
+    if is_broken_installation(error):
+        return f"{_INSTALLATION}{describe(error)}"
+    if isinstance(error, MemoryError | ImportError):
+        return f"{OUT_OF_MEMORY}: {describe(error)}"[:ERROR_LENGTH]
+    return describe(error)
 
 
 def describe(error: BaseException) -> str:

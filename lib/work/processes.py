@@ -22,7 +22,7 @@ from threading import Thread
 from typing import Any
 
 from lib.errors import GleanerError
-from lib.work import WORKER_KILLED, Answer, attempt, describe
+from lib.work import WORKER_KILLED, Answer, attempt, demand_sound_installation, describe, failure
 
 DEPTH = 2  # jobs a worker holds: one under way and one waiting, so that it never idles for a round trip
 FAILED_STARTS_LIMIT = 3  # workers in a row that died before they were ready: then it is the job, not bad luck
@@ -117,11 +117,13 @@ class WorkerPool:
     """Dispatch and recovery, the same for every kind of worker."""
 
     def __init__(self, work: Work, init: Init, size: int) -> None:
-        self.work, self.init, self.size = work, init, size
+        # As bytes, so that a worker that lacks a module can say so.
+        self.packed, self.size = pickle.dumps((work, init), pickle.HIGHEST_PROTOCOL), size
         self.workers: list[Worker] = []
         self.backlog: deque[Job] = deque()
         self.complete: list[WorkBatch] = []
         self.failed_starts = 0
+        self.trouble = ""  # what is known of why a worker ended
 
     def start(self) -> Worker:
         """Starts one worker, which is ready as soon as it says so."""
@@ -156,6 +158,7 @@ class WorkerPool:
                     self._replace(worker)
                 elif isinstance(news, str):
                     if news:
+                        demand_sound_installation(news)
                         raise GleanerError(
                             f"A worker could not prepare for its work ({news}); mend that and run again."
                         )
@@ -196,8 +199,9 @@ class WorkerPool:
         elif not worker.ready:
             self.failed_starts += 1
             if self.failed_starts >= FAILED_STARTS_LIMIT:
+                why = f" ({self.trouble})" if self.trouble else ""
                 raise GleanerError(
-                    "Worker processes end before they can start; run again with --workers 1 to see the cause."
+                    f"Worker processes end before they can start{why}; run again with --workers 1 to see the cause."
                 )
         self.backlog.extendleft(reversed(waiting))
         self.workers.append(self.start())
@@ -225,7 +229,7 @@ class ProcessPool(WorkerPool):
         self.wake_reader, self.wake_writer = SPAWN.Pipe(duplex=False)
 
     def start(self) -> Worker:
-        worker = Worker(start_child(serve, self.work, self.init))
+        worker = Worker(start_child(serve, self.packed))
         worker.reader = Thread(target=self._read_pipe, args=(worker,), daemon=True)
         worker.reader.start()
         return worker
@@ -281,14 +285,15 @@ class ProcessPool(WorkerPool):
         self.workers.clear()
 
 
-def serve(channel: connection.Connection, work: Work, init: Init) -> None:
+def serve(channel: connection.Connection, packed: bytes) -> None:
     """Runs a worker process: prepares, answers job after job, ends on an empty message or with the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
     inbox: SimpleQueue[bytes] = SimpleQueue()
     Thread(target=_keep_listening, args=(channel, inbox), daemon=True).start()
-    channel.send(prepare(init))
-    while packed := inbox.get():
-        channel.send_bytes(run_chunk(work, pickle.loads(packed)))
+    work, trouble = prepare(packed)
+    channel.send(trouble)
+    while job := inbox.get():
+        channel.send_bytes(run_chunk(work, pickle.loads(job)))
 
 
 def _keep_listening(channel: connection.Connection, inbox: SimpleQueue[bytes]) -> None:
@@ -304,14 +309,15 @@ def _keep_listening(channel: connection.Connection, inbox: SimpleQueue[bytes]) -
             os._exit(1)
 
 
-def prepare(init: Init) -> str:
-    """Runs `init`; the empty text when all is well, else what went wrong."""
+def prepare(packed: bytes) -> tuple[Work, str]:
+    """Unpacks (work, init) and runs `init`; the text is empty when all is well, else what went wrong."""
     try:
+        work, init = pickle.loads(packed)
         if init:
             init()
     except Exception as error:  # reported to the parent, which ends the stream with it
-        return describe(error)
-    return ""
+        return describe, failure(error)
+    return work, ""
 
 
 def run_chunk(work: Work, items: list[Any]) -> bytes:
@@ -328,4 +334,4 @@ def _picklable(answer: Answer) -> Answer:
         pickle.dumps(answer)
         return answer
     except Exception as error:  # see run_chunk
-        return None, describe(error)
+        return None, failure(error)

@@ -30,7 +30,9 @@ def import_ray() -> Any:
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     try:
         return import_module("ray")
-    except ImportError as error:
+    except ModuleNotFoundError as error:
+        if error.name != "ray":  # it is there and broken
+            raise
         raise GleanerError(
             "The executor ray needs the package ray, which is not installed; run: pip install ray"
         ) from error
@@ -39,11 +41,12 @@ def import_ray() -> Any:
 class Actor:
     """The inside of a Ray actor; wrapped by `ray.remote` when Ray is there."""
 
-    def __init__(self, work: Work, init: Init) -> None:
-        self.work, self.init = work, init
+    def __init__(self, packed: bytes) -> None:
+        self.packed = packed
 
     def prepare(self) -> str:
-        return prepare(self.init)
+        self.work, trouble = prepare(self.packed)
+        return trouble
 
     def run(self, items: list[Any]) -> bytes:
         return run_chunk(self.work, items)
@@ -93,7 +96,7 @@ class RayPool(WorkerPool):
                     raise GleanerError(f"Ray does not start ({describe(error)}); {what} and run again.") from error
 
     def start(self) -> Worker:
-        actor = self.actor.remote(self.work, self.init)
+        actor = self.actor.remote(self.packed)
         return Worker(actor, refs=deque([actor.prepare.remote()]))
 
     def send(self, worker: Worker, job: Job) -> None:
@@ -107,7 +110,8 @@ class RayPool(WorkerPool):
             worker = heads[ref]
             try:
                 news = self.ray.get(ref)
-            except self.ray.exceptions.RayError:
+            except self.ray.exceptions.RayError as error:
+                self.trouble = (str(error).strip().splitlines() or [""])[-1]
                 yield worker, None
                 continue
             worker.refs.popleft()

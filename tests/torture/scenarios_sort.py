@@ -7,6 +7,8 @@ from scenarios_dedup import after
 from support import drawing
 from torture import Folder, Scenario
 
+from lib.db import open_database
+
 UNDO = ("sort", "--undo", "last")
 ONE = ("--workers", "1", "-q")
 
@@ -28,12 +30,21 @@ def by(criterion: str, mode: str, *more: str) -> tuple[str, ...]:
 MODES = ("copy", "move", "hardlink", "symlink")
 EDGES = ("--edges", "0.005,0.01")
 OTHER_EDGES = ("--edges", "0.007,0.02")
-LABELS = frozenset({"labels"})  # on which side of a split a picture is stays known
+LABELS = frozenset({"labels", "dataset_pictures"})  # on which side of a split a picture is stays known, and what was in
 FORMS = ("imagefolder", "webdataset", "parquet")
 
 
 def export(form: str, *more: str) -> tuple[str, ...]:
     return ("sort", "export", "--as", form, "--split", "60,20,20", *more, *ONE)
+
+
+def two_datasets_and_an_opt_out(folder: Folder) -> None:
+    """An owner has opted out since: of one picture in two datasets of different forms."""
+    after(own_pictures, export("webdataset"), export("imagefolder", "--to", "{ws}/files"))(folder)
+    with open_database(folder.ws / "gleaner.db") as db, db.transaction():
+        for (sha256,) in db.rows("SELECT sha256 FROM downloads WHERE image_id = 1"):
+            db.execute("INSERT INTO superseded (image_id, sha256) VALUES (1, ?)", (sha256,))
+        db.execute("UPDATE downloads SET state = 'opted_out', sha256 = NULL WHERE image_id = 1")
 
 
 SORT = [
@@ -70,5 +81,12 @@ SORT = [
         caches=LABELS,
     ),
     Scenario("export-replace", after(own_pictures, export("webdataset")), export("imagefolder", "--replace")),
+    Scenario(
+        "export-drop",
+        two_datasets_and_an_opt_out,
+        ("sort", "export", "--drop-opted-out", *ONE),
+        undo=("sort", "--undo", "3"),
+        caches=LABELS,
+    ),
     *(Scenario(f"export-undo-{form}", after(own_pictures, export(form)), UNDO, deletes=True) for form in FORMS),
 ]

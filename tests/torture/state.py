@@ -27,10 +27,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-NUMBERS = frozenset({"run_id", "id", "group_no", "lease", "lease_until", "elapsed_ms", "attempts"})
+NUMBERS = frozenset({"run_id", "id", "dataset_id", "group_no", "lease", "lease_until", "elapsed_ms", "attempts"})
 TRIES = re.compile(r'\\"tries\\": ?\d+')
 LEFT_OUT = frozenset({"runs", "contents", "written_reports"})
-RUN_FOLDER = re.compile(r"(quarantine/)\d+(?=[/\"]|$)")
+RUN_FOLDER = re.compile(r"(quarantine/)\d+(?:(/export/)\d+)?(?=[-/\"]|$)")
 LOCKS = re.compile(r"^\.[a-z]+\.lock$")
 REPORT = re.compile(r"^reports/[^/]+\.(html|json|csv)$")
 PICTURES = (".jpg", ".png", ".gif")

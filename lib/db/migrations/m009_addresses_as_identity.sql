@@ -24,6 +24,32 @@ INSERT INTO former_keys
 UPDATE OR IGNORE images SET key = new FROM named WHERE named.id = images.id;
 DROP TABLE named;
 
+-- Pictures in journals of step 4 come back under the key that they would have now, with what left with them.
+CREATE TEMPORARY TABLE archived_addresses AS
+    SELECT run_id, payload ->> 'image_id' AS owner, payload ->> 'kind' AS kind, payload ->> 'url' AS url,
+        payload ->> 'id' AS id
+    FROM actions WHERE table_name = 'image_variants' AND kind = 'remove_row' AND state = 'done'
+        AND json_type(payload, '$.image_id') = 'text';
+CREATE INDEX archived_addresses_by_owner ON archived_addresses (run_id, owner);
+CREATE TEMPORARY TABLE archived AS
+    SELECT id, run_id, old, column_name, engine || ':' || address_digest((
+        SELECT url FROM archived_addresses AS found WHERE found.run_id = left_by.run_id AND found.owner = left_by.old
+        ORDER BY CASE kind WHEN 'original' THEN 0 WHEN 'preview' THEN 1 WHEN 'dup' THEN 1 ELSE 2 END, found.id LIMIT 1
+    )) AS new
+    FROM (
+        SELECT id, run_id, payload ->> 'engine' AS engine, coalesce(payload ->> 'key', payload ->> 'id') AS old,
+            iif(json_type(payload, '$.key') IS NULL, '$.id', '$.key') AS column_name
+        FROM actions WHERE table_name = 'images' AND kind = 'remove_row' AND state = 'done'
+    ) AS left_by WHERE engine IN ('yandex', 'yandex-cloud', 'baidu', 'baidu-graph', 'naver', 'bing');
+DELETE FROM archived WHERE new IS NULL OR new = old;
+CREATE INDEX archived_by_key ON archived (run_id, old);
+UPDATE actions SET payload = json_set(payload, column_name, new) FROM archived WHERE archived.id = actions.id;
+UPDATE actions SET payload = json_set(payload, '$.image_id', new) FROM archived
+    WHERE archived.run_id = actions.run_id AND archived.old = actions.payload ->> 'image_id'
+        AND table_name IN ('image_variants', 'results', 'downloads', 'superseded') AND actions.state = 'done';
+DROP TABLE archived;
+DROP TABLE archived_addresses;
+
 -- A broken installation is no fault of the answers that it could not read.
 UPDATE responses SET ingest_state = 'pending', ingest_reason = ''
     WHERE ingest_state = 'failed' AND ingest_reason IN ('parse_error:ModuleNotFoundError', 'parse_error:ImportError');

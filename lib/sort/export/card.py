@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
@@ -14,6 +14,7 @@ from lib.sort.output import cell
 from lib.text import counted
 
 SHOWN = 25  # rows of a table; the attribution file has every picture
+CARD, ATTRIBUTION = "README.md", "attribution.csv"
 COLUMNS = ("file_name", "split", "title", "creator", "license", "license_url", "attribution", "page_url", "image_url")
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
@@ -78,11 +79,11 @@ class DatasetCard:
             " the rights before you pass pictures on. `attribution.csv` names title, creator, licence and page of every"
             " picture.\n",
         ]
-        (self.folder / "README.md").write_text("\n".join(parts), encoding="utf-8")
+        (self.folder / CARD).write_text("\n".join(parts), encoding="utf-8")
 
     def _writer(self) -> Any:
         if self.file is None:
-            self.file = (self.folder / "attribution.csv").open("w", encoding="utf-8", newline="")
+            self.file = (self.folder / ATTRIBUTION).open("w", encoding="utf-8", newline="")
             csv.writer(self.file, lineterminator="\n").writerow(COLUMNS)
         return csv.writer(self.file, lineterminator="\n")
 
@@ -104,6 +105,27 @@ class DatasetCard:
             )
             lines.append(f"configs:\n- config_name: default\n  data_files:\n{files}")
         return "\n".join([*lines, "---", ""])
+
+
+def amend_card(place: Path, to: Path, names: Set[str], count: int) -> list[Path]:
+    """Writes below `to` the card and the attribution file of a dataset that lost pictures; gives the older files.
+
+    `names` are those of the pictures, without endings.
+    """
+    older = []
+    if (card := place / CARD).is_file():
+        head, middle, tail = card.read_text(encoding="utf-8").partition("\n## ")
+        told = f"\n## Taken out\n\n- {counted(count, 'picture')} whose owners have opted out since. The counts below"
+        text = f"{head}{told} are those of before.\n{middle}{tail}"
+        (to / CARD).write_text(text, encoding="utf-8")
+        older.append(card)
+    if (listed := place / ATTRIBUTION).is_file():
+        with listed.open(encoding="utf-8", newline="") as file:
+            rows = [row for row in csv.reader(file) if not row or row[0].partition(".")[0] not in names]
+        with (to / ATTRIBUTION).open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows(rows)
+        older.append(listed)
+    return older
 
 
 def _not_compared(count: int) -> str:

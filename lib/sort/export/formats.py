@@ -1,6 +1,6 @@
 """The forms of a dataset, and the flat record of a picture: its columns are the same for every picture of a dataset.
 
-A writer takes pictures one by one, each with its record.
+A writer takes pictures one by one, each with its record. `write_without` takes pictures out of a dataset again.
 """
 
 from __future__ import annotations
@@ -8,9 +8,11 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,6 +28,8 @@ ORIGIN = (
 
 SHARD_BYTES = 500_000_000  # half a gigabyte a shard, as Hugging Face cuts its own
 CONVERTED = ".converted"  # a folder below the one that is built, gone before that is a dataset
+NAME_DIGITS = 24  # of a content's hash, in the name of its file
+SHARD = re.compile(r"(train|val|test)-\d+\.(tar|parquet)")
 ROWS_IN_GROUP = 100  # of Parquet: pictures are large, and a reader takes a row group at once
 
 
@@ -58,7 +62,12 @@ def file_name(record: Mapping[str, Any], path: Path) -> str:
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:  # such as `.jpg_large` and `.bin`, which no reader takes for a picture's
         suffix = f".{record['format']}"
-    return f"{(record.get('original_sha256') or record['sha256'])[:24]}{suffix}"
+    return f"{content_of(record)[:NAME_DIGITS]}{suffix}"
+
+
+def content_of(record: Mapping[str, Any]) -> str:
+    """The content that a picture was downloaded as, also where it was converted."""
+    return str(record.get("original_sha256") or record["sha256"])
 
 
 def _size(path: Path) -> tuple[int, int, str]:
@@ -207,6 +216,92 @@ def _schema(row: Mapping[str, Any]) -> Any:
             fields.append((name, getattr(pyarrow, kind)()))
             features[name] = {"dtype": kind, "_type": "Value"}
     return pyarrow.schema(fields, metadata={"huggingface": json.dumps({"info": {"features": features}})})
+
+
+@dataclass
+class Removal:
+    """The change that taking pictures out makes to a dataset: files that leave their place, and pictures by side."""
+
+    files: list[Path] = field(default_factory=list)
+    pictures: Counter[str] = field(default_factory=Counter)
+
+
+def write_without(place: Path, to: Path | None, contents: Set[str]) -> Removal:
+    """Writes below `to` what the files of a dataset that hold any of the contents are without them; None only looks.
+
+    Raises OSError, or ValueError for a file that is no longer what an export wrote.
+    """
+    removal = Removal()
+    for path in sorted(place.iterdir()):
+        target = to / path.name if to else None
+        if (shard := SHARD.fullmatch(path.name)) and path.is_file():
+            without = _tar_without if shard[2] == "tar" else _parquet_without
+            if gone := without(path, target, contents):
+                removal.files.append(path)
+                removal.pictures[shard[1]] += gone
+        elif path.name in ("train", "val", "test") and path.is_dir():
+            _folder_without(path, target, contents, removal)
+    return removal
+
+
+def names_of(contents: Set[str]) -> set[str]:
+    """The names of contents in a dataset, without their endings."""
+    return {sha256[:NAME_DIGITS] for sha256 in contents}
+
+
+def _folder_without(folder: Path, to: Path | None, contents: Set[str], removal: Removal) -> None:
+    """One side of an imagefolder: its pictures by their names and by its `metadata.jsonl`."""
+    names, kept, listed, dropped = names_of(contents), list[str](), folder / "metadata.jsonl", False
+    leaving = {path for path in folder.rglob("*") if path.stem in names and (path.is_symlink() or path.is_file())}
+    for line in listed.read_text(encoding="utf-8").splitlines(keepends=True) if listed.is_file() else ():
+        record = json.loads(line)
+        if content_of(record) not in contents:
+            kept.append(line)
+            continue
+        dropped, named = True, Path(os.path.normpath(folder / record["file_name"]))
+        if os.path.lexists(named) and folder in named.parents:
+            leaving.add(named)
+    removal.pictures[folder.name] += len(leaving)
+    removal.files += sorted(leaving)
+    if dropped:
+        removal.files.append(listed)
+        if to and kept:
+            to.mkdir()
+            (to / listed.name).write_text("".join(kept), encoding="utf-8", newline="")
+
+
+def _tar_without(path: Path, target: Path | None, contents: Set[str]) -> int:
+    """The number of pictures that a shard loses; one that keeps none is not written."""
+    names = names_of(contents)
+    try:
+        with tarfile.open(path) as shard:
+            entries = {entry: entry.name.partition(".")[0] for entry in shard.getmembers()}
+            kept = [entry for entry, name in entries.items() if name not in names]
+            if target and 0 < len(kept) < len(entries):
+                with tarfile.open(target, "w", format=tarfile.GNU_FORMAT) as made:
+                    for entry in kept:
+                        made.addfile(entry, shard.extractfile(entry))
+            return len(names & set(entries.values()))
+    except tarfile.TarError as error:
+        raise ValueError(f"{path} is no tar file ({error})") from error
+
+
+def _parquet_without(path: Path, target: Path | None, contents: Set[str]) -> int:
+    """The number of pictures that a shard loses; one that keeps none is not written."""
+    import pyarrow
+    import pyarrow.parquet
+
+    with pyarrow.parquet.ParquetFile(path) as shard:
+        columns = [name for name in ("sha256", "original_sha256") if name in shard.schema_arrow.names]
+        groups = [shard.read_row_group(number, columns).to_pylist() for number in range(shard.num_row_groups)]
+        kept = [[content_of(row) not in contents for row in group] for group in groups]
+        staying, all_of_them = sum(map(sum, kept)), sum(map(len, kept))
+        if target and 0 < staying < all_of_them:
+            with pyarrow.parquet.ParquetWriter(target, shard.schema_arrow) as writer:
+                for number, mask in enumerate(kept):
+                    if any(mask):
+                        writer.write_table(shard.read_row_group(number).filter(pyarrow.array(mask)))
+        return all_of_them - staying
 
 
 def _put(source: Path, target: Path, mode: str) -> None:

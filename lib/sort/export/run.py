@@ -16,6 +16,7 @@ import json
 import logging
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,24 +24,36 @@ from typing import Any
 
 from lib.db import Context, Database, journal
 from lib.db import scores as store
-from lib.db.journal import BUILDING, Action
+from lib.db.downloads import opted_out
+from lib.db.journal import BUILDING, MANIFEST, Action, HeldDataset
 from lib.db.scores import LabelRow
 from lib.db.worklist import Worklist
 from lib.errors import GleanerError, UsageError
-from lib.files.pictures import folder_pictures, sha256_of, workspace_pictures
+from lib.files.pictures import PassedOver, folder_pictures, sha256_of, workspace_pictures
 from lib.journal.moves import let_go, move_without_overwriting, same_file, temporary_name
 from lib.progress import chunked
-from lib.sort.export.card import DatasetCard
-from lib.sort.export.formats import CONVERTED, ImageFolder, Parquet, TarShards, Writer, file_name, records
+from lib.sort.export.card import DatasetCard, amend_card
+from lib.sort.export.formats import (
+    CONVERTED,
+    ImageFolder,
+    Parquet,
+    TarShards,
+    Writer,
+    content_of,
+    file_name,
+    names_of,
+    records,
+    write_without,
+)
 from lib.sort.export.readable import PASSING, TOLD, UNREADABLE, Readable
 from lib.sort.options import ExportOptions, Shares
 from lib.sort.output import remove_if_empty
 from lib.temporary import is_temporary, temporary_beside
+from lib.text import counted
 from lib.workspace import Workspace
 
 log = logging.getLogger("gleaner.export")
 
-MANIFEST = "dataset.json"
 # Why an entry is in the journal that is no file: all of a folder that was being built is there, and all of the plan. It
 # and the entry of the folder are dropped when the dataset is in its place.
 COMPLETE = "complete"
@@ -57,9 +70,11 @@ class Export:
     files: Worklist = field(default_factory=Worklist)
     left: int = 0
     unhashed: int = 0
+    opted_out: int = 0
 
     def __post_init__(self) -> None:
         self.readable = Readable(self.context, self.options, self.files)
+        self.passed_over = PassedOver(self.context.workspace.root, self.options.folders)
 
     def run(self) -> str:
         """Does it; gives a note on what was done. In a dry run only counts."""
@@ -90,12 +105,11 @@ class Export:
         self._refuse_taken_place()
         begun = begin(self.context, self.options.place)
         try:
-            self._build(begun.folder, digest)
+            self._build(begun, digest)
             if self.context.stopping():
                 abandon(self.context.db, begun)
                 return "stopped before it was complete; nothing was kept"
-            for part in chunked(self._planned(begun.folder), BLOCK):  # they are hashed: other steps get their turn
-                journal.insert_actions(self.context.db, self.context.run_id, part)
+            _plan(self.context, begun, files_below(self.options.place))
             with self.context.db.transaction():
                 self._remember()
                 commit(self.context.db, begun)
@@ -113,7 +127,9 @@ class Export:
         found: dict[str, int | float | str] = {"pictures": sum(self.readable.splits.values()), **self.readable.splits}
         if self.options.where:
             found["not_selected"] = self.left
-        return found | self.readable.counts()
+        if self.opted_out:
+            found["opted_out"] = self.opted_out
+        return found | self.readable.counts() | self.passed_over.counts()
 
     def _gather(self) -> None:
         if self.options.label and self.options.label not in self._criteria():
@@ -124,12 +140,15 @@ class Export:
         if folders:
             remember = not context.dry_run
             found = folder_pictures(
-                context.db, folders, remember=remember, bar=context.bar, limit=limit, unreadable=self._note_unreadable
-            )
+                context.db, folders, remember=remember, bar=context.bar, limit=limit,
+                unreadable=self._note_unreadable, passed_over=self.passed_over,
+            )  # fmt: skip
         for picture in found:
-            self.files.add(self.context.workspace.to_text(picture.path), picture.sha256, picture.bytes)
+            self.files.add(context.workspace.to_text(picture.path), picture.sha256, picture.bytes)
         for sha256, path in missing:  # last: a content is read from its first file
             self.files.add(path, sha256, 0)
+        for page in self.files.contents():
+            self.opted_out += self.files.leave_out(opted_out(context.db, [sha256 for sha256, _ in page]))
         if not self.files.count():
             raise UsageError("there is no picture to export; run 5_download.py first or give a folder.")
         if self.options.where:
@@ -185,17 +204,20 @@ class Export:
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
 
-    def _build(self, building: Path, digest: str) -> None:
+    def _build(self, begun: Building, digest: str) -> None:
+        building = begun.folder
         self.readable.convert(self._records(), building / CONVERTED)
         writer, card = self._writer(building), DatasetCard(building, self._criteria())
         try:
             with self.context.bar(sum(self.readable.splits.values()), "Exporting", "picture") as progress:
-                for path, split, record in self.readable.chosen(self._records(), building / CONVERTED):
-                    if self.context.stopping():
-                        return
-                    progress.update()
-                    writer.add(split, path, record)
-                    card.add(split, file_name(record, path), record)
+                for block in chunked(self.readable.chosen(self._records(), building / CONVERTED), BLOCK):
+                    for path, split, record in block:
+                        if self.context.stopping():
+                            return
+                        progress.update()
+                        writer.add(split, path, record)
+                        card.add(split, file_name(record, path), record)
+                    journal.note_dataset(self.context.db, begun.entry, (content_of(record) for _, _, record in block))
         finally:
             writer.close()
             shutil.rmtree(building / CONVERTED, ignore_errors=True)
@@ -214,23 +236,6 @@ class Export:
         if self.options.form == "parquet":
             return Parquet(folder, self.options.parquet_pictures == "embed", self.options.shard_bytes)
         return ImageFolder(folder, self.options.mode, self.options.label or "")
-
-    def _planned(self, building: Path) -> Iterator[Action]:
-        """The plan: the files of an older dataset go to the quarantine, those of the new one come."""
-        away = self.context.workspace.quarantine / str(self.context.run_id) / "export" / self.options.place.name
-        for path in files_below(self.options.place):
-            content = "" if path.is_symlink() else sha256_of(path)
-            yield self._action("move", path, away / path.relative_to(self.options.place), content, path.lstat().st_size)
-        for path in files_below(building):
-            target = self.options.place / path.relative_to(building)
-            if path.is_symlink():
-                yield self._action("symlink", Path(os.readlink(path)), target)
-            else:  # undo takes away only what is still as it was written
-                yield self._action("write", None, target, sha256_of(path), path.stat().st_size)
-
-    def _action(self, kind: str, source: Path | None, target: Path, sha256: str = "", size: int = 0) -> Action:
-        text = self.context.workspace.to_text(source) if source else ""
-        return Action(kind, text, self.context.workspace.to_text(target), sha256, size)
 
     def _remember(self) -> None:
         """Keeps every picture's side, for later exports and for `--where \"split = train\"`."""
@@ -286,22 +291,49 @@ class Sides:
 
 @dataclass(frozen=True)
 class Building:
-    """The folder in which a dataset is made, its place, and the number of the journal's entry of both."""
+    """The folder in which a dataset is made, its place, and the number of the journal's entry of both.
+
+    One that `keeps` is made of another that lies in the place: files that are not planned to leave stay.
+    """
 
     folder: Path
     place: Path
     run_id: int
     entry: int
+    keeps: bool = False
 
 
-def begin(context: Context, place: Path) -> Building:
+def begin(context: Context, place: Path, *, keeps: bool = False) -> Building:
     """Enters the folder in the journal, then makes it."""
     folder = temporary_beside(place)
     to_text = context.workspace.to_text
-    entry = Action("write", to_text(folder), to_text(place), reason=BUILDING)
+    payload = json.dumps({"keeps": True}) if keeps else "{}"
+    entry = Action("write", to_text(folder), to_text(place), payload=payload, reason=BUILDING)
     journal.insert_actions(context.db, context.run_id, [entry])
     folder.mkdir(parents=True)
-    return _begun(context, context.run_id)[0]
+    return _begun(context, context.run_id)[-1]
+
+
+def _plan(context: Context, begun: Building, leaving: Iterable[Path]) -> None:
+    """Writes the plan: files of the dataset in that place go to the quarantine, those of the new one come."""
+    for part in chunked(_planned_files(context, begun, leaving), BLOCK):  # they are hashed: other steps get their turn
+        journal.insert_actions(context.db, context.run_id, part)
+
+
+def _planned_files(context: Context, begun: Building, leaving: Iterable[Path]) -> Iterator[Action]:
+    place, to_text = begun.place, context.workspace.to_text
+    away = context.workspace.quarantine / str(context.run_id) / "export" / place.name
+    if begun.keeps:  # of several datasets with one name
+        away = away.with_name(f"{begun.entry}-{place.name}")
+    for path in leaving:
+        content, target = "" if path.is_symlink() else sha256_of(path), away / path.relative_to(place)
+        yield Action("move", to_text(path), to_text(target), content, path.lstat().st_size)
+    for path in files_below(begun.folder):
+        target = place / path.relative_to(begun.folder)
+        if path.is_symlink():
+            yield Action("symlink", to_text(Path(os.readlink(path))), to_text(target))
+        else:  # undo takes away only what is still as it was written
+            yield Action("write", "", to_text(target), sha256_of(path), path.stat().st_size)
 
 
 def commit(db: Database, begun: Building) -> None:
@@ -314,6 +346,7 @@ def abandon(db: Database, begun: Building) -> None:
     if is_temporary(begun.folder.name) and not begun.folder.is_symlink():
         shutil.rmtree(begun.folder, ignore_errors=True)
     journal.set_state(db, [action.id for action in _planned(db, begun)], "dropped")
+    journal.forget_dataset(db, begun.entry)
 
 
 def finish(context: Context, begun: Building) -> None:
@@ -322,17 +355,30 @@ def finish(context: Context, begun: Building) -> None:
         for action in _planned(context.db, begun):
             if action.kind == "move":
                 _move(context.workspace, action)
-        _remove_empty(begun.place)
-        try:
-            os.rename(begun.folder, begun.place)
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
-                raise
-            raise GleanerError(
-                f"{begun.place} holds files that came while the dataset was written; move them away and run the same"
-                " command again."
-            ) from error
+        _put_in_place(begun)
     _record(context, begun)
+
+
+def _put_in_place(begun: Building) -> None:
+    if begun.keeps:
+        for path in files_below(begun.folder):
+            target = begun.place / path.relative_to(begun.folder)
+            if os.path.lexists(target):
+                raise GleanerError(f"{target} came while the dataset was written; move it away.")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.rename(path, target)
+        _remove_empty(begun.folder)
+    _remove_empty(begun.place)
+    try:
+        if not begun.keeps:
+            os.rename(begun.folder, begun.place)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise
+        raise GleanerError(
+            f"{begun.place} holds files that came while the dataset was written; move them away and run the same"
+            " command again."
+        ) from error
 
 
 def finish_exports(context: Context) -> int:
@@ -353,6 +399,85 @@ def finish_exports(context: Context) -> int:
     return cut_off
 
 
+@dataclass
+class OptOuts:
+    """The datasets of earlier exports that hold pictures whose owners have opted out since, and what becomes of them.
+
+    `found` has an entry for each, with its `path`, the `run` that wrote it, its pictures and an `outcome`: `held`
+    (nothing was done), `taken_out`, `not_there` (moved or removed since) or `unreadable`.
+    """
+
+    context: Context
+    place: Path | None = None  # the only one that counts
+    found: list[dict[str, Any]] = field(default_factory=list)
+
+    def run(self) -> None:
+        """Takes the pictures out of every dataset that lies in its place; in a dry run it only looks."""
+        for held in journal.datasets_with_opted_out(self.context.db):
+            place = self.context.workspace.to_path(held.place)
+            if (self.place and self.place.absolute() != place.absolute()) or self.context.stopping():
+                continue
+            entry: dict[str, Any] = {"path": held.place, "run": held.run_id, "sha256": sorted(held.contents)}
+            entry |= {"pictures": len(held.contents), "outcome": "not_there"}
+            self.found.append(entry)
+            if not (place / MANIFEST).is_file():
+                continue
+            try:
+                entry["pictures"] = self._take_out(place, held)
+                entry["outcome"] = "held" if self.context.dry_run else "taken_out"
+            except (OSError, ValueError, KeyError) as error:
+                log.warning("%s is left as it is: %s", place, error)
+                entry["outcome"] = "unreadable"
+
+    def counts(self) -> dict[str, int | float | str]:
+        outcomes = Counter(entry["outcome"] for entry in self.found)
+        return {"datasets": len(self.found), "pictures": sum(entry["pictures"] for entry in self.found), **outcomes}
+
+    def lines(self) -> Iterator[str]:
+        """One line a dataset, as a person reads it."""
+        words = {
+            "held": "would take {} out of {}", "taken_out": "took {} out of {}", "unreadable": "left {} in {}",
+            "not_there": "cannot take {} out of {}, which is not there any more",
+        }  # fmt: skip
+        for entry in self.found:
+            yield words[entry["outcome"]].format(counted(entry["pictures"], "picture"), entry["path"])
+
+    def _take_out(self, place: Path, held: HeldDataset) -> int:
+        """Gives the number of pictures that a dataset loses. What is in the way ends it, and it stays as it was."""
+        context = self.context
+        if context.dry_run:
+            return write_without(place, None, held.contents).pictures.total()
+        begun = begin(context, place, keeps=True)
+        try:
+            removal = write_without(place, begun.folder, held.contents)
+            if count := removal.pictures.total():
+                removal.files += amend_card(place, begun.folder, names_of(held.contents), count)
+                removal.files.append(_amend_manifest(place, begun.folder, removal.pictures))
+                _plan(context, begun, removal.files)
+                with context.db.transaction():
+                    journal.follow_dataset(context.db, held.id, begun.entry, held.contents)
+                    commit(context.db, begun)
+        except BaseException:
+            abandon(context.db, begun)
+            raise
+        if count:
+            finish(context, begun)
+        else:  # somebody has taken them out by hand
+            abandon(context.db, begun)
+            journal.forget_dataset(context.db, held.id, held.contents)
+        return count
+
+
+def _amend_manifest(place: Path, to: Path, gone: Mapping[str, int]) -> Path:
+    """Writes the manifest of a dataset that lost pictures, so that it is no other export's; gives the older one."""
+    manifest: dict[str, Any] = json.loads((older := place / MANIFEST).read_text())
+    sides = Counter(manifest["pictures"])
+    sides.subtract(gone)
+    taken = {"opted_out": manifest.get("opted_out", 0) + sum(gone.values())}
+    (to / MANIFEST).write_text(json.dumps(manifest | {"digest": "", "pictures": dict(sides)} | taken, indent=1) + "\n")
+    return older
+
+
 def remove_empty_folders(context: Context, run_id: int) -> None:
     """After an undo: the folders of the run's dataset that hold nothing any more."""
     for action in journal.iter_actions(context.db, run_id, "undone"):
@@ -368,7 +493,7 @@ def files_below(folder: Path) -> list[Path]:
 def _begun(context: Context, run_id: int) -> list[Building]:
     to_path = context.workspace.to_path
     return [
-        Building(to_path(action.source), to_path(action.target), run_id, action.id)
+        Building(to_path(action.source), to_path(action.target), run_id, action.id, action.payload != "{}")
         for action in journal.iter_actions(context.db, run_id, "planned")
         if action.reason == BUILDING
     ]
