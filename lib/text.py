@@ -16,6 +16,7 @@ _USER = re.compile(r"(?P<head>\b[A-Za-z][A-Za-z0-9+.-]*:/{1,3})(?P<secret>[^/?#\
 _NO_VALUE = frozenset(
     {"", "?", "??", "???", "-", "--", "---", "\u2013", "\u2014", "_", "/", "*", "n/a", "n.a", "#n/a", "none", "null"}
     | {"nil", "nan", "unknown", "undefined", "not available", "not specified", "unspecified", "not provided", "no data"}
+    | {f"unknown {what}" for what in "author artist creator photographer uploader date source title owner".split()}
     | {"0", "na", "not known", "no value", "unknown license", "unknown licence"}
 )  # in small letters
 _HALF = re.compile("[\ud800-\udfff]")

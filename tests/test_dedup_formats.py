@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Iterator
@@ -130,3 +131,45 @@ def test_the_facts_of_a_decode_are_those_of_the_header(tmp_path: Path, ending: s
     assert facts.pixels == 1200 * 900
     path.with_suffix(".txt").write_text("a note")
     assert read_traits(path).has_metadata
+
+
+def in_rgb(picture: Image.Image, marker: str) -> bytes:
+    """A JPEG whose numbers are red, green and blue, told by Adobe's marker or by the names of its components."""
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=92, keep_rgb=True)
+    content = file.getvalue()
+    start = content.index(b"\xff\xee")
+    return content if marker == "adobe" else content[:start] + content[start + 16 :]
+
+
+@pytest.mark.parametrize("marker", ["adobe", "components"])
+def test_a_jpeg_that_is_stored_in_rgb_is_no_broken_one(folder: Path, marker: str):
+    """libjpeg gives it in RGB and grey alone; asked for YCbCr it says that it is broken."""
+    (folder / "c.jpg").write_bytes(in_rgb(drawing(1, 640, 480), marker))
+    with Image.open(folder / "c.jpg") as image:
+        assert bytes(layer[0] for layer in image.layer) == b"RGB" and ("adobe" in image.info) == (marker == "adobe")
+    answer = found(folder)
+    assert [Path(entry["path"]).name for entry in answer["broken"]] == ["page.jpg"]
+    assert going(answer) == {"c.jpg": "same"}
+
+
+def test_broken_metadata_fills_no_terminal(folder: Path):
+    """Pillow warns of every tag, and libtiff tells the terminal; what matters becomes a reason."""
+    file = io.BytesIO()
+    drawing(4, 200, 150).save(file, "TIFF", compression="tiff_lzw")
+    (folder / "bad.tif").write_bytes(file.getvalue()[:8] + b"\xff" * 100 + file.getvalue()[108:])
+    for number in range(3):
+        file = io.BytesIO()
+        drawing(number + 5, 200, 150).save(file, "TIFF", description="x" * 40, software="y" * 40)
+        head = file.getvalue()
+        for tag in (270, 305):  # their texts are told to be longer than the file
+            at = head.index(tag.to_bytes(2, "little") + b"\2\0")
+            head = head[: at + 4] + (1 << 20).to_bytes(4, "little") + head[at + 8 :]
+        (folder / f"tags{number}.tif").write_bytes(head)
+        with pytest.warns(UserWarning, match="larger than file"), Image.open(folder / f"tags{number}.tif") as image:
+            image.load()
+    for step, *words in (("dedup", "similar", folder), ("sort", "quality", folder), ("sort", "export", folder)):
+        done = run_step(step, *words, "--workspace", folder.parent / "ws", "--workers", "2")
+        assert done.returncode == 0 and "Warning" not in done.stderr and "not yet in table" not in done.stderr, (
+            done.stderr
+        )

@@ -327,7 +327,7 @@ def test_deep_greys_are_the_same_band_by_band(deep: str, monkeypatch: pytest.Mon
     full = decode(data).rgb
     top = float(values.max()) if deep == "F" else 65535.0
     assert (full[:, :, 0] == (values.astype(np.float64) / top * 255).astype(np.uint8)).all()
-    monkeypatch.setattr("lib.images.decode.BAND", 100)
+    monkeypatch.setattr("lib.images.ground.BAND", 100)
     assert (decode(data).rgb == full).all()
 
 

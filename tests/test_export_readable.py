@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -299,3 +300,32 @@ def test_a_kill_after_converting_leaves_nothing_and_the_next_run_does_it_all(tmp
         for place in (tmp_path / "calm", workspace)
     )
     assert calm == again and calm
+
+
+@pytest.mark.parametrize("size", [(5, 5), (7, 256), (300, 1)])
+def test_a_small_jpeg_can_be_read(size: tuple[int, int], tmp_path: Path, capsys: Any) -> None:
+    """It is decoded for an eighth of the pixels, and an eighth of seven is none."""
+    (folder := tmp_path / "mine").mkdir()
+    drawing(3, 300, 256).resize(size).save(folder / "small.jpg")
+    cut = as_bytes(drawing(4, 300, 256).resize(size), "JPEG")
+    (folder / "cut.jpg").write_bytes(cut[:-24])
+    counts = export(tmp_path / "ws", capsys, folder)
+    assert counts["pictures"] == 1 and counts["truncated"] == 1
+
+
+@pytest.mark.parametrize("seen", [True, False], ids=["after step 6", "unseen"])
+def test_a_frame_that_step_6_did_not_look_at_is_decoded(seen: bool, tmp_path: Path, capsys: Any) -> None:
+    """Step 6 looks at some frames of a picture that it compares with no other."""
+    (folder := tmp_path / "mine").mkdir()
+    drawing(3, 300, 256).save(folder / "sound.jpg")
+    frames = [drawing(number + 50, 90, 80) for number in range(9)]
+    content = as_bytes(frames[0], "PNG", save_all=True, append_images=frames[1:], duration=90)
+    last = content.rindex(b"fcTL")
+    data = content[last : last + 4] + (99).to_bytes(4, "big") + content[last + 8 : last + 30]
+    head = content[:last] + data + zlib.crc32(data).to_bytes(4, "big")
+    (folder / "gap.png").write_bytes(head + content[last + 34 :])  # the last frame's number does not follow
+    workspace = tmp_path / "ws"
+    assert run(ingest, workspace, "--import-folder", folder) == 0
+    assert not seen or run(dedup, workspace) == 0
+    counts = export(workspace, capsys)
+    assert counts["pictures"] == 1 and counts["undecodable"] == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import signal
 import sqlite3
@@ -17,7 +18,7 @@ from yandex_answers import entity, make_workspace, xhr
 from lib.db import open_database
 from lib.db.schema import migrations, statements
 from lib.domains import covers, host_of, read_lists, shown_host
-from lib.engines import baidu, baidu_graph, bing, commons, naver, openverse, parser_for
+from lib.engines import baidu, baidu_graph, bing, commons, naver, naver_api, openverse, parser_for, yandex_cloud
 from lib.engines.addresses import is_page, sides_at, unwrap
 from lib.engines.parsing import fact, plain
 from lib.engines.yandex import parse_xhr
@@ -438,3 +439,63 @@ def test_a_migration_says_that_it_may_take_long(tmp_path: Path, caplog: pytest.L
     with open_database(path), open_database(tmp_path / "new" / "gleaner.db"):
         pass
     assert "schema" not in caplog.text
+
+
+def test_the_date_of_a_change_is_no_date_of_publication() -> None:
+    page = (
+        "<response><results><grouping><group><doc><url>http://x.example/1.jpg</url><modtime>20240414T000000</modtime>"
+        "<image-properties><image-link>http://x.example/1.jpg</image-link></image-properties></doc></group></grouping>"
+        "</results></response>"
+    )
+    body = json.dumps({"rawData": base64.b64encode(page.encode()).decode()}).encode()
+    (record,) = yandex_cloud.parse_api(body).images
+    assert record.published_at == "" and record.extra["modified_at"] == "20240414T000000"
+
+
+def naver_item(**values: Any) -> Any:
+    item = {"type": "image", "originalUrl": "http://blog.example/1.jpg", "link": "http://blog.example/p"} | values
+    script = f"<script>var imageSearchTabData={json.dumps({'content': {'items': [item]}})}</script>"
+    return naver.parse_page(script.encode()).images[0]
+
+
+@pytest.mark.parametrize(
+    ("shown", "date"),
+    [
+        ("2026.01.23.", "2026.01.23."),
+        ("2026-01-23", "2026-01-23"),
+        ("3일 전", ""),
+        ("2시간 전", ""),
+        ("어제", ""),
+        ("", ""),
+    ],
+)
+def test_a_date_that_goes_by_the_day_of_the_search_is_none(shown: str, date: str) -> None:
+    assert naver_item(dateInfo=shown).published_at == date
+
+
+@pytest.mark.parametrize(
+    ("viewer", "is_gif"),
+    [
+        ("https://search.pstatic.net/common/?src=http%3A%2F%2Fb.example%2F1.gif&type=f360_360_gif", True),
+        ("https://search.pstatic.net/common/?type=sc960_832_gif&src=http%3A%2F%2Fb.example%2F1", True),
+        ("https://search.pstatic.net/common/?src=http%3A%2F%2Fb.example%2Fmy_gif_of_1.jpg&type=sc960_832", False),
+        ("https://search.pstatic.net/common/?src=http%3A%2F%2Fb.example%2Fmy_gif&type=sc960_832", False),
+    ],
+)
+def test_an_animation_is_told_by_the_proxy_s_word_and_not_by_a_name(viewer: str, is_gif: bool) -> None:
+    assert naver_item(viewerThumb=viewer).is_gif == is_gif
+
+
+def test_the_host_of_a_thumbnail_is_nobody_s_domain() -> None:
+    item = {"link": "https://site.example/page.html", "thumbnail": "https://search.pstatic.net/common/?src=x"}
+    body = json.dumps({"total": 1, "start": 1, "display": 1, "items": [item]}).encode()
+    (record,) = naver_api.parse_api(body).images
+    assert (record.domain, record.page_url) == ("site.example", "https://site.example/page.html")
+    assert [variant.kind for variant in record.variants] == ["thumb"]
+
+
+@pytest.mark.parametrize(
+    "word", ["Unknown author", "unknown photographer", "Unknown date", "UNKNOWN ARTIST.", "(unknown source)"]
+)
+def test_a_word_for_nobody_is_no_fact(word: str) -> None:
+    assert fact(word) == "" and fact(f"{word} of Delft") == f"{word} of Delft"

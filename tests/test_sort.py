@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from support import ROOT, all_rows, as_rows, drawing, dump, load_step, run_step, snapshot, touched
+from support import PATIENCE, ROOT, all_rows, as_rows, drawing, dump, load_step, run_step, snapshot, touched
 
 from lib.db import Database, open_database
 from lib.db.files import FileRow, add_file
@@ -885,3 +885,32 @@ def test_lines_that_are_right_are_not_written_again(tmp_path: Path) -> None:
     before = touched(tmp_path)
     assert not replace_with(path, iter(wanted)) and touched(tmp_path) == before
     assert replace_with(path, []) and not path.exists() and not replace_with(path, [])
+
+
+@pytest.mark.parametrize("words", [["--workers", "1"], ["--workers", "2"], ["-n", "--workers", "1"]])
+def test_a_codec_that_crashes_costs_its_own_picture(words: list[str], tmp_path: Path) -> None:
+    """In a format that is not decoded in the main process, where the crash would end the run and every run after it."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for seed in range(3):
+        drawing(seed).save(photos / f"{seed}.png")
+    drawing(3).save(photos / "whole.tif")
+    Image.new("RGB", (13, 7)).save(photos / "odd.tif")
+    hook = tmp_path / "hook"
+    hook.mkdir()
+    (hook / "sitecustomize.py").write_text(
+        "import os\n"
+        "from PIL import ImageFile\n"
+        "load = ImageFile.ImageFile.load\n"
+        "ImageFile.ImageFile.load = lambda self: os._exit(9) if self.size == (13, 7) else load(self)\n"
+    )
+    step = [sys.executable, str(ROOT / "7_sort_quality.py"), "quality", str(photos), "--json", *words]
+    done = subprocess.run(
+        [*step, "--workspace", str(tmp_path / "ws")],
+        env={**os.environ, "PYTHONPATH": str(hook)}, capture_output=True, text=True, timeout=PATIENCE,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    (odd,) = found["unreadable"]
+    assert Path(odd["path"]).name == "odd.tif" and odd["reason"] == "worker_killed"
+    assert len(found["pictures"]) == 4

@@ -24,6 +24,8 @@ from lib.workspace import Workspace
 
 log = logging.getLogger("gleaner")
 
+BY_REASON = ("failed", "unreadable", "passed_over")  # counts that have one for each reason beside them
+
 
 @dataclass
 class Summary:
@@ -124,11 +126,14 @@ def _dumped(value: Any) -> str:
 
 def _parts(counts: dict[str, Any]) -> Iterator[str]:
     """Each count in words; what `failed_<reason>` counts is part of what `failed` does."""
-    reasons = {name: value for name, value in counts.items() if name.startswith("failed_") and "failed" in counts}
-    told = ", ".join(f"{_number(value)} {_words(name.removeprefix('failed_'))}" for name, value in reasons.items())
+    reasons: dict[str, dict[str, Any]] = {name: {} for name in BY_REASON if name in counts}
     for name, value in counts.items():
-        if name not in reasons:
-            yield _counted(value, _words(name)) + (f" ({told})" if name == "failed" and told else "")
+        if whole := next((one for one in reasons if name.startswith(f"{one}_")), ""):
+            reasons[whole][name.removeprefix(f"{whole}_")] = value
+    for name, value in counts.items():
+        if not any(name.startswith(f"{one}_") for one in reasons):
+            told = ", ".join(f"{_number(part)} {_words(reason)}" for reason, part in reasons.get(name, {}).items())
+            yield _counted(value, _words(name)) + (f" ({told})" if told else "")
 
 
 def _words(name: str) -> str:

@@ -32,9 +32,11 @@ from lib.hashing.buffers import Buffers, packed_buffers
 from lib.hashing.kinds import HashChoice, imagehash_of
 from lib.hashing.kinds import is_flat as is_empty
 from lib.images.decode import NO_DECODER, OTHER_FORMAT, DecodeError
+from lib.images.formats import TRUSTED
 from lib.images.frames import opened_frames
 from lib.progress import chunked
 from lib.work import WORKER_KILLED, Result
+from lib.work.memory import prepare_decoder
 from lib.work.stream import stream
 
 T = TypeVar("T")
@@ -48,9 +50,6 @@ PROCESSES_FROM = 5_000  # pictures: from then on what the start of worker proces
 ALGORITHM = buffers.ALGORITHM
 PIXELS_ALGORITHM = f"pixels 2 {buffers.VERSION}"
 
-# What is decoded in this process: formats whose codecs are used everywhere and attacked every day. A file in any other
-# is left to worker processes, which may die of it.
-TRUSTED = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP")
 OURS = HashChoice()
 
 SLOT = 4096 + 64  # bytes: the longest path that Linux takes
@@ -115,7 +114,7 @@ class FingerprintStore:
         if executor == "local" and workers > 1 and len(paths) >= PROCESSES_FROM:
             executor = "processes"
         if executor != "local":
-            yield from stream(task, paths, executor=executor, workers=workers, chunk=8)
+            yield from stream(task, paths, executor=executor, workers=workers, chunk=8, init=prepare_decoder)
             return
         apart = [path for path in paths if path in self.guard.paths]
         here = (path for path in paths if path not in self.guard.paths)
@@ -132,7 +131,9 @@ class FingerprintStore:
                     apart.append(outcome.item)
                 else:
                     yield outcome
-        for outcome in stream(task, apart, executor="processes", workers=workers, chunk=4) if apart else ():
+        if not apart:
+            return
+        for outcome in stream(task, apart, executor="processes", workers=workers, chunk=4, init=prepare_decoder):
             self.guard.remember_crash(outcome.item, outcome.error)
             yield outcome
 
@@ -388,7 +389,7 @@ class CrashGuard:
         if path not in self.paths:
             with self.recording(path):
                 return task(path), ""
-        outcome: Any = next(stream(task, [path], executor="processes", chunk=1))
+        outcome: Any = next(stream(task, [path], executor="processes", chunk=1, init=prepare_decoder))
         self.remember_crash(path, outcome.error)
         return outcome.value, outcome.error
 

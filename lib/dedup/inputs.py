@@ -17,15 +17,15 @@ from lib.dedup.groups import DuplicateGroup, Member
 from lib.dedup.keep import read_traits
 from lib.dedup.report import BrokenFile, full_path
 from lib.errors import UsageError
-from lib.files.pictures import PictureFile, folder_pictures, workspace_pictures
+from lib.files.pictures import PassedOver, PictureFile, folder_pictures, workspace_pictures
 from lib.hashing.hamming import to_words
 from lib.workspace import Workspace
 
 
 def read_files(
-    context: Context, folders: Sequence[Path], limit: int | None
+    context: Context, folders: Sequence[Path], limit: int | None, passed_over: PassedOver
 ) -> tuple[list[PictureFile], list[BrokenFile]]:
-    """Returns the files to look at, at most `limit`, and those that could not be read.
+    """Returns the files to look at, at most `limit`, and those that could not be read; counts what is passed over.
 
     Raises UsageError for a folder that is none, and for a workspace without pictures.
     """
@@ -50,7 +50,9 @@ def read_files(
             unreadable.append(could_not_read(path, error))
 
     remember = not context.dry_run
-    found = folder_pictures(db, folders, remember=remember, unreadable=note, bar=context.bar, limit=limit)
+    found = folder_pictures(
+        db, folders, remember=remember, unreadable=note, bar=context.bar, limit=limit, passed_over=passed_over
+    )
     return [file for file in found if not is_ours(file.path)], unreadable
 
 

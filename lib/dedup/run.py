@@ -43,7 +43,7 @@ from lib.dedup.plan import (
 )
 from lib.dedup.report import BrokenFile, as_result, full_path, reported_broken, write_reports
 from lib.errors import EXIT_OK, GleanerError, UsageError
-from lib.files.pictures import PictureFile, folder_pictures
+from lib.files.pictures import PassedOver, PictureFile, folder_pictures
 from lib.hashing.kinds import DEFAULT_SIZE, HashChoice
 from lib.journal import files as journal_files
 from lib.pages.render import write_page
@@ -62,6 +62,7 @@ class Run:
     broken: list[BrokenFile] = field(default_factory=list)  # by path
     references: list[PictureFile] = field(default_factory=list)
     moved: dict[Path, Path] = field(default_factory=dict)
+    passed_over: PassedOver = field(default_factory=PassedOver)
     apart: list[tuple[str, str]] = field(default_factory=list)
     decoded: int = 0
     not_followed: int = 0
@@ -74,7 +75,8 @@ class Run:
         plan = read_decisions(options.apply) if options.apply else None
         choices = read_decisions(options.decisions) if options.decisions else None
         folders = normal_folders(self.context.workspace, options.folders)
-        self.files, self.broken = read_files(self.context, folders, options.limit)
+        self.passed_over = PassedOver(self.context.workspace.root, [*folders, *options.references])
+        self.files, self.broken = read_files(self.context, folders, options.limit, self.passed_over)
         self._read_references(folders)
         policy = self._policy(folders)
         places = places_of([*self.files, *self.references])
@@ -114,7 +116,10 @@ class Run:
             self.broken.append(could_not_read(path, error))
 
         remember = not context.dry_run
-        found = folder_pictures(context.db, places, remember=remember, unreadable=note, bar=context.bar)
+        passed_over = PassedOver() if self.options.leak else self.passed_over  # of --leak it was among the folders
+        found = folder_pictures(
+            context.db, places, remember=remember, unreadable=note, bar=context.bar, passed_over=passed_over
+        )
         self.references = list(found)
         there = {os.path.realpath(file.path) for file in self.references}
         self.files = [file for file in self.files if os.path.realpath(file.path) not in there]
@@ -281,6 +286,7 @@ class Run:
         broken = Counter({file.sha256 or file.name: file.reason for file in self.broken}.values())
         found["broken"] = broken.total()
         found.update((reason, count) for reason, count in sorted(broken.items()))
+        found |= self.passed_over.counts()
         found["decoded"] = self.decoded
         return found
 

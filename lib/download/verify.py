@@ -13,14 +13,14 @@ from pathlib import Path
 
 from lib.download.options import VerifyLimits
 from lib.errors import GleanerError, broken_installation, is_broken_installation
-from lib.images.decode import DecodeError, is_built_in, opened
+from lib.images.decode import MOST_FRAME_PIXELS, DecodeError, is_built_in, opened
 from lib.work import describe
 from lib.work.processes import Child, start_child
 
 DECODE_TIMEOUT, DECODE_CRASHED, UNDECODABLE = "decode_timeout", "decode_crashed", "undecodable"
 MEMORY = "decode_memory", "more memory than a picture may need"
 BROKEN = "broken_installation"  # no picture's reason: it ends the run
-MOST_FRAMES = 500  # of an animation that are decoded
+MOST_FRAMES = 500  # of an animation that are decoded, and fewer of large ones
 # Seconds more on the clock than of processor time, for a worker that has just been started on a busy machine.
 GRACE = 30
 # What may be opened here: what servers send. An MPO is one of Pillow's JPEGs.
@@ -104,6 +104,7 @@ def decode_fully(picture: bytes | str, frames: int = MOST_FRAMES) -> tuple[str, 
     try:
         with opened(picture if isinstance(picture, bytes) else Path(picture), FORMATS) as image:
             image.load()
+            frames = min(frames, MOST_FRAME_PIXELS // (image.width * image.height))
             for frame in range(1, min(int(getattr(image, "n_frames", 1)), frames)):
                 image.seek(frame)
                 image.load()

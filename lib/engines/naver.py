@@ -215,6 +215,10 @@ def _parse_items(items: Any, drift: Drift) -> ParsedPage:
     return ParsedPage(found.in_order(), "", found.skipped, drift.report(), PAGE_SIZE)
 
 
+_DATE = re.compile(r"\d{4}\D")
+_GIF = re.compile(r"[?&]type=[^&#]*_gif(?:[&#]|\Z)")
+
+
 def _read_item(rank: int, item: Mapping[str, Any]) -> ImageRecord:
     page_url, original = link(item.get("link")), address(item.get("originalUrl"))
     viewer, image_id = address(item.get("viewerThumb")), text(item.get("imgId"))
@@ -238,9 +242,9 @@ def _read_item(rank: int, item: Mapping[str, Any]) -> ImageRecord:
         domain=domain,
         width=width,
         height=height,
-        published_at=fact(item.get("dateInfo")),
+        published_at=date if _DATE.match(date := fact(item.get("dateInfo"))) else "",  # not `3일 전`, three days ago
         creator="" if creator.lower() in (domain, text(item.get("source")).lower()) else creator,  # a site made nothing
-        is_gif="_gif" in viewer,
+        is_gif=_GIF.search(viewer) is not None,
         is_shop="nshopping" in image_id,
         extra=filled(img_id=image_id, source=text(item.get("source")), color=text(item.get("color"))),
         variants=tuple(variants),

@@ -153,13 +153,15 @@ def _read(rank: int, item: Mapping[str, Any], drift: Drift) -> ImageRecord:
     drift.note("item", item, KNOWN, KNOWN)
     link, thumb = address(item.get("link")), address(item.get("thumbnail"))
     width, height = whole(item.get("sizewidth")), whole(item.get("sizeheight"))
-    original = VariantRecord("original", "" if is_page(link) else link, *sides_at(link, width, height))
+    is_picture = not is_page(link)
+    original = VariantRecord("original", link if is_picture else "", *sides_at(link, width, height))
     variants = distinct(with_originals([original, VariantRecord("thumb", thumb)]))
     return ImageRecord(
         engine_id=identity(variants, address_digest(link)),
         rank=rank,
+        page_url="" if is_picture else link,
         title=plain(item.get("title")),
-        domain=host_of(variants[0].url if variants else link),
+        domain=host_of(variants[0].url if is_picture else link),  # a thumbnail's host is Naver's own
         width=width,
         height=height,
         variants=variants,

@@ -264,7 +264,7 @@ def _read_document(rank: int, document: Element) -> ImageRecord | None:
         height=height,
         bytes=size,
         format=fact(found.get("mime-type")).rpartition("/")[2].lower(),
-        published_at=fact(document.findtext("modtime")),
-        extra=filled(id=text(found.get("id"))),
+        # When the document last changed is not when it was published.
+        extra=filled(id=text(found.get("id")), modified_at=fact(document.findtext("modtime"))),
         variants=variants,
     )

@@ -38,6 +38,7 @@ CAMERA_RAW = frozenset(
 # Downloads that are under way or were broken off, ours and those of browsers and other tools.
 UNFINISHED = frozenset(".part .partial .crdownload .download .aria2".split())
 Unreadable = Callable[[Path, OSError], None]
+NotTaken = Callable[[Path, str], None]  # (path, reason) of a file that is passed over
 
 BLOCK = 1000  # files that are looked up at once
 SKIPPED_FOLDERS = frozenset({"$RECYCLE.BIN", "System Volume Information", "lost+found", "@eaDir", "#recycle"})
@@ -84,12 +85,12 @@ def folder_pictures(
     unreadable: Unreadable = lambda path, error: None,
     bar: BarFactory = no_bar,
     limit: int | None = None,
-    passed_over: Counter[str] | None = None,
+    passed_over: NotTaken | None = None,
 ) -> Iterator[PictureFile]:
     """Every picture file below the folders, sorted by path; each file once, links and trash left out.
 
     With `limit` only the first of them; what lies behind is not read. Under an ending that is none of a picture the
-    bytes decide; what they make no picture is counted by reason in `passed_over`, or told in the log without it.
+    bytes decide; what they make no picture goes to `passed_over` with the reason, or is told in the log without it.
 
     A file whose size, time and inode are as the database knows them is not read again. With `remember` new contents
     are written to that cache (a dry run passes False). A file that cannot be read is handed to `unreadable`.
@@ -97,16 +98,15 @@ def folder_pictures(
     """
     # Text and shared folders: a million `Path`s would take more memory than all the rest.
     names, roots = list[str](), list[Path]()
-    told = Counter[str]() if passed_over is None else None
-    passed_over = told if passed_over is None else passed_over
-    for path, root in islice(find_files(folders, unreadable, passed_over), limit):
+    told = PassedOver()
+    for path, root in islice(find_files(folders, unreadable, passed_over or told), limit):
         if is_storable(str(path.absolute())):
             names.append(str(path))
             roots.append(root)
         else:  # the database, JSON and pages hold text; such a file is told of and left alone
             unreadable(path, OSError(errno.EILSEQ, "the name is no UTF-8", str(path)))
-    if told:
-        log.info("passed over: %s", ", ".join(f"{count} {reason}" for reason, count in sorted(told.items())))
+    if told.reasons:
+        log.info("passed over: %s", ", ".join(f"{count} {reason}" for reason, count in sorted(told.reasons.items())))
     with bar(len(names), "Reading", "file") as progress:
         for block in chunked(zip(map(Path, names), roots, strict=True), BLOCK):
             known = known_contents(db, [str(path.absolute()) for path, _ in block])
@@ -128,7 +128,7 @@ def folder_pictures(
 def find_files(
     folders: Iterable[Path],
     unreadable: Unreadable = lambda path, error: None,
-    passed_over: Counter[str] | None = None,
+    passed_over: NotTaken = lambda path, reason: None,
 ) -> Iterator[tuple[Path, Path]]:
     """(file, folder it was found under) for every picture file, each real file once.
 
@@ -162,7 +162,7 @@ def find_files(
                 yield path, folder
 
 
-def _walk(folder: Path, unreadable: Unreadable, passed_over: Counter[str] | None) -> Iterator[Path]:
+def _walk(folder: Path, unreadable: Unreadable, passed_over: NotTaken) -> Iterator[Path]:
     def report(error: OSError) -> None:
         unreadable(Path(error.filename or folder), error)
 
@@ -178,8 +178,8 @@ def _walk(folder: Path, unreadable: Unreadable, passed_over: Counter[str] | None
                 reason = _not_taken(path)
                 if not reason:
                     yield path
-                elif reason != "note" and passed_over is not None:
-                    passed_over[reason] += 1
+                elif reason != "note":
+                    passed_over(path, reason)
 
 
 def _not_taken(path: Path) -> str:
@@ -236,6 +236,36 @@ class UnreadableFiles:
     def __call__(self, path: Path, error: OSError) -> None:
         log.warning("%s cannot be read (%s); it is left out", path, error.strerror or error)
         self.reasons["unreadable_folder" if path.is_dir() else "unreadable_file"] += 1
+
+
+@dataclass(frozen=True)
+class PassedOver:
+    """Files below a folder that are no pictures, counted by reason: for `folder_pictures` and a step's summary.
+
+    What the workspace itself consists of is nobody's picture and counts only where it lies below a folder asked for
+    by name.
+    """
+
+    workspace: Path | None = None
+    folders: Sequence[Path] = ()
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    def __call__(self, path: Path, reason: str) -> None:
+        if self.workspace is None or not self._is_own(path):
+            self.reasons[reason] += 1
+
+    def _is_own(self, path: Path) -> bool:
+        own = Path(os.path.realpath(str(self.workspace)))
+        asked = (Path(os.path.realpath(folder)) for folder in self.folders)
+        inside = own in Path(os.path.realpath(path)).parents
+        return inside and not any(folder == own or own in folder.parents for folder in asked)
+
+    def counts(self) -> dict[str, int | float | str]:
+        """Returns the counts as a step's summary names them; none where nothing was passed over."""
+        if not self.reasons:
+            return {}
+        found: dict[str, int | float | str] = {"passed_over": self.reasons.total()}
+        return found | {f"passed_over_{reason}": count for reason, count in sorted(self.reasons.items())}
 
 
 def plain_files(

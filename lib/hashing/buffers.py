@@ -133,7 +133,7 @@ def _reduced(image: Image.Image, background: tuple[int, int, int], space: Colour
     if image.format in ("JPEG", "MPO"):
         width, height = image.size
         scale = min(1.0, LONG_SIDE / max(width, height))
-        mode = {"RGB": "YCbCr", "YCbCr": "YCbCr", "L": "L"}.get(image.mode)
+        mode = {"RGB": "RGB" if _is_stored_as_rgb(image) else "YCbCr", "YCbCr": "YCbCr", "L": "L"}.get(image.mode)
         if mode:
             image.draft(mode, (max(1, int(width * scale)), max(1, int(height * scale))))
     plain = image.mode in ("YCbCr", "L", "RGB") and "transparency" not in image.info
@@ -144,6 +144,18 @@ def _reduced(image: Image.Image, background: tuple[int, int, int], space: Colour
         ready = ready.reduce(min(factor, *ready.size))
     ready = in_srgb(ready, space)
     return ready if ready.mode in ("YCbCr", "L") else ready.convert("YCbCr")
+
+
+def _is_stored_as_rgb(image: Image.Image) -> bool:
+    """True for a JPEG that is not coded in YCbCr, which libjpeg gives in no other colours than grey and RGB.
+
+    By the marker that counts: JFIF, else Adobe's, else the names of the components, as libjpeg has it.
+    """
+    if "jfif" in image.info:
+        return False
+    if "adobe_transform" in image.info:
+        return image.info["adobe_transform"] == 0
+    return bytes(layer[0] for layer in getattr(image, "layer", ())) == b"RGB"
 
 
 def _measured(small: Image.Image, orientation: int) -> tuple[np.ndarray, np.ndarray, tuple[int, int, int, int]]:

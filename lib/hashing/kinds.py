@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lib.hashing import dct
-from lib.images.decode import BACKGROUND, BAND, codec_boundary, flattened, header_of, opened, upright
+from lib.images.decode import BACKGROUND, codec_boundary, flattened, header_of, opened, upright
 from lib.images.frames import Frame, opened_frames
+from lib.images.ground import BAND
 
 # Share of the bits that may differ for "same picture" and for "look at it". Ours: of 256 bits the nearest pair among
 # 1.4 million pairs of distinct photographs lies at 80, text pages at 60. The others, of 64 bits: the perceptual hash

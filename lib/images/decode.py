@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import io
 import os
 import warnings
@@ -19,14 +20,39 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError, features
 
 from lib.errors import is_broken_installation
 from lib.images.boxed import jxl_size
-from lib.images.formats import HEAD_BYTES, Buffer, TooManyParts, bytes_a_pixel, has_scans, plugin_of
-from lib.images.ground import Colour, flat_on, ground_of, layered, may_be_clear, mend_transparency
-from lib.images.structure import PNG_PROFILE, PNG_XMP, check_png_pixels, gif_extent, png_notes
+from lib.images.formats import (
+    HEAD_BYTES,
+    Buffer,
+    TooManyParts,
+    bytes_a_pixel,
+    decoded_size,
+    has_scans,
+    plugin_of,
+    slow_samples,
+    spare_deep_colours,
+)
+from lib.images.ground import Colour, flat_on, from_deep, ground_of, layered, may_be_clear, mend_transparency
+from lib.images.structure import (
+    PNG_PROFILE,
+    PNG_XMP,
+    check_jpeg_head,
+    check_jpeg_scans,
+    check_png_pixels,
+    gif_extent,
+    png_notes,
+)
 
 if TYPE_CHECKING:
     import numpy as np
 
+# Pillow warns of broken metadata, thousands of times where there are thousands of tags, and names no file. What matters
+# becomes a reason. For the process: `catch_warnings` changes what all threads see, so that theirs get through.
+warnings.filterwarnings("ignore", module=r"PIL\.|pillow_heif|pillow_jxl")
+
 # numpy is loaded by what decodes: whoever reads headers alone, as step 5 does, starts without it.
+
+# Pillow's own bound is below ours, and it warns of what lies between.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 # Pillow refuses pictures above twice its own limit (179 MP) and warns above it; we refuse at one documented size.
 MAX_PIXELS = 200_000_000
@@ -34,6 +60,9 @@ MAX_PIXELS = 200_000_000
 # most), a process stays below 1 GB.
 MOST_BYTES = 640_000_000
 MAX_FRAMES = 10_000
+# Pixels of all frames together, where every one is decoded: to compare them takes 10 to 25 nanoseconds a pixel, and a
+# few hundred bytes can hold thousands of frames on a large canvas. It is 500 frames of a megapixel.
+MOST_FRAME_PIXELS = 500_000_000
 OTHER_FORMAT = "other_format"  # the reason where only some formats were asked for
 NO_DECODER = "needs_"  # how the reasons begin of what a package would mend
 BACKGROUND = (255, 255, 255)  # what shows through transparent pictures where they are compared, always the same
@@ -49,8 +78,6 @@ HEADERS = (*_MODULES, "HEIF")  # formats whose header is read without decoding
 
 JXL_BYTES = 16  # a pixel, while one is decoded
 ORIENTATION = 0x0112
-
-BAND = 1 << 20  # pixels that are looked at together, where a whole picture would take too much
 
 
 Read = Callable[[int, int], bytes]  # (bytes from a place, how many)
@@ -201,7 +228,11 @@ def opened(source: Path | bytes, formats: tuple[str, ...] | None = None) -> Iter
     with file_of(source) as file:
         image = _identified(file, formats)
         try:
+            spare_deep_colours(image)
             _demand_room(image, has_scans(image, reader_of(file)[0], file.tell()))
+            if "progression" in image.info:
+                with codec_boundary(), _all_of(file) as data:
+                    check_jpeg_scans(data, image.width * image.height)
             if image.format == "GIF":
                 _demand_small_extent(file)
             mend_transparency(image)
@@ -247,11 +278,12 @@ def _identified(file: Any, formats: tuple[str, ...] | None) -> Image.Image:
         raise DecodeError(OTHER_FORMAT, plugin)
     if plugin == "JXL":  # decodes as it opens
         _demand_small_jxl(file)
+    elif plugin == "JPEG":
+        with codec_boundary():
+            check_jpeg_head(reader_of(file)[0])
     _demand_plugin(plugin)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return Image.open(file, formats=(plugin,))
+        return Image.open(file, formats=(plugin,))
     except UnidentifiedImageError as error:
         raise DecodeError("not_an_image", f"begins like {plugin}, but has no header of one") from error
     except Image.DecompressionBombError as error:
@@ -266,15 +298,20 @@ def _identified(file: Any, formats: tuple[str, ...] | None) -> Image.Image:
 
 def _demand_room(image: Image.Image, scans: bool = False) -> None:
     """Raises DecodeError for a picture that would take too much memory."""
-    size = f"{image.width}x{image.height}"
-    if image.width * image.height > MAX_PIXELS:
+    width, height = decoded_size(image)
+    size = f"{width}x{height}"
+    if width * height > MAX_PIXELS:
         raise DecodeError("too_many_pixels", size)
+    if width * height * slow_samples(image) > MOST_SLOW:
+        raise DecodeError("too_many_pixels", f"{size}, and Pillow decodes a {image.format} like this one by one")
     animated = image.format == "PNG" and bool(getattr(image, "is_animated", False))
     each = bytes_a_pixel(image, clear=may_be_clear(image), animated=animated, scans=scans)
-    if image.width * image.height * each > MOST_BYTES:
+    if width * height * each > MOST_BYTES:
         detail = f"{size}, and {each:.0f} bytes a pixel while a {image.format} like this is decoded"
         raise DecodeError("too_many_pixels", detail)
 
+
+MOST_SLOW = 8_000_000  # samples that Pillow decodes in a loop of Python's, at half a microsecond each
 
 # Pixels of an animation's canvas: Pillow holds up to five copies of four bytes a pixel, together below 1 GB.
 MOST_CANVAS = 40_000_000
@@ -283,7 +320,8 @@ MOST_CANVAS = 40_000_000
 def _demand_small_extent(file: Any) -> None:
     """Raises DecodeError for a GIF whose pictures reach further than memory does."""
     read, size = reader_of(file)
-    width, height, pictures = gif_extent(read(0, size))
+    with codec_boundary():
+        width, height, pictures = gif_extent(read(0, size))
     if pictures > 1 and width * height > MOST_CANVAS:
         raise DecodeError("too_many_pixels", f"{width}x{height} with all frames")
 
@@ -327,9 +365,20 @@ def _demand_plugin(plugin: str) -> None:
         there = learn_jxl()
     else:
         import_module(f"PIL.{_MODULES[plugin]}")
+        if plugin == "TIFF":
+            _silence_libtiff()
         there = plugin not in _OPTIONAL or is_built_in(_OPTIONAL[plugin])
     if not there:
         raise DecodeError(f"needs_{_PACKAGES.get(plugin) or _OPTIONAL[plugin]}")
+
+
+@lru_cache(maxsize=1)
+def _silence_libtiff() -> None:
+    """Keeps libtiff from writing to the terminal, which it does by itself, a line for each tag and naming no file."""
+    with suppress(OSError, AttributeError):  # a build that holds libtiff within has no name for it
+        library = ctypes.CDLL(import_module("PIL._imaging").__file__)
+        library.TIFFSetWarningHandler(None)
+        library.TIFFSetErrorHandler(None)
 
 
 def is_built_in(part: str) -> bool:
@@ -374,13 +423,11 @@ def learn_jxl() -> bool:
 def header_of(image: Image.Image) -> Header:
     """The header of an opened picture."""
     frames = orientation = 1
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # broken metadata can give thousands of them
-        # Each by itself: broken metadata is no reason to lose a picture whose pixels may be fine, nor its frames.
-        with suppress(Exception):
-            frames = int(getattr(image, "n_frames", 1))
-        with suppress(Exception):
-            orientation = orientation_of(image)
+    # Each by itself: broken metadata is no reason to lose a picture whose pixels may be fine, nor its frames.
+    with suppress(Exception):
+        frames = int(getattr(image, "n_frames", 1))
+    with suppress(Exception):
+        orientation = orientation_of(image)
     if frames > MAX_FRAMES:
         raise DecodeError("too_many_frames", str(frames))
     return Header(format_of(image), image.width, image.height, frames, orientation, image.mode)
@@ -403,32 +450,13 @@ def flattened(image: Image.Image, background: Colour | None) -> Image.Image:
     """The picture as RGB, what is transparent on the background, or without one on a ground on which the picture can
     be seen; deep greys scaled to 8 bits."""
     if image.mode in ("I", "F") or (image.mode.startswith("I;16") and not may_be_clear(image)):
-        return _from_deep(image)
+        return from_deep(image)
     if may_be_clear(image):
         return flat_on(layered(image), background)
     if image.mode == "RGB":
         image.load()
         return image  # a conversion to what it is would copy it
     return image.convert("RGB")
-
-
-def _from_deep(image: Image.Image) -> Image.Image:
-    """16-bit and floating-point grey: scaled to 8 bits by the type's own range, else by the picture's."""
-    import numpy as np
-
-    def band(top: int) -> np.ndarray:
-        part = image.crop((0, top, image.width, min(image.height, top + rows)))
-        return np.nan_to_num(np.asarray(part, dtype=np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-
-    rows = max(1, BAND // image.width)  # as float64 the whole would be four to eight times as large
-    image.load()
-    tops = range(0, image.height, rows)
-    greatest = max(float(np.max(band(top), initial=0)) for top in tops)
-    full = 65535.0 if image.mode.startswith("I") and greatest <= 65535 else max(greatest, 1.0)
-    grey = np.empty((image.height, image.width), np.uint8)
-    for top in tops:
-        grey[top : top + rows] = np.clip(band(top) / full * 255.0, 0, 255)
-    return Image.fromarray(grey).convert("RGB")
 
 
 def upright(image: Image.Image, orientation: int) -> Image.Image:

@@ -15,6 +15,8 @@ from mmap import mmap
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from PIL import Image
 
 Buffer = bytes | mmap
@@ -113,6 +115,10 @@ _PLUGINS = {
     "jpeg": "JPEG", "png": "PNG", "webp": "WEBP", "gif": "GIF", "bmp": "BMP", "tiff": "TIFF", "avif": "AVIF",
     "heic": "HEIF", "jpeg2000": "JPEG2000", "jxl": "JXL", "ico": "ICO",
 }  # fmt: skip
+# What may be decoded in the main process: formats whose codecs are used everywhere and attacked every day. A file in
+# any other is left to worker processes, which may die of it.
+TRUSTED = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP")
+
 # Pictures that nothing here reads: told apart from what is no picture at all.
 _UNREAD: tuple[tuple[bytes, str], ...] = (
     (b"8BPS", "Photoshop"), (b"qoif", "QOI"), (b"DDS ", "DirectDraw"), (b"icns", "an icon of macOS"),
@@ -267,6 +273,35 @@ def bytes_a_pixel(image: Image.Image, *, clear: bool, animated: bool, scans: boo
     else:
         made = 9 if kept == 2 or image.mode in ("I", "F") else 8 if image.mode == "P" else 4
     return kept + made + _HELD.get(image.format or "", 0.0) + _HELD_ANIMATED * animated
+
+
+_TILE_SIDES = (322, 323)  # tags of a TIFF
+
+
+def decoded_size(image: Image.Image) -> tuple[int, int]:
+    """(width, height) of what is decoded of an opened picture: whole tiles, however little of one it shows."""
+    if image.format != "TIFF":
+        return image.size
+    width, height = (getattr(image, "tag_v2", {}).get(tag, 0) for tag in _TILE_SIDES)
+    across, down = (side if isinstance(side, int) else 0 for side in (width, height))
+    return max(image.width, across), max(image.height, down)
+
+
+# Greys and colours in plain text or of an unusual depth (PPM), and run-length BMP.
+_SLOW = frozenset({"ppm", "ppm_plain", "bmp_rle"})
+
+
+def slow_samples(image: Image.Image) -> int:
+    """Samples a pixel that Pillow decodes one by one in a loop of Python's; 0 where a codec does all at once."""
+    slow = any(tile.codec_name in _SLOW for tile in getattr(image, "tile", ()))
+    return len(image.getbands()) if slow else 0
+
+
+def spare_deep_colours(image: Any) -> None:
+    """Lets a PPM of 16 bits be read at once: Pillow has a decoder for such rows and scales each sample in a loop."""
+    tiles: list[Any] = getattr(image, "tile", [])
+    if image.format == "PPM" and len(tiles) == 1 and tiles[0].codec_name == "ppm" and tiles[0].args == ("RGB", 65535):
+        image.tile = [tiles[0]._replace(codec_name="raw", args="RGB;16B")]
 
 
 def has_scans(image: Image.Image, read: Callable[[int, int], bytes], place: int) -> bool:

@@ -21,6 +21,7 @@ from PIL import Image
 from lib.images.colours import ColourSpace, colours_of
 from lib.images.decode import (
     MAX_FRAMES,
+    MOST_FRAME_PIXELS,
     DecodeError,
     Header,
     Read,
@@ -31,7 +32,7 @@ from lib.images.decode import (
     reader_of,
 )
 from lib.images.formats import MOST_PARTS
-from lib.images.structure import most_chunks, png_chunks
+from lib.images.structure import gif_extent, most_chunks, png_chunks
 
 _BLOCK = 1 << 20  # bytes searched at once
 _START = b"\xff\xd8\xff"
@@ -114,7 +115,19 @@ def opened_frames(source: Path | bytes, formats: tuple[str, ...] | None = None) 
                 parts, count = (), _counted(image)
             if count > MAX_FRAMES:
                 raise DecodeError("too_many_frames", str(count))
+            if count > 1:
+                _demand_little_work(image, count, read, size)
             yield Frames(image, header, colours_of(image, read, size), count, read, parts)
+
+
+def _demand_little_work(image: Image.Image, count: int, read: Read, size: int) -> None:
+    """Raises DecodeError for frames that are together too many pixels: each may cost as much as all of the canvas."""
+    width, height = image.size
+    if image.format == "GIF":  # its canvas grows with what is drawn
+        with codec_boundary():
+            width, height, _ = gif_extent(read(0, size))
+    if width * height * count > MOST_FRAME_PIXELS:
+        raise DecodeError("too_many_frames", f"{count} of {width}x{height}")
 
 
 def _counted(image: Image.Image) -> int:

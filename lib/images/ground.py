@@ -19,6 +19,7 @@ GROUNDS: tuple[Colour, ...] = (WHITE, BLACK, GREY)  # in this order where severa
 CONTRAST = 64  # grey levels, a quarter of the scale, between a pixel and a ground on which it is seen
 AS_GOOD = 0.1  # of the picture; a ground that shows so much less than the best is as good as that
 CLEAR = 0.02  # of the picture; where less is clear, the ground is hardly seen and stays white
+BAND = 1 << 20  # pixels that are looked at together, where a whole picture would take too much
 SAMPLE = 512  # pixels a side that are looked at, evenly spread
 
 
@@ -59,6 +60,26 @@ def _deep(image: Image.Image, clear: object) -> Image.Image:
     grey = Image.fromarray((values >> 8).astype(np.uint8))
     alpha = Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8))
     return Image.merge("RGBA", (grey, grey, grey, alpha))
+
+
+def from_deep(image: Image.Image) -> Image.Image:
+    """16-bit and floating-point grey: scaled to 8 bits by the type's own range, else by the picture's."""
+    import numpy as np
+    from PIL import Image
+
+    def band(top: int) -> np.ndarray:
+        part = image.crop((0, top, image.width, min(image.height, top + rows)))
+        return np.nan_to_num(np.asarray(part, dtype=np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+
+    rows = max(1, BAND // image.width)  # as float64 the whole would be four to eight times as large
+    image.load()
+    tops = range(0, image.height, rows)
+    greatest = max(float(np.max(band(top), initial=0)) for top in tops)
+    full = 65535.0 if image.mode.startswith("I") and greatest <= 65535 else max(greatest, 1.0)
+    grey = np.empty((image.height, image.width), np.uint8)
+    for top in tops:
+        grey[top : top + rows] = np.clip(band(top) / full * 255.0, 0, 255)
+    return Image.fromarray(grey).convert("RGB")
 
 
 def ground_of(rgba: Image.Image) -> Colour:

@@ -30,6 +30,8 @@ from lib.images.formats import (
 TRUNCATED = "truncated"
 TOO_MANY_PARTS = "too_many_parts"
 
+USUAL_SCANS = 20  # of a progressive JPEG; encoders write ten, and jpegrescan up to fifteen
+MOST_SCANNED = 2_000_000_000  # pixels of all scans together, where there are more
 MOST_PAGES = 5000  # of a TIFF; twice as many take four times as long
 # Pictures of more pixels are refused by their size, which says more than that their data are too few.
 _MOST_PIXELS = 1 << 28
@@ -108,6 +110,38 @@ def _common_start(one: bytes, other: bytes) -> int:
         else:
             high = middle - 1
     return low
+
+
+def check_jpeg_head(read: Callable[[int, int], bytes]) -> None:
+    """Walks over what stands before a JPEG's first scan, through a reader of (place, count).
+
+    Pillow reads it in a loop of Python's, byte by byte what is no segment. Raises TooManyParts.
+    """
+    at = 2
+    for _ in range(MOST_PARTS):
+        head = read(at, 4)
+        if len(head) < 4 or (head[0] == 0xFF and head[1] in (0xD9, 0xDA)):
+            return
+        if head[0] != 0xFF or head[1] in (0x00, 0xFF):
+            at += 1
+        elif head[1] == 0x01 or 0xD0 <= head[1] <= 0xD8:
+            at += 2
+        else:
+            at += 2 + max(2, head[2] << 8 | head[3])
+    raise TooManyParts
+
+
+def check_jpeg_scans(data: Buffer, pixels: int) -> None:
+    """Counts the scans of a progressive JPEG, each of which the decoder carries into all of its pixels.
+
+    Raises TooManyParts.
+    """
+    at = -1
+    for _ in range(max(USUAL_SCANS, MOST_SCANNED // pixels)):
+        at = data.find(b"\xff\xda", at + 1)
+        if at < 0:
+            return
+    raise TooManyParts
 
 
 def _jpeg_is_whole(data: Buffer) -> bool:

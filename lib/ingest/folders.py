@@ -20,7 +20,7 @@ from lib.db.files import FileRow
 from lib.db.images import Saved, save_pictures
 from lib.db.responses import ResponseRow, ensure_query
 from lib.files.names import file_name, shelf
-from lib.files.pictures import PictureFile, UnreadableFiles, folder_pictures
+from lib.files.pictures import PassedOver, PictureFile, UnreadableFiles, folder_pictures
 from lib.images.decode import DecodeError, Header, read_header
 from lib.images.formats import sniff
 from lib.ingest.answers import IngestTotals, picture_rows
@@ -51,8 +51,9 @@ def import_folder(context: Context, folder: Path, limit: int | None, encoding: s
         clear_dead(context.workspace.images, deep=True)
     totals, sidecars, seen, number = IngestTotals(), Sidecars(encoding), set[str](), 0
     unreadable = UnreadableFiles(totals.reasons)
+    passed_over = PassedOver(context.workspace.root, [folder], totals.left_out)
     found = folder_pictures(
-        db, [folder], remember=not dry_run, unreadable=unreadable, bar=context.bar, passed_over=totals.left_out
+        db, [folder], remember=not dry_run, unreadable=unreadable, bar=context.bar, passed_over=passed_over
     )
     for pictures in chunked(enumerate(islice(found, limit)), BATCH):
         totals.answers += len(pictures)

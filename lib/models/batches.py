@@ -20,7 +20,7 @@ import numpy as np
 from lib.models.device import batched
 from lib.quality.measure import Measure, technical_of
 from lib.work import Result
-from lib.work.memory import keep_memory
+from lib.work.memory import prepare_decoder
 from lib.work.stream import Parallelism, stream
 
 CHUNK = 4  # pictures sent to a decoding worker at once: a megapixel picture is 3 MB on the way back
@@ -95,7 +95,9 @@ class BatchPipeline:
         # model and what it has judged along.
         workers = max(LEAST_WORKERS, self.parallelism.workers)
         with closing(
-            stream(self.look, paths, executor=self.parallelism.executor, workers=workers, chunk=CHUNK, init=keep_memory)
+            stream(
+                self.look, paths, executor=self.parallelism.executor, workers=workers, chunk=CHUNK, init=prepare_decoder
+            )
         ) as results:
             while True:
                 started = time.perf_counter()

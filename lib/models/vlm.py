@@ -74,15 +74,15 @@ MOST_STARTS = 200  # braces that are tried in vain; a model that repeats itself 
 # The name of the parameter in an error, not the word alone: "unsupported image format" is about the picture.
 TEXT_PARTS = ("text", "output_text")
 # The marks that models put around their thoughts, and the braces between them. Thoughts: <think> and its kin (DeepSeek,
-# Qwen, GLM, Seed), [THINK] (Magistral), signs of Kimi and Gemma, <|begin_of_thought|>. Channels: OpenAI's harmony,
-# where all but `final` are thoughts until the message ends.
+# Qwen, GLM, Seed), [THINK] (Magistral), signs of Kimi and Gemma, <|begin_of_thought|>, <|START_THINKING|> (Command A),
+# the end as Ollama prints it. Channels: OpenAI's harmony, where all but `final` are thoughts until the message ends.
 _MARKS = re.compile(
     r"<\|channel\|>\s*(?P<channel>\w+)"
     r"|(?P<turn><\|(?:end|start|return|call)\|>)"
-    r"|(?P<close></(?:\w+:)?(?:think(?:ing)?|thoughts?|reason(?:ing)?|reflection|scratchpad)\s*>|\[/THINK\]|◁/think▷"
-    r"|<\|end_of_thought\|>|<channel\|>|<unused95>)"
-    r"|(?P<open><(?:\w+:)?(?:think(?:ing)?|thoughts?|reason(?:ing)?|reflection|scratchpad)\b[^<>]*>|\[THINK\]|◁think▷"
-    r"|<\|begin_of_thought\|>|<\|channel>|<unused94>)"
+    r"|(?P<close></(?:\w+:)?(?:think(?:ing)?|thoughts?|reason(?:ing)?|reflection|scratchpad|analysis|cot)\s*>"
+    r"|\[/THINK\]|◁/think▷|<\|end_(?:of_thought|thinking)\|>|<channel\|>|<unused95>|\.{3}done thinking\.)"
+    r"|(?P<open><(?:\w+:)?(?:think(?:ing)?|thoughts?|reason(?:ing)?|reflection|scratchpad|analysis|cot)\b[^<>]*>"
+    r"|\[THINK\]|◁think▷|<\|(?:begin_of_thought|start_of_thought|start_thinking)\|>|<\|channel>|<unused94>)"
     r"|(?P<brace>\{)",
     re.IGNORECASE,
 )

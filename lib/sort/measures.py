@@ -16,6 +16,7 @@ from lib.db.worklist import Worklist
 from lib.quality.measure import Measure
 from lib.sort.criteria import CHUNK, Criterion
 from lib.text import counted
+from lib.work.memory import prepare_decoder
 from lib.work.stream import Parallelism, stream
 
 # Measures in one transaction; a kill loses at most as many, or those of some seconds, and they are measured again.
@@ -97,7 +98,9 @@ class Measures:
         contents = {Path(path): sha256 for sha256, path in paths.items()}
         needing: set[str] = set()
         workers = min(spread.workers, max(1, len(contents) // CHUNK))
-        outcomes = stream(needs_ground, contents, executor=spread.executor, workers=workers, chunk=CHUNK)
+        outcomes = stream(
+            needs_ground, contents, executor=spread.executor, workers=workers, chunk=CHUNK, init=prepare_decoder
+        )
         with closing(outcomes):
             needing.update(contents[outcome.item] for outcome in outcomes if outcome.value)
         if not self.context.dry_run:

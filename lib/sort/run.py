@@ -23,7 +23,7 @@ from lib.db.scores import LabelRow
 from lib.db.worklist import Placement, TakenNames, Worklist
 from lib.errors import UsageError
 from lib.files.names import portable_name
-from lib.files.pictures import folder_pictures, workspace_pictures
+from lib.files.pictures import PassedOver, folder_pictures, workspace_pictures
 from lib.journal import files as journal_files
 from lib.journal.moves import free_target
 from lib.pages.model import Bucket, Heading, SheetItem
@@ -60,6 +60,7 @@ class Sorting:
         self.criterion: Criterion = self.options.criterion
         read_placements(self.db, self.workspace, self.criterion.name, self.files)
         self.removals = Removals(self.context, self.files)
+        self.passed_over = PassedOver(self.workspace.root, self.options.folders)
 
     def prepare(self) -> None:
         """Gathers, measures and labels the pictures and makes the plan; `complete` stays False when stopped."""
@@ -114,6 +115,9 @@ class Sorting:
         if self.options.where:
             found["not_selected"] = self.not_selected
         found["unreadable"] = self.files.count("unreadable")
+        reasons = Counter(reason.partition(":")[0] for _, reason, _ in self.files.reasons("unreadable"))
+        found |= {f"unreadable_{reason}": count for reason, count in sorted(reasons.items())}
+        found |= self.passed_over.counts()
         found["measured"] = self.measured
         return found
 
@@ -136,7 +140,7 @@ class Sorting:
         # What lies in the workspace is sorted only when it is asked for, never because it lies below a given folder.
         for picture in folder_pictures(
             self.db, self.options.folders, remember=not self.context.dry_run, unreadable=self._cannot_read,
-            bar=self.context.bar, limit=self.options.limit,
+            bar=self.context.bar, limit=self.options.limit, passed_over=self.passed_over,
         ):  # fmt: skip
             if _is_below(picture.path, own) and not _is_below(picture.root, own):
                 continue

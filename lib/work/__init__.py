@@ -12,6 +12,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 WORKER_KILLED = "worker_killed"
+OUT_OF_MEMORY = "out_of_memory"
 ERROR_LENGTH = 300  # characters of an exception's text that are kept: enough to read, small enough for a row
 
 Answer = tuple[Any, str]  # (value, error) of one item, as workers send it back
@@ -21,8 +22,8 @@ Answer = tuple[Any, str]  # (value, error) of one item, as workers send it back
 class Result(Generic[T, R]):
     """The result of one item: `value` when `error` is empty, else None and a short reason.
 
-    The reason is `worker_killed` for an item whose worker process died twice under it, or
-    `<ExceptionName>: message` for an exception raised by the work.
+    The reason is `worker_killed` for an item whose worker process died twice under it, `out_of_memory: message` where
+    memory ran out, or `<ExceptionName>: message` for any other exception raised by the work.
     """
 
     item: T
@@ -58,8 +59,12 @@ def attempt(work: Callable[[Any], Any], item: Any) -> Answer:
 
 
 def failure(error: Exception) -> str:
-    """`describe`, marked where no item is to blame."""
-    return f"{_INSTALLATION if is_broken_installation(error) else ''}{describe(error)}"
+    """`describe`, marked where no item is to blame, and `out_of_memory: message` where memory ran out."""
+    if is_broken_installation(error):
+        return f"{_INSTALLATION}{describe(error)}"
+    if isinstance(error, MemoryError | ImportError):
+        return f"{OUT_OF_MEMORY}: {describe(error)}"[:ERROR_LENGTH]
+    return describe(error)
 
 
 def describe(error: BaseException) -> str:

@@ -18,7 +18,7 @@ from lib.quality import TECHNICAL_VERSION
 from lib.quality.measure import Measure, measure_technical
 from lib.sort.criteria import Criterion, Label, SingleMetric
 from lib.work import Result
-from lib.work.memory import keep_memory
+from lib.work.memory import prepare_decoder
 from lib.work.stream import Parallelism
 
 if TYPE_CHECKING:
@@ -97,7 +97,8 @@ class Quality(ByScore, SingleMetric):
 
     metric = TECHNICAL
     version = TECHNICAL_VERSION
-    prepare = staticmethod(keep_memory)
+    prepare = staticmethod(prepare_decoder)
+    decodes = True
 
     @property
     def measure(self) -> Callable[[Path], Measure]:

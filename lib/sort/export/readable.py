@@ -25,20 +25,20 @@ from lib.hashing.buffers import ALGORITHM
 from lib.hashing.kinds import HashChoice
 from lib.images.colours import ColourSpace, in_srgb
 from lib.images.decode import OTHER_FORMAT
+from lib.images.formats import TRUSTED
 from lib.images.frames import opened_frames
 from lib.images.ground import flat_on, layered, may_be_clear
 from lib.progress import chunked
 from lib.sort.export.formats import CONVERTED
 from lib.sort.options import ExportOptions
 from lib.text import counted
+from lib.work.memory import prepare_decoder
 from lib.work.stream import stream
 
 BLOCK = 500
 OURS = HashChoice()
 LOOK = "look"
 TOLD = ("left_out", "converted", "unopened")  # counts in the manifest
-# Decoded in this process, as in step 6: a codec of any other format may end the process that it works in.
-TRUSTED = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP")
 
 Records = Iterable[tuple[Path, str, dict[str, Any]]]  # (file, side, record)
 
@@ -106,11 +106,10 @@ class Readable:
         executor = ("threads" if spread.workers > 1 else "local") if own else spread.executor
         work = partial(look, formats=TRUSTED) if own else look
         with self.context.bar(self.splits.total(), "Looking", "picture") as progress:
+            how: dict[str, Any] = {"workers": spread.workers, "init": prepare_decoder}
             rounds = (
-                lambda: stream(work, self._unseen(), executor=executor, workers=spread.workers, chunk=8),
-                lambda: (
-                    stream(look, apart, executor="processes", workers=spread.workers, chunk=4) if apart else iter(())
-                ),
+                lambda: stream(work, self._unseen(), executor=executor, chunk=8, **how),
+                lambda: stream(look, apart, executor="processes", chunk=4, **how) if apart else iter(()),
             )
             for outcomes in rounds:
                 for outcome in outcomes():
@@ -129,7 +128,7 @@ class Readable:
         for page in self.files.contents():
             contents = [sha256 for sha256, _ in page]
             broken = known_hashes(self.context.db, contents, "broken", 0, ALGORITHM)
-            sound = known_hashes(self.context.db, contents, OURS.kind, OURS.bits, ALGORITHM)
+            sound = known_hashes(self.context.db, contents, "phash", OURS.bits, ALGORITHM)  # the name of step 6's own
             for sha256, place in page:
                 path, reason = self.context.workspace.to_path(place), broken.get(sha256)
                 if reason and path.is_file():
@@ -234,7 +233,9 @@ class Readable:
         )
         executor = "processes" if spread.executor == "local" else spread.executor
         with self.context.bar(self.converted.total(), "Converting", "picture") as progress:
-            for outcome in stream(convert, tasks, executor=executor, workers=spread.workers, chunk=1):
+            for outcome in stream(
+                convert, tasks, executor=executor, workers=spread.workers, chunk=1, init=prepare_decoder
+            ):
                 found = outcome.value or Look(outcome.error.split(":")[0])
                 self._keep(CONVERTED, Path(outcome.item[1]).stem, found)
                 progress.update()
@@ -255,15 +256,14 @@ def look(task: tuple[str, str, bool], formats: tuple[str, ...] | None = None) ->
     path, sha256, is_sound = Path(task[0]), task[1], task[2]
     try:
         is_same = sha256_of(path) == sha256
-        if is_sound and is_same:
-            header = read_header(path)
+        if is_sound and is_same and (header := read_header(path)).frames == 1:  # step 6 looks at some frames alone
             return Look("", *header.upright_size, header.format, header.frames)
         with opened_frames(path, formats) as frames:
             header, count = frames.header, frames.count
             for number in range(1 if frames.parts else count):  # what lies behind a JPEG is opened by no loader
                 with frames.at(number) as frame, codec_boundary():
                     if count == 1 and header.format == "jpeg":  # as many bytes are read for an eighth of the pixels
-                        frame.image.draft("L", (header.width // 8, header.height // 8))
+                        frame.image.draft("L", (max(1, header.width // 8), max(1, header.height // 8)))
                     frame.image.load()
         return Look("" if is_same else CHANGED, *header.upright_size, header.format, 1 if frames.parts else count)
     except DecodeError as error:

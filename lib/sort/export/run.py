@@ -29,7 +29,7 @@ from lib.db.journal import BUILDING, MANIFEST, Action, HeldDataset
 from lib.db.scores import LabelRow
 from lib.db.worklist import Worklist
 from lib.errors import GleanerError, UsageError
-from lib.files.pictures import folder_pictures, sha256_of, workspace_pictures
+from lib.files.pictures import PassedOver, folder_pictures, sha256_of, workspace_pictures
 from lib.journal.moves import let_go, move_without_overwriting, same_file, temporary_name
 from lib.progress import chunked
 from lib.sort.export.card import DatasetCard, amend_card
@@ -74,6 +74,7 @@ class Export:
 
     def __post_init__(self) -> None:
         self.readable = Readable(self.context, self.options, self.files)
+        self.passed_over = PassedOver(self.context.workspace.root, self.options.folders)
 
     def run(self) -> str:
         """Does it; gives a note on what was done. In a dry run only counts."""
@@ -128,7 +129,7 @@ class Export:
             found["not_selected"] = self.left
         if self.opted_out:
             found["opted_out"] = self.opted_out
-        return found | self.readable.counts()
+        return found | self.readable.counts() | self.passed_over.counts()
 
     def _gather(self) -> None:
         if self.options.label and self.options.label not in self._criteria():
@@ -139,8 +140,9 @@ class Export:
         if folders:
             remember = not context.dry_run
             found = folder_pictures(
-                context.db, folders, remember=remember, bar=context.bar, limit=limit, unreadable=self._note_unreadable
-            )
+                context.db, folders, remember=remember, bar=context.bar, limit=limit,
+                unreadable=self._note_unreadable, passed_over=self.passed_over,
+            )  # fmt: skip
         for picture in found:
             self.files.add(context.workspace.to_text(picture.path), picture.sha256, picture.bytes)
         for sha256, path in missing:  # last: a content is read from its first file
