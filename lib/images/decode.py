@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import io
 import os
 import warnings
@@ -364,9 +365,20 @@ def _demand_plugin(plugin: str) -> None:
         there = learn_jxl()
     else:
         import_module(f"PIL.{_MODULES[plugin]}")
+        if plugin == "TIFF":
+            _silence_libtiff()
         there = plugin not in _OPTIONAL or is_built_in(_OPTIONAL[plugin])
     if not there:
         raise DecodeError(f"needs_{_PACKAGES.get(plugin) or _OPTIONAL[plugin]}")
+
+
+@lru_cache(maxsize=1)
+def _silence_libtiff() -> None:
+    """Keeps libtiff from writing to the terminal, which it does by itself, a line for each tag and naming no file."""
+    with suppress(OSError, AttributeError):  # a build that holds libtiff within has no name for it
+        library = ctypes.CDLL(import_module("PIL._imaging").__file__)
+        library.TIFFSetWarningHandler(None)
+        library.TIFFSetErrorHandler(None)
 
 
 def is_built_in(part: str) -> bool:
