@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import io
 import os
 import warnings
@@ -28,6 +27,7 @@ from lib.images.formats import (
     decoded_size,
     has_scans,
     plugin_of,
+    silence_libtiff,
     slow_samples,
     spare_deep_colours,
 )
@@ -366,19 +366,10 @@ def _demand_plugin(plugin: str) -> None:
     else:
         import_module(f"PIL.{_MODULES[plugin]}")
         if plugin == "TIFF":
-            _silence_libtiff()
+            silence_libtiff()
         there = plugin not in _OPTIONAL or is_built_in(_OPTIONAL[plugin])
     if not there:
         raise DecodeError(f"needs_{_PACKAGES.get(plugin) or _OPTIONAL[plugin]}")
-
-
-@lru_cache(maxsize=1)
-def _silence_libtiff() -> None:
-    """Keeps libtiff from writing to the terminal, which it does by itself, a line for each tag and naming no file."""
-    with suppress(OSError, AttributeError):  # a build that holds libtiff within has no name for it
-        library = ctypes.CDLL(import_module("PIL._imaging").__file__)
-        library.TIFFSetWarningHandler(None)
-        library.TIFFSetErrorHandler(None)
 
 
 def is_built_in(part: str) -> bool:

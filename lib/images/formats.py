@@ -6,11 +6,15 @@ a large file) to a `Format` or a short reason. With it the limits on walks over 
 
 from __future__ import annotations
 
+import ctypes
 import html
 import re
 import struct
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
+from importlib import import_module
 from mmap import mmap
 from typing import TYPE_CHECKING
 
@@ -302,6 +306,15 @@ def spare_deep_colours(image: Any) -> None:
     tiles: list[Any] = getattr(image, "tile", [])
     if image.format == "PPM" and len(tiles) == 1 and tiles[0].codec_name == "ppm" and tiles[0].args == ("RGB", 65535):
         image.tile = [tiles[0]._replace(codec_name="raw", args="RGB;16B")]
+
+
+@lru_cache(maxsize=1)
+def silence_libtiff() -> None:
+    """Keeps libtiff from writing to the terminal, which it does by itself, a line for each tag and naming no file."""
+    with suppress(OSError, AttributeError):  # a build that holds libtiff within has no name for it
+        library = ctypes.CDLL(import_module("PIL._imaging").__file__)
+        library.TIFFSetWarningHandler(None)
+        library.TIFFSetErrorHandler(None)
 
 
 def has_scans(image: Image.Image, read: Callable[[int, int], bytes], place: int) -> bool:
