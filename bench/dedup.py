@@ -360,7 +360,8 @@ def report(tool: str, run: dict[str, Any], truth: dict[str, dict[str, str]]) -> 
         cost,
         f"distinct pictures lost {score['lost']}, removed for another one {score['distinct']}; false pairs: removed"
         f" {score['false_removed']}, shown {score['false_shown']} of {score['strangers']:,}",
-        f"unedited ones that go for an edited one {score['taken']}; of {score['families']} originals"
+        f"unedited ones that go for an edited one {score['taken']}, and grey versions for a graded one"
+        f" {score['grey_taken']}; of {score['families']} originals"
         f" {originals.total()} go for a copy, {sum(originals[what] for what in LARGER)} of them for an enlarged one:"
         f" {', '.join(f'{what} {count}' for what, count in originals.most_common()) or 'none'}",
         *(f"removed for another content: {kind} {count}" for kind, count in score["false_kinds"].most_common()),
@@ -382,7 +383,8 @@ def scored(pairs: list[tuple[str, str, str]], truth: dict[str, dict[str, str]]) 
     that is, as a retoned copy that was better saved is no fault, and an enlarged or marked one is.
     """
     going: set[str] = set()
-    taken: set[str] = set()
+    taken: set[str] = set()  # a grey version does not tell of which coloured one it is, so these are counted apart
+    grey_taken: set[str] = set()
     originals: Counter[str] = Counter()
     distinct: set[str] = set()
     removable: set[str] = set()
@@ -398,7 +400,9 @@ def scored(pairs: list[tuple[str, str, str]], truth: dict[str, dict[str, str]]) 
             removable |= {one, other}
             if truth[other]["what"] == "original":
                 originals[truth[one]["what"]] += 1
-            taken |= {other} if truth[one]["what"] in EDITED and truth[other]["what"] not in EDITED else set()
+            if truth[one]["what"] in EDITED and truth[other]["what"] not in EDITED:
+                graded = truth[one]["what"] in _originals.GRADED and truth[other]["what"] == "grey"
+                (grey_taken if graded else taken).add(other)
     going = {other for _, other, decision in pairs if decision == "remove"}
     left = {t["family"] for name, t in truth.items() if name not in going}
     names = defaultdict(list)
@@ -427,6 +431,7 @@ def scored(pairs: list[tuple[str, str, str]], truth: dict[str, dict[str, str]]) 
         "false_removed": len(false["remove"]),
         "false_kinds": Counter(sorted(pair)[0].split("-")[0].split("__")[0] for pair in false["remove"]),
         "taken": len(taken),
+        "grey_taken": len(grey_taken),
         "false_shown": len(false["shown"]),
         "strangers": len(truth) * (len(truth) - 1) // 2 - same,
         "by_alteration": shares,

@@ -147,6 +147,20 @@ def test_a_few_lines_of_a_drawing_are_no_repeated_pixels(tmp_path: Path, templat
     assert verdict(small, large) != Verdict.ENLARGED
 
 
+@pytest.mark.parametrize("factor", [0.5, 0.5001, 0.74])
+@pytest.mark.parametrize("ground", ["white", (238, 234, 222)])
+def test_a_drawing_of_a_few_edges_is_no_enlargement_of_its_webp_copy(tmp_path: Path, ground: Any, factor: float):
+    drawing = Image.new("RGB", (1200, SIDE), ground)
+    draw = ImageDraw.Draw(drawing)
+    draw.line([120, 40, 120, 810, 1140, 810], fill=INK, width=4)
+    for bar, tall in enumerate((350, 430, 270, 510, 390, 300, 460)):
+        draw.rectangle([160 + bar * 130, 810 - tall, 250 + bar * 130, 810], fill=(60, 110, 180))
+    drawing.save(tmp_path / "large.jpg", quality=92)
+    smaller(drawing, factor).save(tmp_path / "small.webp", quality=85)
+    small, large = read_details(tmp_path / "small.webp"), read_details(tmp_path / "large.jpg")
+    assert verdict(small, large) != Verdict.ENLARGED
+
+
 def tiled(picture: Image.Image, opacity: int, word: str, angle: float = 0) -> Image.Image:
     layer = Image.new("RGBA", picture.size, (0, 0, 0, 0))
     draw, size = ImageDraw.Draw(layer), picture.width // 13
@@ -217,6 +231,40 @@ def test_a_copy_of_another_size_keeps_its_letters(tmp_path: Path, name: str, fac
     one = caption(name, 0.06)(0)
     assert seen(tmp_path, one, smaller(one, factor), quality=60) == ""
     assert seen(tmp_path, one, smaller(one, factor), format="WEBP", quality=70) == ""
+
+
+def dotted(picture: Image.Image, opacity: int, step: int) -> Image.Image:
+    layer = Image.new("RGBA", picture.size, (0, 0, 0, 0))
+    draw = ImageDraw.Draw(layer)
+    for y in range(5, picture.height, step):
+        for x in range(5, picture.width, step):
+            draw.ellipse([x, y, x + step // 4, y + step // 4], fill=(255, 255, 255, opacity))
+    return Image.alpha_composite(picture.convert("RGBA"), layer).convert("RGB")
+
+
+def worded(picture: Image.Image, opacity: int, size: int) -> Image.Image:
+    layer = Image.new("RGBA", picture.size, (0, 0, 0, 0))
+    draw = ImageDraw.Draw(layer)
+    for row, y in enumerate(range(0, picture.height, 3 * size)):
+        for x in range(-50 * (row % 2), picture.width, 7 * size):
+            draw.text((x, y), "sample", fill=(255, 255, 255, opacity), font_size=size)
+    return Image.alpha_composite(picture.convert("RGBA"), layer).convert("RGB")
+
+
+FAINT: dict[str, Callable[[Image.Image], Image.Image]] = {
+    "dots at 8 %": lambda p: dotted(p, 20, 26),
+    "dots at 10 %": lambda p: dotted(p, 26, 34),
+    "small words at 6 %": lambda p: worded(p, 15, 18),
+    "small words at 8 %": lambda p: worded(p, 20, 24),
+}
+
+
+@pytest.mark.parametrize("name", ["china.jpg", "flower.jpg"])
+@pytest.mark.parametrize("mark", FAINT)
+def test_a_faint_mark_that_repeats_is_seen(tmp_path: Path, name: str, mark: str):
+    picture = photograph(name)
+    assert seen(tmp_path, picture, FAINT[mark](picture), quality=90) == "a mark over it"
+    assert seen(tmp_path, picture, picture, quality=90) == ""
 
 
 HARMLESS: dict[str, tuple[Callable[[Image.Image], Image.Image], dict[str, Any]]] = {

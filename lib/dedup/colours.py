@@ -35,8 +35,9 @@ LEAST_SHARE = 0.3
 # picture) and 24 (a palette that lacks the colour) at most, a hue turned by a quarter 10 and 43.
 GREATEST_MEAN, GREATEST_SPOT = 6.0, 26.0
 # The part of it that a grade explains, set against what no grade does. Harmless beyond this 1 of 1,600, grades within
-# it 17 of 960, and of those that shift by some two levels 43 of 240.
-GREATEST_GRADE = 2.2
+# it 17 of 960, and of those that shift by some two levels 43 of 240. Where colours differ by less in the mean, it is
+# the rounding of an encoder: flat colours of drawings all shift by one step.
+GREATEST_GRADE, LEAST_GRADED = 2.2, 1.1
 # Colour that stands out, added up over places of which most is unexplained, against what the calmer three quarters
 # leave. On a ground with colour: harmless beyond this 1 of 1,600, maps with another route from 34. On one without:
 # saved in other ways 15 (1 of 182 more: a thin line that WebP wipes out), lines and words of another colour from 20.
@@ -147,7 +148,10 @@ def _explains(found: Explained, plain: bool) -> bool:
     if found.share < LEAST_SHARE or standing_out(half) > (ON_PLAIN_GROUND if plain else GREATEST_STANDING_OUT):
         return False
     apart = _strength(_halved(half.left))
-    return mean(apart) <= GREATEST_MEAN and float(apart.max()) <= GREATEST_SPOT and grade(half) <= GREATEST_GRADE
+    strength = mean(apart)
+    if strength > GREATEST_MEAN or float(apart.max()) > GREATEST_SPOT:
+        return False
+    return strength <= LEAST_GRADED or grade(half) <= GREATEST_GRADE
 
 
 def standing_out(found: Explained) -> float:

@@ -309,15 +309,6 @@ def spare_deep_colours(image: Any) -> None:
         image.tile = [tiles[0]._replace(codec_name="raw", args="RGB;16B")]
 
 
-def has_scans(image: Image.Image, read: Callable[[int, int], bytes], place: int) -> bool:
-    """True for a JPEG whose colours do not come in one scan; `place` is where Pillow stops, behind the first's head."""
-    if image.format != "JPEG" or "progression" in image.info:
-        return image.format in ("JPEG", "MPO") and "progression" in image.info
-    layers = len(getattr(image, "layer", ()))
-    head = read(max(0, place - 6 - 2 * layers), 3)
-    return layers > 1 and head != struct.pack(">HB", 6 + 2 * layers, layers)
-
-
 @lru_cache(maxsize=1)
 def silence_libtiff() -> None:
     """Keeps libtiff from writing to the terminal, which it does by itself, a line for each tag and naming no file."""
@@ -325,6 +316,15 @@ def silence_libtiff() -> None:
         library = ctypes.CDLL(import_module("PIL._imaging").__file__)
         library.TIFFSetWarningHandler(None)
         library.TIFFSetErrorHandler(None)
+
+
+def has_scans(image: Image.Image, read: Callable[[int, int], bytes], place: int) -> bool:
+    """True for a JPEG whose colours do not come in one scan; `place` is where Pillow stops, behind the first's head."""
+    if image.format != "JPEG" or "progression" in image.info:
+        return image.format in ("JPEG", "MPO") and "progression" in image.info
+    layers = len(getattr(image, "layer", ()))
+    head = read(max(0, place - 6 - 2 * layers), 3)
+    return layers > 1 and head != struct.pack(">HB", 6 + 2 * layers, layers)
 
 
 def is_built_in(part: str) -> bool:
