@@ -15,7 +15,7 @@ from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError, features
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from lib.errors import is_broken_installation
 from lib.images.boxed import jxl_size
@@ -26,6 +26,7 @@ from lib.images.formats import (
     bytes_a_pixel,
     decoded_size,
     has_scans,
+    is_built_in,
     plugin_of,
     silence_libtiff,
     slow_samples,
@@ -370,16 +371,6 @@ def _demand_plugin(plugin: str) -> None:
         there = plugin not in _OPTIONAL or is_built_in(_OPTIONAL[plugin])
     if not there:
         raise DecodeError(f"needs_{_PACKAGES.get(plugin) or _OPTIONAL[plugin]}")
-
-
-def is_built_in(part: str) -> bool:
-    """True where Pillow was built with a part. Raises ImportError where it was, and the part does not load."""
-    if module := features.modules.get(part):
-        try:
-            import_module(module[0])
-        except ModuleNotFoundError:
-            return False
-    return bool(features.check(part))
 
 
 _PACKAGES = {"HEIF": "pillow_heif", "JXL": "pillow_jxl"}

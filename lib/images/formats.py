@@ -1,7 +1,8 @@
 """The format of a body, told from its bytes alone.
 
 A server's Content-Type and a name's suffix are claims; the first bytes decide. Pure: from the bytes (or a memory map of
-a large file) to a `Format` or a short reason. With it the limits on walks over the parts of a picture.
+a large file) to a `Format` or a short reason. With it the limits on walks over the parts of a picture, and what
+this build of Pillow has for a format.
 """
 
 from __future__ import annotations
@@ -324,3 +325,15 @@ def has_scans(image: Image.Image, read: Callable[[int, int], bytes], place: int)
     layers = len(getattr(image, "layer", ()))
     head = read(max(0, place - 6 - 2 * layers), 3)
     return layers > 1 and head != struct.pack(">HB", 6 + 2 * layers, layers)
+
+
+def is_built_in(part: str) -> bool:
+    """True where Pillow was built with a part. Raises ImportError where it was, and the part does not load."""
+    from PIL import features
+
+    if module := features.modules.get(part):
+        try:
+            import_module(module[0])
+        except ModuleNotFoundError:
+            return False
+    return bool(features.check(part))
