@@ -16,6 +16,7 @@ import pytest
 from PIL import GifImagePlugin, Image
 from support import PATIENCE, drawing, load_step, result
 
+from lib.dedup.sequences import frames_differ
 from lib.download.verify import decode_fully
 from lib.hashing.kinds import pixel_digest
 from lib.images import decode, frames
@@ -301,3 +302,30 @@ def test_a_tile_that_is_larger_than_its_picture_counts(tile: int, compression: i
         with pytest.raises(DecodeError, match="too_many_pixels"):
             reader(data)
     assert read_header(tiled_tiff(256, compression)).width == 200
+
+
+def test_small_pictures_behind_a_large_jpeg_count_as_what_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Phones put a gain map and a preview behind a photograph of 200 megapixels."""
+    data = jpeg(128) + jpeg(16, progressive=True) + jpeg(8, comment=b"a preview")
+    monkeypatch.setattr(frames, "MOST_FRAME_PIXELS", 128 * 128 + 16 * 16 + 8 * 8)
+    with opened_frames(data) as found:
+        assert found.count == 3
+    monkeypatch.setattr(frames, "MOST_FRAME_PIXELS", 128 * 128 + 16 * 16 + 8 * 8 - 1)
+    with pytest.raises(DecodeError, match="too_many_frames"), opened_frames(data):
+        pass
+
+
+def test_pages_that_are_larger_than_the_first_count_as_what_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "pages.tif"
+    pages = [drawing(seed, SIDE, SIDE) for seed in range(COUNT)]
+    drawing(99, 8, 8).save(path, save_all=True, append_images=pages)
+    total = 8 * 8 + SIDE * SIDE * COUNT
+    monkeypatch.setattr(frames, "MOST_FRAME_PIXELS", total)
+    assert pixel_digest(path)
+    monkeypatch.setattr(frames, "MOST_FRAME_PIXELS", SIDE * SIDE * (COUNT - 1))
+    for reader in (pixel_digest, lambda path: frames_differ(path, path)):
+        with pytest.raises(DecodeError, match="too_many_frames"):
+            reader(path)
+    assert look((str(path), "", False)).reason == "too_many_frames"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -214,7 +214,11 @@ class GroupSearch(Candidates):
 
         alike = {c: rank for rank, c in enumerate(sorted(at, key=apart))}
         best = {c: rank for rank, c in enumerate(at)}
-        return dict(sorted(at.items(), key=lambda i: (-self.traits[i[1]].pixels, min(alike[i[0]], best[i[0]]))))
+        # An enlargement was made from the size that most copies have, rather than from another enlargement.
+        sizes = {c: self.traits[n].pixels for c, n in at.items()}
+        many = Counter(sizes.values())
+        order = sorted(at, key=lambda c: (-many[sizes[c]], -sizes[c], min(alike[c], best[c])))
+        return {content: at[content] for content in order}
 
     def relation(self, keeper: int, other: int) -> Relation | None:
         found = self.judge(keeper, other)

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from lib.download.options import VerifyLimits
 from lib.errors import GleanerError, broken_installation, is_broken_installation
-from lib.images.decode import MOST_FRAME_PIXELS, DecodeError, is_built_in, opened
+from lib.images.decode import MOST_FRAME_PIXELS, DecodeError, opened
+from lib.images.formats import is_built_in
 from lib.work import describe
 from lib.work.processes import Child, start_child
 

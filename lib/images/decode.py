@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import io
 import os
 import warnings
@@ -16,7 +15,7 @@ from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError, features
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from lib.errors import is_broken_installation
 from lib.images.boxed import jxl_size
@@ -27,7 +26,9 @@ from lib.images.formats import (
     bytes_a_pixel,
     decoded_size,
     has_scans,
+    is_built_in,
     plugin_of,
+    silence_libtiff,
     slow_samples,
     spare_deep_colours,
 )
@@ -366,29 +367,10 @@ def _demand_plugin(plugin: str) -> None:
     else:
         import_module(f"PIL.{_MODULES[plugin]}")
         if plugin == "TIFF":
-            _silence_libtiff()
+            silence_libtiff()
         there = plugin not in _OPTIONAL or is_built_in(_OPTIONAL[plugin])
     if not there:
         raise DecodeError(f"needs_{_PACKAGES.get(plugin) or _OPTIONAL[plugin]}")
-
-
-@lru_cache(maxsize=1)
-def _silence_libtiff() -> None:
-    """Keeps libtiff from writing to the terminal, which it does by itself, a line for each tag and naming no file."""
-    with suppress(OSError, AttributeError):  # a build that holds libtiff within has no name for it
-        library = ctypes.CDLL(import_module("PIL._imaging").__file__)
-        library.TIFFSetWarningHandler(None)
-        library.TIFFSetErrorHandler(None)
-
-
-def is_built_in(part: str) -> bool:
-    """True where Pillow was built with a part. Raises ImportError where it was, and the part does not load."""
-    if module := features.modules.get(part):
-        try:
-            import_module(module[0])
-        except ModuleNotFoundError:
-            return False
-    return bool(features.check(part))
 
 
 _PACKAGES = {"HEIF": "pillow_heif", "JXL": "pillow_jxl"}

@@ -1,16 +1,21 @@
 """The format of a body, told from its bytes alone.
 
 A server's Content-Type and a name's suffix are claims; the first bytes decide. Pure: from the bytes (or a memory map of
-a large file) to a `Format` or a short reason. With it the limits on walks over the parts of a picture.
+a large file) to a `Format` or a short reason. With it the limits on walks over the parts of a picture, and what
+this build of Pillow has for a format.
 """
 
 from __future__ import annotations
 
+import ctypes
 import html
 import re
 import struct
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
+from importlib import import_module
 from mmap import mmap
 from typing import TYPE_CHECKING
 
@@ -304,6 +309,15 @@ def spare_deep_colours(image: Any) -> None:
         image.tile = [tiles[0]._replace(codec_name="raw", args="RGB;16B")]
 
 
+@lru_cache(maxsize=1)
+def silence_libtiff() -> None:
+    """Keeps libtiff from writing to the terminal, which it does by itself, a line for each tag and naming no file."""
+    with suppress(OSError, AttributeError):  # a build that holds libtiff within has no name for it
+        library = ctypes.CDLL(import_module("PIL._imaging").__file__)
+        library.TIFFSetWarningHandler(None)
+        library.TIFFSetErrorHandler(None)
+
+
 def has_scans(image: Image.Image, read: Callable[[int, int], bytes], place: int) -> bool:
     """True for a JPEG whose colours do not come in one scan; `place` is where Pillow stops, behind the first's head."""
     if image.format != "JPEG" or "progression" in image.info:
@@ -311,3 +325,15 @@ def has_scans(image: Image.Image, read: Callable[[int, int], bytes], place: int)
     layers = len(getattr(image, "layer", ()))
     head = read(max(0, place - 6 - 2 * layers), 3)
     return layers > 1 and head != struct.pack(">HB", 6 + 2 * layers, layers)
+
+
+def is_built_in(part: str) -> bool:
+    """True where Pillow was built with a part. Raises ImportError where it was, and the part does not load."""
+    from PIL import features
+
+    if module := features.modules.get(part):
+        try:
+            import_module(module[0])
+        except ModuleNotFoundError:
+            return False
+    return bool(features.check(part))

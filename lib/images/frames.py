@@ -11,7 +11,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -68,6 +68,7 @@ class Frames:
     image    at its first frame, not decoded yet
     colours  what the numbers of its first frame stand for
     count    how many frames there are
+    pages    the pixels of each page of a TIFF that was asked for
     parts    where in the file the pictures lie, from and to, where it is a JPEG with others behind it
     """
 
@@ -77,6 +78,7 @@ class Frames:
     count: int
     read: Read
     parts: tuple[Extent, ...] = ()
+    pages: dict[int, int] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[Frame]:
         """Gives every frame in its order, one at a time. Raises DecodeError."""
@@ -97,8 +99,15 @@ class Frames:
             with codec_boundary():
                 self.image.seek(number)
             if self.header.format == "tiff":  # each page has a header of its own
+                self._count_page(number)
                 colours = colours_of(self.image, self.read, 0)
         yield Frame(self.image, self.header.orientation, colours)
+
+    def _count_page(self, number: int) -> None:
+        """Raises DecodeError where the pages asked for so far are too many pixels: the first may be a small one."""
+        self.pages[number] = self.image.width * self.image.height
+        if sum(self.pages.values()) > MOST_FRAME_PIXELS:
+            raise DecodeError("too_many_frames", f"{number + 1} pages are already too many pixels")
 
 
 @contextmanager
@@ -116,18 +125,34 @@ def opened_frames(source: Path | bytes, formats: tuple[str, ...] | None = None) 
             if count > MAX_FRAMES:
                 raise DecodeError("too_many_frames", str(count))
             if count > 1:
-                _demand_little_work(image, count, read, size)
+                _demand_little_work(image, count, parts, read, size)
             yield Frames(image, header, colours_of(image, read, size), count, read, parts)
 
 
-def _demand_little_work(image: Image.Image, count: int, read: Read, size: int) -> None:
+def _demand_little_work(image: Image.Image, count: int, parts: tuple[Extent, ...], read: Read, size: int) -> None:
     """Raises DecodeError for frames that are together too many pixels: each may cost as much as all of the canvas."""
     width, height = image.size
     if image.format == "GIF":  # its canvas grows with what is drawn
         with codec_boundary():
             width, height, _ = gif_extent(read(0, size))
-    if width * height * count > MOST_FRAME_PIXELS:
+    # What lies behind a JPEG, a gain map or a preview, is mostly smaller.
+    pixels = sum(_pixels_of_jpeg(read, start) for start, _ in parts) if parts else width * height * count
+    if pixels > MOST_FRAME_PIXELS:
         raise DecodeError("too_many_frames", f"{count} of {width}x{height}")
+
+
+def _pixels_of_jpeg(read: Read, start: int) -> int:
+    """The number of pixels that the JPEG which begins there has by its header."""
+    at = start + 2
+    for _ in range(_MOST_SEGMENTS):
+        head = read(at, 9)
+        if len(head) < 9 or head[0] != 0xFF or head[1] == 0xDA:
+            break
+        if 0xC0 <= head[1] <= 0xCF and head[1] not in _NO_FRAME:
+            return int.from_bytes(head[5:7]) * int.from_bytes(head[7:9])
+        alone = head[1] == 0x01 or 0xD0 <= head[1] <= 0xD8
+        at += 1 if head[1] == 0xFF else 2 if alone else 2 + max(2, int.from_bytes(head[2:4]))
+    return 0
 
 
 def _counted(image: Image.Image) -> int:
