@@ -358,6 +358,13 @@ def test_broken_pictures_are_counted_and_in_no_group(folder, capsys):
     assert {"page.jpg", "page2.jpg", "empty.png", "cut.jpg"} <= names(folder)
 
 
+def test_a_single_one_of_a_reason_is_told_in_words(folder, capsys):
+    (folder / "bomb.gif").write_bytes(b"GIF89a\xff\xff\xff\xff\0\0\0,\0\0\0\0\xff\xff\xff\xff\0\2\2D\1\0;")
+    drawing(1).save(folder / "a.png")
+    assert load_step("dedup").main(["all", str(folder), "--dry-run", "--workspace", str(folder / "ws")]) == 0
+    assert "1 too many pixels," in capsys.readouterr().err
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="file names are bytes, and pipes lie in folders, on Linux")
 def test_odd_names_and_pipes_neither_stop_nor_block(folder, capsys):
     drawing(1).save(folder / "a.png")

@@ -150,7 +150,8 @@ def _counted(value: int | float | str, name: str) -> str:
     """`3 new pictures`, `1 query`; `run 7` where the number is a name."""
     if name == "run":
         return f"run {value}"
-    if value == 1 and name.endswith("s") and not name.endswith("ss"):
+    plural = name.endswith("s") and not name.endswith("ss") and not name.startswith("too many")
+    if value == 1 and plural:
         name = name[:-3] + "y" if name.endswith("ies") else name[: -2 if name.endswith("sses") else -1]
     return f"{_number(value)} {name}"
 

@@ -150,7 +150,7 @@ def frame_closeup(frame: Frame) -> Closeup:
     with codec_boundary():
         tables = getattr(image, "quantization", None)
         table = np.array(tables[min(tables)], np.float32) if tables else None
-        palette = image.mode == "P"
+        palette = image.mode == "P" or image.format == "GIF"  # its later frames come in full colour
         greys = [_grey(frame, size, _WHITE)]
         if may_be_clear(image) and (on_black := _grey(frame, size, _BLACK)).tobytes() != greys[0].tobytes():
             greys.append(on_black)

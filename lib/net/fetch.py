@@ -221,9 +221,7 @@ def _check_status(result: FetchResult, response: aiohttp.ClientResponse, request
         _check_opt_out(response, request)
         raise FetchFailed(NOT_MODIFIED)
     elif status == 416 and request.offset:
-        found = re.fullmatch(
-            r"bytes[ =]*\*/(\d{1,18})", response.headers.get("Content-Range", "").strip(), re.IGNORECASE
-        )
+        found = _LENGTH.fullmatch(response.headers.get("Content-Range", "").strip())
         result.at_end = found is None or int(found[1]) == request.offset
         result.content_type = ""  # of the page that says so
         raise FetchFailed(BAD_RANGE, f"refused from {request.offset}")
