@@ -33,7 +33,7 @@ from lib.images.decode import codec_boundary, flattened, upright
 from lib.images.frames import Frame, opened_frames
 from lib.images.ground import may_be_clear
 
-VERSION = "3"
+VERSION = "4"
 LONG_SIDE = 384  # pixels; a digit of 5 % of the short side is 12 to 19 pixels high
 MARK = "a mark over it"
 _STEP = 32  # pixels; sides are filled up to multiples of it, so that windows of all scales fill the picture
@@ -51,6 +51,8 @@ DOUBTED = (0.5, 0.5, 0.5, 0.5)
 # it has 4 to 6 pixels: photographs at a quarter of their size leave .38 at most, of captions that small copies go to
 # review.
 _SMALL_SIDES, _SMALL_LIMITS = (60, 100, 125, 150, 205, 225), (0.3, 0.33, 0.4, 0.85, 1.0, GREATEST[0])
+# Nor may noise excuse more there: of a JPEG of quality 30 and less it covers a digit, and what cannot be told is shown.
+_MOST_NOISE = 300.0  # grey levels squared
 _SHARE_OF_USUAL = 2.0  # of what windows of like detail leave
 _SHARE_OF_DETAIL = 0.05  # that edges leave over: resampling, uneven sharpening
 _SHARE_OF_EVENED = 0.2  # of what tone and sharpness had to change: they do not act alike everywhere, and clip
@@ -199,10 +201,13 @@ def _left_over(one: Closeup, other: Closeup, number: int, recoloured: float, *, 
     a, b = one.resized(number, size), other.resized(number, size)
     palette = float(one.palette or other.palette)
     noise = np.add(*(_noise(p, picture, size) for p, picture in zip((one, other), greys, strict=True)))
+    noise = noise * _SHARE_OF_NOISE
+    if min(size) < _SMALL_SIDES[2]:
+        noise[0] = min(noise[0], _MOST_NOISE)
     finest, *coarser = DOUBTED if doubted else GREATEST
     allowed = Allowance(
         size,
-        noise * _SHARE_OF_NOISE + _ROUNDING + np.multiply(_PALETTE, palette),
+        noise + _ROUNDING + np.multiply(_PALETTE, palette),
         _FAINT_ROUNDING + _FAINT_PALETTE * palette + recoloured,
         (min(finest, float(np.interp(min(size), _SMALL_SIDES, _SMALL_LIMITS))), *coarser),
     )

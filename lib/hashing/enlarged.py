@@ -51,6 +51,9 @@ _ENLARGED_FROM, _UNCLEAR_FROM = 3.0, -2.3  # log odds: 20 to 1 for, 10 to 1 agai
 # none: letters and drawings, whose edges are as soft as those of a photograph. Enlargements .15 and less there, but for
 # those that a JPEG made before they were saved without loss.
 _LACKING = 0.45
+# Not so where the lower frequencies agree that well and yet what is left of them is not what encoders make: that was
+# saved as a bad JPEG before, and is an enlargement for all that.
+_AGREEING, _OTHER_NOISE = -2.3, 0.6
 # Nor is it one where encoders explain next to nothing of what lies beyond the smaller copy and the odds are 3 to 1.
 _UNEXPLAINED, _UNLIKELY = -0.15, -1.1
 # What was enlarged, saved with the table of the smaller copy and reduced by the same filter is that copy to the bit.
@@ -153,7 +156,7 @@ def verdict(small: Details, large: Details) -> Verdict:
     odds = _odds(found)
     if odds > _ENLARGED_FROM:
         return Verdict.UNCLEAR if _is_flat(_seen(large, number, large.side)) else Verdict.ENLARGED
-    lacking = large.save and odds <= 0 and found[2] > _LACKING
+    lacking = large.save and odds <= 0 and found[2] > _LACKING and (found[4] > _AGREEING or found[6] < _OTHER_NOISE)
     if odds <= _UNCLEAR_FROM or lacking or (odds <= _UNLIKELY and found[0] > _UNEXPLAINED):
         return Verdict.ORIGINAL
     return Verdict.UNCLEAR
