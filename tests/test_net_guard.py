@@ -205,25 +205,28 @@ def test_a_page_is_not_read_to_its_end(site: Site) -> None:
     assert (answer.reason, answer.detail) == ("not_an_image", "a web page: Sign in")
 
 
-def test_headers_that_never_end_are_given_up(site: Site) -> None:
+def ask_under_watch(url: str, sink: Buffer, limits: FetchLimits) -> FetchResult:
+    """Fetches with a watchman who looks many times a second."""
+
+    async def check(watch: Watchdog) -> None:
+        while True:
+            await asyncio.sleep(0.03)
+            watch.check()
+
     async def run() -> FetchResult:
         watch = Watchdog()
-
-        async def check() -> None:
-            while True:
-                await asyncio.sleep(0.05)
-                watch.check()
-
-        looking = asyncio.create_task(check())
+        looking = asyncio.create_task(check(watch))
         try:
             async with open_session(allow_private=True) as session:
-                return await fetch(
-                    session, parse_address(site.address("/raw/headers")), Buffer(), FetchLimits(timeout=0.3), watch
-                )
+                return await fetch(session, parse_address(url), sink, limits, watch)  # type: ignore[arg-type]
         finally:
             looking.cancel()
 
-    assert asyncio.run(asyncio.wait_for(run(), PATIENCE)).reason == "timeout"
+    return asyncio.run(asyncio.wait_for(run(), PATIENCE))
+
+
+def test_headers_that_never_end_are_given_up(site: Site) -> None:
+    assert ask_under_watch(site.address("/raw/headers"), Buffer(), FetchLimits(timeout=0.3)).reason == "timeout"
 
 
 def test_a_transfer_is_as_fast_as_it_is_from_its_first_byte_on() -> None:
@@ -256,23 +259,7 @@ class SlowDisk(Buffer):
 
 def test_a_slow_disk_is_not_the_servers_fault(site: Site) -> None:
     limits = FetchLimits(deadline=0.6, min_speed=1 << 20, speed_window=0.1)
-
-    async def run() -> FetchResult:
-        watch, sink = Watchdog(), SlowDisk(1.2)
-
-        async def check() -> None:
-            while True:
-                await asyncio.sleep(0.03)
-                watch.check()
-
-        looking = asyncio.create_task(check())
-        try:
-            async with open_session(allow_private=True) as session:
-                return await fetch(session, parse_address(site.address("/good/5")), sink, limits, watch)  # type: ignore[arg-type]
-        finally:
-            looking.cancel()
-
-    assert asyncio.run(asyncio.wait_for(run(), PATIENCE)).reason == ""
+    assert ask_under_watch(site.address("/good/5"), SlowDisk(1.2), limits).reason == ""
 
 
 def test_the_time_in_which_the_process_stood_still_does_not_count() -> None:
