@@ -484,7 +484,10 @@ def test_an_error_is_one_sentence_and_an_exit_code(tmp_path, capsys, error, code
     assert run_work(tmp_path, raising(error)) == code
     shown = capsys.readouterr()
     assert sentence in shown.err and "Traceback" not in shown.err and shown.out == ""
-    assert as_rows(tmp_path / "ws" / "gleaner.db", "SELECT exit_code FROM runs") == [(code,)]
+    if code == 2:  # it may be a typing error, which leaves nothing behind
+        assert snapshot(tmp_path) == {}
+    else:
+        assert as_rows(tmp_path / "ws" / "gleaner.db", "SELECT exit_code FROM runs") == [(code,)]
 
 
 def test_a_bug_is_a_traceback(tmp_path):

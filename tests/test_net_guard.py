@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from hostile_server import Site, hostile_server
+from hostile_server import Site, hostile_server, jpeg
 from support import PATIENCE
 
 from lib.images.formats import refusal
@@ -260,6 +260,23 @@ class SlowDisk(Buffer):
 def test_a_slow_disk_is_not_the_servers_fault(site: Site) -> None:
     limits = FetchLimits(deadline=0.6, min_speed=1 << 20, speed_window=0.1)
     assert ask_under_watch(site.address("/good/5"), SlowDisk(1.2), limits).reason == ""
+
+
+class BusyDisk(Buffer):
+    """A sink that is slower than the server, so that what comes has to wait in between."""
+
+    def write(self, block: bytes) -> Coroutine[Any, Any, None]:  # type: ignore[override]
+        super().write(block)
+        return asyncio.sleep(0.002)
+
+
+def test_a_body_that_had_to_wait_ends_all_the_same(site: Site) -> None:
+    """Its last bytes may be here and unread when the disk has caught up, and nothing comes after them."""
+    site.bodies[0] = body = jpeg(1) + bytes(range(256)) * 8192
+    for _ in range(5):
+        sink = BusyDisk()
+        assert ask_under_watch(site.address("/body/0"), sink, FetchLimits(timeout=2)).reason == ""
+        assert sink.data == body
 
 
 def test_the_time_in_which_the_process_stood_still_does_not_count() -> None:

@@ -521,7 +521,7 @@ FLAGS = {  # what each criterion takes besides the common flags
     "objects": f"classes min-objects max-objects min-confidence detector {MODELS}",
     "vlm": "vlm-url vlm-model vlm-key-env subject vlm-prompt vlm-min-score max-images vlm-workers vlm-timeout "
     "vlm-tries",
-    "export": "to as split label shard-size parquet-pictures convert title replace",
+    "export": "to as split label shard-size parquet-pictures convert title replace drop-opted-out",
 }
 COMMON = {
     *"help version workspace json verbose quiet dry-run limit workers executor undo mode where format".split(),

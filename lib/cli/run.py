@@ -43,6 +43,7 @@ from lib.text import escape_controls, is_storable, redact, redacted
 from lib.workspace import Workspace, file_lock, step_lock
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:(?:/|$)")  # `Path` makes one slash of two; one letter is a drive
+_TYPING_ERRORS = frozenset({errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.ENOENT})
 LONGEST_LOOK = 20.0  # seconds that a database is looked through after an error that nobody expected
 
 
@@ -161,7 +162,9 @@ def _nothing_made_in_error(workspace: Workspace) -> Iterator[None]:
     missing = [path for path in (root, *root.parents) if not path.exists()]
     try:
         yield
-    except (UsageError, OSError):
+    except (UsageError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in _TYPING_ERRORS:
+            raise
         if not was_there and os.path.lexists(workspace.database) and is_unused(workspace.database):
             for path in (workspace.database, *beside(workspace.database)):
                 path.unlink(missing_ok=True)

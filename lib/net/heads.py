@@ -43,9 +43,10 @@ class LenientHandler(ResponseHandler):
         super().set_response_params(**options)
 
     def data_received(self, data: bytes) -> None:
+        resumes = not data  # aiohttp has its parser go on with what lay there while the reading was paused
         if self._head is not None and data:
             data = self._take_head(data)
-        if data:
+        if data or resumes:
             super().data_received(data)
         payload, error = self._payload, self._exception
         if error is not None and payload is not None and payload.exception() is None and not payload.is_eof():
