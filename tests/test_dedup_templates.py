@@ -233,6 +233,28 @@ def test_a_copy_of_another_size_keeps_its_letters(tmp_path: Path, name: str, fac
     assert seen(tmp_path, one, smaller(one, factor), format="WEBP", quality=70) == ""
 
 
+def covered(picture: Image.Image, opacity: int, size: int, dense: float, bold: int) -> Image.Image:
+    """Words all over a picture, row by row, so that no part of any size is without them."""
+    layer = Image.new("RGBA", picture.size, (0, 0, 0, 0))
+    draw = ImageDraw.Draw(layer)
+    for row, y in enumerate(range(0, picture.height, int(size * dense))):
+        for x in range(-size * (2 + row % 3), picture.width, int(size * 5.2)):
+            draw.text((x, y), "stockphoto", fill=(255, 255, 255, opacity), font_size=size, stroke_width=bold)
+    return Image.alpha_composite(picture.convert("RGBA"), layer).convert("RGB")
+
+
+@pytest.mark.parametrize("name", ["china.jpg", "flower.jpg"])
+@pytest.mark.parametrize("opacity", [60, 90, 110, 150])
+@pytest.mark.parametrize(
+    ("size", "dense", "bold"), [(20, 1.0, 1), (28, 1.3, 1), (35, 2.2, 1), (48, 1.0, 1), (28, 1.0, 0)]
+)
+def test_words_all_over_a_picture_do_not_excuse_themselves(
+    tmp_path: Path, name: str, opacity: int, size: int, dense: float, bold: int
+):
+    picture = photograph(name)
+    assert seen(tmp_path, smaller(picture, 0.75), covered(picture, opacity, size, dense, bold), quality=88)
+
+
 def dotted(picture: Image.Image, opacity: int, step: int) -> Image.Image:
     layer = Image.new("RGBA", picture.size, (0, 0, 0, 0))
     draw = ImageDraw.Draw(layer)

@@ -33,7 +33,7 @@ from lib.images.decode import codec_boundary, flattened, upright
 from lib.images.frames import Frame, opened_frames
 from lib.images.ground import may_be_clear
 
-VERSION = "4"
+VERSION = "5"
 LONG_SIDE = 384  # pixels; a digit of 5 % of the short side is 12 to 19 pixels high
 MARK = "a mark over it"
 _STEP = 32  # pixels; sides are filled up to multiples of it, so that windows of all scales fill the picture
@@ -65,6 +65,9 @@ _FITS = 64 / np.square([0.3, 0.3, 0.3, 0.15])
 # The same against windows of like detail, for the window that 1, 2, 5 and 10 of 100 exceed, at the second and third
 # scale.
 MARKED = ((19.0, 12.0, 7.4, 3.7), (12.0, 9.6, 6.0, 3.4))
+# What is left over on the whole at these scales, in shares of what copying explains without regard to what is usual: of
+# 1,272 harmless pairs .26 at most, but for one of .32; of 65 with pale words all over one of the two .56 and more.
+COVERED = 0.3
 _PLAIN_LIMITS = 0.8  # share of these where nothing was evened out yet
 _EXCEEDING = (0.01, 0.02, 0.05, 0.1)
 _LEAST_WINDOWS = 24
@@ -267,6 +270,8 @@ def _unexplained(source: Resized, target: Resized, allowed: Allowance) -> str:
         left[scale] = _windows(*octaves[scale], with_means=scale == SCALES - 1)
         if _has_other_content(shown, goal, left[scale], float(allowed.noise[scale]), allowed.limits[scale]):
             return "other content in places"
+        if 0 < scale < SCALES - 1 and _is_covered(left[scale], float(allowed.noise[scale])):
+            return MARK
     marked = (_stands_out(left[scale], allowed.beside, MARKED[scale - 1]) for scale in (1, 2) if scale in left)
     return MARK if any(marked) or _repeats(octaves, left, allowed.size) else ""
 
@@ -281,6 +286,8 @@ def _plainly_explained(shown: np.ndarray, goal: np.ndarray, allowed: Allowance) 
         left[scale] = _windows(*octaves[scale], with_means=scale == SCALES - 1)
         explained = _SHARE_OF_DETAIL * left[scale].detail + np.float32(allowed.noise[scale])
         if (left[scale].rest > allowed.limits[scale] * explained).any():
+            return False
+        if 0 < scale < SCALES - 1 and _is_covered(left[scale], float(allowed.noise[scale])):
             return False
         if 0 < scale < SCALES - 1 and _stands_out(left[scale], allowed.beside, MARKED[scale - 1], _PLAIN_LIMITS):
             return False
@@ -338,6 +345,15 @@ def _window_means(values: np.ndarray) -> np.ndarray:
     made += parts[1:, 1:]
     made *= np.float32(0.25)
     return made
+
+
+def _is_covered(left: Leftover, noise: float) -> bool:
+    """Says whether the picture as a whole leaves more than copying does.
+
+    A mark all over it is what its windows usually leave, and excuses itself where they are compared with each other.
+    """
+    explained = _SHARE_OF_DETAIL * left.detail.mean() + _SHARE_OF_EVENED * left.evened.mean() + noise
+    return bool(left.rest.mean() > COVERED * explained)
 
 
 def _has_other_content(shown: np.ndarray, goal: np.ndarray, left: Leftover, noise: float, limit: float) -> bool:
