@@ -572,7 +572,7 @@ def test_the_help_alone_lists_the_criteria(words: list[str], capsys: pytest.Capt
 def test_a_flag_of_another_criterion_is_refused(
     criterion: str, flag: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = [f"--{flag}"] if flag == "replace" else [f"--{flag}={VALUES.get(flag, '0.5')}"]
+    given = [f"--{flag}"] if flag in ("replace", "drop-opted-out") else [f"--{flag}={VALUES.get(flag, '0.5')}"]
     if (
         flag
         in "max-objects min-objects max-images parts min-samples topic-top vlm-workers vlm-tries shard-size".split()
