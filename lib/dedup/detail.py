@@ -27,7 +27,7 @@ import numpy as np
 from PIL import Image
 
 from lib.dedup.colours import tone_curve
-from lib.hashing.dct import gradient, laplacian, median
+from lib.hashing.dct import gradient, laplacian, median, quantisation_noise
 from lib.images.colours import in_srgb
 from lib.images.decode import codec_boundary, flattened, upright
 from lib.images.frames import Frame, opened_frames
@@ -467,7 +467,7 @@ def _noise(closeup: Closeup, picture: Image.Image, size: tuple[int, int]) -> np.
     if closeup.table is None:
         return np.zeros(SCALES)
     scale = round(closeup.scale * (picture.width * picture.height / (size[0] * size[1])) ** 0.5, 2)
-    return _quantisation(closeup.table.astype(np.float32).tobytes(), scale)
+    return quantisation_noise(closeup.table.astype(np.float32).tobytes(), scale, SCALES - 1)
 
 
 def _repeats(octaves: Sequence[Sequence[np.ndarray]], leftovers: Mapping[int, Leftover], size: tuple[int, int]) -> bool:
@@ -530,24 +530,6 @@ def _beside_itself(values: np.ndarray) -> np.ndarray:
 def _is_far(height: int, width: int) -> np.ndarray:
     down, across = (np.minimum(np.arange(side), side - np.arange(side)) for side in (height, width))
     return np.asarray(np.hypot(down[:, None], across[None, :]) >= _LEAST_STEP)
-
-
-@lru_cache(maxsize=512)
-def _quantisation(table: bytes, scale: float) -> np.ndarray:
-    """Returns a table's noise in each octave of a picture reduced by `scale`, then what is coarser.
-
-    A step of q leaves q * q / 12 in its frequency; what lies beyond what the reduced picture can hold is gone.
-    """
-    steps = np.frombuffer(table, np.float32).reshape(8, 8)
-    frequencies = np.arange(8) / 16 * scale  # cycles a pixel
-    down, across = np.meshgrid(frequencies, frequencies, indexing="ij")
-    variance = steps**2 / 12 / 64 * ((down <= 0.5) & (across <= 0.5))
-    held, found = np.ones((8, 8)), []
-    for octave in range(SCALES - 1):
-        halved = held * np.square(np.cos(np.pi * across * 2**octave) * np.cos(np.pi * down * 2**octave))
-        found.append(float((variance * (held - halved)).sum()))
-        held = halved
-    return np.array([*found, float((variance * held).sum())])
 
 
 def _reduced(values: np.ndarray, factor: int) -> np.ndarray:

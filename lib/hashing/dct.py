@@ -168,3 +168,22 @@ def _averaging(side: int, blocks: int) -> np.ndarray:
     made = np.repeat(np.eye(blocks, dtype=np.float32), side // blocks, axis=1) / np.float32(side // blocks)
     made.setflags(write=False)
     return made
+
+
+@lru_cache(maxsize=512)
+def quantisation_noise(table: bytes, scale: float, octaves: int) -> np.ndarray:
+    """Returns a JPEG table's noise in each octave of a picture reduced by `scale`, then what is coarser.
+
+    Mean squares, float64 of shape (octaves + 1,); the table as the bytes of 64 float32. A step of q leaves q * q / 12
+    in its frequency; what lies beyond what the reduced picture can hold is gone.
+    """
+    steps = np.frombuffer(table, np.float32).reshape(8, 8)
+    frequencies = np.arange(8) / 16 * scale  # cycles a pixel
+    down, across = np.meshgrid(frequencies, frequencies, indexing="ij")
+    variance = steps**2 / 12 / 64 * ((down <= 0.5) & (across <= 0.5))
+    held, found = np.ones((8, 8)), []
+    for octave in range(octaves):
+        halved = held * np.square(np.cos(np.pi * across * 2**octave) * np.cos(np.pi * down * 2**octave))
+        found.append(float((variance * (held - halved)).sum()))
+        held = halved
+    return np.array([*found, float((variance * held).sum())])
