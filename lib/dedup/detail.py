@@ -64,7 +64,7 @@ _WORST = 48  # windows that are fitted once more by themselves
 _FITS = 64 / np.square([0.3, 0.3, 0.3, 0.15])
 # The same against windows of like detail, for the window that 1, 2, 5 and 10 of 100 exceed, at the second and third
 # scale.
-MARKED = ((19.0, 12.0, 7.4, 3.7), (12.0, 9.6, 6.0, 3.4))
+MARKED = {1: (19.0, 12.0, 7.4, 3.7), 2: (12.0, 9.6, 6.0, 3.4)}
 # What is left over on the whole at these scales, in shares of what copying explains without regard to what is usual: of
 # 1,272 harmless pairs .26 at most, but for one of .32; of 65 with pale words all over one of the two .56 and more.
 COVERED = 0.3
@@ -270,9 +270,9 @@ def _unexplained(source: Resized, target: Resized, allowed: Allowance) -> str:
         left[scale] = _windows(*octaves[scale], with_means=scale == SCALES - 1)
         if _has_other_content(shown, goal, left[scale], float(allowed.noise[scale]), allowed.limits[scale]):
             return "other content in places"
-        if 0 < scale < SCALES - 1 and _is_covered(left[scale], float(allowed.noise[scale])):
+        if scale in MARKED and _is_covered(left[scale], float(allowed.noise[scale])):
             return MARK
-    marked = (_stands_out(left[scale], allowed.beside, MARKED[scale - 1]) for scale in (1, 2) if scale in left)
+    marked = (_stands_out(left[scale], allowed.beside, limits) for scale, limits in MARKED.items() if scale in left)
     return MARK if any(marked) or _repeats(octaves, left, allowed.size) else ""
 
 
@@ -284,12 +284,11 @@ def _plainly_explained(shown: np.ndarray, goal: np.ndarray, allowed: Allowance) 
     octaves, left = _octaves([shown, goal], allowed.size), dict[int, Leftover]()
     for scale in reversed(range(len(octaves))):  # the cheapest first
         left[scale] = _windows(*octaves[scale], with_means=scale == SCALES - 1)
-        explained = _SHARE_OF_DETAIL * left[scale].detail + np.float32(allowed.noise[scale])
-        if (left[scale].rest > allowed.limits[scale] * explained).any():
+        if (left[scale].rest > allowed.limits[scale] * left[scale].explained(float(allowed.noise[scale]))).any():
             return False
-        if 0 < scale < SCALES - 1 and _is_covered(left[scale], float(allowed.noise[scale])):
+        if scale in MARKED and _is_covered(left[scale], float(allowed.noise[scale])):
             return False
-        if 0 < scale < SCALES - 1 and _stands_out(left[scale], allowed.beside, MARKED[scale - 1], _PLAIN_LIMITS):
+        if scale in MARKED and _stands_out(left[scale], allowed.beside, MARKED[scale], _PLAIN_LIMITS):
             return False
     return not _repeats(octaves, left, allowed.size)
 
@@ -320,6 +319,10 @@ class Leftover:
     detail: np.ndarray
     evened: np.ndarray
     means: bool
+
+    def explained(self, noise: float) -> np.ndarray:
+        """Returns what copying explains of `rest`, without regard to what is usual: float32 of shape (h, w)."""
+        return _SHARE_OF_DETAIL * self.detail + _SHARE_OF_EVENED * self.evened + np.float32(noise)
 
 
 def _windows(shown: np.ndarray, goal: np.ndarray, changed: np.ndarray | None = None, *, with_means: bool) -> Leftover:
@@ -352,13 +355,12 @@ def _is_covered(left: Leftover, noise: float) -> bool:
 
     A mark all over it is what its windows usually leave, and excuses itself where they are compared with each other.
     """
-    explained = _SHARE_OF_DETAIL * left.detail.mean() + _SHARE_OF_EVENED * left.evened.mean() + noise
-    return bool(left.rest.mean() > COVERED * explained)
+    return bool(left.rest.mean() > COVERED * left.explained(noise).mean())
 
 
 def _has_other_content(shown: np.ndarray, goal: np.ndarray, left: Leftover, noise: float, limit: float) -> bool:
     """Says whether copying does not explain what is left in some window, even where that is fitted by itself."""
-    explained = _SHARE_OF_DETAIL * left.detail + _SHARE_OF_EVENED * left.evened + np.float32(noise)
+    explained = left.explained(noise)
     if not (left.rest > limit * explained).any():
         return False
     explained += _SHARE_OF_USUAL * _usual(left.rest.ravel(), left.detail.ravel(), _USUAL).reshape(explained.shape)

@@ -10,6 +10,7 @@ from lib.arguments import values_of
 from lib.db.download_queue import KINDS, PENDING, Recheck, Scope
 from lib.domains import DomainLists, read_lists
 from lib.net.request import FetchLimits
+from lib.work.memory import DECODER_BYTES
 
 OBEY, IGNORE = "obey", "ignore"
 # The kinds of address that each stage asks, best first.
@@ -37,7 +38,7 @@ class VerifyLimits:
     """The most that decoding one picture may cost in a worker process: seconds, and bytes of address space."""
 
     seconds: float = 20.0
-    memory: int = 3 << 29  # a picture takes 640 MB at most, and the largest of each format are decoded in 1.25 GiB
+    memory: int = DECODER_BYTES
 
 
 @dataclass(frozen=True)

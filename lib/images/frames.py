@@ -37,7 +37,7 @@ from lib.images.structure import gif_extent, most_chunks, png_chunks
 _BLOCK = 1 << 20  # bytes searched at once
 _START = b"\xff\xd8\xff"
 _MOST_SEGMENTS = 5_000  # before the first scan of a JPEG; a profile of 4 MB takes 64
-_NO_FRAME = (0xC4, 0xC8, 0xCC)  # among the markers of frames, 0xC0 to 0xCF
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # markers of frames
 _MOST_BOXES = 1000  # of the outermost of an AVIF file; there are three to six
 _LARGEST_REPAIRED = 256 << 20  # bytes of a file that is read into memory to set its number of frames right
 _SHORTEST, _USUAL = 10, 100  # milliseconds: a frame that asks for no more than the one is shown for the other
@@ -143,15 +143,10 @@ def _demand_little_work(image: Image.Image, count: int, parts: tuple[Extent, ...
 
 def _pixels_of_jpeg(read: Read, start: int) -> int:
     """The number of pixels that the JPEG which begins there has by its header."""
-    at = start + 2
-    for _ in range(_MOST_SEGMENTS):
-        head = read(at, 9)
-        if len(head) < 9 or head[0] != 0xFF or head[1] == 0xDA:
-            break
-        if 0xC0 <= head[1] <= 0xCF and head[1] not in _NO_FRAME:
-            return int.from_bytes(head[5:7]) * int.from_bytes(head[7:9])
-        alone = head[1] == 0x01 or 0xD0 <= head[1] <= 0xD8
-        at += 1 if head[1] == 0xFF else 2 if alone else 2 + max(2, int.from_bytes(head[2:4]))
+    for at, marker in _segments(read, start):
+        if marker in _FRAMES:
+            sides = read(at + 5, 4)
+            return int.from_bytes(sides[:2]) * int.from_bytes(sides[2:])
     return 0
 
 
@@ -252,19 +247,28 @@ def _places(read: Read, start: int, size: int) -> Iterator[int]:
 
 def _scan_of_jpeg(read: Read, start: int) -> int:
     """The place of the first scan of the JPEG that begins there; -1 where none does."""
-    at, has_frame = start + 2, False
+    has_frame = False
+    for at, marker in _segments(read, start):
+        if marker == 0xDA:
+            return at if has_frame else -1
+        has_frame |= marker in _FRAMES
+    return -1
+
+
+def _segments(read: Read, start: int) -> Iterator[tuple[int, int]]:
+    """Gives (place, marker) of the segments of the JPEG that begins there, to its first scan or what is none."""
+    at = start + 2
     for _ in range(_MOST_SEGMENTS):
         head = read(at, 4)
         if len(head) < 4 or head[0] != 0xFF or (head[1] < 0xC0 and head[1] != 0x01):
-            return -1
+            return
         marker = head[1]
+        yield at, marker
         if marker == 0xDA:
-            return at if has_frame else -1
-        has_frame |= 0xC0 <= marker <= 0xCF and marker not in _NO_FRAME
+            return
         if marker == 0xFF:
             at += 1
         elif marker == 0x01 or 0xD0 <= marker <= 0xD8:
             at += 2
         else:
             at += 2 + max(2, int.from_bytes(head[2:4]))
-    return -1

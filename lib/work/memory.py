@@ -8,8 +8,9 @@ import os
 import sys
 
 KEPT_BYTES = 1 << 29
-# Bytes of address space that a decoder may map beyond what its process has when it is ready. A picture takes 640 MB at
-# most, and the largest of each format are decoded in 1.25 GiB, the interpreter with NumPy and Pillow included.
+# Bytes of address space that a decoder may map: that of step 5 in all, those of other steps beyond what their process
+# has when it is ready. A picture takes 640 MB at most, and the largest of each format are decoded in 1.25 GiB, the
+# interpreter with NumPy and Pillow included.
 DECODER_BYTES = 3 << 29
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # as malloc.h of glibc has them
 

@@ -368,10 +368,11 @@ def _put_in_place(begun: Building) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             os.rename(path, target)
         _remove_empty(begun.folder)
+        _remove_empty(begun.place)
+        return
     _remove_empty(begun.place)
     try:
-        if not begun.keeps:
-            os.rename(begun.folder, begun.place)
+        os.rename(begun.folder, begun.place)
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
             raise
