@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 from lib.engines.parsing import load_exact
 from lib.errors import GleanerError, UsageError
-from lib.ingest.columns import MOST_COLUMNS, URL_NAMES, NamedRow, named, normal, url_column
+from lib.ingest.columns import MOST_COLUMNS, URL_NAMES, NamedRow, is_link, named, normal, url_column
 from lib.ingest.json_rows import is_row_alone, json_rows
 from lib.records import ParseError
 from lib.text import escape_controls
@@ -235,12 +235,6 @@ def _columns(names: Sequence[str], links: Sequence[str]) -> str:
     more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
     told = f"; addresses stand in {', '.join(escape_controls(name[:60]) for name in links)}" if links else ""
     return f"its columns are {shown}{more}{told}"
-
-
-def is_link(text: str) -> bool:
-    """True for what looks like one whole address."""
-    text = text.strip()
-    return ("://" in text[:12] or text.startswith("//")) and " " not in text and len(text) > 8
 
 
 def _table(path: Path, head: str, whole: bool, encoding: str, wanted: str) -> Layout | None:
