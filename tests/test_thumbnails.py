@@ -144,7 +144,7 @@ def test_a_full_disk_is_raised_and_leaves_no_part_of_a_file(tmp_path: Path, monk
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(OSError, match="No space"):
         sheet(page, files)
-    assert not [path for path in tmp_path.rglob("*.part")] and not page.exists()
+    assert not list(tmp_path.rglob("*.part")) and not page.exists()
     monkeypatch.undo()
     sheet(page, files)
     assert are_all_there(page)
