@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 SHOWN_HOSTS = 5
 JSON_HOSTS = 1000  # those with the most requests
+WITH_PICTURE = ("done", "replaced", "unchanged", "kept")  # how a row may be counted that has one
 SLOW_SECONDS = 2.0  # a request, above which a host is told of
 
 
@@ -112,6 +113,18 @@ class DownloadReport:
     next_due: str = ""
     held: list[dict[str, Any]] = field(default_factory=list)  # exported datasets with what has opted out since
     elsewhere: str = ""  # the address where the files are, if it is none on this machine
+
+    @property
+    def only_waits(self) -> bool:
+        """True where all rows that were asked wait for another run."""
+        states = self.stats.states
+        return 0 < states["pending"] == states.total()
+
+    @property
+    def came_to_nothing(self) -> bool:
+        """True where rows were asked, and those that do not wait for another run have no picture."""
+        states = self.stats.states
+        return states.total() > states["pending"] and not any(states[state] for state in WITH_PICTURE)
 
     def counts(self) -> dict[str, int | float | str]:
         """The numbers of the summary line."""
