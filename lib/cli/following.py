@@ -19,7 +19,8 @@ def next_step(command: str, workspace: Path) -> str:
     usual one."""
     words = ["--workspace", str(workspace)]
     known = (USUAL_WORKSPACE, os.environ.get("GLEANER_WORKSPACE"))
-    return _located(command) + ("" if str(workspace) in known else f" {command_line(words)}")
+    is_named = str(workspace) in known or " --workspace" in command
+    return _located(command) + ("" if is_named else f" {command_line(words)}")
 
 
 def same_command(

@@ -14,11 +14,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from lib.cli.flags import STEP_FILES
 from lib.cli.following import next_step, same_command, without_options
-from lib.db import Context, Database
+from lib.db import Context, Database, journal
 from lib.errors import EXIT_OK
 from lib.progress import BarFactory, no_bar
-from lib.text import escape_controls, hide, redact, replacements
+from lib.text import command_line, escape_controls, hide, redact, replacements
 from lib.workspace import Workspace
 
 log = logging.getLogger("gleaner")
@@ -105,10 +106,27 @@ def print_summary(session: Session, summary: Summary) -> None:
         if summary.note:
             log.info("%s", summary.note)
         log.info("%s%s: %s in %.1f s", session.step, mode, parts or "nothing to do", elapsed)
+        if command := taking_back(session):
+            log.info("to take this back: %s", command)
         if session.stopping():
             log.info("interrupted; the state is safe: run the same command to continue")
         elif following := session.following(summary):
             log.info("next: %s", following)
+
+
+def taking_back(session: Session) -> str:
+    """The command that takes back what this run has moved, written or taken out; empty where that is nothing.
+
+    The journal knows, so no step has to say it.
+    """
+    if not session.run_id or not hasattr(session.args, "undo") or session.step not in STEP_FILES:
+        return ""
+    if not journal.count_actions(session.db, session.run_id, "done"):
+        return ""
+    command = f"python {STEP_FILES[session.step]} --undo {session.run_id}"
+    if session.step == "download" and session.args.to:  # step 5 opens no store that was not named to it
+        command += f" --to {command_line([session.args.to])}"
+    return next_step(command, session.args.workspace)
 
 
 def json_parts(value: Any) -> Iterator[str]:
