@@ -48,6 +48,7 @@ from lib.hashing.kinds import DEFAULT_SIZE, HashChoice
 from lib.journal import files as journal_files
 from lib.pages.render import write_page
 from lib.pages.reports import refresh_index
+from lib.pages.thumbnails import are_all_there, clear_stale
 from lib.text import command_line, counted
 from lib.times import utc_now
 
@@ -216,7 +217,7 @@ class Run:
             if context.stopping() and not self.moved:  # nothing to tell of: the next run finds it all again
                 return
         page = context.workspace.reports / "dedup.html"
-        if new or not page.exists() or self._has_new_broken():
+        if new or not are_all_there(page) or self._has_new_broken():
             self._report()
         self.note = f"page: {page}"
 
@@ -365,5 +366,6 @@ def _forget_run(context: Context, number: int) -> None:
     if reported_run(context.db) == number:
         for suffix in (".html", ".json", ".csv"):
             (context.workspace.reports / "dedup").with_suffix(suffix).unlink(missing_ok=True)
+        clear_stale(context.workspace.reports / "dedup.html")
         refresh_index(context.workspace)
     forget_duplicates(context.db, number)
