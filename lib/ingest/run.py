@@ -211,8 +211,22 @@ def counts_of(totals: IngestTotals, options: IngestOptions, *, dry_run: bool) ->
     return counts | {f"misread_{names.get(table, table)}": n for table, n in sorted(totals.vanished.items())}
 
 
+def _remedy(reason: str) -> str:
+    """Says what can be done about answers or lines that cannot be read."""
+    if reason in ("captcha", "blocked", "network"):
+        return f"ask the source again with: python 1_collect.py --retry {reason}"
+    if reason.startswith("parse_error"):
+        return "a later version may know their shape; then add --retry-failed"
+    if reason in ("unreadable_file", "missing_file", "changed_file"):
+        return "see that the files are there and can be read, and add --retry-failed"
+    return "look at what was given; a list may want --encoding or --url-column"
+
+
 def remark_on(totals: IngestTotals, run_id: int) -> str:
     """Says what stands beside the counts; `run_id` is 0 for a preview."""
     if totals.vanished and run_id:
         return f"what is read no more comes back with: python 2_ingest_db.py --undo {run_id}"
+    if totals.came_to_nothing:
+        reason, count = totals.reasons.most_common(1)[0]
+        return f"nothing could be read: {count:,} of {totals.failed:,} failed as {reason}; {_remedy(reason)}."
     return "" if totals.answers or totals.results or totals.failed else "everything had been read before"
