@@ -68,6 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
     cli.add_workers(made)
     cli.add_executor(made)
     cli.add_undo(made)
+    cli.add_page(made)
     add("--mode", choices=MODES, default="copy", help="how pictures get into sorted/ (default: copy)")
     shown = "sort only pictures that earlier labels pick: quality = high and orientation in (landscape, square)"
     add("--where", metavar="CONDITION", help=shown)
@@ -108,7 +109,8 @@ def check(args: argparse.Namespace) -> None:
 
 def work(session: cli.Session) -> cli.Summary:
     from lib.sort.export.run import Export, OptOuts, finish_exports
-    from lib.sort.run import Sorting, as_result, finish, finish_interrupted, pictures, shown, undo
+    from lib.sort.run import Sorting, as_result, finish, finish_interrupted, pictures, preview, shown, undo
+    from lib.sort.sheet import Offer
 
     context, args = session.context, session.args
     if not context.dry_run:
@@ -130,7 +132,8 @@ def work(session: cli.Session) -> cli.Summary:
     options.criterion.preflight()  # weights are looked for before anything else is done
     run = Sorting(context, options)
     run.prepare()
-    note = finish(run) if run.complete and not context.dry_run else ""
+    offer = Offer(args.page, session.again("dry_run", "page") if context.dry_run else "", session.way_back)
+    page = (preview if context.dry_run else finish)(run, offer) if run.complete else None
     result: Any = as_result(run)
     if not args.json and not context.stopping():
         if args.format == "json":  # the pictures of --json alone
@@ -139,7 +142,7 @@ def work(session: cli.Session) -> cli.Summary:
             for line in shown(run, as_csv=args.format == "csv"):
                 print(line)
     why = run.why_nothing_was_sorted
-    note = "; ".join(filter(None, (why, note)))
+    note = "; ".join(filter(None, (why, f"page: {page}" if page else "")))
     return cli.Summary(run.counts(), next=None if why else "", note=note, result=result)
 
 

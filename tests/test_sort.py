@@ -24,7 +24,7 @@ from lib.db.files import FileRow, add_file
 from lib.files.pictures import sha256_of
 from lib.quality.measure import Measure
 from lib.sort.criteria.sizes import Megapixels, Orientation
-from lib.sort.output import SortTotals
+from lib.sort.sheet import SortTotals
 from lib.times import utc_now
 
 step = load_step("sort")

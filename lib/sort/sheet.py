@@ -2,6 +2,46 @@
 
 from __future__ import annotations
 
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from lib.db import Context
+from lib.db import scores as store
+from lib.db.worklist import Worklist
+from lib.pages.model import Bucket, Card, Heading, SheetItem
+from lib.pages.render import write_page
+from lib.pages.reports import ITEM_LIMIT, render_contact_sheet
+from lib.progress import chunked
+from lib.sort.criteria import Criterion
+from lib.sort.placements import described
+from lib.text import counted
+from lib.workspace import Workspace
+
+BLOCK = 500
+REASONS = 40  # different reasons up to which they are words to be counted, and no sentences about one picture
+NO_DEFECTS = ("", "no defect found")
+ONLY_SHOWN = "This is a dry run: nothing has been moved, and nothing was written into the workspace."
+
+Rows = Callable[[], Iterable[Mapping[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Offer:
+    """The page's place as `--page` names it, None for the usual one, and the commands that it offers.
+
+    These are the run in earnest where this one is dry, else the one that takes a run back, by that run's number.
+    """
+
+    page: Path | None = None
+    in_earnest: str = ""
+    way_back: Callable[[int], str] = lambda number: ""
+
+
 @dataclass
 class SortTotals:
     """The numbers of a page's cards, of all pictures; eight bytes a picture and number."""
@@ -41,7 +81,20 @@ class SortTotals:
         return cards
 
 
-def _page(page: Path, workspace: Workspace, head: Mapping[str, Any], rows: Any, workers: int) -> str:
+def contact_sheet(
+    page: Path,
+    workspace: Workspace,
+    head: Mapping[str, Any],
+    rows: Rows,
+    *,
+    command: tuple[str, str] = ("", ""),
+    only_shown: bool = False,
+    workers: int = 0,
+) -> str:
+    """The page for the head of a report and the rows of its pictures, as `output.write_report` makes them.
+
+    `command` is a command line with what it does.
+    """
     unreadable = head["unreadable"]
     totals = SortTotals.of(rows())
     counts, cards = totals.labels, totals.cards()
@@ -49,20 +102,53 @@ def _page(page: Path, workspace: Workspace, head: Mapping[str, Any], rows: Any, 
         cards.append(Card("Left out", len(head["left_out"]), "by the criterion"))
     if unreadable:
         cards.append(Card("Unreadable", len(unreadable), "left where they are"))
-    notes = [f"{entry['path']} was not sorted: {entry['reason']}." for entry in unreadable[:20]]
+    notes = [ONLY_SHOWN] if only_shown else []
+    notes += [f"{entry['path']} was not sorted: {entry['reason']}." for entry in unreadable[:20]]
     if len(unreadable) > 20:
-        notes.append(f"{len(unreadable) - 20} more could not be read; the JSON file beside this page has them all.")
+        where = "--json lists them all" if only_shown else "the JSON file beside this page has them all"
+        notes.append(f"{len(unreadable) - 20} more could not be read; {where}.")
     notes += head.get("notes", [])
     ruled = {entry["name"]: entry["rule"] for entry in head["buckets"]}
     named = ruled | {name: "" for name in sorted(counts) if name not in ruled}
     buckets = [Bucket(name, counts[name], rule) for name, rule in named.items()]
-    heading = Heading(f"Sorted by {head['criterion']}", head["settings"], cards=cards, notes=notes)
+    title = f"Sorted by {head['criterion']}{', as it would be' if only_shown else ''}"
+    heading = Heading(title, head["settings"], cards=cards, notes=notes, command=command[1], command_is=command[0])
     chosen = sorted(_shown(rows(), counts), key=lambda row: (-(row["score"] or 0.0), row["path"]))
-    items = [_item(workspace, row) for row in chosen]
-    return render_contact_sheet(page, heading, buckets, items, workers=workers)
+    items = [sheet_item(workspace, row) for row in chosen]
+    rest = "--json lists all" if only_shown else "metadata.jsonl in each folder lists all"
+    return render_contact_sheet(page, heading, buckets, items, rest=rest, workers=workers)
 
 
-def _shown(rows: Iterable[dict[str, Any]], counts: Counter[str]) -> list[dict[str, Any]]:
+def planned_rows(context: Context, criterion: Criterion, files: Worklist) -> Iterator[dict[str, Any]]:
+    """The rows of the page as it will be, each with the path at which the picture lies now: what stays in `sorted/`,
+    then what this run labels."""
+    for record, placement in described(context.db, criterion.name, files.staying(), sightings=True):
+        yield {"path": placement.target} | record
+    for block in chunked(files.items("labelled"), BLOCK):
+        contents = [item.sha256 for item in block]
+        sizes = sizes_of(context, criterion, files, contents)
+        origins, sightings = store.provenance(context.db, contents), store.sightings(context.db, contents)
+        for item in block:
+            width, height, form = sizes.get(item.sha256, (0, 0, ""))
+            yield {
+                "path": item.place, "file_name": (item.target or item.place).rpartition("/")[2],
+                "sha256": item.sha256, "width": width, "height": height, "format": form, "criterion": criterion.name,
+                "label": item.label, "score": item.score, "reason": item.reason,
+            } | origins.get(item.sha256, {}) | sightings.get(item.sha256, {})  # fmt: skip
+
+
+def sizes_of(
+    context: Context, criterion: Criterion, files: Worklist, contents: Sequence[str]
+) -> dict[str, tuple[int, int, str]]:
+    """(width, height, format) of contents; a dry run has measured some that the database does not know."""
+    sizes = store.known_sizes(context.db, contents)
+    for metric, _ in criterion.keys if context.dry_run else ():
+        for sha256, (row, _) in files.kept(metric, contents).items():
+            sizes.setdefault(sha256, (row.detail["width"], row.detail["height"], row.detail["format"]))
+    return sizes
+
+
+def _shown(rows: Iterable[Mapping[str, Any]], counts: Counter[str]) -> list[Mapping[str, Any]]:
     """All rows where a page can hold them; else of each bucket so many, evenly over its files."""
     if sum(counts.values()) <= ITEM_LIMIT:
         return list(rows)
@@ -77,8 +163,11 @@ def _shown(rows: Iterable[dict[str, Any]], counts: Counter[str]) -> list[dict[st
     return chosen
 
 
-def _item(workspace: Workspace, row: Mapping[str, Any]) -> SheetItem:
-    known = (row.get(name, "") for name in ("title", "query", "engine", "license", "attribution"))
+def sheet_item(workspace: Workspace, row: Mapping[str, Any]) -> SheetItem:
+    """One picture of the page; `path` of the row is where it lies."""
+    engines = row.get("engines") or ([row["engine"]] if row.get("engine") else [])
+    query = row.get("query", "")
+    found_by = [" and ".join(engines), f"“{query}”" if query else ""]
     return SheetItem(
         file=workspace.to_path(row["path"]),
         name=row["file_name"],
@@ -87,7 +176,51 @@ def _item(workspace: Workspace, row: Mapping[str, Any]) -> SheetItem:
         reason=row["reason"],
         width=row["width"] or None,
         height=row["height"] or None,
-        detail=" · ".join(text for text in known if text),
+        title=" ".join(row.get("title", "").split()),
+        page_url=row.get("page_url", ""),
+        creator=row.get("creator", ""),
+        license=row.get("license", ""),
+        license_url=row.get("license_url", ""),
+        published=row.get("published_at", ""),
+        first_seen=row.get("first_seen_at", ""),
+        found_by=", ".join(part for part in found_by if part),
     )
 
 
+def clusters_sheet(
+    page: Path, context: Context, criterion: Criterion, files: Worklist, subtitle: str, workers: int
+) -> Path:
+    """Writes `sort_topic_clusters.html`: every cluster with the pictures nearest to its middle, best cluster first.
+
+    A picture that several searches found is shown in the first of its clusters.
+    """
+    clusters = criterion.clusters
+    faces = list(dict.fromkeys(sha256 for cluster in clusters for sha256 in cluster.faces))
+    places = files.places(faces, as_planned=not context.dry_run)
+    origins, sightings = store.provenance(context.db, faces), store.sightings(context.db, faces)
+    sizes = sizes_of(context, criterion, files, faces)
+    buckets, items, seen = [], [], set[str]()
+    for cluster in clusters:
+        note = f"{'kept' if cluster.kept else 'left out'}, score {cluster.score:+.2f}, {cluster.unique} unique, "
+        note += f"coherence {cluster.coherence:.2f}"
+        again = seen.intersection(cluster.faces)
+        beside = f"; {counted(len(again), 'picture')} of it shown above" if again else ""
+        buckets.append(Bucket(cluster.name, cluster.pictures, note + beside))
+        for sha256 in cluster.faces:
+            if sha256 in places and sha256 not in seen:
+                width, height, form = sizes.get(sha256, (0, 0, ""))
+                row: dict[str, Any] = {
+                    "path": places[sha256],
+                    "file_name": places[sha256].rpartition("/")[2],
+                    "format": form,
+                }
+                row |= {"label": cluster.name, "score": None, "reason": note, "width": width, "height": height}
+                items.append(sheet_item(context.workspace, row | origins.get(sha256, {}) | sightings.get(sha256, {})))
+        seen.update(cluster.faces)
+    notes = [ONLY_SHOWN] if context.dry_run else []
+    heading = Heading("Clusters by query", subtitle, notes=notes + criterion.report()["notes"])
+    html = render_contact_sheet(
+        page, heading, buckets, items, total=criterion.clustered, rest="those nearest to the middle of each cluster",
+        workers=workers,
+    )  # fmt: skip
+    return page if page.exists() and page.read_text("utf-8") == html else write_page(page, html)
