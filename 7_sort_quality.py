@@ -99,6 +99,8 @@ def check(args: argparse.Namespace) -> None:
         return
     if args.criterion is None:
         raise UsageError(f"say what to sort by: {', '.join(CRITERIA)}; or {EXPORT}.")
+    if args.page and args.criterion == EXPORT:
+        raise UsageError("--page is for the page of a criterion; an export makes none.")
     export_options_from(args) if args.criterion == EXPORT else sort_options_from(args)
     for folder in args.folders:
         if not folder.exists():

@@ -524,7 +524,7 @@ FLAGS = {  # what each criterion takes besides the common flags
     "export": "to as split label shard-size parquet-pictures convert title replace drop-opted-out",
 }
 COMMON = {
-    *"help version workspace json verbose quiet dry-run limit workers executor undo mode where format".split(),
+    *"help version workspace json verbose quiet dry-run limit workers executor undo page mode where format".split(),
 }
 VALUES = {"edges": "1,2", "to": "x", "as": "parquet", "square": "separate", "strategy": "fixed", "combine": "min"}
 VALUES |= {"parquet-pictures": "embed", "device": "cpu", "long-side": "300", "min-score": "1", "split": "1"}

@@ -302,8 +302,8 @@ def render_contact_sheet(
     A file is shown once, in the first bucket that has it. `total` is the number of pictures where some are in several
     buckets; `rest` says where those stand that are not shown.
     """
-    seen: set[Path] = set()
-    items = [item for item in items if item.file is None or not (item.file in seen or seen.add(item.file))]
+    first = {item.file: item for item in reversed(items)}
+    items = [item for item in items if item.file is None or first[item.file] is item]
     ordered = _one_of_each_name([*buckets, *(Bucket(item.bucket) for item in items)])
     given = Counter(item.bucket for item in items)
     counts = [given[bucket.name] if bucket.count is None else bucket.count for bucket in ordered]

@@ -194,28 +194,17 @@ def clusters_sheet(
 
     A picture that several searches found is shown in the first of its clusters.
     """
-    clusters = criterion.clusters
-    faces = list(dict.fromkeys(sha256 for cluster in clusters for sha256 in cluster.faces))
-    places = files.places(faces, as_planned=not context.dry_run)
-    origins, sightings = store.provenance(context.db, faces), store.sightings(context.db, faces)
-    sizes = sizes_of(context, criterion, files, faces)
+    faces = list(dict.fromkeys(sha256 for cluster in criterion.clusters for sha256 in cluster.faces))
+    rows = _face_rows(context, criterion, files, faces)
     buckets, items, seen = [], [], set[str]()
-    for cluster in clusters:
+    for cluster in criterion.clusters:
         note = f"{'kept' if cluster.kept else 'left out'}, score {cluster.score:+.2f}, {cluster.unique} unique, "
         note += f"coherence {cluster.coherence:.2f}"
         again = seen.intersection(cluster.faces)
         beside = f"; {counted(len(again), 'picture')} of it shown above" if again else ""
         buckets.append(Bucket(cluster.name, cluster.pictures, note + beside))
-        for sha256 in cluster.faces:
-            if sha256 in places and sha256 not in seen:
-                width, height, form = sizes.get(sha256, (0, 0, ""))
-                row: dict[str, Any] = {
-                    "path": places[sha256],
-                    "file_name": places[sha256].rpartition("/")[2],
-                    "format": form,
-                }
-                row |= {"label": cluster.name, "score": None, "reason": note, "width": width, "height": height}
-                items.append(sheet_item(context.workspace, row | origins.get(sha256, {}) | sightings.get(sha256, {})))
+        fresh = [rows[sha256] for sha256 in cluster.faces if sha256 in rows and sha256 not in seen]
+        items += [sheet_item(context.workspace, row | {"label": cluster.name, "reason": note}) for row in fresh]
         seen.update(cluster.faces)
     notes = [ONLY_SHOWN] if context.dry_run else []
     heading = Heading("Clusters by query", subtitle, notes=notes + criterion.report()["notes"])
@@ -224,3 +213,18 @@ def clusters_sheet(
         workers=workers,
     )  # fmt: skip
     return page if page.exists() and page.read_text("utf-8") == html else write_page(page, html)
+
+
+def _face_rows(
+    context: Context, criterion: Criterion, files: Worklist, faces: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """The row of each content that has a file, without label and reason."""
+    places = files.places(faces, as_planned=not context.dry_run)
+    origins, sightings = store.provenance(context.db, faces), store.sightings(context.db, faces)
+    sizes, found = sizes_of(context, criterion, files, faces), {}
+    for sha256, place in places.items():
+        width, height, form = sizes.get(sha256, (0, 0, ""))
+        row = {"path": place, "file_name": place.rpartition("/")[2], "score": None, "format": form}
+        found[sha256] = row | {"width": width, "height": height}
+        found[sha256] |= origins.get(sha256, {}) | sightings.get(sha256, {})
+    return found

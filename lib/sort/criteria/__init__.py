@@ -53,15 +53,18 @@ class AllMeasures(Protocol):
 class Criterion:
     """A way to sort. `keys` are (metric, version) of the measures it needs, the names they have in the cache.
 
-    `clusters` is filled by a criterion that shows its pictures in clusters on a page of their own, and `clustered` are
-    the pictures in any. `tries` bounds the
+    `clusters` is filled by a criterion that shows its pictures in clusters on a page of their own. `tries` bounds the
     runs in which an answer is asked for that others get.
     """
 
     name: str
     tries: int = 1
     clusters: Sequence[Any] = ()
-    clustered: int = 0
+
+    @property
+    def clustered(self) -> int:
+        """Pictures in any cluster; one that lies in several counts once."""
+        return 0
 
     @property
     def keys(self) -> Sequence[tuple[str, str]]:
