@@ -221,7 +221,6 @@ def test_the_large_view_leads_to_page_and_licence(tmp_path: Path, visit: Visit) 
     assert tab.inner_text("#large-title") == "A lake"
     rows = tab.locator("#large-facts div").all()
     facts = {row.locator("dt").inner_text(): row.locator("dd").inner_text() for row in rows}
-    )
     assert facts == {
         "File": files[0].name, "Page": "https://pages.example/1?a=1&b=2", "Creator": "Ann", "Licence": "CC BY 4.0",
         "Published": "2019-05-04", "First seen": "2026-01-02 03:04 UTC", "Found by": "bing and yandex, “lake”",
