@@ -135,11 +135,34 @@ class ReportEntry:
 
 
 @dataclass(frozen=True)
-class RunRow:
-    """One run of a step on the index page."""
+class StepView:
+    """One of the seven steps on the index page."""
 
-    step: str
-    started: str
-    duration: str = ""
-    outcome: str = ""  # "done", "interrupted", "stopped by a captcha"
-    counts: str = ""  # "120 fetched, 3 failed"
+    number: int
+    title: str  # "Search"
+    state: str  # "done", "waiting: 12 pictures due"
+    mark: str = ""  # colour of the state: one of DECISIONS, or empty
+    at: str = ""  # when it got there
+    counts: str = ""  # "250 files, 2 pictures not fetched"
+    command: str = ""  # what to run, where there is something to do
+
+
+@dataclass(frozen=True)
+class DatasetView:
+    """One exported dataset on the index page."""
+
+    name: str
+    folder: Path
+    form: str = ""  # "imagefolder"
+    pictures: int | None = None
+    at: str = ""
+    missing: bool = False  # it is not at its place any more
+
+
+@dataclass(frozen=True)
+class SampleView:
+    """One picture of the strip on the index page: its content's digest, its file, and its thumbnail as a data URI."""
+
+    sha256: str
+    file: Path
+    thumb: str
