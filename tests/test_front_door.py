@@ -47,7 +47,10 @@ def states(root: Path) -> dict[str, tuple[str, int]]:
 def test_every_step_brings_it_up_to_date(root: Path) -> None:
     assert run(ingest, root) == 0
     text = shown(root)
-    assert "2 Ingest done 4 pictures" in text and "5 Download never run, 4 pictures due python 5_download.py" in text
+    assert (
+        "2 Ingest done 4 different results" in text
+        and "5 Download never run, 4 pictures due python 5_download.py" in text
+    )
     assert "Next python 3_domain_report.py" in text, "the first step behind those that were done"
     assert f"--workspace {root}" in text, "a command that works as it stands"
     assert run(report, root) == 0

@@ -46,11 +46,11 @@ class DatasetRow:
 
 @dataclass(frozen=True)
 class Overview:
-    """`pictures` as the engines know them, `files` and `quarantined` distinct contents on disk."""
+    """`results` as the engines know them, so that a picture of two engines is two; files are distinct contents."""
 
     steps: tuple[StepState, ...]
     datasets: tuple[DatasetRow, ...]
-    pictures: int
+    results: int
     files: int
     quarantined: int
 
@@ -163,7 +163,7 @@ def _counts(
     )
     return {
         "collect": {"search": int(searches), "page": int(pages), "result": int(results)},
-        "ingest": {"picture": pictures},
+        "ingest": {"different result": pictures},
         "report": {"domain": int(domains)},
         "cleanup": {"row taken out": taken["cleanup"]},
         "download": {

@@ -1,4 +1,4 @@
-"""What one search found: its hits with their pages, files and addresses, and which of them repeat each other."""
+"""The hits of one search with their pages, files and addresses, and which of them repeat each other."""
 
 from __future__ import annotations
 

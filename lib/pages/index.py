@@ -157,12 +157,20 @@ def _counts(counts: Mapping[str, int]) -> str:
 
 def _heading(workspace: Workspace, found: Overview) -> Heading:
     cards = [
-        Card("Pictures found", found.pictures),
-        Card("Files", found.files),
-        Card("In quarantine", found.quarantined),
-        Card("Datasets", len(found.datasets)),
+        Card("Found", found.results, _word(found.results, "different result", "different results")),
+        Card("Files", found.files, _word(found.files, "picture in place", "pictures in place")),
+        Card(
+            "In quarantine",
+            found.quarantined,
+            _word(found.quarantined, "file, can be restored", "files, can be restored"),
+        ),
+        Card("Exported", len(found.datasets), _word(len(found.datasets), "dataset", "datasets")),
     ]
     return Heading(f"Workspace {workspace.root.absolute().name}", cards=cards)
+
+
+def _word(number: int, one: str, many: str) -> str:
+    return one if number == 1 else many
 
 
 def _dataset(workspace: Workspace, row: DatasetRow) -> DatasetView:

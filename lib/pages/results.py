@@ -53,7 +53,7 @@ def render_results(
         shown=len(hits),
         total=sum(len(group.hits) for group in groups),
         page_groups=PAGE_GROUPS,
-        dated=sum(bool(hit.date) for hit in hits),
+        compared=any(hit.likeness is not None for hit in hits),
         sized=any(hit.width and hit.height for hit in hits),
         licensed=any(hit.licence for hit in hits),
     )

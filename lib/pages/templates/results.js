@@ -49,7 +49,9 @@
   };
   const reorder = (order) => {
     const key = keys[order];
-    const by = (a, b) => (a.key === b.key ? keys.rank(a.row) - keys.rank(b.row) : a.key - b.key);
+    /* Without a date of publication, what was first seen earlier comes first. */
+    const seen = (a, b) => (order === "date" ? a.row.dataset.seen.localeCompare(b.row.dataset.seen) : 0);
+    const by = (a, b) => (a.key === b.key ? seen(a, b) || keys.rank(a.row) - keys.rank(b.row) : a.key - b.key);
     for (const group of groups) {
       for (const entry of group.rows) entry.key = key(entry.row);
       group.rows.sort(by);
@@ -70,12 +72,13 @@
     reorder(order);
     $(".found", table)?.classList.remove("found");
     const { row, key } = groups[0].rows[0];
-    if (key === Infinity) { $("#jumped").textContent = "not known of any hit"; return; }
     row.classList.add("found");
     row.scrollIntoView({ block: "center" });
     const said = { likeness: ".likeness", date: ".date", size: ".size" }[order];
     const value = $(said, row).firstChild.textContent.trim();
-    $("#jumped").textContent = `${value}: ${$(".domain", row).textContent || "hit " + row.dataset.rank}`;
+    const where = $(".domain", row).textContent || `hit ${row.dataset.rank}`;
+    const unknown = order === "date" ? `No hit has a date of publication; first seen of all: ${where}` : "Not known of any hit";
+    $("#jumped").textContent = key === Infinity ? unknown : `${value}: ${where}`;
     ($(".page a", row) || $("button", row))?.focus({ preventScroll: true });
   };
 
