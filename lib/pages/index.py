@@ -27,7 +27,8 @@ from lib.db.overview import (
     sample_files,
 )
 from lib.pages.model import Card, DatasetView, Heading, ReportEntry, SampleView, StepView
-from lib.pages.render import INDEX, picture_url, read_head, render, thumbnail_data_uri, write_page
+from lib.pages.render import INDEX, picture_url, read_head, render, write_page
+from lib.pages.thumbnails import thumbnail_data_uri
 from lib.temporary import clear_dead
 from lib.text import counted
 from lib.workspace import Workspace

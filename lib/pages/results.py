@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lib.pages.model import CopiesView, Heading, SearchView
-from lib.pages.render import EMBED_LIMIT, picture_url, render, thumbnail_data_uri, thumbnails
+from lib.pages.render import picture_url, render
+from lib.pages.thumbnails import EMBED_LIMIT, thumbnail_data_uri, thumbnails
 
 HIT_LIMIT = 5_000  # hits on a page; its CSV holds all
 QUERY_SIDE = 480  # pixels: the query picture is shown at up to 300
