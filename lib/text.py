@@ -1,10 +1,13 @@
-"""Text: counted nouns, what UTF-8 and the database can hold, secrets left out, control characters made visible."""
+"""Text: counted nouns, names of licences and of files, what UTF-8 and the database can hold, secrets left out, control
+characters made visible.
+"""
 
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import PurePath
 from typing import Any
 
@@ -27,6 +30,38 @@ _SECRET_NAME = (
 )
 _PARAMETER = re.compile(rf"(?P<head>[?&;#](?:{_SECRET_NAME})=)(?P<secret>[^&;#\s\"'<>]+)", re.IGNORECASE)
 
+# Addresses that name a licence of Creative Commons: the code, the version and, of a ported one, where it holds.
+_CC_ADDRESS = re.compile(
+    r"(?:https?:)?(?://)?(?:www\.)?creativecommons\.org/(?:licen[sc]es|publicdomain)/(?P<code>[a-z+-]+)/(?P<version>\d\.\d)"
+    r"(?:/(?P<port>(?!deed|legalcode)[a-z]{2,8}(?:-[a-z]+)?))?(?:/(?:deed|legalcode)?[\w.-]*)?/?(?:[?#].*)?",
+    re.IGNORECASE,
+)
+_CC_NAME = re.compile(
+    r"(?P<cc>cc )?(?P<code>(?:by|nc|nd|sa)(?: (?:nc|nd|sa))*)(?: v?(?P<version>\d\.\d))?(?: (?P<port>[a-z]{2,11}))?"
+)
+_CC_ZERO = re.compile(
+    r"(?:cc ?(?:0|zero)(?: v?1\.0)?(?: universal)?(?: cc ?0(?: v?1\.0)?)?(?: public domain dedication)?"
+    r"|public domain dedication cc ?(?:0|zero)(?: v?1\.0)?)"
+)
+_CC_WORDS = (
+    (re.compile(r"[\s_/(),;:\u2010-\u2015-]+"), " "),
+    (re.compile(r"\bcreative ?commons\b"), "cc"),
+    (re.compile(r"\bcc cc ?0\b"), "cc0"),
+    (re.compile(r"\battribution\b"), "by"),
+    (re.compile(r"\bnon ?commercial\b"), "nc"),
+    (re.compile(r"\bno ?deriv(?:ative)?s?(?: works)?\b"), "nd"),
+    (re.compile(r"\bshare ?alike\b"), "sa"),
+    (re.compile(r"\bpublic licen[sc]e\b"), ""),
+    (re.compile(r"\b(?:the|licen[sc]ed?|international|unported|generic|deed|intl)\b"), ""),
+)
+_CC_PLACES = {
+    "germany": "DE", "austria": "AT", "switzerland": "CH", "france": "FR", "japan": "JP", "australia": "AU",
+    "netherlands": "NL", "poland": "PL", "spain": "ES", "italy": "IT", "brazil": "BR", "canada": "CA", "sweden": "SE",
+    "scotland": "SCOTLAND", "igo": "IGO",
+}  # fmt: skip
+_CC_ORDER = ("by", "nc", "nd", "sa")
+LONGEST_LICENSE = 120  # characters; a longer text is terms of somebody's own
+
 
 def counted(number: int, noun: str) -> str:
     """`1 file`, `2,000 files`, `3 addresses`, `4 queries`."""
@@ -42,6 +77,65 @@ def counted(number: int, noun: str) -> str:
 def known(value: str) -> str:
     """Returns the text, empty where it is a word for nothing: `?`, `-`, `N/A`, `unknown`."""
     return "" if len(value) < LONGEST_NO_VALUE and value.strip(" .()[]<>").casefold() in _NO_VALUE else value
+
+
+@lru_cache(maxsize=4096)
+def license_id(name: str, address: str = "") -> str:
+    """Returns the identifier of a licence by its name, or by its address where the name does not tell.
+
+    `CC0`, `cc0 1.0` and Creative Commons' address of it are one: `CC0-1.0`, as SPDX has it; `CC BY-SA 3.0 de` is
+    `CC-BY-SA-3.0-DE`. A name without its version gets that of the address. All other names stay as they are.
+    """
+    name = name.strip()
+    if not name:
+        return _by_address(address) or ""
+    if len(name) > LONGEST_LICENSE:
+        return name
+    if found := _by_address(name):
+        return found
+    words = name.casefold()
+    for pattern, replacement in _CC_WORDS:
+        words = pattern.sub(replacement, words)
+    words = " ".join(words.split()).rstrip(" .")
+    if _CC_ZERO.fullmatch(words):
+        return "CC0-1.0"
+    match = _CC_NAME.fullmatch(words)
+    if not match:
+        return name
+    code, version, port = _cc_code(match["code"]), match["version"], match["port"] or ""
+    if len(port) > 2 and port not in _CC_PLACES:
+        return name
+    if version:
+        return "-".join(filter(None, ("CC", code, version, _CC_PLACES.get(port, port.upper()))))
+    known_by_address = _by_address(address)
+    if known_by_address and known_by_address.startswith(f"CC-{code}-") and known_by_address[len(code) + 4].isdigit():
+        return known_by_address
+    return f"CC {code}" if match["cc"] and not port else name  # "Attribution" alone may be any licence
+
+
+def _by_address(address: str) -> str:
+    """The identifier of a licence that Creative Commons' address names; empty for any other text."""
+    match = _CC_ADDRESS.fullmatch(address.strip())
+    if not match:
+        return ""
+    code, version, port = match["code"].lower(), match["version"], (match["port"] or "").upper()
+    if code == "zero":
+        return f"CC0-{version}"
+    if code == "mark":
+        return f"Public Domain Mark {version}"
+    if not set(code.split("-")) <= set(_CC_ORDER):
+        return ""
+    return "-".join(filter(None, ("CC", _cc_code(code.replace("-", " ")), version, port)))
+
+
+def _cc_code(words: str) -> str:
+    """The parts of a licence's code in their usual order: `nc by` is `BY-NC`."""
+    return "-".join(part for part in _CC_ORDER if part in words.split()).upper()
+
+
+def file_name_of(path: str) -> str:
+    """The last part of a path of any system: what may be told to others of where a file lay."""
+    return re.split(r"[/\\]", path.rstrip("/\\"))[-1]
 
 
 def storable(text: str) -> str:

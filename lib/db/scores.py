@@ -16,10 +16,11 @@ BLOCK = 500
 _GIVEN = "sha256 IN (SELECT value FROM json_each(?))"
 _PROVENANCE = """
     SELECT downloads.sha256 AS sha256,
-        coalesce(nullif(queries.text, ''), queries.image_path) AS query,
+        coalesce(nullif(queries.text, ''), file_name_of(queries.image_path)) AS query,
+        queries.image_sha256 AS query_sha256,
         images.engine AS engine,
         coalesce(nullif(downloads.final_url, ''), image_variants.url) AS image_url,
-        images.page_url AS page_url, images.title AS title, images.license AS license,
+        images.page_url AS page_url, images.title AS title, license_id(images.license, images.license_url) AS license,
         images.license_url AS license_url, images.creator AS creator, images.attribution AS attribution
     FROM downloads
         JOIN images ON images.id = downloads.image_id
@@ -180,6 +181,7 @@ def drop_labels(db: Database, criterion: str, contents: Iterable[str]) -> None:
 def provenance(db: Database, contents: Sequence[str]) -> dict[str, dict[str, str]]:
     """The origin of contents, as `metadata.jsonl` names it; only what is known.
 
+    It goes to others with the pictures: a query picture has its file's name and its digest, and no place on a disk.
     A content that several results led to is described by the first of them, by the picture's id and the query's number.
     """
     found: dict[str, dict[str, str]] = {}

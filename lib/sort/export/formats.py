@@ -23,7 +23,7 @@ from lib.files.pictures import SUFFIXES
 from lib.workspace import Workspace
 
 ORIGIN = (
-    "query", "engine", "image_url", "page_url", "title", "license", "license_url", "creator", "attribution",
+    "query", "query_sha256", "engine", "image_url", "page_url", "title", "license", "license_url", "creator", "attribution",
 )  # fmt: skip
 
 SHARD_BYTES = 500_000_000  # half a gigabyte a shard, as Hugging Face cuts its own
