@@ -138,6 +138,20 @@ def file_name_of(path: str) -> str:
     return re.split(r"[/\\]", path.rstrip("/\\"))[-1]
 
 
+def places(folders: Iterable[os.PathLike[str] | str]) -> re.Pattern[str]:
+    """Returns the pattern of paths in folders of this machine, for `without_places`; a file system's root is none."""
+    names = {os.path.abspath(folder) for folder in folders}
+    names |= {os.path.realpath(name) for name in names}
+    written = {form for name in names if len(name) > 3 for form in (name, name.replace("\\", "/"))}
+    below = "|".join(re.escape(name) for name in sorted(written, key=len, reverse=True)) or r"(?!)"
+    return re.compile(rf"(?:file:(?://)?|(?<![\w.:/\\-]))(?:{below})(?P<rest>[/\\][^\s'\"<>|]*)?(?![\w-])")
+
+
+def without_places(text: str, pattern: re.Pattern[str]) -> str:
+    """A text that others may read: of a path below one of the folders the last part stays."""
+    return pattern.sub(lambda match: file_name_of(match["rest"] or ""), text)
+
+
 def storable(text: str) -> str:
     """The text with half an emoji or a byte that is no UTF-8 as U+FFFD, and without NULs."""
     if "\x00" in text:

@@ -52,7 +52,8 @@ _SCALARS = {
     "format": _SIZE.format(own=_FILE.format(column="format"), name="format"),
 }
 _FOUND = {
-    "query": "coalesce(nullif(queries.text, ''), file_name_of(queries.image_path))",
+    "query": "CASE queries.kind WHEN 'keyword' THEN queries.text"
+    " ELSE file_name_of(coalesce(nullif(queries.text, ''), queries.image_path)) END",
     "engine": "images.engine",
     "domain": "images.registrable_domain",
     "title": "images.title",
@@ -147,6 +148,20 @@ class Condition:
 def parse_where(text: str) -> Condition:
     """The condition. Raises UsageError with the place that is not understood."""
     return _WhereParser(text).parse()
+
+
+def without_paths(text: str) -> str:
+    """A condition, or a name, as others may read it: a path of this machine is reduced to its last part.
+
+    Query pictures are compared by their names, so that the condition stays the same.
+    """
+
+    def named(match: re.Match[str]) -> str:
+        quote = match[0][0] if match[0][0] in "'\"" else ""
+        word = match[0].strip(quote) if quote else match[0]
+        return f"{quote}{file_name_of(word)}{quote}" if _PICTURE_PATH.match(word) else match[0]
+
+    return re.sub(r"'(?:[^']|'')*'|\"[^\"]*\"|[^\s(),=<>!'\"]+", named, text)
 
 
 class _WhereParser:

@@ -15,13 +15,14 @@ from pathlib import Path
 
 from lib.db import Context, responses
 from lib.db.connection import bulk_mode
+from lib.db.history import note_inputs
 from lib.db.images import ReparseIndex, save_pictures
 from lib.db.journal import has_rows
 from lib.db.reference import MAGIC
 from lib.db.responses import ResponseRow, ensure_query
 from lib.engines import parser_names
 from lib.errors import UsageError
-from lib.files.pictures import UnreadableFiles
+from lib.files.pictures import UnreadableFiles, sha256_of
 from lib.ingest.answers import IngestTotals, ingest, picture_rows, preview_rows
 from lib.ingest.lists import LIST_ENGINE, list_layout, list_records, reference_records
 from lib.ingest.options import IngestOptions
@@ -222,6 +223,7 @@ def save_records(context: Context, source: ImportSource, limit: int | None) -> I
                 name = path_as_text(source.path.name)
                 with db.transaction():
                     number = ensure_query(db, source.engine, "import", name, run_id=context.run_id)
+                note_inputs(db, context.run_id, [(name, sha256_of(source.path))])
             query = ResponseRow(0, number, source.engine, 0, "", str(source.path), "")
             rows = picture_rows(query, ParsedPage(tuple(records)), utc_now())
             totals.results += len(records)
