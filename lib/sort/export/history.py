@@ -46,28 +46,28 @@ def _told(names: str, **usual: Any) -> dict[str, Any]:
 
 
 # The options that decide about pictures; those of `_BARE` are told without their flags.
-_BARE = ("engine", "mode", "criterion")
+_BARE = ("engine", "mode", "criterion", "folders")
 _TOLD: Mapping[str, Mapping[str, Any]] = {
     "collect": _told(
         "engine images keywords keywords_file size orientation type licence max_pages max_results replay expand retry"
         " limit"
     ),
     "ingest": _told(
-        "source folder url_column encoding rescan retry_failed reparse check repair limit undo"
+        "source folder url_column encoding rescan retry_failed reparse check repair limit"
     ),
-    "cleanup": _told("rule blocklist allowlist min_side languages forget_query restore reset undo"),
+    "cleanup": _told("rule blocklist allowlist min_side languages forget_query restore reset"),
     "download": _told(
-        "retry_failed refresh upgrade only blocklist allowlist verify strip_trailing placeholders limit undo",
+        "retry_failed refresh upgrade only blocklist allowlist verify strip_trailing placeholders limit",
         stage="all", robots="obey", max_bytes=50 * 2**20, max_megapixels=200,
     ),
     "dedup": _told(
         "mode hash_size threshold reference near_query far_query least_cosine protect link interactive apply decisions"
-        " purge limit undo",
+        " purge limit",
         hash="dct", clip_model="default", remove=["bytes", "pixels", "same"], keep="best",
     ),
     "sort": _told(
         "criterion name folders where limit high medium min_score keep drop keep_file drop_file labels near_query eps"
-        " topic_text topic_top classes max_objects subject vlm_model vlm_prompt max_images drop_opted_out undo",
+        " topic_text topic_top classes max_objects subject vlm_model vlm_prompt max_images drop_opted_out",
         square="separate", tolerance=0.02, strategy="fixed", edges=[0.5, 2.0, 8.0], every=1.0, parts=4, combine="mean",
         long_side=1024, margin=0.0, clip_model="default", min_samples=3, min_objects=1, min_confidence=0.5,
         detector="fasterrcnn_mobilenet_v3_large_320_fpn", vlm_min_score=0.6,
@@ -163,6 +163,9 @@ def _date(run: PastRun) -> str:
 
 def _options(run: PastRun) -> Iterator[str]:
     given = run.arguments
+    if given.get("undo"):
+        yield f"--undo {given['undo']}"
+        return
     for name, usual in _TOLD[run.step].items():
         value = given.get(name)
         if value in (None, False, "", [], usual):
@@ -225,7 +228,7 @@ def _is_number(value: Any) -> bool:
 def _amount(name: str, value: int) -> str:
     words = name.replace("_", " ")
     if value == 1 and words.endswith("s") and not words.endswith("ss"):
-        words = words[:-3] + "y" if words.endswith("ies") else words[:-1]
+        words = words[:-3] + "y" if words.endswith("ies") else words[: -2 if words.endswith("sses") else -1]
     return f"{value:,} {words}"
 
 
