@@ -100,7 +100,8 @@ def test_no_exported_byte_tells_of_the_machine(form: str, home: Path, workspace:
     assert all(f"| lake {number}.jpg (picture {str(number) * 16}) | 2 |" in card for number in (0, 1))
     assert f"--import list.csv (SHA-256 {sha256_of(home / 'list.csv')})" in card
     assert "- --where query in ('lake 1.jpg', 'lake 0.jpg') or engine = folder\n" in card
-    assert 'sort quality technical "my pictures" --where "query != \'lake 1.jpg\'": ' in card
+    assert "sort quality technical --where \"query != 'lake 1.jpg'\": 6 pictures" in card
+    assert '; in "my pictures"\n' in card
     records = "\n".join(text for name, text in texts.items() if name != "README.md")
     assert "lake 0.jpg" in records and "1" * 64 in records  # the name and the digest, which tells two of one name
 

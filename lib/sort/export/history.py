@@ -46,7 +46,7 @@ def _told(names: str, **usual: Any) -> dict[str, Any]:
 
 
 # The options that decide about pictures; those of `_BARE` are told without their flags.
-_BARE = ("engine", "mode", "criterion", "folders")
+_BARE = ("engine", "mode", "criterion")
 _TOLD: Mapping[str, Mapping[str, Any]] = {
     "collect": _told(
         "engine images keywords keywords_file size orientation type licence max_pages max_results replay expand retry"
@@ -66,7 +66,7 @@ _TOLD: Mapping[str, Mapping[str, Any]] = {
         hash="dct", clip_model="default", remove=["bytes", "pixels", "same"], keep="best",
     ),
     "sort": _told(
-        "criterion name folders where limit high medium min_score keep drop keep_file drop_file labels near_query eps"
+        "criterion name where limit high medium min_score keep drop keep_file drop_file labels near_query eps"
         " topic_text topic_top classes max_objects subject vlm_model vlm_prompt max_images drop_opted_out",
         square="separate", tolerance=0.02, strategy="fixed", edges=[0.5, 2.0, 8.0], every=1.0, parts=4, combine="mean",
         long_side=1024, margin=0.0, clip_model="default", min_samples=3, min_objects=1, min_confidence=0.5,
@@ -100,7 +100,8 @@ class Told:
             dates = dict.fromkeys((_date(first), _date(last)))
             when = f"{' to '.join(dates)}, {counted(len(self.runs), 'run')} ({first.id} to {last.id})"
         what = " ".join(filter(None, (self.step, self.words)))
-        return f"{when}: {what}: {_counts(self.runs)}{_end(self.runs)}".rstrip(": ")
+        where = dict.fromkeys(map(_folders, self.runs))
+        return f"{when}: {what}: {_counts(self.runs)}{''.join(where)}{_end(self.runs)}".rstrip(": ")
 
 
 def history(db: Database, before: int = 0, most: int = MOST_LINES) -> list[str]:
@@ -108,6 +109,8 @@ def history(db: Database, before: int = 0, most: int = MOST_LINES) -> list[str]:
     unchanged: Counter[str] = Counter()
     told: list[Told] = []
     for run in past_runs(db, before):
+        if run.step not in _CHANGES or _is_export(run):  # they show and write, and change nothing of it
+            continue
         if not _has_changed(run):
             unchanged[run.step] += 1
             continue
@@ -122,13 +125,14 @@ def history(db: Database, before: int = 0, most: int = MOST_LINES) -> list[str]:
 
 def _has_changed(run: PastRun) -> bool:
     """True for a run that changed which pictures there are, what is known of them or which of them an export takes."""
-    if run.step not in _CHANGES:
-        return False
-    if run.arguments.get("criterion") == "export":
-        return bool(run.counts.get("taken_out"))
     names = _CHANGES[run.step]
     counts = any(value and (name in names or name.startswith("misread_")) for name, value in run.counts.items())
     return counts or any((run.done, run.undone, run.labels, run.answers, run.downloads))
+
+
+def _is_export(run: PastRun) -> bool:
+    """True for a run that made a dataset, and not for one that took pictures out of those made before."""
+    return run.arguments.get("criterion") == "export" and not run.counts.get("taken_out")
 
 
 def _compacted(told: Sequence[Told], most: int) -> list[str]:
@@ -153,7 +157,7 @@ def _joined(alike: Sequence[Told]) -> Told:
 
 
 def _fate(one: Told) -> str:
-    """What became of a run: those that were taken back are never added to others."""
+    """The end of a run as far as sums go: those that were taken back are never added to others."""
     return "".join(f"{run.id}" if run.undone and run.done else "undone" if run.undone else "" for run in one.runs)
 
 
@@ -177,10 +181,13 @@ def _options(run: PastRun) -> Iterator[str]:
         yield f"{flag} {'' if value is True else _shown(name, value)}".strip()
         if name == "criterion" and value == "quality" and given.get("metric"):
             yield ", ".join(map(str, given["metric"]))
-    if run.step == "dedup":
-        folders = [one for one in given.get("what") or () if one != given.get("mode")]
-        if folders:
-            yield _shown("folders", folders)
+
+
+def _folders(run: PastRun) -> str:
+    """The folders that a run worked on in place of the workspace's pictures, by their names; empty for none."""
+    given = run.arguments
+    found = given.get("folders") or [one for one in given.get("what") or () if one != given.get("mode")]
+    return f"; in {_shown('folders', found)}" if found else ""
 
 
 def _shown(name: str, value: Any) -> str:
@@ -233,7 +240,7 @@ def _amount(name: str, value: int) -> str:
 
 
 def _end(runs: Sequence[PastRun]) -> str:
-    """How it ended, and what has been taken back since."""
+    """An end other than the usual one, and what has been taken back since."""
     marks = [f"; {_ended(run)}" for run in runs if _ended(run)]
     if len(runs) > 1:
         marks = [f"; {counted(len(marks), 'run')} not to the end"] if marks else []
