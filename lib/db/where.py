@@ -18,12 +18,11 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 from lib.db.connection import Database
 from lib.domains import host_pattern, shown_host, typed_host
 from lib.errors import UsageError
-from lib.text import file_name_of, license_id
+from lib.text import did_you_mean, file_name_of, license_id
 
 _TOKEN = re.compile(
     r"\s*(?:(?P<text>'(?:[^']|'')*'|\"[^\"]*\")|(?P<sign><=|>=|!=|<>|==|[=<>(),])|(?P<word>[^\s=<>!(),'\"]+))"
@@ -137,11 +136,11 @@ class Condition:
                 raise UsageError(
                     f"--where {self.text!r} knows no {_as_typed(name)!r}; "
                     + (f"filters with a name are {known}." if run else "no filter with a name has been run.")
-                    + _meant(_as_typed(name), [_as_typed(one) for one in run])
+                    + did_you_mean(_as_typed(name), [_as_typed(one) for one in run])
                 )
         scored = db.column("SELECT DISTINCT metric FROM scores") if self.metrics else ()
         for name in (name for name in self.metrics if name not in (*METRICS, *scored)):
-            if hint := _meant(name, [*CRITERIA, *METRICS, *scored], ".score"):
+            if hint := did_you_mean(f"{name}.score", [f"{one}.score" for one in (*CRITERIA, *METRICS, *scored)]):
                 raise UsageError(f"--where {self.text!r}: nothing was scored by {name!r}.{hint}")
 
 
@@ -233,7 +232,7 @@ class _WhereParser:
             column != "score" and criterion not in CRITERIA and not is_named_filter(criterion)
         ):  # a score may be that of any metric
             known = (*CRITERIA, *_SCALARS, *_FOUND)
-            hint = _meant(name, [*known, "vlm.tags", *(f"{one}.reason" for one in CRITERIA)])
+            hint = did_you_mean(name, [*known, "vlm.tags", *(f"{one}.reason" for one in CRITERIA)])
             raise UsageError(f"--where {self.text!r} knows no {name!r}; names are {', '.join(known)}.{hint}")
         if is_named_filter(criterion):
             self.filters.append(criterion)
@@ -308,12 +307,6 @@ class _WhereParser:
         return UsageError(
             f"--where {self.text!r} is not understood at {where[:40]!r}; see the examples in docs/sort.md."
         )
-
-
-def _meant(name: str, known: Sequence[str], ending: str = "") -> str:
-    """` Did you mean quality?` where a known name is near; else nothing."""
-    near = get_close_matches(name, known, 1)
-    return f" Did you mean {near[0]}{ending}?" if near else ""
 
 
 def _plain(kind: str, word: str) -> str | float:
