@@ -27,7 +27,6 @@ from lib.files.pictures import PassedOver, folder_pictures, workspace_pictures
 from lib.journal import files as journal_files
 from lib.journal.moves import free_target
 from lib.pages.render import place_of_page, write_page
-from lib.pages.reports import INDEX, refresh_index
 from lib.pages.thumbnails import are_all_there
 from lib.progress import chunked
 from lib.quality.measure import Measure
@@ -274,8 +273,6 @@ def finish(run: Sorting, offer: Offer) -> Path:
     page = report.page
     if run.criterion.clusters:
         page = _clusters_page(run, report)
-    if at_rest is None or (not offer.page and not _is_listed(page, run.workspace.reports / INDEX)):
-        refresh_index(run.workspace)
     if not report.is_known and not offer.page:
         note_report(run.context, run.criterion, report)
     return page
@@ -297,11 +294,6 @@ def preview(run: Sorting, offer: Offer) -> Path:
 def _unsorted(run: Sorting) -> tuple[list[Unsorted], list[Unsorted]]:
     unreadable, left_out = (list(islice(run.files.reasons(s), SHOWN_LEFT)) for s in ("unreadable", "left_out"))
     return unreadable, left_out
-
-
-def _is_listed(page: Path, index: Path) -> bool:
-    """True where the index was made after the page."""
-    return index.exists() and page.stat().st_mtime_ns <= index.stat().st_mtime_ns
 
 
 def _clusters_page(run: Sorting, report: Report) -> Path:
