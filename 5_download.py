@@ -118,7 +118,8 @@ def work(session: cli.Session) -> cli.Summary:
         found = step.plan(context.db, options)
         if not args.json:
             cli.say(found.lines)
-        return cli.Summary({"to_fetch": found.rows, "hosts": found.hosts, "waiting": found.waiting})
+        counts: dict[str, int | float | str] = {"to_fetch": found.rows, "hosts": found.hosts, "waiting": found.waiting}
+        return cli.Summary(counts, result={"plan": found.lines})
     return _summary(step.download(context, options))
 
 
