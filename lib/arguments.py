@@ -90,6 +90,13 @@ def run_reference(text: str) -> str:
     raise argparse.ArgumentTypeError(f"{text!r} is neither a run's number nor 'last'")
 
 
+def html_file(text: str) -> Path:
+    """The path of a page: another ending is a slip, such as a picture that would be written over."""
+    if text.casefold().endswith((".html", ".htm")):
+        return Path(text)
+    raise argparse.ArgumentTypeError(f"{text!r} does not end in .html; a page is an HTML file")
+
+
 def cpu_count() -> int:
     try:
         return len(os.sched_getaffinity(0))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from lib import STEP_FILES, __version__
-from lib.arguments import cpu_count, positive, run_reference
+from lib.arguments import cpu_count, html_file, positive, run_reference
 from lib.text import redact_any
 
 MOST_COLUMNS = 120  # longer lines are hard to read, however wide a terminal is
@@ -106,3 +106,8 @@ def add_executor(to: argparse.ArgumentParser) -> None:
 def add_undo(to: argparse.ArgumentParser) -> None:
     text = "take back what a run of this step did, then exit"
     to.add_argument("--undo", type=run_reference, metavar="RUN|last", help=text)
+
+
+def add_page(to: argparse.ArgumentParser) -> None:
+    text = "where the page goes (default: reports/; of a dry run a temporary place, which is printed)"
+    to.add_argument("--page", type=html_file, metavar="FILE", help=text)

@@ -16,7 +16,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from lib.db import Context, Database
+from lib.cli.flags import STEP_FILES
+from lib.db import Context, Database, journal
 from lib.errors import EXIT_OK
 from lib.progress import BarFactory, no_bar
 from lib.text import escape_controls, hide, redact, replacements
@@ -90,12 +91,34 @@ def print_summary(session: Session, summary: Summary) -> None:
         if summary.note:
             log.info("%s", summary.note)
         log.info("%s%s: %s in %.1f s", session.step, mode, parts or "nothing to do", elapsed)
+        if command := taking_back(session):
+            log.info("to take this back: %s", command)
         if session.stopping():
             log.info("interrupted; the state is safe: run the same command to continue")
         elif summary.next:
-            folder = str(session.args.workspace)
-            usual_folder = folder in ("workspace", os.environ.get("GLEANER_WORKSPACE"))
-            log.info("next: %s", summary.next + ("" if usual_folder else f" --workspace {shlex.quote(folder)}"))
+            log.info("next: %s", in_workspace(session, summary.next))
+
+
+def in_workspace(session: Session, command: str) -> str:
+    """A command of a step as it has to be typed to work on the workspace of this run."""
+    folder = str(session.args.workspace)
+    usual_folder = folder in ("workspace", os.environ.get("GLEANER_WORKSPACE"))
+    return command if usual_folder else f"{command} --workspace {shlex.quote(folder)}"
+
+
+def taking_back(session: Session) -> str:
+    """The command that takes back what this run has moved, written or taken out; empty where that is nothing.
+
+    The journal knows, so no step has to say it.
+    """
+    if not session.run_id or not hasattr(session.args, "undo") or session.step not in STEP_FILES:
+        return ""
+    if not journal.count_actions(session.db, session.run_id, "done"):
+        return ""
+    command = f"python {STEP_FILES[session.step]} --undo {session.run_id}"
+    if session.step == "download" and session.args.to:  # step 5 opens no store that was not named to it
+        command += f" --to {shlex.quote(session.args.to)}"
+    return in_workspace(session, command)
 
 
 def envelope(

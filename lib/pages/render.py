@@ -13,6 +13,7 @@ import io
 import json
 import os
 import re
+import tempfile
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from html import unescape
@@ -86,6 +87,18 @@ def _policy(*scripts: str) -> str:
         f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; "
         "img-src 'self' file: data: blob:; base-uri 'none'; form-action 'none'"
     )
+
+
+def place_of_page(given: Path | None, usual: Path, *, only_shown: bool) -> Path:
+    """Returns where a page goes: to the file that `--page` names, else to its usual place in `reports/`.
+
+    Where things are only shown, the usual place is left alone, since a dry run writes nothing in the workspace and the
+    page there tells of the last run that did something: the page goes to a fresh temporary folder, which only the user
+    can read.
+    """
+    if given is not None:
+        return given
+    return Path(tempfile.mkdtemp(prefix="gleaner-")) / usual.name if only_shown else usual
 
 
 def write_page(path: Path, html: str) -> Path:
