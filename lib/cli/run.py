@@ -82,7 +82,9 @@ def run(
             _nothing_made_in_error(workspace),
             _opened(args, workspace, needs=needs, alone=alone, before=before) as db,
         ):
-            return _run_in_session(args, workspace, db, work, begun, last=argv is None)
+            session = Session(args.step, args, workspace, db, parser=made, words=begun.words)
+            begun.session = session
+            return _run_in_session(session, work, last=argv is None)
     except GleanerError as error:
         return begun.fail(str(error), error.exit_code)
     except SystemExit as end:  # argparse has said on stderr what is wrong
@@ -109,16 +111,16 @@ class _Begun:
     """A run as far as it has come, for the JSON of one that fails: before the words are parsed, they are looked at."""
 
     def __init__(self, step: str, words: Sequence[str]):
-        self.step, self.words, self.run_id = step, words, 0
+        self.step, self.words = step, words
+        self.session: Session | None = None
         self.as_json = "--json" in words
         self.dry_run = "--dry-run" in words or "-n" in words
 
     def print_error(self, sentence: str, exit_code: int) -> None:
         if self.as_json:
-            result = {"error": redact(sentence)}
-            print(
-                json.dumps(envelope(self.step, self.run_id, self.dry_run, exit_code, result=result), ensure_ascii=False)
-            )
+            run_id = self.session.run_id if self.session else 0
+            shown = envelope(self.step, run_id, self.dry_run, exit_code, result={"error": redact(sentence)})
+            print(json.dumps(shown, ensure_ascii=False))
 
     def fail(self, sentence: str, exit_code: int) -> int:
         """Says why the run ends; gives its exit code."""
@@ -243,22 +245,14 @@ def _alone(workspace: Workspace, step: str) -> AbstractContextManager[None]:
     return file_lock(step_lock(workspace.root, step), busy)
 
 
-def _run_in_session(
-    args: argparse.Namespace,
-    workspace: Workspace,
-    db: Database,
-    work: Callable[[Session], Summary],
-    begun: _Begun,
-    *,
-    last: bool,
-) -> int:
-    run_id = 0
-    if not begun.dry_run:
+def _run_in_session(session: Session, work: Callable[[Session], Summary], *, last: bool) -> int:
+    args = session.args
+    if not session.dry_run:
         # Without passwords and keys; a proxy's address may hold a password in a form of its own.
         given = {name: "set" if name == "proxy" and value else value for name, value in vars(args).items()}
-        run_id = begun.run_id = start_run(db, args.step, redacted(given))
-        clear_leftovers(workspace, args.step)
-    session = Session(args.step, args, workspace, db, run_id, bar=no_bar if args.quiet else terminal_bar)
+        session.run_id = start_run(session.db, args.step, redacted(given))
+        clear_leftovers(session.workspace, args.step)
+    session.bar = no_bar if args.quiet else terminal_bar
     with _interruptible(session, last=last):
         summary = _work_recorded(session, work)
     print_summary(session, summary)
