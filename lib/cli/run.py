@@ -17,10 +17,20 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 
 from lib.cli.flags import STEP_FILES
-from lib.cli.output import Session, Summary, envelope, log, print_summary, start_logging, tolerate_terminal_encoding
+from lib.cli.following import next_step
+from lib.cli.output import (
+    Session,
+    Summary,
+    envelope,
+    log,
+    print_summary,
+    start_logging,
+    tolerate_terminal_encoding,
+)
 from lib.cli.settings import apply_settings, read_settings
 from lib.db import Database, open_database, open_for_preview
 from lib.db.connection import beside, is_unused, open_empty
@@ -253,10 +263,28 @@ def _run_in_session(session: Session, work: Callable[[Session], Summary], *, las
         session.run_id = start_run(session.db, args.step, redacted(given))
         clear_leftovers(session.workspace, args.step)
     session.bar = no_bar if args.quiet else terminal_bar
-    with _interruptible(session, last=last):
-        summary = _work_recorded(session, work)
+    try:
+        with _interruptible(session, last=last):
+            summary = _work_recorded(session, work)
+    except GleanerError as error:
+        if not isinstance(error, UsageError):  # a refused run leaves nothing behind
+            _refresh_index(session)
+        raise
+    _refresh_index(session)
     print_summary(session, summary)
     return summary.exit_code
+
+
+def _refresh_index(session: Session) -> None:
+    """Brings `reports/index.html` up to date; whatever goes wrong there is no reason for a run to fail."""
+    if session.dry_run:
+        return
+    try:
+        from lib.pages.index import refresh_index
+
+        refresh_index(session.workspace, session.db, partial(next_step, workspace=session.args.workspace))
+    except Exception as error:
+        log.debug("reports/index.html could not be brought up to date: %s", error)
 
 
 def _work_recorded(session: Session, work: Callable[[Session], Summary]) -> Summary:
