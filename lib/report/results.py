@@ -156,15 +156,19 @@ def lines_of(found: SearchResults) -> list[str]:
     dated, sized = [hit for hit in found.hits if hit.date], [hit for hit in found.hits if hit.width and hit.height]
     if alike:
         best = min(alike, key=lambda hit: hit.likeness_bits or 0)
-        lines.append(f"   most alike  {counted(best.likeness_bits or 0, 'bit')} of 256  {best.page_url}")
+        lines.append(f"   most alike  {counted(best.likeness_bits or 0, 'bit')} of 256  {_where(best)}")
     if dated:
         oldest = min(dated, key=lambda hit: late(hit.date))
-        lines.append(f"   oldest      {oldest.date}  {oldest.page_url}")
+        lines.append(f"   oldest      {oldest.date}  {_where(oldest)}")
     if sized:
         largest = max(sized, key=lambda hit: (hit.width or 0) * (hit.height or 0))
         claimed = " (claimed)" if largest.size_is_claimed else ""
-        lines.append(f"   largest     {largest.width} x {largest.height}{claimed}  {largest.page_url}")
+        lines.append(f"   largest     {largest.width} x {largest.height}{claimed}  {_where(largest)}")
     return lines
+
+
+def _where(hit: Hit) -> str:
+    return hit.page_url or f"hit {hit.rank}"
 
 
 def as_date(text: str) -> str:

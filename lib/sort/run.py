@@ -319,14 +319,11 @@ def as_result(run: Sorting) -> dict[str, Any]:
     """The object that `--json` prints; its lists are iterators, since there may be a million entries."""
     return {
         "criterion": run.criterion.name,
-        "dry_run": run.context.dry_run,
-        "run": run.context.run_id or None,
         "buckets": run.files.buckets(),
         "actions": ({"kind": a.kind, "source": a.source, "target": a.target, "reason": a.reason} for a in run.plan()),
         "unreadable": ({"path": path, "reason": reason} for path, reason, _ in run.files.reasons("unreadable")),
         "left_out": ({"path": path, "score": score} for path, _, score in run.files.reasons("left_out")),
         "pictures": pictures(run),
-        "summary": run.counts(),
     } | run.criterion.report()
 
 
