@@ -6,7 +6,9 @@ The searches give keys only. What a row was is read before it leaves, for the jo
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -373,6 +375,50 @@ def describe_pictures(db: Database, image_ids: Sequence[int]) -> dict[int, str]:
         (_json(image_ids),),
     )
     return {row[0]: ", ".join(part for part in row[1:] if part) for row in map(tuple, rows)}
+
+
+@dataclass(frozen=True)
+class KnownPicture:
+    """What a person is told of a picture; `path` is that of its file, empty where it has none."""
+
+    title: str = ""
+    page_url: str = ""
+    path: str = ""
+
+
+def owners_of(db: Database, rows: Sequence[tuple[str, Key]]) -> dict[tuple[str, Key], int]:
+    """The number of the picture that each (table, key) belongs to; searches and answers belong to none."""
+    variants = _json([key[0] for table, key in rows if table == "image_variants"])
+    images = db.mapping(f"SELECT id, image_id FROM image_variants WHERE id IN {_GIVEN}", (variants,))
+    found = {}
+    for table, key in rows:
+        if table == "image_variants":
+            found[table, key] = images.get(key[0], 0)
+        elif table not in ("queries", "responses"):
+            found[table, key] = key[1] if table == "results" else key[0]
+    return found
+
+
+def known_pictures(db: Database, image_ids: Sequence[int]) -> dict[int, KnownPicture]:
+    """The pictures of these numbers, with the file of each that has been downloaded and is there."""
+    rows = db.execute(
+        "SELECT images.id, title, page_url, coalesce(files.path, '') FROM images"
+        " LEFT JOIN downloads ON downloads.image_id = images.id AND downloads.state = 'done'"
+        " LEFT JOIN files ON files.sha256 = downloads.sha256 AND files.state = 'present'"
+        f" WHERE images.id IN {_GIVEN}",
+        (_json(image_ids),),
+    )
+    return {row[0]: KnownPicture(*row[1:]) for row in map(tuple, rows)}
+
+
+def count_belongings(db: Database, image_ids: Sequence[int]) -> dict[int, Counter[str]]:
+    """The rows of each table that would go with each picture."""
+    found: dict[int, Counter[str]] = {}
+    for table in BELONGINGS:
+        sql = f"SELECT image_id, count(*) FROM {table} WHERE image_id IN {_GIVEN} GROUP BY image_id"
+        for image_id, number in map(tuple, db.execute(sql, (_json(image_ids),))):
+            found.setdefault(image_id, Counter())[table] = number
+    return found
 
 
 def query_name(db: Database, query_id: int) -> str | None:
