@@ -57,6 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--yes",          metavar="NAME", default="", help="the workspace's name, for --reset everything in scripts")
     cli.add_dry_run(made)
     cli.add_undo(made)
+    cli.add_page(made)
     return made
 
 

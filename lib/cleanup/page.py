@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -46,7 +46,7 @@ def cleanup_rules(db: Database, workspace: Workspace, plan: RowPlan, limit: int 
     found = []
     for rule, tables in by_table.items():
         own = (c for c in plan.changes.values() if c.rule == rule and c.reason != WITH_PICTURE)
-        rows = _rows(db, workspace, list(islice(own, rooms[rule])))
+        rows = _rows(db, workspace, plan, list(islice(own, rooms[rule])))
         about = ABOUT.get(rule, rule)
         found.append(CleanupRule(rule, about[0].upper() + about[1:], tables.total(), _told(tables), listed[rule], rows))
     return found
@@ -66,7 +66,7 @@ def write_cleanup_page(
     cards = [Card(rule.name, rule.rows, rule.counts) for rule in rules[:MOST_CARDS]]
     heading = Heading(
         title, "Rows of the database, by the rule that takes them; no file is touched.", utc_now(), cards,
-        [*said, *notes], command, ("To do this" if dry_run else "To take this back") if rules else "",
+        [*said, *notes], command if rules else "", "To do this" if dry_run else "To take this back",
     )  # fmt: skip
     return write_page(page, render_cleanup_page(page, heading, rules, only_shown=dry_run))
 
@@ -79,10 +79,10 @@ def remove_page(workspace: Workspace, run: int) -> None:
         clear_stale(page)
 
 
-def _rows(db: Database, workspace: Workspace, changes: Sequence[Change]) -> list[CleanupRow]:
+def _rows(db: Database, workspace: Workspace, plan: RowPlan, changes: Sequence[Change]) -> list[CleanupRow]:
     owners = store.owners_of(db, [(change.table, change.key) for change in changes])
     known = store.known_pictures(db, sorted(set(owners.values())))
-    leaving = store.count_belongings(db, [change.key[0] for change in changes if change.table == "images"])
+    leaving = _leaving(db, plan, {change.key[0]: change.rule for change in changes if change.table == "images"})
     found = []
     for change in changes:
         picture = known.get(owners.get((change.table, change.key), 0), KnownPicture())
@@ -100,6 +100,16 @@ def _rows(db: Database, workspace: Workspace, changes: Sequence[Change]) -> list
                 leaves=_told(leaving.get(change.key[0], Counter()), last=" and ") if is_picture else "",
             )
         )
+    return found
+
+
+def _leaving(db: Database, plan: RowPlan, pictures: Mapping[int, str]) -> dict[int, Counter[str]]:
+    """The rows of each table that leave with each picture, by the rule that takes it and no other."""
+    found: dict[int, Counter[str]] = defaultdict(Counter)
+    for image_id, table, key in store.belongings(db, list(pictures)):
+        change = plan.changes.get((table, key))
+        if change and change.reason == WITH_PICTURE and change.rule == pictures[image_id]:
+            found[image_id][table] += 1
     return found
 
 

@@ -6,7 +6,6 @@ The searches give keys only. What a row was is read before it leaves, for the jo
 from __future__ import annotations
 
 import sqlite3
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -411,14 +410,12 @@ def known_pictures(db: Database, image_ids: Sequence[int]) -> dict[int, KnownPic
     return {row[0]: KnownPicture(*row[1:]) for row in map(tuple, rows)}
 
 
-def count_belongings(db: Database, image_ids: Sequence[int]) -> dict[int, Counter[str]]:
-    """The rows of each table that would go with each picture."""
-    found: dict[int, Counter[str]] = {}
+def belongings(db: Database, image_ids: Sequence[int]) -> Iterator[tuple[int, str, Key]]:
+    """(picture, table, key) of every row that would go with the pictures."""
     for table in BELONGINGS:
-        sql = f"SELECT image_id, count(*) FROM {table} WHERE image_id IN {_GIVEN} GROUP BY image_id"
-        for image_id, number in map(tuple, db.execute(sql, (_json(image_ids),))):
-            found.setdefault(image_id, Counter())[table] = number
-    return found
+        columns = ", ".join(KEYS[table])
+        rows = db.execute(f"SELECT image_id, {columns} FROM {table} WHERE image_id IN {_GIVEN}", (_json(image_ids),))
+        yield from ((row[0], table, tuple(row)[1:]) for row in rows)
 
 
 def query_name(db: Database, query_id: int) -> str | None:
