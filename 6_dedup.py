@@ -33,7 +33,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lib.dedup.options import HASHES, KEEP, KINDS, MODES, REMOVED, check, options_from
+from lib.dedup.options import HASHES, KEEP, KINDS, MODES, OF_ONE_RUN, REMOVED, check, options_from
 
 SHOWN = 10  # groups printed without -v
 
@@ -71,8 +71,11 @@ def build_parser() -> argparse.ArgumentParser:
     add("--plan", type=Path, metavar="FILE", help="write the plan to FILE as JSON and move nothing")
     add("--apply", type=Path, metavar="FILE", help="move only what a plan, perhaps edited, says to remove")
     add("--decisions", type=Path, metavar="FILE", help="follow decisions saved from the page; remember what is kept")
+    shown = "bring a picture back from the quarantine: its path, then or now, or its sha256; repeatable"
+    add("--restore", action="append", default=[], metavar="PICTURE", help=shown)
     add("--purge", type=cli.run_reference, metavar="RUN|last", help="delete a run's quarantine for good, after asking")
     add("--format", choices=("text", "csv"), default="text", help="how the groups are printed (default: text)")
+    cli.add_page(made)
     cli.add_dry_run(made)
     cli.add_limit(made, "pictures")
     cli.add_workers(made)
@@ -100,7 +103,7 @@ def work(session: cli.Session) -> cli.Summary:
         return undo(session)
     if session.args.purge:
         return purge(session)
-    run = Run(session.context, options_from(session.args))
+    run = Run(session.context, options_from(session.args, *commands(session.args)))
     groups = run.find()
     if session.args.interactive and not session.dry_run:
         groups = run.accept(*ask(groups, say, sys.stdin.readline))
@@ -115,7 +118,14 @@ def work(session: cli.Session) -> cli.Summary:
     about = {"mode": session.args.mode, "run": session.run_id or None, "dry_run": session.dry_run}
     result = run.result(run.counts() | about)
     following = "python 7_sort_quality.py quality --dry-run"
-    return cli.Summary(run.counts(), next=following, exit_code=run.exit_code, note=run.note, result=result)
+    return cli.Summary(run.counts(), next=following, exit_code=run.exit_code, note="\n".join(run.notes), result=result)
+
+
+def commands(args: argparse.Namespace) -> tuple[list[str], list[str]]:
+    """Returns the words of the commands that follow decisions on what this run shows, and that restore pictures."""
+    words = [args.mode, *(os.path.abspath(folder) for folder in args.folders)]
+    again = [] if args.leak else cli.command_again(build_parser(), args, words, OF_ONE_RUN)
+    return again, ["python", cli.STEP_FILES["dedup"], "--workspace", os.path.abspath(args.workspace)]
 
 
 def undo(session: cli.Session) -> cli.Summary:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
+import subprocess
 from collections.abc import Iterable, Mapping
 from pathlib import PurePath
 from typing import Any
@@ -37,6 +39,11 @@ def counted(number: int, noun: str) -> str:
     if noun.endswith("y") and noun[-2] not in "aeiou":
         return f"{number:,} {noun[:-1]}ies"
     return f"{number:,} {noun}s"
+
+
+def typed(words: Iterable[str]) -> str:
+    """A command as it is typed into the shell that is usual on this system, each word quoted where it has to be."""
+    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
 
 
 def known(value: str) -> str:

@@ -9,7 +9,6 @@ import argparse
 import json
 import logging
 import os
-import shlex
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -20,11 +19,12 @@ from lib.cli.flags import STEP_FILES
 from lib.db import Context, Database, journal
 from lib.errors import EXIT_OK
 from lib.progress import BarFactory, no_bar
-from lib.text import escape_controls, hide, redact, replacements
+from lib.text import escape_controls, hide, redact, replacements, typed
 from lib.workspace import Workspace
 
 log = logging.getLogger("gleaner")
 
+BYTES = "_bytes"  # how the name of a count ends that is the size of what another one counts
 BY_REASON = ("failed", "unreadable", "passed_over")  # counts that have one for each reason beside them
 
 
@@ -106,7 +106,7 @@ def in_workspace(session: Session, command: str) -> str:
     """A command of a step as it has to be typed to work on the workspace of this run."""
     folder = str(session.args.workspace)
     usual_folder = folder in ("workspace", os.environ.get("GLEANER_WORKSPACE"))
-    return command if usual_folder else f"{command} --workspace {shlex.quote(folder)}"
+    return command if usual_folder else f"{command} {typed(['--workspace', folder])}"
 
 
 def taking_back(session: Session) -> str:
@@ -120,7 +120,7 @@ def taking_back(session: Session) -> str:
         return ""
     command = f"python {STEP_FILES[session.step]} --undo {session.run_id}"
     if session.step == "download" and session.args.to:  # step 5 opens no store that was not named to it
-        command += f" --to {shlex.quote(session.args.to)}"
+        command += f" {typed(['--to', session.args.to])}"
     return in_workspace(session, command)
 
 
@@ -148,15 +148,22 @@ def _dumped(value: Any) -> str:
 
 
 def _parts(counts: dict[str, Any]) -> Iterator[str]:
-    """Each count in words; what `failed_<reason>` counts is part of what `failed` does."""
+    """Each count in words; what `failed_<reason>` counts is part of what `failed` does.
+
+    `removed_bytes` is told with `removed`, in megabytes.
+    """
     reasons: dict[str, dict[str, Any]] = {name: {} for name in BY_REASON if name in counts}
     for name, value in counts.items():
         if whole := next((one for one in reasons if name.startswith(f"{one}_")), ""):
             reasons[whole][name.removeprefix(f"{whole}_")] = value
+    sizes = {name.removesuffix(BYTES): value for name, value in counts.items() if name.endswith(BYTES)}
     for name, value in counts.items():
+        if name.endswith(BYTES) and name.removesuffix(BYTES) in counts:
+            continue
         if not any(name.startswith(f"{one}_") for one in reasons):
             told = ", ".join(f"{_number(part)} {_words(reason)}" for reason, part in reasons.get(name, {}).items())
-            yield _counted(value, _words(name)) + (f" ({told})" if told else "")
+            size = f" ({sizes[name] / 1e6:,.1f} MB)" if name in sizes else ""
+            yield _counted(value, _words(name)) + size + (f" ({told})" if told else "")
 
 
 def _words(name: str) -> str:

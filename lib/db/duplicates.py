@@ -82,15 +82,25 @@ def present_file_count(db: Database) -> int:
     return int(db.value("SELECT count(*) FROM files WHERE state = 'present'"))
 
 
-def page_urls(db: Database, contents: list[str]) -> dict[str, str]:
-    """Returns the page that each downloaded content was found on, where it is known."""
-    return db.mapping(
-        "SELECT downloads.sha256, min(images.page_url) FROM downloads"
-        " JOIN images ON images.id = downloads.image_id"
-        " WHERE downloads.sha256 IN (SELECT value FROM json_each(?)) AND images.page_url <> ''"
-        " GROUP BY downloads.sha256",
+@dataclass(frozen=True)
+class Source:
+    """The origin of a downloaded content: the page that it was found on, its title, and its date as the engine has it;
+    each empty where it is not known."""
+
+    page_url: str = ""
+    title: str = ""
+    published: str = ""
+
+
+def sources_of(db: Database, contents: list[str]) -> dict[str, Source]:
+    """Returns the source of each downloaded content. Of several pictures the one with most to tell."""
+    rows = db.execute(
+        "SELECT downloads.sha256, images.page_url, images.title, images.published_at FROM downloads"
+        " JOIN images ON images.id = downloads.image_id WHERE downloads.sha256 IN (SELECT value FROM json_each(?))"
+        " ORDER BY (images.page_url = '') + (images.title = '') DESC, images.published_at, images.page_url DESC",
         (json.dumps(contents),),
     )
+    return {sha256: Source(*told) for sha256, *told in rows}
 
 
 def query_picture_paths(db: Database) -> list[str]:

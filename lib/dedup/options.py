@@ -14,6 +14,7 @@ MODES = ("exact", "similar", "filename", "semantic", "all")
 KINDS = (*STRENGTH, "none")
 KEEP = ("best", "largest", "oldest", "newest", "first")
 HASHES = ("dct", "phash", "dhash", "ahash", "whash")
+OF_ONE_RUN = frozenset({"mode", "interactive", "plan", "apply", "decisions", "restore", "purge", "format"})
 EXIT_LEAK = EXIT_INCOMPLETE  # finished, but what was asked for does not hold
 REMOVED = ("bytes", "pixels", "same")
 # Of the cosine between two pictures' embeddings. Two views of one object lie above it with the default model, unlike
@@ -28,6 +29,8 @@ class DedupOptions:
     references     folders that are only compared against
     removed        the kinds of repeat that are moved away
     removal_limit  the share of the files that may go; None for the usual one
+    again          the words of the command that follows decisions on what is shown; none where none can be
+    restoring      the words of the one that brings single pictures back
     """
 
     mode: str
@@ -52,6 +55,11 @@ class DedupOptions:
     plan: Path | None
     apply: Path | None
     decisions: Path | None
+    restore: list[str]
+    page: Path | None
+    again: list[str]
+    restoring: list[str]
+    quiet: bool
     limit: int | None
     workers: int
     executor: str
@@ -62,9 +70,9 @@ class DedupOptions:
         return self.near_query is not None or self.far_query is not None
 
 
-def options_from(args: Namespace) -> DedupOptions:
-    """Returns the options that checked arguments say."""
-    values = values_of(args, DedupOptions)
+def options_from(args: Namespace, again: list[str], restoring: list[str]) -> DedupOptions:
+    """Returns the options that checked arguments say, with the commands that the page shows."""
+    values = values_of(args, DedupOptions) | {"again": again, "restoring": restoring}
     values["references"] = args.reference
     values["removed"] = frozenset() if args.leak else frozenset(args.remove) - {"none"}
     values["removal_limit"] = args.max_share
@@ -84,6 +92,7 @@ def check(args: Namespace) -> None:
     if args.plan and args.dry_run:
         raise UsageError("--plan writes a file and a dry run writes nothing; leave one of them out.")
     require_folder_of(args.plan, "--plan")
+    require_folder_of(args.page, "--page")
     _check_leak(args)
     if args.hash == "dct" and args.hash_size not in (None, 16):
         raise UsageError("--hash-size is for the hashes of imagehash; add --hash phash, or leave it out.")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.db import Context, journal
-from lib.db.duplicates import forget_duplicates, page_urls, record_duplicates, reported_run
+from lib.db.duplicates import forget_duplicates, record_duplicates, reported_run, sources_of
 from lib.db.hashes import forget_apart, known_apart, set_apart
 from lib.dedup.fingerprints import FingerprintStore, places_of
 from lib.dedup.grouping import STRENGTH
@@ -41,19 +41,28 @@ from lib.dedup.plan import (
     kept_where,
     removals,
 )
-from lib.dedup.report import BrokenFile, as_result, full_path, reported_broken, write_reports
+from lib.dedup.report import (
+    BrokenFile,
+    Shown,
+    as_result,
+    full_path,
+    reported_broken,
+    write_dedup_page,
+    write_results,
+)
 from lib.errors import EXIT_OK, GleanerError, UsageError
 from lib.files.pictures import PassedOver, PictureFile, folder_pictures
 from lib.hashing.kinds import DEFAULT_SIZE, HashChoice
 from lib.journal import files as journal_files
-from lib.pages.render import write_page
+from lib.pages.render import place_of_page, write_page
 from lib.pages.reports import refresh_index
+from lib.text import counted
 from lib.times import utc_now
 
 
 @dataclass
 class Run:
-    """Finds, then applies. `note` says afterwards where the page is."""
+    """Finds, then applies. `notes` say afterwards where the page is."""
 
     context: Context
     options: DedupOptions
@@ -67,7 +76,8 @@ class Run:
     decoded: int = 0
     not_followed: int = 0
     acted: bool = False
-    note: str = ""
+    page: Path | None = None  # where it has been written
+    notes: list[str] = field(default_factory=list)
 
     def find(self) -> list[DuplicateGroup]:
         """Returns the groups, every file decided on. Empty when stopped before all pictures were read."""
@@ -189,7 +199,7 @@ class Run:
         return self.groups
 
     def apply(self) -> None:
-        """Records the groups, moves what is to go and writes the report; with --plan only the plan.
+        """Records the groups, moves what is to go and writes the report; with --plan and in a dry run only shows them.
 
         Raises GleanerError when more would go than --max-share allows; the page is written all the same.
         """
@@ -198,12 +208,13 @@ class Run:
         if path := self.options.plan:
             text = json.dumps(self.result(self.counts()), ensure_ascii=False, indent=1)
             write_page(path, text + "\n")
-            self.note = f"plan: {path} (apply it with --apply)"
+            self.notes.append(f"plan: {path} (apply it with --apply)")
         if only_shown or not self.options.interactive or self.options.removal_limit is not None:
             self._check_limit(going)
         if not context.dry_run:  # nor over the limit: a run that did nothing leaves nothing to take back
             set_apart(context.db, context.run_id, self.apart, utc_now())
         if only_shown:
+            self._preview()
             return
         plan = self._plan() if going else None
         with context.db.transaction():  # a run that was killed has left all of it or nothing
@@ -213,10 +224,10 @@ class Run:
             self._move(plan)
             if context.stopping() and not self.moved:  # nothing to tell of: the next run finds it all again
                 return
-        page = context.workspace.reports / "dedup.html"
-        if new or not page.exists() or self._has_new_broken():
+        if new or self.options.page or not self._usual_page.exists() or self._has_new_broken():
             self._report()
-        self.note = f"page: {page}"
+        self.page = self.options.page or self._usual_page
+        self.notes.append(f"page: {self.page}")
 
     @property
     def _only_shown(self) -> bool:
@@ -229,7 +240,7 @@ class Run:
             if not self._only_shown:
                 self._report()
                 raise
-            self.note = f"without --dry-run this would be refused: {error}"
+            self.notes.append(f"without --dry-run this would be refused: {error}")
 
     def _plan(self) -> QuarantinePlan:
         workspace, link = self.context.workspace, self.options.link or ""
@@ -244,14 +255,42 @@ class Run:
         linked = {to_path(target) for target in plan.links}
         self.moved = {s: t for s, t in places if (s in linked or not os.path.exists(s)) and os.path.exists(t)}
 
+    @property
+    def _usual_page(self) -> Path:
+        return self.context.workspace.reports / "dedup.html"
+
+    def _preview(self) -> None:
+        """Writes the page of what would go, where somebody is told of it.
+
+        That of --plan goes to a temporary place too: the page in `reports/` tells of the last run that moved something.
+        """
+        if self.options.page is None and self.options.quiet:
+            return
+        self.page = place_of_page(self.options.page, self._usual_page, only_shown=True)
+        self._write_page(self.page)
+        self.notes.append(f"page: {self.page}")
+
     def _report(self) -> None:
-        context = self.context
-        about = f"Mode {self.options.mode}, {len(self.files):,} files"
-        urls = page_urls(context.db, sorted({m.file.sha256 for g in self.groups for m in g.members}))
-        write_reports(
-            context.workspace, self.groups, self.counts(), context.run_id, about, urls, self.moved, self.broken
+        write_results(self.context.workspace.reports, self.groups, self.counts(), self.broken)
+        self._write_page(place_of_page(self.options.page, self._usual_page, only_shown=False))
+        refresh_index(self.context.workspace)
+
+    def _write_page(self, page: Path) -> None:
+        context, options = self.context, self.options
+        contents = {file.sha256 for g in self.groups for file in (g.keeper, *(m.file for m in g.members))}
+        shown = Shown(
+            context.workspace,
+            page,
+            context.run_id if not self._only_shown else 0,
+            f"Mode {options.mode}, {counted(len(self.files), 'file')}",
+            sources_of(context.db, sorted(contents)),
+            self.moved,
+            proposal=not self.acted and (self._only_shown or any(removals(self.groups))),
+            again=options.again,
+            restore=options.restoring,
+            workers=options.workers,
         )
-        refresh_index(context.workspace)
+        write_dedup_page(shown, self.groups, self.counts(), self.broken)
 
     def _has_new_broken(self) -> bool:
         found = {(file.name, file.reason) for file in self.broken}
@@ -272,7 +311,9 @@ class Run:
         only_shown = self._only_shown
         going = [m for m in members if m.decision == "remove" and (only_shown or m.file.path in self.moved)]
         found: dict[str, int | float | str] = {"files": len(self.files), "groups": len(self.groups)}
-        found["to_remove" if only_shown else "removed"] = len(going)
+        going_name = "to_remove" if only_shown else "removed"
+        found[going_name] = len(going)
+        found[f"{going_name}_bytes"] = sum(member.file.bytes for member in going)
         if self.acted and (left := sum(1 for _ in removals(self.groups)) - len(going)):
             found["not_moved"] = left
         if self.not_followed:

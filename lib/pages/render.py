@@ -51,7 +51,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for show in (number, percent, filesize, web_link, moment, cards_json):
+    for show in (number, percent, filesize, web_link, host, moment, cards_json):
         env.filters[show.__name__] = show
     return env
 
@@ -203,6 +203,14 @@ def web_link(url: str) -> str:
     except ValueError:
         return ""
     return url if parts.scheme in ("http", "https") and parts.netloc else ""
+
+
+def host(url: str) -> str:
+    """The host of an address as a person reads it, without `www.`."""
+    try:
+        return (urlsplit(url).hostname or "").removeprefix("www.") or url
+    except ValueError:
+        return url
 
 
 def thumbnail_data_uri(path: str | Path, size: int = 192) -> str:
