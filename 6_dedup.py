@@ -103,13 +103,17 @@ def work(session: cli.Session) -> cli.Summary:
         return undo(session)
     if session.args.purge:
         return purge(session)
-    run = Run(session.context, options_from(session.args, *commands(session.args)))
+    if session.args.restore:
+        return restore(session)
+    command = cli.command_again(build_parser(), session.args, OF_ONE_RUN)
+    run = Run(session.context, options_from(session.args, command))
     groups = run.find()
     if session.args.interactive and not session.dry_run:
         groups = run.accept(*ask(groups, say, sys.stdin.readline))
     if not session.stopping():
         run.apply()
     if not session.args.json:
+        cli.say(run.returns.lines() if run.returns else ())
         most = None if session.args.verbose else SHOWN
         as_table = session.args.format == "csv"
         lines = as_lines(groups, session.workspace, most, run.broken)
@@ -121,13 +125,6 @@ def work(session: cli.Session) -> cli.Summary:
     return cli.Summary(run.counts(), next=following, exit_code=run.exit_code, note="\n".join(run.notes), result=result)
 
 
-def commands(args: argparse.Namespace) -> tuple[list[str], list[str]]:
-    """Returns the words of the commands that follow decisions on what this run shows, and that restore pictures."""
-    words = [args.mode, *(os.path.abspath(folder) for folder in args.folders)]
-    again = [] if args.leak else cli.command_again(build_parser(), args, words, OF_ONE_RUN)
-    return again, ["python", cli.STEP_FILES["dedup"], "--workspace", os.path.abspath(args.workspace)]
-
-
 def undo(session: cli.Session) -> cli.Summary:
     from lib.dedup.run import undo
 
@@ -136,20 +133,21 @@ def undo(session: cli.Session) -> cli.Summary:
     return cli.Summary(counts, note=note, next="python 6_dedup.py --dry-run")
 
 
-def purge(session: cli.Session) -> cli.Summary:
-    from lib.dedup.plan import purge, quarantined
-    from lib.journal import files as actions
+def restore(session: cli.Session) -> cli.Summary:
+    from lib.dedup.restore import restore
 
-    number = actions.run_to_undo(session.db, "dedup", session.args.purge, session.run_id)
-    held = quarantined(session.db, session.workspace, number) if number else None
-    if held is None or not held.actions:
-        return cli.Summary({"deleted": 0}, note="there is nothing in the quarantine of that run")
-    if session.dry_run:
-        return cli.Summary({"to_delete": len(held.actions), "bytes": held.bytes})
-    say(held.question)
-    if sys.stdin.readline().strip() != str(len(held.actions)):
-        return cli.Summary({"deleted": 0}, note="nothing was deleted")
-    return cli.Summary({"deleted": purge(session.context, held), "bytes": held.bytes})
+    done = restore(session.context, session.args.restore)
+    if not session.args.json:
+        cli.say(done.lines())
+    nothing = {"to_restore" if session.dry_run else "restored": 0}
+    return cli.Summary(nothing | done.counts(), exit_code=cli.EXIT_FAILED if done.refused else cli.EXIT_OK)
+
+
+def purge(session: cli.Session) -> cli.Summary:
+    from lib.dedup.plan import purge_asked
+
+    counts, note = purge_asked(session.context, session.args.purge, say, sys.stdin.readline)
+    return cli.Summary(counts, note=note)
 
 
 def say(text: str) -> None:

@@ -8,10 +8,10 @@ from lib.cli.again import command_again
 from lib.cli.flags import STEP_FILES, add_dry_run, add_executor, add_limit, add_page, add_undo, add_workers, parser
 from lib.cli.output import Session, Summary, log, say
 from lib.cli.run import parse, require_pictures, run
-from lib.errors import UsageError
+from lib.errors import EXIT_FAILED, EXIT_OK, UsageError
 
 __all__ = [
-    "STEP_FILES", "Session", "Summary", "UsageError", "add_dry_run", "add_executor", "add_limit", "add_page",
-    "add_undo", "add_workers", "command_again", "cpu_count", "log", "parse", "parser", "positive", "require_pictures",
-    "run", "run_reference", "say", "share", "whole",
+    "EXIT_FAILED", "EXIT_OK", "STEP_FILES", "Session", "Summary", "UsageError", "add_dry_run", "add_executor",
+    "add_limit", "add_page", "add_undo", "add_workers", "command_again", "cpu_count", "log", "parse", "parser",
+    "positive", "require_pictures", "run", "run_reference", "say", "share", "whole",
 ]  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,13 @@ from lib.cli.flags import STEP_FILES
 OF_ONE_RUN = frozenset({"help", "version", "workspace", "json", "verbose", "quiet", "dry_run", "undo", "page"})
 
 
-def command_again(
-    made: argparse.ArgumentParser, args: argparse.Namespace, words: Sequence[str], without: Collection[str] = ()
-) -> list[str]:
-    """The words of a command: the step, `words`, every flag that is not at its default, and the workspace.
+def command_again(made: argparse.ArgumentParser, args: argparse.Namespace, without: Collection[str] = ()) -> list[str]:
+    """The words of a command: Python, the step, every flag that is not at its default, and the workspace.
 
     `without` names flags to leave out, beside those of one run. Paths are absolute, so that the command means the same
     wherever it is typed.
     """
-    found = ["python", STEP_FILES[args.step], *words]
+    found = ["python", STEP_FILES[args.step]]
     for action in made._actions:
         value = getattr(args, action.dest, None)
         if not action.option_strings or action.dest in OF_ONE_RUN or action.dest in without:

@@ -162,12 +162,16 @@ def _parts(counts: dict[str, Any]) -> Iterator[str]:
             continue
         if not any(name.startswith(f"{one}_") for one in reasons):
             told = ", ".join(f"{_number(part)} {_words(reason)}" for reason, part in reasons.get(name, {}).items())
-            size = f" ({sizes[name] / 1e6:,.1f} MB)" if name in sizes else ""
+            size = f" ({_megabytes(sizes[name])})" if sizes.get(name) else ""
             yield _counted(value, _words(name)) + size + (f" ({told})" if told else "")
 
 
 def _words(name: str) -> str:
     return name.replace("_", " ").replace(":", ": ")
+
+
+def _megabytes(size: float) -> str:
+    return "< 0.1 MB" if size < 5e4 else f"{size / 1e6:,.1f} MB"
 
 
 def _number(value: int | float | str) -> str:

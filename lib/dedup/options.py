@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,9 +71,15 @@ class DedupOptions:
         return self.near_query is not None or self.far_query is not None
 
 
-def options_from(args: Namespace, again: list[str], restoring: list[str]) -> DedupOptions:
-    """Returns the options that checked arguments say, with the commands that the page shows."""
-    values = values_of(args, DedupOptions) | {"again": again, "restoring": restoring}
+def options_from(args: Namespace, command: list[str]) -> DedupOptions:
+    """Returns the options that checked arguments say.
+
+    `command` are the words that run the step again with the flags of this run, the workspace last.
+    """
+    values = values_of(args, DedupOptions)
+    words = [args.mode, *(os.path.abspath(folder) for folder in args.folders)]
+    values["again"] = [] if args.leak else [*command[:2], *words, *command[2:]]
+    values["restoring"] = [*command[:2], *command[-2:]]
     values["references"] = args.reference
     values["removed"] = frozenset() if args.leak else frozenset(args.remove) - {"none"}
     values["removal_limit"] = args.max_share
@@ -94,6 +101,7 @@ def check(args: Namespace) -> None:
     require_folder_of(args.plan, "--plan")
     require_folder_of(args.page, "--page")
     _check_leak(args)
+    _check_restore(args)
     if args.hash == "dct" and args.hash_size not in (None, 16):
         raise UsageError("--hash-size is for the hashes of imagehash; add --hash phash, or leave it out.")
     if args.hash_size and not (4 <= args.hash_size <= 32 and args.hash_size % 4 == 0):
@@ -118,6 +126,12 @@ def _check_leak(args: Namespace) -> None:
             f"--leak moves nothing, so leave out {', '.join(named)}; to take what the second folder shares with the"
             " first, name the second and give the first as --reference."
         )
+
+
+def _check_restore(args: Namespace) -> None:
+    others = ("undo", "purge", "plan", "apply", "decisions", "leak")
+    if args.restore and (named := [f"--{name}" for name in others if getattr(args, name)]):
+        raise UsageError(f"--restore brings pictures back and does nothing else; leave out {', '.join(named)}.")
 
 
 def _check_places(args: Namespace) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections import Counter
 from collections.abc import Mapping
@@ -11,11 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from lib.db import Context, journal
-from lib.db.duplicates import forget_duplicates, record_duplicates, reported_run, sources_of
+from lib.db.duplicates import (
+    forget_duplicates,
+    forget_kept,
+    keep_files,
+    known_kept,
+    record_duplicates,
+    reported_run,
+    sources_of,
+)
 from lib.db.hashes import forget_apart, known_apart, set_apart
 from lib.dedup.fingerprints import FingerprintStore, places_of
 from lib.dedup.grouping import STRENGTH
-from lib.dedup.groups import DuplicateGroup, KeepPolicy, find_groups
+from lib.dedup.groups import DuplicateGroup, KeepPolicy, Member, find_groups
 from lib.dedup.inputs import (
     PersonDecision,
     by_queries,
@@ -26,6 +35,7 @@ from lib.dedup.inputs import (
     query_places,
     read_decisions,
     read_files,
+    without_kept,
 )
 from lib.dedup.judge import MatchOptions
 from lib.dedup.keep import is_below
@@ -50,7 +60,8 @@ from lib.dedup.report import (
     write_dedup_page,
     write_results,
 )
-from lib.errors import EXIT_OK, GleanerError, UsageError
+from lib.dedup.restore import Returns
+from lib.errors import EXIT_FAILED, EXIT_OK, GleanerError, UsageError
 from lib.files.pictures import PassedOver, PictureFile, folder_pictures
 from lib.hashing.kinds import DEFAULT_SIZE, HashChoice
 from lib.journal import files as journal_files
@@ -58,6 +69,8 @@ from lib.pages.render import place_of_page, write_page
 from lib.pages.reports import refresh_index
 from lib.text import counted
 from lib.times import utc_now
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -72,7 +85,9 @@ class Run:
     references: list[PictureFile] = field(default_factory=list)
     moved: dict[Path, Path] = field(default_factory=dict)
     passed_over: PassedOver = field(default_factory=PassedOver)
-    apart: list[tuple[str, str]] = field(default_factory=list)
+    apart: list[tuple[DuplicateGroup, Member]] = field(default_factory=list)  # kept by hand beside the keeper
+    returns: Returns | None = None
+    already_kept: int = 0
     decoded: int = 0
     not_followed: int = 0
     acted: bool = False
@@ -85,10 +100,12 @@ class Run:
         plan = read_decisions(options.apply) if options.apply else None
         choices = read_decisions(options.decisions) if options.decisions else None
         folders = normal_folders(self.context.workspace, options.folders)
+        if choices is not None:
+            self._bring_back(choices, folders)
         self.passed_over = PassedOver(self.context.workspace.root, [*folders, *options.references])
         self.files, self.broken = read_files(self.context, folders, options.limit, self.passed_over)
         self._read_references(folders)
-        policy = self._policy(folders)
+        policy = self._policy(folders, {**(plan or {}), **(choices or {})})
         places = places_of([*self.files, *self.references])
         fingerprints = FingerprintStore(self.context, places, policy.match.hash)
         try:
@@ -105,6 +122,7 @@ class Run:
         if choices is not None:
             self._follow(choices, others=True)
             self._set_apart(choices)
+            self._count_kept(choices)
         if options.link == "hard":
             self.groups = kept_where(self.groups, far_link)
         return self.groups
@@ -134,7 +152,16 @@ class Run:
         there = {os.path.realpath(file.path) for file in self.references}
         self.files = [file for file in self.files if os.path.realpath(file.path) not in there]
 
-    def _policy(self, folders: list[Path]) -> KeepPolicy:
+    def _bring_back(self, choices: dict[str, PersonDecision], folders: list[Path]) -> None:
+        """Brings back what a person keeps and a run had moved: before the files are looked at, so that it is among
+        them."""
+        staying = [folder.resolve() for folder in (*self.options.protect, *self.options.references)]
+        self.returns = Returns(self.context, folders, staying, self._only_shown)
+        self.returns.follow(choices)
+        self.returns.carry_out()
+        self.returns.tell()
+
+    def _policy(self, folders: list[Path], decisions: dict[str, PersonDecision]) -> KeepPolicy:
         options, mode = self.options, self.options.mode
         choice = HashChoice(options.hash, options.hash_size or DEFAULT_SIZE[options.hash])
         match = MatchOptions(
@@ -152,6 +179,9 @@ class Run:
             protected=tuple(folder.resolve() for folder in options.protect),
             roots=tuple(folders),
             references=frozenset(file.path for file in self.references),
+            chosen=frozenset(
+                file.path for file in self.files if (d := decisions.get(full_path(file))) and d.word == "keeper"
+            ),
             only_references=options.leak,
         )
 
@@ -172,7 +202,7 @@ class Run:
         files = [file for file in (*self.references, *self.files) if file.path not in going]
         groups = find_groups(files, fingerprints, policy, options.workers)
         fingerprints.remember_used_buffers()
-        numbered = enumerate([*groups, *asked], 1)
+        numbered = enumerate(without_kept([*groups, *asked], known_kept(context.db), context.workspace), 1)
         return [] if context.stopping() else [replace(group, number=number) for number, group in numbered]
 
     def _follow(self, decisions: dict[str, PersonDecision], *, others: bool) -> None:
@@ -182,14 +212,39 @@ class Run:
     def _set_apart(self, decisions: dict[str, PersonDecision]) -> None:
         """Notes what a person kept although it looked like a repeat: the two are not shown together again."""
         self.apart += [
-            (group.keeper.sha256, member.file.sha256)
+            (group, member)
             for group in self.groups
             for member in group.members
             if (decision := decisions.get(full_path(member.file)))
             and decision.word == "keep"
             and decision.is_about(group)
-            and group.keeper.sha256 != member.file.sha256
         ]
+
+    def _count_kept(self, decisions: dict[str, PersonDecision]) -> None:
+        """Counts what a person keeps and nothing would move; says so of what was not looked at, and forgets nothing."""
+        back = self.returns.back if self.returns else set()
+        members = {full_path(member.file) for group in self.groups for member in group.members}
+        kept = {p for p, d in decisions.items() if d.word == "keep" and p not in members | back and os.path.lexists(p)}
+        looked_at = {full_path(file) for file in self.files}
+        self.already_kept = len(kept & looked_at)
+        if others := len(kept - looked_at):
+            self.not_followed += others
+            log.warning("%s with a decision not looked at; give the folders of that run.",
+                        "1 picture was" if others == 1 else f"{others:,} pictures were")  # fmt: skip
+
+    def _remember_kept(self) -> None:
+        """Writes down what a person has kept: files that stay, and contents that are not shown together again."""
+        db, to_text = self.context.db, self.context.workspace.to_text
+        files, contents = list[tuple[str, str, str]](), list[tuple[str, str]]()
+        for group, member in self.apart:
+            keeper, file = group.keeper, member.file
+            files.append((to_text(file.path), file.sha256, keeper.sha256))
+            if keeper.sha256 == file.sha256:  # in another order the keeper would be the one to go
+                files.append((to_text(keeper.path), keeper.sha256, file.sha256))
+            else:
+                contents.append((keeper.sha256, file.sha256))
+        keep_files(db, self.context.run_id, files)
+        set_apart(db, self.context.run_id, contents, utc_now())
 
     def accept(self, left_alone: set[int], refused: set[int]) -> list[DuplicateGroup]:
         """Leaves groups alone; those that a person refused are remembered as no repeats."""
@@ -212,7 +267,7 @@ class Run:
         if only_shown or not self.options.interactive or self.options.removal_limit is not None:
             self._check_limit(going)
         if not context.dry_run:  # nor over the limit: a run that did nothing leaves nothing to take back
-            set_apart(context.db, context.run_id, self.apart, utc_now())
+            self._remember_kept()
         if only_shown:
             self._preview()
             return
@@ -302,7 +357,9 @@ class Run:
 
     @property
     def exit_code(self) -> int:
-        """3 where --leak found anything."""
+        """3 where --leak found anything, 1 where a picture that was to come back does not."""
+        if self.returns and self.returns.refused:
+            return EXIT_FAILED
         return EXIT_LEAK if self.options.leak and self.groups else EXIT_OK
 
     def counts(self) -> dict[str, int | float | str]:
@@ -316,6 +373,10 @@ class Run:
         found[f"{going_name}_bytes"] = sum(member.file.bytes for member in going)
         if self.acted and (left := sum(1 for _ in removals(self.groups)) - len(going)):
             found["not_moved"] = left
+        if self.returns:
+            found |= self.returns.counts()
+        if self.already_kept:
+            found["already_kept"] = self.already_kept
         if self.not_followed:
             found["not_followed"] = self.not_followed
         kinds = Counter(member.kind for member in going)
@@ -364,6 +425,7 @@ def undo(context: Context, reference: str) -> dict[str, int | float | str]:
     counts = journal_files.undo(context, number)
     if not context.dry_run:
         forget_apart(db, number)
+        forget_kept(db, number)
         _forget_run(context, number)
     return {"run": number, **counts}
 
