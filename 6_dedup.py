@@ -105,7 +105,7 @@ def work(session: cli.Session) -> cli.Summary:
         return purge(session)
     if session.args.restore:
         return restore(session)
-    command = cli.command_again(build_parser(), session.args, OF_ONE_RUN)
+    command = cli.command_again(session.parser, session.args, OF_ONE_RUN)
     run = Run(session.context, options_from(session.args, command))
     groups = run.find()
     if session.args.interactive and not session.dry_run:
@@ -115,32 +115,34 @@ def work(session: cli.Session) -> cli.Summary:
     if not session.args.json:
         cli.say(run.returns.lines() if run.returns else ())
         most = None if session.args.verbose else SHOWN
-        as_table = session.args.format == "csv"
-        lines = as_lines(groups, session.workspace, most, run.broken)
-        for line in [as_csv(groups, run.broken).rstrip()] if as_table else lines:
+        as_text = as_lines(groups, session.workspace, most, run.broken)
+        for line in [as_csv(groups, run.broken).rstrip()] if session.args.format == "csv" else as_text:
             print(line)
     about = {"mode": session.args.mode, "run": session.run_id or None, "dry_run": session.dry_run}
     result = run.result(run.counts() | about)
-    following = "python 7_sort_quality.py quality --dry-run"
-    return cli.Summary(run.counts(), next=following, exit_code=run.exit_code, note="\n".join(run.notes), result=result)
+    beside = {name: result[name] for name in ("groups", "summary")}  # other programs have long read them there
+    plan = session.args.plan
+    following = session.again("plan", plus=["--apply", str(plan)]) if plan else run.following
+    return cli.Summary(run.counts(), following, run.exit_code, run.remark, result, beside=beside)
 
 
 def undo(session: cli.Session) -> cli.Summary:
+    from lib.db.journal import has_rows
     from lib.dedup.run import undo
 
     counts = undo(session.context, session.args.undo)
     note = "" if len(counts) > 1 else "there is nothing to undo"
-    return cli.Summary(counts, note=note, next="python 6_dedup.py --dry-run")
+    # A run on folders alone leaves no picture in the database that the next one could look at.
+    following = "python 6_dedup.py --dry-run" if has_rows(session.db, "images") else ""
+    return cli.Summary(counts, note=note, next=following)
 
 
 def restore(session: cli.Session) -> cli.Summary:
     from lib.dedup.restore import restore
 
     done = restore(session.context, session.args.restore)
-    if not session.args.json:
-        cli.say(done.lines())
-    nothing = {"to_restore" if session.dry_run else "restored": 0}
-    return cli.Summary(nothing | done.counts(), exit_code=cli.EXIT_FAILED if done.refused else cli.EXIT_OK)
+    cli.say(() if session.args.json else done.lines())
+    return cli.Summary(done.counts(), exit_code=done.exit_code)
 
 
 def purge(session: cli.Session) -> cli.Summary:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.cli.flags import STEP_FILES
+from lib.cli.following import SCRIPTS
 
 # Flags about a single run: how much it says, and that it changes nothing.
 OF_ONE_RUN = frozenset({"help", "version", "workspace", "json", "verbose", "quiet", "dry_run", "undo", "page"})
@@ -20,7 +21,8 @@ def command_again(made: argparse.ArgumentParser, args: argparse.Namespace, witho
     `without` names flags to leave out, beside those of one run. Paths are absolute, so that the command means the same
     wherever it is typed.
     """
-    found = ["python", STEP_FILES[args.step]]
+    script = STEP_FILES[args.step]
+    found = ["python", script if Path.cwd() == SCRIPTS else str(SCRIPTS / script)]
     for action in made._actions:
         value = getattr(args, action.dest, None)
         if not action.option_strings or action.dest in OF_ONE_RUN or action.dest in without:

@@ -8,18 +8,18 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from lib.cli.flags import STEP_FILES
+from lib.cli.following import next_step, same_command, without_options
 from lib.db import Context, Database, journal
 from lib.errors import EXIT_OK
 from lib.progress import BarFactory, no_bar
-from lib.text import escape_controls, hide, redact, replacements, typed
+from lib.text import command_line, escape_controls, hide, redact, replacements
 from lib.workspace import Workspace
 
 log = logging.getLogger("gleaner")
@@ -30,18 +30,19 @@ BY_REASON = ("failed", "unreadable", "passed_over")  # counts that have one for 
 
 @dataclass
 class Summary:
-    """Summary of a run. `counts` become the summary line, the run's row and `--json`; `result` replaces the latter, and
-    `details` are added to it.
+    """Summary of a run. `counts` become the summary line and the run's row; with `--json` they stand in one object.
 
-    Iterators in a `result` that is a dict are written entry by entry, so that a long list needs no memory.
+    That object is `envelope()`'s; `result` and `details` are its result, and `beside` stands at its end. Iterators in
+    them are written entry by entry, so that a long list needs no memory.
     """
 
     counts: dict[str, int | float | str]
-    next: str = ""
+    next: str | None = ""  # a step's command; where it is None nothing follows a dry run either
     exit_code: int = EXIT_OK
     note: str = ""
-    result: Any = None
-    details: dict[str, Any] = field(default_factory=dict)
+    result: Mapping[str, Any] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
+    beside: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -52,9 +53,11 @@ class Session:
     args: argparse.Namespace
     workspace: Workspace
     db: Database
-    run_id: int
+    run_id: int = 0
     interrupts: int = 0
     bar: BarFactory = no_bar
+    parser: argparse.ArgumentParser = field(default_factory=argparse.ArgumentParser)
+    words: Sequence[str] = ()  # of the command line
     started: float = field(default_factory=time.monotonic)
 
     @property
@@ -65,6 +68,17 @@ class Session:
     def context(self) -> Context:
         """The run as library code takes it: everything but the parsed arguments."""
         return Context(self.db, self.workspace, self.run_id, self.dry_run, self.stopping, self.bar)
+
+    def again(self, *without: str, plus: Sequence[str] = ()) -> str:
+        """The command that was typed, without the options of these names, and with further words at its end."""
+        return same_command(self.parser, self.step, self.words, without=without, plus=plus)
+
+    def following(self, summary: Summary) -> str:
+        """The command to run next: after a dry run the same one in earnest; empty where there is none."""
+        if summary.next is None or not self.dry_run:
+            return next_step(summary.next, self.args.workspace) if summary.next else ""
+        in_earnest = without_options(self.parser, self.words, ("dry_run",))
+        return self.again("dry_run") if in_earnest != list(self.words) else ""  # else a setting asks for dry runs
 
     def stopping(self) -> bool:
         """True after the first Ctrl-C: finish what is in flight, commit, and return."""
@@ -81,13 +95,9 @@ def print_summary(session: Session, summary: Summary) -> None:
     """Prints the summary of a run, as a line for a person or as one JSON object."""
     elapsed = time.monotonic() - session.started
     if session.args.json:
-        secrets = replacements(vars(session.args).values())
-        head = {"step": session.step, "run": session.run_id or None, "dry_run": session.dry_run}
-        usual = {**head, "exit_code": summary.exit_code, "counts": summary.counts, **summary.details}
-        parts_of_json = json_parts(usual if summary.result is None else summary.result)
-        # A result may hold addresses of pictures, which stay as they are; what a flag brought as a secret does not.
-        sys.stdout.writelines(hide(part, secrets) for part in parts_of_json)
-        print()
+        result = {**summary.result, **summary.details}
+        head = envelope(session.step, session.run_id, session.dry_run, summary.exit_code, summary.counts, result)
+        print_json(session, {**head, **summary.beside})
     parts = ", ".join(_parts(summary.counts))
     mode = " (dry run, nothing written)" if session.dry_run else ""
     if not session.args.quiet:
@@ -98,15 +108,8 @@ def print_summary(session: Session, summary: Summary) -> None:
             log.info("to take this back: %s", command)
         if session.stopping():
             log.info("interrupted; the state is safe: run the same command to continue")
-        elif summary.next:
-            log.info("next: %s", in_workspace(session, summary.next))
-
-
-def in_workspace(session: Session, command: str) -> str:
-    """A command of a step as it has to be typed to work on the workspace of this run."""
-    folder = str(session.args.workspace)
-    usual_folder = folder in ("workspace", os.environ.get("GLEANER_WORKSPACE"))
-    return command if usual_folder else f"{command} {typed(['--workspace', folder])}"
+        elif following := session.following(summary):
+            log.info("next: %s", following)
 
 
 def taking_back(session: Session) -> str:
@@ -120,8 +123,37 @@ def taking_back(session: Session) -> str:
         return ""
     command = f"python {STEP_FILES[session.step]} --undo {session.run_id}"
     if session.step == "download" and session.args.to:  # step 5 opens no store that was not named to it
-        command += f" {typed(['--to', session.args.to])}"
-    return in_workspace(session, command)
+        command += f" --to {command_line([session.args.to])}"
+    return next_step(command, session.args.workspace)
+
+
+def envelope(
+    step: str,
+    run: int,
+    dry_run: bool,
+    exit_code: int,
+    counts: Mapping[str, int | float | str] | None = None,
+    result: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Returns the object that `--json` prints, in each step and however a run ends; without a run, `run` is null."""
+    return {
+        "step": step,
+        "run": run or None,
+        "dry_run": dry_run,
+        "exit_code": exit_code,
+        "counts": counts or {},
+        "result": result or {},
+    }
+
+
+def print_json(session: Session, value: Any) -> None:
+    """Prints a value as one line of JSON.
+
+    It may hold addresses of pictures, which stay as they are; what a flag brought as a secret does not.
+    """
+    secrets = replacements(vars(session.args).values())
+    sys.stdout.writelines(hide(part, secrets) for part in json_parts(value))
+    print()
 
 
 def json_parts(value: Any) -> Iterator[str]:
@@ -136,7 +168,7 @@ def json_parts(value: Any) -> Iterator[str]:
         before = "{"
         for name, entry in value.items():
             yield f"{before}{_dumped(str(name))}: "
-            yield from json_parts(entry) if isinstance(entry, Iterator) else (_dumped(entry),)
+            yield from json_parts(entry) if isinstance(entry, Iterator | dict) else (_dumped(entry),)
             before = ", "
         yield "}" if value else "{}"
     else:

@@ -20,7 +20,7 @@ from lib.dedup.groups import DuplicateGroup, Member
 from lib.dedup.inputs import PersonDecision
 from lib.dedup.keep import Traits, is_below, sidecar_names
 from lib.dedup.plan import QuarantinePlan, as_rows
-from lib.errors import UsageError
+from lib.errors import EXIT_FAILED, EXIT_OK, UsageError
 from lib.files.pictures import PictureFile, sha256_of
 from lib.journal import files as journal_files
 from lib.text import path_as_text
@@ -253,6 +253,11 @@ class Returns:
 
     def _has_gone(self, place: str) -> bool:
         return self.only_shown or not os.path.lexists(self.exchanged[place].path)
+
+    @property
+    def exit_code(self) -> int:
+        """1 where a picture that was asked for does not come back."""
+        return EXIT_FAILED if self.refused else EXIT_OK
 
     def lines(self) -> Iterator[str]:
         """Yields a line a picture that comes back."""

@@ -61,13 +61,13 @@ from lib.dedup.report import (
     write_results,
 )
 from lib.dedup.restore import Returns
-from lib.errors import EXIT_FAILED, EXIT_OK, GleanerError, UsageError
+from lib.errors import EXIT_OK, GleanerError, UsageError
 from lib.files.pictures import PassedOver, PictureFile, folder_pictures
 from lib.hashing.kinds import DEFAULT_SIZE, HashChoice
 from lib.journal import files as journal_files
 from lib.pages.render import place_of_page, write_page
-from lib.pages.reports import refresh_index
-from lib.text import counted
+from lib.pages.thumbnails import are_all_there, clear_stale
+from lib.text import command_line, counted
 from lib.times import utc_now
 
 log = logging.getLogger(__name__)
@@ -91,6 +91,7 @@ class Run:
     decoded: int = 0
     not_followed: int = 0
     acted: bool = False
+    refused: bool = False  # in a preview: more would go than --max-share allows
     page: Path | None = None  # where it has been written
     notes: list[str] = field(default_factory=list)
 
@@ -279,7 +280,7 @@ class Run:
             self._move(plan)
             if context.stopping() and not self.moved:  # nothing to tell of: the next run finds it all again
                 return
-        if new or self.options.page or not self._usual_page.exists() or self._has_new_broken():
+        if new or self.options.page or not are_all_there(self._usual_page) or self._has_new_broken():
             self._report()
         self.page = self.options.page or self._usual_page
         self.notes.append(f"page: {self.page}")
@@ -295,6 +296,7 @@ class Run:
             if not self._only_shown:
                 self._report()
                 raise
+            self.refused = True
             self.notes.append(f"without --dry-run this would be refused: {error}")
 
     def _plan(self) -> QuarantinePlan:
@@ -328,7 +330,6 @@ class Run:
     def _report(self) -> None:
         write_results(self.context.workspace.reports, self.groups, self.counts(), self.broken)
         self._write_page(place_of_page(self.options.page, self._usual_page, only_shown=False))
-        refresh_index(self.context.workspace)
 
     def _write_page(self, page: Path) -> None:
         context, options = self.context, self.options
@@ -358,9 +359,37 @@ class Run:
     @property
     def exit_code(self) -> int:
         """3 where --leak found anything, 1 where a picture that was to come back does not."""
-        if self.returns and self.returns.refused:
-            return EXIT_FAILED
+        if self.returns and self.returns.exit_code:
+            return self.returns.exit_code
         return EXIT_LEAK if self.options.leak and self.groups else EXIT_OK
+
+    @property
+    def following(self) -> str | None:
+        """The command to go on with: on the folders of this run, if it had some; None where there is none."""
+        options, names = self.options, [str(folder) for folder in self.options.folders]
+        if self.refused or not self._compared:
+            return None
+        if options.leak:
+            train, test = names
+            taking = ["python", "6_dedup.py", options.mode, test, "--reference", train, "--dry-run"]
+            return command_line(taking) if self.groups else None
+        return command_line(["python", "7_sort_quality.py", "quality", *names, "--dry-run"])
+
+    @property
+    def _compared(self) -> bool:
+        """True where at least one file could be looked at."""
+        broken = {file.sha256 for file in self.broken}
+        return bool(self.groups) or any(file.sha256 not in broken for file in self.files)
+
+    @property
+    def remark(self) -> str:
+        """Returns the notes about plan and page; before them the reason, where nothing could be compared."""
+        note = "\n".join(self.notes)
+        if self._compared or not self.broken:
+            return note
+        reason, count = Counter(file.reason for file in self.broken).most_common(1)[0]
+        why = f"no picture could be compared: {count:,} of {counted(len(self.broken), 'file')} failed as {reason}"
+        return "; ".join(filter(None, (why, note)))
 
     def counts(self) -> dict[str, int | float | str]:
         """Returns the numbers of the summary line."""
@@ -409,8 +438,6 @@ def finish_interrupted(context: Context, *, purging: bool = False) -> None:
     if last and last.purge:
         clear_emptied(db, workspace)
     journal_files.finish_others(context, ("sort",))
-    if last and workspace.reports.is_dir():  # the index is written last
-        refresh_index(workspace)
 
 
 def undo(context: Context, reference: str) -> dict[str, int | float | str]:
@@ -438,5 +465,5 @@ def _forget_run(context: Context, number: int) -> None:
     if reported_run(context.db) == number:
         for suffix in (".html", ".json", ".csv"):
             (context.workspace.reports / "dedup").with_suffix(suffix).unlink(missing_ok=True)
-        refresh_index(context.workspace)
+        clear_stale(context.workspace.reports / "dedup.html")
     forget_duplicates(context.db, number)
