@@ -583,7 +583,7 @@ def test_a_search_may_repeat_itself_more_than_a_folder(tmp_path, copies_of_one, 
 
 
 def searched(workspace, copies_of_one, others):
-    """A workspace that has fetched so many copies of one picture, and others, beside the picture that was searched with."""
+    """A workspace that has fetched so many copies of one picture, and others, beside the query picture."""
     for seed in range(others + 1):
         picture = drawing(seed)
         for number in range(copies_of_one if seed == 0 else 1):
