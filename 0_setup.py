@@ -75,7 +75,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("-n", "--dry-run", action="store_true", help="of run: print the commands, one a line, and write nothing")
     add("--json",          action="store_true", help="of run: print the summary as one JSON object on stdout")
     add("--trust",         action="store_true",
-                           help="of run: the recipe is your own; it may name paths outside its folder (docs/recipes.md)")
+                           help="of run: the recipe is your own and may name paths outside its folder")
     add("-v", "--verbose", action="store_true", help="show what pip and Playwright print")
     return made
 

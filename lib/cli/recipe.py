@@ -41,7 +41,7 @@ from lib.cli.settings import (
 from lib.db.where import Condition, parse_where
 from lib.engines import DEFAULT
 from lib.errors import GleanerError, UsageError
-from lib.setup.recipe import COLLECT, INGEST, PAGES, Recipe, Searches, Words
+from lib.setup.recipe import INGEST, PAGES, Recipe, Searches, Words
 from lib.text import redact
 
 EXPORT, CRITERION = "export", "criterion"
