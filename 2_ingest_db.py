@@ -13,6 +13,7 @@ Examples
     python 2_ingest_db.py --import old/XHR
     python 2_ingest_db.py --import old/yandex_images.db
     python 2_ingest_db.py --import urls.parquet
+    python 2_ingest_db.py --import lists/ 'part-*.parquet'
     python 2_ingest_db.py --import-folder photos
     python 2_ingest_db.py --check --repair
     python 2_ingest_db.py --undo last
@@ -40,8 +41,9 @@ def build_parser() -> argparse.ArgumentParser:
     # fmt: off
     made = cli.parser(__doc__, "ingest")
     add = made.add_argument_group("what is taken in").add_argument
-    add("--import",        dest="source", type=Path, metavar="PATH",
-                           help="take in raw answers, a list of URLs or another pipeline's database")
+    add("--import",        dest="source", type=Path, nargs="+", metavar="PATH",
+                           help="take in raw answers, lists of URLs or another pipeline's database: files, folders, "
+                                "or patterns such as 'part-*.parquet'")
     add("--import-folder", dest="folder", type=Path, metavar="DIR",
                            help="take in pictures that are on disk, each content once, with sidecars")
     add("--encoding",      type=encoding_name, metavar="NAME",
@@ -85,7 +87,7 @@ def check(args: argparse.Namespace) -> None:
     if not workspace.database.exists() and not can_begin:
         raise UsageError(f"there is no database in {workspace.root}; run 1_collect.py first.")
     if args.source and not workspace.database.exists():  # what cannot be taken in makes no workspace
-        from lib.ingest.run import refuse_unknown
+        from lib.ingest.sources import refuse_unknown
 
         refuse_unknown(args.source, args.encoding or "", args.url_column or "")
     if args.folder and not args.folder.exists():
@@ -93,6 +95,7 @@ def check(args: argparse.Namespace) -> None:
 
 
 def work(session: cli.Session) -> cli.Summary:
+    from lib.db.journal import has_rows
     from lib.ingest.run import counts_of, remark_on, take_in
 
     args, options = session.args, options_from(session.args)
@@ -103,7 +106,9 @@ def work(session: cli.Session) -> cli.Summary:
     totals = take_in(session.context, options)
     counts = counts_of(totals, options, dry_run=session.dry_run)
     code = EXIT_INCOMPLETE if args.strict and totals.failed else EXIT_OK
-    return cli.Summary(counts, "python 3_domain_report.py", code, remark_on(totals, session.run_id))
+    has_pictures = has_rows(session.db, "images") and not totals.came_to_nothing
+    following = "python 3_domain_report.py" if has_pictures else ""
+    return cli.Summary(counts, following, code, remark_on(totals, session.run_id))
 
 
 def undo(session: cli.Session) -> cli.Summary:
@@ -124,7 +129,7 @@ def check_disk(session: cli.Session) -> cli.Summary:
     note = "put right what can be: python 2_ingest_db.py --check --repair" if found.mendable and not repair else ""
     counts = {"files": found.files, "answers": found.answers, **found.counts(), "repaired": found.repaired}
     code = EXIT_INCOMPLETE if session.args.strict and left > 0 else EXIT_OK
-    return cli.Summary(dict(counts), note=note, exit_code=code)
+    return cli.Summary(dict(counts), None if not repair else "", note=note, exit_code=code)
 
 
 if __name__ == "__main__":

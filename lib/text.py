@@ -1,15 +1,21 @@
-"""Text: counted nouns, what UTF-8 and the database can hold, secrets left out, control characters made visible."""
+"""Text: counted nouns, words that were meant, commands for a shell, what UTF-8 and the database can hold, secrets left
+out, control characters made visible."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import PurePath
 from typing import Any
 
 HIDDEN = "***"
 LONGEST_NO_VALUE = 24  # characters of a word for nothing, with what stands around it
+LIKENESS = 0.6  # of a mistyped word to the one that was meant: the share of letters in common that difflib goes by
 SHORTEST = 6  # characters of a password that is looked for by itself
 # A `Path` made of an address has one slash only.
 _USER = re.compile(r"(?P<head>\b[A-Za-z][A-Za-z0-9+.-]*:/{1,3})(?P<secret>[^/?#\s\"'<>]+)@")
@@ -37,6 +43,18 @@ def counted(number: int, noun: str) -> str:
     if noun.endswith("y") and noun[-2] not in "aeiou":
         return f"{number:,} {noun[:-1]}ies"
     return f"{number:,} {noun}s"
+
+
+def command_line(words: Sequence[str]) -> str:
+    """Words as they are typed into a shell: that of Windows, or one of POSIX."""
+    return subprocess.list2cmdline(words) if sys.platform == "win32" else shlex.join(words)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """` Did you mean 'quality'?` for a word that is nearly one of those known; empty where none is near."""
+    names = {name.casefold(): name for name in known}
+    near = get_close_matches(word.casefold(), names, n=1, cutoff=LIKENESS)
+    return f" Did you mean {names[near[0]]!r}?" if near else ""
 
 
 def known(value: str) -> str:

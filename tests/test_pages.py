@@ -38,7 +38,6 @@ from lib.pages.render import (
     percent,
     picture_url,
     script_json,
-    thumbnail_data_uri,
     web_link,
     write_page,
 )
@@ -49,6 +48,7 @@ from lib.pages.reports import (
     render_run_summary,
     squarify,
 )
+from lib.pages.thumbnails import thumbnail_data_uri
 from lib.web.find_browser import find_browser, launch_arguments
 
 HOSTILE = "</script><script>alert(1)</script><!-- <img src=x onerror=alert(2)> ' \" & \u202eevil\u2028 {{ 7*7 }}"
@@ -274,10 +274,10 @@ def test_pages_refer_to_nothing_on_the_network(tmp_path: Path, limit: int) -> No
         assert not re.search(r"@import|url\(|fetch\(|XMLHttpRequest|WebSocket|import\(", html), name
 
 
-def test_beyond_the_limit_pictures_are_linked_and_not_embedded(tmp_path: Path) -> None:
+def test_beyond_the_limit_thumbnails_are_files_beside_the_page(tmp_path: Path) -> None:
     few, many = pages(tmp_path)["sheet"].read_text(), pages(tmp_path, embed_limit=3)["sheet"].read_text()
     assert few.count('src="data:image/jpeg') == len(ODD_NAMES) and many.count('src="data:image/jpeg') == 0
-    assert many.count('<img src="./../images/') == len(ODD_NAMES)
+    assert many.count('<img src="./sheet_thumbnails/') == len(ODD_NAMES) and '<img src="./../images/' not in many
     assert many.count('loading="lazy"') == len(ODD_NAMES)
 
 

@@ -347,7 +347,9 @@ def test_a_class_dataset_from_open_sources(there: dict[str, str], gallery: Galle
     digest = hashlib.sha256(recipe.read_bytes()).hexdigest()
     assert found["result"]["sha256"] == digest
     assert (workspace / "reports" / f"recipe-{digest[:8]}.toml").read_bytes() == recipe.read_bytes()
-    given = [json.loads(text) for (text,) in as_rows(workspace / "gleaner.db", "SELECT arguments FROM runs ORDER BY id")]
+    given = [
+        json.loads(text) for (text,) in as_rows(workspace / "gleaner.db", "SELECT arguments FROM runs ORDER BY id")
+    ]
     assert all(re.fullmatch(r"flowers\.toml sha256:[0-9a-f]{64}", one["recipe"]) for one in given)
     assert given[-1]["recipe"].endswith(digest)
     rows, asked = all_rows(workspace / "gleaner.db"), json.dumps(gallery.counters, sort_keys=True)

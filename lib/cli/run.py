@@ -83,7 +83,8 @@ def run(
             _nothing_made_in_error(workspace),
             _opened(args, workspace, needs=needs, alone=alone, before=before) as db,
         ):
-            return _run_in_session(args, workspace, db, work, last=argv is None)
+            session = Session(args.step, args, workspace, db, parser=made, words=sys.argv[1:] if argv is None else argv)
+            return _run_in_session(session, work, last=argv is None)
     except GleanerError as error:
         return _fail(str(error), error.exit_code, as_json)
     except SystemExit as end:  # argparse has said on stderr what is wrong
@@ -222,18 +223,16 @@ def _alone(workspace: Workspace, step: str) -> AbstractContextManager[None]:
     return file_lock(step_lock(workspace.root, step), busy)
 
 
-def _run_in_session(
-    args: argparse.Namespace, workspace: Workspace, db: Database, work: Callable[[Session], Summary], *, last: bool
-) -> int:
-    run_id = 0
-    if not getattr(args, "dry_run", False):
+def _run_in_session(session: Session, work: Callable[[Session], Summary], *, last: bool) -> int:
+    args = session.args
+    if not session.dry_run:
         # Without passwords and keys; a proxy's address may hold a password in a form of its own.
         given = {name: "set" if name == "proxy" and value else value for name, value in vars(args).items()}
         if re.fullmatch(r"[\w.-]+ sha256:[0-9a-f]{64}", recipe := os.environ.get(RECIPE, "")):
             given["recipe"] = recipe
-        run_id = start_run(db, args.step, redacted(given))
-        clear_leftovers(workspace, args.step)
-    session = Session(args.step, args, workspace, db, run_id, bar=no_bar if args.quiet else terminal_bar)
+        session.run_id = start_run(session.db, args.step, redacted(given))
+        clear_leftovers(session.workspace, args.step)
+    session.bar = no_bar if args.quiet else terminal_bar
     with _interruptible(session, last=last):
         summary = _work_recorded(session, work)
     print_summary(session, summary)

@@ -24,16 +24,8 @@ from lib.pages.model import (
     RunRow,
     SheetItem,
 )
-from lib.pages.render import (
-    EMBED_LIMIT,
-    percent,
-    picture_url,
-    read_cards,
-    render,
-    script_json,
-    thumbnails,
-    write_page,
-)
+from lib.pages.render import percent, picture_url, read_cards, render, script_json, write_page
+from lib.pages.thumbnails import EMBED_LIMIT, thumbnails
 from lib.text import escape_controls, path_as_text
 from lib.workspace import Workspace
 
@@ -90,7 +82,7 @@ def render_domain_report(
     plural: str = "domains",
     named: int | None = None,
     embed_limit: int = EMBED_LIMIT,
-    workers: int = 1,
+    workers: int = 0,
 ) -> str:
     """The page of step 3. `domains` come in descending order of count; `page` is where the page will lie.
 
@@ -205,7 +197,7 @@ def render_dedup_report(
     run: str = "",
     embed_limit: int = EMBED_LIMIT,
     group_limit: int = GROUP_LIMIT,
-    workers: int = 1,
+    workers: int = 0,
     broken: Sequence[BrokenReason] = (),
     broken_limit: int = BROKEN_LIMIT,
 ) -> str:
@@ -300,7 +292,7 @@ def render_contact_sheet(
     *,
     embed_limit: int = EMBED_LIMIT,
     item_limit: int = ITEM_LIMIT,
-    workers: int = 1,
+    workers: int = 0,
 ) -> str:
     """The page of step 7. Items of a bucket that is not listed get a bucket of their own at the end."""
     listed = {bucket.name for bucket in buckets}

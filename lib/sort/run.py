@@ -37,6 +37,7 @@ from lib.sort.measures import Measures, is_passing
 from lib.sort.options import SortOptions
 from lib.sort.output import as_table, csv_lines, note_report, refresh_metadata, write_report
 from lib.sort.placements import Removals, claim_placement, read_placements
+from lib.text import counted
 
 STEP = "sort"
 ASIDE = ("not_asked", "no_answer")  # nothing is wrong with the picture; the next run asks again
@@ -120,6 +121,16 @@ class Sorting:
         found |= self.passed_over.counts()
         found["measured"] = self.measured
         return found
+
+    @property
+    def why_nothing_was_sorted(self) -> str:
+        """The commonest reason where not one picture could be read; empty where one could."""
+        pictures, unreadable = self.files.count(), self.files.count("unreadable")
+        if not pictures or unreadable < pictures:
+            return ""
+        reasons = Counter(reason.partition(":")[0] for _, reason, _ in self.files.reasons("unreadable"))
+        reason, count = reasons.most_common(1)[0]
+        return f"no picture could be sorted: {count:,} of {counted(unreadable, 'picture')} failed as {reason}"
 
     def _gather(self) -> None:
         for path, sha256, size in self._pictures():
