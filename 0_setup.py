@@ -29,7 +29,6 @@ import argparse
 import json
 import logging
 import os
-import shlex
 import signal
 import textwrap
 from pathlib import Path
@@ -42,7 +41,7 @@ from lib.setup.demo import report_pages, run_child, run_steps, running_gallery, 
 from lib.setup.environment import Environment
 from lib.setup.recipe import RecipeRun
 from lib.setup.survey import survey
-from lib.text import counted
+from lib.text import command_line, counted
 
 ROOT = Path(__file__).resolve().parent
 # One line a step of the demo; {url} and {queries} come from the gallery, {workspace} from --workspace.
@@ -188,7 +187,7 @@ def run(environment: Environment, args: argparse.Namespace) -> int:
     try:
         done = work.run()
     except KeyboardInterrupt:
-        again = shlex.join([sys.executable, *sys.argv])
+        again = command_line([sys.executable, *sys.argv])
         print(f"0_setup.py: stopped; what was done is kept. Go on with: {again}", file=sys.stderr)
         return EXIT_INTERRUPTED
     counts = {"kept": done.kept, "rounds": done.rounds}

@@ -241,7 +241,7 @@ def test_nothing_that_acts_is_let_in_by_its_name() -> None:
     assert opened == {("collect", "expand"), ("ingest", "import"), ("ingest", "import-folder")}
     for step, option in (*HERE, *TRUSTED):
         assert option in SETTABLE[step]
-    assert "interactive" in NOT_HERE and PAGES == Engine.default_pages
+    assert "interactive" in NOT_HERE and Engine.default_pages == PAGES
 
 
 # The plan
@@ -405,7 +405,7 @@ def test_scenes_that_a_vision_model_has_judged(there: dict[str, str], tmp_path: 
 
 def test_a_captcha_of_one_source_lets_the_others_go_on(there: dict[str, str], gallery: Gallery, tmp_path: Path) -> None:
     gallery.set_fault("captcha@bing/")
-    text = 'target = 500\nmax_rounds = 3\n[collect]\nengine = ["bing", "openverse"]\nkeywords = ["flower"]\nmax_pages = 5\n'
+    text = 'target = 500\nmax_rounds = 3\n[collect]\nengine = ["bing", "openverse"]\nkeywords = ["flower"]\n'
     found = result(write(tmp_path, text), "--workspace", tmp_path / "ws", expect=4, **there)
     assert found["counts"]["kept"] > 0
     assert found["result"]["ended"] == "nothing is left to search for"

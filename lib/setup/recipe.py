@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-import shlex
 import signal
 import subprocess
 import sys
@@ -27,7 +26,7 @@ from lib.db.queries import list_queries
 from lib.db.where import Condition
 from lib.errors import EXIT_BLOCKED, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, GleanerError
 from lib.progress import chunked
-from lib.text import counted
+from lib.text import command_line, counted
 from lib.workspace import Workspace
 
 log = logging.getLogger("gleaner.setup")
@@ -164,7 +163,7 @@ class RecipeRun:
 
     def line(self, words: Words) -> str:
         """One command as it is run."""
-        return shlex.join(self._command(words))
+        return command_line(self._command(words))
 
     def run(self) -> RecipeReport:
         """Runs it. Raises RecipeStepError where a step fails, KeyboardInterrupt where it was interrupted."""
