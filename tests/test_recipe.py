@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from support import PATIENCE, ROOT, STEPS, all_rows, as_rows, drawing, load_step, snapshot, wait_until
+from support import PATIENCE, ROOT, STEPS, as_rows, drawing, dump, load_step, snapshot, wait_until
 from test_vlm import Server, told
 
 from demo.app import Gallery, running_gallery
@@ -99,13 +99,13 @@ def load(folder: Path, text: str, *, trust: bool = False) -> Recipe:
 SEARCH = '[collect]\nengine = ["openverse"]\nkeywords = ["boat"]\n'
 
 REFUSED = {
-    "a key at the top": ("tagret = 5\n" + SEARCH, "'tagret' at its top", "did you mean target?"),
-    "a table": (SEARCH + "[colect]\n", "[colect]", "did you mean collect?"),
-    "an option": (SEARCH + "max_pgaes = 3\n", "[collect] has no 'max-pgaes'", "did you mean max_pages?"),
+    "a key at the top": ("tagret = 5\n" + SEARCH, "'tagret' at its top", "Did you mean 'target'?"),
+    "a table": (SEARCH + "[colect]\n", "[colect]", "Did you mean 'collect'?"),
+    "an option": (SEARCH + "max_pgaes = 3\n", "[collect] has no 'max-pgaes'", "Did you mean 'max_pages'?"),
     "an option of a criterion": (
         SEARCH + '[[sort]]\ncriterion = "quality"\nhihg = 3\n',
         "'hihg'",
-        "did you mean high?",
+        "Did you mean 'high'?",
     ),
     "another criterion's option": (SEARCH + '[[sort]]\ncriterion = "orientation"\nhigh = 70\n', "--high belongs to"),
     "a criterion": (SEARCH + '[[sort]]\ncriterion = "qualty"\n', "7_sort_quality.py says", "qualty"),
@@ -352,10 +352,10 @@ def test_a_class_dataset_from_open_sources(there: dict[str, str], gallery: Galle
     ]
     assert all(re.fullmatch(r"flowers\.toml sha256:[0-9a-f]{64}", one["recipe"]) for one in given)
     assert given[-1]["recipe"].endswith(digest)
-    rows, asked = all_rows(workspace / "gleaner.db"), json.dumps(gallery.counters, sort_keys=True)
+    rows, asked = dump(workspace / "gleaner.db"), json.dumps(gallery.counters, sort_keys=True)
     again = result(recipe, "--workspace", workspace, **there)
     assert again["counts"]["kept"] == found["counts"]["kept"]
-    assert all_rows(workspace / "gleaner.db") == rows
+    assert dump(workspace / "gleaner.db") == rows
     assert json.dumps(gallery.counters, sort_keys=True) == asked  # not one request more
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import difflib
 import hashlib
 import importlib.util
 import io
@@ -42,7 +41,7 @@ from lib.db.where import Condition, parse_where
 from lib.engines import DEFAULT
 from lib.errors import GleanerError, UsageError
 from lib.setup.recipe import INGEST, PAGES, Recipe, Searches, Words
-from lib.text import redact
+from lib.text import did_you_mean, redact
 
 EXPORT, CRITERION = "export", "criterion"
 TABLES = (*STEP_FILES, EXPORT)
@@ -164,7 +163,7 @@ class _RecipeMaker:
         """Raises UsageError for what may not stand in a recipe."""
         where = f"{self.path}: {label}"
         if option not in flags:
-            raise UsageError(f"{where} has no {option!r}{_meant(option, allowed)}; remove the line or correct it.")
+            raise UsageError(f"{where} has no {option!r}; correct the line or remove it.{_meant(option, allowed)}")
         if option not in allowed:
             instead = f"set {PREFIX}{option.upper().replace('-', '_')} in the environment"
             if (step, option) in TRUSTED:
@@ -348,7 +347,7 @@ def _check_top(path: Path, top: Mapping[str, Any]) -> None:
             continue
         if name not in TOP:
             what = f"a table [{name}]" if isinstance(value, dict | list) else f"{name!r} at its top"
-            raise UsageError(f"{path} has {what}, which no recipe has{_meant(name, {*TABLES, *TOP})}; correct it.")
+            raise UsageError(f"{path} has {what}, which no recipe has; correct it.{_meant(name, {*TABLES, *TOP})}")
         if type(value) is not TOP[name]:
             kind = "a text" if TOP[name] is str else "a whole number"
             raise UsageError(f"{path}: {name.replace('-', '_')} cannot be {shown(value)}; it is {kind}.")
@@ -362,8 +361,7 @@ def _number(path: Path, top: Mapping[str, Any], name: str) -> int | None:
 
 
 def _meant(name: str, known: set[str]) -> str:
-    close = difflib.get_close_matches(name, sorted(known), 1)
-    return f" (did you mean {close[0].replace('-', '_')}?)" if close else ""
+    return did_you_mean(name.replace("-", "_"), (one.replace("-", "_") for one in known))
 
 
 def _dashed(table: Mapping[str, Any]) -> dict[str, Any]:

@@ -29,9 +29,9 @@ from lib.workspace import Workspace
 log = logging.getLogger(__name__)
 
 # Of the files looked at, where --max-share is not given. A search by pictures is asked for copies: of the gallery's
-# results 49 % are, and a picture that everybody shows brings more. What went wrong in trials took 61 % (--remove edited), 88 %
-# (--near-query 128) and 98 % (--far-query 60), all of it asked for by a flag. So the usual kinds may take four in five
-# of what step 5 has fetched, anything else half, as of a person's own folders.
+# results 49 % are, and a picture that everybody shows brings more. What went wrong in trials took 61 % (--remove
+# edited), 88 % (--near-query 128) and 98 % (--far-query 60), all of it asked for by a flag. So the usual kinds may take
+# four in five of what step 5 has fetched, anything else half, as of a person's own folders.
 MOST_REMOVED = 0.5
 MOST_REMOVED_OF_A_SEARCH = 0.8
 FEW = 10  # files; without --max-share so few may go in any case, or three copies of one picture would be refused
