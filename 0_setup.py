@@ -167,7 +167,8 @@ def check(environment: Environment, args: argparse.Namespace) -> int:
 
 def run(environment: Environment, args: argparse.Namespace) -> int:
     """Works through a recipe, with the environment's Python."""
-    if (state := environment.state()) != "ready":
+    state = environment.state()
+    if state != "ready":
         setup = "python3 0_setup.py (or 0_setup.py --core)"
         raise UsageError(
             f"a recipe needs the environment in {environment.folder}, which is {state}; run {setup} first."

@@ -115,7 +115,7 @@ class StepTable:
 
 @dataclass(frozen=True)
 class _RecipeMaker:
-    """What the tables of one recipe are read with."""
+    """Reads and checks the tables of one recipe."""
 
     path: Path
     root: Path
@@ -321,7 +321,7 @@ def _others(tables: Mapping[str, list[StepTable]]) -> Iterator[Words]:
 
 
 def _kept(path: Path, top: Mapping[str, Any], tables: list[StepTable]) -> tuple[Condition | None, Words | None]:
-    """What counts as kept, and the command of the export where there is one."""
+    """Returns the condition for what counts as kept, and the command of the export where there is one."""
     if not tables:
         text = top.get("where")
         return (_condition(path, str(text)) if text else None), None

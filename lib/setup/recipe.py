@@ -256,7 +256,7 @@ class RecipeRun:
             report.ended = report.ended or "no picture was kept, so no dataset was made"
 
     def _sources(self) -> list[str]:
-        """How the searches of each source ended, one sentence a source."""
+        """Returns for each source in one sentence how its searches ended."""
         ended: dict[str, Counter[str]] = {}
         for row in self._queries():
             how = row["outcome"] or row["state"]
