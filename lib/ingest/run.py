@@ -14,12 +14,13 @@ from itertools import chain, islice
 
 from lib.db import Context, responses
 from lib.db.connection import bulk_mode
+from lib.db.history import note_inputs
 from lib.db.images import ReparseIndex, save_pictures
 from lib.db.journal import has_rows
 from lib.db.responses import ResponseRow, ensure_query
 from lib.engines import parser_names
 from lib.errors import UsageError
-from lib.files.pictures import UnreadableFiles
+from lib.files.pictures import UnreadableFiles, sha256_of
 from lib.ingest.answers import IngestTotals, ingest, picture_rows, preview_rows
 from lib.ingest.options import IngestOptions
 from lib.ingest.raw_files import (
@@ -163,6 +164,8 @@ def save_records(context: Context, sources: Sequence[ImportSource], limit: int |
                 progress.update(len(records))
                 if context.stopping():
                     break
+            if not context.dry_run:
+                note_inputs(context.db, context.run_id, [(path_as_text(source.path.name), sha256_of(source.path))])
             totals.reasons.update(source.unread.reasons)
             totals.left_out.update(source.left_out)
             if context.stopping() or (limit is not None and totals.results >= limit):
