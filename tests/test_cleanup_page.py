@@ -68,7 +68,8 @@ def test_a_dry_run_shows_what_each_rule_would_take(dirty: Path, capsys: Any) -> 
     assert any("becomes https://new.example/1.jpg" in row for row in rows["schemeless_url"])
     assert any(key(4) in row and "picture" in row for row in rows["no_address"])
     assert html.count('src="data:image/jpeg') >= 3, "addresses of a downloaded picture stand beside it"
-    assert "would go" in html and "nothing has been taken out" in html
+    assert "</strong> to take out" in html and "</strong> to take out or complete" in html
+    assert "nothing has been taken out" in html
     found = re.search(r"<code>(.*?)</code>", html)
     assert found and "--dry-run" not in found[1] and "4_db_cleanup.py" in found[1]
     assert STEP.main(shlex.split(unescape(found[1]))[2:]) == 0
@@ -84,7 +85,7 @@ def test_the_page_after_says_what_the_page_before_said(dirty: Path, tmp_path: Pa
     assert not (dirty.parent / "reports/cleanup.html").exists()
     told = re.search(r"to take this back: (.+)", capsys.readouterr().err)
     html = after.read_text("utf-8")
-    assert told and f"<code>{told[1]}</code>" in html and "would go" not in html
+    assert told and f"<code>{told[1]}</code>" in html and "</strong> taken out" in html and "</strong> to " not in html
 
 
 def test_the_page_in_reports_is_of_what_is_in_force(dirty: Path) -> None:  # noqa: F811

@@ -38,6 +38,12 @@ class CleanupRule:
     total: int  # entries that could be listed: what leaves with its picture has none of its own
     listed: Sequence[CleanupRow]
 
+    @property
+    def effect(self) -> str:
+        """What becomes of the rows: "take out", "complete", or either."""
+        completed = [bool(row.becomes) for row in self.listed]
+        return "complete" if completed and all(completed) else "take out or complete" if any(completed) else "take out"
+
 
 def render_cleanup_page(
     page: Path,
