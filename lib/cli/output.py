@@ -24,7 +24,7 @@ from lib.workspace import Workspace
 
 log = logging.getLogger("gleaner")
 
-BY_REASON = ("failed", "unreadable", "passed_over")  # counts that have one for each reason beside them
+BY_REASON = ("failed", "unreadable", "passed_over", "unanswered")  # counts that have one for each reason beside them
 
 
 @dataclass
