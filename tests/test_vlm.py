@@ -487,8 +487,7 @@ def test_pictures_without_an_answer_are_named(tmp_path: Path, capsys: Any) -> No
         assert step.main(["vlm", *arguments, "-v"]) == 0
         assert sum(line.startswith("no answer  ") for line in capsys.readouterr().out.splitlines()) == 14
         assert step.main(["vlm", *arguments, "--json"]) == 0
-    data = json.loads(capsys.readouterr().out)
-    found = (data.get("result") or data)["unanswered"]
+    found = result(capsys)["unanswered"]
     assert len(found) == 14 and all(entry["reason"].startswith("no_answer: ") for entry in found)
 
 
