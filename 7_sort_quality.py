@@ -112,7 +112,6 @@ def check(args: argparse.Namespace) -> None:
 def work(session: cli.Session) -> cli.Summary:
     from lib.sort.export.run import Export, OptOuts, finish_exports
     from lib.sort.run import (
-        SHOWN_UNANSWERED,
         Sorting,
         as_result,
         finish,
@@ -150,7 +149,7 @@ def work(session: cli.Session) -> cli.Summary:
         if args.format == "json":  # the pictures of --json alone
             cli.print_json(session, pictures(run))
         else:
-            for line in shown(run, as_csv=args.format == "csv", most=None if args.verbose else SHOWN_UNANSWERED):
+            for line in shown(run, as_csv=args.format == "csv", verbose=bool(args.verbose)):
                 print(line)
     why = run.why_nothing_was_sorted
     note = "; ".join(filter(None, (why, f"page: {page}" if page else "")))

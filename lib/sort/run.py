@@ -319,10 +319,10 @@ def _unanswered_lines(run: Sorting, most: int | None) -> Iterator[str]:
         yield f"no answer  {counted(left, 'more picture')}; -v names them all"
 
 
-def shown(run: Sorting, *, as_csv: bool, most: int | None = SHOWN_UNANSWERED) -> Iterator[str]:
+def shown(run: Sorting, *, as_csv: bool, verbose: bool = False) -> Iterator[str]:
     """The lines for stdout: the plan in a dry run, then the buckets; or the pictures as CSV.
 
-    At most `most` pictures without an answer are named, None for all.
+    Ten pictures without an answer are named at most, all of them with `verbose`.
     """
     if as_csv:
         yield from (part.rstrip("\n") for part in csv_lines(pictures(run)))
@@ -330,7 +330,7 @@ def shown(run: Sorting, *, as_csv: bool, most: int | None = SHOWN_UNANSWERED) ->
     if run.context.dry_run:
         yield from journal_files.describe(run.workspace, run.plan(), dry_run=True)
     yield from (f"leave  {path}  ({reason})" for path, reason, _ in run.files.reasons("unreadable"))
-    yield from _unanswered_lines(run, most)
+    yield from _unanswered_lines(run, None if verbose else SHOWN_UNANSWERED)
     yield from run.criterion.notes()
     yield as_table(run.files.buckets(), run.criterion.buckets())
 
