@@ -118,17 +118,16 @@ def clean(session: cli.Session) -> cli.Summary:
     selection = select(options)
     found = plan(db, selection, options.forget_query)
     if not args.json:
-        cli.say(plan_lines(db, found, options.examples, session.dry_run))
+        cli.say(plan_lines(db, found, options.examples, context.dry_run))
     rules = cleanup_rules(db, session.workspace, found)  # of what has gone nothing could be shown
     backup = apply(context, found, options.keep)
     counts = {"rows": len(found), **found.by_rule()}
     notes = list(remarks(db, found, selection))
     details = as_json(found, options.examples, backup) if args.json else {}
-    if backup or session.dry_run:
-        command = session.again("dry_run", "page") if session.dry_run else session.way_back(session.run_id)
-        page = write_cleanup_page(context, args.page, rules, notes, command)
-        notes.append(f"page: {page}")
-        details |= {"page": page}
+    if backup or context.dry_run:
+        command = session.again("dry_run", "page") if context.dry_run else session.way_back(session.run_id)
+        details["page"] = write_cleanup_page(context, args.page, rules, notes, command)
+        notes.append(f"page: {details['page']}")
     return cli.Summary(dict(counts), next="python 5_download.py", note="; ".join(notes), details=details)
 
 

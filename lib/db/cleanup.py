@@ -378,7 +378,7 @@ def describe_pictures(db: Database, image_ids: Sequence[int]) -> dict[int, str]:
 
 @dataclass(frozen=True)
 class KnownPicture:
-    """What a person is told of a picture; `path` is that of its file, empty where it has none."""
+    """Facts of a picture that a person is told; `path` is that of its file, empty where it has none."""
 
     title: str = ""
     page_url: str = ""

@@ -40,7 +40,7 @@ class CleanupRule:
 
     @property
     def effect(self) -> str:
-        """What becomes of the rows: "take out", "complete", or either."""
+        """The fate of the rows: "take out", "complete", or either."""
         completed = [bool(row.becomes) for row in self.listed]
         return "complete" if completed and all(completed) else "take out or complete" if any(completed) else "take out"
 
