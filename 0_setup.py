@@ -97,7 +97,7 @@ def main(argv: "list[str] | None" = None) -> int:
         return work(Environment(ROOT), args)
     except GleanerError as error:
         if args.json:
-            print(json.dumps({"error": str(error), "exit_code": error.exit_code}, ensure_ascii=False))
+            print_recipe(args, error.exit_code, {}, {"error": str(error)}, [])
         print(f"0_setup.py: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
