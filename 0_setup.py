@@ -5,7 +5,7 @@ Writes:   .venv/ and, for the demo, workspace-demo/; for run, the workspace
 
 Examples:
   python3 0_setup.py          real use: everything, models included (on Linux about 7.5 GB)
-  python3 0_setup.py --core   real use without the models of step 7
+  python3 0_setup.py --core   real use without the models of step 7 (about 1 GB)
   python3 0_setup.py demo     steps 1 to 7 on the offline gallery, without the models
   python3 0_setup.py test     ruff, mypy and pytest, with everything they need
   python3 0_setup.py check    what is here and what is not
