@@ -16,7 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ("index", "dedup")
-SIZE = {"width": 1280, "height": 800}
+SIZE = {"width": 1280, "height": 1040}
 LARGEST = 200_000  # bytes of one picture: README is read by everybody, on telephones too
 QUALITIES = range(85, 30, -10)
 

@@ -1,4 +1,4 @@
-"""README and docs: every command is run or has a reason not to be, README's end as the text says, every page is linked."""
+"""README and docs: every command runs or has a reason not to, README's end as the text says, every page is linked."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def test_what_is_not_run_and_what_ends_otherwise_is_still_there() -> None:
     shown = {command.text for page in pages() for command in commands_of(page)}
     assert sorted(NOT_RUN.keys() - shown) == []
     assert sorted(ENDINGS.keys() - shown) == []
-    assert NOT_RUN.keys().isdisjoint(ENDINGS) and all(len(reason) > 5 for reason in NOT_RUN.values())
+    assert NOT_RUN.keys().isdisjoint(ENDINGS) and all(len(reason) > 2 for reason in NOT_RUN.values())
     assert len(shown) > 100
 
 
@@ -38,7 +38,14 @@ def test_links_between_pages_lead_somewhere() -> None:
 
 def test_readme_says_first_things_first() -> None:
     """The core before the models with both sizes, the contact before the first open source, a recipe and an export."""
-    order = ["--core", "GLEANER_CONTACT=", "--engine openverse", "7_sort_quality.py export", "0_setup.py run recipes/", "7.5 GB"]
+    order = [
+        "--core",
+        "GLEANER_CONTACT=",
+        "--engine openverse",
+        "7_sort_quality.py export",
+        "0_setup.py run recipes/",
+        "7.5 GB",
+    ]
     places = [README.index(part) for part in order]
     assert places == sorted(places)
     assert "about 1 GB" in README
