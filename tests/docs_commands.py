@@ -45,7 +45,7 @@ NOT_RUN = {
     "python bench/download.py --img2dataset PATH --https --files 400 --only tmpfs": "the same",
     "python bench/download.py --memory": "minutes",
     "python 1_collect.py --headed --pause-on-captcha": "needs a person and a screen",
-    "python 1_collect.py --replay saved.har --engine yandex --keywords boat": "needs a HAR file, as in tests/test_replay.py",
+    "python 1_collect.py --replay saved.har --engine yandex --keywords boat": "needs a HAR file (tests/test_replay.py)",
     "python -m demo": "serves until Ctrl-C; tests/test_demo_gallery.py starts it",
     "python -m demo --port 8080 --queries /tmp/queries": "the same",
     "python -m demo --fault captcha@2x1 --fault 429=5@xhr:1x2 --fault 500@picturex3 --fault captcha@baidu/:1": "too",
