@@ -83,7 +83,7 @@ SETTABLE: dict[str, dict[str, str]] = {
         file="mode hash hash-size threshold near-query far-query device least-cosine keep protect interactive format",
         name="clip-model",
         environment="reference models-dir remove max-share link",
-        spot="leak plan apply decisions purge",
+        spot="leak plan apply decisions restore purge page",
     ),
     "sort": _COMMON
     | _where(
@@ -94,7 +94,7 @@ SETTABLE: dict[str, dict[str, str]] = {
         inside="keep-file drop-file labels vlm-prompt",
         name="clip-model detector",
         environment="vlm-url vlm-key-env to models-dir",  # where pictures and keys are sent, what is loaded
-        spot="replace drop-opted-out",
+        spot="name page replace drop-opted-out",
     ),
 }
 
