@@ -44,12 +44,12 @@ from pathlib import Path
 from typing import Any
 
 from lib.errors import UsageError
+from lib.sort.export.options import export_options_from
 from lib.sort.options import (
     CRITERIA,
     EXPORT,
     MODES,
     add_options,
-    export_options_from,
     refuse_foreign,
     show_own_help,
     sort_options_from,
@@ -107,7 +107,8 @@ def check(args: argparse.Namespace) -> None:
 
 
 def work(session: cli.Session) -> cli.Summary:
-    from lib.sort.export.run import Export, OptOuts, finish_exports
+    from lib.sort.export.building import finish_exports
+    from lib.sort.export.run import Export, OptOuts
     from lib.sort.run import Sorting, as_result, finish, finish_interrupted, pictures, shown, undo
 
     context, args = session.context, session.args

@@ -294,9 +294,12 @@ def contents_of(place: Path) -> list[str]:
         elif path.suffix == ".tar":
             with tarfile.open(path) as shard:
                 names = shard.getnames()
-                assert len(names) == 2 * len({name.partition(".")[0] for name in names})
+                assert len(names) == 3 * len({name.partition(".")[0] for name in names})
                 found += [json.load(shard.extractfile(name)) for name in names if name.endswith(".json")]
-        elif path.suffix == ".parquet":
+            listed = pyarrow.parquet.read_table(path.with_suffix(".parquet")).to_pylist()
+            assert {row["key"] for row in listed} == {name.partition(".")[0] for name in names}
+            assert json.loads(path.with_name(f"{path.stem}_stats.json").read_text())["count"] == len(listed)
+        elif path.suffix == ".parquet" and not path.with_suffix(".tar").exists():
             found += pyarrow.parquet.read_table(path).to_pylist()
     rows = list(csv.DictReader((place / "attribution.csv").open(encoding="utf-8")))
     listed = [str(record.get("original_sha256") or record["sha256"]) for record in found]

@@ -32,7 +32,7 @@ from lib.pages.reports import INDEX, refresh_index, render_contact_sheet
 from lib.progress import chunked
 from lib.quality.measure import Measure
 from lib.sort.criteria import Criterion
-from lib.sort.export.run import remove_empty_folders
+from lib.sort.export.building import remove_empty_folders
 from lib.sort.measures import Measures, is_passing
 from lib.sort.options import SortOptions
 from lib.sort.output import as_table, csv_lines, note_report, refresh_metadata, write_report

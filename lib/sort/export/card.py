@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
@@ -52,15 +53,18 @@ class DatasetCard:
         history: Sequence[str],
         unhashed: int = 0,
         notes: Sequence[str] = (),
+        files: Mapping[str, str] | None = None,
+        features: Sequence[str] = (),
     ) -> None:
         """Writes README.md and closes the attribution file; `unhashed` pictures were never compared with others.
 
-        `notes` say what is left out and what was converted.
+        `notes` say what is left out and what was converted; `files` are a pattern for each side and `features` lines on
+        the columns, both for Hugging Face.
         """
         if self.file:
             self.file.close()
         parts = [
-            self._front(title, form),
+            self._front(title, files or {}, features),
             f"# {title}\n\n{counted(self.splits.total(), 'picture')}, made with Gleaner. Each file keeps the bytes"
             " that were downloaded, unless it was converted; its SHA-256, real size, labels, scores and origin stand"
             " beside it.\n",
@@ -87,7 +91,7 @@ class DatasetCard:
             csv.writer(self.file, lineterminator="\n").writerow(COLUMNS)
         return csv.writer(self.file, lineterminator="\n")
 
-    def _front(self, title: str, form: str) -> str:
+    def _front(self, title: str, files: Mapping[str, str], features: Sequence[str]) -> str:
         """The card's head as Hugging Face reads it."""
         size = next((name for bound, name in SIZES if self.splits.total() < bound), "1M<n<10M")
         lines = [
@@ -97,13 +101,13 @@ class DatasetCard:
             f"size_categories:\n- {size}",
             "tags:\n- image",
         ]
-        if form != "imagefolder":
-            suffix = {"webdataset": "tar", "parquet": "parquet"}[form]
-            files = "\n".join(
-                f"  - split: {'validation' if split == 'val' else split}\n    path: {split}-*.{suffix}"
-                for split in self.splits
+        if files:
+            listed = "\n".join(
+                f"  - split: {'validation' if split == 'val' else split}\n    path: {json.dumps(path)}"
+                for split, path in files.items()
             )
-            lines.append(f"configs:\n- config_name: default\n  data_files:\n{files}")
+            lines.append(f"configs:\n- config_name: default\n  data_files:\n{listed}")
+        lines += features
         return "\n".join([*lines, "---", ""])
 
 

@@ -7,13 +7,11 @@ written by `convert` in a format that all of them do.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
-
-from PIL import Image
+from typing import Any
 
 from lib.db import Context
 from lib.db.hashes import known_hashes
@@ -23,14 +21,13 @@ from lib.errors import GleanerError
 from lib.files.pictures import sha256_of
 from lib.hashing.buffers import ALGORITHM
 from lib.hashing.kinds import HashChoice
-from lib.images.colours import ColourSpace, in_srgb
 from lib.images.decode import OTHER_FORMAT
 from lib.images.formats import TRUSTED
 from lib.images.frames import opened_frames
-from lib.images.ground import flat_on, layered, may_be_clear
 from lib.progress import chunked
-from lib.sort.export.formats import CONVERTED
-from lib.sort.options import ExportOptions
+from lib.sort.export.formats import CONVERTED, Look
+from lib.sort.export.options import Encoding, ExportOptions
+from lib.sort.export.resize import convert, is_too_large
 from lib.text import counted
 from lib.work.memory import prepare_decoder
 from lib.work.stream import stream
@@ -45,29 +42,9 @@ Records = Iterable[tuple[Path, str, dict[str, Any]]]  # (file, side, record)
 # Formats that every build of Pillow opens, and with it the loaders of Hugging Face, WebDataset and torchvision. HEIC
 # and JPEG XL need a plug-in there; AVIF and JPEG 2000 are parts that a build may lack.
 LOADED = frozenset({"jpeg", "png", "webp", "gif", "bmp", "dib", "tiff", "ppm", "ico", "cur", "tga", "pcx"})
-# What each format is written with, and the longest side that it can have: the limits of libjpeg and of libwebp.
-SAVED: Mapping[str, tuple[int, Mapping[str, Any]]] = {
-    "jpeg": (65_500, {"quality": 95, "subsampling": 0}),
-    "png": (2**31 - 1, {}),
-    "webp": (16_383, {"quality": 95}),
-}
 CHANGED, MISSING, UNREADABLE = "changed", "missing_file", "unreadable_file"
 # Reasons that lie in the moment: another export looks again.
 PASSING = frozenset({CHANGED, MISSING, UNREADABLE, "out_of_memory", "worker_killed"})
-
-
-class Look(NamedTuple):
-    """One picture as it was found: `reason` says why it cannot be read, '' where it can.
-
-    `width` and `height` are upright. `sha256` is that of the file that was written, of what was converted.
-    """
-
-    reason: str = ""
-    width: int = 0
-    height: int = 0
-    format: str = ""
-    frames: int = 1
-    sha256: str = ""
 
 
 @dataclass
@@ -83,6 +60,11 @@ class Readable:
     unopened: Counter[str] = field(default_factory=Counter)  # by format: what loaders may not open
     converted: Counter[str] = field(default_factory=Counter)  # by the format that they had
     first_frames: int = 0
+    on_failure: Callable[[str, Mapping[str, Any], str], None] = field(default=lambda *_: None)
+
+    def sound(self, records: Records) -> Iterator[dict[str, Any]]:
+        """The records of the pictures that go in where all are wanted."""
+        return (record for _, _, record, found in self._looked(records) if not found.reason)
 
     def counts(self) -> dict[str, int | float | str]:
         found: dict[str, int | float | str] = {}
@@ -148,15 +130,14 @@ class Readable:
             looks = self._kept(LOOK, [record["sha256"] for _, _, record in part])
             for path, split, record in part:
                 found = looks[record["sha256"]]
-                if (
-                    self._is_for_conversion(found)
-                    and max(found.width, found.height) > SAVED[self.options.convert or ""][0]
-                ):
+                encoding = self.options.encoding
+                if encoding and self._is_for_conversion(found) and is_too_large(encoding, found.width, found.height):
                     found = found._replace(reason="too_large")
                 yield path, split, record, found
 
     def _is_for_conversion(self, found: Look) -> bool:
-        return bool(self.options.convert and not found.reason and found.format not in LOADED)
+        encoding = self.options.encoding
+        return bool(encoding and not found.reason and (encoding.side or found.format not in LOADED))
 
     def count(self, records: Records) -> None:
         """Counts sides, formats and what is left out, as they will be. Raises GleanerError where nothing remains."""
@@ -169,7 +150,8 @@ class Readable:
             if self._is_for_conversion(found):
                 self.converted[found.format] += 1
                 self.first_frames += found.frames > 1
-                found = found._replace(format=str(self.options.convert))
+                assert self.options.encoding
+                found = found._replace(format=self.options.encoding.form)
             elif found.format not in LOADED:
                 self.unopened[found.format] += 1
             self.formats[found.format] += 1
@@ -185,7 +167,7 @@ class Readable:
         if self.converted:
             found = counted(self.converted.total(), "picture")
             frames = f", of {self.first_frames} the first frame alone" if self.first_frames else ""
-            notes.append(f"Converted to {self.options.convert}: {found} ({listed(self.converted)}){frames}.")
+            notes.append(f"{told_encoding(self.options.encoding)}: {found} ({listed(self.converted)}){frames}.")
         if self.unopened:
             found = counted(self.unopened.total(), "picture")
             notes.append(
@@ -204,10 +186,13 @@ class Readable:
             made = self._kept(CONVERTED, [record["sha256"] for _, _, record, _ in part])
             for path, split, record, found in part:
                 if found.reason:
+                    self.on_failure(split, record, found.reason)
                     continue
                 record |= {"width": found.width, "height": found.height, "format": found.format}
-                if self.options.convert:
+                if encoding := self.options.encoding:
                     record |= {"original_format": "", "original_sha256": "", "original_frames": None}
+                    if encoding.side:
+                        record |= {"original_width": found.width, "original_height": found.height}
                 if done := made.get(sha256 := record["sha256"]):
                     origin = {"format": found.format, "sha256": sha256, "frames": found.frames}
                     record |= {f"original_{name}": value for name, value in origin.items()}
@@ -217,6 +202,7 @@ class Readable:
                     self.left_out[reason] += 1
                     self.splits[split] -= 1
                     self.converted[found.format] -= bool(done)
+                    self.on_failure(split, record, reason)
                     continue
                 yield path, split, record
 
@@ -225,9 +211,10 @@ class Readable:
         if not self.converted:
             return
         folder.mkdir()
-        form, spread = str(self.options.convert), self.options.spread
+        assert self.options.encoding
+        encoding, spread = self.options.encoding, self.options.spread
         tasks = (
-            (str(path), str(self._target(folder, record["sha256"])), form)
+            (str(path), str(self._target(folder, record["sha256"])), encoding)
             for path, _, record, found in self._looked(records)
             if self._is_for_conversion(found)
         )
@@ -243,7 +230,8 @@ class Readable:
                     return
 
     def _target(self, folder: Path, sha256: str) -> Path:
-        return folder / f"{sha256}.{'jpg' if self.options.convert == 'jpeg' else self.options.convert}"
+        form = self.options.encoding.form if self.options.encoding else ""
+        return folder / f"{sha256}.{'jpg' if form == 'jpeg' else form}"
 
 
 def look(task: tuple[str, str, bool], formats: tuple[str, ...] | None = None) -> Look:
@@ -274,57 +262,13 @@ def look(task: tuple[str, str, bool], formats: tuple[str, ...] | None = None) ->
         return Look(UNREADABLE)
 
 
-def convert(task: tuple[str, str, str]) -> Look:
-    """Writes the first frame of (path, to, format) upright, in its own size, with its profile and its transparency.
-
-    On a ground where the format has no transparency. Raises nothing for a picture that cannot be read or written so.
-    """
-    from lib.images.decode import DecodeError, codec_boundary, upright
-
-    path, target, form = Path(task[0]), Path(task[1]), task[2]
-    longest, how = SAVED[form]
-    try:
-        with opened_frames(path) as frames:
-            if max(frames.header.width, frames.header.height) > longest:
-                return Look("too_large")
-            count = 1 if frames.parts else frames.count
-            with frames.at(0) as frame, codec_boundary():
-                frame.image.load()
-                made, profile = _as_saved(frame.image, frame.colours, form)
-                made = upright(made, frame.orientation)
-                made.info.clear()  # what it says of turns and colours has been carried out
-                more = {"icc_profile": profile} if profile else {}
-                made.save(target, form, **how, **more)
-        return Look("", *made.size, form, count, sha256_of(target))
-    except DecodeError as error:
-        return Look(error.reason)
-
-
-def _as_saved(image: Image.Image, space: ColourSpace, form: str) -> tuple[Image.Image, bytes]:
-    """A loaded picture in a mode that the format has, and the profile of its numbers; without one they are sRGB's."""
-    from lib.images.decode import flattened
-
-    profile = image.info.get("icc_profile") or b""
-    channels = profile[16:20]
-    clear = layered(image) if may_be_clear(image) else None
-    if image.mode.startswith("I;16") and form == "png" and clear is None:
-        return image, profile if channels == b"GRAY" else b""
-    if clear is not None:
-        plain = clear.convert("RGB")
-    elif image.mode == "CMYK":
-        plain, channels = in_srgb(image, space).convert("RGB"), b""
-        space = ColourSpace()
-    else:
-        is_grey = image.mode == "L" and form != "webp"
-        plain = image if is_grey else flattened(image, None)
-        if image.mode == "L" and not is_grey and channels == b"GRAY":  # numbers of greys, which WebP does not have
-            plain, space = in_srgb(image, space).convert("RGB"), ColourSpace()
-    if channels != {"L": b"GRAY", "RGB": b"RGB "}[plain.mode]:
-        plain, profile = in_srgb(plain, space), b""
-    if clear is None:
-        return plain, profile
-    plain.putalpha(clear.getchannel("A"))
-    return (flat_on(plain, None) if form == "jpeg" else plain), profile
+def told_encoding(encoding: Encoding | None) -> str:
+    """How pictures were written anew, in words."""
+    if encoding is None or not encoding.side:
+        return f"Converted to {encoding.form if encoding else ''}"
+    quality = "" if encoding.quality is None else f", quality {encoding.quality}"
+    bigger = ", larger ones alone" if encoding.only_if_bigger else ""
+    return f"Resized to {encoding.side} pixels ({encoding.mode}{bigger}) and written as {encoding.form}{quality}"
 
 
 def listed(counts: Mapping[str, int]) -> str:
