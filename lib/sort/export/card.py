@@ -54,17 +54,16 @@ class DatasetCard:
         unhashed: int = 0,
         notes: Sequence[str] = (),
         files: Mapping[str, str] | None = None,
-        features: Sequence[str] = (),
     ) -> None:
         """Writes README.md and closes the attribution file; `unhashed` pictures were never compared with others.
 
-        `notes` say what is left out and what was converted; `files` are a pattern for each side and `features` lines on
-        the columns, both for Hugging Face.
+        `notes` say what is left out and what was converted; `files` are a pattern for each side, as
+        Hugging Face reads it.
         """
         if self.file:
             self.file.close()
         parts = [
-            self._front(title, files or {}, features),
+            self._front(title, files or {}),
             f"# {title}\n\n{counted(self.splits.total(), 'picture')}, made with Gleaner. Each file keeps the bytes"
             " that were downloaded, unless it was converted; its SHA-256, real size, labels, scores and origin stand"
             " beside it.\n",
@@ -91,7 +90,7 @@ class DatasetCard:
             csv.writer(self.file, lineterminator="\n").writerow(COLUMNS)
         return csv.writer(self.file, lineterminator="\n")
 
-    def _front(self, title: str, files: Mapping[str, str], features: Sequence[str]) -> str:
+    def _front(self, title: str, files: Mapping[str, str]) -> str:
         """The card's head as Hugging Face reads it."""
         size = next((name for bound, name in SIZES if self.splits.total() < bound), "1M<n<10M")
         lines = [
@@ -107,7 +106,6 @@ class DatasetCard:
                 for split, path in files.items()
             )
             lines.append(f"configs:\n- config_name: default\n  data_files:\n{listed}")
-        lines += features
         return "\n".join([*lines, "---", ""])
 
 

@@ -152,22 +152,6 @@ def feature_of(kind: str) -> Any:
     return {"dtype": "string" if kind == "json" else kind, "_type": "Value"}
 
 
-def features_of(names: Sequence[str], kinds: Mapping[str, str], labels: Sequence[str]) -> list[str]:
-    """Returns the lines of a card that give the columns of an imagefolder, the label as a class."""
-    lines = ["dataset_info:", "  features:", "  - name: image", "    dtype: image"]
-    for name in names:
-        kind = kinds.get(name) or own_kind(name)
-        lines.append(f"  - name: {json.dumps(name)}")
-        if name == LABEL:
-            classes = [f"          '{number}': {json.dumps(label)}" for number, label in enumerate(labels)]
-            lines += ["    dtype:", "      class_label:", "        names:", *classes]
-        elif kind.startswith("list:"):
-            lines.append(f"    list: {kind[5:] or 'string'}")
-        else:
-            lines.append(f"    dtype: {'string' if kind == 'json' else kind}")
-    return lines
-
-
 def as_text(value: Any) -> str:
     """Returns a value as a caption: of a list its parts, joined by commas."""
     if value is None:

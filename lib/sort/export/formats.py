@@ -25,6 +25,7 @@ from lib.sort.export.columns import (
     UNLABELLED,
     ListColumns,
     arrow_kind,
+    as_kind,
     as_text,
     feature_of,
     folder_name,
@@ -138,11 +139,15 @@ class Writer(Protocol):
 
 @dataclass
 class ImageFolder:
-    """`<split>/<name>` (or `<split>/<label>/<name>`) with a `metadata.jsonl` for each split."""
+    """`<split>/<name>` (or `<split>/<label>/<name>`) with a `metadata.jsonl` for each split.
+
+    `as_texts` are columns that are written as text, '' for nothing.
+    """
 
     folder: Path
     mode: str = "copy"
     label: str = ""
+    as_texts: Set[str] = frozenset()
     open_files: dict[str, Any] = field(default_factory=dict)
 
     def add(self, split: str, path: Path, record: Mapping[str, Any]) -> str:
@@ -154,7 +159,8 @@ class ImageFolder:
         _put(path, target, self.mode)
         if split not in self.open_files:
             self.open_files[split] = (self.folder / split / "metadata.jsonl").open("w", encoding="utf-8", newline="")
-        self.open_files[split].write(json.dumps({"file_name": name, **record}, ensure_ascii=False) + "\n")
+        texts = {one: as_kind(record[one], "string") or "" for one in self.as_texts if one in record}
+        self.open_files[split].write(json.dumps({"file_name": name, **record, **texts}, ensure_ascii=False) + "\n")
         return plain
 
     def close(self) -> None:

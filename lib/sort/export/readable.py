@@ -206,6 +206,14 @@ class Readable:
                     continue
                 yield path, split, record
 
+    def chosen_as_planned(self, records: Records) -> Iterator[tuple[Path, str, dict[str, Any]]]:
+        """As `chosen`, before anything has been converted: what a conversion will tell stands in the record too."""
+        for path, split, record, found in self._looked(records):
+            if not found.reason:
+                if self.options.encoding:
+                    record["original_frames"] = found.frames if self._is_for_conversion(found) else None
+                yield path, split, record
+
     def convert(self, records: Records, folder: Path) -> None:
         """Writes what loaders do not open in the wanted format, below a folder that goes with the building."""
         if not self.converted:

@@ -30,7 +30,7 @@ from lib.files.pictures import PassedOver, folder_pictures, workspace_pictures
 from lib.progress import chunked
 from lib.sort.export.building import Building, abandon, begin, commit, files_below, finish, plan
 from lib.sort.export.card import DatasetCard, amend_card
-from lib.sort.export.columns import LABEL, UNLABELLED, caption_column, features_of
+from lib.sort.export.columns import LABEL, UNLABELLED, caption_column
 from lib.sort.export.formats import (
     CONVERTED,
     ORIGIN,
@@ -281,7 +281,7 @@ class Export:
         card.write(
             title=self.options.title or self.options.place.name, form=self.options.form, filters=filters,
             history=store.history(self.context.db), unhashed=self.unhashed,
-            notes=[*self.notes, *self.readable.notes()], files=self._patterns(), features=self._features(),
+            notes=[*self.notes, *self.readable.notes()], files=self._patterns(),
         )  # fmt: skip
         manifest = {"digest": digest, "form": self.options.form, **self.readable.manifest()}
         (building / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
@@ -295,7 +295,7 @@ class Export:
         if self.options.form == "parquet":
             embed = self.options.parquet_pictures == "embed"
             return Parquet(folder, embed, self.options.shard_bytes, kinds, self._labels())
-        return ImageFolder(folder, self.options.mode, self.options.label or "")
+        return ImageFolder(folder, self.options.mode, self.options.label or "", self._lopsided())
 
     def _labels(self) -> list[str]:
         """The classes of the column `label`; none where there is no such column."""
@@ -330,14 +330,26 @@ class Export:
         sides = [side for side in SIDES if self.readable.splits[side]]
         if self.options.form == "webdataset":
             return {side: f"{side}/*.tar" if self.options.shares.are_several else "*.tar" for side in sides}
-        return {side: f"{side}-*.parquet" for side in sides} if self.options.form == "parquet" else {}
+        if self.options.form == "parquet":
+            return {side: f"{side}-*.parquet" for side in sides}
+        return {}
 
-    def _features(self) -> list[str]:
-        """Lines of the card that make the label of an imagefolder a class; none elsewhere."""
-        if self.options.form != "imagefolder" or not self.options.label:
-            return []
-        chosen = next(self.readable.chosen(self._records(), self.options.place / CONVERTED), None)
-        return features_of(list(chosen[2]), self.columns.lists.shown_kinds, self._labels()) if chosen else []
+    def _lopsided(self) -> set[str]:
+        """The columns that say nothing on one side and something on another: `datasets` wants one type of both.
+
+        It tells types from what stands in `metadata.jsonl`, where nothing has no type.
+        """
+        if self.options.form != "imagefolder":
+            return set()
+        told: dict[str, set[str]] = {}
+        for _, split, record in self.readable.chosen_as_planned(self._records()):
+            for name, value in record.items():
+                if value is not None and value != []:
+                    told.setdefault(name, set()).add(split)
+                else:
+                    told.setdefault(name, set())
+        sides = {side for side, count in self.readable.splits.items() if count}
+        return {name for name, found in told.items() if found < sides}
 
     def _remember(self) -> None:
         """Keeps every picture's side, for later exports and for `--where \"split = train\"`."""
