@@ -22,6 +22,8 @@ def load_client() -> Any:
     """Returns the hub's client. Raises UsageError where it is not installed."""
     try:
         import huggingface_hub
+        import huggingface_hub.errors
+        import huggingface_hub.utils
     except ImportError as error:
         raise UsageError(
             "--push needs the client of the Hugging Face hub; install it: pip install huggingface_hub"
@@ -77,7 +79,7 @@ def _shown(repository: str, public: bool) -> str:
 
 
 def _is_of_network(error: Exception) -> bool:
-    return type(error).__module__.partition(".")[0] in ("httpx", "httpcore", "requests", "urllib3", "hf_xet")
+    return type(error).__module__.startswith(("httpx", "httpcore", "requests", "urllib3", "hf_xet"))
 
 
 def _reason(error: Exception) -> str:
