@@ -95,6 +95,7 @@ def check(args: argparse.Namespace) -> None:
 
 
 def work(session: cli.Session) -> cli.Summary:
+    from lib.db.journal import has_rows
     from lib.ingest.run import counts_of, remark_on, take_in
 
     args, options = session.args, options_from(session.args)
@@ -105,7 +106,9 @@ def work(session: cli.Session) -> cli.Summary:
     totals = take_in(session.context, options)
     counts = counts_of(totals, options, dry_run=session.dry_run)
     code = EXIT_INCOMPLETE if args.strict and totals.failed else EXIT_OK
-    return cli.Summary(counts, "python 3_domain_report.py", code, remark_on(totals, session.run_id))
+    has_pictures = has_rows(session.db, "images") and not totals.came_to_nothing
+    following = "python 3_domain_report.py" if has_pictures else ""
+    return cli.Summary(counts, following, code, remark_on(totals, session.run_id))
 
 
 def undo(session: cli.Session) -> cli.Summary:
@@ -126,7 +129,7 @@ def check_disk(session: cli.Session) -> cli.Summary:
     note = "put right what can be: python 2_ingest_db.py --check --repair" if found.mendable and not repair else ""
     counts = {"files": found.files, "answers": found.answers, **found.counts(), "repaired": found.repaired}
     code = EXIT_INCOMPLETE if session.args.strict and left > 0 else EXIT_OK
-    return cli.Summary(dict(counts), note=note, exit_code=code)
+    return cli.Summary(dict(counts), None if not repair else "", note=note, exit_code=code)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from lib.errors import UsageError
 from lib.text import counted
 
 if TYPE_CHECKING:
+    from lib.download.options import DownloadOptions
     from lib.download.report import DownloadReport
 
 log = logging.getLogger("gleaner.download")
@@ -118,11 +119,14 @@ def work(session: cli.Session) -> cli.Summary:
         found = step.plan(context.db, options)
         if not args.json:
             cli.say(found.lines)
-        return cli.Summary({"to_fetch": found.rows, "hosts": found.hosts, "waiting": found.waiting})
-    return _summary(step.download(context, options))
+        counts = {"to_fetch": found.rows, "hosts": found.hosts, "waiting": found.waiting}
+        return cli.Summary(dict(counts), next="" if found.rows else None)
+    return _summary(step.download(context, options), options)
 
 
-def _summary(report: DownloadReport) -> cli.Summary:
+def _summary(report: DownloadReport, options: DownloadOptions) -> cli.Summary:
+    from lib.download.remedies import how_to_lift, why_nothing_came
+
     for line in report.lines():
         log.info("%s", line)
     for line in report.warnings():
@@ -133,8 +137,10 @@ def _summary(report: DownloadReport) -> cli.Summary:
     away = (
         f"The files are at {report.elsewhere}; copy them to a folder for 6_dedup.py and 7_sort_quality.py, and name it."
     )
-    notes = [note for note, holds in ((waits, report.waiting), (away, report.elsewhere)) if holds]
-    following = "" if report.elsewhere else NEXT
+    nothing, reasons = report.came_to_nothing, report.stats.reasons
+    why = why_nothing_came(reasons, options) if nothing else how_to_lift(reasons)
+    notes = [note for note, holds in ((why, why), (waits, report.waiting), (away, report.elsewhere)) if holds]
+    following = "" if report.elsewhere or nothing or report.only_waits else NEXT
     return cli.Summary(report.counts(), next=following, note=" ".join(notes), result=report.as_json())
 
 

@@ -114,16 +114,21 @@ def work(session: cli.Session) -> cli.Summary:
             print(line)
     about = {"mode": session.args.mode, "run": session.run_id or None, "dry_run": session.dry_run}
     result = run.result(run.counts() | about)
-    following = "python 7_sort_quality.py quality --dry-run"
-    return cli.Summary(run.counts(), next=following, exit_code=run.exit_code, note=run.note, result=result)
+    following = run.following
+    if plan := session.args.plan:
+        following = session.again("plan", plus=["--apply", str(plan)])
+    return cli.Summary(run.counts(), next=following, exit_code=run.exit_code, note=run.remark, result=result)
 
 
 def undo(session: cli.Session) -> cli.Summary:
+    from lib.db.journal import has_rows
     from lib.dedup.run import undo
 
     counts = undo(session.context, session.args.undo)
     note = "" if len(counts) > 1 else "there is nothing to undo"
-    return cli.Summary(counts, note=note, next="python 6_dedup.py --dry-run")
+    # A run on folders alone leaves no picture in the database that the next one could look at.
+    following = "python 6_dedup.py --dry-run" if has_rows(session.db, "images") else ""
+    return cli.Summary(counts, note=note, next=following)
 
 
 def purge(session: cli.Session) -> cli.Summary:

@@ -139,7 +139,9 @@ def work(session: cli.Session) -> cli.Summary:
         else:
             for line in shown(run, as_csv=args.format == "csv"):
                 print(line)
-    return cli.Summary(run.counts(), note=note, result=result)
+    why = run.why_nothing_was_sorted
+    note = "; ".join(filter(None, (why, note)))
+    return cli.Summary(run.counts(), next=None if why else "", note=note, result=result)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from lib.errors import GleanerError, UsageError
 DATABASE_NAME = "gleaner.db"
 SETTINGS_NAME = "gleaner.toml"
 # Folders that the steps write to, and how many floors of folders they make in them. Runs and queries can be many.
-FLOORS = {"xhr": 2, "images": 1, "quarantine": 1, "sorted": 2, "reports": 1, "backups": 0}
+FLOORS = {"xhr": 2, "images": 1, "quarantine": 1, "sorted": 2, "reports": 2, "backups": 0}
 
 if sys.platform == "win32":
 

@@ -301,6 +301,7 @@ def handlers(site: Site) -> dict[str, Handler]:
         "referer": referer,
         "big": big,
         "missing": status(404),
+        "forbidden": status(403),
         "gone": status(410),
         "legal": status(451),
         "error": status(500),

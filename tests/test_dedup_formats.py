@@ -15,7 +15,7 @@ from support import drawing, run_step
 from lib.dedup.fingerprints import fingerprint
 from lib.dedup.keep import Traits, read_traits
 from lib.images.decode import DecodeError, learn_heif, read_header
-from lib.pages.render import thumbnail_data_uri
+from lib.pages.thumbnails import thumbnail_data_uri
 
 HIDDEN = 'import sys; sys.modules["pillow_heif"] = None  # importing it raises ImportError'
 HEIC_START = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(64)

@@ -24,7 +24,7 @@ from lib.hashing.enlarged import read_details
 from lib.hashing.kinds import imagehash_of, pixel_digest
 from lib.images.decode import DecodeError, decode, decode_grey, opened, read_header
 from lib.models.batches import look
-from lib.pages.render import thumbnail_data_uri
+from lib.pages.thumbnails import thumbnail_data_uri
 from lib.quality.measure import Measure, measure_technical
 
 

@@ -22,7 +22,7 @@ from lib.images.decode import decode, decode_grey
 from lib.images.ground import BLACK, GREY, WHITE, ground_of
 from lib.models.batches import look
 from lib.models.clip import look as look_for_clip
-from lib.pages.render import thumbnail_data_uri
+from lib.pages.thumbnails import thumbnail_data_uri
 from lib.quality.measure import measure_technical, technical_of
 from lib.sort.criteria.judges import _as_sent
 

@@ -75,7 +75,7 @@ def rows(workspace: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -
 EXPECTED = [
     ("domain", {"alpine.example": 3, "vk.com": 2, "userapi.com": 1, "(unknown)": 1}),
     ("engine", {"yandex": 7}),
-    ("licence", {"(unknown)": 4, "CC0": 2, "CC BY 4.0": 1}),
+    ("licence", {"(unknown)": 4, "CC0-1.0": 2, "CC-BY-4.0": 1}),
     ("size", {"2 to 8 MP": 1, "8 MP and more": 1, "below 0.5 MP": 4, "(unknown)": 1}),
     ("query", {"yandex: cats": 7, "yandex: dogs": 1}),
 ]

@@ -190,7 +190,7 @@ def test_the_database_is_for_its_owner(pictures: Path, tmp_path: Path) -> None:
 LINKS = [
     *FLOORS,
     *("images/ab", "quarantine/2", "quarantine/3", "sorted/orientation", "sorted/orientation/landscape"),
-    *("reports/thumbs", "xhr/yandex", "xhr/yandex/1"),
+    *("reports/thumbs", "reports/dedup_thumbnails/ab", "xhr/yandex", "xhr/yandex/1"),
 ]
 
 

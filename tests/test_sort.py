@@ -169,7 +169,7 @@ def test_metadata_tells_everything_that_is_known(workspace: Path) -> None:
             "image_url": "https://files.example/wide.jpg",
             "page_url": "https://pages.example/wide",
             "title": "A wide one",
-            "license": "CC BY 4.0",
+            "license": "CC-BY-4.0",
             "creator": "Ann",
         }
     ]

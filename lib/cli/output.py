@@ -8,19 +8,18 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
-import shlex
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from lib.cli.flags import STEP_FILES
+from lib.cli.following import next_step, same_command, without_options
 from lib.db import Context, Database, journal
 from lib.errors import EXIT_OK
 from lib.progress import BarFactory, no_bar
-from lib.text import escape_controls, hide, redact, replacements
+from lib.text import command_line, escape_controls, hide, redact, replacements
 from lib.workspace import Workspace
 
 log = logging.getLogger("gleaner")
@@ -37,7 +36,7 @@ class Summary:
     """
 
     counts: dict[str, int | float | str]
-    next: str = ""
+    next: str | None = ""  # a step's command; where it is None nothing follows a dry run either
     exit_code: int = EXIT_OK
     note: str = ""
     result: Any = None
@@ -52,9 +51,11 @@ class Session:
     args: argparse.Namespace
     workspace: Workspace
     db: Database
-    run_id: int
+    run_id: int = 0
     interrupts: int = 0
     bar: BarFactory = no_bar
+    parser: argparse.ArgumentParser = field(default_factory=argparse.ArgumentParser)
+    words: Sequence[str] = ()  # of the command line
     started: float = field(default_factory=time.monotonic)
 
     @property
@@ -65,6 +66,17 @@ class Session:
     def context(self) -> Context:
         """The run as library code takes it: everything but the parsed arguments."""
         return Context(self.db, self.workspace, self.run_id, self.dry_run, self.stopping, self.bar)
+
+    def again(self, *without: str, plus: Sequence[str] = ()) -> str:
+        """The command that was typed, without the options of these names, and with further words at its end."""
+        return same_command(self.parser, self.step, self.words, without=without, plus=plus)
+
+    def following(self, summary: Summary) -> str:
+        """The command to run next: after a dry run the same one in earnest; empty where there is none."""
+        if summary.next is None or not self.dry_run:
+            return next_step(summary.next, self.args.workspace) if summary.next else ""
+        in_earnest = without_options(self.parser, self.words, ("dry_run",))
+        return self.again("dry_run") if in_earnest != list(self.words) else ""  # else a setting asks for dry runs
 
     def stopping(self) -> bool:
         """True after the first Ctrl-C: finish what is in flight, commit, and return."""
@@ -98,15 +110,8 @@ def print_summary(session: Session, summary: Summary) -> None:
             log.info("to take this back: %s", command)
         if session.stopping():
             log.info("interrupted; the state is safe: run the same command to continue")
-        elif summary.next:
-            log.info("next: %s", in_workspace(session, summary.next))
-
-
-def in_workspace(session: Session, command: str) -> str:
-    """A command of a step as it has to be typed to work on the workspace of this run."""
-    folder = str(session.args.workspace)
-    usual_folder = folder in ("workspace", os.environ.get("GLEANER_WORKSPACE"))
-    return command if usual_folder else f"{command} --workspace {shlex.quote(folder)}"
+        elif following := session.following(summary):
+            log.info("next: %s", following)
 
 
 def taking_back(session: Session) -> str:
@@ -120,8 +125,8 @@ def taking_back(session: Session) -> str:
         return ""
     command = f"python {STEP_FILES[session.step]} --undo {session.run_id}"
     if session.step == "download" and session.args.to:  # step 5 opens no store that was not named to it
-        command += f" --to {shlex.quote(session.args.to)}"
-    return in_workspace(session, command)
+        command += f" --to {command_line([session.args.to])}"
+    return next_step(command, session.args.workspace)
 
 
 def json_parts(value: Any) -> Iterator[str]:

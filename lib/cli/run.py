@@ -17,10 +17,19 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 
 from lib.cli.flags import STEP_FILES
-from lib.cli.output import Session, Summary, log, print_summary, start_logging, tolerate_terminal_encoding
+from lib.cli.following import next_step
+from lib.cli.output import (
+    Session,
+    Summary,
+    log,
+    print_summary,
+    start_logging,
+    tolerate_terminal_encoding,
+)
 from lib.cli.settings import apply_settings, read_settings
 from lib.db import Database, open_database, open_for_preview
 from lib.db.connection import beside, is_unused, open_empty
@@ -82,7 +91,8 @@ def run(
             _nothing_made_in_error(workspace),
             _opened(args, workspace, needs=needs, alone=alone, before=before) as db,
         ):
-            return _run_in_session(args, workspace, db, work, last=argv is None)
+            session = Session(args.step, args, workspace, db, parser=made, words=sys.argv[1:] if argv is None else argv)
+            return _run_in_session(session, work, last=argv is None)
     except GleanerError as error:
         return _fail(str(error), error.exit_code, as_json)
     except SystemExit as end:  # argparse has said on stderr what is wrong
@@ -221,20 +231,36 @@ def _alone(workspace: Workspace, step: str) -> AbstractContextManager[None]:
     return file_lock(step_lock(workspace.root, step), busy)
 
 
-def _run_in_session(
-    args: argparse.Namespace, workspace: Workspace, db: Database, work: Callable[[Session], Summary], *, last: bool
-) -> int:
-    run_id = 0
-    if not getattr(args, "dry_run", False):
+def _run_in_session(session: Session, work: Callable[[Session], Summary], *, last: bool) -> int:
+    args = session.args
+    if not session.dry_run:
         # Without passwords and keys; a proxy's address may hold a password in a form of its own.
         given = {name: "set" if name == "proxy" and value else value for name, value in vars(args).items()}
-        run_id = start_run(db, args.step, redacted(given))
-        clear_leftovers(workspace, args.step)
-    session = Session(args.step, args, workspace, db, run_id, bar=no_bar if args.quiet else terminal_bar)
-    with _interruptible(session, last=last):
-        summary = _work_recorded(session, work)
+        session.run_id = start_run(session.db, args.step, redacted(given))
+        clear_leftovers(session.workspace, args.step)
+    session.bar = no_bar if args.quiet else terminal_bar
+    try:
+        with _interruptible(session, last=last):
+            summary = _work_recorded(session, work)
+    except GleanerError as error:
+        if not isinstance(error, UsageError):  # a refused run leaves nothing behind
+            _refresh_index(session)
+        raise
+    _refresh_index(session)
     print_summary(session, summary)
     return summary.exit_code
+
+
+def _refresh_index(session: Session) -> None:
+    """Brings `reports/index.html` up to date; whatever goes wrong there is no reason for a run to fail."""
+    if session.dry_run:
+        return
+    try:
+        from lib.pages.index import refresh_index
+
+        refresh_index(session.workspace, session.db, partial(next_step, workspace=session.args.workspace))
+    except Exception as error:
+        log.debug("reports/index.html could not be brought up to date: %s", error)
 
 
 def _work_recorded(session: Session, work: Callable[[Session], Summary]) -> Summary:

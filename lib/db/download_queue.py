@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from lib.db.connection import Database
-from lib.db.duplicates import removed_images
+from lib.db.duplicates import REMOVED, removed_images
 from lib.progress import chunked
 from lib.times import utc_now
 
@@ -263,6 +263,7 @@ class Recheck:
     upgrade: bool = False
     untried: bool = False
     kept: bool = False
+    lifted: tuple[str, ...] = ()
 
     @property
     def rechecks(self) -> tuple[str, ...]:
@@ -277,6 +278,8 @@ def due_where(again: Recheck, recheck: str, scope: Scope) -> Where:
     where = Where("state = 'pending' AND next_try_at <= ?", (utc_now(),))
     if again.retry is not None:
         where |= _failed_where(again.retry)
+    if again.lifted:
+        where |= _refused_where(again.lifted)
     if again.untried:
         where |= _FAILED & _with_address(scope.kinds, _UNTRIED)
     return where & scope.where()
@@ -285,10 +288,11 @@ def due_where(again: Recheck, recheck: str, scope: Scope) -> Where:
 def make_due(db: Database, again: Recheck, scope: Scope) -> None:
     """Makes failed rows pending and marks finished ones, as far as a run asks them besides pending ones."""
     reopened = "UPDATE downloads SET state = 'pending', reason = '', next_try_at = ''"
-    if again.retry is not None and not again.kept:
-        where = _failed_where(again.retry) & scope.where()
-        with db.transaction():
-            db.execute(f"{reopened}, log = '[]', updated_at = ? WHERE {where.text}", (utc_now(), *where.values))
+    for where in () if again.kept else _reopened(again):
+        where &= scope.where()
+        if _has(db, where):
+            with db.transaction():
+                db.execute(f"{reopened}, log = '[]', updated_at = ? WHERE {where.text}", (utc_now(), *where.values))
     if again.untried and not again.kept:
         where = _FAILED & _with_address(scope.kinds, _UNTRIED) & scope.where()
         with db.transaction():
@@ -300,6 +304,14 @@ def make_due(db: Database, again: Recheck, scope: Scope) -> None:
             if _has(db, where):
                 with db.transaction():
                     db.execute(f"UPDATE downloads SET wish = ? WHERE {where.text}", (recheck, *where.values))
+
+
+def _reopened(again: Recheck) -> Iterator[Where]:
+    """The rows that begin anew, with an empty log."""
+    if again.retry is not None:
+        yield _failed_where(again.retry)
+    if again.lifted:
+        yield _refused_where(again.lifted)
 
 
 def _has(db: Database, where: Where) -> bool:
@@ -315,6 +327,13 @@ def _failed_where(reasons: Sequence[str]) -> Where:
         return Where(_RETRYABLE)
     forbidden = f" OR (state = 'opted_out' AND reason = '{ROBOTS_TXT}')" if ROBOTS_TXT in reasons else ""
     return Where(f"(({_RETRYABLE} AND reason {_AMONG}){forbidden})", (json.dumps(reasons),))
+
+
+def _refused_where(reasons: Sequence[str]) -> Where:
+    """Rows without a picture of which an address met one of these refusals; an owner's own word stays."""
+    refused = f"EXISTS (SELECT 1 FROM json_each(downloads.log) WHERE value ->> 'reason' {_AMONG})"
+    without = f"({_RETRYABLE} OR (state = 'opted_out' AND reason <> 'opted_out')) AND reason <> '{REMOVED}'"
+    return Where(f"({without} AND {refused})", (json.dumps(reasons),))
 
 
 def _recheck_where(again: Recheck, recheck: str, kinds: Sequence[str]) -> Where:

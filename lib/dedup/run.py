@@ -47,7 +47,8 @@ from lib.files.pictures import PassedOver, PictureFile, folder_pictures
 from lib.hashing.kinds import DEFAULT_SIZE, HashChoice
 from lib.journal import files as journal_files
 from lib.pages.render import write_page
-from lib.pages.reports import refresh_index
+from lib.pages.thumbnails import are_all_there, clear_stale
+from lib.text import command_line, counted
 from lib.times import utc_now
 
 
@@ -67,6 +68,7 @@ class Run:
     decoded: int = 0
     not_followed: int = 0
     acted: bool = False
+    refused: bool = False  # in a preview: more would go than --max-share allows
     note: str = ""
 
     def find(self) -> list[DuplicateGroup]:
@@ -214,7 +216,7 @@ class Run:
             if context.stopping() and not self.moved:  # nothing to tell of: the next run finds it all again
                 return
         page = context.workspace.reports / "dedup.html"
-        if new or not page.exists() or self._has_new_broken():
+        if new or not are_all_there(page) or self._has_new_broken():
             self._report()
         self.note = f"page: {page}"
 
@@ -229,6 +231,7 @@ class Run:
             if not self._only_shown:
                 self._report()
                 raise
+            self.refused = True
             self.note = f"without --dry-run this would be refused: {error}"
 
     def _plan(self) -> QuarantinePlan:
@@ -251,7 +254,6 @@ class Run:
         write_reports(
             context.workspace, self.groups, self.counts(), context.run_id, about, urls, self.moved, self.broken
         )
-        refresh_index(context.workspace)
 
     def _has_new_broken(self) -> bool:
         found = {(file.name, file.reason) for file in self.broken}
@@ -265,6 +267,33 @@ class Run:
     def exit_code(self) -> int:
         """3 where --leak found anything."""
         return EXIT_LEAK if self.options.leak and self.groups else EXIT_OK
+
+    @property
+    def following(self) -> str | None:
+        """The command to go on with: on the folders of this run, if it had some; None where there is none."""
+        options, names = self.options, [str(folder) for folder in self.options.folders]
+        if self.refused or not self._compared:
+            return None
+        if options.leak:
+            train, test = names
+            taking = ["python", "6_dedup.py", options.mode, test, "--reference", train, "--dry-run"]
+            return command_line(taking) if self.groups else None
+        return command_line(["python", "7_sort_quality.py", "quality", *names, "--dry-run"])
+
+    @property
+    def _compared(self) -> bool:
+        """True where at least one file could be looked at."""
+        broken = {file.sha256 for file in self.broken}
+        return bool(self.groups) or any(file.sha256 not in broken for file in self.files)
+
+    @property
+    def remark(self) -> str:
+        """Returns the note about the page; before it the reason, where nothing could be compared."""
+        if self._compared or not self.broken:
+            return self.note
+        reason, count = Counter(file.reason for file in self.broken).most_common(1)[0]
+        why = f"no picture could be compared: {count:,} of {counted(len(self.broken), 'file')} failed as {reason}"
+        return "; ".join(filter(None, (why, self.note)))
 
     def counts(self) -> dict[str, int | float | str]:
         """Returns the numbers of the summary line."""
@@ -307,8 +336,6 @@ def finish_interrupted(context: Context, *, purging: bool = False) -> None:
     if last and last.purge:
         clear_emptied(db, workspace)
     journal_files.finish_others(context, ("sort",))
-    if last and workspace.reports.is_dir():  # the index is written last
-        refresh_index(workspace)
 
 
 def undo(context: Context, reference: str) -> dict[str, int | float | str]:
@@ -335,5 +362,5 @@ def _forget_run(context: Context, number: int) -> None:
     if reported_run(context.db) == number:
         for suffix in (".html", ".json", ".csv"):
             (context.workspace.reports / "dedup").with_suffix(suffix).unlink(missing_ok=True)
-        refresh_index(context.workspace)
+        clear_stale(context.workspace.reports / "dedup.html")
     forget_duplicates(context.db, number)

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lib.arguments import values_of
-from lib.db.download_queue import KINDS, PENDING, Recheck, Scope
+from lib.db.download_queue import KINDS, PENDING, ROBOTS_TXT, Recheck, Scope
 from lib.domains import DomainLists, read_lists
+from lib.net.guard import PORT_REFUSED, PRIVATE_ADDRESS
 from lib.net.request import FetchLimits
 from lib.work.memory import DECODER_BYTES
 
@@ -95,6 +96,12 @@ class DownloadOptions:
         return [replace(self, share=count, window=window, limit=limit) for limit in limits if limit != 0]
 
 
+def _lifted(*, allow_private: bool, robots: str) -> tuple[str, ...]:
+    """The refusals that flags lift. Those of the user's own lists are lifted by a change that no flag shows."""
+    private = (PRIVATE_ADDRESS, PORT_REFUSED) if allow_private else ()
+    return private if robots == OBEY else (*private, ROBOTS_TXT)
+
+
 def options_from(args: argparse.Namespace, contact: str) -> DownloadOptions:
     """The options that a command line asks for. Raises UsageError for a list of domains that cannot be read."""
     shard, shards = args.shard
@@ -104,6 +111,7 @@ def options_from(args: argparse.Namespace, contact: str) -> DownloadOptions:
         upgrade=args.upgrade,
         untried=args.stage == "originals",
         kept=args.only == "kept",
+        lifted=_lifted(allow_private=args.allow_private, robots=args.robots),
     )
     given = values_of(args, DownloadOptions) | {
         "limits": FetchLimits(args.timeout, args.deadline, args.max_bytes, args.min_speed),

@@ -8,13 +8,18 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lib.db.downloads import DownloadResult
+from lib.db.duplicates import REMOVED
+from lib.download.picture import OPTED_OUT
+from lib.net.guard import PORT_REFUSED, PRIVATE_ADDRESS
 from lib.text import counted
 
 if TYPE_CHECKING:
     from lib.net.host_queues import Host
 
+NOT_THE_HOST = frozenset({PRIVATE_ADDRESS, PORT_REFUSED, OPTED_OUT, REMOVED})
 SHOWN_HOSTS = 5
 JSON_HOSTS = 1000  # those with the most requests
+WITH_PICTURE = ("done", "replaced", "unchanged", "kept")  # how a row may be counted that has one
 SLOW_SECONDS = 2.0  # a request, above which a host is told of
 
 
@@ -26,6 +31,11 @@ class HostTotals:
     failures: int = 0
     seconds: float = 0.0
     reasons: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def failed(self) -> Counter[str]:
+        """The failures that are the host's, by reason: what was never asked for, or what an owner says, is none."""
+        return Counter({reason: n for reason, n in self.reasons.items() if reason not in NOT_THE_HOST})
 
     def add(self, other: HostTotals | Host[Any]) -> None:
         self.requests += other.requests
@@ -113,6 +123,18 @@ class DownloadReport:
     held: list[dict[str, Any]] = field(default_factory=list)  # exported datasets with what has opted out since
     elsewhere: str = ""  # the address where the files are, if it is none on this machine
 
+    @property
+    def only_waits(self) -> bool:
+        """True where all rows that were asked wait for another run."""
+        states = self.stats.states
+        return 0 < states["pending"] == states.total()
+
+    @property
+    def came_to_nothing(self) -> bool:
+        """True where rows were asked, and those that do not wait for another run have no picture."""
+        states = self.stats.states
+        return states.total() > states["pending"] and not any(states[state] for state in WITH_PICTURE)
+
     def counts(self) -> dict[str, int | float | str]:
         """The numbers of the summary line."""
         stats = self.stats
@@ -129,13 +151,14 @@ class DownloadReport:
     def lines(self) -> Iterator[str]:
         """The hosts that failed most and those that were slowest, where there is something to tell."""
         hosts = self.stats.hosts.items()
-        failing = sorted((host for host in hosts if host[1].failures), key=lambda host: -host[1].failures)
+        failing = sorted((host for host in hosts if host[1].failed), key=lambda host: -host[1].failed.total())
         slowest = sorted((host for host in hosts if host[1].mean > SLOW_SECONDS), key=lambda host: -host[1].mean)
-        for title, found in (("failing", failing), ("slow", slowest)):
-            for name, host in found[:SHOWN_HOSTS]:
-                reasons = ", ".join(f"{n} {reason}" for reason, n in host.reasons.most_common(3))
-                end = f", {reasons}" if reasons else ""
-                yield f"{title} host {name}: {host.requests} requests, {host.mean:.2f} s each{end}"
+        for name, host in failing[:SHOWN_HOSTS]:
+            reasons = ", ".join(f"{n:,} {reason}" for reason, n in host.failed.most_common(3))
+            of = f"{host.failed.total():,} of {counted(host.requests, 'request')}"
+            yield f"failing host {name}: {of} failed ({reasons}), {host.mean:.2f} s each"
+        for name, host in slowest[:SHOWN_HOSTS]:
+            yield f"slow host {name}: {counted(host.requests, 'request')}, {host.mean:.2f} s each"
 
     def warnings(self) -> Iterator[str]:
         """The exported datasets that hold what has opted out since; those that are gone only when it is news."""

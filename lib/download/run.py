@@ -65,12 +65,13 @@ def plan(db: Database, options: DownloadOptions) -> DownloadPreview:
     hosts: set[str] = set()
     lines: list[str] = []
     count = 0
+    anew = options.again.retry is not None or options.again.lifted
     for recheck in options.sources:
         where = download_queue.due_where(options.again, recheck, options.scope)
         count += download_queue.count_preview(db, where)
         for row in download_queue.preview(db, where, PREVIEW_ROWS, recheck):
             # What is tried again starts with an empty log.
-            fetch = make_fetch(replace(row, log="[]") if options.again.retry is not None else row, options, utc_now())
+            fetch = make_fetch(replace(row, log="[]") if anew else row, options, utc_now())
             url = fetch.next_url()
             if url is not None:
                 hosts.add(host_of(url))

@@ -84,6 +84,11 @@ class IngestTotals:
     def failed(self) -> int:
         return sum(self.reasons.values())
 
+    @property
+    def came_to_nothing(self) -> bool:
+        """True where something was read and nothing of it could be."""
+        return self.failed > 0 and not self.results
+
     def count(self, readings: Iterable[Parsed]) -> None:
         for reading in readings:
             self.answers += 1

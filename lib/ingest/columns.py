@@ -131,6 +131,12 @@ def _normal_names(keys: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
     return tuple(found.items())
 
 
+def is_link(text: str) -> bool:
+    """True for what looks like one whole address."""
+    text = text.strip()
+    return ("://" in text[:12] or text.startswith("//")) and " " not in text and len(text) > 8
+
+
 def link_of(value: Any) -> str:
     """Returns an address as meant: `&amp;` becomes `&`, once, where every `&` of it is written like that."""
     found = address(value)

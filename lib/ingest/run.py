@@ -14,12 +14,13 @@ from itertools import chain, islice
 
 from lib.db import Context, responses
 from lib.db.connection import bulk_mode
+from lib.db.history import note_inputs
 from lib.db.images import ReparseIndex, save_pictures
 from lib.db.journal import has_rows
 from lib.db.responses import ResponseRow, ensure_query
 from lib.engines import parser_names
 from lib.errors import UsageError
-from lib.files.pictures import UnreadableFiles
+from lib.files.pictures import UnreadableFiles, sha256_of
 from lib.ingest.answers import IngestTotals, ingest, picture_rows, preview_rows
 from lib.ingest.options import IngestOptions
 from lib.ingest.raw_files import (
@@ -163,6 +164,8 @@ def save_records(context: Context, sources: Sequence[ImportSource], limit: int |
                 progress.update(len(records))
                 if context.stopping():
                     break
+            if not context.dry_run:
+                note_inputs(context.db, context.run_id, [(path_as_text(source.path.name), sha256_of(source.path))])
             totals.reasons.update(source.unread.reasons)
             totals.left_out.update(source.left_out)
             if context.stopping() or (limit is not None and totals.results >= limit):
@@ -211,8 +214,22 @@ def counts_of(totals: IngestTotals, options: IngestOptions, *, dry_run: bool) ->
     return counts | {f"misread_{names.get(table, table)}": n for table, n in sorted(totals.vanished.items())}
 
 
+def _remedy(reason: str) -> str:
+    """Says what can be done about answers or lines that cannot be read."""
+    if reason in ("captcha", "blocked", "network"):
+        return f"ask the source again with: python 1_collect.py --retry {reason}"
+    if reason.startswith("parse_error"):
+        return "a later version may know their shape; then add --retry-failed"
+    if reason in ("unreadable_file", "missing_file", "changed_file"):
+        return "see that the files are there and can be read, and add --retry-failed"
+    return "look at what was given; a list may want --encoding or --url-column"
+
+
 def remark_on(totals: IngestTotals, run_id: int) -> str:
     """Says what stands beside the counts; `run_id` is 0 for a preview."""
     if totals.vanished and run_id:
         return f"what is read no more comes back with: python 2_ingest_db.py --undo {run_id}"
+    if totals.came_to_nothing:
+        reason, count = totals.reasons.most_common(1)[0]
+        return f"nothing could be read: {count:,} of {totals.failed:,} failed as {reason}; {_remedy(reason)}."
     return "" if totals.answers or totals.results or totals.failed else "everything had been read before"

@@ -10,7 +10,6 @@ from __future__ import annotations
 import codecs
 import csv
 import io
-import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,8 +21,8 @@ from urllib.parse import urlsplit
 
 from lib.engines.parsing import load_exact
 from lib.errors import GleanerError, UsageError
-from lib.ingest.columns import MOST_COLUMNS, URL_NAMES, NamedRow, named, normal, url_column
-from lib.ingest.json_rows import json_rows
+from lib.ingest.columns import MOST_COLUMNS, URL_NAMES, NamedRow, is_link, named, normal, url_column
+from lib.ingest.json_rows import is_row_alone, json_rows
 from lib.records import ParseError
 from lib.text import escape_controls
 
@@ -183,17 +182,11 @@ def _objects(path: Path, encoding: str, wanted: str) -> Layout | None:
         if line and line.strip():
             rows.append(exact_row(line))
     read = [row for row in rows if row is not None]
-    if len(rows) == 1 and read and _is_row_alone(read[0], wanted):  # a list of one row, which keeps what it holds
+    if len(rows) == 1 and read and is_row_alone(read[0], wanted):  # a list of one row, which keeps what it holds
         return Layout("jsonl", encoding, column=column_of(_flat_names(read), wanted, path))
     if (len(rows) == 1 and not is_long) or not (rows and (rows[0] or len(read) * 2 >= len(rows))):
         return Layout("json", encoding, column=_json_column(path, encoding, wanted))
     return Layout("jsonl", encoding, column=column_of(_flat_names(read), wanted, path))
-
-
-def _is_row_alone(row: Mapping[str, Any], wanted: str) -> bool:
-    """True for an object that is the only row in itself: no list inside it has addresses."""
-    found = list(islice(json_rows(io.StringIO(json.dumps(row)), wanted, []), 2))
-    return len(found) == 1 and found[0] is not None and found[0].keys() <= row.keys()
 
 
 def _json_column(path: Path, encoding: str, wanted: str) -> str:
@@ -242,12 +235,6 @@ def _columns(names: Sequence[str], links: Sequence[str]) -> str:
     more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
     told = f"; addresses stand in {', '.join(escape_controls(name[:60]) for name in links)}" if links else ""
     return f"its columns are {shown}{more}{told}"
-
-
-def is_link(text: str) -> bool:
-    """True for what looks like one whole address."""
-    text = text.strip()
-    return ("://" in text[:12] or text.startswith("//")) and " " not in text and len(text) > 8
 
 
 def _table(path: Path, head: str, whole: bool, encoding: str, wanted: str) -> Layout | None:

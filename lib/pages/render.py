@@ -1,4 +1,4 @@
-"""The parts that all pages share: the template environment, links to pictures, thumbnails, and writing the file.
+"""The parts that all pages share: the template environment, links to pictures, and writing the file.
 
 A page is one file that asks nobody for anything: styles and scripts stand in it, a content security policy allows
 only them (scripts by their hash) and pictures from disk, and all text is escaped by the templates. Small pictures
@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
 import json
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from html import unescape
 from pathlib import Path
@@ -22,22 +22,20 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 from lib import __version__
-from lib.errors import is_broken_installation
-from lib.images.ground import flat_on, layered, may_be_clear
 from lib.pages.model import Card
+from lib.pages.thumbnails import clear_stale
 from lib.temporary import clear_dead, write_whole
-from lib.work.stream import stream
+from lib.workspace import DATABASE_NAME, Workspace
 
 if TYPE_CHECKING:
     from jinja2 import Environment
-    from PIL import Image
 
 TEMPLATES = Path(__file__).parent / "templates"
-HEAD = 4_096  # characters of a page that hold its metadata
+INDEX = "index.html"  # in `reports/`: the front door of a workspace
+HEAD = 8_192  # characters of a page that hold its metadata
 _CARDS = re.compile(r'<meta name="gleaner-cards" content="([^"]*)">')
-EMBED_LIMIT = 2_000  # pictures: 2,000 thumbnails of about 6 KB make a page of 12 MB, which browsers open at once
-
-JPEG_QUALITY = 78  # about 6 KB for a 192-pixel photograph; block edges stay invisible at that size
+_MADE = re.compile(r'<meta name="gleaner-made" content="([^"]*)">')
+_TITLE = re.compile(r"<title>([^<]*)</title>")
 
 
 @lru_cache(maxsize=1)
@@ -56,8 +54,11 @@ def environment() -> Environment:
     return env
 
 
-def render(template: str, script: str, **values: Any) -> str:
-    """One page from `<template>.html.j2`, its style `<template>.css` and the scripts named in `script`."""
+def render(template: str, script: str, page: Path, **values: Any) -> str:
+    """One page from `<template>.html.j2`, its style `<template>.css` and the scripts named in `script`.
+
+    `page` is where it will lie, from which it links to the workspace's front door.
+    """
     from markupsafe import Markup
 
     theme, body = _source("theme.js"), "\n".join(_source(name) for name in ("common.js", script))
@@ -70,9 +71,18 @@ def render(template: str, script: str, **values: Any) -> str:
             page_script=Markup(body),
             policy=_policy(theme, body),
             version=__version__,
+            home=home_of(page),
             **values,
         )
     )
+
+
+def home_of(page: Path) -> str:
+    """The link from a page to the index of the workspace it lies in; '' for the index itself and outside of any."""
+    place = Path(os.path.abspath(page))
+    root = next((folder for folder in place.parents if (folder / DATABASE_NAME).is_file()), None)
+    index = None if root is None else Workspace(root).reports / INDEX
+    return "" if index in (None, place) else picture_url(index, page)
 
 
 @lru_cache(maxsize=32)
@@ -102,9 +112,13 @@ def place_of_page(given: Path | None, usual: Path, *, only_shown: bool) -> Path:
 
 
 def write_page(path: Path, html: str) -> Path:
-    """Writes the page whole or not at all; makes the folder. Characters that UTF-8 cannot hold become `?`."""
+    """Writes the page whole or not at all; makes the folder, and clears the thumbnails that are shown no more.
+
+    Characters that UTF-8 cannot hold become `?`.
+    """
     clear_dead(path.parent, target=path.name)  # pages and plans may be written anywhere: nobody else looks there
     write_whole(path, html.encode("utf-8", errors="replace"))
+    clear_stale(path, html)
     return path
 
 
@@ -119,20 +133,6 @@ def picture_url(file: Path | None, page: Path) -> str:
         return Path(target).as_uri()
     # Bytes, so that names that are no UTF-8 are linked by what they are; "./" keeps a colon from reading as a scheme.
     return "./" + quote(os.fsencode(relative.replace(os.sep, "/")))
-
-
-def thumbnails(
-    files: Iterable[Path | None], page: Path, *, limit: int = EMBED_LIMIT, workers: int = 1
-) -> dict[Path, str]:
-    """The thumbnail of each file: a data URI, or beyond `limit` files the link to the file itself.
-
-    A file that cannot be decoded has the empty text.
-    """
-    wanted = list(dict.fromkeys(file for file in files if file is not None))
-    if len(wanted) > limit:
-        return {file: picture_url(file, page) for file in wanted}
-    outcomes = stream(thumbnail_data_uri, wanted, executor="threads" if workers > 1 else "local", workers=workers)
-    return {outcome.item: outcome.value or "" for outcome in outcomes}
 
 
 def script_json(value: Any) -> Any:
@@ -150,15 +150,27 @@ def cards_json(cards: Sequence[Card]) -> str:
     return json.dumps([[card.label, card.value] for card in cards], ensure_ascii=False)
 
 
-def read_cards(page: Path) -> list[Card]:
-    """The totals that a page's head carries; empty where there are none."""
+@dataclass(frozen=True)
+class PageHead:
+    """The head of a finished page: its title, when it was made, and its totals."""
+
+    title: str
+    generated: str
+    cards: Sequence[Card]
+
+
+def read_head(page: Path) -> PageHead:
+    """Reads what a page says of itself; empty where it says nothing."""
     with page.open(encoding="utf-8", errors="replace") as file:
-        match = _CARDS.search(file.read(HEAD))
+        head = file.read(HEAD)
+    title, generated, cards = (
+        unescape(match[1]) if (match := pattern.search(head)) else "" for pattern in (_TITLE, _MADE, _CARDS)
+    )
     try:
-        found = json.loads(unescape(match[1])) if match else []
-    except ValueError:
+        found = [Card(str(label), value) for label, value in json.loads(cards)] if cards else []
+    except (ValueError, TypeError):
         found = []
-    return [Card(str(label), value) for label, value in found]
+    return PageHead(title, generated, found)
 
 
 def number(value: int | float | str | None) -> str:
@@ -203,45 +215,3 @@ def web_link(url: str) -> str:
     except ValueError:
         return ""
     return url if parts.scheme in ("http", "https") and parts.netloc else ""
-
-
-def thumbnail_data_uri(path: str | Path, size: int = 192) -> str:
-    """A JPEG data URI of the picture, upright, at most `size` pixels on its long side.
-
-    The empty text for anything that cannot be decoded; never raises for a bad file. Small pictures are not enlarged.
-    """
-    try:
-        from lib.images.decode import opened
-
-        with opened(Path(path)) as picture:
-            picture.draft("RGB", (2 * size, 2 * size))  # JPEG: decode at a fraction of the size, a cheap first step
-            # Within the block: what needs no shrinking is decoded only when it is converted or written.
-            buffer = io.BytesIO()
-            _opaque(_upright(picture, size)).save(buffer, "JPEG", quality=JPEG_QUALITY, optimize=True)
-    except Exception as error:  # the codec boundary: Pillow's plugins raise whatever their formats make them raise
-        if is_broken_installation(error):
-            raise
-        return ""
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
-
-
-def _upright(picture: Image.Image, size: int) -> Image.Image:
-    from PIL import ImageOps
-
-    orientation = picture.getexif().get(0x0112, 1)
-    if may_be_clear(picture) or picture.mode == "P":
-        picture = layered(picture)  # palette indices and the one transparent colour must not be averaged
-    elif picture.mode.startswith("I") or picture.mode == "F":  # grey of 16 or 32 bits, integer or float
-        grey = picture.convert("F")
-        _, high = grey.getextrema()
-        scale = 1 / 257 if isinstance(high, float) and high > 255 else 1.0  # values above 255: a 16-bit scale
-        picture = grey.point(lambda value: value * scale + 0.0).convert("L")
-    picture.thumbnail((size, size), reducing_gap=2.0)
-    if orientation == 1:
-        return picture
-    picture.getexif()[0x0112] = orientation  # conversions drop it
-    return ImageOps.exif_transpose(picture)
-
-
-def _opaque(picture: Image.Image) -> Image.Image:
-    return flat_on(layered(picture), None) if may_be_clear(picture) else picture.convert("RGB")

@@ -29,6 +29,7 @@ from lib.db.worklist import Placement, Worklist
 from lib.pages.model import Bucket, Card, Heading, SheetItem
 from lib.pages.render import write_page
 from lib.pages.reports import ITEM_LIMIT, render_contact_sheet
+from lib.pages.thumbnails import are_all_there
 from lib.progress import chunked
 from lib.sort.criteria import Criterion
 from lib.sort.options import SortOptions
@@ -118,7 +119,7 @@ def write_report(
     } | criterion.report()
     files = at_rest or read_placements(db, workspace, name)
     source = _source(db, name, head, files)
-    state = _state(source, page, workspace.sorted / name) if at_rest and source else ""
+    state = _state(source, page, workspace.sorted / name) if at_rest and source and are_all_there(page) else ""
     if state and store.written_state(db, name) == state:  # '' is also what stands for a report never written
         return Report(page, source, is_known=True)
 
@@ -132,7 +133,7 @@ def write_report(
     data = page.with_suffix(".json")
     changed = replace_with(data, _json_lines(head, rows()))
     replace_with(page.with_suffix(".csv"), csv_lines(rows()))
-    if changed or not page.exists():
+    if changed or not are_all_there(page):
         write_page(page, _page(page, workspace, head, rows, options.spread.workers))
     return Report(page, source)
 

@@ -28,7 +28,7 @@ from lib.journal import files as journal_files
 from lib.journal.moves import free_target
 from lib.pages.model import Bucket, Heading, SheetItem
 from lib.pages.render import write_page
-from lib.pages.reports import INDEX, refresh_index, render_contact_sheet
+from lib.pages.reports import render_contact_sheet
 from lib.progress import chunked
 from lib.quality.measure import Measure
 from lib.sort.criteria import Criterion
@@ -37,6 +37,7 @@ from lib.sort.measures import Measures, is_passing
 from lib.sort.options import SortOptions
 from lib.sort.output import as_table, csv_lines, note_report, refresh_metadata, write_report
 from lib.sort.placements import Removals, claim_placement, read_placements
+from lib.text import counted
 
 STEP = "sort"
 ASIDE = ("not_asked", "no_answer")  # nothing is wrong with the picture; the next run asks again
@@ -120,6 +121,16 @@ class Sorting:
         found |= self.passed_over.counts()
         found["measured"] = self.measured
         return found
+
+    @property
+    def why_nothing_was_sorted(self) -> str:
+        """The commonest reason where not one picture could be read; empty where one could."""
+        pictures, unreadable = self.files.count(), self.files.count("unreadable")
+        if not pictures or unreadable < pictures:
+            return ""
+        reasons = Counter(reason.partition(":")[0] for _, reason, _ in self.files.reasons("unreadable"))
+        reason, count = reasons.most_common(1)[0]
+        return f"no picture could be sorted: {count:,} of {counted(unreadable, 'picture')} failed as {reason}"
 
     def _gather(self) -> None:
         for path, sha256, size in self._pictures():
@@ -254,16 +265,9 @@ def finish(run: Sorting) -> str:
     page = report.page
     if run.criterion.clusters:
         page = _clusters_page(run, is_known=report.is_known)
-    if at_rest is None or not _is_listed(page, run.workspace.reports / INDEX):
-        refresh_index(run.workspace)
     if not report.is_known:
         note_report(run.context, run.criterion, report)
     return f"page: {page}"
-
-
-def _is_listed(page: Path, index: Path) -> bool:
-    """True where the index was made after the page."""
-    return index.exists() and page.stat().st_mtime_ns <= index.stat().st_mtime_ns
 
 
 def _clusters_page(run: Sorting, *, is_known: bool) -> Path:

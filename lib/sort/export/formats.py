@@ -32,10 +32,12 @@ from lib.sort.export.columns import (
     own_kind,
 )
 from lib.sort.export.shards import shard_without, shards_below
+from lib.text import places, without_places
 from lib.workspace import Workspace
 
 ORIGIN = (
-    "query", "engine", "image_url", "page_url", "title", "license", "license_url", "creator", "attribution",
+    "query", "query_sha256", "engine", "image_url", "page_url", "title", "license", "license_url", "creator",
+    "attribution",
 )  # fmt: skip
 
 SHARD_BYTES = 500_000_000  # half a gigabyte a shard, as Hugging Face cuts its own
@@ -81,6 +83,7 @@ def records(
     labels = {criterion: store.known_labels(db, criterion, contents) for criterion in criteria}
     sizes, origins = store.known_sizes(db, contents), store.provenance(db, contents)
     kept = store.kept_columns(db, contents) if columns.lists.kinds else {}
+    own = own_places(workspace)
     for sha256, text in page:
         path = workspace.to_path(text)
         known = sizes.get(sha256) if path.is_file() else (0, 0, "")
@@ -92,13 +95,24 @@ def records(
             record[f"label_{criterion}"] = label.label if label else ""
             record[f"score_{criterion}"] = label.score if label else None
         origin: Mapping[str, str] = origins.get(sha256, {})
-        record |= {name: origin.get(name, "") for name in ORIGIN}
-        yield path, with_columns(record, kept.get(sha256, {}), columns)
+        record |= {name: without_places(origin.get(name, ""), own) for name in ORIGIN}
+        yield path, with_columns(record, kept.get(sha256, {}), columns, own)
 
 
-def with_columns(record: dict[str, Any], kept: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
-    """Adds what lists have brought along, the label and the caption, where they are asked for."""
-    record |= columns.lists.of(kept)
+def own_places(workspace: Workspace) -> re.Pattern[str]:
+    """Returns what finds the places of this machine: records go to others, and no text in them tells of it."""
+    return places((workspace.root, Path.home()))
+
+
+def with_columns(
+    record: dict[str, Any], kept: Mapping[str, Any], columns: Columns, own: re.Pattern[str] | None = None
+) -> dict[str, Any]:
+    """Adds what lists have brought along, the label and the caption, where they are asked for.
+
+    `own` finds the places of this machine, which no text tells.
+    """
+    brought = columns.lists.of(kept)
+    record |= {name: without_places(it, own) if own and type(it) is str else it for name, it in brought.items()}
     if columns.label:
         record[LABEL] = record[f"label_{columns.label}"] or UNLABELLED
     if columns.caption:

@@ -29,7 +29,7 @@ from lib.errors import GleanerError, UsageError
 from lib.files.pictures import PassedOver, folder_pictures, workspace_pictures
 from lib.progress import chunked
 from lib.sort.export.building import Building, abandon, begin, commit, files_below, finish, plan
-from lib.sort.export.card import DatasetCard, amend_card
+from lib.sort.export.card import DatasetCard, amend_card, filters_of, referring
 from lib.sort.export.columns import LABEL, UNLABELLED, caption_column
 from lib.sort.export.formats import (
     CONVERTED,
@@ -39,15 +39,17 @@ from lib.sort.export.formats import (
     Parquet,
     Writer,
     content_of,
+    own_places,
     records,
     with_columns,
     write_without,
 )
+from lib.sort.export.history import history
 from lib.sort.export.options import SIDES, ExportOptions, Shares
 from lib.sort.export.push import load_client, push, would_push
 from lib.sort.export.readable import PASSING, TOLD, UNREADABLE, Readable
 from lib.sort.export.shards import TarShards
-from lib.text import counted
+from lib.text import counted, without_places
 
 log = logging.getLogger("gleaner.export")
 
@@ -239,12 +241,13 @@ class Export:
         asked = self.options
         if asked.form != "webdataset" or asked.where or asked.take or asked.limit or asked.folders:
             return
+        own = own_places(self.context.workspace)
         for row in store.failed_downloads(self.context.db):
             record: dict[str, Any] = {"sha256": "", "width": None, "height": None, "format": "", "source_name": ""}
             for criterion in self.columns.criteria:
                 record |= {f"label_{criterion}": "", f"score_{criterion}": None}
-            record |= {name: row[name] or "" for name in ORIGIN}
-            yield row["reason"] or "failed", with_columns(record, row["columns"], self.columns)
+            record |= {name: without_places(row[name] or "", own) for name in ORIGIN}
+            yield row["reason"] or "failed", with_columns(record, row["columns"], self.columns, own)
 
     def _criteria(self) -> list[str]:
         return [name for name in store.criteria(self.context.db) if name != SPLIT]
@@ -277,11 +280,11 @@ class Export:
         finally:
             writer.close()
             shutil.rmtree(building / CONVERTED, ignore_errors=True)
-        filters = [f"--where {self.options.where.text}"] if self.options.where else []
         card.write(
-            title=self.options.title or self.options.place.name, form=self.options.form, filters=filters,
-            history=store.history(self.context.db), unhashed=self.unhashed,
-            notes=[*self.notes, *self.readable.notes()], files=self._patterns(),
+            title=self.options.title or self.options.place.name,
+            filters=filters_of(self.options),
+            history=history(self.context.db, self.context.run_id), unhashed=self.unhashed,
+            notes=[*self.notes, *self.readable.notes(), *referring(self.options)], files=self._patterns(),
         )  # fmt: skip
         manifest = {"digest": digest, "form": self.options.form, **self.readable.manifest()}
         (building / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
