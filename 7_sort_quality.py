@@ -28,6 +28,8 @@ Examples
     python 7_sort_quality.py objects --classes person,dog --min-objects 2
     python 7_sort_quality.py vlm --vlm-model qwen2.5vl --subject "mountain lakes" --max-images 200
     python 7_sort_quality.py export --as webdataset --where "quality = high and topic = on_topic" --split 90,5,5
+    python 7_sort_quality.py export --as webdataset --resize 256 --resize-mode center-crop --caption title
+    python 7_sort_quality.py export --label quality --take 1000 --balance --push ann/lakes --dry-run
     python 7_sort_quality.py export --drop-opted-out --dry-run
     python 7_sort_quality.py --undo last
 

@@ -211,12 +211,15 @@ def failed_downloads(db: Database) -> Iterator[dict[str, Any]]:
     What an owner has opted out of is not among them.
     """
     sql = (
-        "SELECT images.id AS id, images.key AS key, downloads.reason AS reason, images.engine AS engine,"
+        "SELECT images.id AS id, downloads.reason AS reason, images.engine AS engine,"
         " (SELECT url FROM image_variants WHERE image_id = images.id ORDER BY kind <> 'original', id LIMIT 1)"
-        " AS image_url, page_url, title, license, license_url, creator, attribution,"
-        " (SELECT coalesce(nullif(text, ''), image_path) FROM queries JOIN results ON results.query_id = queries.id"
-        " WHERE results.image_id = images.id ORDER BY queries.id LIMIT 1) AS query,"
+        " AS image_url, page_url, title, license_id(license, license_url) AS license, license_url, creator,"
+        " attribution,"
+        " CASE queries.kind WHEN 'keyword' THEN queries.text"
+        " ELSE file_name_of(coalesce(nullif(queries.text, ''), queries.image_path)) END AS query,"
+        " queries.image_sha256 AS query_sha256,"
         " json_extract(extra, '$.columns') AS columns FROM downloads JOIN images ON images.id = downloads.image_id"
+        " LEFT JOIN queries ON queries.id = (SELECT min(query_id) FROM results WHERE image_id = images.id)"
         " WHERE downloads.state IN ('failed', 'blocked') AND images.id > :last ORDER BY images.id LIMIT :count"
     )
     last = 0

@@ -27,10 +27,10 @@ _NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?")
 _DEVICE = re.compile(r"con|prn|aux|nul|com\d|lpt\d", re.IGNORECASE)  # names that Windows gives to no file
 # Names that a record has, in whichever form; a list's column of such a name is exported as `list_<name>`.
 RESERVED = frozenset({
-    "file_name", "image", "split", "width", "height", "format", "source_name", "query", "engine", "image_url",
-    "page_url", "title", "license", "license_url", "creator", "attribution", "caption", "url", "key", "status",
-    "error_message", "original_width", "original_height", "original_format", "original_sha256", "original_frames",
-    "exif", "sha256", "label", "txt", "json", "jpg", "png", "webp",
+    "file_name", "image", "split", "width", "height", "format", "source_name", "query_sha256", "query", "engine",
+    "image_url", "page_url", "title", "license", "license_url", "creator", "attribution", "caption", "url", "key",
+    "status", "error_message", "original_width", "original_height", "original_format", "original_sha256",
+    "original_frames", "exif", "sha256", "label", "txt", "json", "jpg", "png", "webp",
 })  # fmt: skip
 
 

@@ -13,8 +13,9 @@ import hashlib
 import json
 import logging
 import shutil
+from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -186,15 +187,24 @@ class Export:
         wanted, balance = self.options.take, self.options.balance
         if not wanted:
             return
-        pools: dict[str, list[tuple[bytes, str]]] = {}
+        pools: dict[str, array[int]] = {}  # eight bytes a picture
+        for name, order, _ in self._ordered():
+            pools.setdefault(name, array("Q")).append(order)
+        unlabelled = len(pools.pop(UNLABELLED, ())) if balance else 0
+        counts = {name: len(pool) for name, pool in pools.items()}
+        given = parts_of(counts, wanted)
+        last = {name: sorted(pool)[given[name] - 1] for name, pool in pools.items() if given[name]}
+        surplus = (sha256 for name, order, sha256 in self._ordered() if order > last.get(name, -1))
+        for part in chunked(surplus, BLOCK):
+            self.not_taken += self.files.leave_out(part)
+        self.notes += told_parts(counts, given, wanted, unlabelled, balance=balance)
+
+    def _ordered(self) -> Iterator[tuple[str, int, str]]:
+        """(label, place by lot, content) of the pictures that can be taken; without --balance they have one label."""
         for record in self.readable.sound(self._records()):
-            order = hashlib.blake2b(f"{self.options.seed}:{record['sha256']}".encode(), digest_size=8).digest()
-            pools.setdefault(record[LABEL] if balance else "", []).append((order, record["sha256"]))
-        unlabelled = pools.pop(UNLABELLED, []) if balance else []
-        given = parts_of({name: len(pool) for name, pool in pools.items()}, wanted)
-        surplus = unlabelled + [one for name, pool in pools.items() for one in sorted(pool)[given[name] :]]
-        self.not_taken = self.files.leave_out(sha256 for _, sha256 in surplus)
-        self.notes += told_parts(pools, given, wanted, len(unlabelled), balance=balance)
+            digest = hashlib.blake2b(f"{self.options.seed}:{record['sha256']}".encode(), digest_size=8).digest()
+            name = record[LABEL] if self.options.balance else ""
+            yield name, int.from_bytes(digest, "big"), record["sha256"]
 
     def _note_unreadable(self, path: Path, error: OSError) -> None:
         self.readable.left_out[UNREADABLE] += 1
@@ -371,19 +381,19 @@ def parts_of(counts: Mapping[str, int], wanted: int) -> dict[str, int]:
 
 
 def told_parts(
-    pools: Mapping[str, Sequence[Any]], given: Mapping[str, int], wanted: int, unlabelled: int, *, balance: bool
+    counts: Mapping[str, int], given: Mapping[str, int], wanted: int, unlabelled: int, *, balance: bool
 ) -> list[str]:
     """Sentences on what was taken of what, where that is not what was asked for."""
     notes, taken = [], sum(given.values())
     if taken < wanted:
         notes.append(f"--take {wanted:,}: there are {counted(taken, 'picture')} only, and all of them are in.")
     if balance:
-        fair = wanted // max(1, len(pools))
-        short = [f"{name} {given[name]:,}" for name in sorted(pools) if given[name] < fair]
+        fair = wanted // max(1, len(counts))
+        short = [f"{name} {given[name]:,}" for name in sorted(counts) if given[name] < fair]
         if short:
             others = "" if taken < wanted else "; the others make up for it"
             notes.append(f"--balance: fewer than {fair:,} pictures have the label {', '.join(short)}{others}.")
-        parts = ", ".join(f"{name} {given[name]:,}" for name in sorted(pools))
+        parts = ", ".join(f"{name} {given[name]:,}" for name in sorted(counts))
         notes.append(f"Taken by label: {parts}.")
         if unlabelled:
             notes.append(f"{counted(unlabelled, 'picture')} without a label were not taken.")
