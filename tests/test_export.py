@@ -383,10 +383,11 @@ def kill_export(workspace: Path, moment: str, *arguments: str) -> None:
 
 
 def left_of(workspace: Path) -> dict[str, str]:
-    """What lies in the workspace, quarantined files by their names only: runs have numbers."""
+    """What lies in the workspace, quarantined files by their names only: runs have numbers, and the front page has
+    all of them."""
     found = without_database(workspace)
     return {re.sub(r"^quarantine/\d+", "quarantine", name): digest for name, digest in found.items()
-            if not name.endswith(".lock")}  # fmt: skip
+            if not name.endswith((".lock", "reports/index.html"))}  # fmt: skip
 
 
 def done_by(workspace: Path) -> list[tuple[str, str]]:

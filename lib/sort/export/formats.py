@@ -155,7 +155,7 @@ class Writer(Protocol):
 class ImageFolder:
     """`<split>/<name>` (or `<split>/<label>/<name>`) with a `metadata.jsonl` for each split.
 
-    `as_texts` are columns that are written as text, '' for nothing.
+    `as_texts` are columns that are written as text, '' for nothing; records' own whole numbers stay, 0 for nothing.
     """
 
     folder: Path
@@ -173,7 +173,7 @@ class ImageFolder:
         _put(path, target, self.mode)
         if split not in self.open_files:
             self.open_files[split] = (self.folder / split / "metadata.jsonl").open("w", encoding="utf-8", newline="")
-        texts = {one: as_kind(record[one], "string") or "" for one in self.as_texts if one in record}
+        texts = {one: _told(one, record[one]) for one in self.as_texts if one in record}
         self.open_files[split].write(json.dumps({"file_name": name, **record, **texts}, ensure_ascii=False) + "\n")
         return plain
 
@@ -341,6 +341,10 @@ def _parquet_without(path: Path, target: Path | None, contents: Set[str]) -> int
                     if any(mask):
                         writer.write_table(shard.read_row_group(number).filter(pyarrow.array(mask)))
         return all_of_them - staying
+
+
+def _told(name: str, value: Any) -> str | int:
+    return value or 0 if own_kind(name) == "int32" else as_kind(value, "string") or ""
 
 
 def _put(source: Path, target: Path, mode: str) -> None:

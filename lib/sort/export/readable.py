@@ -271,7 +271,7 @@ def look(task: tuple[str, str, bool], formats: tuple[str, ...] | None = None) ->
 
 
 def told_encoding(encoding: Encoding | None) -> str:
-    """How pictures were written anew, in words."""
+    """Says in which way pictures were written anew."""
     if encoding is None or not encoding.side:
         return f"Converted to {encoding.form if encoding else ''}"
     quality = "" if encoding.quality is None else f", quality {encoding.quality}"

@@ -317,7 +317,7 @@ class Export:
         return sorted({record[LABEL] for record in self.readable.sound(self._records())})
 
     def _noting_failures(self, writer: TarShards) -> Callable[[str, Mapping[str, Any], str], None]:
-        """What cannot go in, for the table of statuses: of the record all columns that a picture has."""
+        """Returns a function that notes a picture which cannot go in, with all columns that others have."""
         encoding = self.options.encoding
 
         def note(split: str, record: Mapping[str, Any], reason: str) -> None:
