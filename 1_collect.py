@@ -33,7 +33,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lib.collect.options import add_options, options_from
 from lib.collect.options import check as check_options
@@ -112,7 +112,10 @@ def summary(ended: CollectReport, following: str, note: str = "") -> cli.Summary
         cli.log.warning("%s", problem)
     for sentence in ended.sentences:
         cli.log.error("%s", sentence)
-    return cli.Summary(ended.counts, next=following, exit_code=ended.exit_code, note=note)
+    result: dict[str, Any] = {"warnings": list(ended.warnings)}
+    if ended.sentences:
+        result["error"] = " ".join(ended.sentences)
+    return cli.Summary(ended.counts, next=following, exit_code=ended.exit_code, note=note, result=result)
 
 
 def show(session: cli.Session, options: CollectOptions) -> cli.Summary:

@@ -129,7 +129,8 @@ def check_disk(session: cli.Session) -> cli.Summary:
     note = "put right what can be: python 2_ingest_db.py --check --repair" if found.mendable and not repair else ""
     counts = {"files": found.files, "answers": found.answers, **found.counts(), "repaired": found.repaired}
     code = EXIT_INCOMPLETE if session.args.strict and left > 0 else EXIT_OK
-    return cli.Summary(dict(counts), None if not repair else "", note=note, exit_code=code)
+    result = {"findings": found.rows()}
+    return cli.Summary(dict(counts), None if not repair else "", note=note, exit_code=code, result=result)
 
 
 if __name__ == "__main__":

@@ -162,7 +162,7 @@ def test_a_last_page_that_repeats_is_not_counted_twice(gallery, tmp_path, capsys
     new = sum(items for outcome, items in rows(tmp_path / "ws", sql) if outcome == "ok")
     capsys.readouterr()
     assert collect(gallery, tmp_path / "ws", "--list", "--json") == 0
-    assert json.loads(capsys.readouterr().out)["queries"][0]["items"] == new
+    assert json.loads(capsys.readouterr().out)["result"]["queries"][0]["items"] == new
 
 
 def test_an_engine_that_has_to_wait_does_not_hold_up_the_others(gallery, tmp_path, capsys):
@@ -470,7 +470,7 @@ def test_a_jump_in_the_answers_shape_is_told(gallery, tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3 and "aiBadge 100%" in lines[2] and "aiBadge" not in lines[1]
     assert collect(gallery, tmp_path / "ws", "--drift", "--json") == 0
-    assert json.loads(capsys.readouterr().out)["runs"][1]["empty_originals"] > 0.4
+    assert json.loads(capsys.readouterr().out)["result"]["runs"][1]["empty_originals"] > 0.4
 
 
 def shape(results: int, empty: float = 0, unknown: int = 0, missing: int = 0) -> Shape:

@@ -241,6 +241,19 @@ def test_pictures_are_resized_upright_in_their_colours(tmp_path: Path, form: str
     assert "Resized to 64 pixels" in card and "of 1 the first frame alone" in card
 
 
+@pytest.mark.parametrize("resize", [(), ("--resize", 32)])
+def test_the_tags_of_the_downloaded_file_are_told_but_for_its_place(tmp_path: Path, resize: tuple[Any, ...]) -> None:
+    (tmp_path / "mine").mkdir()
+    tags = Image.Exif()
+    tags[0x010F] = "Maker"
+    tags.get_ifd(0x8825)[1] = "N"
+    tags.get_ifd(0x8825)[2] = (47.0, 22.0, 30.0)
+    drawing(1, 80, 60).save(tmp_path / "mine/a.jpg", exif=tags)
+    place = export(tmp_path / "ws", tmp_path / "mine", "--as", "webdataset", "--split", "1", *resize)
+    (row,) = pq.read_table(place / "00000.parquet").to_pylist()
+    assert json.loads(row["exif"]) == {"Image Make": "Maker"}
+
+
 def test_a_strip_that_would_grow_without_end_is_left_out(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     Image.new("RGB", (60_000, 8), "red").save(tmp_path / "mine/strip.png")

@@ -69,7 +69,7 @@ def report(workspace: Path, capsys: pytest.CaptureFixture[str], *arguments: str)
 
 
 def rows(workspace: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, dict]:
-    return {row["key"]: row for row in json.loads(report(workspace, capsys, *arguments, "--json"))["rows"]}
+    return {row["key"]: row for row in json.loads(report(workspace, capsys, *arguments, "--json"))["result"]["rows"]}
 
 
 EXPECTED = [
@@ -95,7 +95,7 @@ def test_downloads_files_and_shares_are_counted_by_domain(workspace, capsys):
 
 
 def test_families_join_the_domains_of_one_service(workspace, capsys):
-    families = json.loads(report(workspace, capsys, "--json"))["families"]
+    families = json.loads(report(workspace, capsys, "--json"))["result"]["families"]
     assert [(f["family"], f["count"], f["domains"]) for f in families] == [("VK", 3, 2)]
 
 

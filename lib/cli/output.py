@@ -10,7 +10,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,23 +24,25 @@ from lib.workspace import Workspace
 
 log = logging.getLogger("gleaner")
 
+BYTES = "_bytes"  # how the name of a count ends that is the size of what another one counts
 BY_REASON = ("failed", "unreadable", "passed_over")  # counts that have one for each reason beside them
 
 
 @dataclass
 class Summary:
-    """Summary of a run. `counts` become the summary line, the run's row and `--json`; `result` replaces the latter, and
-    `details` are added to it.
+    """Summary of a run. `counts` become the summary line and the run's row; with `--json` they stand in one object.
 
-    Iterators in a `result` that is a dict are written entry by entry, so that a long list needs no memory.
+    That object is `envelope()`'s; `result` and `details` are its result, and `beside` stands at its end. Iterators in
+    them are written entry by entry, so that a long list needs no memory.
     """
 
     counts: dict[str, int | float | str]
     next: str | None = ""  # a step's command; where it is None nothing follows a dry run either
     exit_code: int = EXIT_OK
     note: str = ""
-    result: Any = None
-    details: dict[str, Any] = field(default_factory=dict)
+    result: Mapping[str, Any] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
+    beside: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -71,6 +73,13 @@ class Session:
         """The command that was typed, without the options of these names, and with further words at its end."""
         return same_command(self.parser, self.step, self.words, without=without, plus=plus)
 
+    def way_back(self, run: int) -> str:
+        """The command that takes back a run of this step."""
+        command = f"python {STEP_FILES[self.step]} --undo {run}"
+        if self.step == "download" and self.args.to:  # step 5 opens no store that was not named to it
+            command += f" --to {command_line([self.args.to])}"
+        return next_step(command, self.args.workspace)
+
     def following(self, summary: Summary) -> str:
         """The command to run next: after a dry run the same one in earnest; empty where there is none."""
         if summary.next is None or not self.dry_run:
@@ -93,13 +102,9 @@ def print_summary(session: Session, summary: Summary) -> None:
     """Prints the summary of a run, as a line for a person or as one JSON object."""
     elapsed = time.monotonic() - session.started
     if session.args.json:
-        secrets = replacements(vars(session.args).values())
-        head = {"step": session.step, "run": session.run_id or None, "dry_run": session.dry_run}
-        usual = {**head, "exit_code": summary.exit_code, "counts": summary.counts, **summary.details}
-        parts_of_json = json_parts(usual if summary.result is None else summary.result)
-        # A result may hold addresses of pictures, which stay as they are; what a flag brought as a secret does not.
-        sys.stdout.writelines(hide(part, secrets) for part in parts_of_json)
-        print()
+        result = {**summary.result, **summary.details}
+        head = envelope(session.step, session.run_id, session.dry_run, summary.exit_code, summary.counts, result)
+        print_json(session, {**head, **summary.beside})
     parts = ", ".join(_parts(summary.counts))
     mode = " (dry run, nothing written)" if session.dry_run else ""
     if not session.args.quiet:
@@ -123,10 +128,36 @@ def taking_back(session: Session) -> str:
         return ""
     if not journal.count_actions(session.db, session.run_id, "done"):
         return ""
-    command = f"python {STEP_FILES[session.step]} --undo {session.run_id}"
-    if session.step == "download" and session.args.to:  # step 5 opens no store that was not named to it
-        command += f" --to {command_line([session.args.to])}"
-    return next_step(command, session.args.workspace)
+    return session.way_back(session.run_id)
+
+
+def envelope(
+    step: str,
+    run: int,
+    dry_run: bool,
+    exit_code: int,
+    counts: Mapping[str, int | float | str] | None = None,
+    result: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Returns the object that `--json` prints, in each step and however a run ends; without a run, `run` is null."""
+    return {
+        "step": step,
+        "run": run or None,
+        "dry_run": dry_run,
+        "exit_code": exit_code,
+        "counts": counts or {},
+        "result": result or {},
+    }
+
+
+def print_json(session: Session, value: Any) -> None:
+    """Prints a value as one line of JSON.
+
+    It may hold addresses of pictures, which stay as they are; what a flag brought as a secret does not.
+    """
+    secrets = replacements(vars(session.args).values())
+    sys.stdout.writelines(hide(part, secrets) for part in json_parts(value))
+    print()
 
 
 def json_parts(value: Any) -> Iterator[str]:
@@ -141,7 +172,7 @@ def json_parts(value: Any) -> Iterator[str]:
         before = "{"
         for name, entry in value.items():
             yield f"{before}{_dumped(str(name))}: "
-            yield from json_parts(entry) if isinstance(entry, Iterator) else (_dumped(entry),)
+            yield from json_parts(entry) if isinstance(entry, Iterator | dict) else (_dumped(entry),)
             before = ", "
         yield "}" if value else "{}"
     else:
@@ -153,19 +184,30 @@ def _dumped(value: Any) -> str:
 
 
 def _parts(counts: dict[str, Any]) -> Iterator[str]:
-    """Each count in words; what `failed_<reason>` counts is part of what `failed` does."""
+    """Each count in words; what `failed_<reason>` counts is part of what `failed` does.
+
+    `removed_bytes` is told with `removed`, in megabytes.
+    """
     reasons: dict[str, dict[str, Any]] = {name: {} for name in BY_REASON if name in counts}
     for name, value in counts.items():
         if whole := next((one for one in reasons if name.startswith(f"{one}_")), ""):
             reasons[whole][name.removeprefix(f"{whole}_")] = value
+    sizes = {name.removesuffix(BYTES): value for name, value in counts.items() if name.endswith(BYTES)}
     for name, value in counts.items():
+        if name.endswith(BYTES) and name.removesuffix(BYTES) in counts:
+            continue
         if not any(name.startswith(f"{one}_") for one in reasons):
             told = ", ".join(f"{_number(part)} {_words(reason)}" for reason, part in reasons.get(name, {}).items())
-            yield _counted(value, _words(name)) + (f" ({told})" if told else "")
+            size = f" ({_megabytes(sizes[name])})" if sizes.get(name) else ""
+            yield _counted(value, _words(name)) + size + (f" ({told})" if told else "")
 
 
 def _words(name: str) -> str:
     return name.replace("_", " ").replace(":", ": ")
+
+
+def _megabytes(size: float) -> str:
+    return "< 0.1 MB" if size < 5e4 else f"{size / 1e6:,.1f} MB"
 
 
 def _number(value: int | float | str) -> str:

@@ -50,7 +50,8 @@ ROWS_IN_GROUP = 100  # of Parquet: pictures are large, and a reader takes a row 
 class Look(NamedTuple):
     """One picture as it was found: `reason` says why it cannot be read, '' where it can.
 
-    `width` and `height` are upright. `sha256` is that of the file that was written, of what was converted.
+    `width` and `height` are upright. `sha256` is that of the file that was written, of what was converted; `exif` are
+    the tags that were there before, as JSON.
     """
 
     reason: str = ""
@@ -59,6 +60,7 @@ class Look(NamedTuple):
     format: str = ""
     frames: int = 1
     sha256: str = ""
+    exif: str = ""
 
 
 @dataclass

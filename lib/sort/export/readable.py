@@ -198,6 +198,8 @@ class Readable:
                     record |= {f"original_{name}": value for name, value in origin.items()}
                     record |= {name: getattr(done, name) for name in ("sha256", "width", "height", "format")}
                     path = self._target(folder, sha256)
+                    if self.options.form == "webdataset":
+                        record["exif"] = done.exif
                 if reason := done.reason if done else "" if path.is_file() else MISSING:
                     self.left_out[reason] += 1
                     self.splits[split] -= 1

@@ -18,6 +18,7 @@ from lib.images.frames import opened_frames
 from lib.images.ground import flat_on, layered, may_be_clear
 from lib.sort.export.formats import Look
 from lib.sort.export.options import Encoding
+from lib.sort.export.shards import exif_of
 
 # What each format is written with, and the longest side that it can have: the limits of libjpeg and of libwebp.
 SAVED: Mapping[str, tuple[int, Mapping[str, Any]]] = {
@@ -78,7 +79,7 @@ def convert(task: tuple[str, str, Encoding]) -> Look:
                     made = resized(made, encoding, *whole)
                 more = {"icc_profile": profile} if profile else {}
                 made.save(target, encoding.form, **how, **more)
-        return Look("", *made.size, encoding.form, count, sha256_of(target))
+        return Look("", *made.size, encoding.form, count, sha256_of(target), exif_of(path))
     except DecodeError as error:
         return Look(error.reason)
 

@@ -25,6 +25,7 @@ NUMBERED = re.compile(r"\d{5}\.tar")
 MOST_ROWS = 10_000  # of a shard: its key has four digits for them, as img2dataset's has by default
 ROWS_AT_ONCE = 1_000  # of the table, in memory
 SUCCESS, NO_DOWNLOAD, NO_PICTURE = "success", "failed_to_download", "failed_to_resize"
+_POINTERS = frozenset({"GPSInfo", "ExifOffset", "InteropOffset", "MakerNote"})  # where other tags stand
 # Reasons that say nothing of the picture: its file is not there any more, or is another one.
 _NOT_HAD = frozenset({"missing_file", "unreadable_file", "changed"})
 
@@ -66,7 +67,7 @@ class TarShards:
         content = path.read_bytes()
         shard = self._shard(split, len(content))
         key = _key(shard)
-        row = _row(record, key, SUCCESS, None, exif_of(content))
+        row = _row(record, key, SUCCESS, None, record.get("exif") or exif_of(content))
         text = json.dumps(row, ensure_ascii=False, indent=4).encode()
         for suffix, part in (
             (self.extension, content),
@@ -178,27 +179,29 @@ def _row(record: Mapping[str, Any], key: str, status: str, error: str | None, ex
     return own | {name: value for name, value in record.items() if name not in own}
 
 
-def exif_of(content: bytes) -> str:
-    """Returns the EXIF tags of a picture as JSON, by the names that img2dataset gives them; `{}` where it has none."""
+def exif_of(picture: Path | bytes) -> str:
+    """Returns the EXIF tags of a picture as JSON, by the names that img2dataset gives them; `{}` where it has none.
+
+    Where a picture was taken is nobody's business: the tags of GPS are not among them.
+    """
     from PIL import ExifTags, Image
 
     from lib.images.decode import DecodeError, codec_boundary
 
     found: dict[str, str] = {}
     try:
-        with codec_boundary(), Image.open(io.BytesIO(content)) as image:
+        with codec_boundary(), Image.open(picture if isinstance(picture, Path) else io.BytesIO(picture)) as image:
             exif = image.getexif()
-            parts = (
-                ("Image", exif),
-                ("EXIF", exif.get_ifd(ExifTags.IFD.Exif)),
-                ("GPS", exif.get_ifd(ExifTags.IFD.GPSInfo)),
-            )
-            for part, tags in parts:
-                names = ExifTags.GPSTAGS if part == "GPS" else ExifTags.TAGS
+            for part, tags in (("Image", exif), ("EXIF", exif.get_ifd(ExifTags.IFD.Exif))):
                 for tag, value in tags.items():
-                    if tag in names and not isinstance(value, (bytes, dict)) and len(text := str(value)) <= 500:
-                        found[f"{part} {names[tag]}"] = text.strip()
-    except DecodeError:  # metadata that cannot be read is none
+                    name = ExifTags.TAGS.get(tag, "GPSInfo")
+                    if (
+                        name not in _POINTERS
+                        and not isinstance(value, (bytes, dict))
+                        and len(text := str(value)) <= 500
+                    ):
+                        found[f"{part} {name}"] = text.strip("\0 ")
+    except (DecodeError, OSError):  # metadata that cannot be read is none
         pass
     return json.dumps(found)
 
