@@ -25,7 +25,7 @@ from lib.workspace import Workspace
 log = logging.getLogger("gleaner")
 
 BYTES = "_bytes"  # how the name of a count ends that is the size of what another one counts
-BY_REASON = ("failed", "unreadable", "passed_over")  # counts that have one for each reason beside them
+BY_REASON = ("failed", "unreadable", "passed_over", "unanswered")  # counts that have one for each reason beside them
 
 
 @dataclass

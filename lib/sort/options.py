@@ -109,6 +109,9 @@ def _add_quality_flags(made: ArgumentParser) -> None:
 
 def _add_clip_flags(made: ArgumentParser) -> None:
     add = made.add_argument_group("filter").add_argument
+    shown = """a filter of this name beside the others, with labels, folder and page of its own; --where calls it
+        filter:NAME (default: the one without a name)"""
+    add("--name", type=filter_name, metavar="NAME", help=shown)
     add("--keep", action="append", metavar="PROMPT", help="keep what this describes; may be given several times")
     add("--drop", action="append", metavar="PROMPT", help="against what this describes; may be given several times")
     add("--keep-file", type=Path, metavar="FILE", help="prompts to keep, one a line")
@@ -157,6 +160,17 @@ def _add_judge_flags(made: ArgumentParser) -> None:
     add("--vlm-timeout", type=between(0.1, 3600), default=120.0, metavar="SECONDS", help=shown)
     shown = "let a picture be that got no answer in N runs, while others got one (default: 3)"
     add("--vlm-tries", type=positive, default=3, metavar="N", help=shown)
+
+
+def filter_name(text: str) -> str:
+    """A name that is a folder's on every system and a word of `--where`, whatever case somebody types."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,39}", text):
+        usable = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40].rstrip("-")
+        hint = f", such as {usable}" if usable else ""
+        raise ArgumentTypeError(
+            f"{text!r} is no name for a filter: that has up to 40 of a to z, 0 to 9, - and _, no sign first{hint}"
+        )
+    return text
 
 
 def metrics(text: str) -> tuple[str, ...]:

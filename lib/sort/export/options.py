@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lib.arguments import positive, whole
-from lib.db.where import Condition, parse_where
+from lib.db.where import Condition, criterion_of, parse_where
 from lib.errors import UsageError
 from lib.work.stream import Parallelism
 
@@ -172,7 +172,7 @@ def export_options_from(args: Namespace) -> ExportOptions:
         folders=absolute(args.folders),
         limit=args.limit,
         mode=args.mode,
-        label=args.label,
+        label=criterion_of(args.label) if args.label else None,
         shard_bytes=args.shard_size,
         parquet_pictures=args.parquet_pictures,
         title=args.title,

@@ -50,7 +50,7 @@ from lib.sort.export.options import SIDES, ExportOptions, Shares
 from lib.sort.export.push import load_client, push, would_push
 from lib.sort.export.readable import PASSING, TOLD, UNREADABLE, Readable
 from lib.sort.export.shards import TarShards
-from lib.text import counted, without_places
+from lib.text import counted, did_you_mean, without_places
 
 log = logging.getLogger("gleaner.export")
 
@@ -147,7 +147,8 @@ class Export:
 
     def _gather(self) -> None:
         if self.options.label and self.options.label not in self._criteria():
-            raise UsageError(f"nothing is labelled by {self.options.label!r} yet; sort by it first.")
+            hint = did_you_mean(self.options.label, self._criteria())
+            raise UsageError(f"nothing is labelled by {self.options.label!r} yet; sort by it first.{hint}")
         context, folders, limit = self.context, self.options.folders, self.options.limit
         missing: list[tuple[str, str]] = []
         found = workspace_pictures(context.db, context.workspace, limit, missing=missing)
