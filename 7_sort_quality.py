@@ -114,16 +114,7 @@ def check(args: argparse.Namespace) -> None:
 def work(session: cli.Session) -> cli.Summary:
     from lib.sort.export.building import finish_exports
     from lib.sort.export.run import Export, OptOuts
-    from lib.sort.run import (
-        Sorting,
-        as_result,
-        finish,
-        finish_interrupted,
-        pictures,
-        preview,
-        shown,
-        undo,
-    )
+    from lib.sort.run import Sorting, as_result, finish, finish_interrupted, pictures, preview, shown, undo
     from lib.sort.sheet import Offer
 
     context, args = session.context, session.args

@@ -98,8 +98,7 @@ def add_export_flags(made: ArgumentParser) -> None:
     add("--as", dest="form", choices=FORMS, default="imagefolder", help=shown)
     shown = "shares of the whole; repeats stay on one side, in every export the same (default: 80,10,10)"
     add("--split", default="80,10,10", metavar="TRAIN,VAL,TEST", help=shown)
-    shown = """a column label of this criterion, which imagefolder and Parquet load as a class; in imagefolder a folder
-        for each label too"""
+    shown = """a column label of this criterion, a class in Parquet; in imagefolder a folder for each label too"""
     add("--label", metavar="CRITERION", help=shown)
     shown = """a column caption, and webdataset's .txt: title, label (of --label), or another column
         (default: title in webdataset, none elsewhere)"""
