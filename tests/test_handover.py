@@ -21,7 +21,7 @@ from lib.db.files import FileRow, add_file
 from lib.files.pictures import sha256_of
 from lib.sort.export.columns import ListColumns, folder_name
 from lib.sort.export.options import Encoding
-from lib.sort.export.resize import target_size
+from lib.sort.export.readable import target_size
 from lib.sort.export.run import parts_of
 
 step, ingest = load_step("sort"), load_step("ingest")
