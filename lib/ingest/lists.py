@@ -7,8 +7,8 @@ name different pictures alike. Rows of the reference pipeline's database get bac
 parsed.
 
 Columns that are kept have the names and the values of their list: numbers, truth values, texts, lists, objects and
-nothing. A table of text holds texts alone: what is a number exactly as a number is written becomes one. What is in the record
-already (the address, title, page, licence, creator, sizes) is not kept a second time.
+nothing. A table of text holds texts alone: what is a number exactly as a number is written becomes one. What is in the
+record already (the address, title, page, licence, creator, sizes) is not kept a second time.
 """
 
 from __future__ import annotations
