@@ -327,9 +327,9 @@ def test_three_thousand_pictures_load_as_they_are_looked_at(
 
 
 def test_a_full_disk_is_a_sentence_and_the_work_stands(
-    workspace: Path,
+    workspace: Path,  # noqa: F811
     capsys: Any,
-    monkeypatch: pytest.MonkeyPatch,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What has been sorted stays sorted and can be taken back; the same command makes the page later."""
     from lib.pages import reports
