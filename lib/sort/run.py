@@ -32,7 +32,7 @@ from lib.progress import chunked
 from lib.quality.measure import Measure
 from lib.sort.criteria import Criterion
 from lib.sort.export.run import remove_empty_folders
-from lib.sort.measures import Measures, is_passing
+from lib.sort.measures import Measures, is_passing, why_unanswered
 from lib.sort.options import SortOptions
 from lib.sort.output import (
     Report,
@@ -50,6 +50,7 @@ from lib.text import counted
 
 STEP = "sort"
 ASIDE = ("not_asked", "no_answer")  # nothing is wrong with the picture; the next run asks again
+SHOWN_UNANSWERED = 10  # pictures that a model gave no answer about
 SHOWN_LEFT = 100_000  # pictures with reasons in a report's lists; metadata and the database hold everything
 
 
@@ -122,6 +123,9 @@ class Sorting:
             found["changed_copies_left"] = self.removals.changed
         if left := self.files.count("left_out"):
             found["below_min_score" if self.criterion.name == "quality" else "left_out"] = left
+        if silent := Counter(why_unanswered(reason) for _, reason in unanswered(self)):
+            found["unanswered"] = silent.total()
+            found |= {f"unanswered_{reason}": count for reason, count in silent.most_common()}
         if self.options.where:
             found["not_selected"] = self.not_selected
         found["unreadable"] = self.files.count("unreadable")
@@ -303,14 +307,30 @@ def _clusters_page(run: Sorting, report: Report) -> Path:
     return clusters_sheet(page, run.context, run.criterion, run.files, run.options.subtitle, run.options.spread.workers)
 
 
-def shown(run: Sorting, *, as_csv: bool) -> Iterator[str]:
-    """The lines for stdout: the plan in a dry run, then the buckets; or the pictures as CSV."""
+def unanswered(run: Sorting) -> Iterator[tuple[str, str]]:
+    """(path, reason) of the pictures that a model was asked about and gave no answer, in this run or those before."""
+    return ((path, reason) for path, reason, _ in run.files.reasons("left_out") if why_unanswered(reason))
+
+
+def _unanswered_lines(run: Sorting, most: int | None) -> Iterator[str]:
+    silent = unanswered(run)
+    yield from (f"no answer  {path}  ({reason.partition(': ')[2]})" for path, reason in islice(silent, most))
+    if left := sum(1 for _ in silent):
+        yield f"no answer  {counted(left, 'more picture')}; -v names them all"
+
+
+def shown(run: Sorting, *, as_csv: bool, verbose: bool = False) -> Iterator[str]:
+    """The lines for stdout: the plan in a dry run, then the buckets; or the pictures as CSV.
+
+    Ten pictures without an answer are named at most, all of them with `verbose`.
+    """
     if as_csv:
         yield from (part.rstrip("\n") for part in csv_lines(pictures(run)))
         return
     if run.context.dry_run:
         yield from journal_files.describe(run.workspace, run.plan(), dry_run=True)
     yield from (f"leave  {path}  ({reason})" for path, reason, _ in run.files.reasons("unreadable"))
+    yield from _unanswered_lines(run, None if verbose else SHOWN_UNANSWERED)
     yield from run.criterion.notes()
     yield as_table(run.files.buckets(), run.criterion.buckets())
 
@@ -323,6 +343,7 @@ def as_result(run: Sorting) -> dict[str, Any]:
         "actions": ({"kind": a.kind, "source": a.source, "target": a.target, "reason": a.reason} for a in run.plan()),
         "unreadable": ({"path": path, "reason": reason} for path, reason, _ in run.files.reasons("unreadable")),
         "left_out": ({"path": path, "score": score} for path, _, score in run.files.reasons("left_out")),
+        "unanswered": ({"path": path, "reason": reason} for path, reason in unanswered(run)),
         "pictures": pictures(run),
     } | run.criterion.report()
 
