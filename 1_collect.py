@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from lib.collect.run import CollectReport
 
 NOTHING = "nothing to search: what was asked for ended before (see --list, --retry), and nothing else is queued"
+FAILURES = ("consent", "region", "wrong_tab", "upload_rejected", "parse_error")  # outcomes that nothing is queued after
 INGEST = "python 2_ingest_db.py"
 
 
@@ -81,14 +82,18 @@ def work(session: cli.Session) -> cli.Summary:
 
 def search(session: cli.Session, options: CollectOptions) -> cli.Summary:
     """Searches, or says what would be searched."""
+    from lib.collect.reach import why_no_page
     from lib.collect.run import Collection
 
     everything = Collection(session.context, options)
     if session.dry_run:
-        return preview(session, "queries", everything.preview(), "Would search nothing: the queue is empty")
+        made = preview(session, "queries", everything.preview(), "Would search nothing: the queue is empty")
+        made.next = made.next if everything.has_work else None
+        return made
     ended = everything.run()
     note = "" if ended.counts["queries"] or ended.sentences or session.stopping() else NOTHING
-    return summary(ended, INGEST if ended.counts["pages"] or not (ended.sentences or note) else "", note)
+    note = note or why_no_page(ended.counts, FAILURES)
+    return summary(ended, INGEST if ended.counts["pages"] else "", note)
 
 
 def replay(session: cli.Session, options: CollectOptions, path: Path) -> cli.Summary:
@@ -108,11 +113,18 @@ def preview(session: cli.Session, name: str, lines: list[str], nothing: str = ""
 
 
 def summary(ended: CollectReport, following: str, note: str = "") -> cli.Summary:
+    from lib.collect.reach import stop_lines
+
     for problem in ended.warnings:
         cli.log.warning("%s", problem)
     for sentence in ended.sentences:
         cli.log.error("%s", sentence)
-    return cli.Summary(ended.counts, next=following, exit_code=ended.exit_code, note=note)
+    notes = [*stop_lines(ended.stops), *filter(None, [note])]
+    stops = [asdict(stop) for stop in ended.stops]
+    for stop in stops:
+        stop["limits"] = {name: stop["limits"][name] for name in ("pages", "results")}
+    code = ended.exit_code
+    return cli.Summary(ended.counts, following, code, "\n".join(notes), details={"stopped": stops})
 
 
 def show(session: cli.Session, options: CollectOptions) -> cli.Summary:
