@@ -33,7 +33,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lib.collect.options import add_options, options_from
 from lib.collect.options import check as check_options
@@ -120,11 +120,10 @@ def summary(ended: CollectReport, following: str, note: str = "") -> cli.Summary
     for sentence in ended.sentences:
         cli.log.error("%s", sentence)
     notes = [*stop_lines(ended.stops), *filter(None, [note])]
-    stops = [asdict(stop) for stop in ended.stops]
-    for stop in stops:
-        stop["limits"] = {name: stop["limits"][name] for name in ("pages", "results")}
-    code = ended.exit_code
-    return cli.Summary(ended.counts, following, code, "\n".join(notes), details={"stopped": stops})
+    result: dict[str, Any] = {"warnings": list(ended.warnings), "stopped": [stop.as_dict() for stop in ended.stops]}
+    if ended.sentences:
+        result["error"] = " ".join(ended.sentences)
+    return cli.Summary(ended.counts, following, ended.exit_code, "\n".join(notes), result)
 
 
 def show(session: cli.Session, options: CollectOptions) -> cli.Summary:

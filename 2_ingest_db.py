@@ -13,6 +13,7 @@ Examples
     python 2_ingest_db.py --import old/XHR
     python 2_ingest_db.py --import old/yandex_images.db
     python 2_ingest_db.py --import urls.parquet
+    python 2_ingest_db.py --import lists/ 'part-*.parquet'
     python 2_ingest_db.py --import-folder photos
     python 2_ingest_db.py --check --repair
     python 2_ingest_db.py --undo last
@@ -40,8 +41,9 @@ def build_parser() -> argparse.ArgumentParser:
     # fmt: off
     made = cli.parser(__doc__, "ingest")
     add = made.add_argument_group("what is taken in").add_argument
-    add("--import",        dest="source", type=Path, metavar="PATH",
-                           help="take in raw answers, a list of URLs or another pipeline's database")
+    add("--import",        dest="source", type=Path, nargs="+", metavar="PATH",
+                           help="take in raw answers, lists of URLs or another pipeline's database: files, folders, "
+                                "or patterns such as 'part-*.parquet'")
     add("--import-folder", dest="folder", type=Path, metavar="DIR",
                            help="take in pictures that are on disk, each content once, with sidecars")
     add("--encoding",      type=encoding_name, metavar="NAME",
@@ -85,7 +87,7 @@ def check(args: argparse.Namespace) -> None:
     if not workspace.database.exists() and not can_begin:
         raise UsageError(f"there is no database in {workspace.root}; run 1_collect.py first.")
     if args.source and not workspace.database.exists():  # what cannot be taken in makes no workspace
-        from lib.ingest.run import refuse_unknown
+        from lib.ingest.sources import refuse_unknown
 
         refuse_unknown(args.source, args.encoding or "", args.url_column or "")
     if args.folder and not args.folder.exists():
@@ -127,7 +129,8 @@ def check_disk(session: cli.Session) -> cli.Summary:
     note = "put right what can be: python 2_ingest_db.py --check --repair" if found.mendable and not repair else ""
     counts = {"files": found.files, "answers": found.answers, **found.counts(), "repaired": found.repaired}
     code = EXIT_INCOMPLETE if session.args.strict and left > 0 else EXIT_OK
-    return cli.Summary(dict(counts), None if not repair else "", note=note, exit_code=code)
+    result = {"findings": found.rows()}
+    return cli.Summary(dict(counts), None if not repair else "", note=note, exit_code=code, result=result)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
 """Shows where the pictures come from: by domain, service family, engine, query, licence, format or claimed size.
 
 Reads   images, downloads and files in the database
-Writes  the table to stdout; reports/domains.html, .csv and .json (with --by X: reports/by_X.*)
+Writes  the table to stdout; reports/domains.html, .csv and .json (with --by X: reports/by_X.*; with --results:
+        reports/results_<number of the search>.*)
 
 Examples
     python 3_domain_report.py
     python 3_domain_report.py --by licence --format markdown
     python 3_domain_report.py --top 20 --format csv
+    python 3_domain_report.py --results cat.jpg
     python 3_domain_report.py --compare run:1 run:2 --by engine
     python 3_domain_report.py --extract VK --to vk_images.db
     python 3_domain_report.py --of Pinterest example.org --blocklist blocked.txt
@@ -37,6 +39,9 @@ def build_parser() -> argparse.ArgumentParser:
     add("--top",       type=cli.positive, metavar="N", help="show the N largest, the others as one (default: all)")
     add("--format",    choices=FORMATS, default="text",
                        help="what is printed; html prints the page's path only (default: text)")
+    add("--results",   nargs="*", metavar="QUERY",
+                       help="pages of single searches, the query picture beside its hits; QUERY is a search's number, "
+                            "its keyword, or its picture's path or file name (default: every search, the newest 100)")
     add("--compare",   nargs=2, metavar=("A", "B"),
                        help="two searches (number or words) or two runs of step 1 (run:N) side by side")
     add = made.add_argument_group("a part of the database, and lists of domains").add_argument
@@ -63,6 +68,8 @@ def check(args: argparse.Namespace) -> None:
         raise UsageError("--of names domains for a list; give --blocklist FILE or --allowlist FILE too.")
     if (args.blocklist or args.allowlist) and not args.of and args.by not in ("domain", "host", "family"):
         raise UsageError(f"a list holds domains and --by {args.by} shows none; name them with --of.")
+    if args.results is not None and (args.compare or args.extract or args.blocklist or args.allowlist):
+        raise UsageError("--results makes pages of searches and goes with neither --compare nor --extract nor a list.")
     if args.compare and args.format == "html":
         raise UsageError("--compare has no page; give --format text, csv, json or markdown.")
     chosen_domains([*(args.extract or ()), *(args.of or ())])
@@ -74,6 +81,8 @@ def work(session: cli.Session) -> cli.Summary:
     from lib.report import run
 
     options = options_from(session.args)
+    if options.results is not None:
+        return results(session, options.results)
     if options.compare:
         return compare(session, options)
     if options.extract:
@@ -91,6 +100,28 @@ def compare(session: cli.Session, options: ReportOptions) -> cli.Summary:
         print(written_as(found, options.format).rstrip("\n"))
     counts = {"only_a": found.total.only_a, "both": found.total.both, "only_b": found.total.only_b}
     return cli.Summary(dict(counts), result=found.as_dict())
+
+
+def results(session: cli.Session, names: Sequence[str]) -> cli.Summary:
+    from lib.report.results import chosen_searches, lines_of, make_results, write_results
+
+    cli.require_pictures(session)
+    searches, more = chosen_searches(session.context, names)
+    told, hits, pages = [], 0, []
+    for search in searches:
+        if session.stopping():
+            break
+        found = make_results(session.context, search, workers=cli.cpu_count())
+        hits += len(found.hits)
+        told.append(found.as_dict())
+        if not session.dry_run:
+            pages.append(write_results(session.context, found, workers=cli.cpu_count())[0])
+        if not session.args.json:
+            cli.say(lines_of(found))
+    notes = [f"page: {page}" for page in pages[:1]] + [f"and {len(pages) - 1} more beside it"] * (len(pages) > 1)
+    notes += [f"{more} older searches are left out; name them, such as --results {searches[-1].id - 1}"] * bool(more)
+    counts = {"searches": len(told), "hits": hits, "pictures": sum(one["pictures"] for one in told)}
+    return cli.Summary(dict(counts), note="; ".join(notes), result={"searches": told})
 
 
 def report(session: cli.Session, options: ReportOptions) -> cli.Summary:

@@ -67,7 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def check(args: argparse.Namespace) -> None:
     if args.list_rules:  # like --help: no workspace is needed for that
         rules = [dataclasses.asdict(rule) for rule in RULES]
-        print(json.dumps({"rules": rules}, ensure_ascii=False) if args.json else "\n".join(map(str, RULES)))
+        shown = cli.envelope(args.step, 0, args.dry_run, cli.EXIT_OK, {"rules": len(rules)}, {"rules": rules})
+        print(json.dumps(shown, ensure_ascii=False) if args.json else "\n".join(map(str, RULES)))
         raise SystemExit(0)
     jobs = ("rule", "forget_query", "restore", "vacuum", "reset", "undo")
     if len(given := [f"--{name.replace('_', '-')}" for name in jobs if getattr(args, name)]) > 1:
@@ -146,7 +147,7 @@ def reset(session: cli.Session) -> cli.Summary:
         if args.reset == "everything":
             jobs.confirm(session.workspace, args.yes, ask=input)
         note = f"backup: {jobs.reset(session.context, args.reset, args.keep)}"
-    return cli.Summary({"rows": sum(found.values()), **found}, note=note)
+    return cli.Summary({"rows": sum(found.values()), **found}, note=note, result={"plan": lines})
 
 
 if __name__ == "__main__":

@@ -120,7 +120,7 @@ def work(session: cli.Session) -> cli.Summary:
         if not args.json:
             cli.say(found.lines)
         counts = {"to_fetch": found.rows, "hosts": found.hosts, "waiting": found.waiting}
-        return cli.Summary(dict(counts), next="" if found.rows else None)
+        return cli.Summary(dict(counts), next="" if found.rows else None, result={"plan": found.lines})
     return _summary(step.download(context, options), options)
 
 

@@ -114,10 +114,13 @@ def work(session: cli.Session) -> cli.Summary:
             print(line)
     about = {"mode": session.args.mode, "run": session.run_id or None, "dry_run": session.dry_run}
     result = run.result(run.counts() | about)
+    beside = {name: result[name] for name in ("groups", "summary")}  # other programs have long read them there
     following = run.following
     if plan := session.args.plan:
         following = session.again("plan", plus=["--apply", str(plan)])
-    return cli.Summary(run.counts(), next=following, exit_code=run.exit_code, note=run.remark, result=result)
+    return cli.Summary(
+        run.counts(), next=following, exit_code=run.exit_code, note=run.remark, result=result, beside=beside
+    )
 
 
 def undo(session: cli.Session) -> cli.Summary:

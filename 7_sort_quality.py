@@ -41,7 +41,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from lib.errors import UsageError
 from lib.sort.options import (
@@ -131,16 +130,15 @@ def work(session: cli.Session) -> cli.Summary:
     run = Sorting(context, options)
     run.prepare()
     note = finish(run) if run.complete and not context.dry_run else ""
-    result: Any = as_result(run)
     if not args.json and not context.stopping():
         if args.format == "json":  # the pictures of --json alone
-            args.json, result = True, pictures(run)
+            cli.print_json(session, pictures(run))
         else:
             for line in shown(run, as_csv=args.format == "csv"):
                 print(line)
     why = run.why_nothing_was_sorted
     note = "; ".join(filter(None, (why, note)))
-    return cli.Summary(run.counts(), next=None if why else "", note=note, result=result)
+    return cli.Summary(run.counts(), next=None if why else "", note=note, result=as_result(run))
 
 
 if __name__ == "__main__":

@@ -90,7 +90,7 @@ def gleaner(job: Job, workers: int = WORKERS) -> Measured:
         ],
         job.environment,
     )
-    found = json.loads(out)
+    found = json.loads(out)["result"]
     return Measured(found["states"].get("done", 0), wall, cpu, found["steady_seconds"], found["cpu_seconds"])
 
 

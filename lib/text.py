@@ -1,5 +1,5 @@
-"""Text: counted nouns, words that were meant, commands for a shell, what UTF-8 and the database can hold, secrets left
-out, control characters made visible."""
+"""Text: counted nouns, words that were meant, names of licences and of files, commands for a shell, what UTF-8 and the
+database can hold, secrets left out, control characters made visible."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from functools import lru_cache
 from pathlib import PurePath
 from typing import Any
 
@@ -32,6 +33,38 @@ _SECRET_NAME = (
     r"|(?:[\w.%-]*[_.-])?(?:key|sig|pass)"
 )
 _PARAMETER = re.compile(rf"(?P<head>[?&;#](?:{_SECRET_NAME})=)(?P<secret>[^&;#\s\"'<>]+)", re.IGNORECASE)
+
+# Addresses that name a licence of Creative Commons: the code, the version and, of a ported one, where it holds.
+_CC_ADDRESS = re.compile(
+    r"(?:https?:)?(?://)?(?:www\.)?creativecommons\.org/(?:licen[sc]es|publicdomain)/(?P<code>[a-z+-]+)/(?P<version>\d\.\d)"
+    r"(?:/(?P<port>(?!deed|legalcode)[a-z]{2,8}(?:-[a-z]+)?))?(?:/(?:deed|legalcode)?[\w.-]*)?/?(?:[?#].*)?",
+    re.IGNORECASE,
+)
+_CC_NAME = re.compile(
+    r"(?P<cc>cc )?(?P<code>(?:by|nc|nd|sa)(?: (?:nc|nd|sa))*)(?: v?(?P<version>\d\.\d))?(?: (?P<port>[a-z]{2,11}))?"
+)
+_CC_ZERO = re.compile(
+    r"(?:cc ?(?:0|zero)(?: v?1\.0)?(?: universal)?(?: cc ?0(?: v?1\.0)?)?(?: public domain dedication)?"
+    r"|public domain dedication cc ?(?:0|zero)(?: v?1\.0)?)"
+)
+_CC_WORDS = (
+    (re.compile(r"[\s_/(),;:\u2010-\u2015-]+"), " "),
+    (re.compile(r"\bcreative ?commons\b"), "cc"),
+    (re.compile(r"\bcc cc ?0\b"), "cc0"),
+    (re.compile(r"\battribution\b"), "by"),
+    (re.compile(r"\bnon ?commercial\b"), "nc"),
+    (re.compile(r"\bno ?deriv(?:ative)?s?(?: works)?\b"), "nd"),
+    (re.compile(r"\bshare ?alike\b"), "sa"),
+    (re.compile(r"\bpublic licen[sc]e\b"), ""),
+    (re.compile(r"\b(?:the|licen[sc]ed?|international|unported|generic|deed|intl)\b"), ""),
+)
+_CC_PLACES = {
+    "germany": "DE", "austria": "AT", "switzerland": "CH", "france": "FR", "japan": "JP", "australia": "AU",
+    "netherlands": "NL", "poland": "PL", "spain": "ES", "italy": "IT", "brazil": "BR", "canada": "CA", "sweden": "SE",
+    "scotland": "SCOTLAND", "igo": "IGO",
+}  # fmt: skip
+_CC_ORDER = ("by", "nc", "nd", "sa")
+LONGEST_LICENSE = 120  # characters; a longer text is terms of somebody's own
 
 
 def counted(number: int, noun: str) -> str:
@@ -60,6 +93,79 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 def known(value: str) -> str:
     """Returns the text, empty where it is a word for nothing: `?`, `-`, `N/A`, `unknown`."""
     return "" if len(value) < LONGEST_NO_VALUE and value.strip(" .()[]<>").casefold() in _NO_VALUE else value
+
+
+@lru_cache(maxsize=4096)
+def license_id(name: str, address: str = "") -> str:
+    """Returns the identifier of a licence by its name, or by its address where the name does not tell.
+
+    `CC0`, `cc0 1.0` and Creative Commons' address of it are one: `CC0-1.0`, as SPDX has it; `CC BY-SA 3.0 de` is
+    `CC-BY-SA-3.0-DE`. A name without its version gets that of the address. All other names stay as they are.
+    """
+    name = name.strip()
+    if not name:
+        return _by_address(address) or ""
+    if len(name) > LONGEST_LICENSE:
+        return name
+    if found := _by_address(name):
+        return found
+    words = name.casefold()
+    for pattern, replacement in _CC_WORDS:
+        words = pattern.sub(replacement, words)
+    words = " ".join(words.split()).rstrip(" .")
+    if _CC_ZERO.fullmatch(words):
+        return "CC0-1.0"
+    match = _CC_NAME.fullmatch(words)
+    if not match:
+        return name
+    code, version, port = _cc_code(match["code"]), match["version"], match["port"] or ""
+    if len(port) > 2 and port not in _CC_PLACES:
+        return name
+    if version:
+        return "-".join(filter(None, ("CC", code, version, _CC_PLACES.get(port, port.upper()))))
+    known_by_address = _by_address(address)
+    if known_by_address and known_by_address.startswith(f"CC-{code}-") and known_by_address[len(code) + 4].isdigit():
+        return known_by_address
+    return f"CC {code}" if match["cc"] and not port else name  # "Attribution" alone may be any licence
+
+
+def _by_address(address: str) -> str:
+    """The identifier of a licence that Creative Commons' address names; empty for any other text."""
+    match = _CC_ADDRESS.fullmatch(address.strip())
+    if not match:
+        return ""
+    code, version, port = match["code"].lower(), match["version"], (match["port"] or "").upper()
+    if code == "zero":
+        return f"CC0-{version}"
+    if code == "mark":
+        return f"Public Domain Mark {version}"
+    if not set(code.split("-")) <= set(_CC_ORDER):
+        return ""
+    return "-".join(filter(None, ("CC", _cc_code(code.replace("-", " ")), version, port)))
+
+
+def _cc_code(words: str) -> str:
+    """The parts of a licence's code in their usual order: `nc by` is `BY-NC`."""
+    return "-".join(part for part in _CC_ORDER if part in words.split()).upper()
+
+
+def file_name_of(path: str) -> str:
+    """The last part of a path of any system: what may be told to others of where a file lay."""
+    return re.split(r"[/\\]", path.rstrip("/\\"))[-1]
+
+
+def places(folders: Iterable[os.PathLike[str] | str]) -> re.Pattern[str]:
+    """Returns the pattern of paths in folders of this machine, for `without_places`; a file system's root is none."""
+    names = {os.path.abspath(folder) for folder in folders}
+    names |= {os.path.realpath(name) for name in names}
+    written = {form for name in names if len(name) > 3 for form in (name, name.replace("\\", "/"))}
+    below = "|".join(re.escape(name) for name in sorted(written, key=len, reverse=True)) or r"(?!)"
+    return re.compile(rf"(?:file:(?://)?|(?<![\w.:/\\-]))(?:{below})(?P<rest>[/\\][^\s'\"<>|]*)?(?![\w-])")
+
+
+def without_places(text: str, pattern: re.Pattern[str]) -> str:
+    """A text that others may read: of a path below one of the folders the last part stays."""
+    return pattern.sub(lambda match: file_name_of(match["rest"] or ""), text)
 
 
 def storable(text: str) -> str:

@@ -73,7 +73,13 @@ def result(folder: Path, capsys: pytest.CaptureFixture[str], *arguments: object,
     """The same with `--json`: the object that it prints."""
     capsys.readouterr()
     dedup(folder, *arguments, "--json", expect=expect)
-    return json.loads(capsys.readouterr().out)
+    return flat(capsys.readouterr().out)
+
+
+def flat(text: str) -> dict[str, Any]:
+    """The object that `--json` printed, with what its result holds beside the keys of the envelope."""
+    found: dict[str, Any] = json.loads(text)
+    return {**found, **found["result"]}
 
 
 MEASURED = """

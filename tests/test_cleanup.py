@@ -78,7 +78,7 @@ def clean_up(database: Path, *arguments: object) -> int:
 def plan_of(database: Path, *arguments: object, capsys: pytest.CaptureFixture[str]) -> dict[tuple[str, str], int]:
     capsys.readouterr()
     assert clean_up(database, "--dry-run", "--json", *arguments) == 0
-    return {(row["rule"], row["table"]): row["rows"] for row in json.loads(capsys.readouterr().out)["plan"]}
+    return {(row["rule"], row["table"]): row["rows"] for row in json.loads(capsys.readouterr().out)["result"]["plan"]}
 
 
 def test_every_rule_takes_its_rows(dirty: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -450,7 +450,7 @@ def test_the_rules_are_listed_without_a_workspace(tmp_path: Path) -> None:
 def test_the_rules_are_listed_as_json(tmp_path: Path, arguments: list[str]) -> None:
     done = run_step("cleanup", *arguments, "--workspace", tmp_path / "none")
     assert done.returncode == 0
-    rules = json.loads(done.stdout)["rules"]
+    rules = json.loads(done.stdout)["result"]["rules"]
     assert [rule["name"] for rule in rules] == list(RULE_NAMES)
     assert {rule["name"] for rule in rules if rule["by_default"]} >= {"broken_url", "not_http"}
     assert not (tmp_path / "none").exists()

@@ -491,7 +491,7 @@ def test_list_shows_state_and_outcome(gallery, tmp_path, one, capsys):
         str(one),
     ]
     assert collect(gallery, tmp_path / "ws", "--list", "--json") == 0
-    assert json.loads(capsys.readouterr().out)["queries"][0]["outcome"] == "ok"
+    assert json.loads(capsys.readouterr().out)["result"]["queries"][0]["outcome"] == "ok"
 
 
 def test_two_runs_at_once_do_not_share_an_engine(gallery, tmp_path, one, capsys):

@@ -178,15 +178,15 @@ def test_a_number_of_results_decides_about_the_pages(gallery, tmp_path, monkeypa
     assert collect(gallery, workspace, *asked_for, "--max-results", 150, "--json") == 0
     printed, said = capsys.readouterr()
     found = json.loads(printed)
-    stopped = (found.get("result") or found)["stopped"]
+    stopped = found["result"]["stopped"]
     assert {(entry["engine"], entry["query"]) for entry in stopped} == {
         (engine, repr(word)) for engine in ("openverse", "bing") for word in (WORDS, "photo")
     }
     for entry in stopped:
         reached = entry["results"] >= 150
-        assert entry["by"] == ("max_results" if reached else "source_end"), entry
-        assert entry["limits"]["results"] == 150 and entry["pages"] > 1
-    assert any(entry["by"] == "max_results" for entry in stopped) and "stopped at --max-results 150" in said
+        assert entry["stopped_by"] == ("max_results" if reached else "source_end"), entry
+        assert entry["max_results"] == 150 and entry["pages"] > 1
+    assert any(entry["stopped_by"] == "max_results" for entry in stopped) and "stopped at --max-results 150" in said
     # The same again asks nothing; without any limit the default of five pages lies behind us.
     gallery.site.board.asked.clear()
     assert collect(gallery, workspace, *asked_for, "--max-results", 150) == 0
@@ -237,7 +237,7 @@ def test_a_last_page_that_repeats_is_not_counted_twice(gallery, tmp_path, capsys
     new = sum(items for outcome, items in rows(tmp_path / "ws", sql) if outcome == "ok")
     capsys.readouterr()
     assert collect(gallery, tmp_path / "ws", "--list", "--json") == 0
-    assert json.loads(capsys.readouterr().out)["queries"][0]["items"] == new
+    assert json.loads(capsys.readouterr().out)["result"]["queries"][0]["items"] == new
 
 
 def test_an_engine_that_has_to_wait_does_not_hold_up_the_others(gallery, tmp_path, capsys):
@@ -545,7 +545,7 @@ def test_a_jump_in_the_answers_shape_is_told(gallery, tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3 and "aiBadge 100%" in lines[2] and "aiBadge" not in lines[1]
     assert collect(gallery, tmp_path / "ws", "--drift", "--json") == 0
-    assert json.loads(capsys.readouterr().out)["runs"][1]["empty_originals"] > 0.4
+    assert json.loads(capsys.readouterr().out)["result"]["runs"][1]["empty_originals"] > 0.4
 
 
 def shape(results: int, empty: float = 0, unknown: int = 0, missing: int = 0) -> Shape:

@@ -532,9 +532,17 @@ def test_json_is_one_object_on_stdout_for_success_and_failure(tmp_path, capsys):
         "dry_run": False,
         "exit_code": 0,
         "counts": {"files": 3},
+        "result": {},
     }
     assert run_work(tmp_path, raising(UsageError("no; do this.")), "--json") == 2
-    assert json.loads(capsys.readouterr().out) == {"error": "no; do this.", "exit_code": 2}
+    assert json.loads(capsys.readouterr().out) == {
+        "step": "report",
+        "run": 2,
+        "dry_run": False,
+        "exit_code": 2,
+        "counts": {},
+        "result": {"error": "no; do this."},
+    }
 
 
 def test_a_dry_run_leaves_no_trace(tmp_path):

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
-from support import PATIENCE, ROOT, as_rows, drawing, dump, load_step, run_step, snapshot
+from support import PATIENCE, ROOT, as_rows, drawing, dump, flat, load_step, run_step, snapshot
 
 from lib.db import open_database
 from lib.db.files import FileRow, add_file
@@ -49,7 +49,7 @@ def dedup(folder: Path, *arguments: object, expect: int = 0) -> int:
 def result(folder: Path, capsys: pytest.CaptureFixture[str], *arguments: object) -> dict:
     capsys.readouterr()
     dedup(folder, *arguments, "--json")
-    return json.loads(capsys.readouterr().out)
+    return flat(capsys.readouterr().out)
 
 
 def verdicts(found: dict) -> dict[str, tuple[str, str, str]]:

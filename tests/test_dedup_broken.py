@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from support import dedup, drawing, result, run_step, snapshot
+from support import dedup, drawing, flat, result, run_step, snapshot
 
 from lib.db import open_database
 from lib.db.files import FileRow, add_file
@@ -215,7 +215,7 @@ def test_files_of_the_workspace_are_named_by_their_path(tmp_path: Path):
     done = run_step("dedup", "--json", "--dry-run", "--workspace", workspace.root)
     assert done.returncode == 0, done.stderr
     wanted = {"2_original_9x9_bbbbbbbb.jpg": "not_an_image", "3_original_640x480_cccccccc.jpg": "truncated"}
-    assert named(json.loads(done.stdout)) == {str(workspace.images / name): r for name, r in wanted.items()}
+    assert named(flat(done.stdout)) == {str(workspace.images / name): r for name, r in wanted.items()}
 
 
 def test_the_page_stays_small_with_very_many_and_says_where_all_are(tmp_path: Path):

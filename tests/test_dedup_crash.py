@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from support import PATIENCE, ROOT, as_rows, drawing
+from support import PATIENCE, ROOT, as_rows, drawing, flat
 
 from lib.dedup.fingerprints import SLOT, CrashGuard
 
@@ -56,7 +55,7 @@ def run(folder: Path, *arguments: str) -> tuple[int, dict]:
         env=environment, capture_output=True, text=True, timeout=PATIENCE,
     )  # fmt: skip
     assert done.returncode in (0, -signal.SIGSEGV), done.stderr
-    return done.returncode, json.loads(done.stdout) if done.returncode == 0 else {}
+    return done.returncode, flat(done.stdout) if done.returncode == 0 else {}
 
 
 def judged(found: dict) -> set[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
-from support import load_step
+from support import flat, load_step
 
 from lib.dedup.compare import RANKS, compare, residual, toned
 from lib.dedup.fingerprints import fingerprint
@@ -276,7 +275,7 @@ def run(folder: Path, capsys: pytest.CaptureFixture[str], *arguments: object) ->
     capsys.readouterr()
     words = [str(folder), "--workspace", str(folder.parent / "ws"), "--workers", "1", "--json", *map(str, arguments)]
     assert load_step("dedup").main(words) == 0
-    return json.loads(capsys.readouterr().out)
+    return flat(capsys.readouterr().out)
 
 
 def keepers(found: dict) -> list[str]:

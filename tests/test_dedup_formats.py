@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import io
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from PIL import Image, features
-from support import drawing, run_step
+from support import drawing, flat, run_step
 
 from lib.dedup.fingerprints import fingerprint
 from lib.dedup.keep import Traits, read_traits
@@ -44,7 +43,7 @@ def found(folder: Path, *arguments: str, **environment: str) -> dict:
     words = ["similar", folder, "--json", "--workspace", folder.parent / "ws", "--workers", "2", *arguments]
     done = run_step("dedup", *words, **environment)
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return flat(done.stdout)
 
 
 def going(answer: dict) -> dict[str, str]:

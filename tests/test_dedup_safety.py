@@ -22,7 +22,7 @@ from support import PATIENCE, ROOT, as_rows, dedup, drawing, result, snapshot
 
 from lib.db import open_database
 from lib.images.structure import is_damaged_copy
-from lib.pages.render import read_cards
+from lib.pages.render import read_head
 
 MEMORY = Path("/dev/shm")
 two_disks = pytest.mark.skipif(
@@ -280,7 +280,7 @@ def test_the_page_counts_what_lies_in_the_quarantine(folder):
     copies(folder / "a.png", folder / "b.png", folder / "locked" / "c.png")
     assert with_locked(folder, "photos/locked/c.png", 13, folder)[0] == 0
     page = (folder.parent / "ws" / "reports" / "dedup.html").read_text(encoding="utf-8")
-    assert [card.value for card in read_cards(folder.parent / "ws" / "reports" / "dedup.html")] == [3, 1, 1, 0]
+    assert [card.value for card in read_head(folder.parent / "ws" / "reports" / "dedup.html").cards] == [3, 1, 1, 0]
     assert "1 more were to go and stay" in page
 
 

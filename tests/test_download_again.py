@@ -19,7 +19,7 @@ from download_support import (
     step,
 )
 from hostile_server import Site, jpeg
-from support import as_rows
+from support import as_rows, flat
 
 from lib.db import open_database
 from lib.db.download_queue import Recheck
@@ -222,7 +222,7 @@ def test_the_command_and_its_dry_run(workspace: Workspace, site: Site, capsys: p
     assert step.main(command(workspace, "--refresh", "--dry-run")) == 0
     assert f"would refresh  test:0000  thumb  {site.address('/good/0')}" in capsys.readouterr().out
     assert step.main(command(workspace, "--stage", "originals", "--only", "kept", "--json")) == 0
-    found = json.loads(capsys.readouterr().out)
+    found = flat(capsys.readouterr().out)
     assert found["counts"]["replaced"] == 2 and found["retired"] == 2 and found["kinds"] == {"original": 2}
     (host,) = found["hosts"].values()
     assert host["requests"] == 2 and host["failures"] == 0

@@ -124,7 +124,7 @@ def test_a_sidecar_stands_beside_every_picture(workspace: Workspace, site: Site)
     image, sidecar = sorted(files(workspace))
     assert sidecar == image + ".json"
     found = json.loads(files(workspace)[sidecar])
-    assert found["file_name"] == image.rpartition("/")[2] and found["license"] == "CC BY 4.0"
+    assert found["file_name"] == image.rpartition("/")[2] and found["license"] == "CC-BY-4.0"
     assert found["image_url"] == site.address("/good/1") and found["page_url"] == "https://page.example/a"
     assert (found["width"], found["height"], found["sha256"]) == (48, 32, only(workspace)["sha256"])
     assert "attribution" not in found

@@ -120,7 +120,7 @@ def test_proposals_are_shown_and_queued_only_when_asked_for(workspace, capsys):
     assert lines[0].split() == ["score", "titles", "keyword"] and len(lines) == 3
     assert queued(workspace) == []
     assert collect(workspace, *arguments, "--json") == 0
-    shown = [row["keyword"] for row in json.loads(capsys.readouterr().out)["proposed"]]
+    shown = [row["keyword"] for row in json.loads(capsys.readouterr().out)["result"]["proposed"]]
     before = snapshot(workspace)
     assert collect(workspace, *arguments, "--yes", "--dry-run") == 0
     assert snapshot(workspace) == before

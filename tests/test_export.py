@@ -100,7 +100,7 @@ def test_an_imagefolder_holds_the_pictures_with_everything_known(workspace: Path
     assert len({tuple(record) for record in lines}) == 1  # the same columns everywhere
     card = (place / "README.md").read_text("utf-8")
     assert card.startswith("---\npretty_name: ") and f"{COUNT} pictures" in card
-    assert "| CC BY 4.0 | 20 |" in card and "| unknown | 20 |" in card and "sort orientation" in card
+    assert "| CC-BY-4.0 | 20 |" in card and "| unknown | 20 |" in card and "sort orientation" in card
     rows = list(csv.DictReader((place / "attribution.csv").open(encoding="utf-8")))
     assert len(rows) == COUNT and all(row["title"].startswith("'=HYPER") for row in rows)
 

@@ -209,7 +209,7 @@ def test_a_white_sign_gets_the_verdict_of_a_black_one(size: tuple[int, int], tmp
         logo(ink).resize(size, Image.Resampling.NEAREST).save(tmp_path / f"{name}.png")
     arguments = ["quality", str(tmp_path), "--workspace", str(tmp_path / "ws"), "--json"]
     assert load_step("sort").main(arguments) == 0
-    verdicts = {(one["label"], one["reason"]) for one in json.loads(capsys.readouterr().out)["pictures"]}
+    verdicts = {(one["label"], one["reason"]) for one in json.loads(capsys.readouterr().out)["result"]["pictures"]}
     assert len(verdicts) == 1 and verdicts <= {("low", "near blank"), ("low", "tiny")}
 
 
@@ -233,12 +233,12 @@ def test_measures_from_before_are_made_again_of_what_was_not_seen(tmp_path: Path
             connection.execute(statement)
         assert number <= schema_version()
     assert step.main([*arguments, "--dry-run"]) == 0
-    assert json.loads(capsys.readouterr().out)["summary"]["measured"] == 1
+    assert json.loads(capsys.readouterr().out)["counts"]["measured"] == 1
     before = connection.execute("SELECT count(*) FROM scores WHERE reason = 'stale'").fetchone()
     assert before == (4,)
     for measured in (1, 0):
         assert step.main(arguments) == 0
-        assert json.loads(capsys.readouterr().out)["summary"]["measured"] == measured
+        assert json.loads(capsys.readouterr().out)["counts"]["measured"] == measured
     assert connection.execute("SELECT count(*) FROM scores WHERE reason = 'stale'").fetchone() == (3,)
     assert connection.execute("SELECT count(*) FROM unchecked_grounds").fetchone() == (0,)
     connection.close()

@@ -29,7 +29,7 @@ MOST_LINES_OF_A_FUNCTION, LINES_OF_A_SHORT_FUNCTION = 60, 40
 # Modules of ours that load a heavy library (numpy, Pillow, torch, aiohttp, numba, Ray), asyncio or multiprocessing may
 # be imported where they are needed. All others are imported at the top.
 HEAVY_MODULES = {"lib.download.loop", "lib.hashing.hamming_numba", "lib.images.decode"}
-HEAVY_MODULES |= {"lib.ingest.folders", "lib.ingest.reparse"}
+HEAVY_MODULES |= {"lib.ingest.folders", "lib.ingest.reparse", "lib.pages.index"}
 HEAVY_MODULES |= {"lib.download.workers", "lib.work.processes", "lib.work.ray"}
 HEAVY_MODULES |= {f"lib.models.{name}" for name in ("batches", "clip", "detector", "fast_iqa", "iqa", "vlm")}
 HEAVY_MODULES |= {f"lib.quality.{name}" for name in ("score", "signals")}

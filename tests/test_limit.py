@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
-from support import as_rows, drawing, load_step
+from support import as_rows, drawing, flat, load_step
 
 
 @pytest.fixture
@@ -23,7 +22,7 @@ def run(step: str, folder: Path, capsys: pytest.CaptureFixture[str], *arguments:
     capsys.readouterr()
     words = [*map(str, arguments), "--json", "--workspace", str(folder.parent / "ws"), "--workers", "1"]
     assert load_step(step).main(words) == 0
-    return json.loads(capsys.readouterr().out)
+    return flat(capsys.readouterr().out)
 
 
 def test_step_6_compares_the_first_pictures_only(folder: Path, capsys: pytest.CaptureFixture[str]):

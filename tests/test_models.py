@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from support import PATIENCE, ROOT, all_rows, drawing, dump, load_step, snapshot, touched
+from support import PATIENCE, ROOT, all_rows, drawing, dump, flat, load_step, snapshot, touched
 
 from lib.db import open_database
 from lib.db.files import FileRow, add_file
@@ -78,7 +78,7 @@ def sort(workspace: Path, *arguments: object) -> int:
 
 
 def result(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
-    return json.loads(capsys.readouterr().out)
+    return flat(capsys.readouterr().out)
 
 
 @pytest.mark.parametrize("name", ["musiq", "clipiqa"])
@@ -110,7 +110,7 @@ def test_quality_by_several_metrics_from_one_decode(
     arguments = ("quality", pictures, "--models-dir", models, "--json")
     assert sort(workspace, *arguments, "--metric", "technical,musiq,clipiqa", "--combine", "min", "--min-score", 0) == 0
     told = result(capsys)
-    assert told["summary"]["measured"] == 7
+    assert told["counts"]["measured"] == 7
     unreadable = [(Path(entry["path"]).name, entry["reason"]) for entry in told["unreadable"]]
     assert unreadable == [("broken.jpg", "not_an_image")]
     lines = [json.loads(line) for path in workspace.rglob("metadata.jsonl") for line in path.read_text().splitlines()]
@@ -122,7 +122,7 @@ def test_quality_by_several_metrics_from_one_decode(
     # Each metric is kept by itself: other combinations and thresholds score nothing anew.
     for extra in (("--metric", "combined"), ("--metric", "musiq", "--high", 1), ("--metric", "clipiqa,technical")):
         assert sort(workspace, *arguments, *extra) == 0
-        assert result(capsys)["summary"]["measured"] == 0
+        assert result(capsys)["counts"]["measured"] == 0
 
 
 def test_other_weights_are_other_scores(models: Path, pictures: Path, tmp_path: Path, capsys: Any) -> None:
@@ -133,7 +133,7 @@ def test_other_weights_are_other_scores(models: Path, pictures: Path, tmp_path: 
     torch.save(state, other / MUSIQ)
     for folder, measured in ((models, 7), (other, 7), (models, 0)):
         assert sort(tmp_path / "ws", "quality", pictures, "--metric", "musiq", "--models-dir", folder, "--json") == 0
-        assert result(capsys)["summary"]["measured"] == measured
+        assert result(capsys)["counts"]["measured"] == measured
 
 
 def test_a_metric_that_needs_no_weights_runs_by_name(pictures: Path, tmp_path: Path, capsys: Any) -> None:
@@ -279,7 +279,7 @@ def test_a_file_that_kills_its_decoder_is_named_and_all_others_are_judged(
         env={**os.environ, "PYTHONPATH": str(tmp_path / "hook")}, capture_output=True, text=True, timeout=PATIENCE,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
+    told = flat(done.stdout)
     found = {Path(entry["path"]).name: entry["reason"] for entry in told["unreadable"]}
     assert found == {"poison.gif": "worker_killed", "broken.jpg": "not_an_image"}
     assert sum(told["buckets"].values()) == len(SIZES)
@@ -404,7 +404,7 @@ def test_prompts_filter_and_new_prompts_embed_nothing(
     (tmp_path / "drop.txt").write_text("# what is not wanted\na floor plan\n\na chart\n")
     assert sort(tmp_path / "ws", *arguments, "--keep", "a room", "--drop-file", tmp_path / "drop.txt") == 0
     told = result(capsys)
-    assert told["summary"]["measured"] == 7 and sum(told["buckets"].values()) == 6
+    assert told["counts"]["measured"] == 7 and sum(told["buckets"].values()) == 6
     for path in (tmp_path / "ws/sorted/filter").glob("*/metadata.jsonl"):
         for line in path.read_text().splitlines():
             record = json.loads(line)
@@ -413,11 +413,11 @@ def test_prompts_filter_and_new_prompts_embed_nothing(
     flags_first = ("filter", "--keep", "a tree", "--margin", "2", *arguments[2:], pictures)
     assert sort(tmp_path / "ws", *flags_first) == 0
     told = result(capsys)
-    assert told["summary"]["measured"] == 0 and told["buckets"] == {"drop": 6}
+    assert told["counts"]["measured"] == 0 and told["buckets"] == {"drop": 6}
     (tmp_path / "labels.txt").write_text("indoor: a room | a hall\noutdoor\ndrawing/plan: a plan\n")
     assert sort(tmp_path / "ws", *arguments, "--labels", tmp_path / "labels.txt") == 0
     told = result(capsys)
-    assert told["summary"]["measured"] == 0
+    assert told["counts"]["measured"] == 0
     assert set(told["buckets"]) <= {"indoor", "outdoor", "drawing_plan"}
 
 
@@ -718,14 +718,14 @@ def test_objects_are_counted_and_new_rules_detect_nothing(
     arguments = ("objects", pictures, "--detector", name, "--models-dir", detector_folder, "--json")
     assert sort(tmp_path / "ws", *arguments, "--classes", "person") == 0
     told = result(capsys)
-    assert told["buckets"] == {"keep": 6} and told["summary"]["measured"] == 7
+    assert told["buckets"] == {"keep": 6} and told["counts"]["measured"] == 7
     assert all(action["reason"].endswith(" person") for action in told["actions"])
     for extra in (("--classes", "dog"), ("--max-objects", "2"), ("--min-confidence", "1")):
         assert sort(tmp_path / "ws", *arguments, *extra) == 0
         told = result(capsys)
-        assert told["buckets"] == {"drop": 6} and told["summary"]["measured"] == 0
+        assert told["buckets"] == {"drop": 6} and told["counts"]["measured"] == 0
     assert sort(tmp_path / "ws", *arguments, "--classes", "persom") == 2
-    assert "knows no class 'persom'; near are: person" in json.loads(capsys.readouterr().out)["error"]
+    assert "knows no class 'persom'; near are: person" in json.loads(capsys.readouterr().out)["result"]["error"]
     assert sort(tmp_path / "ws", "objects", pictures, "--models-dir", tmp_path) == 2
     assert "fasterrcnn_mobilenet_v3_large_320_fpn-907ea3f9.pth" in capsys.readouterr().err
 

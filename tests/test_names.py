@@ -14,7 +14,7 @@ from unicodedata import normalize
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support import drawing, load_step, snapshot
+from support import drawing, flat, load_step, snapshot
 
 from lib.files.names import LONGEST, fitting_name, portable_name
 from lib.journal.moves import free_target, temporary_name
@@ -48,7 +48,7 @@ def put(path: Path, number: int) -> Path:
 def run(step: Any, capsys: Any, *arguments: object) -> tuple[int, dict[str, Any]]:
     code = step.main([*map(str, arguments), "--json"])
     said = capsys.readouterr().out
-    return code, json.loads(said) if said.strip() else {}
+    return code, flat(said) if said.strip() else {}
 
 
 def sorted_names(workspace: Path) -> list[str]:

@@ -17,18 +17,21 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 from support import PATIENCE, wait_until
 
+from lib.pages.index import render_index
 from lib.pages.model import (
     BrokenReason,
     Bucket,
     Card,
+    DatasetView,
     DomainRow,
     FamilyRow,
     GroupView,
     Heading,
     MemberView,
     ReportEntry,
-    RunRow,
+    SampleView,
     SheetItem,
+    StepView,
 )
 from lib.pages.render import (
     TEMPLATES,
@@ -45,7 +48,6 @@ from lib.pages.reports import (
     render_contact_sheet,
     render_dedup_report,
     render_domain_report,
-    render_run_summary,
     squarify,
 )
 from lib.pages.thumbnails import thumbnail_data_uri
@@ -258,8 +260,13 @@ def pages(folder: Path, text: str = "plain", files: list[Path] | None = None, **
     for name, page in html.items():
         write_page(made[name], page)
     reports_made = [ReportEntry(made[name], text, text, text, [Card(text, 1)]) for name in html]
-    runs = [RunRow(text, text, text, text, text)]
-    write_page(made["index"], render_run_summary(made["index"], heading, reports_made, runs))
+    steps = [StepView(1, text, text, "keep", text, text, text), StepView(2, text, "never run")]
+    datasets = [DatasetView(text, folder / "ds", text, 3, text), DatasetView(text, folder / "gone", missing=True)]
+    samples = [SampleView("ab" * 32, files[0], thumbnail_data_uri(files[0]))]
+    html["index"] = render_index(
+        made["index"], heading, steps, reports_made, following=text, datasets=datasets, samples=samples
+    )
+    write_page(made["index"], html["index"])
     return made
 
 
@@ -520,7 +527,7 @@ def test_pages_with_nothing_to_show_say_so(tmp_path: Path, visit: Visit, kind: s
         "domains": (render_domain_report(page, heading, []), "No pictures yet"),
         "dedup": (render_dedup_report(page, heading, []), "No repeats"),
         "sheet": (render_contact_sheet(page, heading, [Bucket("high")], []), "No pictures"),
-        "index": (render_run_summary(page, heading, []), "No reports yet"),
+        "index": (render_index(page, heading, []), "No reports yet"),
     }[kind]
     assert sentence in visit.open(write_page(page, html)).inner_text("main")
 

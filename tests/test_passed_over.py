@@ -45,8 +45,7 @@ def counts_of(step: str, words: list[str], photos: Path, capsys: pytest.CaptureF
     capsys.readouterr()
     workspace = str(photos.parent / "ws")
     assert load_step(step).main([*words, str(photos), *more, "--workspace", workspace, "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    return found.get("summary") or found["counts"]
+    return json.loads(capsys.readouterr().out)["counts"]
 
 
 def by_reason(counts: dict[str, int], what: str = "passed_over_") -> dict[str, int]:
@@ -106,7 +105,7 @@ def test_the_files_of_the_workspace_are_nobodys_pictures(
     for _ in range(2):
         assert load_step(step).main([*words, *more]) == 0
         found = json.loads(capsys.readouterr().out)
-        assert by_reason(found.get("summary") or found["counts"]) == REASONS
+        assert by_reason(found["counts"]) == REASONS
 
 
 def test_what_cannot_be_read_is_counted_by_reason_in_step_7(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:

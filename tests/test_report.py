@@ -69,13 +69,13 @@ def report(workspace: Path, capsys: pytest.CaptureFixture[str], *arguments: str)
 
 
 def rows(workspace: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, dict]:
-    return {row["key"]: row for row in json.loads(report(workspace, capsys, *arguments, "--json"))["rows"]}
+    return {row["key"]: row for row in json.loads(report(workspace, capsys, *arguments, "--json"))["result"]["rows"]}
 
 
 EXPECTED = [
     ("domain", {"alpine.example": 3, "vk.com": 2, "userapi.com": 1, "(unknown)": 1}),
     ("engine", {"yandex": 7}),
-    ("licence", {"(unknown)": 4, "CC0": 2, "CC BY 4.0": 1}),
+    ("licence", {"(unknown)": 4, "CC0-1.0": 2, "CC-BY-4.0": 1}),
     ("size", {"2 to 8 MP": 1, "8 MP and more": 1, "below 0.5 MP": 4, "(unknown)": 1}),
     ("query", {"yandex: cats": 7, "yandex: dogs": 1}),
 ]
@@ -95,7 +95,7 @@ def test_downloads_files_and_shares_are_counted_by_domain(workspace, capsys):
 
 
 def test_families_join_the_domains_of_one_service(workspace, capsys):
-    families = json.loads(report(workspace, capsys, "--json"))["families"]
+    families = json.loads(report(workspace, capsys, "--json"))["result"]["families"]
     assert [(f["family"], f["count"], f["domains"]) for f in families] == [("VK", 3, 2)]
 
 

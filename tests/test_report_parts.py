@@ -58,7 +58,7 @@ def run(root: Path, *arguments: object) -> int:
 
 def test_by_family_joins_the_domains_of_a_service(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(root, "--by", "family", "--json", "--dry-run")
-    rows = json.loads(capsys.readouterr().out)["rows"]
+    rows = json.loads(capsys.readouterr().out)["result"]["rows"]
     assert [(row["key"], row["pictures"], row["done"], row["failed"]) for row in rows] == [
         ("(no family)", 4, 2, 1),
         ("VK", 2, 0, 0),
@@ -67,7 +67,7 @@ def test_by_family_joins_the_domains_of_a_service(root: Path, capsys: pytest.Cap
 
 def test_one_content_counts_once_and_success_is_of_what_was_tried(root: Path, capsys) -> None:
     run(root, "--json", "--dry-run")
-    row = next(row for row in json.loads(capsys.readouterr().out)["rows"] if row["key"] == "example.org")
+    row = next(row for row in json.loads(capsys.readouterr().out)["result"]["rows"] if row["key"] == "example.org")
     assert (row["pictures"], row["unique"], row["files"]) == (3, 2, 1)
     assert row["success"] == pytest.approx(2 / 3) and row["median_size"] == "30 × 20"
     run(root, "--dry-run")
@@ -80,7 +80,7 @@ def test_two_sides_are_compared(root: Path, sides: tuple[str, str], capsys: pyte
         runs = as_rows(root / "gleaner.db", "SELECT DISTINCT run_id FROM responses ORDER BY id")
         sides = (f"run:{runs[0][0]}", f"run:{runs[1][0]}")
     assert run(root, "--compare", *sides, "--json") == 0
-    found = json.loads(capsys.readouterr().out)
+    found = json.loads(capsys.readouterr().out)["result"]
     assert (found["total"]["only_a"], found["total"]["both"], found["total"]["only_b"]) == (3, 1, 2)
     assert {row["key"]: row["both"] for row in found["rows"]}["vk.com"] == 1
     for form in ("text", "csv", "markdown"):
@@ -91,7 +91,7 @@ def test_two_sides_are_compared(root: Path, sides: tuple[str, str], capsys: pyte
 @pytest.mark.parametrize("by", counts.KEYS)
 def test_two_sides_are_compared_by_every_key(root: Path, by: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(root, "--compare", "bridge", "tower", "--by", by, "--json") == 0
-    found = json.loads(capsys.readouterr().out)
+    found = json.loads(capsys.readouterr().out)["result"]
     assert (found["total"]["only_a"], found["total"]["both"], found["total"]["only_b"]) == (3, 1, 2)
     rows = {row["key"]: (row["only_a"], row["both"], row["only_b"]) for row in found["rows"]}
     if by == "query":  # what both found stands under both

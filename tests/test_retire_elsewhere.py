@@ -26,7 +26,7 @@ from download_support import (
 )
 from fsspec.implementations.memory import MemoryFileSystem
 from hostile_server import Site, jpeg
-from support import as_rows, load_step, snapshot
+from support import as_rows, flat, load_step, snapshot
 
 from lib.db import open_database
 from lib.db.download_queue import Recheck
@@ -262,7 +262,7 @@ def sort(workspace: Workspace, *words: object) -> int:
 def told(workspace: Workspace, capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
     capsys.readouterr()
     assert sort(workspace, *words, "--json") == 0
-    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    found: dict[str, Any] = flat(capsys.readouterr().out)
     return found
 
 
@@ -317,7 +317,7 @@ def test_a_dataset_that_holds_what_has_opted_out_is_named_and_loses_it_on_wish(
     capsys.readouterr()
     assert step.main(command(workspace, "--refresh", "--json")) == 0
     out, err = capsys.readouterr()
-    (named,) = json.loads(out)["datasets_with_opted_out"]
+    (named,) = json.loads(out)["result"]["datasets_with_opted_out"]
     assert named["path"] == "export" and named["sha256"] == [sha256] and named["there"] and named["pictures"] == 1
     assert "export holds 1 picture whose owner" in err and "--drop-opted-out" in err
     assert os.path.lexists(place) and snapshot(place) == kept  # nothing is taken out unasked

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from support import PATIENCE, ROOT, all_rows, as_rows, drawing, dump, load_step, run_step, snapshot, touched
+from support import PATIENCE, ROOT, all_rows, as_rows, drawing, dump, flat, load_step, run_step, snapshot, touched
 
 from lib.db import Database, open_database
 from lib.db.files import FileRow, add_file
@@ -169,7 +169,7 @@ def test_metadata_tells_everything_that_is_known(workspace: Path) -> None:
             "image_url": "https://files.example/wide.jpg",
             "page_url": "https://pages.example/wide",
             "title": "A wide one",
-            "license": "CC BY 4.0",
+            "license": "CC-BY-4.0",
             "creator": "Ann",
         }
     ]
@@ -258,11 +258,11 @@ def test_new_thresholds_move_what_is_sorted_and_measure_nothing(
     assert list(placed(workspace, "quality")) == ["high"]
     capsys.readouterr()
     assert sort(workspace, "quality", "--mode", mode, "--high", 100, "--medium", 100, "--json", "-n") == 0
-    plan = json.loads(capsys.readouterr().out)
+    plan = flat(capsys.readouterr().out)
     assert {action["kind"] for action in plan["actions"]} == {"move"}
-    assert plan["summary"]["to_rebucket"] == 3
+    assert plan["counts"]["to_rebucket"] == 3
     assert sort(workspace, "quality", "--mode", mode, "--high", 100, "--medium", 100, "--json") == 0
-    summary = json.loads(capsys.readouterr().out)["summary"]
+    summary = json.loads(capsys.readouterr().out)["counts"]
     assert (summary["rebucketed"], summary["sorted"], summary["measured"]) == (3, 0, 0)
     assert placed(workspace, "quality") == {"low": ["even.jpg", "tall.jpg", "wide.jpg"]}
     with Image.open(workspace / "sorted/quality/low/wide.jpg") as image:
@@ -282,8 +282,8 @@ def test_quantiles_of_quality_fill_the_buckets(workspace: Path) -> None:
 
 def test_a_lowest_score_leaves_the_rest_where_it_is(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert sort(workspace, "quality", "--min-score", 100, "--json") == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["summary"]["below_min_score"] == 3
+    told = flat(capsys.readouterr().out)
+    assert told["counts"]["below_min_score"] == 3
     assert {entry["path"] for entry in told["left_out"]} == {f"images/{n[:2]}/{n}.jpg" for n in SIZES}
     assert not (workspace / "sorted").exists()
 
@@ -330,7 +330,7 @@ def test_a_folder_is_sorted_by_content_and_left_as_it_was(
 ) -> None:
     before, workspace = snapshot(folder), tmp_path / "ws"
     assert sort(workspace, "quality", folder, "--high", 0, "--medium", 0, "--json") == 0
-    told = json.loads(capsys.readouterr().out)
+    told = flat(capsys.readouterr().out)
     assert snapshot(folder) == before
     assert placed(workspace, "quality") == {"high": ["same.jpg", "same_2.jpg", "x_resized.jpg"]}
     assert told["unreadable"] == [{"path": (folder / "broken.jpg").as_posix(), "reason": "truncated"}]
@@ -417,14 +417,14 @@ def test_every_hostile_picture_gets_a_score_or_a_reason(tmp_path: Path, capsys: 
     expected = hostile_pictures(root)
     before = snapshot(root)
     assert sort(tmp_path / "ws", "quality", root, "--json") == 0
-    told = json.loads(capsys.readouterr().out)
+    told = flat(capsys.readouterr().out)
     reasons = {Path(entry["path"]).name: entry["reason"] for entry in told["unreadable"]}
     assert reasons == {name: reason for name, reason in expected.items() if reason}
     sorted_names = sorted(name for names in placed(tmp_path / "ws", "quality").values() for name in names)
     assert sorted_names == sorted(name for name, reason in expected.items() if not reason)
     assert snapshot(root) == before
     assert sort(tmp_path / "ws", "quality", root, "--json") == 0
-    assert json.loads(capsys.readouterr().out)["summary"]["measured"] == 0  # a broken content stays broken
+    assert json.loads(capsys.readouterr().out)["counts"]["measured"] == 0  # a broken content stays broken
 
 
 def test_a_name_that_is_no_text_is_reported_and_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -437,7 +437,7 @@ def test_a_name_that_is_no_text_is_reported_and_left(tmp_path: Path, capsys: pyt
         pytest.skip("this file system takes UTF-8 names only")
     drawing(2, 300, 200).save(root / "Ünïcøde 图 name.jpg")
     assert sort(tmp_path / "ws", "quality", root, "--json") == 0
-    told = json.loads(capsys.readouterr().out)
+    told = flat(capsys.readouterr().out)
     assert [entry["reason"] for entry in told["unreadable"]] == ["name_not_utf8"]
     assert [n for names in placed(tmp_path / "ws", "quality").values() for n in names] == ["Ünïcøde 图 name.jpg"]
 
@@ -614,7 +614,7 @@ def test_csv_and_json_list_the_pictures(workspace: Path, capsys: pytest.CaptureF
     listed = json.loads(capsys.readouterr().out)
     assert {row["label"] for row in listed} == {"landscape", "portrait", "square"}
     assert sort(workspace, "orientation", "--json") == 0
-    assert json.loads(capsys.readouterr().out)["pictures"] == listed
+    assert json.loads(capsys.readouterr().out)["result"]["pictures"] == listed
 
 
 # Kills itself for good at the n-th time that it opens a picture or changes a name on disk.
@@ -715,8 +715,8 @@ def test_a_lowest_score_takes_out_what_is_sorted_already(workspace: Path, capsys
     assert sum(map(len, before.values())) == 3
     capsys.readouterr()
     assert sort(workspace, "quality", "--min-score", 100, "--json") == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["summary"]["withdrawn"] == 3
+    told = flat(capsys.readouterr().out)
+    assert told["counts"]["withdrawn"] == 3
     assert as_rows(workspace / "gleaner.db", "SELECT count(*) FROM labels") == [(0,)]  # for --where
     assert not (workspace / "sorted").exists()
     page = json.loads((workspace / "reports/sort_quality.json").read_text("utf-8"))
@@ -741,7 +741,7 @@ def test_a_changed_copy_is_somebodys_work_and_stays(workspace: Path, capsys: pyt
     drawing(9, 64, 64).save(changed)
     capsys.readouterr()
     assert sort(workspace, "quality", "--min-score", 100, "--json") == 0
-    told = json.loads(capsys.readouterr().out)["summary"]
+    told = json.loads(capsys.readouterr().out)["counts"]
     assert (told["withdrawn"], told["changed_copies_left"]) == (2, 1)
     assert changed.exists() and not list(workspace.glob("sorted/quality/*/even.jpg"))
 
@@ -910,7 +910,7 @@ def test_a_codec_that_crashes_costs_its_own_picture(words: list[str], tmp_path: 
         env={**os.environ, "PYTHONPATH": str(hook)}, capture_output=True, text=True, timeout=PATIENCE,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    found = flat(done.stdout)
     (odd,) = found["unreadable"]
     assert Path(odd["path"]).name == "odd.tif" and odd["reason"] == "worker_killed"
     assert len(found["pictures"]) == 4

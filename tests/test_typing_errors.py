@@ -13,7 +13,7 @@ import pytest
 from download_support import command, fill, originals, rows, step
 from fsspec.implementations.memory import MemoryFileSystem
 from hostile_server import Site, picture
-from support import load_step
+from support import flat, load_step
 
 from lib.cli.run import explain_os
 from lib.download.targets import RemoteTarget
@@ -108,7 +108,7 @@ def test_a_typing_error_makes_nothing(
     code = code_of(name, [*words, "--json"])
     out, err = capsys.readouterr()
     assert code in (1, 2) and "Traceback" not in err
-    said = json.loads(out)
+    said = flat(out)
     assert said["exit_code"] == code and said["error"] and "\n" not in said["error"].strip()
     assert tree(desk) == before
 
@@ -143,7 +143,7 @@ def test_an_empty_value_stands_for_nothing(
     before = tree(desk)
     assert code_of(name, [*OLD, *words, "--json"]) == 2
     out, err = capsys.readouterr()
-    assert "empty" in json.loads(out)["error"] and "Traceback" not in err
+    assert "empty" in json.loads(out)["result"]["error"] and "Traceback" not in err
     assert tree(desk) == before
 
 
@@ -180,7 +180,7 @@ def test_a_mistyped_address_makes_no_folder(
     words = [*OLD, "--to", address, "--json", *(["--dry-run"] if preview else [])]
     code = code_of("download", words)
     out, err = capsys.readouterr()
-    assert code == 2 and json.loads(out)["error"].startswith("--to ") and "Traceback" not in err
+    assert code == 2 and json.loads(out)["result"]["error"].startswith("--to ") and "Traceback" not in err
     assert tree(desk) == before
 
 
@@ -255,7 +255,7 @@ def test_whatever_a_store_raises_is_a_sentence(
     broken.error, broken.asked = error, asked
     assert step.main(command(workspace, "--to", ADDRESS, "--json")) == 1
     out, err = capsys.readouterr()
-    said = json.loads(out)
+    said = flat(out)
     assert said["exit_code"] == 1 and "gleanerbroken://" in said["error"] and "secret" not in out + err
     assert "\n" not in said["error"] and "Traceback" not in err
     assert all(row["state"] == "pending" for row in rows(workspace).values())

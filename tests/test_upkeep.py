@@ -307,12 +307,12 @@ def test_the_rules_that_need_a_word_find_their_rows(database: Path, tmp_path: Pa
             db.execute("UPDATE downloads SET state = 'failed', log = ? WHERE image_id = ?", (log, row["image_id"]))
     (tmp_path / "b.txt").write_text("shop.example\n")
     run(database, "--rule", "dead_host", "advert", "--blocklist", tmp_path / "b.txt", "--dry-run", "--json")
-    plan = {(row["rule"], row["table"]): row["rows"] for row in json.loads(capsys.readouterr().out)["plan"]}
+    plan = {(row["rule"], row["table"]): row["rows"] for row in json.loads(capsys.readouterr().out)["result"]["plan"]}
     assert plan["dead_host", "image_variants"] == 3 and plan["blocked_domain", "images"] == 1
     assert ("advert", "images") not in plan  # that one is blocked already
     shutil.copy(tmp_path / "b.txt", tmp_path / "allow.txt")
     run(database, "--rule", "blocked_domain", "--allowlist", tmp_path / "allow.txt", "--dry-run", "--json")
-    plan = {(row["rule"], row["table"]): row["rows"] for row in json.loads(capsys.readouterr().out)["plan"]}
+    plan = {(row["rule"], row["table"]): row["rows"] for row in json.loads(capsys.readouterr().out)["result"]["plan"]}
     assert plan["blocked_domain", "images"] == 3
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from PIL import Image
-from support import PATIENCE, all_rows, as_rows, drawing, load_step, snapshot, touched
+from support import PATIENCE, all_rows, as_rows, drawing, flat, load_step, snapshot, touched
 
 from lib.models import vlm as client_module
 from lib.models.vlm import ModelAnswer, content_of, verdict_of
@@ -94,7 +94,7 @@ def sort(workspace: Path, folder: Path, url: str, *arguments: object) -> int:
 
 
 def result(capsys: Any) -> dict[str, Any]:
-    return json.loads(capsys.readouterr().out)
+    return flat(capsys.readouterr().out)
 
 
 def test_pictures_are_asked_about_once_and_small(pictures: Path, tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
@@ -104,7 +104,7 @@ def test_pictures_are_asked_about_once_and_small(pictures: Path, tmp_path: Path,
         assert sort(tmp_path / "ws", pictures, server.url, "--vlm-key-env", "MY_KEY") == 0
         captured = capsys.readouterr()
         assert f"127.0.0.1:{server.port} (this machine) will see all pictures" in captured.err
-        told_all = json.loads(captured.out)
+        told_all = flat(captured.out)
         assert told_all["buckets"] == {"drop": 2, "keep": 1}
         assert {action["reason"] for action in told_all["actions"]} == {"a lake [water, sky]"}
         assert [entry["reason"] for entry in told_all["unreadable"]] == ["not_an_image"]
@@ -132,7 +132,7 @@ def test_the_budget_holds_and_a_dry_run_sends_nothing(pictures: Path, tmp_path: 
             assert sort(tmp_path / "ws", pictures, server.url, "--max-images", 2) == 0
             found = result(capsys)
             assert len(server.asked) <= asked
-        assert found["summary"].get("left_out", 0) == 0 and found["buckets"] == {"keep": 3}
+        assert found["counts"].get("left_out", 0) == 0 and found["buckets"] == {"keep": 3}
 
 
 def flaky(*first: Any) -> Callable[[int, Any], Any]:
@@ -481,7 +481,7 @@ def test_refused_pictures_stand_last_and_are_let_be_after_some_runs(status: int,
         assert kept == [(4,)]
         before = len(server.asked)
         assert sort(workspace, folder, server.url) == 0
-        assert result(capsys)["summary"]["left_out"] == 3 and len(server.asked) == before
+        assert result(capsys)["counts"]["left_out"] == 3 and len(server.asked) == before
         assert set(left_out(workspace).values()) == {f"no_answer: http_{status} too small, in 3 runs"}
         # A person may insist.
         assert sort(workspace, folder, server.url, "--vlm-tries", 4) == 0

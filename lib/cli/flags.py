@@ -9,20 +9,9 @@ import textwrap
 from pathlib import Path
 from typing import NoReturn
 
-from lib import __version__
+from lib import STEP_FILES, __version__
 from lib.arguments import cpu_count, html_file, positive, run_reference
 from lib.text import redact_any
-
-STEP_FILES = {
-    "collect": "1_collect.py",
-    "ingest": "2_ingest_db.py",
-    "report": "3_domain_report.py",
-    "cleanup": "4_db_cleanup.py",
-    "download": "5_download.py",
-    "dedup": "6_dedup.py",
-    "sort": "7_sort_quality.py",
-}
-
 
 MOST_COLUMNS = 120  # longer lines are hard to read, however wide a terminal is
 USUAL_COLUMNS = 100  # where neither a terminal nor COLUMNS says how wide it is
@@ -38,7 +27,11 @@ def parser(doc: str | None, step: str) -> argparse.ArgumentParser:
     add("--version", action="version", version=f"Gleaner {__version__}", help="show the version and exit")
     text = "the folder that the steps share (default: workspace)"
     add("--workspace", type=Path, default=Path("workspace"), metavar="DIR", help=text)
-    add("--json", action="store_true", help="print the summary as one JSON object on stdout")
+    add(
+        "--json",
+        action="store_true",
+        help="print one JSON object on stdout: step, run, dry_run, exit_code, counts, result",
+    )
     add("-v", "--verbose", action="count", default=0, help="say more; twice for everything")
     add("-q", "--quiet", action="store_true", help="say only what went wrong")
     made.set_defaults(step=step)

@@ -10,7 +10,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,18 +29,19 @@ BY_REASON = ("failed", "unreadable", "passed_over")  # counts that have one for 
 
 @dataclass
 class Summary:
-    """Summary of a run. `counts` become the summary line, the run's row and `--json`; `result` replaces the latter, and
-    `details` are added to it.
+    """Summary of a run. `counts` become the summary line and the run's row; with `--json` they stand in one object.
 
-    Iterators in a `result` that is a dict are written entry by entry, so that a long list needs no memory.
+    That object is `envelope()`'s; `result` and `details` are its result, and `beside` stands at its end. Iterators in
+    them are written entry by entry, so that a long list needs no memory.
     """
 
     counts: dict[str, int | float | str]
     next: str | None = ""  # a step's command; where it is None nothing follows a dry run either
     exit_code: int = EXIT_OK
     note: str = ""
-    result: Any = None
-    details: dict[str, Any] = field(default_factory=dict)
+    result: Mapping[str, Any] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
+    beside: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -93,13 +94,9 @@ def print_summary(session: Session, summary: Summary) -> None:
     """Prints the summary of a run, as a line for a person or as one JSON object."""
     elapsed = time.monotonic() - session.started
     if session.args.json:
-        secrets = replacements(vars(session.args).values())
-        head = {"step": session.step, "run": session.run_id or None, "dry_run": session.dry_run}
-        usual = {**head, "exit_code": summary.exit_code, "counts": summary.counts, **summary.details}
-        parts_of_json = json_parts(usual if summary.result is None else summary.result)
-        # A result may hold addresses of pictures, which stay as they are; what a flag brought as a secret does not.
-        sys.stdout.writelines(hide(part, secrets) for part in parts_of_json)
-        print()
+        result = {**summary.result, **summary.details}
+        head = envelope(session.step, session.run_id, session.dry_run, summary.exit_code, summary.counts, result)
+        print_json(session, {**head, **summary.beside})
     parts = ", ".join(_parts(summary.counts))
     mode = " (dry run, nothing written)" if session.dry_run else ""
     if not session.args.quiet:
@@ -129,6 +126,35 @@ def taking_back(session: Session) -> str:
     return next_step(command, session.args.workspace)
 
 
+def envelope(
+    step: str,
+    run: int,
+    dry_run: bool,
+    exit_code: int,
+    counts: Mapping[str, int | float | str] | None = None,
+    result: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Returns the object that `--json` prints, in each step and however a run ends; without a run, `run` is null."""
+    return {
+        "step": step,
+        "run": run or None,
+        "dry_run": dry_run,
+        "exit_code": exit_code,
+        "counts": counts or {},
+        "result": result or {},
+    }
+
+
+def print_json(session: Session, value: Any) -> None:
+    """Prints a value as one line of JSON.
+
+    It may hold addresses of pictures, which stay as they are; what a flag brought as a secret does not.
+    """
+    secrets = replacements(vars(session.args).values())
+    sys.stdout.writelines(hide(part, secrets) for part in json_parts(value))
+    print()
+
+
 def json_parts(value: Any) -> Iterator[str]:
     """A value as JSON, in parts. An iterator, also in a dict, is an array that is written entry by entry."""
     if isinstance(value, Iterator):
@@ -141,7 +167,7 @@ def json_parts(value: Any) -> Iterator[str]:
         before = "{"
         for name, entry in value.items():
             yield f"{before}{_dumped(str(name))}: "
-            yield from json_parts(entry) if isinstance(entry, Iterator) else (_dumped(entry),)
+            yield from json_parts(entry) if isinstance(entry, Iterator | dict) else (_dumped(entry),)
             before = ", "
         yield "}" if value else "{}"
     else:

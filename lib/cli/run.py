@@ -17,10 +17,20 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 
 from lib.cli.flags import STEP_FILES
-from lib.cli.output import Session, Summary, log, print_summary, start_logging, tolerate_terminal_encoding
+from lib.cli.following import next_step
+from lib.cli.output import (
+    Session,
+    Summary,
+    envelope,
+    log,
+    print_summary,
+    start_logging,
+    tolerate_terminal_encoding,
+)
 from lib.cli.settings import apply_settings, read_settings
 from lib.db import Database, open_database, open_for_preview
 from lib.db.connection import beside, is_unused, open_empty
@@ -65,46 +75,69 @@ def run(
     `before` does what has to be done before the database is opened, and gives whether there is none to open.
     """
     tolerate_terminal_encoding()
-    as_json = "--json" in (sys.argv[1:] if argv is None else argv)
+    begun = _Begun(made.get_default("step"), sys.argv[1:] if argv is None else argv)
     args: argparse.Namespace | None = None
     try:
         args = parse(made, argv)
-        as_json = args.json
+        begun.as_json, begun.dry_run = args.json, bool(getattr(args, "dry_run", False))
         start_logging(args)
         _require_text(args)
-        _refuse_empty(sys.argv[1:] if argv is None else argv)
+        _refuse_empty(begun.words)
         _refuse_addresses(made, args)
         workspace = Workspace(args.workspace)
         workspace.refuse_links()
-        _finish_restore(workspace, dry_run=bool(getattr(args, "dry_run", False)))
+        _finish_restore(workspace, dry_run=begun.dry_run)
         check(args)
         with (
             _nothing_made_in_error(workspace),
             _opened(args, workspace, needs=needs, alone=alone, before=before) as db,
         ):
-            session = Session(args.step, args, workspace, db, parser=made, words=sys.argv[1:] if argv is None else argv)
+            session = Session(args.step, args, workspace, db, parser=made, words=begun.words)
+            begun.session = session
             return _run_in_session(session, work, last=argv is None)
     except GleanerError as error:
-        return _fail(str(error), error.exit_code, as_json)
+        return begun.fail(str(error), error.exit_code)
     except SystemExit as end:  # argparse has said on stderr what is wrong
-        if as_json and end.code == EXIT_USAGE:
+        if end.code == EXIT_USAGE:
             wrong = getattr(made, "wrong", "") or "the arguments cannot be read; see --help."
-            _print_error(" ".join(wrong.split()), EXIT_USAGE)
+            begun.print_error(" ".join(wrong.split()), EXIT_USAGE)
         raise
     except KeyboardInterrupt:
-        return _fail("stopped at once; the state is safe: run the same command to continue.", EXIT_INTERRUPTED, as_json)
+        return begun.fail("stopped at once; the state is safe: run the same command to continue.", EXIT_INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
     except Exception as error:
         if sentence := _explained(error, args):
-            return _fail(sentence, EXIT_FAILED, as_json)
+            return begun.fail(sentence, EXIT_FAILED)
         if argv is None:  # a bug; its traceback may repeat an address that holds a password
             sys.stderr.write(redact(traceback.format_exc()))
-            if as_json:
-                _print_error(f"an error that nobody expected ({type(error).__name__}); see stderr.", EXIT_FAILED)
+            begun.print_error(f"an error that nobody expected ({type(error).__name__}); see stderr.", EXIT_FAILED)
             return EXIT_FAILED
         raise
+
+
+class _Begun:
+    """A run as far as it has come, for the JSON of one that fails: before the words are parsed, they are looked at."""
+
+    def __init__(self, step: str, words: Sequence[str]):
+        self.step, self.words = step, words
+        self.session: Session | None = None
+        self.as_json = "--json" in words
+        self.dry_run = "--dry-run" in words or "-n" in words
+
+    def print_error(self, sentence: str, exit_code: int) -> None:
+        if self.as_json:
+            run_id = self.session.run_id if self.session else 0
+            shown = envelope(self.step, run_id, self.dry_run, exit_code, result={"error": redact(sentence)})
+            print(json.dumps(shown, ensure_ascii=False))
+
+    def fail(self, sentence: str, exit_code: int) -> int:
+        """Says why the run ends; gives its exit code."""
+        sentence = redact(sentence)
+        self.print_error(sentence, exit_code)
+        print(escape_controls(f"error: {sentence}" if exit_code != EXIT_INTERRUPTED else sentence), file=sys.stderr)
+        return exit_code
 
 
 def parse(made: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
@@ -230,10 +263,28 @@ def _run_in_session(session: Session, work: Callable[[Session], Summary], *, las
         session.run_id = start_run(session.db, args.step, redacted(given))
         clear_leftovers(session.workspace, args.step)
     session.bar = no_bar if args.quiet else terminal_bar
-    with _interruptible(session, last=last):
-        summary = _work_recorded(session, work)
+    try:
+        with _interruptible(session, last=last):
+            summary = _work_recorded(session, work)
+    except GleanerError as error:
+        if not isinstance(error, UsageError):  # a refused run leaves nothing behind
+            _refresh_index(session)
+        raise
+    _refresh_index(session)
     print_summary(session, summary)
     return summary.exit_code
+
+
+def _refresh_index(session: Session) -> None:
+    """Brings `reports/index.html` up to date; whatever goes wrong there is no reason for a run to fail."""
+    if session.dry_run:
+        return
+    try:
+        from lib.pages.index import refresh_index
+
+        refresh_index(session.workspace, session.db, partial(next_step, workspace=session.args.workspace))
+    except Exception as error:
+        log.debug("reports/index.html could not be brought up to date: %s", error)
 
 
 def _work_recorded(session: Session, work: Callable[[Session], Summary]) -> Summary:
@@ -278,18 +329,6 @@ def _interruptible(session: Session, *, last: bool) -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, signal.SIG_IGN if last else handler)
-
-
-def _print_error(sentence: str, exit_code: int) -> None:
-    print(json.dumps({"error": redact(sentence), "exit_code": exit_code}, ensure_ascii=False))
-
-
-def _fail(sentence: str, exit_code: int, as_json: bool) -> int:
-    sentence = redact(sentence)
-    if as_json:
-        _print_error(sentence, exit_code)
-    print(escape_controls(f"error: {sentence}" if exit_code != EXIT_INTERRUPTED else sentence), file=sys.stderr)
-    return exit_code
 
 
 def _explained(error: Exception, args: argparse.Namespace | None) -> str | None:

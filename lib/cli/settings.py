@@ -62,7 +62,7 @@ SETTABLE: dict[str, dict[str, str]] = {
     | _where(
         file="strict encoding url-column", spot="import import-folder rescan retry-failed reparse watch check repair"
     ),
-    "report": _COMMON | _where(file="by top format of", spot="compare extract to blocklist allowlist"),
+    "report": _COMMON | _where(file="by top format of", spot="compare results extract to blocklist allowlist"),
     "cleanup": _COMMON
     | _where(
         file="rule min-side languages examples",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from lib.progress import Bar
 from lib.text import counted
@@ -34,6 +35,12 @@ class Stop:
     pages: int
     results: int
     limits: SearchLimits
+
+    def as_dict(self) -> dict[str, Any]:
+        """The entry of `stopped` in `--json`."""
+        words = {"engine": self.engine, "query": self.query, "stopped_by": self.by}
+        reached = {"pages": self.pages, "results": self.results}
+        return words | reached | {"max_pages": self.limits.pages, "max_results": self.limits.results}
 
 
 def limits_for(

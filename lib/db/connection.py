@@ -17,6 +17,7 @@ from lib.db.schema import migrate, schema_version
 from lib.db.soundness import BESIDE, DAMAGED, EMPTY, Fault, find_fault
 from lib.errors import GleanerError, UsageError
 from lib.temporary import clear_dead, rename_unless_taken, temporary_beside
+from lib.text import file_name_of, license_id
 
 T = TypeVar("T")
 
@@ -37,6 +38,9 @@ class Database:
     """One SQLite connection in autocommit mode; a transaction is opened explicitly with `transaction()`."""
 
     def __init__(self, connection: sqlite3.Connection, path: Path | None):
+        # Statements say what a licence and a file are called; the rows hold what the sources and the system call them.
+        connection.create_function("license_id", 2, lambda name, url: license_id(name or "", url or ""))
+        connection.create_function("file_name_of", 1, lambda path: file_name_of(path or ""))
         self.connection = connection
         self.path = path
 

@@ -141,7 +141,9 @@ def known_file(db: Database, sha256: str) -> tuple[str, str] | None:
 def describe_picture(db: Database, key: str) -> dict[str, Any]:
     """Gives what the database knows of a picture, under the names that `metadata.jsonl` uses, for a sidecar."""
     row = db.row(
-        "SELECT engine, page_url, title, license, license_url, creator, attribution FROM images WHERE key = ?", (key,)
+        "SELECT engine, page_url, title, license_id(license, license_url) AS license, license_url, creator, attribution"
+        " FROM images WHERE key = ?",
+        (key,),
     )
     return dict(row) if row else {}
 

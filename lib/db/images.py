@@ -137,6 +137,7 @@ def save_pictures(db: Database, rows: PictureRows, now: str, reparse: ReparseInd
         _insert_variants(db, [[first + at for at in rows.variants[0]], *rows.variants[1:]])
     else:
         _save_variants(db, rows.variants, first, again)
+        db.connection.create_function("merged_extra", 2, merged_extra, deterministic=True)
         db.executemany(_MERGE_IMAGE, [rows.image(number - first) for number in again])
         db.executemany(_ADD_DOWNLOAD, [(number, now) for number in again.values()])
     added = _save_results(db, rows.results, list(numbers), again, renewed)
@@ -229,6 +230,21 @@ def _insert(table: str, columns: Sequence[str], rows: int = 1, conflict: str = "
     return f"INSERT INTO {table} ({', '.join(columns)}) VALUES {', '.join([marks] * rows)} ON CONFLICT {conflict}"
 
 
+def merged_extra(newer: str, known: str) -> str:
+    """Returns what two readings of a picture keep as JSON: what was known first, and what else the newer one has.
+
+    Unlike `json_patch` it keeps a null, which a column of a list may hold.
+    """
+    return orjson.dumps(_united(orjson.loads(known), orjson.loads(newer))).decode()
+
+
+def _united(known: Any, newer: Any) -> Any:
+    if not isinstance(known, dict) or not isinstance(newer, dict):
+        return known
+    fresh = {name: value for name, value in newer.items() if name not in known}
+    return {name: _united(value, newer[name]) if name in newer else value for name, value in known.items()} | fresh
+
+
 def _merge_image_sql() -> str:
     """Insert, or fill what is still empty; a row that gains nothing is not written."""
     sets: dict[str, str] = {}
@@ -253,8 +269,10 @@ def _merge_image_sql() -> str:
     for column in _FLAGS:
         sets[column] = f"max(images.{column}, excluded.{column})"
         gains.append(f"excluded.{column} > images.{column}")
-    sets["extra"] = "json_patch(excluded.extra, images.extra)"
-    gains.append("(excluded.extra <> images.extra AND json_patch(excluded.extra, images.extra) <> json(images.extra))")
+    sets["extra"] = "merged_extra(excluded.extra, images.extra)"
+    gains.append(
+        "(excluded.extra <> images.extra AND merged_extra(excluded.extra, images.extra) <> json(images.extra))"
+    )
     changes = ", ".join(f"{column} = {value}" for column, value in sets.items())
     return _insert("images", IMAGE_COLUMNS, 1, f"(key) DO UPDATE SET {changes} WHERE {' OR '.join(gains)}")
 

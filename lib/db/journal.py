@@ -67,6 +67,11 @@ def runs_beside(db: Database, step: str) -> tuple[int, str] | None:
     return len(runs), max((run["finished_at"] or "" for run in runs), default="")
 
 
+def is_at_work(host: str, pid: int) -> bool:
+    """True where the process of a run that has not ended lives on this machine."""
+    return host == socket.gethostname() and process_lives(pid)
+
+
 @dataclass(frozen=True)
 class Action:
     """One journal entry. Paths are as `Workspace.to_text` writes them; `bytes` and `sha256` are of the source."""

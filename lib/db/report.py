@@ -29,7 +29,8 @@ KEYS = {
     "domain": "i.registrable_domain",
     "host": "i.domain",
     "engine": "i.engine",
-    "licence": "i.license",
+    # Most pictures of search engines have none: to ask Python for each of them would take as long as the rest.
+    "licence": "CASE WHEN i.license = '' AND i.license_url = '' THEN '' ELSE license_id(i.license, i.license_url) END",
     "format": "CASE lower(i.format) WHEN 'jpg' THEN 'jpeg' WHEN 'tif' THEN 'tiff' ELSE lower(i.format) END",
     "size": "CASE WHEN i.width IS NULL OR i.height IS NULL THEN '' WHEN i.width * i.height >= 8e6 THEN '8 MP and more'"
     " WHEN i.width * i.height >= 2e6 THEN '2 to 8 MP' WHEN i.width * i.height >= 5e5 THEN '0.5 to 2 MP'"

@@ -16,10 +16,12 @@ BLOCK = 500
 _GIVEN = "sha256 IN (SELECT value FROM json_each(?))"
 _PROVENANCE = """
     SELECT downloads.sha256 AS sha256,
-        coalesce(nullif(queries.text, ''), queries.image_path) AS query,
+        CASE queries.kind WHEN 'keyword' THEN queries.text
+            ELSE file_name_of(coalesce(nullif(queries.text, ''), queries.image_path)) END AS query,
+        queries.image_sha256 AS query_sha256,
         images.engine AS engine,
         coalesce(nullif(downloads.final_url, ''), image_variants.url) AS image_url,
-        images.page_url AS page_url, images.title AS title, images.license AS license,
+        images.page_url AS page_url, images.title AS title, license_id(images.license, images.license_url) AS license,
         images.license_url AS license_url, images.creator AS creator, images.attribution AS attribution
     FROM downloads
         JOIN images ON images.id = downloads.image_id
@@ -180,6 +182,7 @@ def drop_labels(db: Database, criterion: str, contents: Iterable[str]) -> None:
 def provenance(db: Database, contents: Sequence[str]) -> dict[str, dict[str, str]]:
     """The origin of contents, as `metadata.jsonl` names it; only what is known.
 
+    It goes to others with the pictures: a query picture has its file's name and its digest, and no place on a disk.
     A content that several results led to is described by the first of them, by the picture's id and the query's number.
     """
     found: dict[str, dict[str, str]] = {}
@@ -265,23 +268,6 @@ def repeats(db: Database) -> Iterator[tuple[str, str]]:
     """(content, content that it repeats) of all that step 6 found."""
     sql = "SELECT DISTINCT sha256, keeper_sha256 FROM duplicates WHERE sha256 <> keeper_sha256"
     yield from map(tuple, db.execute(sql))
-
-
-def history(db: Database) -> list[str]:
-    """The finished runs in words, oldest first, alike ones once: step, when it last ended, and its counts."""
-    found = {}
-    for row in db.rows("SELECT step, arguments, finished_at, counts FROM runs WHERE exit_code = 0 ORDER BY id"):
-        given = json.loads(row["arguments"])
-        words = (given.get(name) for name in ("engine", "criterion", "method"))
-        metrics = given.get("metric") if given.get("criterion") == "quality" else ""
-        what = " ".join(_words(word) for word in (*words, metrics) if word)
-        counts = ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in json.loads(row["counts"]).items())
-        found[row["step"], what] = f"{row['finished_at'][:10]} {row['step']} {what}: {counts}".replace(" :", ":")
-    return list(found.values())
-
-
-def _words(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def file_actions(db: Database, step: str, below: str) -> Iterator[tuple[int, str, str, str, str]]:

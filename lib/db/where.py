@@ -2,30 +2,39 @@
 
     quality = high and orientation in (landscape, square)
     quality.score >= 70 and not (engine = bing or domain like '%.shop')
+    filter:indoor = keep and vlm.tags has sofa
 
 A plain name is a criterion, and stands for the label that it gave; `<name>.score` is its score (or a metric's, such as
-`technical.score`) and `<name>.reason` its words. Further: width, height, megapixels, bytes, format, and query, engine,
-domain, title, license, creator, where a picture found several times matches if any of its findings does. Operators:
-= != < <= > >= in like is null, is not null; and, or, not, parentheses. Text needs quotes only where it has blanks.
+`technical.score`) and `<name>.reason` its words. `filter:indoor` is the filter of that name, and `vlm.tags` are the
+words that a vision model gave. Further: width, height, megapixels, bytes, format, and query, engine, domain, title,
+license, creator. A picture found several times matches if any of its findings does, one with several tags if any of
+them does. Operators: = != < <= > >= in like has is null, is not null; and, or, not, parentheses. Text needs quotes only
+where it has blanks.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from lib.db.connection import Database
 from lib.domains import host_pattern, shown_host, typed_host
 from lib.errors import UsageError
+from lib.text import did_you_mean, file_name_of, license_id
 
 _TOKEN = re.compile(
     r"\s*(?:(?P<text>'(?:[^']|'')*'|\"[^\"]*\")|(?P<sign><=|>=|!=|<>|==|[=<>(),])|(?P<word>[^\s=<>!(),'\"]+))"
 )
 _SIGNS = {"=": "=", "==": "=", "!=": "<>", "<>": "<>", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
-_NAME = re.compile(r"[a-z][a-z0-9_+-]*(?:\.(?:score|reason))?")
+_NAME = re.compile(r"[a-z][a-z0-9_+-]*(?::[a-z0-9_-]+)?(?:\.(?:score|reason|tags))?")
+_PICTURE_PATH = re.compile(
+    r"[/~\\]|[A-Za-z]:[/\\]|.*[/\\][^/\\]+\.(?:jpe?g|png|webp|gif|bmp|tiff?|avif|hei[cf]|jxl|jp2)$", re.I
+)
 
+FILTER = "filter"  # several may stand side by side, each a criterion of its own
+METRICS = ("technical", "musiq", "clipiqa", "topiq_nr")  # of which a name is known before anything is scored
 CRITERIA = ("orientation", "megapixels", "quality", "filter", "topic", "objects", "vlm", "split")
 _SIZE = (
     "coalesce({own}, (SELECT json_extract(detail, '$.{name}') FROM scores"
@@ -42,13 +51,25 @@ _SCALARS = {
     "format": _SIZE.format(own=_FILE.format(column="format"), name="format"),
 }
 _FOUND = {
-    "query": "coalesce(nullif(queries.text, ''), queries.image_path)",
+    "query": "CASE queries.kind WHEN 'keyword' THEN queries.text"
+    " ELSE file_name_of(coalesce(nullif(queries.text, ''), queries.image_path)) END",
     "engine": "images.engine",
     "domain": "images.registrable_domain",
     "title": "images.title",
-    "license": "images.license",
+    "license": "license_id(images.license, images.license_url)",
     "creator": "images.creator",
 }
+_ALIASES = {"licence": "license", "licence_url": "license_url"}
+# Tags of the answer that the picture's label was made of: another model, or another question, has others.
+_TAGS = (
+    "SELECT 1 FROM json_each(coalesce((SELECT json_extract(answer.detail, '$.tags') FROM scores AS answer"
+    " LEFT JOIN labels AS own ON own.sha256 = answer.sha256 AND own.criterion = 'vlm'"
+    " WHERE answer.sha256 = c.sha256 AND answer.metric LIKE 'vlm %' AND answer.value IS NOT NULL"
+    " ORDER BY answer.version IS own.version DESC,"
+    " answer.value IS own.score AND substr(own.reason, 1, length(answer.reason)) = answer.reason DESC,"
+    " answer.created_at DESC LIMIT 1), '[]')) AS tag"
+)
+_TAG = "folded(tag.value)"
 _ANY = (
     "EXISTS (SELECT 1 FROM downloads JOIN images ON images.id = downloads.image_id"
     " LEFT JOIN results ON results.image_id = images.id LEFT JOIN queries ON queries.id = results.query_id"
@@ -56,18 +77,71 @@ _ANY = (
 )
 
 
+def criterion_of(name: str) -> str:
+    """The criterion that a name of the command line means: `filter:indoor` is kept as `filter_indoor`."""
+    kind, colon, own = name.lower().partition(":")
+    return f"{FILTER}_{own}" if colon and kind == FILTER else name.lower()
+
+
+def is_named_filter(criterion: str) -> bool:
+    return criterion.startswith(f"{FILTER}_")
+
+
+def _as_typed(criterion: str) -> str:
+    """The way a person writes it: `filter:indoor`."""
+    return criterion.replace("_", ":", 1) if is_named_filter(criterion) else criterion
+
+
+def _query_name(value: str) -> str:
+    """A query picture is known by its file's name, wherever it lay when somebody types its path."""
+    return file_name_of(value) if _PICTURE_PATH.match(value) else value
+
+
+# The form in which values of a name are compared.
+_FORMS: Mapping[str, Callable[[str], str]] = {
+    "domain": lambda value: typed_host(value) or value,
+    "license": license_id,
+    "query": _query_name,
+    "tags": str.casefold,
+}
+# What `like` looks at besides, and the form of its pattern there.
+_LIKE_TOO: Mapping[str, tuple[str, Callable[[str], str]]] = {
+    "domain": ("shown_host(images.registrable_domain)", host_pattern),
+    "license": ("images.license", str),
+}
+
+
 @dataclass(frozen=True)
 class Condition:
-    """A parsed `--where`: SQL made of our own words, and the values to bind."""
+    """A parsed `--where`: SQL made of our own words, the values to bind, and the filters and metrics that it names."""
 
     text: str
     sql: str
     values: tuple[str | float, ...]
+    filters: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
 
     def matching(self, db: Database, contents: Sequence[str]) -> set[str]:
         db.connection.create_function("shown_host", 1, lambda host: shown_host(host or ""), deterministic=True)
+        db.connection.create_function("folded", 1, lambda text: str(text or "").casefold(), deterministic=True)
         sql = f"WITH c (sha256) AS (SELECT value FROM json_each(?)) SELECT c.sha256 FROM c WHERE {self.sql}"
         return set(db.column(sql, (json.dumps(contents), *self.values)))
+
+    def check(self, db: Database) -> None:
+        """Raises UsageError where a filter is named that nobody has run, or what looks like a metric's name."""
+        if self.filters:
+            run = db.column("SELECT DISTINCT criterion FROM labels WHERE criterion LIKE 'filter\\_%' ESCAPE '\\'")
+            for name in (name for name in self.filters if name not in run):
+                known = ", ".join(_as_typed(one) for one in sorted(run))
+                raise UsageError(
+                    f"--where {self.text!r} knows no {_as_typed(name)!r}; "
+                    + (f"filters with a name are {known}." if run else "no filter with a name has been run.")
+                    + did_you_mean(_as_typed(name), [_as_typed(one) for one in run])
+                )
+        scored = db.column("SELECT DISTINCT metric FROM scores") if self.metrics else ()
+        for name in (name for name in self.metrics if name not in (*METRICS, *scored)):
+            if hint := did_you_mean(f"{name}.score", [f"{one}.score" for one in (*CRITERIA, *METRICS, *scored)]):
+                raise UsageError(f"--where {self.text!r}: nothing was scored by {name!r}.{hint}")
 
 
 def parse_where(text: str) -> Condition:
@@ -75,9 +149,24 @@ def parse_where(text: str) -> Condition:
     return _WhereParser(text).parse()
 
 
+def without_paths(text: str) -> str:
+    """A condition, or a name, as others may read it: a path of this machine is reduced to its last part.
+
+    Query pictures are compared by their names, so that the condition stays the same.
+    """
+
+    def named(match: re.Match[str]) -> str:
+        quote = match[0][0] if match[0][0] in "'\"" else ""
+        word = match[0].strip(quote) if quote else match[0]
+        return f"{quote}{file_name_of(word)}{quote}" if _PICTURE_PATH.match(word) else match[0]
+
+    return re.sub(r"'(?:[^']|'')*'|\"[^\"]*\"|[^\s(),=<>!'\"]+", named, text)
+
+
 class _WhereParser:
     def __init__(self, text: str):
         self.text, self.values = text, list[str | float]()
+        self.filters, self.metrics = list[str](), list[str]()
         self.tokens: list[tuple[str, str]] = []
         position = 0
         while position < len(text.rstrip()):
@@ -92,7 +181,7 @@ class _WhereParser:
         sql = self._either()
         if self.at < len(self.tokens):
             raise self._error(self.tokens[self.at][1])
-        return Condition(self.text, sql, tuple(self.values))
+        return Condition(self.text, sql, tuple(self.values), tuple(self.filters), tuple(self.metrics))
 
     def _either(self) -> str:
         parts = [self._both()]
@@ -119,17 +208,36 @@ class _WhereParser:
         kind, name = self._next()
         if kind != "word" or not _NAME.fullmatch(name.lower()):
             raise self._error(name)
-        name = name.lower()
+        name = criterion_of(_ALIASES.get(name.lower(), name))
         if name in _FOUND:
-            return _ANY.format(test=self._test(_FOUND[name], of_host=name == "domain"))
+            return _ANY.format(test=self._test(_FOUND[name], name))
+        if name == "vlm.tags":
+            return self._tagged()
         return self._test(_SCALARS.get(name) or self._of_label(name))
+
+    def _tagged(self) -> str:
+        """A test that one of the tags fulfils; without any tag they are null."""
+        if self._skip("is"):
+            negated = self._skip("not")
+            self._demand("null")
+            return f"({'' if negated else 'NOT '}EXISTS ({_TAGS}))"
+        if self._skip("has"):
+            return f"EXISTS ({_TAGS} WHERE {_TAG} = {self._value('tags')})"
+        return f"EXISTS ({_TAGS} WHERE {self._test(_TAG, 'tags')})"
 
     def _of_label(self, name: str) -> str:
         criterion, _, part = name.partition(".")
         column = part or "label"
-        if criterion not in CRITERIA and column != "score":  # a score may be that of any metric
-            known = ", ".join((*CRITERIA, *_SCALARS, *_FOUND))
-            raise UsageError(f"--where {self.text!r} knows no {name!r}; names are {known}.")
+        if column == "tags" or (
+            column != "score" and criterion not in CRITERIA and not is_named_filter(criterion)
+        ):  # a score may be that of any metric
+            known = (*CRITERIA, *_SCALARS, *_FOUND)
+            hint = did_you_mean(name, [*known, "vlm.tags", *(f"{one}.reason" for one in CRITERIA)])
+            raise UsageError(f"--where {self.text!r} knows no {name!r}; names are {', '.join(known)}.{hint}")
+        if is_named_filter(criterion):
+            self.filters.append(criterion)
+        elif criterion not in CRITERIA:
+            self.metrics.append(criterion)
         self.values.append(criterion)
         of_label = f"(SELECT {column} FROM labels WHERE sha256 = c.sha256 AND criterion = ?)"
         if column != "score":
@@ -138,8 +246,8 @@ class _WhereParser:
         newest = "SELECT value FROM scores WHERE sha256 = c.sha256 AND metric = ? ORDER BY created_at DESC LIMIT 1"
         return f"coalesce({of_label}, ({newest}))"
 
-    def _test(self, of: str, *, of_host: bool = False) -> str:
-        """A test of a column. Hosts have one form there, whatever spelling they are compared with."""
+    def _test(self, of: str, name: str = "") -> str:
+        """A test of a column. What has many spellings, such as a host or a licence, has one form there."""
         negated = self._skip("not")
         if self._skip("is"):
             word = "IS NOT NULL" if self._skip("not") else "IS NULL"
@@ -147,30 +255,35 @@ class _WhereParser:
             return f"({of} {word})"
         if self._skip("in"):
             self._demand("(")
-            marks = [self._value(of_host)]
+            marks = [self._value(name)]
             while self._skip(","):
-                marks.append(self._value(of_host))
+                marks.append(self._value(name))
             self._demand(")")
             return f"({of} {'NOT ' if negated else ''}IN ({', '.join(marks)}))"
         if self._skip("like"):
-            if of_host:  # as it stands there, and as a person sees it
-                test = f"{of} LIKE {self._value()} OR shown_host({of}) LIKE ?"
-                self.values.append(host_pattern(str(self.values[-1])))
-                return f"({'NOT ' if negated else ''}({test}))"
-            return f"({of} {'NOT ' if negated else ''}LIKE {self._value()})"
+            test = f"{of} LIKE {self._value()}"
+            if name in _LIKE_TOO:  # as it stands there, and as a person or the source writes it
+                other, form = _LIKE_TOO[name]
+                test = f"{test} OR {other} LIKE ?"
+                self.values.append(form(str(self.values[-1])))
+            return f"({'NOT ' if negated else ''}({test}))"
         kind, sign = self._next()
+        if kind == "word" and sign.lower() == "has":
+            raise UsageError(f"--where {self.text!r}: only vlm.tags has words; ask other names with = or like.")
         if kind != "sign" or sign not in _SIGNS or negated:
             raise self._error(sign)
-        return f"({of} {_SIGNS[sign]} {self._value(of_host)})"
+        return f"({of} {_SIGNS[sign]} {self._value(name)})"
 
-    def _value(self, of_host: bool = False) -> str:
+    def _value(self, name: str = "") -> str:
         kind, word = self._next()
-        if kind == "sign" or (kind == "word" and word.lower() in ("and", "or", "not", "in")):
+        if kind == "sign" or (kind == "word" and word.lower() in ("and", "or", "not", "in", "has")):
             raise self._error(word)
-        if kind == "word" and word.lower() in ("width", "height"):  # unquoted: the other size
+        if kind == "word" and word.lower() in ("width", "height") and name != "tags":  # unquoted: the other size
             return _SCALARS[word.lower()]
         value = _plain(kind, word)
-        self.values.append(typed_host(value) or value if of_host and isinstance(value, str) else value)
+        if name == "tags" and not isinstance(value, str):
+            value = word
+        self.values.append(_FORMS[name](value) if name in _FORMS and isinstance(value, str) else value)
         return "?"
 
     def _next(self) -> tuple[str, str]:

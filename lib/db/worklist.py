@@ -117,8 +117,12 @@ class Worklist:
         self.db.execute(f"{sql} VALUES (?, '', 0, ?, '', 'unreadable', ?)", (path, path, reason))
 
     def select(self, db: Database, where: Condition) -> int:
-        """Leaves out contents that the workspace's database does not find by a condition; gives the number of files."""
+        """Leaves out contents that the workspace's database does not find by a condition; gives the number of files.
+
+        Raises UsageError where the condition names what is not there.
+        """
         left_out = 0
+        where.check(db)
         for page in self.contents():
             contents = [sha256 for sha256, _ in page]
             matching = where.matching(db, contents)

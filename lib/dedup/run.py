@@ -47,7 +47,6 @@ from lib.files.pictures import PassedOver, PictureFile, folder_pictures
 from lib.hashing.kinds import DEFAULT_SIZE, HashChoice
 from lib.journal import files as journal_files
 from lib.pages.render import write_page
-from lib.pages.reports import refresh_index
 from lib.pages.thumbnails import are_all_there, clear_stale
 from lib.text import command_line, counted
 from lib.times import utc_now
@@ -255,7 +254,6 @@ class Run:
         write_reports(
             context.workspace, self.groups, self.counts(), context.run_id, about, urls, self.moved, self.broken
         )
-        refresh_index(context.workspace)
 
     def _has_new_broken(self) -> bool:
         found = {(file.name, file.reason) for file in self.broken}
@@ -338,8 +336,6 @@ def finish_interrupted(context: Context, *, purging: bool = False) -> None:
     if last and last.purge:
         clear_emptied(db, workspace)
     journal_files.finish_others(context, ("sort",))
-    if last and workspace.reports.is_dir():  # the index is written last
-        refresh_index(workspace)
 
 
 def undo(context: Context, reference: str) -> dict[str, int | float | str]:
@@ -367,5 +363,4 @@ def _forget_run(context: Context, number: int) -> None:
         for suffix in (".html", ".json", ".csv"):
             (context.workspace.reports / "dedup").with_suffix(suffix).unlink(missing_ok=True)
         clear_stale(context.workspace.reports / "dedup.html")
-        refresh_index(context.workspace)
     forget_duplicates(context.db, number)

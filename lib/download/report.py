@@ -180,8 +180,6 @@ class DownloadReport:
         stats = self.stats
         seconds = max(stats.ended - stats.began, 1e-3)
         return {
-            "step": "download",
-            "counts": self.counts(),
             "states": dict(stats.states),
             "reasons": dict(stats.reasons.most_common()),
             "kinds": dict(stats.kinds),

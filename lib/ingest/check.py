@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from lib.db import Context
 from lib.db import maintenance as table
@@ -86,6 +87,11 @@ class Findings:
         for kind, count in self.counts().items():
             yield f"{kind}  {count:,}  ({PROBLEMS[kind]})"
             yield from (f"    {where}" for where in self.examples[kind])
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The findings for `--json`: kind, number, what becomes of it, examples."""
+        about = self.counts().items()
+        return [{"kind": k, "count": n, "meaning": PROBLEMS[k], "examples": list(self.examples[k])} for k, n in about]
 
     def counts(self) -> dict[str, int]:
         return {kind: self.found[kind] for kind in PROBLEMS if kind in self.found}

@@ -69,6 +69,7 @@ WANTED = frozenset(name for names in (URL_NAMES, _SIGNS, *FACTS.values()) for na
 NAMES_OF_PEOPLE = ("realname", "name", "nick", "username", "title", "id")
 MOST_COLUMNS = 500  # names of a list that are looked at
 LONGEST_COLUMN = 200  # characters of a name
+MOST_ADDRESSES = 1000  # of one row
 _PUNCTUATION = re.compile(r"[\W_]+")
 _NOTHING: tuple[Any, ...] = (None, "", [], {})
 _OTHER_SIDES = frozenset((*FACTS["width"], *FACTS["height"])) - {"width", "height"}
@@ -81,6 +82,13 @@ _CREATIVE_COMMONS = re.compile(
     re.IGNORECASE,
 )
 _DAMAGED = re.compile("[\ufffd\ud800-\udfff]")  # letters that a wrong encoding has cost
+
+
+class NamedRow(dict[str, Any]):
+    """A row under normal names; `names` are those of its columns: (normal, as the list writes it)."""
+
+    __slots__ = ("names",)
+    names: tuple[tuple[str, str], ...]
 
 
 def normal(name: str) -> str:
@@ -99,11 +107,13 @@ def url_column(names: Iterable[str]) -> str:
     return next((found[name] for name in URL_NAMES if name in found), "")
 
 
-def named(row: Mapping[str, Any]) -> dict[str, Any]:
+def named(row: Mapping[str, Any]) -> NamedRow:
     """Returns a row under normal names, what stands inside an object also under both names; the first one counts."""
     if len(row) > MOST_COLUMNS or max(map(len, row), default=0) > LONGEST_COLUMN:  # the names are kept below
         row = {key: row[key] for key in islice(row, MOST_COLUMNS) if len(key) <= LONGEST_COLUMN}
-    found = {name: row[key] for name, key in _normal_names(tuple(row))}
+    names = _normal_names(tuple(row))
+    found = NamedRow({name: row[key] for name, key in names})
+    found.names = names
     if dict in set(map(type, found.values())):
         for name, value in list(found.items()):
             if type(value) is dict:
@@ -119,6 +129,12 @@ def _normal_names(keys: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
     for key in keys:
         found.setdefault(normal(key), key)
     return tuple(found.items())
+
+
+def is_link(text: str) -> bool:
+    """True for what looks like one whole address."""
+    text = text.strip()
+    return ("://" in text[:12] or text.startswith("//")) and " " not in text and len(text) > 8
 
 
 def link_of(value: Any) -> str:
@@ -147,7 +163,7 @@ def record_of(number: int, row: Mapping[str, Any], column: str = "") -> Iterator
         value = next((row[name] for name in PICTURE_NAMES if row.get(name)), None)
     if type(value) is dict:
         value = next((value[name] for name in ("url", "src") if value.get(name)), None)
-    for one in value if isinstance(value, list) and value else (value,):
+    for one in value[:MOST_ADDRESSES] if isinstance(value, list) and value else (value,):
         link = link_of(one)
         if not _SCHEME.match(link):
             yield "no_address"
@@ -170,7 +186,7 @@ def _unwrapped(number: int, row: Mapping[str, Any], link: str) -> ImageRecord:
 
 def sidecar_record(engine_id: str, rank: int, facts: Mapping[str, Any], name: str = "") -> ImageRecord:
     """Returns a picture's record from its sidecar; `name` is its title where the sidecar knows none."""
-    row = named(facts)
+    row: dict[str, Any] = named(facts)
     url = web_link(next((row[key] for key in URL_NAMES if row.get(key)), None))
     if _is_takeout(row):  # its address is the page of somebody's own photo, its title the file's name
         row, url = row | {"pageurl": url, "title": None}, ""

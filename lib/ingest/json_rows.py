@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from io import TextIOBase
+from io import StringIO, TextIOBase
+from itertools import islice
 from typing import Any
 
 from lib.engines.parsing import MOST_CONTAINERS, lenient_decoder
@@ -86,6 +87,12 @@ def json_rows(handle: TextIOBase, wanted: str, seen: list[str]) -> Iterator[Mapp
             yield from _walk(text, wanted, seen, 0)
     except _Broken:
         yield None
+
+
+def is_row_alone(row: Mapping[str, Any], wanted: str) -> bool:
+    """True for an object that is the only row in itself: no list inside it has addresses."""
+    found = list(islice(json_rows(StringIO(json.dumps(row)), wanted, []), 2))
+    return len(found) == 1 and found[0] is not None and found[0].keys() <= row.keys()
 
 
 def _walk(text: _JsonReader, wanted: str, seen: list[str], depth: int) -> Iterator[Mapping[str, Any] | None]:

@@ -2,8 +2,9 @@
 
 All formats have one set of rules (`columns`): the column with the address is called `url` or one of its other names, or
 is named on the command line; captions, sizes, pages, creators and licences are taken where a column is named like that,
-and everything else is left out. A picture's id is made from its address: the ids of two lists would name different
-pictures alike. Rows of the reference pipeline's database get back the shape they were taken from and are parsed.
+and every other column is kept as it is (`extra`). A picture's id is made from its address: the ids of two lists would
+name different pictures alike. Rows of the reference pipeline's database get back the shape they were taken from and are
+parsed.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from lib.engines.parsing import Drift, position, text
 from lib.engines.yandex import ENTITY_KEYS, read_entity
 from lib.errors import UsageError
 from lib.ingest.columns import WANTED, named, normal, record_of
+from lib.ingest.extra import KEY, OtherColumns
 from lib.ingest.parquet import parquet_columns, parquet_rows
 from lib.ingest.tables import READERS, Layout, Rows, column_of, text_encoding, text_layout
 from lib.records import ImageRecord
@@ -52,25 +54,37 @@ def list_layout(path: Path, encoding: str = "", column: str = "") -> Layout | No
     return text_layout(path, found, column) if found else None
 
 
-def list_records(path: Path, layout: Layout, reasons: Counter[str]) -> Iterator[ImageRecord]:
-    """Yields the pictures of a list in its order; what has no address, or is no row, is counted by its reason."""
-    for number, row in enumerate(_rows(path, layout, reasons)):
+def list_records(
+    path: Path, layout: Layout, reasons: Counter[str], left_out: Counter[str] | None = None
+) -> Iterator[ImageRecord]:
+    """Yields the pictures of a list in its order, each with the other columns of its row.
+
+    What has no address, or is no row, is counted by its reason, in `left_out` what is too large to be kept.
+    """
+    left_out = Counter() if left_out is None else left_out
+    others = OtherColumns(layout.column, left_out, are_texts=bool(layout.separator))
+    for number, row in enumerate(_rows(path, layout, reasons, left_out)):
         if row is None:
             reasons["broken_line"] += 1
             continue
         for made in record_of(number, row, layout.column):
             if isinstance(made, str):
                 reasons[made] += 1
-            else:
-                yield made
+                continue
+            if kept := others.of(row, made):
+                made.extra = {**made.extra, KEY: kept}
+            yield made
 
 
-def _rows(path: Path, layout: Layout, reasons: Counter[str]) -> Rows:
+def _rows(path: Path, layout: Layout, reasons: Counter[str], left_out: Counter[str]) -> Rows:
     if layout.kind != "parquet":
         yield from READERS[layout.kind](path, layout, reasons)
         return
-    for row in parquet_rows(path, lambda name: normal(name) in WANTED or normal(name) == layout.column, reasons,
-                            layout.encoding):  # fmt: skip
+
+    def is_fact(name: str) -> bool:
+        return normal(name) in WANTED or normal(name) == layout.column
+
+    for row in parquet_rows(path, is_fact, reasons, layout.encoding, left_out):
         yield named(row)
 
 

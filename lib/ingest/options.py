@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from lib.arguments import values_of
 class IngestOptions:
     """The input and the way of reading it. `watch` is in seconds: None for one pass, 0 for no end."""
 
-    source: Path | None = None
+    source: Sequence[Path] = ()
     folder: Path | None = None
     rescan: bool = False
     retry_failed: bool = False
@@ -26,4 +27,5 @@ class IngestOptions:
 
 
 def options_from(args: Namespace) -> IngestOptions:
-    return IngestOptions(**values_of(args, IngestOptions))
+    values = values_of(args, IngestOptions)
+    return IngestOptions(**values | {"source": tuple(args.source or ())})

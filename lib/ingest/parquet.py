@@ -3,7 +3,7 @@
 A page of a few kilobytes may unpack to gigabytes, and a value that stands once in a dictionary is repeated in every
 row. So every page's header is read before any page; values of a dictionary stay numbers until a row is made, and a
 batch has as many rows as fit in memory at the length that its pages allow. Of nested columns the members of
-structures and lists of texts are read.
+structures and lists of plain values are read.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ LARGEST_HEADER = 2**20  # bytes of a page's header, which may carry the least an
 LONGEST_TEXT = 4 * TEXT_LIMIT  # bytes of what counts of a value
 DEEPEST = 4  # structures within each other
 MOST_IN_LISTS = 4_000_000  # values that the lists of a column may hold in a row group
-MOST_OF_A_LIST = 1000  # values of one list that are read
+MOST_OF_A_LIST = 40_000  # values of one list that are read; more take more room than a row may
+OBJECT = 32  # bytes that a number takes in Python
 _LIST_ITEM = re.compile(r"\.(?:list\.(?:element|item)|bag\.array_element|array\.array|list\.array)$")
 _PREFIXED = "DELTA_BYTE_ARRAY"  # values that repeat the beginning of the one before
 _NUM_VALUES = {5: "data", 7: "dictionary", 8: "data"}  # fields of a page's header that hold its number of values
@@ -60,21 +61,31 @@ def parquet_columns(path: Path) -> list[str]:
 
 
 def parquet_rows(
-    path: Path, wanted: Callable[[str], bool], reasons: Counter[str], encoding: str = "utf-8"
+    path: Path,
+    wanted: Callable[[str], bool],
+    reasons: Counter[str],
+    encoding: str = "utf-8",
+    left_out: Counter[str] | None = None,
 ) -> Iterator[Mapping[str, Any]]:
     """Yields the rows with those columns whose names are wanted; bytes of no declared kind are read as `encoding`.
 
-    A column that would take too much memory is left out, a row group that cannot be read as well; both are said and
-    counted. Raises GleanerError where the file is no Parquet.
+    Given `left_out` with all others too, but those of such bytes, which are pictures as a rule. A column that would
+    take too much memory is left out, a row group that cannot be read as well; both are said and counted, in `left_out`
+    a column that is not wanted. Raises GleanerError where the file is no Parquet.
     """
     import pyarrow
     import pyarrow.parquet
 
+    others = reasons if left_out is None else left_out
     unreadable = (pyarrow.ArrowException, OSError, ValueError, TypeError, OverflowError, MemoryError)
     try:
         table = _open(path, ())
         leaves = [leaf for field in table.schema_arrow for leaf in _leaves(field.name, field.type)]
-        chosen = {name for name, kind in leaves if wanted(name) and _is_readable(kind)}
+        needed = {name for name, kind in leaves if wanted(name) and _is_readable(kind)}
+        kept = {name for name, kind in leaves if left_out is not None and _is_kept(kind)}
+        chosen = needed | kept
+        if left_out is not None and (passed := len({name for name, _ in leaves} - chosen)):
+            left_out["columns_of_bytes_or_nested"] += passed
         names = [
             column.path
             for column in map(table.schema.column, range(len(table.schema)))
@@ -85,7 +96,7 @@ def parquet_rows(
         raise GleanerError(f"{path} cannot be read as Parquet ({error}); give a whole copy.") from error
     for group in range(table.metadata.num_row_groups):
         try:
-            columns, rows = _readable(path, table, group, names, reasons)
+            columns, rows = _readable(path, table, group, names, lambda name: reasons if name in needed else others)
             for batch in table.iter_batches(batch_size=rows, row_groups=[group], columns=columns) if columns else ():
                 for values in zip(*(_values(column, encoding) for column in batch.columns), strict=True):
                     # Of columns of one name the first counts.
@@ -135,14 +146,23 @@ def _open(path: Path, names: Collection[str]) -> ParquetFile:
 
 
 def _is_readable(kind: Any) -> bool:
-    """True for texts, numbers, and lists of texts."""
+    """True for texts, numbers, truth values, moments, and lists of them."""
     from pyarrow import types
 
     if _is_list(kind):
-        return _is_text(_plain_kind(kind.value_type))
+        return not _is_list(kind.value_type) and _is_readable(kind.value_type)
     numbers = (types.is_integer, types.is_floating, types.is_boolean, types.is_decimal, types.is_null)
     value = _plain_kind(kind)
     return _is_text(value) or any(is_it(value) for is_it in (*numbers, types.is_temporal))
+
+
+def _is_kept(kind: Any) -> bool:
+    """True for what is read, but for bytes that are not declared to be text."""
+    from pyarrow import types
+
+    value = _plain_kind(kind.value_type if _is_list(kind) else kind)
+    declared = types.is_string(value) or types.is_large_string(value) or types.is_string_view(value)
+    return _is_readable(kind) and (declared or not _is_text(value))
 
 
 def _plain_kind(kind: Any) -> Any:
@@ -158,7 +178,7 @@ def _is_list(kind: Any) -> bool:
 
 
 def _readable(
-    path: Path, table: ParquetFile, group: int, names: list[str], reasons: Counter[str]
+    path: Path, table: ParquetFile, group: int, names: list[str], counter_of: Callable[[str], Counter[str]]
 ) -> tuple[list[str], int]:
     """The columns of a row group that fit in memory, and how many rows of them at once."""
     metadata = table.metadata.row_group(group)
@@ -172,12 +192,14 @@ def _readable(
             size = _largest_value(handle, column, shape.length)
             if shape.max_repetition_level and column.num_values > MOST_IN_LISTS:
                 size = None  # a row may hold all of them
+            elif shape.max_repetition_level and size is not None:
+                size = max(size, OBJECT) * max(1.0, column.num_values / max(1, metadata.num_rows))
             if size is None:
                 log.warning(
                     "the column %s of row group %d in %s is left out: it unpacks to more than %d MiB a page",
                     column.path_in_schema, group, path, LARGEST_PAGE >> 20,
                 )  # fmt: skip
-                reasons["column_too_large"] += 1
+                counter_of(_LIST_ITEM.sub("", column.path_in_schema))["column_too_large"] += 1
             else:
                 columns.append(column.path_in_schema)
                 rows = max(1, min(rows, int(BATCH_BYTES / size)))

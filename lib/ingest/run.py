@@ -8,32 +8,29 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import chain, islice
-from pathlib import Path
 
 from lib.db import Context, responses
 from lib.db.connection import bulk_mode
+from lib.db.history import note_inputs
 from lib.db.images import ReparseIndex, save_pictures
 from lib.db.journal import has_rows
-from lib.db.reference import MAGIC
 from lib.db.responses import ResponseRow, ensure_query
 from lib.engines import parser_names
 from lib.errors import UsageError
-from lib.files.pictures import UnreadableFiles
+from lib.files.pictures import UnreadableFiles, sha256_of
 from lib.ingest.answers import IngestTotals, ingest, picture_rows, preview_rows
-from lib.ingest.lists import LIST_ENGINE, list_layout, list_records, reference_records
 from lib.ingest.options import IngestOptions
 from lib.ingest.raw_files import (
     RawFile,
-    find_answers,
-    holds_answers,
     register,
     register_in_place,
     unregistered,
     would_register,
 )
+from lib.ingest.sources import ImportSource, describe, recognise
 from lib.progress import chunked, no_bar
 from lib.records import ImageRecord, ParsedPage
 from lib.text import counted, path_as_text
@@ -45,12 +42,6 @@ LOOKS_EVERY = 1.0  # seconds between two looks for new answers
 LOOKS_AGAIN = 0.1  # seconds after which a request to stop is noticed
 BATCH = 2_000  # records in one transaction
 
-LAYOUTS = {
-    "ours": "a folder of raw answers",
-    "reference": "the reference pipeline's XHR folder",
-    "single": "raw answers told by their content",
-}
-
 
 def take_in(context: Context, options: IngestOptions) -> IngestTotals:
     """Takes in all that is asked for. Raises UsageError where there is nothing that could be."""
@@ -58,23 +49,27 @@ def take_in(context: Context, options: IngestOptions) -> IngestTotals:
         from lib.ingest.folders import import_folder
 
         return import_folder(context, options.folder, options.limit, options.encoding or "")
-    source = recognise(options.source, options.encoding or "", options.url_column or "") if options.source else None
-    if not source and not options.rescan and options.watch is None and not has_rows(context.db, "responses"):
+    sources = recognise(options.source, options.encoding or "", options.url_column or "")
+    if not sources and not options.rescan and options.watch is None and not has_rows(context.db, "responses"):
         raise UsageError("the database holds no raw answer yet; run 1_collect.py first.")
-    if source:
-        log.info("took %s for %s", source.path, source.description)
-    if source and source.records:
-        return save_records(context, source, options.limit)
-    totals = ingest_answers(context, options, source)
+    for sentence in describe(sources):
+        log.info("%s", sentence)
+    lists = [source for source in sources if source.records]
+    totals = save_records(context, lists, options.limit) if lists else IngestTotals()
+    if len(lists) < len(sources) or not sources:
+        answers = [source for source in sources if not source.records]
+        totals.include(ingest_answers(context, options, answers))
     if options.watch is not None:
         _watch(context, options.watch, totals)
     return totals
 
 
-def ingest_answers(context: Context, options: IngestOptions, source: ImportSource | None) -> IngestTotals:
+def ingest_answers(context: Context, options: IngestOptions, sources: Sequence[ImportSource]) -> IngestTotals:
     """Reads all raw answers that are asked for, once."""
-    unread = source.unread if source else UnreadableFiles()
-    found = source.answers if source else ()
+    unread = UnreadableFiles()
+    for source in sources:
+        unread.reasons.update(source.unread.reasons)
+    found = tuple(chain.from_iterable(source.answers for source in sources))
     renewed = IngestTotals() if options.reparse or options.limit else _renew(context, options)
     answers, total = (_preview if context.dry_run else _registered)(context, options, found, unread)
     if options.limit:
@@ -157,85 +152,49 @@ def _watch(context: Context, idle: float, totals: IngestTotals) -> None:
             time.sleep(LOOKS_AGAIN)
 
 
-@dataclass(frozen=True)
-class ImportSource:
-    """The content of a path: raw answers, which become rows of their own, or records of an `engine` as they are.
-
-    `unread` tells what could not be looked at.
-    """
-
-    path: Path
-    description: str
-    answers: tuple[RawFile, ...] = ()
-    engine: str = ""
-    records: Callable[[], Iterator[ImageRecord]] | None = None
-    unread: UnreadableFiles = field(default_factory=UnreadableFiles)
-
-
-def recognise(path: Path, encoding: str = "", column: str = "") -> ImportSource:
-    """Looks at what is there. Raises UsageError where it is nothing that can be imported."""
-    if not path.exists():
-        raise UsageError(f"--import: {path} does not exist; check the path.")
-    if path.is_file() and (source := _recognise_file(path, encoding, column)):
-        return source
-    unread = UnreadableFiles()
-    answers = tuple(find_answers(path, unread))
-    if not answers:
-        raise UsageError(
-            f"--import: {path} holds neither raw answers nor a list of URLs nor a reference pipeline's database;"
-            " give one of those. A folder of pictures is for --import-folder."
-        )
-    layouts = dict.fromkeys(LAYOUTS[entry.layout] for entry in answers)
-    return ImportSource(path, f"{' and '.join(layouts)} ({counted(len(answers), 'file')})", answers, unread=unread)
-
-
-def refuse_unknown(path: Path, encoding: str = "", column: str = "") -> None:
-    """Raises UsageError where `recognise` would, and where the first record cannot be read; reads no more than that."""
-    if path.is_dir() and holds_answers(path):
-        return
-    source = recognise(path, encoding, column)
-    if source.records:
-        next(iter(source.records()), None)
-
-
-def _recognise_file(path: Path, encoding: str, column: str) -> ImportSource | None:
-    unread = UnreadableFiles()
-    with path.open("rb") as handle:
-        head = handle.read(len(MAGIC))
-    if head == MAGIC:
-        description, engine = "the reference pipeline's database", "yandex"
-        return ImportSource(path, description, (), engine, lambda: reference_records(path, unread.reasons), unread)
-    is_answer = head.lstrip()[:1] in (b"{", b"[", b"<") and any(find_answers(path, unread))
-    if is_answer or not (layout := list_layout(path, encoding, column)):
-        return None
-    description = f"a list of URLs ({layout.description})"
-    return ImportSource(path, description, (), LIST_ENGINE, lambda: list_records(path, layout, unread.reasons), unread)
-
-
-def save_records(context: Context, source: ImportSource, limit: int | None) -> IngestTotals:
-    """Writes the records of a source in batches; in a dry run only counts what would be written."""
-    assert source.records is not None
-    db, totals, seen, number = context.db, IngestTotals(), set[str](), 0
-    with context.bar(None, "Importing", "picture") as progress, bulk_mode(db) as wal:
-        for records in chunked(islice(source.records(), limit), BATCH):
-            if not context.dry_run and not number:  # only now is the source known to be readable
-                name = path_as_text(source.path.name)
-                with db.transaction():
-                    number = ensure_query(db, source.engine, "import", name, run_id=context.run_id)
-            query = ResponseRow(0, number, source.engine, 0, "", str(source.path), "")
-            rows = picture_rows(query, ParsedPage(tuple(records)), utc_now())
-            totals.results += len(records)
-            if context.dry_run:
-                totals.saved.add(preview_rows(db, rows, seen))
-            else:
-                with db.transaction():
-                    totals.saved.add(save_pictures(db, rows, utc_now()))
-            wal.committed()
-            progress.update(len(records))
-            if context.stopping():
+def save_records(context: Context, sources: Sequence[ImportSource], limit: int | None) -> IngestTotals:
+    """Writes the records of the sources, one after the other; in a dry run only counts what would be written."""
+    totals, seen = IngestTotals(), set[str]()
+    with context.bar(None, "Importing", "picture") as progress, bulk_mode(context.db) as wal:
+        for source in sources:
+            left = None if limit is None else limit - totals.results
+            for records in chunked(islice(_records_of(source), left), BATCH):
+                _save_batch(context, source, records, totals, seen)
+                wal.committed()
+                progress.update(len(records))
+                if context.stopping():
+                    break
+            if not context.dry_run:
+                note_inputs(context.db, context.run_id, [(path_as_text(source.path.name), sha256_of(source.path))])
+            totals.reasons.update(source.unread.reasons)
+            totals.left_out.update(source.left_out)
+            if context.stopping() or (limit is not None and totals.results >= limit):
                 break
-    totals.reasons.update(source.unread.reasons)
     return totals
+
+
+def _records_of(source: ImportSource) -> Iterator[ImageRecord]:
+    assert source.records is not None
+    return source.records()
+
+
+def _save_batch(
+    context: Context, source: ImportSource, records: list[ImageRecord], totals: IngestTotals, seen: set[str]
+) -> None:
+    """Writes a batch as results of the query that is named after its file; it comes with the first of them."""
+    db, number = context.db, 0
+    if not context.dry_run:  # only now is the source known to be readable
+        name = path_as_text(source.path.name)
+        with db.transaction():
+            number = ensure_query(db, source.engine, "import", name, run_id=context.run_id)
+    query = ResponseRow(0, number, source.engine, 0, "", str(source.path), "")
+    rows = picture_rows(query, ParsedPage(tuple(records)), utc_now())
+    totals.results += len(records)
+    if context.dry_run:
+        totals.saved.add(preview_rows(db, rows, seen))
+    else:
+        with db.transaction():
+            totals.saved.add(save_pictures(db, rows, utc_now()))
 
 
 def counts_of(totals: IngestTotals, options: IngestOptions, *, dry_run: bool) -> dict[str, int | float | str]:

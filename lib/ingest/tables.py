@@ -21,8 +21,8 @@ from urllib.parse import urlsplit
 
 from lib.engines.parsing import load_exact
 from lib.errors import GleanerError, UsageError
-from lib.ingest.columns import MOST_COLUMNS, URL_NAMES, named, normal, url_column
-from lib.ingest.json_rows import json_rows
+from lib.ingest.columns import MOST_COLUMNS, URL_NAMES, NamedRow, is_link, named, normal, url_column
+from lib.ingest.json_rows import is_row_alone, json_rows
 from lib.records import ParseError
 from lib.text import escape_controls
 
@@ -44,7 +44,9 @@ _LAST_COMMA = re.compile(r",\s*\}\Z")
 _PARTS = re.compile("[\ufeff\u2028\u2029\x85]")
 _QUOTED = re.compile(r'(?:^|\t)"(?:[^"\t]|"")*"(?:\t|$)', re.MULTILINE)
 
-Rows = Iterator[Mapping[str, Any] | None]  # None for what is no row
+_ADDRESS_ALONE = (("url", "url"),)
+
+Rows = Iterator[NamedRow | None]  # None for what is no row
 
 
 @dataclass(frozen=True)
@@ -180,6 +182,8 @@ def _objects(path: Path, encoding: str, wanted: str) -> Layout | None:
         if line and line.strip():
             rows.append(exact_row(line))
     read = [row for row in rows if row is not None]
+    if len(rows) == 1 and read and is_row_alone(read[0], wanted):  # a list of one row, which keeps what it holds
+        return Layout("jsonl", encoding, column=column_of(_flat_names(read), wanted, path))
     if (len(rows) == 1 and not is_long) or not (rows and (rows[0] or len(read) * 2 >= len(rows))):
         return Layout("json", encoding, column=_json_column(path, encoding, wanted))
     return Layout("jsonl", encoding, column=column_of(_flat_names(read), wanted, path))
@@ -231,12 +235,6 @@ def _columns(names: Sequence[str], links: Sequence[str]) -> str:
     more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
     told = f"; addresses stand in {', '.join(escape_controls(name[:60]) for name in links)}" if links else ""
     return f"its columns are {shown}{more}{told}"
-
-
-def is_link(text: str) -> bool:
-    """True for what looks like one whole address."""
-    text = text.strip()
-    return ("://" in text[:12] or text.startswith("//")) and " " not in text and len(text) > 8
 
 
 def _table(path: Path, head: str, whole: bool, encoding: str, wanted: str) -> Layout | None:
@@ -442,12 +440,15 @@ def read_text(path: Path, layout: Layout, reasons: Counter[str]) -> Rows:
         elif line.strip() and not line.startswith("#") and not (number == 0 and url_column([line.strip().strip('"')])):
             # What parts lines elsewhere, and the mark of a file put behind another, are in no address.
             for part in filter(None, map(str.strip, _PARTS.split(line))):
-                yield {"url": _unquoted(part)}
+                row = NamedRow({"url": _unquoted(part)})
+                row.names = _ADDRESS_ALONE
+                yield row
 
 
 def read_table(path: Path, layout: Layout, reasons: Counter[str]) -> Rows:
     """Yields the rows of a table under normal names; None for one with more fields than columns, or without end."""
     names = [normal(name) or f"column{place}" for place, name in enumerate(layout.names)]
+    columns = tuple(dict(zip(reversed(names), reversed(layout.names), strict=True)).items())[::-1]
     is_last = names[-1] == layout.column
     with _open(path, layout.encoding) as handle:
         lines = _Lines(handle)
@@ -463,7 +464,9 @@ def read_table(path: Path, layout: Layout, reasons: Counter[str]) -> Rows:
             if row is None:
                 yield None
             elif row and (layout.headless or tuple(row) != layout.names):  # as where tables were put together
-                yield _fitted(row, names, is_last, layout.separator)
+                if (fitted := _fitted(row, names, is_last, layout.separator)) is not None:
+                    fitted.names = columns if len(fitted) == len(columns) else columns[: len(fitted)]
+                yield fitted
 
 
 def _rows_between(table: Any, lines: _Lines, layout: Layout) -> Iterator[list[str] | None]:
@@ -499,7 +502,7 @@ def _are_rows(lines: Sequence[str], layout: Layout) -> bool:
     return fitting * 2 > len(single)
 
 
-def _fitted(row: list[str], names: list[str], is_last: bool, separator: str) -> Mapping[str, Any] | None:
+def _fitted(row: list[str], names: list[str], is_last: bool, separator: str) -> NamedRow | None:
     """Returns a row under its names. One without quotes around its commas is read where the address stands last.
 
     Elsewhere nobody can tell whose they are, and it is no row: half an address would be taken for the whole.
@@ -510,7 +513,7 @@ def _fitted(row: list[str], names: list[str], is_last: bool, separator: str) -> 
             if not is_last:
                 return None
             row = [*row[: len(names) - 1], separator.join(row[len(names) - 1 :])]
-    found: dict[str, Any] = {}
+    found = NamedRow()
     for name, value in zip(names, row, strict=False):
         found.setdefault(name, value)
     return found

@@ -135,11 +135,81 @@ class ReportEntry:
 
 
 @dataclass(frozen=True)
-class RunRow:
-    """One run of a step on the index page."""
+class StepView:
+    """One of the seven steps on the index page."""
 
-    step: str
-    started: str
-    duration: str = ""
-    outcome: str = ""  # "done", "interrupted", "stopped by a captcha"
-    counts: str = ""  # "120 fetched, 3 failed"
+    number: int
+    title: str  # "Search"
+    state: str  # "done", "waiting: 12 pictures due"
+    mark: str = ""  # colour of the state: one of DECISIONS, or empty
+    at: str = ""  # when it got there
+    counts: str = ""  # "250 files, 2 pictures not fetched"
+    command: str = ""  # what to run, where there is something to do
+
+
+@dataclass(frozen=True)
+class DatasetView:
+    """One exported dataset on the index page."""
+
+    name: str
+    folder: Path
+    form: str = ""  # "imagefolder"
+    pictures: int | None = None
+    at: str = ""
+    missing: bool = False  # it is not at its place any more
+
+
+@dataclass(frozen=True)
+class SampleView:
+    """One picture of the strip on the index page: its content's digest, its file, and its thumbnail as a data URI."""
+
+    sha256: str
+    file: Path
+    thumb: str
+
+
+@dataclass(frozen=True)
+class HitView:
+    """One hit of a search."""
+
+    rank: int  # from 1, as the engine showed them
+    title: str = ""
+    page_url: str = ""  # shown as a link when it is http or https
+    image_url: str = ""
+    domain: str = ""
+    family: str = ""
+    published: str = ""  # as the engine says it
+    date: str = ""  # the same as 2019, 2019-05 or 2019-05-01; empty where it is not known
+    first_seen: str = ""
+    width: int | None = None  # pixels, upright, of the file; else as the engine claims
+    height: int | None = None
+    claimed: bool = False  # the size is only claimed
+    size_bytes: int | None = None
+    format: str = ""
+    likeness: int | None = None  # bits of 256 that differ from the query picture's hash
+    turn: str = ""  # "mirrored", "cropped": how the query picture has to be looked at for that
+    licence: str = ""
+    licence_url: str = ""
+    creator: str = ""
+    file: Path | None = None
+    state: str = ""  # why there is no file, or where it lies: "not fetched yet", "in quarantine"
+
+
+@dataclass(frozen=True)
+class CopiesView:
+    """Hits that show one picture."""
+
+    hits: Sequence[HitView]
+    basis: str = ""  # why they are taken for one picture: "found by step 6", "same bytes"
+
+
+@dataclass(frozen=True)
+class SearchView:
+    """The search that a page of results is about."""
+
+    name: str  # the keyword, or the query picture's name
+    engine: str
+    is_picture: bool = False
+    file: Path | None = None  # the query picture, where it is
+    unit: str = ""  # one sentence: what likeness is measured in
+    basis: str = ""  # one sentence: by what hits are taken for copies

@@ -14,6 +14,7 @@ import os
 import re
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from html import unescape
 from pathlib import Path
@@ -24,13 +25,17 @@ from lib import __version__
 from lib.pages.model import Card
 from lib.pages.thumbnails import clear_stale
 from lib.temporary import clear_dead, write_whole
+from lib.workspace import DATABASE_NAME, Workspace
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
 TEMPLATES = Path(__file__).parent / "templates"
-HEAD = 4_096  # characters of a page that hold its metadata
+INDEX = "index.html"  # in `reports/`: the front door of a workspace
+HEAD = 8_192  # characters of a page that hold its metadata
 _CARDS = re.compile(r'<meta name="gleaner-cards" content="([^"]*)">')
+_MADE = re.compile(r'<meta name="gleaner-made" content="([^"]*)">')
+_TITLE = re.compile(r"<title>([^<]*)</title>")
 
 
 @lru_cache(maxsize=1)
@@ -49,8 +54,11 @@ def environment() -> Environment:
     return env
 
 
-def render(template: str, script: str, **values: Any) -> str:
-    """One page from `<template>.html.j2`, its style `<template>.css` and the scripts named in `script`."""
+def render(template: str, script: str, page: Path, **values: Any) -> str:
+    """One page from `<template>.html.j2`, its style `<template>.css` and the scripts named in `script`.
+
+    `page` is where it will lie, from which it links to the workspace's front door.
+    """
     from markupsafe import Markup
 
     theme, body = _source("theme.js"), "\n".join(_source(name) for name in ("common.js", script))
@@ -63,9 +71,18 @@ def render(template: str, script: str, **values: Any) -> str:
             page_script=Markup(body),
             policy=_policy(theme, body),
             version=__version__,
+            home=home_of(page),
             **values,
         )
     )
+
+
+def home_of(page: Path) -> str:
+    """The link from a page to the index of the workspace it lies in; '' for the index itself and outside of any."""
+    place = Path(os.path.abspath(page))
+    root = next((folder for folder in place.parents if (folder / DATABASE_NAME).is_file()), None)
+    index = None if root is None else Workspace(root).reports / INDEX
+    return "" if index in (None, place) else picture_url(index, page)
 
 
 @lru_cache(maxsize=32)
@@ -133,15 +150,27 @@ def cards_json(cards: Sequence[Card]) -> str:
     return json.dumps([[card.label, card.value] for card in cards], ensure_ascii=False)
 
 
-def read_cards(page: Path) -> list[Card]:
-    """The totals that a page's head carries; empty where there are none."""
+@dataclass(frozen=True)
+class PageHead:
+    """The head of a finished page: its title, when it was made, and its totals."""
+
+    title: str
+    generated: str
+    cards: Sequence[Card]
+
+
+def read_head(page: Path) -> PageHead:
+    """Reads what a page says of itself; empty where it says nothing."""
     with page.open(encoding="utf-8", errors="replace") as file:
-        match = _CARDS.search(file.read(HEAD))
+        head = file.read(HEAD)
+    title, generated, cards = (
+        unescape(match[1]) if (match := pattern.search(head)) else "" for pattern in (_TITLE, _MADE, _CARDS)
+    )
     try:
-        found = json.loads(unescape(match[1])) if match else []
-    except ValueError:
+        found = [Card(str(label), value) for label, value in json.loads(cards)] if cards else []
+    except (ValueError, TypeError):
         found = []
-    return [Card(str(label), value) for label, value in found]
+    return PageHead(title, generated, found)
 
 
 def number(value: int | float | str | None) -> str:

@@ -1,4 +1,4 @@
-"""The pages of steps 3, 6 and 7, and the index that links them: plain values in, HTML out."""
+"""The pages of steps 3, 6 and 7: plain values in, HTML out."""
 
 from __future__ import annotations
 
@@ -20,21 +20,11 @@ from lib.pages.model import (
     GroupView,
     Heading,
     MemberView,
-    ReportEntry,
-    RunRow,
     SheetItem,
 )
-from lib.pages.render import percent, picture_url, read_cards, render, script_json, write_page
+from lib.pages.render import percent, picture_url, render, script_json
 from lib.pages.thumbnails import EMBED_LIMIT, thumbnails
 from lib.text import escape_controls, path_as_text
-from lib.workspace import Workspace
-
-INDEX = "index.html"
-MOST_CARDS = 4  # totals shown of each report on the index
-TITLES = {
-    "domains": ("Where the pictures come from", "Step 3 · domain report"),
-    "dedup": ("Repeated pictures", "Step 6 · deduplication"),
-}
 
 BARS = 15  # domains drawn as bars; all of them stand in the table
 TILES = 40  # domains drawn in the treemap; the rest is one tile
@@ -97,6 +87,7 @@ def render_domain_report(
     return render(
         "domains",
         "domains.js",
+        page,
         heading=heading,
         noun=noun,
         plural=plural,
@@ -216,6 +207,7 @@ def render_dedup_report(
     return render(
         "dedup",
         "dedup.js",
+        page,
         heading=heading,
         groups=[_view(group, thumbs, page) for group in shown],
         total_groups=len(groups),
@@ -310,6 +302,7 @@ def render_contact_sheet(
     return render(
         "sheet",
         "sheet.js",
+        page,
         heading=heading,
         sections=sections,
         shown=sum(map(len, chosen)),
@@ -338,29 +331,3 @@ def _share_out(buckets: Sequence[Bucket], items: Sequence[SheetItem], limit: int
         parts[name] = parts[name][: room // (len(parts) - place)]
         room -= len(parts[name])
     return [parts[bucket.name] for bucket in buckets]
-
-
-def render_run_summary(
-    page: Path, heading: Heading, reports: Sequence[ReportEntry], runs: Sequence[RunRow] = ()
-) -> str:
-    """The index page; `reports` in the order to show them."""
-    linked = [(report, picture_url(report.file, page)) for report in reports]
-    return render("index", "index.js", heading=heading, reports=linked, runs=runs)
-
-
-def refresh_index(workspace: Workspace) -> Path:
-    """Writes the index anew from the pages that lie in `reports/`; the same pages give the same bytes."""
-    page = workspace.reports / INDEX
-    pages = [path for path in workspace.reports.glob("*.html") if path.name != INDEX]
-    # By step, and within one the main report first.
-    found = sorted(pages, key=lambda path: (_title(path.stem)[1], path.stem not in TITLES, path.stem))
-    entries = [ReportEntry(path, *_title(path.stem), counts=read_cards(path)[:MOST_CARDS]) for path in found]
-    return write_page(page, render_run_summary(page, Heading("Reports", f"Workspace {workspace.root.name}"), entries))
-
-
-def _title(stem: str) -> tuple[str, str]:
-    if stem.startswith("by_"):
-        return f"Pictures by {stem[3:]}", "Step 3 · domain report"
-    if stem.startswith("sort_"):
-        return f"Sorted by {stem[5:].replace('_', ' ')}", "Step 7 · sorting"
-    return TITLES.get(stem, (stem.replace("_", " ").capitalize(), ""))

@@ -20,6 +20,7 @@ class ReportOptions:
     top: int | None
     format: str
     compare: list[str] | None
+    results: list[str] | None
     extract: list[str] | None
     to: Path | None
     of: list[str] | None

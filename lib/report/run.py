@@ -11,7 +11,7 @@ from lib.db import report as counts
 from lib.domains import chosen_domains, family_of, names_of, shown_host, write_list
 from lib.pages.model import Card, DomainRow, FamilyRow, Heading
 from lib.pages.render import write_page
-from lib.pages.reports import refresh_index, render_domain_report
+from lib.pages.reports import render_domain_report
 from lib.report.options import ReportOptions
 from lib.report.tables import Comparison, DomainReport, Row, written_as
 from lib.text import counted
@@ -84,7 +84,6 @@ def write_files(db: Database, workspace: Workspace, report: DomainReport) -> lis
     written = [page, stem.with_suffix(".csv"), stem.with_suffix(".json")]
     for path, text in zip(written, (html, report.as_csv(), written_as(report, "json")), strict=True):
         write_page(path, text)
-    refresh_index(workspace)
     return written
 
 

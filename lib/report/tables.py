@@ -79,7 +79,7 @@ class DomainReport:
         return "\n".join(lines)
 
     def as_csv(self) -> str:
-        return _csv_text(Row, self.rows)
+        return csv_text(Row, self.rows)
 
     def as_markdown(self) -> str:
         family = {"family": lambda row: cell(row.family)} if any(row.family for row in self.rows) else {}
@@ -115,7 +115,7 @@ class Comparison:
         return "\n".join(lines + _aligned(table))
 
     def as_csv(self) -> str:
-        return _csv_text(SharedPictures, self.rows)
+        return csv_text(SharedPictures, self.rows)
 
     def as_markdown(self) -> str:
         rows = [[cell(shown_host(row.key)), *_numbers_of(row)] for row in (*self.rows, self.total)]
@@ -163,7 +163,7 @@ def shortened(name: str) -> str:
     return name if len(name) <= WIDEST else f"{name[: WIDEST - ENDS - 1]}…{name[-ENDS:]}"
 
 
-def _csv_text(kind: type, rows: Sequence[Any]) -> str:
+def csv_text(kind: type, rows: Sequence[Any]) -> str:
     """CSV of rows of one dataclass; a text that a spreadsheet would run as a formula gets an apostrophe."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")

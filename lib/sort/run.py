@@ -28,7 +28,7 @@ from lib.journal import files as journal_files
 from lib.journal.moves import free_target
 from lib.pages.model import Bucket, Heading, SheetItem
 from lib.pages.render import write_page
-from lib.pages.reports import INDEX, refresh_index, render_contact_sheet
+from lib.pages.reports import render_contact_sheet
 from lib.progress import chunked
 from lib.quality.measure import Measure
 from lib.sort.criteria import Criterion
@@ -265,16 +265,9 @@ def finish(run: Sorting) -> str:
     page = report.page
     if run.criterion.clusters:
         page = _clusters_page(run, is_known=report.is_known)
-    if at_rest is None or not _is_listed(page, run.workspace.reports / INDEX):
-        refresh_index(run.workspace)
     if not report.is_known:
         note_report(run.context, run.criterion, report)
     return f"page: {page}"
-
-
-def _is_listed(page: Path, index: Path) -> bool:
-    """True where the index was made after the page."""
-    return index.exists() and page.stat().st_mtime_ns <= index.stat().st_mtime_ns
 
 
 def _clusters_page(run: Sorting, *, is_known: bool) -> Path:
@@ -313,14 +306,11 @@ def as_result(run: Sorting) -> dict[str, Any]:
     """The object that `--json` prints; its lists are iterators, since there may be a million entries."""
     return {
         "criterion": run.criterion.name,
-        "dry_run": run.context.dry_run,
-        "run": run.context.run_id or None,
         "buckets": run.files.buckets(),
         "actions": ({"kind": a.kind, "source": a.source, "target": a.target, "reason": a.reason} for a in run.plan()),
         "unreadable": ({"path": path, "reason": reason} for path, reason, _ in run.files.reasons("unreadable")),
         "left_out": ({"path": path, "score": score} for path, _, score in run.files.reasons("left_out")),
         "pictures": pictures(run),
-        "summary": run.counts(),
     } | run.criterion.report()
 
 

@@ -9,14 +9,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
+from lib.db.where import without_paths
 from lib.domains import host_of, shown_host
+from lib.sort.options import ExportOptions
 from lib.sort.output import cell
-from lib.text import counted
+from lib.text import counted, file_name_of
+from lib.times import utc_now
 
 SHOWN = 25  # rows of a table; the attribution file has every picture
+LONGEST = 2_000  # characters of a line or a cell; a longer text ends after a word, and says how much is left out
+DIGITS = 16  # of a query picture's digest: the record has the whole
 CARD, ATTRIBUTION = "README.md", "attribution.csv"
 COLUMNS = ("file_name", "split", "title", "creator", "license", "license_url", "attribution", "page_url", "image_url")
-SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+# As the Hugging Face hub names sizes and licences; what it has no name for is `other`.
+SIZES = (
+    (1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"), (10_000_000, "1M<n<10M"),
+    (100_000_000, "10M<n<100M"), (1_000_000_000, "100M<n<1B"),
+)  # fmt: skip
+HUB_LICENSES = frozenset(
+    "cc0-1.0 cc-by-2.0 cc-by-2.5 cc-by-3.0 cc-by-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0"
+    " cc-by-nd-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 gfdl unknown".split()
+)
 
 
 @dataclass
@@ -40,7 +53,7 @@ class DatasetCard:
         self.engines[record["engine"] or "not from a search"] += 1
         self.hosts[shown_host(host_of(record["page_url"])) or "unknown"] += 1
         self.licenses[record["license"] or "unknown"] += 1
-        self.queries[record["query"] or "none"] += 1
+        self.queries[_query(record)] += 1
         self._writer().writerow([cell(str({**record, "file_name": name, "split": split}[key])) for key in COLUMNS])
 
     def write(
@@ -61,8 +74,9 @@ class DatasetCard:
             self.file.close()
         parts = [
             self._front(title, form),
-            f"# {title}\n\n{counted(self.splits.total(), 'picture')}, made with Gleaner. Each file keeps the bytes"
-            " that were downloaded, unless it was converted; its SHA-256, real size, labels, scores and origin stand"
+            f"# {_plain(title)}\n",
+            f"{counted(self.splits.total(), 'picture')}, made with Gleaner. Each file keeps the bytes that were"
+            " downloaded, unless it was converted; its SHA-256, real size, labels, scores and origin stand"
             " beside it.\n",
             *(["## Left out and converted\n\n" + _list(notes)] if notes else []),
             _table("Splits", "split", self.splits),
@@ -89,12 +103,13 @@ class DatasetCard:
 
     def _front(self, title: str, form: str) -> str:
         """The card's head as Hugging Face reads it."""
-        size = next((name for bound, name in SIZES if self.splits.total() < bound), "1M<n<10M")
+        size = next((name for bound, name in SIZES if self.splits.total() < bound), "n>1B")
         lines = [
             "---",
             f"pretty_name: {_quoted(title)}",
-            "license: other",
+            f"license: {hub_license(self.licenses)}",
             f"size_categories:\n- {size}",
+            *(["task_categories:\n- image-classification"] if self.labels else []),
             "tags:\n- image",
         ]
         if form != "imagefolder":
@@ -107,6 +122,33 @@ class DatasetCard:
         return "\n".join([*lines, "---", ""])
 
 
+def hub_license(licenses: Counter[str]) -> str:
+    """The hub's name for the licence of all pictures; `other` where there are several, or where it has none."""
+    (name, *more) = [name.lower() for name in licenses] or ["unknown"]
+    return name if not more and name in HUB_LICENSES else "other"
+
+
+def filters_of(options: ExportOptions) -> list[str]:
+    """The choice of pictures that an export was asked for, in words and without a path."""
+    found = []
+    if options.folders:
+        found.append("the pictures below " + ", ".join(file_name_of(str(folder)) for folder in options.folders))
+    if options.where:
+        found.append(f"--where {without_paths(options.where.text)}")
+    if options.limit:
+        found.append(f"--limit {options.limit}")
+    return found
+
+
+def referring(options: ExportOptions) -> list[str]:
+    """A sentence on pictures that lie elsewhere, where that was asked for."""
+    if options.form == "parquet" and options.parquet_pictures == "reference":
+        return ["The pictures are not in it: `image` names their files on the machine where it was made."]
+    if options.form == "imagefolder" and options.mode == "symlink":
+        return ["The pictures are not in it: they are links to files on the machine where it was made."]
+    return []
+
+
 def amend_card(place: Path, to: Path, names: Set[str], count: int) -> list[Path]:
     """Writes below `to` the card and the attribution file of a dataset that lost pictures; gives the older files.
 
@@ -115,8 +157,8 @@ def amend_card(place: Path, to: Path, names: Set[str], count: int) -> list[Path]
     older = []
     if (card := place / CARD).is_file():
         head, middle, tail = card.read_text(encoding="utf-8").partition("\n## ")
-        told = f"\n## Taken out\n\n- {counted(count, 'picture')} whose owners have opted out since. The counts below"
-        text = f"{head}{told} are those of before.\n{middle}{tail}"
+        told = f"{utc_now()[:10]}: {counted(count, 'picture')} whose owners have opted out since. The counts below are"
+        text = f"{head}\n## Taken out\n\n- {told} those of before.\n{middle}{tail}"
         (to / CARD).write_text(text, encoding="utf-8")
         older.append(card)
     if (listed := place / ATTRIBUTION).is_file():
@@ -145,13 +187,24 @@ def _list(lines: Sequence[str]) -> str:
     return "\n".join(f"- {_plain(line)}" for line in lines) + "\n"
 
 
+def _query(record: Mapping[str, Any]) -> str:
+    """A search as the card names it: its words, or the picture's name and the first digits of its digest."""
+    digest = str(record.get("query_sha256") or "")[:DIGITS]
+    return " ".join(filter(None, (record["query"], digest and f"(picture {digest})"))) or "none"
+
+
 def _plain(text: str) -> str:
-    """Text from the web in a table: no markup, no new lines, no length without end."""
-    flat = " ".join(text.split())[:120]
+    """Text from the web in a table: no markup, no new lines, and no word that is cut."""
+    flat = " ".join(text.split())
+    if len(flat) > LONGEST:
+        kept = flat[: LONGEST + 1].rpartition(" ")[0] or flat[:LONGEST]
+        flat = f"{kept} … ({len(flat) - len(kept):,} more characters)"
     for sign in ("\\", "|", "<", "`", "[", "*", "_"):
         flat = flat.replace(sign, "\\" + sign)
     return flat
 
 
 def _quoted(text: str) -> str:
-    return '"' + " ".join(text.split()).replace("\\", "\\\\").replace('"', '\\"') + '"'
+    """A text as YAML takes it in double quotes, without control characters."""
+    flat = "".join(sign for sign in " ".join(text.split()) if sign.isprintable())
+    return '"' + flat.replace("\\", "\\\\").replace('"', '\\"') + '"'

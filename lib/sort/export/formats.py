@@ -20,10 +20,12 @@ from typing import Any, Protocol
 from lib.db import Database
 from lib.db import scores as store
 from lib.files.pictures import SUFFIXES
+from lib.text import places, without_places
 from lib.workspace import Workspace
 
 ORIGIN = (
-    "query", "engine", "image_url", "page_url", "title", "license", "license_url", "creator", "attribution",
+    "query", "query_sha256", "engine", "image_url", "page_url", "title", "license", "license_url", "creator",
+    "attribution",
 )  # fmt: skip
 
 SHARD_BYTES = 500_000_000  # half a gigabyte a shard, as Hugging Face cuts its own
@@ -43,6 +45,7 @@ def records(
     contents = [sha256 for sha256, _ in page]
     labels = {criterion: store.known_labels(db, criterion, contents) for criterion in criteria}
     sizes, origins = store.known_sizes(db, contents), store.provenance(db, contents)
+    own = places((workspace.root, Path.home()))  # records go to others: no text in them tells of this machine
     for sha256, text in page:
         path = workspace.to_path(text)
         known = sizes.get(sha256) if path.is_file() else (0, 0, "")
@@ -54,7 +57,7 @@ def records(
             record[f"label_{criterion}"] = label.label if label else ""
             record[f"score_{criterion}"] = label.score if label else None
         origin: Mapping[str, str] = origins.get(sha256, {})
-        yield path, record | {name: origin.get(name, "") for name in ORIGIN}
+        yield path, record | {name: without_places(origin.get(name, ""), own) for name in ORIGIN}
 
 
 def file_name(record: Mapping[str, Any], path: Path) -> str:

@@ -32,7 +32,7 @@ from lib.errors import GleanerError, UsageError
 from lib.files.pictures import PassedOver, folder_pictures, sha256_of, workspace_pictures
 from lib.journal.moves import let_go, move_without_overwriting, same_file, temporary_name
 from lib.progress import chunked
-from lib.sort.export.card import DatasetCard, amend_card
+from lib.sort.export.card import DatasetCard, amend_card, filters_of, referring
 from lib.sort.export.formats import (
     CONVERTED,
     ImageFolder,
@@ -45,6 +45,7 @@ from lib.sort.export.formats import (
     records,
     write_without,
 )
+from lib.sort.export.history import history
 from lib.sort.export.readable import PASSING, TOLD, UNREADABLE, Readable
 from lib.sort.options import ExportOptions, Shares
 from lib.sort.output import remove_if_empty
@@ -221,10 +222,11 @@ class Export:
         finally:
             writer.close()
             shutil.rmtree(building / CONVERTED, ignore_errors=True)
-        filters = [f"--where {self.options.where.text}"] if self.options.where else []
         card.write(
-            title=self.options.title or self.options.place.name, form=self.options.form, filters=filters,
-            history=store.history(self.context.db), unhashed=self.unhashed, notes=self.readable.notes(),
+            title=self.options.title or self.options.place.name, form=self.options.form,
+            filters=filters_of(self.options),
+            history=history(self.context.db, self.context.run_id), unhashed=self.unhashed,
+            notes=[*self.readable.notes(), *referring(self.options)],
         )  # fmt: skip
         manifest = {"digest": digest, "form": self.options.form, **self.readable.manifest()}
         (building / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")

@@ -1,0 +1,192 @@
+"""The workspace at a glance: how far each step got, what is due, and the datasets that were made.
+
+Asked at the end of every run, so nothing here reads more than one narrow pass over a table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from lib.db.connection import Database
+from lib.db.journal import MANIFEST, is_at_work
+from lib.errors import EXIT_BLOCKED, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
+
+STEPS = ("collect", "ingest", "report", "cleanup", "download", "dedup", "sort")
+NEVER, DONE, WAITING, UNDONE = "never run", "done", "waiting", "taken back"
+RUNNING, INTERRUPTED, FAILED, HELD = "running", "interrupted", "failed", "stopped by the site"
+
+
+@dataclass(frozen=True)
+class StepState:
+    """One of the seven steps, and how far it got.
+
+    state   one of the words above
+    due     what a run of it would take up: queries, answers, pictures
+    at      when it reached what stands now, UTC; empty where it never ran. A run that changed nothing moves it not.
+    counts  what it has brought so far, in the database as it stands
+    what    the mode or criterion of its last run, for the steps that have one
+    """
+
+    step: str
+    state: str = NEVER
+    due: int = 0
+    at: str = ""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    what: str = ""
+
+
+@dataclass(frozen=True)
+class DatasetRow:
+    """An export in force: its manifest as `Workspace.to_text` writes it, and when it was put in its place."""
+
+    manifest: str
+    at: str
+
+
+@dataclass(frozen=True)
+class Overview:
+    """`results` as the engines know them, so that a picture of two engines is two; files are distinct contents."""
+
+    steps: tuple[StepState, ...]
+    datasets: tuple[DatasetRow, ...]
+    results: int
+    files: int
+    quarantined: int
+
+
+def overview(db: Database) -> Overview:
+    """Reads the state of all steps."""
+    pictures = int(db.value("SELECT count(*) FROM images"))
+    files: dict[str, int] = db.mapping("SELECT state, count(*) FROM files GROUP BY state")
+    downloads: dict[str, int] = db.mapping("SELECT state, count(*) FROM downloads GROUP BY state")
+    last = {step: _last_run(db, step) for step in STEPS}
+    changed = _changes(db)
+    counts = _counts(db, pictures, files, downloads)
+    due = {
+        "collect": int(db.value("SELECT count(*) FROM queries WHERE state IN ('pending', 'running')")),
+        "ingest": int(db.value("SELECT count(*) FROM responses WHERE ingest_state = 'pending'")),
+        "download": pictures - sum(number for state, number in downloads.items() if state != "pending"),
+        "dedup": _files_since(db, "dedup"),
+        "sort": _files_since(db, "sort"),
+    }
+    states = tuple(
+        _state(db, step, last[step], due.get(step, 0), changed[step], counts.get(step, {})) for step in STEPS
+    )
+    return Overview(states, _datasets(db), pictures, files.get("present", 0), files.get("quarantined", 0))
+
+
+@dataclass(frozen=True)
+class _Run:
+    id: int
+    state: str
+    ended: str
+    what: str
+
+
+def _last_run(db: Database, step: str) -> _Run | None:
+    """The newest run of a step that was not refused: a wrong command changes nothing."""
+    row = db.row(
+        "SELECT id, started_at, finished_at, exit_code, host, pid, json_extract(arguments, '$.undo') AS undo,"
+        " coalesce(json_extract(arguments, '$.mode'), '') AS mode,"
+        " coalesce(json_extract(arguments, '$.criterion'), '') AS criterion"
+        f" FROM runs WHERE step = ? AND exit_code IS NOT {EXIT_USAGE} ORDER BY id DESC LIMIT 1",
+        (step,),
+    )
+    if row is None:
+        return None
+    code = row["exit_code"]
+    if code is None:
+        state = RUNNING if is_at_work(row["host"], row["pid"]) else INTERRUPTED
+    else:
+        undone = UNDONE if row["undo"] else DONE
+        state = {EXIT_INTERRUPTED: INTERRUPTED, EXIT_FAILED: FAILED, EXIT_BLOCKED: HELD}.get(code, undone)
+    what = str(row["criterion"] or (row["mode"] if step == "dedup" else ""))
+    return _Run(int(row["id"]), state, row["finished_at"] or row["started_at"], what)
+
+
+def _state(db: Database, step: str, last: _Run | None, due: int, changed: str, counts: Mapping[str, int]) -> StepState:
+    if last is None:
+        return StepState(step, NEVER, due, counts=counts)
+    if last.state not in (DONE, UNDONE):
+        return StepState(step, last.state, due, last.ended, counts, last.what)
+    # The first run that ended after the last change: later ones changed nothing.
+    first = db.value(
+        "SELECT min(finished_at) FROM runs WHERE step = ? AND finished_at >= ? AND exit_code NOT IN (?, ?)",
+        (step, changed, EXIT_USAGE, EXIT_FAILED),
+    )
+    state = WAITING if due and last.state == DONE else last.state
+    return StepState(step, state, due, first or last.ended, counts, last.what)
+
+
+def _changes(db: Database) -> dict[str, str]:
+    """The last change of what each step works on or has made, UTC; empty where there is nothing."""
+    queries = str(db.value("SELECT max(updated_at) FROM queries WHERE kind <> 'import'") or "")
+    pictures = str(db.value("SELECT first_seen_at FROM images ORDER BY id DESC LIMIT 1") or "")
+    downloads = str(db.value("SELECT max(updated_at) FROM downloads WHERE state <> 'pending'") or "")
+    made: dict[str, str] = db.mapping(
+        "SELECT runs.step, max(actions.finished_at) FROM runs JOIN actions ON actions.run_id = runs.id"
+        " WHERE runs.id IN (SELECT run_id FROM actions GROUP BY run_id) GROUP BY runs.step"
+    )
+    found = {"collect": queries, "ingest": pictures, "report": max(pictures, downloads), "download": downloads}
+    files = str(db.value("SELECT max(added_at) FROM files") or "")
+    found |= {"cleanup": pictures, "dedup": files, "sort": files}
+    return {step: max(found[step], made.get(step) or "") for step in STEPS}
+
+
+def _files_since(db: Database, step: str) -> int:
+    """Files that came after the last whole run of a step had begun; 0 where there is no such run."""
+    began = db.value("SELECT max(started_at) FROM runs WHERE step = ? AND exit_code IN (0, 3)", (step,))
+    if began is None:
+        return 0
+    return int(db.value("SELECT count(*) FROM files WHERE state = 'present' AND added_at > ?", (began,)))
+
+
+def _counts(
+    db: Database, pictures: int, files: Mapping[str, int], downloads: Mapping[str, int]
+) -> dict[str, dict[str, int]]:
+    """Counts of each step's results in the database, by words that are counted: `picture`, `page`."""
+    searches, pages, results = db.execute(
+        "SELECT (SELECT count(*) FROM queries WHERE kind <> 'import'), count(*), coalesce(sum(items), 0)"
+        " FROM responses WHERE outcome = 'ok'"
+    ).fetchone()
+    domains = db.value("SELECT count(DISTINCT registrable_domain) FROM images WHERE registrable_domain <> ''")
+    rows = "SELECT count(*) FROM actions WHERE state = 'done' AND kind = ? AND run_id IN"
+    taken = {
+        step: int(db.value(f"{rows} (SELECT id FROM runs WHERE step = ?)", (kind, step)))
+        for step, kind in (("cleanup", "remove_row"), ("dedup", "move"))
+    }
+    unsettled = ("failed", "blocked", "opted_out")
+    criteria = db.value(
+        "SELECT count(DISTINCT json_extract(arguments, '$.criterion')) FROM runs WHERE step = 'sort' AND exit_code = 0"
+        " AND json_extract(arguments, '$.undo') IS NULL AND json_extract(arguments, '$.criterion') <> 'export'"
+    )
+    return {
+        "collect": {"search": int(searches), "page": int(pages), "result": int(results)},
+        "ingest": {"different result": pictures},
+        "report": {"domain": int(domains)},
+        "cleanup": {"row taken out": taken["cleanup"]},
+        "download": {
+            "file": files.get("present", 0) + files.get("quarantined", 0),
+            "picture not fetched": sum(downloads.get(state, 0) for state in unsettled),
+        },
+        "dedup": {"file in quarantine": taken["dedup"]},
+        "sort": {"criterion": int(criteria)},
+    }
+
+
+def _datasets(db: Database) -> tuple[DatasetRow, ...]:
+    """The exports in force, newest first."""
+    rows = db.rows(
+        "SELECT target, max(finished_at) AS at FROM actions WHERE kind = 'write' AND state = 'done'"
+        " AND (target = :name OR target LIKE '%/' || :name) AND run_id IN (SELECT id FROM runs WHERE step = 'sort')"
+        " GROUP BY target ORDER BY at DESC, target",
+        {"name": MANIFEST},
+    )
+    return tuple(DatasetRow(row["target"], row["at"] or "") for row in rows)
+
+
+def sample_files(db: Database, most: int) -> list[tuple[str, str]]:
+    """(content, path) of a few present files: by their digests, so by chance, and the same from run to run."""
+    sql = "SELECT sha256, path FROM files WHERE state = 'present' ORDER BY sha256 LIMIT ?"
+    return [(row["sha256"], row["path"]) for row in db.rows(sql, (most,))]
