@@ -33,7 +33,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lib.collect.options import add_options, options_from
 from lib.collect.options import check as check_options
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from lib.collect.run import CollectReport
 
 NOTHING = "nothing to search: what was asked for ended before (see --list, --retry), and nothing else is queued"
-FAILURES = ("consent", "region", "wrong_tab", "upload_rejected", "parse_error")  # outcomes that nothing is queued after
 INGEST = "python 2_ingest_db.py"
 
 
@@ -82,7 +81,6 @@ def work(session: cli.Session) -> cli.Summary:
 
 def search(session: cli.Session, options: CollectOptions) -> cli.Summary:
     """Searches, or says what would be searched."""
-    from lib.collect.reach import why_no_page
     from lib.collect.run import Collection
 
     everything = Collection(session.context, options)
@@ -92,7 +90,6 @@ def search(session: cli.Session, options: CollectOptions) -> cli.Summary:
         return made
     ended = everything.run()
     note = "" if ended.counts["queries"] or ended.sentences or session.stopping() else NOTHING
-    note = note or why_no_page(ended.counts, FAILURES)
     return summary(ended, INGEST if ended.counts["pages"] else "", note)
 
 
@@ -113,17 +110,12 @@ def preview(session: cli.Session, name: str, lines: list[str], nothing: str = ""
 
 
 def summary(ended: CollectReport, following: str, note: str = "") -> cli.Summary:
-    from lib.collect.reach import stop_lines
-
     for problem in ended.warnings:
         cli.log.warning("%s", problem)
     for sentence in ended.sentences:
         cli.log.error("%s", sentence)
-    notes = [*stop_lines(ended.stops), *filter(None, [note])]
-    result: dict[str, Any] = {"warnings": list(ended.warnings), "stopped": [stop.as_dict() for stop in ended.stops]}
-    if ended.sentences:
-        result["error"] = " ".join(ended.sentences)
-    return cli.Summary(ended.counts, following, ended.exit_code, "\n".join(notes), result)
+    notes = "\n".join(filter(None, (*ended.notes, note)))
+    return cli.Summary(ended.counts, following, ended.exit_code, notes, ended.result)
 
 
 def show(session: cli.Session, options: CollectOptions) -> cli.Summary:

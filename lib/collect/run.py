@@ -17,7 +17,7 @@ from lib.collect.options import CollectOptions
 from lib.collect.pace import engine_lock, profile_lock
 from lib.collect.preconditions import NO_QUEUE, check_engine, check_flags, settings_for
 from lib.collect.queue import CONTINUE, SEARCH, SKIP, PlannedQuery
-from lib.collect.reach import SearchLimits, Stop, limits_for
+from lib.collect.reach import SearchLimits, Stop, limits_for, stop_lines, why_no_page
 from lib.collect.search import LONGEST_WAIT
 from lib.collect.show import drift_warning
 from lib.collect.store import Store
@@ -35,6 +35,8 @@ NOTHING_SEARCHABLE = (
     "nothing that was asked for can be searched: no picture among it can be read and decoded (--list shows why)."
 )
 
+FAILURES = ("consent", "region", "wrong_tab", "upload_rejected", "parse_error")  # after these nothing is queued
+
 log = logging.getLogger("gleaner.collect")
 
 
@@ -47,6 +49,17 @@ class CollectReport:
     warnings: list[str] = field(default_factory=list)
     stops: list[Stop] = field(default_factory=list)
     exit_code: int = EXIT_OK
+
+    @property
+    def notes(self) -> list[str]:
+        """Lines for the person: what ended the queries, and why where no page came."""
+        return [*stop_lines(self.stops), *filter(None, [why_no_page(self.counts, FAILURES)])]
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """The `result` of `--json`."""
+        found: dict[str, Any] = {"warnings": self.warnings, "stopped": [stop.as_dict() for stop in self.stops]}
+        return found | ({"error": " ".join(self.sentences)} if self.sentences else {})
 
 
 class Collection:
