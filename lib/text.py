@@ -16,6 +16,7 @@ from typing import Any
 
 HIDDEN = "***"
 LONGEST_NO_VALUE = 24  # characters of a word for nothing, with what stands around it
+SPELLINGS = (("licence", "license"), ("colour", "color"), ("grey", "gray"), ("centre", "center"))
 LIKENESS = 0.6  # of a mistyped word to the one that was meant: the share of letters in common that difflib goes by
 SHORTEST = 6  # characters of a password that is looked for by itself
 # A `Path` made of an address has one slash only.
@@ -88,6 +89,15 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     names = {name.casefold(): name for name in known}
     near = get_close_matches(word.casefold(), names, n=1, cutoff=LIKENESS)
     return f" Did you mean {names[near[0]]!r}?" if near else ""
+
+
+def other_spelling(word: str) -> str:
+    """The word in the other English, as `license` for `licence`; the word itself where it has one spelling."""
+    for pair in SPELLINGS:
+        for one, other in (pair, pair[::-1]):
+            if one in word:
+                return word.replace(one, other)
+    return word
 
 
 def known(value: str) -> str:

@@ -23,7 +23,7 @@ from lib.domains import read_lists
 from lib.errors import GleanerError, UsageError
 from lib.journal.files import run_to_undo
 from lib.journal.rows import Change, RowPlan, apply_plan, plan_to_forget
-from lib.text import counted
+from lib.text import counted, did_you_mean
 from lib.workspace import Workspace
 
 log = logging.getLogger("gleaner")
@@ -45,7 +45,9 @@ def select(options: CleanupOptions) -> RuleSelection:
     lists, named = read_lists(options.blocklist, options.allowlist), options.rule or ()
     languages = tuple(options.languages or ())
     if wrong := [language for language in languages if language not in SCRIPTS]:
-        raise UsageError(f"--languages: {wrong[0]!r} is not known; known are {' '.join(SCRIPTS)}.")
+        raise UsageError(
+            f"--languages: {wrong[0]!r} is not known; known are {' '.join(SCRIPTS)}.{did_you_mean(wrong[0], SCRIPTS)}"
+        )
     needs = {
         "blocked_domain": (bool(lists), "--blocklist or --allowlist"),
         "small_claim": (bool(options.min_side), "--min-side"),

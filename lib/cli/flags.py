@@ -7,11 +7,10 @@ import re
 import shutil
 import textwrap
 from pathlib import Path
-from typing import NoReturn
 
 from lib import STEP_FILES, __version__
 from lib.arguments import cpu_count, html_file, positive, run_reference
-from lib.text import redact_any
+from lib.cli.parser import StepParser
 
 MOST_COLUMNS = 120  # longer lines are hard to read, however wide a terminal is
 USUAL_COLUMNS = 100  # where neither a terminal nor COLUMNS says how wide it is
@@ -40,17 +39,9 @@ def parser(doc: str | None, step: str) -> argparse.ArgumentParser:
 
 def documented_parser(doc: str | None, prog: str) -> argparse.ArgumentParser:
     """A parser without flags whose help begins with a docstring: examples stand before the flags."""
-    return _ArgumentParser(
+    return StepParser(
         prog=prog, description=(doc or "").strip(), formatter_class=_Help, allow_abbrev=False, add_help=False
     )
-
-
-class _ArgumentParser(argparse.ArgumentParser):
-    wrong = ""  # the sentence that ended parsing
-
-    def error(self, message: str) -> NoReturn:
-        self.wrong = redact_any(message)  # what was typed wrong is repeated
-        super().error(self.wrong)
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):

@@ -1,4 +1,4 @@
-"""How far a query goes, what ended it there, and the pages that are due, which are the progress of step 1."""
+"""The reach of a query: its limits, the one that ended it, and the pages that are due, step 1's progress."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class SearchLimits:
 
 @dataclass(frozen=True)
 class Stop:
-    """What ended a query, and the pages and results that it has by then, those of earlier runs included."""
+    """The limit that ended a query, and its pages and results by then, those of earlier runs included."""
 
     engine: str
     query: str

@@ -28,8 +28,9 @@ from lib.download.targets import RemoteTarget, check_address, is_elsewhere, make
 from lib.errors import UsageError
 from lib.files.names import PARTS
 from lib.journal import files
-from lib.net.failures import is_reason
+from lib.net.failures import FINAL, TRANSIENT, is_reason
 from lib.net.request import host_of
+from lib.text import did_you_mean
 from lib.times import utc_now
 
 PREVIEW_ROWS = 10_000  # rows that a dry run looks at to count hosts
@@ -55,7 +56,8 @@ def check_reasons(db: Database, reasons: Sequence[str] | None) -> None:
     unknown = [reason for reason in reasons or () if reason not in known and not is_reason(reason)]
     if unknown:
         there = f"there are {', '.join(known)}" if known else "no row has failed"
-        raise UsageError(f"--retry-failed: no row failed with {', '.join(unknown)}; {there}.")
+        meant = did_you_mean(unknown[0], (*known, *TRANSIENT, *FINAL))
+        raise UsageError(f"--retry-failed: no row failed with {', '.join(unknown)}; {there}.{meant}")
 
 
 def plan(db: Database, options: DownloadOptions) -> DownloadPreview:
