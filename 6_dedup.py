@@ -64,7 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--remove", nargs="+", choices=KINDS, default=list(REMOVED), metavar="KIND", help=shown)
     add("--keep", choices=KEEP, default="best", help="which copy stays (default: best, as docs/dedup.md says)")
     add("--protect", type=Path, action="append", default=[], metavar="DIR", help="move nothing below DIR; repeatable")
-    shown = "refuse to move more of the files than this (default: 50%%, but 10 files in any case)"
+    shown = "refuse to move more of the files than this (default: 50%%, of a search 80%%, 10 files in any case)"
     add("--max-share", type=cli.share, metavar="SHARE", help=shown)
     add("--link", choices=("hard", "sym"), help="put a link to the keeper in the place of files with the same bytes")
     add("--interactive", action="store_true", help="ask for each group: yes, no, stop asking, quit")

@@ -72,6 +72,13 @@ class Session:
         """The command that was typed, without the options of these names, and with further words at its end."""
         return same_command(self.parser, self.step, self.words, without=without, plus=plus)
 
+    def way_back(self, run: int) -> str:
+        """The command that takes back a run of this step."""
+        command = f"python {STEP_FILES[self.step]} --undo {run}"
+        if self.step == "download" and self.args.to:  # step 5 opens no store that was not named to it
+            command += f" --to {command_line([self.args.to])}"
+        return next_step(command, self.args.workspace)
+
     def following(self, summary: Summary) -> str:
         """The command to run next: after a dry run the same one in earnest; empty where there is none."""
         if summary.next is None or not self.dry_run:
@@ -120,10 +127,7 @@ def taking_back(session: Session) -> str:
         return ""
     if not journal.count_actions(session.db, session.run_id, "done"):
         return ""
-    command = f"python {STEP_FILES[session.step]} --undo {session.run_id}"
-    if session.step == "download" and session.args.to:  # step 5 opens no store that was not named to it
-        command += f" --to {command_line([session.args.to])}"
-    return next_step(command, session.args.workspace)
+    return session.way_back(session.run_id)
 
 
 def envelope(

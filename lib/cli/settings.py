@@ -204,7 +204,7 @@ def _look_through(settings: Mapping[str, Any], path: Path) -> None:
             places = {SETTABLE[step][name] for step in STEPS if name in SETTABLE[step]}
             if places and places <= {SPOT, ENVIRONMENT}:
                 _refuse_place(name, min(places), path)
-            _refuse_secret(name, value, path)
+            refuse_secret(name, value, path)
             if not places:
                 meant = did_you_mean(name, OPTIONS) or " Remove the line."
                 table = f" It is a table: [{name}]." if name in STEPS else meant
@@ -219,7 +219,7 @@ def _look_through(settings: Mapping[str, Any], path: Path) -> None:
         for inner, one in value.items():
             if inner in SETTABLE[name]:
                 _refuse_unsafe(name, inner, one, path)
-            _refuse_secret(inner, one, path)
+            refuse_secret(inner, one, path)
             if inner not in SETTABLE[name]:
                 raise UsageError(
                     f"{path} sets {shown(inner)} for {name}, which has no such option.{_meant(name, inner)}"
@@ -246,9 +246,9 @@ def _refuse_unsafe(step: str, name: str, value: Any, path: Path, remedy: str = "
         _refuse_place(f"{name} for {step}", place, path, remedy)
     if value in REFUSED_VALUES.get((step, name), ()):
         raise UsageError(f"{path} sets {name} = {shown(value)}, which a settings file may not; give --{name} {value}.")
-    if place == INSIDE and not all(_is_inside(text, path.parent) for text in _texts(value)):
+    if place == INSIDE and not all(is_inside(text, path.parent) for text in texts_of(value)):
         raise UsageError(f"{name} in {path} lies outside the workspace; give --{name} on the command line.")
-    if place == NAME and any(_is_folder(text) for text in _texts(value)):
+    if place == NAME and any(is_folder(text) for text in texts_of(value)):
         raise UsageError(f"{name} in {path} is a folder, which may hold code; give --{name} on the command line.")
 
 
@@ -260,27 +260,27 @@ def _refuse_place(what: str, place: str, path: Path, remedy: str = "remove the l
     )
 
 
-def _is_inside(text: str, root: Path) -> bool:
+def is_inside(text: str, root: Path) -> bool:
     try:
         return Path(text).resolve().is_relative_to(root.resolve())
     except (OSError, ValueError, RuntimeError):  # a loop of links, a null character
         return False
 
 
-def _is_folder(text: str) -> bool:
+def is_folder(text: str) -> bool:
     try:
         return text.startswith(("~", ".")) or Path(text).is_absolute() or "\\" in text or Path(text).exists()
     except (OSError, ValueError):
         return True
 
 
-def _texts(value: Any) -> list[str]:
+def texts_of(value: Any) -> list[str]:
     """The texts of a value, which may be one or a list of some."""
     return [text for text in (value if isinstance(value, list) else [value]) if isinstance(text, str)]
 
 
-def _refuse_secret(name: str, value: Any, path: Path) -> None:
-    in_address = any(re.match(r"[^/?#\s]*://[^/?#]*@", text) for text in _texts(value))
+def refuse_secret(name: str, value: Any, path: Path) -> None:
+    in_address = any(re.match(r"[^/?#\s]*://[^/?#]*@", text) for text in texts_of(value))
     if in_address or any(word in name.split("-") for word in _SECRET_WORDS):
         raise UsageError(f"{short(name)} in {path} looks like a secret; set it in the environment instead.")
 

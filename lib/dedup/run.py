@@ -30,8 +30,10 @@ from lib.dedup.inputs import (
 from lib.dedup.judge import MatchOptions
 from lib.dedup.keep import is_below
 from lib.dedup.near import find_likeness
-from lib.dedup.options import EXIT_LEAK, DedupOptions
+from lib.dedup.options import EXIT_LEAK, REMOVED, DedupOptions
 from lib.dedup.plan import (
+    MOST_REMOVED,
+    MOST_REMOVED_OF_A_SEARCH,
     QuarantinePlan,
     as_rows,
     check_removal_limit,
@@ -226,13 +228,19 @@ class Run:
 
     def _check_limit(self, going: int) -> None:
         try:
-            check_removal_limit(going, len(self.files), self.options.removal_limit)
+            check_removal_limit(going, len(self.files), self.options.removal_limit, self._usual_share())
         except GleanerError as error:
             if not self._only_shown:
                 self._report()
                 raise
             self.refused = True
             self.note = f"without --dry-run this would be refused: {error}"
+
+    def _usual_share(self) -> float:
+        """Returns the share that may go without --max-share: more of a search, for repeats of the usual kinds alone."""
+        options, kinds = self.options, {member.kind for _, member in removals(self.groups)}
+        strict = options.folders or options.asks_queries or options.threshold is not None or options.hash != "dct"
+        return MOST_REMOVED if strict or not kinds <= set(REMOVED) else MOST_REMOVED_OF_A_SEARCH
 
     def _plan(self) -> QuarantinePlan:
         workspace, link = self.context.workspace, self.options.link or ""

@@ -32,6 +32,8 @@ class Heading:
     generated: str = ""  # when, e.g. "2025-03-01T12:00:00Z"
     cards: Sequence[Card] = ()
     notes: Sequence[str] = ()  # sentences a reader must know: what was left out, what is an estimate
+    command: str = ""  # a command line that a reader may want next: the real run, or the way back
+    command_is: str = ""  # what it does, in a few words: "To do this"
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,16 @@ class SheetItem:
     reason: str = ""  # why it is in this bucket
     width: int | None = None
     height: int | None = None
-    detail: str = ""  # further text for the large view: query, title, metrics
+    detail: str = ""  # further text for the large view
+    # Where it came from, as far as that is known; addresses are links where they are http or https.
+    title: str = ""  # takes the name's place
+    page_url: str = ""
+    creator: str = ""
+    license: str = ""  # its name
+    license_url: str = ""
+    published: str = ""  # as the engine said it
+    first_seen: str = ""
+    found_by: str = ""  # engines and search: "bing and yandex, “mountain lake”"
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -282,14 +282,20 @@ def render_contact_sheet(
     buckets: Sequence[Bucket],
     items: Sequence[SheetItem],
     *,
+    total: int | None = None,
+    rest: str = "metadata.jsonl in each folder lists all",
     embed_limit: int = EMBED_LIMIT,
     item_limit: int = ITEM_LIMIT,
     workers: int = 0,
 ) -> str:
-    """The page of step 7. Items of a bucket that is not listed get a bucket of their own at the end."""
-    listed = {bucket.name for bucket in buckets}
-    extra = dict.fromkeys(item.bucket for item in items if item.bucket not in listed)
-    ordered = [*buckets, *(Bucket(name) for name in extra)]
+    """The page of step 7. Items of a bucket that is not listed get a bucket of their own at the end.
+
+    A file is shown once, in the first bucket that has it. `total` is the number of pictures where some are in several
+    buckets; `rest` says where those stand that are not shown.
+    """
+    first = {item.file: item for item in reversed(items)}
+    items = [item for item in items if item.file is None or first[item.file] is item]
+    ordered = _one_of_each_name([*buckets, *(Bucket(item.bucket) for item in items)])
     given = Counter(item.bucket for item in items)
     counts = [given[bucket.name] if bucket.count is None else bucket.count for bucket in ordered]
     chosen = _share_out(ordered, items, item_limit)
@@ -306,10 +312,23 @@ def render_contact_sheet(
         heading=heading,
         sections=sections,
         shown=sum(map(len, chosen)),
-        total=sum(counts),
+        total=sum(counts) if total is None else total,
+        rest=rest,
+        several=sum(count > 0 for count in counts) > 1,
         has_scores=any(item.score is not None for item in items),
+        has_dates=any(item.published or item.first_seen for item in items),
         score=_score_text([item.score for part in chosen for item in part if item.score is not None]),
     )
+
+
+def _one_of_each_name(buckets: Iterable[Bucket]) -> list[Bucket]:
+    """Buckets as they come; the first of a name stands for all of that name."""
+    found: dict[str, Bucket] = {}
+    for bucket in buckets:
+        known = found.setdefault(bucket.name, bucket)
+        if known is not bucket and bucket.count:
+            found[bucket.name] = replace(known, count=(known.count or 0) + bucket.count)
+    return list(found.values())
 
 
 def _score_text(scores: Sequence[float]) -> Callable[[float], str]:
