@@ -24,6 +24,7 @@ from lib.workspace import Workspace
 
 log = logging.getLogger("gleaner")
 
+BYTES = "_bytes"  # how the name of a count ends that is the size of what another one counts
 BY_REASON = ("failed", "unreadable", "passed_over")  # counts that have one for each reason beside them
 
 
@@ -183,19 +184,30 @@ def _dumped(value: Any) -> str:
 
 
 def _parts(counts: dict[str, Any]) -> Iterator[str]:
-    """Each count in words; what `failed_<reason>` counts is part of what `failed` does."""
+    """Each count in words; what `failed_<reason>` counts is part of what `failed` does.
+
+    `removed_bytes` is told with `removed`, in megabytes.
+    """
     reasons: dict[str, dict[str, Any]] = {name: {} for name in BY_REASON if name in counts}
     for name, value in counts.items():
         if whole := next((one for one in reasons if name.startswith(f"{one}_")), ""):
             reasons[whole][name.removeprefix(f"{whole}_")] = value
+    sizes = {name.removesuffix(BYTES): value for name, value in counts.items() if name.endswith(BYTES)}
     for name, value in counts.items():
+        if name.endswith(BYTES) and name.removesuffix(BYTES) in counts:
+            continue
         if not any(name.startswith(f"{one}_") for one in reasons):
             told = ", ".join(f"{_number(part)} {_words(reason)}" for reason, part in reasons.get(name, {}).items())
-            yield _counted(value, _words(name)) + (f" ({told})" if told else "")
+            size = f" ({_megabytes(sizes[name])})" if sizes.get(name) else ""
+            yield _counted(value, _words(name)) + size + (f" ({told})" if told else "")
 
 
 def _words(name: str) -> str:
     return name.replace("_", " ").replace(":", ": ")
+
+
+def _megabytes(size: float) -> str:
+    return "< 0.1 MB" if size < 5e4 else f"{size / 1e6:,.1f} MB"
 
 
 def _number(value: int | float | str) -> str:

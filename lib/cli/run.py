@@ -243,7 +243,7 @@ def _opened(
 ) -> Iterator[Database]:
     """The workspace's database, in the way that `run` describes: held alone, as a preview, or an empty one."""
     dry_run = bool(getattr(args, "dry_run", False))
-    if not getattr(args, "restore", None):  # a restore works whatever is wrong with the database
+    if not (args.step == "cleanup" and args.restore):  # a restore works whatever is wrong with the database
         _refuse_missing(workspace, args, needs)
         refuse_unusable(workspace.database)
     with _alone(workspace, args.step) if alone and not dry_run else nullcontext():

@@ -84,7 +84,7 @@ SETTABLE: dict[str, dict[str, str]] = {
         file="mode hash hash-size threshold near-query far-query device least-cosine keep protect interactive format",
         name="clip-model",
         environment="reference models-dir remove max-share link",
-        spot="leak plan apply decisions purge",
+        spot="leak plan apply decisions restore purge page",
     ),
     "sort": _COMMON
     | _where(

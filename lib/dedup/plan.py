@@ -22,6 +22,7 @@ from lib.dedup.judge import ONE_FILE
 from lib.dedup.keep import is_below, sidecar_names
 from lib.errors import GleanerError
 from lib.files.pictures import PictureFile
+from lib.journal import files as journal_files
 from lib.journal.evidence import LINKS, is_returned, stands_for
 from lib.journal.moves import free_target
 from lib.workspace import Workspace
@@ -314,6 +315,23 @@ def quarantined(db: Database, workspace: Workspace, run_id: int) -> Purge:
         if action.kind == "move" and folder in path.resolve().parents and not path.is_symlink():
             held.append(action)
     return Purge(run_id, held, sum(action.bytes for action in held))
+
+
+def purge_asked(
+    context: Context, reference: str, say: Callable[[str], object], hear: Callable[[], str]
+) -> tuple[dict[str, int | float | str], str]:
+    """Deletes the quarantine of a run for good, once a person has typed how many files that are; gives the counts and
+    what there is to say."""
+    number = journal_files.run_to_undo(context.db, "dedup", reference, context.run_id)
+    held = quarantined(context.db, context.workspace, number) if number else None
+    if held is None or not held.actions:
+        return {"deleted": 0}, "there is nothing in the quarantine of that run"
+    if context.dry_run:
+        return {"to_delete": len(held.actions), "bytes": held.bytes}, ""
+    say(held.question)
+    if hear().strip() != str(len(held.actions)):
+        return {"deleted": 0}, "nothing was deleted"
+    return {"deleted": purge(context, held), "bytes": held.bytes}, ""
 
 
 def purge(context: Context, what: Purge) -> int:

@@ -79,6 +79,10 @@ class MemberView:
     format: str = ""  # "JPEG"
     reason: str = ""  # why this decision, a few words
     page_url: str = ""  # where it was found; shown as a link when it is http or https
+    title: str = ""  # of the picture or its page; shown in place of the file's name, which then stands below
+    folder: str = ""
+    dates: str = ""  # "taken 2019-05-01", "file of 2024-03-02"
+    moved: bool = False  # it lies in the quarantine
 
     @property
     def name(self) -> str:

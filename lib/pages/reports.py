@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -37,6 +38,7 @@ SHAPES = {"wide": (1000, 420), "tall": (380, 520)}  # for screens and for phones
 GLYPH_WIDTH = 0.68  # of the font size; the mean of a wide sans-serif face, half bold
 PADDING = 8.0
 
+PAGE_GROUPS = 100  # groups seen at once on the page of step 6: some 300 pictures, laid out in a moment
 GROUP_LIMIT = 5_000  # groups on the page of step 6; its JSON and CSV hold all
 BROKEN_LIMIT = 2_000  # files that could not be compared on the page of step 6, shared out evenly over the reasons
 OPEN_UP_TO = 6  # of them are seen at once; more are folded, so that the groups are not far below
@@ -191,13 +193,20 @@ def render_dedup_report(
     workers: int = 0,
     broken: Sequence[BrokenReason] = (),
     broken_limit: int = BROKEN_LIMIT,
+    total_groups: int | None = None,
+    again: Sequence[str] = (),
+    restore: Sequence[str] = (),
 ) -> str:
     """The page of step 6. `run` names the run in the decisions file that the page can save.
+
+    `again` are the words of the command that follows decisions, `restore` those of the one that brings single pictures
+    back. `total_groups` is their number where not all are given.
 
     `broken` are the files that could not be compared, at most `broken_limit` of which are shown.
 
     The decisions file is JSON: {"version": 1, "run": run, "decisions": [{"group", "keeper", "path", "decision"}]}
-    with one entry for every file the person decided on; nothing else changes.
+    with one entry for every file the person decided on; nothing else changes. A decision is `remove`, `review`, `keep`
+    (also: bring it back) or `keeper` (it takes the place of the keeper, which goes).
     """
     shown = list(groups[:group_limit])
     files = (member.file for group in shown for member in (group.keeper, *group.members))
@@ -210,10 +219,20 @@ def render_dedup_report(
         page,
         heading=heading,
         groups=[_view(group, thumbs, page) for group in shown],
-        total_groups=len(groups),
+        total_groups=total_groups or len(groups),
+        page_size=PAGE_GROUPS,
         kinds=[(kind, kinds[kind]) for kind in KINDS if kinds[kind]],
         decisions=[(decision, decisions[decision]) for decision in DECISIONS if decisions[decision]],
-        data=script_json({"run": run, "key": f"{heading.generated} {run} {len(groups)}"}),
+        data=script_json(
+            {
+                "run": run,
+                "key": f"{heading.generated} {run} {len(groups)}",
+                "page_size": PAGE_GROUPS,
+                "again": list(again),
+                "restore": list(restore),
+                "windows": os.name == "nt",
+            }
+        ),
         broken=_broken_views(broken, page, broken_limit),
         total_broken=(total := sum(len(one.files) for one in broken)),
         broken_open=total <= OPEN_UP_TO,
