@@ -105,7 +105,8 @@ def replay(session: cli.Session, options: CollectOptions, path: Path) -> cli.Sum
 
 
 def preview(session: cli.Session, name: str, lines: list[str], nothing: str = "") -> cli.Summary:
-    say(session, lines or [nothing])
+    if not session.args.json:
+        cli.say(lines or [nothing], session.most_lines)
     return cli.Summary({name: len(lines)}, result={"plan": lines})
 
 

@@ -47,7 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--min-side",     type=cli.whole, default=0, metavar="PIXELS", help="the short side for the rule small_claim")
     add("--languages",    nargs="+", metavar="NAME",
                           help="languages that are wanted, such as en ru, for the rule wrong_language")
-    add("--examples",     type=cli.whole, default=10, metavar="N", help="rows shown of each rule (default: 10)")
+    add("--examples",     type=cli.whole, metavar="N", help="rows shown of each rule (default: 10 in all, -v: of each)")
     add = made.add_argument_group("backups and other jobs").add_argument
     add("--keep",         type=cli.positive, default=5, metavar="N", help="backups kept, the newest ones (default: 5)")
     add("--forget-query", type=cli.positive, metavar="ID", help="take out a search and what it alone has shown")
@@ -117,11 +117,12 @@ def clean(session: cli.Session) -> cli.Summary:
     selection = select(options)
     found = plan(db, selection, options.forget_query)
     if not args.json:
-        cli.say(plan_lines(db, found, options.examples, session.dry_run))
+        most = session.most_lines if args.examples is None else None
+        cli.say(plan_lines(db, found, options.shown, session.dry_run, most))
     backup = apply(session.context, found, options.keep)
     counts = {"rows": len(found), **found.by_rule()}
     note = "; ".join(remarks(db, found, selection, session.run_id if backup else 0))
-    details = as_json(found, options.examples, backup) if args.json else {}
+    details = as_json(found, options.shown, backup) if args.json else {}
     return cli.Summary(dict(counts), next="python 5_download.py", note=note, details=details)
 
 
@@ -139,9 +140,9 @@ def reset(session: cli.Session) -> cli.Summary:
     from lib.cleanup import run as jobs
 
     args = session.args
-    found, lines = jobs.plan_reset(session.db, args.reset, args.examples)
+    found, lines = jobs.plan_reset(session.db, args.reset, options_from(args).shown)
     if not args.json:
-        cli.say(lines)
+        cli.say(lines, session.most_lines if args.examples is None else None)
     note = ""
     if found and not session.dry_run:
         if args.reset == "everything":

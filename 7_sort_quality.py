@@ -24,6 +24,7 @@ Examples
     python 7_sort_quality.py quality --metric musiq,clipiqa --combine min --models-dir weights
     python 7_sort_quality.py quality holiday/ --where "orientation = landscape" --dry-run
     python 7_sort_quality.py filter --keep "an indoor room" --drop "a floor plan" --margin 0.02
+    python 7_sort_quality.py filter --name clutter --keep "a tidy room" --drop "a heap of things"
     python 7_sort_quality.py topic --where "quality != low"
     python 7_sort_quality.py objects --classes person,dog --min-objects 2
     python 7_sort_quality.py vlm --vlm-model qwen2.5vl --subject "mountain lakes" --max-images 200
@@ -110,7 +111,16 @@ def check(args: argparse.Namespace) -> None:
 
 def work(session: cli.Session) -> cli.Summary:
     from lib.sort.export.run import Export, OptOuts, finish_exports
-    from lib.sort.run import Sorting, as_result, finish, finish_interrupted, pictures, preview, shown, undo
+    from lib.sort.run import (
+        Sorting,
+        as_result,
+        finish,
+        finish_interrupted,
+        pictures,
+        preview,
+        shown,
+        undo,
+    )
     from lib.sort.sheet import Offer
 
     context, args = session.context, session.args
@@ -123,7 +133,7 @@ def work(session: cli.Session) -> cli.Summary:
         told = OptOuts(context, args.to)
         told.run()
         if not args.json:
-            cli.say(told.lines())
+            cli.say(told.lines(), session.most_lines)
         return cli.Summary(told.counts(), details={"datasets": told.found})
     if args.criterion == EXPORT:
         export = Export(context, export_options_from(args))
@@ -139,7 +149,7 @@ def work(session: cli.Session) -> cli.Summary:
         if args.format == "json":  # the pictures of --json alone
             cli.print_json(session, pictures(run))
         else:
-            for line in shown(run, as_csv=args.format == "csv"):
+            for line in shown(run, as_csv=args.format == "csv", most=session.most_lines):
                 print(line)
     why = run.why_nothing_was_sorted
     note = "; ".join(filter(None, (why, f"page: {page}" if page else "")))

@@ -9,6 +9,7 @@ from itertools import islice
 from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
+ALWAYS = {"always": True}  # `extra` of a log line that is told however many of its kind there were
 # Bars for narrow terminals, the widest first: without time passed and rate, then without description.
 NARROW = ("{l_bar}{bar}| {n_fmt}/{total_fmt} [{remaining}]", "{percentage:3.0f}%|{bar}| {remaining}")
 

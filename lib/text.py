@@ -8,9 +8,10 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from functools import lru_cache
+from itertools import islice
 from pathlib import PurePath
 from typing import Any
 
@@ -77,6 +78,14 @@ def counted(number: int, noun: str) -> str:
     if noun.endswith("y") and noun[-2] not in "aeiou":
         return f"{number:,} {noun[:-1]}ies"
     return f"{number:,} {noun}s"
+
+
+def first_lines(lines: Iterable[str], most: int | None, more: str = "more (-v prints all)") -> Iterator[str]:
+    """Yields the first lines, all where `most` is None; then a line with the number of the others and `more`."""
+    source = iter(lines)
+    yield from islice(source, most)
+    if left := sum(1 for _ in source):
+        yield f"… and {left:,} {more}"
 
 
 def command_line(words: Sequence[str]) -> str:

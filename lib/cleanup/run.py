@@ -28,6 +28,7 @@ from lib.workspace import Workspace
 
 log = logging.getLogger("gleaner")
 
+FEWEST = 3  # rows that are shown however many lines the table has
 PAYS_FROM = 0.10  # of the file unused: below that, writing all of it anew gains too little
 NEEDED_ROOM = 2.2  # times the file's size: SQLite writes a copy and then the log
 
@@ -90,18 +91,23 @@ def remarks(db: Database, found: RowPlan, selection: RuleSelection, applied_by: 
         yield f"undo with: python 4_db_cleanup.py --undo {applied_by}"
 
 
-def plan_lines(db: Database, plan: RowPlan, examples: int, dry_run: bool) -> Iterator[str]:
-    """The plan as a table, then a few rows of every rule."""
+def plan_lines(db: Database, plan: RowPlan, examples: int, dry_run: bool, most: int | None = None) -> Iterator[str]:
+    """The plan as a table, then a few rows of every rule, with the table `most` lines."""
     counts = plan.counts()
     if not counts:
         return
     yield f"{'rule':<16} {'table':<16} {'rows':>10}"
     for (rule, table), number in counts.items():
         yield f"{rule:<16} {table:<16} {number:>10,}"
-    shown = _examples(plan, examples)
+    if most is not None:  # the same number of every rule
+        rules = len({rule for rule, _ in counts})
+        examples = min(examples, max(1, (most - len(counts)) // rules))
+    shown = _examples(plan, examples)[: None if most is None else max(FEWEST, most - len(counts))]
     about = describe_pictures(db, [change.key[0] for change in shown if change.table == "images"])
     for change in shown:
         yield _sentence(change, about.get(change.key[0], "") if change.table == "images" else "", dry_run)
+    if most is not None and (left := len(plan) - len(shown)):
+        yield f"… and {left:,} more (-v prints ten of each rule, --examples N more)"
 
 
 def undo_table(db: Database, step: str, name: str) -> str:

@@ -95,7 +95,7 @@ SETTABLE: dict[str, dict[str, str]] = {
         inside="keep-file drop-file labels vlm-prompt",
         name="clip-model detector",
         environment="vlm-url vlm-key-env to models-dir",  # where pictures and keys are sent, what is loaded
-        spot="replace drop-opted-out page",
+        spot="name page replace drop-opted-out",
     ),
 }
 

@@ -28,7 +28,7 @@ from lib.db import Database
 from lib.db import queries as table
 from lib.db.queries import QueryRow
 from lib.engines.base import API, UPLOAD, Engine, FetchError, PageResponse
-from lib.progress import Bar
+from lib.progress import ALWAYS, Bar
 from lib.text import counted
 
 log = logging.getLogger("gleaner.collect")
@@ -228,7 +228,7 @@ class CaptchaPause:
     async def _is_gone(self, window: Window) -> bool:
         log.warning(
             "%s shows a captcha: please answer it in the browser's window; waiting for %g minutes at most",
-            self.engine.name, self.limit / 60,
+            self.engine.name, self.limit / 60, extra=ALWAYS,
         )  # fmt: skip
         end, free = time.monotonic() + self.limit, 0
         while time.monotonic() < end:

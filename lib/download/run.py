@@ -34,7 +34,6 @@ from lib.text import did_you_mean
 from lib.times import utc_now
 
 PREVIEW_ROWS = 10_000  # rows that a dry run looks at to count hosts
-PREVIEW_LINES = 10
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ def check_reasons(db: Database, reasons: Sequence[str] | None) -> None:
         raise UsageError(f"--retry-failed: no row failed with {', '.join(unknown)}; {there}.{meant}")
 
 
-def plan(db: Database, options: DownloadOptions) -> DownloadPreview:
+def plan(db: Database, options: DownloadOptions, most: int | None = None) -> DownloadPreview:
     """Tells what `download` would do with the same options; writes nothing."""
     check_address(options.to)
     download_queue.prepare(db)
@@ -77,12 +76,15 @@ def plan(db: Database, options: DownloadOptions) -> DownloadPreview:
             url = fetch.next_url()
             if url is not None:
                 hosts.add(host_of(url))
-            if len(lines) < PREVIEW_LINES:
+            if most is None or len(lines) < most:
                 why_not = "step 6 took it away as a repeat" if fetch.row.removed_before else "it has no usable address"
                 where_to = f"{fetch.address.kind}  {fetch.address.url}" if url is not None else f"nothing: {why_not}"
                 lines.append(f"would {recheck or 'fetch'}  {row.key}  {where_to}")
     rows = min(count, options.limit) if options.limit else count
-    return DownloadPreview(rows, download_queue.count_pending(db, options.scope)[1], len(hosts), tuple(lines[:rows]))
+    shown = lines[:rows]
+    if most is not None and rows > most:
+        shown = [*shown[:most], f"… and {rows - most:,} more (-v prints all)"]
+    return DownloadPreview(rows, download_queue.count_pending(db, options.scope)[1], len(hosts), tuple(shown))
 
 
 def download(context: Context, options: DownloadOptions) -> DownloadReport:

@@ -12,7 +12,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from lib.progress import chunked
 from lib.quality.measure import Measure
 from lib.sort.criteria import Criterion
 from lib.sort.export.run import remove_empty_folders
-from lib.sort.measures import Measures, is_passing
+from lib.sort.measures import Measures, is_passing, why_unanswered
 from lib.sort.options import SortOptions
 from lib.sort.output import (
     Report,
@@ -46,10 +46,12 @@ from lib.sort.output import (
 )
 from lib.sort.placements import Removals, claim_placement, read_placements
 from lib.sort.sheet import Offer, clusters_sheet, contact_sheet, planned_rows, sizes_of
-from lib.text import counted
+from lib.text import counted, first_lines
 
+FEWEST = 3  # lines of the plan that are shown however many buckets there are
 STEP = "sort"
 ASIDE = ("not_asked", "no_answer")  # nothing is wrong with the picture; the next run asks again
+SHOWN_UNANSWERED = 10  # pictures that a model gave no answer about
 SHOWN_LEFT = 100_000  # pictures with reasons in a report's lists; metadata and the database hold everything
 
 
@@ -122,6 +124,9 @@ class Sorting:
             found["changed_copies_left"] = self.removals.changed
         if left := self.files.count("left_out"):
             found["below_min_score" if self.criterion.name == "quality" else "left_out"] = left
+        if silent := Counter(why_unanswered(reason) for _, reason in unanswered(self)):
+            found["unanswered"] = silent.total()
+            found |= {f"unanswered_{reason}": count for reason, count in silent.most_common()}
         if self.options.where:
             found["not_selected"] = self.not_selected
         found["unreadable"] = self.files.count("unreadable")
@@ -303,16 +308,33 @@ def _clusters_page(run: Sorting, report: Report) -> Path:
     return clusters_sheet(page, run.context, run.criterion, run.files, run.options.subtitle, run.options.spread.workers)
 
 
-def shown(run: Sorting, *, as_csv: bool) -> Iterator[str]:
-    """The lines for stdout: the plan in a dry run, then the buckets; or the pictures as CSV."""
+def unanswered(run: Sorting) -> Iterator[tuple[str, str]]:
+    """(path, reason) of the pictures that a model was asked about and gave no answer, in this run or those before."""
+    return ((path, reason) for path, reason, _ in run.files.reasons("left_out") if why_unanswered(reason))
+
+
+def _unanswered_lines(run: Sorting, most: int | None) -> Iterator[str]:
+    silent = unanswered(run)
+    yield from (f"no answer  {path}  ({reason.partition(': ')[2]})" for path, reason in islice(silent, most))
+    if left := sum(1 for _ in silent):
+        yield f"no answer  {counted(left, 'more picture')}; -v names them all"
+
+
+def shown(run: Sorting, *, as_csv: bool, most: int | None = None) -> Iterator[str]:
+    """The lines for stdout: what cannot be read, in a dry run the plan, then the buckets; or the pictures as CSV.
+
+    They are `most` lines, unless the buckets are more; pictures without an answer are named beside.
+    """
     if as_csv:
         yield from (part.rstrip("\n") for part in csv_lines(pictures(run)))
         return
-    if run.context.dry_run:
-        yield from journal_files.describe(run.workspace, run.plan(), dry_run=True)
-    yield from (f"leave  {path}  ({reason})" for path, reason, _ in run.files.reasons("unreadable"))
-    yield from run.criterion.notes()
-    yield as_table(run.files.buckets(), run.criterion.buckets())
+    table = as_table(run.files.buckets(), run.criterion.buckets()).splitlines()
+    ending = [*_unanswered_lines(run, most if most is None else SHOWN_UNANSWERED), *run.criterion.notes()]
+    ending += first_lines(table, most, "buckets more (-v prints all)")
+    left = (f"leave  {path}  ({reason})" for path, reason, _ in run.files.reasons("unreadable"))
+    plan = journal_files.describe(run.workspace, run.plan(), dry_run=True) if run.context.dry_run else ()
+    yield from first_lines(chain(left, plan), most if most is None else max(FEWEST, most - len(ending)))
+    yield from ending
 
 
 def as_result(run: Sorting) -> dict[str, Any]:
@@ -323,6 +345,7 @@ def as_result(run: Sorting) -> dict[str, Any]:
         "actions": ({"kind": a.kind, "source": a.source, "target": a.target, "reason": a.reason} for a in run.plan()),
         "unreadable": ({"path": path, "reason": reason} for path, reason, _ in run.files.reasons("unreadable")),
         "left_out": ({"path": path, "score": score} for path, _, score in run.files.reasons("left_out")),
+        "unanswered": ({"path": path, "reason": reason} for path, reason in unanswered(run)),
         "pictures": pictures(run),
     } | run.criterion.report()
 

@@ -134,8 +134,8 @@ class Export:
 
     def _gather(self) -> None:
         if self.options.label and self.options.label not in self._criteria():
-            meant = did_you_mean(self.options.label, self._criteria())
-            raise UsageError(f"nothing is labelled by {self.options.label!r} yet; sort by it first.{meant}")
+            hint = did_you_mean(self.options.label, self._criteria())
+            raise UsageError(f"nothing is labelled by {self.options.label!r} yet; sort by it first.{hint}")
         context, folders, limit = self.context, self.options.folders, self.options.limit
         missing: list[tuple[str, str]] = []
         found = workspace_pictures(context.db, context.workspace, limit, missing=missing)
