@@ -118,8 +118,7 @@ def clean(session: cli.Session) -> cli.Summary:
     selection = select(options)
     found = plan(db, selection, options.forget_query)
     if not args.json:
-        most = session.most_lines if args.examples is None else None
-        cli.say(plan_lines(db, found, options.shown, context.dry_run, most))
+        cli.say(plan_lines(db, found, options.shown, context.dry_run, options.most_lines(session.most_lines)))
     rules = cleanup_rules(db, session.workspace, found)  # of what has gone nothing could be shown
     backup = apply(context, found, options.keep)
     counts = {"rows": len(found), **found.by_rule()}
@@ -148,7 +147,7 @@ def reset(session: cli.Session) -> cli.Summary:
     args = session.args
     found, lines = jobs.plan_reset(session.db, args.reset, options_from(args).shown)
     if not args.json:
-        cli.say(lines, session.most_lines if args.examples is None else None)
+        cli.say(lines, options_from(args).most_lines(session.most_lines))
     note = ""
     if found and not session.dry_run:
         if args.reset == "everything":

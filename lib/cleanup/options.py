@@ -32,6 +32,10 @@ class CleanupOptions:
         """Rows of each rule that may be shown."""
         return EXAMPLES if self.examples is None else self.examples
 
+    def most_lines(self, usual: int | None) -> int | None:
+        """The lines of detail that are shown at most: all where a number of rows was asked for."""
+        return usual if self.examples is None else None
+
 
 def options_from(args: Namespace) -> CleanupOptions:
     return CleanupOptions(**values_of(args, CleanupOptions))
