@@ -142,6 +142,7 @@ REFUSED = {
     "what acts: robots": (SEARCH + '[download]\nrobots = "ignore"\n', "robots = 'ignore', which a recipe may not"),
     "what acts: mode": (SEARCH + '[[sort]]\ncriterion = "quality"\nmode = "move"\n', "which a recipe may not"),
     "what acts: max-share": (SEARCH + '[dedup]\nmax_share = "100%"\n', "give --trust if the recipe is your own"),
+    "what acts: push": (SEARCH + '[export]\npush = "me/set"\n', "--push to 7_sort_quality.py by itself"),
     "what asks": (SEARCH + "[dedup]\ninteractive = true\n", "which a recipe may not"),
     "a folder of code": (SEARCH + '[dedup]\nmode = "semantic"\nclip_model = "./model"\n', "may hold code"),
     "a key": (SEARCH + '[collect.api]\nkey = "abc"\n', "[collect] has no 'api'"),
@@ -238,7 +239,10 @@ def test_ones_own_recipe_may_do_more(tmp_path: Path) -> None:
 def test_nothing_that_acts_is_let_in_by_its_name() -> None:
     """What a recipe may set beyond a settings file is listed; none of it is asked for on the spot by steps that act."""
     opened = {key for key in HERE if SETTABLE[key[0]].get(key[1], SPOT) == SPOT}
-    assert opened == {("collect", "expand"), ("ingest", "import"), ("ingest", "import-folder")}
+    assert opened == {
+        ("collect", "expand"), ("ingest", "import"), ("ingest", "import-folder"),
+        ("sort", "take"), ("sort", "balance"), ("sort", "seed"),
+    }  # fmt: skip
     for step, option in (*HERE, *TRUSTED):
         assert option in SETTABLE[step]
     assert "interactive" in NOT_HERE and Engine.default_pages == PAGES

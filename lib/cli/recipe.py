@@ -56,6 +56,9 @@ HERE: Mapping[tuple[str, str], str] = {
     ("ingest", "import"): INSIDE,
     ("ingest", "import-folder"): INSIDE,
     ("dedup", "remove"): FILE,  # into the quarantine, and below the usual limit
+    ("sort", "take"): FILE,
+    ("sort", "balance"): FILE,
+    ("sort", "seed"): FILE,
 }
 NOT_HERE = frozenset({"json", "verbose", "quiet", "dry-run", "interactive", "list", "help"})
 # What a recipe of one's own may set too, with --trust.
