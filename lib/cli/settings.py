@@ -68,7 +68,7 @@ SETTABLE: dict[str, dict[str, str]] = {
         file="rule min-side languages examples",
         inside="blocklist allowlist",
         environment="keep",  # fewer backups: older ones are deleted
-        spot="list-rules forget-query restore vacuum reset yes",
+        spot="list-rules forget-query restore vacuum reset yes page",
     ),
     "download": _COMMON
     | _where(
