@@ -198,6 +198,43 @@ def test_runs_without_an_end_are_told_by_what_they_left(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+EVERYTHING = {
+    "collect": ({"pages": 2, "results": 40}, "images keywords_file replay profile"),
+    "ingest": ({"new_pictures": 3}, "source folder"),
+    "cleanup": ({"rows": 4}, "blocklist allowlist"),
+    "download": ({"opted_out": 2, "done": 0}, "blocklist allowlist placeholders to"),
+    "dedup": ({"removed": 1}, "reference protect apply decisions models_dir clip_model plan"),
+    "sort": ({"rebucketed": 5}, "keep_file drop_file labels vlm_prompt models_dir clip_model to detector vlm_url"),
+}
+
+
+@pytest.mark.parametrize("path", ["/home/Ann Smith/data/list.v2.txt", r"C:\Users\Ann Smith\data\list.v2.txt"])
+def test_options_of_every_step_are_told_without_places(path: str, tmp_path: Path) -> None:
+    with open_database(tmp_path / "gleaner.db") as db:
+        for step, (counts, names) in EVERYTHING.items():
+            add_run(db, step, 1, counts, **dict.fromkeys(names.split(), path), folders=[path, path], workspace=path)
+        add_run(db, "dedup", 2, {"removed": 1}, mode="exact", what=["exact", path])
+        add_run(db, "sort", 2, {"sorted": 1}, criterion="quality", metric=["musiq"], where=f"query = '{path}'")
+        add_run(db, "cleanup", 3, {"restored": path}, restore=path)
+        add_run(db, "sort", 4, {"datasets": 1, "pictures": 3, "taken_out": 1}, criterion="export", drop_opted_out=True)
+        add_run(db, "sort", 5, {"pictures": 3, "train": 3}, criterion="export", to=path)
+        lines = [line.partition(": ")[2] for line in history(db)]
+    assert not any(word in line for line in lines for word in ("Ann", "/data", "\\", "home", "C:"))
+    assert (
+        lines[1]
+        == "ingest --import list.v2.txt --import-folder list.v2.txt: 3 new pictures; in list.v2.txt, list.v2.txt"
+    )
+    assert lines[3].startswith(
+        "download --blocklist list.v2.txt --allowlist list.v2.txt --placeholders list.v2.txt: 2 opted out"
+    )
+    assert lines[6] == "dedup exact: 1 removed; in list.v2.txt"
+    assert lines[7] == "sort quality musiq --where \"query = 'list.v2.txt'\": 1 sorted"
+    assert lines[8:] == [
+        "cleanup --restore list.v2.txt: restored list.v2.txt",
+        "sort export --drop-opted-out: 1 dataset, 3 pictures, 1 taken out",
+    ]
+
+
 def test_thousands_of_runs_are_summed_up_truthfully(tmp_path: Path) -> None:
     with open_database(tmp_path / "gleaner.db") as db:
         for number in range(400):

@@ -15,7 +15,7 @@ from typing import Any
 
 from lib.db import Database
 from lib.db.history import PastRun, past_runs
-from lib.db.where import without_paths
+from lib.db.where import name_of_path, without_paths
 from lib.errors import EXIT_BLOCKED, EXIT_INTERRUPTED, EXIT_OK
 from lib.text import counted, file_name_of
 
@@ -204,7 +204,9 @@ def _word(name: str, value: Any) -> str:
     text = str(value)
     if name in _PATHS:
         text = file_name_of(text)
-    elif name in ("where", "clip_model", "detector"):
+    elif name in ("clip_model", "detector"):  # a folder of one's own may be one
+        text = name_of_path(text)
+    elif name == "where":
         text = without_paths(text)
     return json.dumps(text, ensure_ascii=False) if " " in text or not text else text
 
