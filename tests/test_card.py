@@ -138,6 +138,9 @@ def test_the_history_tells_every_run_that_changed_something(home: Path, workspac
     run("dedup", home, "exact", "--max-share", "1")  # finds nothing more to remove
     run("sort", home, "orientation", "--dry-run")
     run("dedup", home, "--undo", "last")
+    run("dedup", home, "exact", "--max-share", "1")
+    (gone,) = [path for path in (workspace / "quarantine").rglob("*.jpg") if path.name == "copy-3.jpg"]
+    run("dedup", home, "--restore", gone)
     run("dedup", home, "all", "--max-share", "1")
     run("sort", home, "orientation")
     run("sort", home, "orientation")  # changes nothing
@@ -148,20 +151,21 @@ def test_the_history_tells_every_run_that_changed_something(home: Path, workspac
     assert lines
     told = [line.partition(": ")[2] for line in lines[1].splitlines()]
     dedup = [line for line in told if line.startswith("dedup")]
-    assert len(dedup) == 3, told
+    assert len(dedup) == 4, told
     undoing = re.search(r"run (\d+): dedup --undo", lines[1])
     assert undoing and dedup[0].startswith("dedup exact: ")
     assert "6 removed" in dedup[0] and re.search(rf"; undone on \d{{4}}-\d\d-\d\d by run {undoing[1]}$", dedup[0])
     assert dedup[1] == "dedup --undo last: 6 undone"
-    assert dedup[2].startswith("dedup all") and "6 removed" in dedup[2] and "undone" not in dedup[2]
+    restoring = re.search(r"run (\d+): dedup all --restore copy-3.jpg: 1 restored\n", lines[1])
+    assert restoring and dedup[2].startswith("dedup exact: ") and "6 removed" in dedup[2]
+    assert re.search(rf"; 1 of 6 undone on [\d-]+ by run {restoring[1]}$", dedup[2]) and "bytes" not in "".join(told)
     assert not any(" 0 " in line for line in told)
     sorting = [line for line in told if line.startswith("sort")]
     assert len(sorting) == 2 and "its labels stay" in sorting[0] and sorting[1].startswith("sort --undo last")
     assert told[0].startswith("ingest --import list.csv") and told[1].startswith("ingest --import-folder")
-    assert told[-1].startswith("2 runs that changed none of it") or "2 runs" in lines[1].splitlines()[-1]
-    assert [line[2:12] for line in lines[1].splitlines()[:-1]] == sorted(
-        line[2:12] for line in lines[1].splitlines()[:-1]
-    )
+    assert told[-1] == "3 runs that changed none of it (dedup 2, sort 1)."
+    runs = [int(number) for number in re.findall(r", run (\d+): ", lines[1])]
+    assert runs == sorted(runs) and len(runs) == len(told) - 1
 
 
 def add_run(db: Any, step: str, day: int, counts: dict[str, Any], exit_code: int | None = 0, **arguments: Any) -> int:
@@ -304,6 +308,13 @@ def test_the_head_is_what_hugging_face_reads(form: str, licenses: list[str], exp
     assert data.task_categories == ["image-classification"] and data.tags == ["image"]
     files = [] if form == "imagefolder" else data.to_dict()["configs"][0]["data_files"]
     assert [part["split"] for part in files] == ([] if form == "imagefolder" else ["train", "validation", "test"])
+
+
+@pytest.mark.parametrize("flags", [("--as", "parquet", "--parquet-pictures", "reference"), ("--mode", "symlink")])
+def test_a_dataset_that_refers_to_this_machine_says_so(flags: tuple[str, ...], home: Path, workspace: Path) -> None:
+    run("sort", home, "export", *flags)
+    card = (workspace / "export/README.md").read_text("utf-8")
+    assert "The pictures are not in it: " in card and "on the machine where it was made" in card and TELLING not in card
 
 
 def test_the_hub_has_a_name_for_one_licence_alone() -> None:

@@ -62,7 +62,7 @@ _TOLD: Mapping[str, Mapping[str, Any]] = {
     ),
     "dedup": _told(
         "mode hash_size threshold reference near_query far_query least_cosine protect link interactive apply decisions"
-        " purge limit",
+        " restore purge limit",
         hash="dct", clip_model="default", remove=["bytes", "pixels", "same"], keep="best",
     ),
     "sort": _told(
@@ -226,7 +226,7 @@ def _counts(runs: Sequence[PastRun]) -> str:
     return ", ".join(
         _amount(name, value) if _is_number(value) else f"{name.replace('_', ' ')} {file_name_of(str(value))}"
         for name, value in numbers.items()
-        if not isinstance(value, float)
+        if not isinstance(value, float) and not name.endswith("_bytes")
     )
 
 
