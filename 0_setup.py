@@ -5,7 +5,7 @@ Writes:   .venv/ and, for the demo, workspace-demo/; for run, the workspace
 
 Examples:
   python3 0_setup.py          real use: everything, models included (on Linux about 7.5 GB)
-  python3 0_setup.py --core   real use without the models of step 7
+  python3 0_setup.py --core   real use without the models of step 7 (about 1 GB)
   python3 0_setup.py demo     steps 1 to 7 on the offline gallery, without the models
   python3 0_setup.py test     ruff, mypy and pytest, with everything they need
   python3 0_setup.py check    what is here and what is not
@@ -97,7 +97,7 @@ def main(argv: "list[str] | None" = None) -> int:
         return work(Environment(ROOT), args)
     except GleanerError as error:
         if args.json:
-            print(json.dumps({"error": str(error), "exit_code": error.exit_code}, ensure_ascii=False))
+            print_recipe(args, error.exit_code, {}, {"error": str(error)}, [])
         print(f"0_setup.py: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:

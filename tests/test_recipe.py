@@ -307,7 +307,7 @@ def test_wrong_usage_is_refused(words: list[str]) -> None:
 
 def test_an_error_is_an_object_too(tmp_path: Path) -> None:
     out, err = run(write(tmp_path, "target = 1\n"), "--json", expect=2)
-    assert json.loads(out)["exit_code"] == 2 and json.loads(out)["error"] in err
+    assert json.loads(out)["exit_code"] == 2 and json.loads(out)["result"]["error"] in err
 
 
 # At work

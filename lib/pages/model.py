@@ -51,6 +51,7 @@ class DomainRow:
     median_size: str = ""  # e.g. "1280 × 853"
     samples: Sequence[Path] = ()  # a few picture files from this domain
     named: bool = True  # False for pictures without a domain, and for the sum of all others
+    engines: str = ""  # those that found them, where several were searched
 
 
 @dataclass(frozen=True)

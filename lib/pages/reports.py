@@ -105,6 +105,7 @@ def render_domain_report(
         shapes=SHAPES,
         samples=samples,
         has_services=any(row.family for row in domains),
+        has_engines=any(row.engines for row in domains),
         has_unique=any(row.unique is not None for row in domains),
         has_downloads=any(row.downloaded is not None or row.failed is not None for row in domains),
         has_sizes=any(row.median_size for row in domains),

@@ -397,11 +397,11 @@ def _heading(found: SearchResults) -> Heading:
     search, hits = found.search, found.hits
     kind = "Picture search" if found.is_picture else "Keyword search"
     fetched = sum(bool(hit.file) for hit in hits)
+    domains = len({hit.domain for hit in hits if hit.domain})
+    numbers = {"Hit": len(hits), "Picture": found.groups, "Domain": domains, "File": fetched}
+    notes_below = {"Picture": "copies counted once"} if found.groups < len(hits) else {}
     cards = [
-        Card("Hits", len(hits)),
-        Card("Pictures", found.groups, "copies counted once"),
-        Card("Domains", len({hit.domain for hit in hits if hit.domain})),
-        Card("Files", fetched),
+        Card(noun if number == 1 else f"{noun}s", number, notes_below.get(noun, "")) for noun, number in numbers.items()
     ]
     notes = []
     if hits and not fetched:
