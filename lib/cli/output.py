@@ -85,7 +85,10 @@ class Session:
         if summary.next is None or not self.dry_run:
             return next_step(summary.next, self.args.workspace) if summary.next else ""
         in_earnest = without_options(self.parser, self.words, ("dry_run",))
-        return self.again("dry_run") if in_earnest != list(self.words) else ""  # else a setting asks for dry runs
+        # The page of the run in earnest has its own place, and what was looked at stays as it was.
+        return (
+            self.again("dry_run", "page") if in_earnest != list(self.words) else ""
+        )  # else a setting asks for dry runs
 
     def stopping(self) -> bool:
         """True after the first Ctrl-C: finish what is in flight, commit, and return."""
