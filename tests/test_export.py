@@ -370,7 +370,7 @@ def kill_export(workspace: Path, moment: str, *arguments: str) -> None:
 
 
 def left_of(workspace: Path) -> dict[str, str]:
-    """What lies in the workspace, quarantined files by their names only: runs have numbers. The front door tells them."""
+    """What lies in the workspace but the front door, which tells of runs; quarantined files by their names only."""
     found = without_database(workspace)
     found.pop("reports/index.html", None)
     return {re.sub(r"^quarantine/\d+", "quarantine", name): digest for name, digest in found.items()
