@@ -386,7 +386,6 @@ def left_of(workspace: Path) -> dict[str, str]:
     """What lies in the workspace, quarantined files by their names only: runs have numbers, and the front page has
     all of them."""
     found = without_database(workspace)
-    found.pop("reports/index.html", None)
     return {re.sub(r"^quarantine/\d+", "quarantine", name): digest for name, digest in found.items()
             if not name.endswith((".lock", "reports/index.html"))}  # fmt: skip
 
