@@ -287,7 +287,7 @@ def _clusters_page(run: Sorting, *, is_known: bool) -> Path:
         items += [SheetItem(path, path.name, cluster.name, reason=note) for path in faces]
     heading = Heading("Clusters by query", run.options.subtitle, notes=run.criterion.report()["notes"])
     html = render_contact_sheet(page, heading, buckets, items, workers=run.options.spread.workers)
-    return page if page.exists() and page.read_text("utf-8") == html else write_page(page, html)
+    return page if page.exists() and page.read_text(encoding="utf-8") == html else write_page(page, html)
 
 
 def shown(run: Sorting, *, as_csv: bool) -> Iterator[str]:

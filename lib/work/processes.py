@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -32,6 +33,11 @@ PARENT_CHECK_SECONDS = 5.0
 # `spawn` and not `fork`: a fork copies locks that other threads hold (aiohttp, numpy, sqlite) and hangs.
 SPAWN = get_context("spawn")
 
+if sys.platform == "win32":
+    Channel = connection.PipeConnection[Any, Any]
+else:
+    Channel = connection.Connection[Any, Any]
+
 Work = Callable[[Any], Any]
 Init = Callable[[], None] | None
 
@@ -41,7 +47,7 @@ class Child:
     """A child process and this side of the pipe to it."""
 
     process: Any
-    channel: connection.Connection
+    channel: Channel
 
     def end(self) -> None:
         """Kills the process, unless it has ended, and waits for its end; the pipe stays open."""
@@ -66,7 +72,7 @@ def interrupts_held() -> Iterator[None]:
     The parent gets a Ctrl-C from that moment right after. (The resource tracker of multiprocessing is started
     first, because starting it would lift the mask.)
     """
-    if not hasattr(signal, "pthread_sigmask"):
+    if sys.platform == "win32":
         yield
         return
     from multiprocessing import resource_tracker
@@ -285,7 +291,7 @@ class ProcessPool(WorkerPool):
         self.workers.clear()
 
 
-def serve(channel: connection.Connection, packed: bytes) -> None:
+def serve(channel: Channel, packed: bytes) -> None:
     """Runs a worker process: prepares, answers job after job, ends on an empty message or with the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
     inbox: SimpleQueue[bytes] = SimpleQueue()
@@ -296,7 +302,7 @@ def serve(channel: connection.Connection, packed: bytes) -> None:
         channel.send_bytes(run_chunk(work, pickle.loads(job)))
 
 
-def _keep_listening(channel: connection.Connection, inbox: SimpleQueue[bytes]) -> None:
+def _keep_listening(channel: Channel, inbox: SimpleQueue[bytes]) -> None:
     """Takes jobs off the pipe at once, so the parent never blocks, and leaves when the parent is gone."""
     parent = os.getppid()
     while True:

@@ -200,7 +200,7 @@ class Export:
     def _manifest(self, digest: str) -> dict[str, Any] | None:
         """The manifest of the dataset in that place, where it is of this digest."""
         try:
-            found: dict[str, Any] = json.loads((self.options.place / MANIFEST).read_text())
+            found: dict[str, Any] = json.loads((self.options.place / MANIFEST).read_text(encoding="utf-8"))
             return found if found["digest"] == digest and found.keys() >= set(TOLD) else None
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
@@ -229,7 +229,7 @@ class Export:
             notes=[*self.readable.notes(), *referring(self.options)],
         )  # fmt: skip
         manifest = {"digest": digest, "form": self.options.form, **self.readable.manifest()}
-        (building / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+        (building / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8", newline="\n")
 
     def _writer(self, folder: Path) -> Writer:
         if self.options.form == "webdataset":
@@ -473,11 +473,12 @@ class OptOuts:
 
 def _amend_manifest(place: Path, to: Path, gone: Mapping[str, int]) -> Path:
     """Writes the manifest of a dataset that lost pictures, so that it is no other export's; gives the older one."""
-    manifest: dict[str, Any] = json.loads((older := place / MANIFEST).read_text())
+    manifest: dict[str, Any] = json.loads((older := place / MANIFEST).read_text(encoding="utf-8"))
     sides = Counter(manifest["pictures"])
     sides.subtract(gone)
     taken = {"opted_out": manifest.get("opted_out", 0) + sum(gone.values())}
-    (to / MANIFEST).write_text(json.dumps(manifest | {"digest": "", "pictures": dict(sides)} | taken, indent=1) + "\n")
+    text = json.dumps(manifest | {"digest": "", "pictures": dict(sides)} | taken, indent=1) + "\n"
+    (to / MANIFEST).write_text(text, encoding="utf-8", newline="\n")
     return older
 
 
