@@ -98,7 +98,7 @@ def html_file(text: str) -> Path:
 
 
 def cpu_count() -> int:
-    """The processors that this process may use; all of the machine's where the system does not tell (macOS, Windows)."""
+    """The processors that this process may use; where the system does not tell (macOS, Windows), all there are."""
     look = getattr(os, "sched_getaffinity", None)
     return len(look(0)) if look else os.cpu_count() or 1
 

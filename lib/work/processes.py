@@ -20,10 +20,16 @@ from dataclasses import dataclass, field
 from multiprocessing import connection, get_context
 from queue import SimpleQueue
 from threading import Thread
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lib.errors import GleanerError
 from lib.work import WORKER_KILLED, Answer, attempt, demand_sound_installation, describe, failure
+
+if TYPE_CHECKING:  # only the type checker knows them as types of two parameters
+    if sys.platform == "win32":
+        Channel = connection.PipeConnection[Any, Any]
+    else:
+        Channel = connection.Connection[Any, Any]
 
 DEPTH = 2  # jobs a worker holds: one under way and one waiting, so that it never idles for a round trip
 FAILED_STARTS_LIMIT = 3  # workers in a row that died before they were ready: then it is the job, not bad luck
@@ -32,11 +38,6 @@ PARENT_CHECK_SECONDS = 5.0
 
 # `spawn` and not `fork`: a fork copies locks that other threads hold (aiohttp, numpy, sqlite) and hangs.
 SPAWN = get_context("spawn")
-
-if sys.platform == "win32":
-    Channel = connection.PipeConnection[Any, Any]
-else:
-    Channel = connection.Connection[Any, Any]
 
 Work = Callable[[Any], Any]
 Init = Callable[[], None] | None
