@@ -11,6 +11,7 @@ import hashlib
 import os
 import re
 import socket
+import stat
 import sys
 import time
 import uuid
@@ -92,6 +93,17 @@ def _rename_where_free(source: str | Path, target: str | Path) -> None:
         os.rename(source, target)
     finally:
         os.close(folder)
+
+
+def remove_file(path: str | Path) -> None:
+    """Removes a file, one that may not be written too, as everywhere but on Windows."""
+    try:
+        os.unlink(path)
+    except PermissionError:
+        if sys.platform != "win32" or os.path.islink(path):
+            raise
+        os.chmod(path, stat.S_IWRITE)
+        os.unlink(path)
 
 
 def clear_dead(folder: Path, *, target: str = "", deep: bool = False) -> int:

@@ -43,6 +43,7 @@ from lib.journal.moves import (
     symbolic_link,
     temporary_name,
 )
+from lib.temporary import remove_file
 from lib.workspace import Workspace, file_lock, step_lock
 
 log = logging.getLogger(__name__)
@@ -382,7 +383,7 @@ class _Undoing:
             self.elsewhere.freed.add(action.target)
         elif there:
             temporary_name(source).unlink(missing_ok=True)
-            os.unlink(target)
+            remove_file(target)
         else:
             move_without_overwriting(target, source)
         if not self.dry_run:
@@ -407,7 +408,7 @@ class _Undoing:
         if not self.elsewhere.holds(action):
             return "last_copy"
         if not self.dry_run:
-            os.unlink(target)
+            remove_file(target)
             _tidy(self.workspace, action.target)
         return "undone"
 

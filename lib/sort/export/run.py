@@ -30,7 +30,7 @@ from lib.db.scores import LabelRow
 from lib.db.worklist import Worklist
 from lib.errors import GleanerError, UsageError
 from lib.files.pictures import PassedOver, folder_pictures, sha256_of, workspace_pictures
-from lib.journal.moves import let_go, move_without_overwriting, same_file, temporary_name
+from lib.journal.moves import let_go, move_without_overwriting, require_symbolic_links, same_file, temporary_name
 from lib.progress import chunked
 from lib.sort.export.card import DatasetCard, amend_card, filters_of, referring
 from lib.sort.export.formats import (
@@ -79,6 +79,8 @@ class Export:
 
     def run(self) -> str:
         """Does it; gives a note on what was done. In a dry run only counts."""
+        if self.options.mode == "symlink" and not self.context.dry_run:
+            require_symbolic_links(self.context.workspace.root)
         self._gather()
         sides = self._sides()
         for page in self.files.contents():
