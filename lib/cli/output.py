@@ -206,7 +206,7 @@ def _counted(value: int | float | str, name: str) -> str:
         return f"run {value}"
     plural = name.endswith("s") and not name.endswith("ss") and not name.startswith("too many")
     if value == 1 and plural:
-        name = name[:-3] + "y" if name.endswith("ies") else name[: -2 if name.endswith("sses") else -1]
+        name = name[:-3] + "y" if name.endswith("ies") else name[: -2 if name.endswith(("sses", "ches", "xes")) else -1]
     return f"{_number(value)} {name}"
 
 

@@ -72,7 +72,10 @@ def _link_text(link: Path, place: Path) -> str:
     if os.path.isabs(text):
         return text
     leads_to = os.path.normpath(os.path.join(link.parent.absolute(), text))
-    moved = os.path.relpath(leads_to, place.parent.absolute())
+    try:
+        moved = os.path.relpath(leads_to, place.parent.absolute())
+    except ValueError:  # another drive on Windows
+        return leads_to
     # Where folders above are links themselves, ".." does not go back the way that the names say.
     same = os.path.realpath(place.parent / moved) == os.path.realpath(link)
     return moved if same else os.path.realpath(link)
@@ -129,9 +132,12 @@ def hard_link(source: Path, target: Path) -> None:
 
 def symbolic_link(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    text = os.path.relpath(source.absolute(), target.parent.absolute())
-    # Where folders above are links themselves, ".." does not go back the way that the names say.
-    same = os.path.realpath(target.parent / text) == os.path.realpath(source)
+    try:
+        text = os.path.relpath(source.absolute(), target.parent.absolute())
+        # Where folders above are links themselves, ".." does not go back the way that the names say.
+        same = os.path.realpath(target.parent / text) == os.path.realpath(source)
+    except ValueError:  # another drive on Windows
+        text, same = "", False
     os.symlink(text if same else source.absolute(), target)
 
 
@@ -147,8 +153,8 @@ def require_symbolic_links(folder: Path) -> None:
         if getattr(error, "winerror", None) != NO_PRIVILEGE and error.errno not in NO_HARD_LINK:
             raise
         raise UsageError(
-            f"symbolic links cannot be made in {folder} ({error.strerror}); use hard links or copies, or on Windows turn"
-            " on its developer mode."
+            f"symbolic links cannot be made in {folder} ({error.strerror}); use hard links or copies, or turn on the"
+            " developer mode of Windows."
         ) from error
     os.unlink(place)
 

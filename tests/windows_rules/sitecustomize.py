@@ -55,6 +55,7 @@ INSTEAD = {
         "supports_fd": frozenset({os.stat, os.truncate}),
     },
     sys: {"platform": "win32"},
+    signal: {"SIGBREAK": signal.SIGUSR2},
 }
 FORBIDDEN = re.compile(r'[<>:"|?*\\\x00-\x1f]|[ .]$|^(?:con|prn|aux|nul|com[0-9]|lpt[0-9]) *(?:\.|$)', re.IGNORECASE)
 
@@ -81,10 +82,10 @@ def as_windows_has_it(module: types.ModuleType) -> None:
 def without_posix_modules() -> None:
     real = builtins.__import__
 
-    def import_as_windows_has_it(name, globals=None, locals=None, fromlist=(), level=0):  # type: ignore[no-untyped-def]
-        if name in LACKING_MODULES and str((globals or {}).get("__file__", "")).startswith(OURS):
+    def import_as_windows_has_it(name, within=None, *more, **named):  # type: ignore[no-untyped-def]
+        if name in LACKING_MODULES and str((within or {}).get("__file__", "")).startswith(OURS):
             raise ModuleNotFoundError(f"No module named {name!r} on Windows", name=name)
-        return real(name, globals, locals, fromlist, level)
+        return real(name, within, *more, **named)
 
     builtins.__import__ = import_as_windows_has_it
 
