@@ -190,6 +190,8 @@ def lacks_encoding(call: ast.Call) -> bool:
         return any(re.fullmatch(r"[rwax]\+?t?\+?", text) for text in texts)
     if name != "open":
         return False
+    if getattr(getattr(call.func, "value", None), "id", "") == "tarfile":
+        return False
     if isinstance(call.func, ast.Attribute):  # of a path: `open(mode)`; `Image.open`, `os.open`, `web.open` take others
         return any(re.fullmatch(r"[rwax]t?\+?", text) for text in texts) or (
             not call.args and not call.keywords and getattr(call.func.value, "id", "") not in ("self",)

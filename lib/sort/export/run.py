@@ -112,7 +112,7 @@ class Export:
             if self.context.stopping():
                 abandon(self.context.db, begun)
                 return "stopped before it was complete; nothing was kept"
-            _plan(self.context, begun, files_below(self.options.place))
+            _plan(self.context, begun, files_below(begun.place))
             with self.context.db.transaction():
                 self._remember()
                 commit(self.context.db, begun)
