@@ -1,14 +1,16 @@
-"""Set everything up: environment, requirements, browser; then run the demo or the tests where asked to.
+"""Set everything up: environment, requirements, browser; then run the demo, the tests or a recipe where asked to.
 
-Reads:    requirements-core.txt, requirements.txt, requirements-dev.txt
-Writes:   .venv/ and, for the demo, workspace-demo/
+Reads:    requirements-core.txt, requirements.txt, requirements-dev.txt; for run, a recipe (docs/recipes.md)
+Writes:   .venv/ and, for the demo, workspace-demo/; for run, the workspace
 
 Examples:
   python3 0_setup.py          real use: everything, models included (on Linux about 7.5 GB)
-  python3 0_setup.py --core   real use without the models of step 7
+  python3 0_setup.py --core   real use without the models of step 7 (about 1 GB)
   python3 0_setup.py demo     steps 1 to 7 on the offline gallery, without the models
   python3 0_setup.py test     ruff, mypy for three platforms and pytest, with all they need
   python3 0_setup.py check    what is here and what is not
+  python3 0_setup.py run recipes/red-panda.toml --dry-run    the commands of a recipe
+  python3 0_setup.py run recipes/red-panda.toml              steps 1 to 7 as a recipe says, until enough is kept
 
 Next:     .venv/bin/python 1_collect.py --help
 """
@@ -24,17 +26,22 @@ if sys.version_info < (3, 11):  # noqa: UP036
     )
 
 import argparse
+import json
 import logging
+import os
 import signal
 import textwrap
 from pathlib import Path
 
 from lib.cli.flags import documented_parser
-from lib.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, GleanerError
+from lib.cli.recipe import load_recipe
+from lib.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, GleanerError, UsageError
 from lib.setup.browser import browser_version, ensure_browser
 from lib.setup.demo import report_pages, run_child, run_steps, running_gallery, workspace_lines
 from lib.setup.environment import Environment
+from lib.setup.recipe import RecipeRun
 from lib.setup.survey import survey
+from lib.text import command_line, counted
 
 ROOT = Path(__file__).resolve().parent
 # One line a step of the demo; {url} and {queries} come from the gallery, {workspace} from --workspace.
@@ -44,7 +51,7 @@ DEMO_STEPS = (
     "3_domain_report.py --workspace {workspace} --format html",
     "4_db_cleanup.py --workspace {workspace}",
     "5_download.py --workspace {workspace} --allow-private",
-    "6_dedup.py all --max-share 100% --workspace {workspace}",  # the gallery repeats itself more than any search
+    "6_dedup.py all --workspace {workspace}",
     "7_sort_quality.py orientation --workspace {workspace}",
     "7_sort_quality.py megapixels --workspace {workspace}",
     "7_sort_quality.py quality --workspace {workspace}",
@@ -67,27 +74,38 @@ def build_parser() -> argparse.ArgumentParser:
     made = documented_parser(__doc__, "0_setup.py")
     add = made.add_argument
     add("-h", "--help",    action="help", help="show this page and exit")
-    add("what",            nargs="?", choices=("demo", "test", "check"), help="default: set up for real use")
+    add("what",            nargs="?", choices=("demo", "test", "check", "run"), help="default: set up for real use")
+    add("recipe",          nargs="?", type=Path, metavar="RECIPE", help="the TOML file that `run` works through")
     add("--core",          action="store_true", help="leave the models out; only for real use (default: models too)")
     add("--workspace",     type=Path, metavar="DIR",
-                           help="folder of demo (default: workspace-demo) or check (default: workspace)")
+                           help="folder of demo (default: workspace-demo), check or run (default: workspace)")
+    add("-n", "--dry-run", action="store_true", help="of run: print the commands, one a line, and write nothing")
+    add("--json",          action="store_true", help="of run: print the summary as one JSON object on stdout")
+    add("--trust",         action="store_true",
+                           help="of run: the recipe is your own and may name paths outside its folder")
     add("-v", "--verbose", action="store_true", help="show what pip and Playwright print")
     return made
 
 
 def main(argv: "list[str] | None" = None) -> int:
     parser = build_parser()
-    args = parser.parse_args(argv)
+    args = parser.parse_intermixed_args(argv)
     if args.core and args.what:
         parser.error(f"--core is for real use; `{args.what}` knows itself what it needs")
-    if args.workspace and args.what not in ("demo", "check"):
-        parser.error("--workspace is for demo and check; setting up touches no workspace")
+    if args.workspace and args.what not in ("demo", "check", "run"):
+        parser.error("--workspace is for demo, check and run; setting up touches no workspace")
+    if (args.what == "run") != bool(args.recipe):
+        parser.error("`run` takes the path of a recipe, and nothing else does: 0_setup.py run RECIPE")
+    if args.what != "run" and (args.dry_run or args.json or args.trust):
+        parser.error("--dry-run, --json and --trust are for `run`")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    work = {None: set_up, "demo": demo, "test": test, "check": check}[args.what]
+    work = {None: set_up, "demo": demo, "test": test, "check": check, "run": run}[args.what]
     try:
         return work(Environment(ROOT), args)
     except GleanerError as error:
+        if args.json:
+            print_recipe(args, error.exit_code, {}, {"error": str(error)}, [])
         print(f"0_setup.py: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
@@ -153,6 +171,45 @@ def check(environment: Environment, args: argparse.Namespace) -> int:
         lacking += [finding.subject] if finding.needed and not finding.good else []
     print("Steps 1 to 7 can run." if not lacking else f"Missing for steps 1 to 7: {', '.join(lacking)}.")
     return EXIT_FAILED if lacking else EXIT_OK
+
+
+def run(environment: Environment, args: argparse.Namespace) -> int:
+    """Works through a recipe, with the environment's Python."""
+    state = environment.state()
+    if state != "ready":
+        setup = "python3 0_setup.py (or 0_setup.py --core)"
+        raise UsageError(
+            f"a recipe needs the environment in {environment.folder}, which is {state}; run {setup} first."
+        )
+    words = [str(environment.python), os.path.abspath(__file__), *sys.argv[1:]]
+    if Path(sys.prefix).resolve() != environment.folder.resolve():
+        if os.name == "nt":
+            return run_child(words, Path.cwd())
+        os.execv(words[0], words)
+    workspace = args.workspace or Path(os.environ.get("GLEANER_WORKSPACE") or "workspace")
+    recipe = load_recipe(args.recipe, ROOT, workspace, trust=args.trust, dry_run=args.dry_run)
+    work = RecipeRun(environment.python, ROOT, recipe, workspace, sys.stderr.fileno() if args.json else None)
+    if args.dry_run:
+        plan = list(work.plan())
+        print_recipe(args, EXIT_OK, {"commands": len([line for line in plan if line[0] != "#"])}, {"plan": plan}, plan)
+        return EXIT_OK
+    try:
+        done = work.run()
+    except KeyboardInterrupt:
+        again = command_line([sys.executable, *sys.argv])
+        print(f"0_setup.py: stopped; what was done is kept. Go on with: {again}", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    counts = {"kept": done.kept, "rounds": done.rounds}
+    result = {"recipe": recipe.path.name, "sha256": recipe.digest, "target": recipe.target, "ended": done.ended}
+    told = f"recipe {recipe.path.name}: {counted(done.kept, 'picture')} kept in {counted(done.rounds, 'round')}"
+    lines = [told + (f"; {done.ended}" if done.ended else ""), *(f"  {sentence}" for sentence in done.sources)]
+    print_recipe(args, done.exit_code, counts, {**result, "sources": done.sources}, lines)
+    return done.exit_code
+
+
+def print_recipe(args: argparse.Namespace, code: int, counts: dict, result: dict, lines: list) -> None:
+    head = {"step": "recipe", "run": None, "dry_run": args.dry_run, "exit_code": code, "counts": counts}
+    print(json.dumps({**head, "result": result}, ensure_ascii=False) if args.json else "\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Takes broken addresses, repeated ones and rows that belong to nothing out of the database; all of it can be undone.
 
 Reads   images, image_variants, results, downloads
-Writes  a checked copy in backups/ first; then the rows leave, each archived in the journal
+Writes  a checked copy in backups/ first; then the rows leave, each archived in the journal; reports/cleanup.html
 
 Examples
     python 4_db_cleanup.py --dry-run
@@ -57,6 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--yes",          metavar="NAME", default="", help="the workspace's name, for --reset everything in scripts")
     cli.add_dry_run(made)
     cli.add_undo(made)
+    cli.add_page(made)
     return made
 
 
@@ -90,8 +91,7 @@ def rescue(args: argparse.Namespace) -> bool:
 
 
 def work(session: cli.Session) -> cli.Summary:
-    from lib.cleanup.run import make_smaller, undo_table
-    from lib.journal.rows import undo_named
+    from lib.cleanup.run import make_smaller, take_back, undo_table
 
     args = session.args
     if args.restore:
@@ -103,26 +103,32 @@ def work(session: cli.Session) -> cli.Summary:
     elif args.undo:
         if not args.json:
             print(undo_table(session.db, session.step, args.undo), end="")
-        counts, note = undo_named(session.context, session.step, args.undo)
+        counts, note = take_back(session.context, session.step, args.undo)
     else:
         return clean(session)
     return cli.Summary(dict(counts), note=note)
 
 
 def clean(session: cli.Session) -> cli.Summary:
+    from lib.cleanup.page import cleanup_rules, write_cleanup_page
     from lib.cleanup.run import apply, as_json, plan, plan_lines, remarks, select
 
     cli.require_pictures(session)
-    args, db, options = session.args, session.db, options_from(session.args)
+    args, db, options, context = session.args, session.db, options_from(session.args), session.context
     selection = select(options)
     found = plan(db, selection, options.forget_query)
     if not args.json:
-        cli.say(plan_lines(db, found, options.examples, session.dry_run))
-    backup = apply(session.context, found, options.keep)
+        cli.say(plan_lines(db, found, options.examples, context.dry_run))
+    rules = cleanup_rules(db, session.workspace, found)  # of what has gone nothing could be shown
+    backup = apply(context, found, options.keep)
     counts = {"rows": len(found), **found.by_rule()}
-    note = "; ".join(remarks(db, found, selection, session.run_id if backup else 0))
+    notes = list(remarks(db, found, selection))
     details = as_json(found, options.examples, backup) if args.json else {}
-    return cli.Summary(dict(counts), next="python 5_download.py", note=note, details=details)
+    if backup or context.dry_run:
+        command = session.again("dry_run", "page") if context.dry_run else session.way_back(session.run_id)
+        details["page"] = write_cleanup_page(context, args.page, rules, notes, command)
+        notes.append(f"page: {details['page']}")
+    return cli.Summary(dict(counts), next="python 5_download.py", note="; ".join(notes), details=details)
 
 
 def restore(session: cli.Session) -> cli.Summary:

@@ -33,7 +33,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lib.dedup.options import HASHES, KEEP, KINDS, MODES, REMOVED, check, options_from
+from lib.dedup.options import HASHES, KEEP, KINDS, MODES, OF_ONE_RUN, REMOVED, check, options_from
 
 SHOWN = 10  # groups printed without -v
 
@@ -64,15 +64,18 @@ def build_parser() -> argparse.ArgumentParser:
     add("--remove", nargs="+", choices=KINDS, default=list(REMOVED), metavar="KIND", help=shown)
     add("--keep", choices=KEEP, default="best", help="which copy stays (default: best, as docs/dedup.md says)")
     add("--protect", type=Path, action="append", default=[], metavar="DIR", help="move nothing below DIR; repeatable")
-    shown = "refuse to move more of the files than this (default: 50%%, but 10 files in any case)"
+    shown = "refuse to move more of the files than this (default: 50%%, of a search 80%%, 10 files in any case)"
     add("--max-share", type=cli.share, metavar="SHARE", help=shown)
     add("--link", choices=("hard", "sym"), help="put a link to the keeper in the place of files with the same bytes")
     add("--interactive", action="store_true", help="ask for each group: yes, no, stop asking, quit")
     add("--plan", type=Path, metavar="FILE", help="write the plan to FILE as JSON and move nothing")
     add("--apply", type=Path, metavar="FILE", help="move only what a plan, perhaps edited, says to remove")
     add("--decisions", type=Path, metavar="FILE", help="follow decisions saved from the page; remember what is kept")
+    shown = "bring a picture back from the quarantine: its path, then or now, or its sha256; repeatable"
+    add("--restore", action="append", default=[], metavar="PICTURE", help=shown)
     add("--purge", type=cli.run_reference, metavar="RUN|last", help="delete a run's quarantine for good, after asking")
     add("--format", choices=("text", "csv"), default="text", help="how the groups are printed (default: text)")
+    cli.add_page(made)
     cli.add_dry_run(made)
     cli.add_limit(made, "pictures")
     cli.add_workers(made)
@@ -100,27 +103,27 @@ def work(session: cli.Session) -> cli.Summary:
         return undo(session)
     if session.args.purge:
         return purge(session)
-    run = Run(session.context, options_from(session.args))
+    if session.args.restore:
+        return restore(session)
+    command = cli.command_again(session.parser, session.args, OF_ONE_RUN)
+    run = Run(session.context, options_from(session.args, command))
     groups = run.find()
     if session.args.interactive and not session.dry_run:
         groups = run.accept(*ask(groups, say, sys.stdin.readline))
     if not session.stopping():
         run.apply()
     if not session.args.json:
+        cli.say(run.returns.lines() if run.returns else ())
         most = None if session.args.verbose else SHOWN
-        as_table = session.args.format == "csv"
-        lines = as_lines(groups, session.workspace, most, run.broken)
-        for line in [as_csv(groups, run.broken).rstrip()] if as_table else lines:
+        as_text = as_lines(groups, session.workspace, most, run.broken)
+        for line in [as_csv(groups, run.broken).rstrip()] if session.args.format == "csv" else as_text:
             print(line)
     about = {"mode": session.args.mode, "run": session.run_id or None, "dry_run": session.dry_run}
     result = run.result(run.counts() | about)
     beside = {name: result[name] for name in ("groups", "summary")}  # other programs have long read them there
-    following = run.following
-    if plan := session.args.plan:
-        following = session.again("plan", plus=["--apply", str(plan)])
-    return cli.Summary(
-        run.counts(), next=following, exit_code=run.exit_code, note=run.remark, result=result, beside=beside
-    )
+    plan = session.args.plan
+    following = session.again("plan", plus=["--apply", str(plan)]) if plan else run.following
+    return cli.Summary(run.counts(), following, run.exit_code, run.remark, result, beside=beside)
 
 
 def undo(session: cli.Session) -> cli.Summary:
@@ -134,20 +137,19 @@ def undo(session: cli.Session) -> cli.Summary:
     return cli.Summary(counts, note=note, next=following)
 
 
-def purge(session: cli.Session) -> cli.Summary:
-    from lib.dedup.plan import purge, quarantined
-    from lib.journal import files as actions
+def restore(session: cli.Session) -> cli.Summary:
+    from lib.dedup.restore import restore
 
-    number = actions.run_to_undo(session.db, "dedup", session.args.purge, session.run_id)
-    held = quarantined(session.db, session.workspace, number) if number else None
-    if held is None or not held.actions:
-        return cli.Summary({"deleted": 0}, note="there is nothing in the quarantine of that run")
-    if session.dry_run:
-        return cli.Summary({"to_delete": len(held.actions), "bytes": held.bytes})
-    say(held.question)
-    if sys.stdin.readline().strip() != str(len(held.actions)):
-        return cli.Summary({"deleted": 0}, note="nothing was deleted")
-    return cli.Summary({"deleted": purge(session.context, held), "bytes": held.bytes})
+    done = restore(session.context, session.args.restore)
+    cli.say(() if session.args.json else done.lines())
+    return cli.Summary(done.counts(), exit_code=done.exit_code)
+
+
+def purge(session: cli.Session) -> cli.Summary:
+    from lib.dedup.plan import purge_asked
+
+    counts, note = purge_asked(session.context, session.args.purge, say, sys.stdin.readline)
+    return cli.Summary(counts, note=note)
 
 
 def say(text: str) -> None:

@@ -24,6 +24,7 @@ Examples
     python 7_sort_quality.py quality --metric musiq,clipiqa --combine min --models-dir weights
     python 7_sort_quality.py quality holiday/ --where "orientation = landscape" --dry-run
     python 7_sort_quality.py filter --keep "an indoor room" --drop "a floor plan" --margin 0.02
+    python 7_sort_quality.py filter --name clutter --keep "a tidy room" --drop "a heap of things"
     python 7_sort_quality.py topic --where "quality != low"
     python 7_sort_quality.py objects --classes person,dog --min-objects 2
     python 7_sort_quality.py vlm --vlm-model qwen2.5vl --subject "mountain lakes" --max-images 200
@@ -67,6 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
     cli.add_workers(made)
     cli.add_executor(made)
     cli.add_undo(made)
+    cli.add_page(made)
     add("--mode", choices=MODES, default="copy", help="how pictures get into sorted/ (default: copy)")
     shown = "sort only pictures that earlier labels pick: quality = high and orientation in (landscape, square)"
     add("--where", metavar="CONDITION", help=shown)
@@ -97,6 +99,8 @@ def check(args: argparse.Namespace) -> None:
         return
     if args.criterion is None:
         raise UsageError(f"say what to sort by: {', '.join(CRITERIA)}; or {EXPORT}.")
+    if args.page and args.criterion == EXPORT:
+        raise UsageError("--page is for the page of a criterion; an export makes none.")
     export_options_from(args) if args.criterion == EXPORT else sort_options_from(args)
     for folder in args.folders:
         if not folder.exists():
@@ -107,7 +111,17 @@ def check(args: argparse.Namespace) -> None:
 
 def work(session: cli.Session) -> cli.Summary:
     from lib.sort.export.run import Export, OptOuts, finish_exports
-    from lib.sort.run import Sorting, as_result, finish, finish_interrupted, pictures, shown, undo
+    from lib.sort.run import (
+        Sorting,
+        as_result,
+        finish,
+        finish_interrupted,
+        pictures,
+        preview,
+        shown,
+        undo,
+    )
+    from lib.sort.sheet import Offer
 
     context, args = session.context, session.args
     if not context.dry_run:
@@ -129,16 +143,17 @@ def work(session: cli.Session) -> cli.Summary:
     options.criterion.preflight()  # weights are looked for before anything else is done
     run = Sorting(context, options)
     run.prepare()
-    note = finish(run) if run.complete and not context.dry_run else ""
+    offer = Offer(args.page, session.again("dry_run", "page") if context.dry_run else "", session.way_back)
+    page = (preview if context.dry_run else finish)(run, offer) if run.complete else None
     if not args.json and not context.stopping():
         if args.format == "json":  # the pictures of --json alone
             cli.print_json(session, pictures(run))
         else:
-            for line in shown(run, as_csv=args.format == "csv"):
+            for line in shown(run, as_csv=args.format == "csv", verbose=bool(args.verbose)):
                 print(line)
     why = run.why_nothing_was_sorted
-    note = "; ".join(filter(None, (why, note)))
-    return cli.Summary(run.counts(), next=None if why else "", note=note, result=as_result(run))
+    note = "; ".join(filter(None, (why, f"page: {page}" if page else "")))
+    return cli.Summary(run.counts(), next=None if why else "", note=note, result=as_result(run), details={"page": page})
 
 
 if __name__ == "__main__":

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import sys
+import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 for folder in (Path(__file__).parent, Path(__file__).parents[1]):
@@ -35,6 +38,13 @@ settings.register_profile(
     "gleaner", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("gleaner")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def temporary_places(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Lets the pages of dry runs end among the tests' own files, those of child processes too."""
+    os.environ["TMPDIR"] = tempfile.tempdir = str(tmp_path_factory.mktemp("temporary"))
+
 
 # Fixtures that one family of tests shares; a plugin by name, so that the path above is set first.
 pytest_plugins = ["download_fixtures"]

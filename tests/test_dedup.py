@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -16,11 +17,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
+from PIL.PngImagePlugin import PngInfo
 from support import PATIENCE, ROOT, as_rows, drawing, dump, flat, load_step, run_step, snapshot
 
 from lib.db import open_database
 from lib.db.files import FileRow, add_file
-from lib.db.journal import Action
+from lib.db.journal import Action, start_run
+from lib.db.queries import NewQuery, add_query
 from lib.dedup.groups import DuplicateGroup, Member
 from lib.dedup.keep import Traits
 from lib.dedup.plan import QuarantinePlan
@@ -551,6 +554,55 @@ def test_the_brake_holds_and_can_be_released(folder, capsys):
     assert "this would be refused" in capsys.readouterr().err
     dedup(folder, folder, "--max-share", "95%")
     assert len(names(folder)) == 1
+
+
+def test_the_refusal_names_the_share_that_lets_it_through(folder, capsys):
+    for number in range(14):
+        drawing(1).save(folder / f"{number}.png", compress_level=1)
+    dedup(folder, folder, expect=1)
+    asked = re.search(r"--max-share (\d+%)", capsys.readouterr().err)
+    assert asked and asked[1] == "93%"  # 13 of 14, rounded up
+    dedup(folder, folder, "--max-share", asked[1])
+    assert len(names(folder)) == 1
+
+
+@pytest.mark.parametrize(
+    ("copies_of_one", "flags", "expected"),
+    [
+        (14, [], 0),  # 13 of 18 would go: 72 %
+        (40, [], 1),  # 39 of 44: 89 %
+        (14, ["--threshold", "40"], 1),
+        (14, ["--near-query", "20"], 1),
+        (14, ["--remove", "bytes", "pixels", "same", "edited"], 0),  # asked for, and none of that kind is there
+    ],
+)
+def test_a_search_may_repeat_itself_more_than_a_folder(tmp_path, copies_of_one, flags, expected, capsys):
+    workspace = searched(tmp_path / "ws", copies_of_one, others=4)
+    words = [*flags, "--workspace", str(workspace), "--workers", "1"]
+    assert load_step("dedup").main(words) == expected, capsys.readouterr().err
+
+
+def searched(workspace, copies_of_one, others):
+    """A workspace that has fetched so many copies of one picture, and others, beside the query picture."""
+    for seed in range(others + 1):
+        picture = drawing(seed)
+        for number in range(copies_of_one if seed == 0 else 1):
+            path = workspace / "images" / "ab" / f"{seed}-{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            noted = PngInfo()
+            noted.add_text("Comment", f"copy {number}")
+            picture.save(path, pnginfo=noted)
+    drawing(0).save(workspace / "query.png")
+    with open_database(workspace / "gleaner.db") as db:
+        run = start_run(db, "collect", {})
+        with db.transaction():
+            add_query(db, NewQuery("yandex", "image", "", "0" * 64, "query.png"), run)
+            for path in sorted((workspace / "images").rglob("*.png")):
+                content = path.read_bytes()
+                digest = hashlib.sha256(content).hexdigest()
+                name = path.relative_to(workspace).as_posix()
+                add_file(db, FileRow(digest, name, len(content), "png", 320, 240))
+    return workspace
 
 
 def test_a_share_that_was_asked_for_is_strict(folder):

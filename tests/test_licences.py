@@ -125,7 +125,7 @@ def workspace(tmp_path: Path) -> Path:
 def test_rows_of_all_spellings_are_counted_as_one(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert load_step("report").main(["--by", "licence", "--workspace", str(workspace), "--json", "-q"]) == 0
     found = json.loads(capsys.readouterr().out)["result"]
-    rows = {row["key"]: (row["pictures"], row["files"]) for row in found.get("rows") or found["result"]["rows"]}
+    rows = {row["key"]: (row["pictures"], row["files"]) for row in found["rows"]}
     assert rows == {"CC0-1.0": (3, 3), "CC-BY-SA-4.0": (1, 1), "GFDL": (1, 1), "(unknown)": (1, 1)}
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from support import PATIENCE, ROOT, all_rows, drawing, dump, flat, load_step, snapshot, touched
+from support import PATIENCE, ROOT, all_rows, as_rows, drawing, dump, flat, load_step, snapshot, touched
 
 from lib.db import open_database
 from lib.db.files import FileRow, add_file
@@ -419,6 +419,67 @@ def test_prompts_filter_and_new_prompts_embed_nothing(
     told = result(capsys)
     assert told["counts"]["measured"] == 0
     assert set(told["buckets"]) <= {"indoor", "outdoor", "drawing_plan"}
+
+
+def test_filters_with_names_stand_side_by_side(clip_folder: Path, pictures: Path, tmp_path: Path, capsys: Any) -> None:
+    workspace = tmp_path / "ws"
+
+    def filtered(*arguments: object, measured: int = 0) -> dict[str, int]:
+        assert sort(workspace, "filter", pictures, "--clip-model", clip_folder, "--json", *arguments) == 0
+        told = result(capsys)
+        assert told["counts"]["measured"] == measured
+        buckets: dict[str, int] = told["buckets"]
+        return buckets
+
+    def files(name: str) -> dict[str, Any]:
+        reports = {path.name: path.read_bytes() for path in (workspace / "reports").glob(f"sort_{name}.*")}
+        return snapshot(workspace / "sorted" / name) | {key: bytes(value).hex() for key, value in reports.items()}
+
+    def labels(name: str) -> list[Any]:
+        sql = f"SELECT sha256, label, score, reason, run_id FROM labels WHERE criterion = '{name}' ORDER BY 1"
+        return as_rows(workspace / "gleaner.db", sql)
+
+    assert filtered("--keep", "a tree", "--margin", "-2", measured=7) == {"keep": 6}
+    assert filtered("--name", "indoor", "--keep", "a room", "--margin", "-2") == {"keep": 6}  # embeds nothing anew
+    assert filtered("--name", "clutter_2", "--keep", "a room", "--drop", "a heap") != {}
+    names = ("filter", "filter_indoor", "filter_clutter_2")
+    before = {name: (files(name), labels(name)) for name in names}
+    assert all(len(labels(name)) == 6 and len(files(name)) > 6 for name in names)
+    assert {path.name for path in (workspace / "sorted").iterdir()} == set(names)
+    assert filtered("--name", "indoor", "--keep", "a room", "--margin", "2") == {"drop": 6}
+    after = {name: (files(name), labels(name)) for name in names}
+    assert after["filter_indoor"] != before["filter_indoor"] and set(files("filter_indoor")) & {"drop/"}
+    assert all(after[name] == before[name] for name in ("filter", "filter_clutter_2"))
+
+    def chosen(condition: str) -> int:
+        assert sort(workspace, "orientation", pictures, "--where", condition, "--json", "-n") == 0
+        return sum(result(capsys)["buckets"].values())
+
+    assert chosen("filter:indoor = drop and filter = keep") == 6 and chosen("FILTER:Indoor = keep") == 0
+    assert chosen("filter_indoor.score < 2 and filter:indoor.reason like '%margin%'") == 6
+    assert chosen("not filter:clutter_2 is null") == 6
+    assert sort(workspace, "orientation", pictures, "--where", "filter:indor = keep", "-n") == 2
+    said = capsys.readouterr().err
+    assert "knows no 'filter:indor'; filters with a name are filter:clutter_2, filter:indoor." in said
+    assert "Did you mean 'filter:indoor'?" in said
+    assert sort(workspace, "export", pictures, "--label", "filter:indoor", "--to", tmp_path / "set") == 0
+    made = [json.loads(line) for path in (tmp_path / "set").rglob("metadata.jsonl") for line in path.open()]
+    assert {line["label_filter_indoor"] for line in made} == {"drop"} and "label_filter_clutter_2" in made[0]
+
+
+@pytest.mark.parametrize("name", ["In door", "a/b", "a:b", "../x", "", "Küche", "x" * 41, "-a", "a.b", "Indoor"])
+def test_a_filter_is_named_by_what_is_a_folder_everywhere(
+    name: str, pictures: Path, tmp_path: Path, capsys: Any
+) -> None:
+    arguments = ["filter", str(pictures), f"--name={name}", "--keep", "a", "--workspace", str(tmp_path / "ws")]
+    with contextlib.suppress(SystemExit):
+        assert step.main(arguments) == 2
+    said = capsys.readouterr().err
+    assert ("no name for a filter" in said or "is empty" in said) and not (tmp_path / "ws").exists()
+    assert ("such as indoor" in said) == (name == "Indoor")
+    with contextlib.suppress(SystemExit):
+        assert step.main(["orientation", str(pictures), "--name", "a", "--workspace", str(tmp_path / "ws")]) == 2
+    assert "--name belongs to filter, not to orientation" in capsys.readouterr().err
 
 
 def with_queries(root: Path, clusters: int = 3) -> Path:

@@ -391,6 +391,18 @@ def test_hostile_pages_open_without_trouble_and_fit_the_window(
         visit.context.close()
 
 
+@pytest.mark.parametrize("name", ["domains", "index"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pages_are_accessible(tmp_path: Path, chromium: Any, name: str, scheme: str) -> None:
+    """By axe-core's rules, those on landmarks that stand twice among them."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    visit = Visit(chromium, color_scheme=scheme)
+    found = Axe().run(visit.open(pages(tmp_path)[name])).response
+    visit.context.close()
+    assert [(one["id"], one["nodes"][0]["html"]) for one in found["violations"]] == []
+
+
 def test_the_policy_lets_no_injected_script_run(tmp_path: Path, chromium: Any) -> None:
     """What escaping should never let through is stopped a second time."""
     page = pages(tmp_path)["index"]

@@ -17,7 +17,7 @@ COMMANDS: list[tuple[str, list[str]]] = [
     ("report", ["--format", "html"]),
     ("cleanup", []),
     ("download", ["--allow-private"]),
-    ("dedup", ["all", "--max-share", "100%"]),  # the gallery repeats itself more than any real search
+    ("dedup", ["all"]),
     ("sort", ["orientation"]),
     ("sort", ["megapixels"]),
     ("sort", ["quality"]),

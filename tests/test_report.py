@@ -170,3 +170,69 @@ def test_the_family_file_is_sound():
     assert len(family_names()) >= 20 and "vk.com" in domains_of("vk")
     for domain in family_by_domain():
         assert re.fullmatch(r"[a-z0-9-]+(\.[a-z0-9-]+)+", domain), domain
+
+
+@pytest.fixture
+def engines(workspace: Path) -> Path:
+    """Three pictures of another engine besides: the file of `c`, the original address of `b`, and one of its own."""
+    now = utc_now()
+    with open_database(workspace / "gleaner.db") as db, db.transaction():
+        db.execute(
+            "INSERT INTO queries (engine, kind, text, created_at, updated_at) VALUES ('bing', 'keyword', 'cats', ?, ?)",
+            (now, now),
+        )
+        for key, sha256 in (("h", "y"), ("i", None), ("j", None)):
+            image = db.execute(
+                "INSERT INTO images (key, engine, registrable_domain, domain, first_seen_at)"
+                " VALUES (?, 'bing', 'vk.com', 'vk.com', ?)",
+                (key, now),
+            ).lastrowid
+            state = "done" if sha256 else "pending"
+            columns = "image_id, state, sha256, updated_at"
+            db.execute(f"INSERT INTO downloads ({columns}) VALUES (?, ?, ?, ?)", (image, state, sha256, now))
+        for key in ("b", "i"):
+            db.execute(
+                "INSERT INTO image_variants (image_id, kind, url)"
+                " SELECT id, 'original', 'https://img.example/one.jpg' FROM images WHERE key = ?",
+                (key,),
+            )
+    return workspace
+
+
+def test_a_picture_of_two_engines_counts_once_in_the_totals(engines, capsys):
+    found = json.loads(report(engines, capsys, "--format", "json"))
+    assert (found["totals"]["pictures"], found["totals"]["shared"]) == (8, 2)
+    assert sum(row["pictures"] for row in found["rows"]) == 10, "a row counts what its engines found"
+    assert "8 pictures (2 of several engines counted once)" in report(engines, capsys)
+    html = (engines / "reports" / "domains.html").read_text(encoding="utf-8")
+    assert re.search(r"<dt>Pictures</dt>\s*<dd>8<span[^>]*>2 of several engines counted once", html)
+
+
+def test_one_engine_shares_nothing_with_itself(workspace, capsys):
+    totals = json.loads(report(workspace, capsys, "--format", "json"))["totals"]
+    assert (totals["pictures"], totals["shared"]) == (7, 0)  # `a` and `d` have one file
+
+
+def test_engines_are_named_where_several_stand_in_one_row(engines, workspace, capsys):
+    found = {row["key"]: row["engines"] for row in json.loads(report(engines, capsys, "--format", "json"))["rows"]}
+    assert found["vk.com"] == "bing, yandex" and found["alpine.example"] == "yandex"
+    assert re.search(r"^vk\.com .*bing, yandex", report(engines, capsys), re.MULTILINE)
+    assert ">Engines</button>" in (engines / "reports" / "domains.html").read_text(encoding="utf-8")
+    assert " engines" not in report(engines, capsys, "--by", "engine").splitlines()[2]
+
+
+def test_a_single_row_has_no_bar(workspace, capsys):
+    text = report(workspace, capsys, "--by", "engine")
+    html = (workspace / "reports" / "by_engine.html").read_text(encoding="utf-8")
+    assert "█" not in text and "100.0%" in text
+    assert 'class="fill"' not in html and "<svg" not in html and "<th scope=" in html
+    report(workspace, capsys)
+    html = (workspace / "reports" / "domains.html").read_text(encoding="utf-8")
+    families = re.search(r'id="family-title".*?</section>', html, re.DOTALL)
+    assert families and 'class="fill"' not in families[0] and 'class="fill"' in html
+
+
+def test_one_of_a_thing_is_no_things(workspace, capsys):
+    report(workspace, capsys, "--by", "engine")
+    html = (workspace / "reports" / "by_engine.html").read_text(encoding="utf-8")
+    assert "<dt>Engine</dt>" in html and "<dt>Engines</dt>" not in html and "A few of the files." in html

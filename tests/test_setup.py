@@ -92,7 +92,7 @@ def test_wrong_usage_is_refused(setup: ModuleType, arguments: list[str], capsys:
 
 def test_the_printed_examples_parse(setup: ModuleType) -> None:
     examples = re.findall(r"^  python3 0_setup\.py(.*?)(?:  |$)", setup.__doc__, re.MULTILINE)
-    assert len(examples) == 5
+    assert len(examples) == 7
     for example in examples:
         setup.build_parser().parse_args(example.split())
 

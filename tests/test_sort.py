@@ -24,7 +24,7 @@ from lib.db.files import FileRow, add_file
 from lib.files.pictures import sha256_of
 from lib.quality.measure import Measure
 from lib.sort.criteria.sizes import Megapixels, Orientation
-from lib.sort.output import SortTotals
+from lib.sort.sheet import SortTotals
 from lib.times import utc_now
 
 step = load_step("sort")
@@ -524,7 +524,7 @@ FLAGS = {  # what each criterion takes besides the common flags
     "export": "to as split label shard-size parquet-pictures convert title replace drop-opted-out",
 }
 COMMON = {
-    *"help version workspace json verbose quiet dry-run limit workers executor undo mode where format".split(),
+    *"help version workspace json verbose quiet dry-run limit workers executor undo page mode where format".split(),
 }
 VALUES = {"edges": "1,2", "to": "x", "as": "parquet", "square": "separate", "strategy": "fixed", "combine": "min"}
 VALUES |= {"parquet-pictures": "embed", "device": "cpu", "long-side": "300", "min-score": "1", "split": "1"}

@@ -465,6 +465,92 @@ def test_a_schema_that_a_server_does_not_know_is_told_from_a_picture_that_it_ref
     assert good.count("json_schema") <= 1 and good.count("json_object") == 4
 
 
+def test_pictures_without_an_answer_are_named(tmp_path: Path, capsys: Any) -> None:
+    folder, workspace = some_pictures(tmp_path / "pictures", 14, 2), tmp_path / "ws"
+    words = (folder, "--vlm-model", "m", "--subject", "lakes", "--vlm-workers", "1", "--workspace", workspace)
+
+    def answer(number: int, body: Any) -> web.Response:
+        if not is_tiny(body):
+            return told(GOOD)
+        return error(400, "too small")() if picture_of(body).width % 2 else told("never JSON")
+
+    with Server(answer) as server:
+        arguments = [*map(str, words), "--vlm-url", server.url]
+        assert step.main(["vlm", *arguments]) == 0
+        shown = capsys.readouterr()
+        named = [line for line in shown.out.splitlines() if line.startswith("no answer")]
+        assert len(named) == 11 and named[-1] == "no answer  4 more pictures; -v names them all"
+        assert "tiny-0.png  (" in named[0] and "14 unanswered (" in shown.err
+        told_by_reason = shown.err.partition("14 unanswered (")[2].partition(")")[0]
+        counts = [int(part.split()[0]) for part in told_by_reason.split(", ")]
+        assert sum(counts) == 14 and all(word in told_by_reason for word in ("http 400", "invalid"))
+        assert step.main(["vlm", *arguments, "-v"]) == 0
+        assert sum(line.startswith("no answer  ") for line in capsys.readouterr().out.splitlines()) == 14
+        assert step.main(["vlm", *arguments, "--json"]) == 0
+    found = result(capsys)["unanswered"]
+    assert len(found) == 14 and all(entry["reason"].startswith("no_answer: ") for entry in found)
+
+
+def test_scores_and_tags_choose_pictures(tmp_path: Path, capsys: Any) -> None:
+    folder, workspace = some_pictures(tmp_path / "pictures", 1, 3), tmp_path / "ws"
+    tags = (["Sofa", "window"], ["sofa bed", "LAMPE"], [])
+
+    def answer(number: int, body: Any) -> web.Response:
+        if is_tiny(body):
+            return error(400, "too small")()
+        answered.append(1)
+        number = (len(answered) - 1) % 3
+        return told(GOOD | {"score": (9, 7, 2)[number] / 10, "tags": tags[number], "reason": f"number {number}"})
+
+    answered: list[int] = []
+    with Server(answer) as server:
+        assert sort(workspace, folder, server.url, "--vlm-workers", 1) == 0
+        result(capsys)
+        first = {name: found(workspace, folder, name, capsys) for name in CONDITIONS}
+        assert first == CONDITIONS
+        # Another question has other words: those count that the label was made of.
+        tags = (["sofa"], ["sofa"], ["sofa"])
+        (tmp_path / "other.txt").write_text("Is it a sofa? Answer in JSON.", encoding="utf-8")
+        assert sort(workspace, folder, server.url, "--vlm-workers", 1, "--vlm-prompt", tmp_path / "other.txt") == 0
+        result(capsys)
+        assert found(workspace, folder, "vlm.tags has sofa", capsys) == 3
+        assert sort(workspace, folder, server.url, "--vlm-workers", 1) == 0
+        capsys.readouterr()
+        assert found(workspace, folder, "vlm.tags has sofa", capsys) == 1
+
+
+CONDITIONS = {
+    "vlm.score >= 0.7": 2, "vlm.score < 0.7": 1, "vlm.score is null": 1, "vlm = keep": 2, "vlm.reason like '%2%'": 1,
+    "vlm.tags has sofa": 1, "vlm.tags has 'Sofa Bed'": 1, "vlm.tags = SOFA": 1, "vlm.tags in (window, lampe)": 2,
+    "vlm.tags like 'sofa%'": 2, "not vlm.tags has sofa": 3, "vlm.tags is null": 2, "vlm.tags is not null": 2,
+    "vlm.tags has sofa and vlm.score > 0.8 or vlm.tags has lampe": 2, "vlm.tags has 7": 0,
+}  # fmt: skip
+
+
+def found(workspace: Path, folder: Path, condition: str, capsys: Any) -> int:
+    words = ["orientation", str(folder), "--where", condition, "--workspace", str(workspace), "-n", "--json", "-q"]
+    assert step.main(words) == 0
+    return sum(result(capsys)["buckets"].values())
+
+
+@pytest.mark.parametrize(
+    ("condition", "words"),
+    [
+        ("vlm.tag has sofa", "is not understood at"), ("quality.tags has sofa", "knows no 'quality.tags'"),
+        ("title has sofa", "only vlm.tags has words"), ("vlm.tags has", "ends too early"),
+        ("vln.tags has sofa", "Did you mean 'vlm.tags'?"), ("qualty = high", "Did you mean 'quality'?"),
+        ("tecnical.score > 3", "Did you mean 'technical.score'?"), ("licens = CC0", "Did you mean 'license'?"),
+    ],
+)  # fmt: skip
+def test_a_wrong_name_is_told_with_the_one_that_was_meant(
+    condition: str, words: str, tmp_path: Path, capsys: Any
+) -> None:
+    folder = some_pictures(tmp_path / "pictures", 0, 1)
+    arguments = ["orientation", str(folder), "--where", condition, "--workspace", str(tmp_path / "ws"), "-q"]
+    assert step.main(arguments) == 2
+    assert words in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("status", [400, 413, 500])
 def test_refused_pictures_stand_last_and_are_let_be_after_some_runs(status: int, tmp_path: Path, capsys: Any) -> None:
     folder = some_pictures(tmp_path / "pictures", 3, 4)

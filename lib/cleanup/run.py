@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.cleanup.options import CleanupOptions
+from lib.cleanup.page import remove_page
 from lib.cleanup.rules import DEFAULT_RULES, SCRIPTS, RuleSelection, kept_on_blocked_domains, make_plan
 from lib.db import Context, Database, maintenance
 from lib.db.cleanup import describe_pictures, query_name
@@ -21,8 +22,8 @@ from lib.db.maintenance import choose_backup, list_backups, make_backup, replace
 from lib.db.soundness import ODD, Fault, find_fault
 from lib.domains import read_lists
 from lib.errors import GleanerError, UsageError
-from lib.journal.files import run_to_undo
-from lib.journal.rows import Change, RowPlan, apply_plan, plan_to_forget
+from lib.journal.files import left, run_to_undo
+from lib.journal.rows import Change, RowPlan, apply_plan, plan_to_forget, undo_named
 from lib.text import counted
 from lib.workspace import Workspace
 
@@ -78,14 +79,12 @@ def apply(context: Context, plan: RowPlan, keep: int) -> str:
     return backup
 
 
-def remarks(db: Database, found: RowPlan, selection: RuleSelection, applied_by: int) -> Iterator[str]:
-    """Says what stands beside the plan; `applied_by` is the run that has applied it, 0 for none."""
+def remarks(db: Database, found: RowPlan, selection: RuleSelection) -> Iterator[str]:
+    """Says what stands beside the plan."""
     if not found:
         yield f"no row is found by {' '.join(selection.rules)}"
     if kept := kept_on_blocked_domains(db, selection):
         yield f"{counted(kept, 'downloaded picture')} of those domains stay{'s' if kept == 1 else ''}"
-    if applied_by:
-        yield f"undo with: python 4_db_cleanup.py --undo {applied_by}"
 
 
 def plan_lines(db: Database, plan: RowPlan, examples: int, dry_run: bool) -> Iterator[str]:
@@ -100,6 +99,16 @@ def plan_lines(db: Database, plan: RowPlan, examples: int, dry_run: bool) -> Ite
     about = describe_pictures(db, [change.key[0] for change in shown if change.table == "images"])
     for change in shown:
         yield _sentence(change, about.get(change.key[0], "") if change.table == "images" else "", dry_run)
+
+
+def take_back(context: Context, step: str, name: str) -> tuple[dict[str, int], str]:
+    """Undoes the run that is meant, and takes away the page that tells of it; gives the counts and what there is to
+    say."""
+    number = run_to_undo(context.db, step, name)
+    counts, note = undo_named(context, step, name)
+    if number is not None and not context.dry_run and not left(context.db, number):
+        remove_page(context.workspace, number)
+    return counts, note
 
 
 def undo_table(db: Database, step: str, name: str) -> str:

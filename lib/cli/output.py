@@ -24,7 +24,8 @@ from lib.workspace import Workspace
 
 log = logging.getLogger("gleaner")
 
-BY_REASON = ("failed", "unreadable", "passed_over")  # counts that have one for each reason beside them
+BYTES = "_bytes"  # how the name of a count ends that is the size of what another one counts
+BY_REASON = ("failed", "unreadable", "passed_over", "unanswered")  # counts that have one for each reason beside them
 
 
 @dataclass
@@ -72,12 +73,22 @@ class Session:
         """The command that was typed, without the options of these names, and with further words at its end."""
         return same_command(self.parser, self.step, self.words, without=without, plus=plus)
 
+    def way_back(self, run: int) -> str:
+        """The command that takes back a run of this step."""
+        command = f"python {STEP_FILES[self.step]} --undo {run}"
+        if self.step == "download" and self.args.to:  # step 5 opens no store that was not named to it
+            command += f" --to {command_line([self.args.to])}"
+        return next_step(command, self.args.workspace)
+
     def following(self, summary: Summary) -> str:
         """The command to run next: after a dry run the same one in earnest; empty where there is none."""
         if summary.next is None or not self.dry_run:
             return next_step(summary.next, self.args.workspace) if summary.next else ""
         in_earnest = without_options(self.parser, self.words, ("dry_run",))
-        return self.again("dry_run") if in_earnest != list(self.words) else ""  # else a setting asks for dry runs
+        # The page of the run in earnest has its own place, and what was looked at stays as it was.
+        return (
+            self.again("dry_run", "page") if in_earnest != list(self.words) else ""
+        )  # else a setting asks for dry runs
 
     def stopping(self) -> bool:
         """True after the first Ctrl-C: finish what is in flight, commit, and return."""
@@ -120,10 +131,7 @@ def taking_back(session: Session) -> str:
         return ""
     if not journal.count_actions(session.db, session.run_id, "done"):
         return ""
-    command = f"python {STEP_FILES[session.step]} --undo {session.run_id}"
-    if session.step == "download" and session.args.to:  # step 5 opens no store that was not named to it
-        command += f" --to {command_line([session.args.to])}"
-    return next_step(command, session.args.workspace)
+    return session.way_back(session.run_id)
 
 
 def envelope(
@@ -179,19 +187,30 @@ def _dumped(value: Any) -> str:
 
 
 def _parts(counts: dict[str, Any]) -> Iterator[str]:
-    """Each count in words; what `failed_<reason>` counts is part of what `failed` does."""
+    """Each count in words; what `failed_<reason>` counts is part of what `failed` does.
+
+    `removed_bytes` is told with `removed`, in megabytes.
+    """
     reasons: dict[str, dict[str, Any]] = {name: {} for name in BY_REASON if name in counts}
     for name, value in counts.items():
         if whole := next((one for one in reasons if name.startswith(f"{one}_")), ""):
             reasons[whole][name.removeprefix(f"{whole}_")] = value
+    sizes = {name.removesuffix(BYTES): value for name, value in counts.items() if name.endswith(BYTES)}
     for name, value in counts.items():
+        if name.endswith(BYTES) and name.removesuffix(BYTES) in counts:
+            continue
         if not any(name.startswith(f"{one}_") for one in reasons):
             told = ", ".join(f"{_number(part)} {_words(reason)}" for reason, part in reasons.get(name, {}).items())
-            yield _counted(value, _words(name)) + (f" ({told})" if told else "")
+            size = f" ({_megabytes(sizes[name])})" if sizes.get(name) else ""
+            yield _counted(value, _words(name)) + size + (f" ({told})" if told else "")
 
 
 def _words(name: str) -> str:
     return name.replace("_", " ").replace(":", ": ")
+
+
+def _megabytes(size: float) -> str:
+    return "< 0.1 MB" if size < 5e4 else f"{size / 1e6:,.1f} MB"
 
 
 def _number(value: int | float | str) -> str:
@@ -206,7 +225,11 @@ def _counted(value: int | float | str, name: str) -> str:
         return f"run {value}"
     plural = name.endswith("s") and not name.endswith("ss") and not name.startswith("too many")
     if value == 1 and plural:
-        name = name[:-3] + "y" if name.endswith("ies") else name[: -2 if name.endswith(("sses", "ches", "xes")) else -1]
+        name = (
+            name[:-3] + "y"
+            if name.endswith("ies")
+            else name[: -2 if name.endswith(("sses", "ches", "shes", "xes")) else -1]
+        )
     return f"{_number(value)} {name}"
 
 

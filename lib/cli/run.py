@@ -54,6 +54,7 @@ from lib.workspace import Workspace, file_lock, step_lock
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:(?:/|$)")  # `Path` makes one slash of two; one letter is a drive
 _TYPING_ERRORS = frozenset({errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.ENOENT})
+RECIPE = "GLEANER_RECIPE"  # `lib.setup.recipe` sets it: the name and digest of the recipe that a step runs for
 LONGEST_LOOK = 20.0  # seconds that a database is looked through after an error that nobody expected
 
 
@@ -232,7 +233,7 @@ def _opened(
 ) -> Iterator[Database]:
     """The workspace's database, in the way that `run` describes: held alone, as a preview, or an empty one."""
     dry_run = bool(getattr(args, "dry_run", False))
-    if not getattr(args, "restore", None):  # a restore works whatever is wrong with the database
+    if not (args.step == "cleanup" and args.restore):  # a restore works whatever is wrong with the database
         _refuse_missing(workspace, args, needs)
         refuse_unusable(workspace.database)
     with _alone(workspace, args.step) if alone and not dry_run else nullcontext():
@@ -260,6 +261,8 @@ def _run_in_session(session: Session, work: Callable[[Session], Summary], *, las
     if not session.dry_run:
         # Without passwords and keys; a proxy's address may hold a password in a form of its own.
         given = {name: "set" if name == "proxy" and value else value for name, value in vars(args).items()}
+        if re.fullmatch(r"[\w.-]+ sha256:[0-9a-f]{64}", recipe := os.environ.get(RECIPE, "")):
+            given["recipe"] = recipe
         session.run_id = start_run(session.db, args.step, redacted(given))
         clear_leftovers(session.workspace, args.step)
     session.bar = no_bar if args.quiet else terminal_bar

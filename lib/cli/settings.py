@@ -83,7 +83,7 @@ SETTABLE: dict[str, dict[str, str]] = {
         file="mode hash hash-size threshold near-query far-query device least-cosine keep protect interactive format",
         name="clip-model",
         environment="reference models-dir remove max-share link",
-        spot="leak plan apply decisions purge",
+        spot="leak plan apply decisions restore purge page",
     ),
     "sort": _COMMON
     | _where(
@@ -94,7 +94,7 @@ SETTABLE: dict[str, dict[str, str]] = {
         inside="keep-file drop-file labels vlm-prompt",
         name="clip-model detector",
         environment="vlm-url vlm-key-env to models-dir",  # where pictures and keys are sent, what is loaded
-        spot="replace drop-opted-out",
+        spot="name page replace drop-opted-out",
     ),
 }
 
@@ -194,7 +194,7 @@ def _look_through(settings: Mapping[str, Any], path: Path) -> None:
             places = {SETTABLE[step][name] for step in STEPS if name in SETTABLE[step]}
             if places and places <= {SPOT, ENVIRONMENT}:
                 _refuse_place(name, min(places), path)
-            _refuse_secret(name, value, path)
+            refuse_secret(name, value, path)
             if not places:
                 raise UsageError(f"{path} sets {shown(name)}, which is an option of no step; remove the line.")
             continue
@@ -203,7 +203,7 @@ def _look_through(settings: Mapping[str, Any], path: Path) -> None:
         for inner, one in value.items():
             if inner in SETTABLE[name]:
                 _refuse_unsafe(name, inner, one, path)
-            _refuse_secret(inner, one, path)
+            refuse_secret(inner, one, path)
             if inner not in SETTABLE[name]:
                 raise UsageError(f"{path} sets {shown(inner)} for {name}, which has no such option; remove the line.")
 
@@ -214,9 +214,9 @@ def _refuse_unsafe(step: str, name: str, value: Any, path: Path, remedy: str = "
         _refuse_place(f"{name} for {step}", place, path, remedy)
     if value in REFUSED_VALUES.get((step, name), ()):
         raise UsageError(f"{path} sets {name} = {shown(value)}, which a settings file may not; give --{name} {value}.")
-    if place == INSIDE and not all(_is_inside(text, path.parent) for text in _texts(value)):
+    if place == INSIDE and not all(is_inside(text, path.parent) for text in texts_of(value)):
         raise UsageError(f"{name} in {path} lies outside the workspace; give --{name} on the command line.")
-    if place == NAME and any(_is_folder(text) for text in _texts(value)):
+    if place == NAME and any(is_folder(text) for text in texts_of(value)):
         raise UsageError(f"{name} in {path} is a folder, which may hold code; give --{name} on the command line.")
 
 
@@ -228,27 +228,27 @@ def _refuse_place(what: str, place: str, path: Path, remedy: str = "remove the l
     )
 
 
-def _is_inside(text: str, root: Path) -> bool:
+def is_inside(text: str, root: Path) -> bool:
     try:
         return Path(text).resolve().is_relative_to(root.resolve())
     except (OSError, ValueError, RuntimeError):  # a loop of links, a null character
         return False
 
 
-def _is_folder(text: str) -> bool:
+def is_folder(text: str) -> bool:
     try:
         return text.startswith(("~", ".")) or Path(text).is_absolute() or "\\" in text or Path(text).exists()
     except (OSError, ValueError):
         return True
 
 
-def _texts(value: Any) -> list[str]:
+def texts_of(value: Any) -> list[str]:
     """The texts of a value, which may be one or a list of some."""
     return [text for text in (value if isinstance(value, list) else [value]) if isinstance(text, str)]
 
 
-def _refuse_secret(name: str, value: Any, path: Path) -> None:
-    in_address = any(re.match(r"[^/?#\s]*://[^/?#]*@", text) for text in _texts(value))
+def refuse_secret(name: str, value: Any, path: Path) -> None:
+    in_address = any(re.match(r"[^/?#\s]*://[^/?#]*@", text) for text in texts_of(value))
     if in_address or any(word in name.split("-") for word in _SECRET_WORDS):
         raise UsageError(f"{short(name)} in {path} looks like a secret; set it in the environment instead.")
 

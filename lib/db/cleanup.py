@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -373,6 +374,48 @@ def describe_pictures(db: Database, image_ids: Sequence[int]) -> dict[int, str]:
         (_json(image_ids),),
     )
     return {row[0]: ", ".join(part for part in row[1:] if part) for row in map(tuple, rows)}
+
+
+@dataclass(frozen=True)
+class KnownPicture:
+    """Facts of a picture that a person is told; `path` is that of its file, empty where it has none."""
+
+    title: str = ""
+    page_url: str = ""
+    path: str = ""
+
+
+def owners_of(db: Database, rows: Sequence[tuple[str, Key]]) -> dict[tuple[str, Key], int]:
+    """The number of the picture that each (table, key) belongs to; searches and answers belong to none."""
+    variants = _json([key[0] for table, key in rows if table == "image_variants"])
+    images = db.mapping(f"SELECT id, image_id FROM image_variants WHERE id IN {_GIVEN}", (variants,))
+    found = {}
+    for table, key in rows:
+        if table == "image_variants":
+            found[table, key] = images.get(key[0], 0)
+        elif table not in ("queries", "responses"):
+            found[table, key] = key[1] if table == "results" else key[0]
+    return found
+
+
+def known_pictures(db: Database, image_ids: Sequence[int]) -> dict[int, KnownPicture]:
+    """The pictures of these numbers, with the file of each that has been downloaded and is there."""
+    rows = db.execute(
+        "SELECT images.id, title, page_url, coalesce(files.path, '') FROM images"
+        " LEFT JOIN downloads ON downloads.image_id = images.id AND downloads.state = 'done'"
+        " LEFT JOIN files ON files.sha256 = downloads.sha256 AND files.state = 'present'"
+        f" WHERE images.id IN {_GIVEN}",
+        (_json(image_ids),),
+    )
+    return {row[0]: KnownPicture(*row[1:]) for row in map(tuple, rows)}
+
+
+def belongings(db: Database, image_ids: Sequence[int]) -> Iterator[tuple[int, str, Key]]:
+    """(picture, table, key) of every row that would go with the pictures."""
+    for table in BELONGINGS:
+        columns = ", ".join(KEYS[table])
+        rows = db.execute(f"SELECT image_id, {columns} FROM {table} WHERE image_id IN {_GIVEN}", (_json(image_ids),))
+        yield from ((row[0], table, tuple(row)[1:]) for row in rows)
 
 
 def query_name(db: Database, query_id: int) -> str | None:

@@ -7,10 +7,11 @@ away, and `buried_addresses` the addresses that brought them: step 5 does not fe
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from lib.db.connection import Database
+from lib.db.journal import Action
 from lib.times import utc_now
 
 REMOVED = "removed_repeat"  # why step 5 did not fetch a picture
@@ -82,20 +83,93 @@ def present_file_count(db: Database) -> int:
     return int(db.value("SELECT count(*) FROM files WHERE state = 'present'"))
 
 
-def page_urls(db: Database, contents: list[str]) -> dict[str, str]:
-    """Returns the page that each downloaded content was found on, where it is known."""
-    return db.mapping(
-        "SELECT downloads.sha256, min(images.page_url) FROM downloads"
-        " JOIN images ON images.id = downloads.image_id"
-        " WHERE downloads.sha256 IN (SELECT value FROM json_each(?)) AND images.page_url <> ''"
-        " GROUP BY downloads.sha256",
+@dataclass(frozen=True)
+class Source:
+    """The origin of a downloaded content: the page that it was found on, its title, and its date as the engine has it;
+    each empty where it is not known."""
+
+    page_url: str = ""
+    title: str = ""
+    published: str = ""
+
+
+def sources_of(db: Database, contents: list[str]) -> dict[str, Source]:
+    """Returns the source of each downloaded content. Of several pictures the one with most to tell."""
+    rows = db.execute(
+        "SELECT downloads.sha256, images.page_url, images.title, images.published_at FROM downloads"
+        " JOIN images ON images.id = downloads.image_id WHERE downloads.sha256 IN (SELECT value FROM json_each(?))"
+        " ORDER BY (images.page_url = '') + (images.title = '') DESC, images.published_at, images.page_url DESC",
         (json.dumps(contents),),
     )
+    return {sha256: Source(*told) for sha256, *told in rows}
+
+
+@dataclass(frozen=True)
+class TakenPicture:
+    """A picture that step 6 has moved away: its move in the journal, and what it was found to repeat.
+
+    `keeper_path`, `keeper_sha256` and `kind` are empty where its run has left no finding.
+    """
+
+    move: Action
+    keeper_path: str
+    keeper_sha256: str
+    kind: str
+    distance: float
+
+
+def taken_pictures(db: Database, quarantine: str, state: str = "done") -> Iterator[TakenPicture]:
+    """Yields the pictures that step 6 has moved into the quarantine (its name with a closing slash), and the notes
+    beside them, whose moves have no content; newest first. With the state `undone` those that are back."""
+    sql = (
+        "SELECT actions.id, actions.run_id, source, target, actions.sha256, bytes, coalesce(keeper_path, '') AS keeper,"
+        " coalesce(keeper_sha256, '') AS keeper_sha256, coalesce(duplicates.kind, '') AS what,"
+        " coalesce(distance, 0) AS distance FROM actions JOIN runs ON runs.id = actions.run_id"
+        " LEFT JOIN duplicates ON duplicates.run_id = actions.run_id AND duplicates.path = source"
+        " WHERE actions.id < :last AND runs.step = 'dedup' AND actions.kind = 'move' AND state = :state"
+        " AND substr(target, 1, :length) = :below ORDER BY actions.id DESC"
+    )
+    values = {"length": len(quarantine), "below": quarantine, "state": state}
+    for row in db.in_blocks(sql, 2**63 - 1, block=2_000, **values):
+        move = Action(
+            "move", row["source"], row["target"], row["sha256"], row["bytes"], id=row["id"], run_id=row["run_id"]
+        )
+        yield TakenPicture(move, row["keeper"], row["keeper_sha256"], row["what"], row["distance"])
+
+
+def known_kept(db: Database) -> dict[tuple[str, str], set[str]]:
+    """Returns (path, content) of the files that a person has kept, with the contents of the keepers beside them."""
+    found: dict[tuple[str, str], set[str]] = {}
+    for path, sha256, keeper in db.rows("SELECT path, sha256, keeper_sha256 FROM kept_files"):
+        found.setdefault((path, sha256), set()).add(keeper)
+    return found
+
+
+def keep_files(db: Database, run_id: int, files: Iterable[tuple[str, str, str]]) -> None:
+    """Remembers (path, content, content of the keeper) of files that a person has kept."""
+    now = utc_now()
+    with db.transaction():
+        db.executemany(
+            "INSERT INTO kept_files (path, sha256, keeper_sha256, run_id, created_at) VALUES (?, ?, ?, ?, ?)"
+            " ON CONFLICT DO NOTHING",
+            ((*file, run_id, now) for file in files),
+        )
+
+
+def forget_kept(db: Database, run_id: int) -> None:
+    with db.transaction():
+        db.execute("DELETE FROM kept_files WHERE run_id = ?", (run_id,))
 
 
 def query_picture_paths(db: Database) -> list[str]:
     """Returns where the query pictures of step 1 lie, as the workspace writes it."""
     return db.column("SELECT DISTINCT image_path FROM queries WHERE kind = 'image' AND image_path <> '' ORDER BY 1")
+
+
+def places_of(db: Database, head: str) -> list[str]:
+    """Returns where the present files lie whose sha256 begins with some digits."""
+    sql = "SELECT path FROM files WHERE state = 'present' AND sha256 >= ? AND sha256 < ?"
+    return db.column(sql, (head, head + "g"))
 
 
 def set_file_state(db: Database, sha256: str, path: str, state: str) -> None:
@@ -124,7 +198,7 @@ def forget_duplicates(db: Database, run_id: int) -> None:
 
 def reported_run(db: Database) -> int | None:
     """Returns the newest run that found repeats which no run before it had found."""
-    found = db.value("SELECT max(run_id) FROM duplicates")
+    found = db.value("SELECT max(run_id) FROM duplicates WHERE group_no > 0")  # 0: an exchange
     return None if found is None else int(found)
 
 

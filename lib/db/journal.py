@@ -40,6 +40,12 @@ def finish_run(db: Database, run_id: int, exit_code: int, counts: dict[str, Any]
         )
 
 
+def last_counts(db: Database, step: str) -> dict[str, Any]:
+    """The counts of the newest run of a step that has ended; empty where there is none."""
+    found = db.value("SELECT counts FROM runs WHERE step = ? AND finished_at IS NOT NULL ORDER BY id DESC", (step,))
+    return json.loads(found) if found else {}
+
+
 def latest_run_with_actions(db: Database, step: str) -> int | None:
     """The newest run of a step that did something which has not been undone."""
     found = db.value(

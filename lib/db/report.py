@@ -11,7 +11,7 @@ from __future__ import annotations
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from statistics import median
@@ -75,7 +75,10 @@ class ReportGroup:
 
 @dataclass(frozen=True)
 class ReportTotals:
-    """The whole database in numbers. `as_of` is the time of the newest change, UTC."""
+    """The whole database in numbers. `as_of` is the time of the newest change, UTC.
+
+    A picture that several engines found, by its content or its address, counts once: `shared` have been left out.
+    """
 
     pictures: int
     addresses: int
@@ -83,6 +86,7 @@ class ReportTotals:
     domains: int
     done: int
     as_of: str
+    shared: int = 0
 
 
 def prepare_for_reports(db: Database) -> None:
@@ -101,7 +105,58 @@ def totals(db: Database) -> ReportTotals:
         f"     ifnull((SELECT max(updated_at) FROM downloads WHERE {_TRIED}), '')) AS as_of"
     )
     assert row is not None
-    return ReportTotals(**dict(row))
+    found = ReportTotals(**dict(row))
+    shared = shared_pictures(db) if has_engines(db) else 0
+    return replace(found, pictures=found.pictures - shared, shared=shared)
+
+
+def has_engines(db: Database) -> bool:
+    """True where more than one engine has been searched."""
+    return int(db.value("SELECT count(DISTINCT engine) FROM queries")) > 1
+
+
+def engines_by_key(db: Database, by: str) -> dict[str, str]:
+    """The engines whose pictures stand under each key, by their names; the key of a search names its engine itself."""
+    if by in ("engine", "query") or not has_engines(db):
+        return {}
+    found: dict[str, list[str]] = {}
+    for key, engine in db.execute(f"SELECT DISTINCT {KEYS[by]} AS key, i.engine FROM images i ORDER BY 1, 2"):
+        found.setdefault(key or "", []).append(engine)
+    return {key: ", ".join(names) for key, names in found.items()}
+
+
+_OF_ONE_CONTENT = (
+    "SELECT many.sha256 AS mark, i.id, i.engine FROM (SELECT sha256 FROM downloads WHERE sha256 IS NOT NULL"
+    " GROUP BY sha256 HAVING count(*) > 1) many CROSS JOIN downloads d ON d.sha256 = many.sha256 AND d.state = 'done'"
+    " CROSS JOIN images i ON i.id = d.image_id"
+)
+_OF_ONE_ADDRESS = (
+    "SELECT v.url AS mark, i.id, i.engine FROM (SELECT url, image_id FROM image_variants WHERE kind = 'original'"
+    " AND url IN (SELECT url FROM image_variants WHERE kind = 'original' GROUP BY url HAVING count(*) > 1)) v"
+    " CROSS JOIN images i ON i.id = v.image_id"
+)
+
+
+def shared_pictures(db: Database) -> int:
+    """Counts how often a picture is one that another engine has found too: same content, or same original address."""
+    first: dict[str, int] = {}  # the picture that had a content or an address first
+    parent: dict[int, int] = {}
+    engines: dict[int, str] = {}
+
+    def root(image: int) -> int:
+        while parent[image] != image:
+            parent[image] = image = parent[parent[image]]
+        return image
+
+    for statement in (_OF_ONE_CONTENT, _OF_ONE_ADDRESS):
+        for mark, image, engine in db.execute(statement):
+            parent.setdefault(image, image)
+            engines[image] = engine
+            parent[root(image)] = root(first.setdefault(mark, image))
+    groups: dict[int, set[str]] = {}
+    for image, engine in engines.items():
+        groups.setdefault(root(image), set()).add(engine)
+    return sum(len(names) - 1 for names in groups.values())
 
 
 def groups(db: Database, by: str) -> list[ReportGroup]:

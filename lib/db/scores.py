@@ -192,6 +192,33 @@ def provenance(db: Database, contents: Sequence[str]) -> dict[str, dict[str, str
     return found
 
 
+def sightings(db: Database, contents: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """By whom and when contents were seen, as far as that is known: `engines`, the earliest `published_at` and the
+    earliest `first_seen_at` of all their results."""
+    sql = (
+        "SELECT downloads.sha256 AS sha256, json_group_array(DISTINCT engine) AS engines,"
+        " min(nullif(published_at, '')) AS published_at, min(nullif(first_seen_at, '')) AS first_seen_at"
+        " FROM downloads JOIN images ON images.id = downloads.image_id"
+        f" WHERE downloads.state = 'done' AND downloads.{_GIVEN} GROUP BY downloads.sha256"
+    )
+    found = {}
+    for row in db.execute(sql, (json.dumps(contents),)):
+        about = {"engines": sorted(filter(None, json.loads(row["engines"])))}
+        about |= {name: row[name] for name in ("published_at", "first_seen_at")}
+        found[row["sha256"]] = {name: value for name, value in about.items() if value}
+    return found
+
+
+def latest_placing_run(db: Database, criterion: str) -> int:
+    """The newest run whose files lie in `sorted/<criterion>/` and can be taken back; 0 for none."""
+    below = f"sorted/{criterion}/"
+    sql = (
+        "SELECT coalesce(max(run_id), 0) FROM actions JOIN runs ON runs.id = run_id WHERE runs.step = 'sort'"
+        " AND actions.state = 'done' AND target >= ? AND target < ?"
+    )
+    return int(db.value(sql, (below, below[:-1] + "0")))  # 0 follows the slash
+
+
 def queries_of(db: Database, contents: Sequence[str]) -> dict[str, list[int]]:
     """The numbers of the queries that found each content."""
     found: dict[str, list[int]] = {}
@@ -215,6 +242,12 @@ def query_texts(db: Database, queries: Sequence[int]) -> dict[int, str]:
     """The words of those queries that were made with words."""
     found = {number: db.value("SELECT text FROM queries WHERE id = ?", (number,)) for number in queries}
     return {number: str(text) for number, text in found.items() if text}
+
+
+def query_names(db: Database, queries: Sequence[int]) -> dict[int, tuple[str, str]]:
+    """(words, engine) of queries; the words are empty for a search by picture."""
+    rows = ((number, db.row("SELECT text, engine FROM queries WHERE id = ?", (number,))) for number in queries)
+    return {number: (str(row["text"]), str(row["engine"])) for number, row in rows if row is not None}
 
 
 def known_phashes(db: Database, contents: Sequence[str]) -> dict[str, str]:

@@ -230,9 +230,10 @@ class Worklist:
     def has_path(self, path: str) -> bool:
         return self.db.row("SELECT 1 FROM items WHERE path = ? LIMIT 1", (path,)) is not None
 
-    def places(self, contents: Sequence[str]) -> dict[str, str]:
-        """The place of one file of each content when the plan has been carried out."""
-        sql = "SELECT iif(target = '', place, target) AS place FROM items WHERE sha256 = ? ORDER BY id LIMIT 1"
+    def places(self, contents: Sequence[str], *, as_planned: bool = True) -> dict[str, str]:
+        """The place of one file of each content now, or when the plan has been carried out."""
+        place = "iif(target = '', place, target)" if as_planned else "place"
+        sql = f"SELECT {place} AS place FROM items WHERE sha256 = ? ORDER BY id LIMIT 1"
         found = {sha256: self.db.value(sql, (sha256,)) for sha256 in contents}
         return {sha256: str(place) for sha256, place in found.items() if place}
 
@@ -264,6 +265,12 @@ class Worklist:
         end = below[:-1] + chr(ord(below[-1]) + 1) if below else "\U0010ffff"
         sql = f"SELECT {_PLACEMENT} FROM placements WHERE target > :last AND target < :end {condition} ORDER BY target"
         return (Placement(**dict(row)) for row in self.db.in_blocks(sql, below, end=end))
+
+    def staying(self) -> Iterator[Placement]:
+        """By target: what no file of this run stands for and the plan does not take out."""
+        own = "SELECT place FROM items WHERE state = 'labelled' UNION ALL SELECT place FROM withdrawn"
+        sql = f"SELECT {_PLACEMENT} FROM placements WHERE target > :last AND target NOT IN ({own}) ORDER BY target"
+        return (Placement(**dict(row)) for row in self.db.in_blocks(sql, ""))
 
     def placements_digest(self) -> str:
         """One number for all placements."""

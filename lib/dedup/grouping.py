@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 # From the strongest kind of repeat to the weakest.
+PROTECTED = "protected"  # why a file stays
 STRENGTH = ("bytes", "pixels", "same", "edited", "semantic", "filename")
 EXACT_TO_SAME = frozenset(STRENGTH[:3])
 # A cell of thousands of pictures that hash alike and are all different (forms, charts) must not cost its square.
@@ -192,7 +193,7 @@ def _look_up(candidates: Candidates, kept: _Kept, number: int, removed: frozense
 
 def _staying(number: int, relation: Relation, protected: bool) -> Decision:
     if protected:
-        return Decision(number, relation, "keep", "protected")
+        return Decision(number, relation, "keep", PROTECTED)
     if relation.blocked:
         return Decision(number, relation, "keep", relation.blocked)
     return Decision(number, relation, "review", relation.reason)

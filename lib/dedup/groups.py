@@ -25,7 +25,10 @@ UNCLEAR = "the larger one may be an enlargement of it"
 
 @dataclass(frozen=True)
 class KeepPolicy:
-    """The rules by which a file stays or goes. `protected` are real paths; `roots` are folders in the order given."""
+    """The rules by which a file stays or goes. `protected` are real paths; `roots` are folders in the order given.
+
+    `chosen` are the files that a person has made keepers.
+    """
 
     match: MatchOptions
     removed: frozenset[str]
@@ -33,6 +36,7 @@ class KeepPolicy:
     protected: tuple[Path, ...] = ()
     roots: tuple[Path, ...] = ()
     references: frozenset[Path] = frozenset()  # files that are compared against and never touched
+    chosen: frozenset[Path] = frozenset()
     only_references: bool = False  # nothing but these is asked what repeats it
     likeness: Likeness | None = None
 
@@ -172,6 +176,7 @@ class GroupSearch(Candidates):
             self.traits[number],
             keep=self.policy.keep,
             protected=self.protected[number],
+            chosen=self.files[number].path in self.policy.chosen,
             priority=-1 if number in self.references else self.priority[number],
             colourless=picture is not None and colourless(picture),
             real_pixels=real_pixels,

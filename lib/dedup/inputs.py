@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,7 +13,9 @@ import numpy as np
 
 from lib.db import Context, Database
 from lib.db.duplicates import present_file_count, query_picture_paths
+from lib.dedup.grouping import PROTECTED
 from lib.dedup.groups import DuplicateGroup, Member
+from lib.dedup.judge import ONE_FILE
 from lib.dedup.keep import read_traits
 from lib.dedup.report import BrokenFile, full_path
 from lib.errors import UsageError
@@ -87,7 +89,10 @@ class PersonDecision:
 
 
 def read_decisions(path: Path) -> dict[str, PersonDecision]:
-    """Returns path -> decision, from a file that the page saved or `--plan` wrote. Raises UsageError for any other."""
+    """Returns path -> decision, from a file that the page saved or `--plan` wrote. Raises UsageError for any other.
+
+    `keeper` says of a file that it takes the place of the keeper beside which it was shown.
+    """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         if "decisions" in data:
@@ -99,8 +104,8 @@ def read_decisions(path: Path) -> dict[str, PersonDecision]:
         raise UsageError(
             f"{path} holds no decisions ({error}); give a file saved from the page or by --plan."
         ) from error
-    if wrong := {decision.word for decision in found.values()} - {"remove", "review", "keep"}:
-        raise UsageError(f"{path} holds the decision {min(wrong)!r}; it is one of remove, review, keep.")
+    if wrong := {decision.word for decision in found.values()} - {"remove", "review", "keep", "keeper"}:
+        raise UsageError(f"{path} holds the decision {min(wrong)!r}; it is one of remove, review, keep, keeper.")
     return found
 
 
@@ -110,7 +115,7 @@ def decide(
     """Returns the groups under a person's decisions. Without `others`, files not decided on stay.
 
     That a file goes holds beside the keeper that was shown with it, and no other. Nobody can decide that a file goes
-    which other files of the plan rely on, or which must stay.
+    which other files of the plan rely on, or which must stay. A keeper that was replaced by another copy goes for it.
     """
     keepers = {full_path(group.keeper) for group in groups}
 
@@ -119,7 +124,13 @@ def decide(
         wanted = member.decision if others else "keep"
         decision = decisions.get(path)
         if decision and (decision.word != "remove" or decision.is_about(group)):
-            wanted = decision.word
+            wanted = "keep" if decision.word == "keeper" else decision.word
+        chosen = decisions.get(full_path(group.keeper))
+        if chosen and chosen.word == "keeper" and chosen.keeper == path and path not in keepers:
+            # That the copy without colour is to stay, say, is for the person to judge.
+            stays = member.decision == "keep" and member.reason in (ONE_FILE, PROTECTED)
+            reason = "another copy was made the keeper by hand"
+            return member if stays else replace(member, decision="remove", reason=reason)
         if wanted == member.decision:
             return member
         if wanted == "remove" and (path in keepers or member.decision == "keep"):
@@ -130,10 +141,36 @@ def decide(
 
 
 def not_followed(groups: Iterable[DuplicateGroup], decisions: dict[str, PersonDecision]) -> int:
-    """Counts files that were to go by a person's decision and do not: not looked at, relied upon, of another keeper."""
-    going = {full_path(m.file) for group in groups for m in group.members if m.decision == "remove"}
-    left = (path for path, decision in decisions.items() if decision.word == "remove" and path not in going)
+    """Counts files that were to go by a person's decision and do not: not looked at, relied upon, of another keeper.
+
+    So does a keeper in whose place another copy was to stay.
+    """
+    going = {full_path(m.file): full_path(g.keeper) for g in groups for m in g.members if m.decision == "remove"}
+    left = [path for path, decision in decisions.items() if decision.word == "remove" and path not in going]
+    for path, decision in decisions.items():
+        if decision.word == "keeper" and os.path.lexists(path) and going.get(decision.keeper) != path:
+            left.append(decision.keeper)
     return sum(os.path.lexists(path) for path in left)
+
+
+def without_kept(
+    groups: Iterable[DuplicateGroup], kept: Mapping[tuple[str, str], Collection[str]], workspace: Workspace
+) -> Iterator[DuplicateGroup]:
+    """Yields the groups without what a person has kept beside that very keeper; beside another one it is shown, and
+    stays.
+
+    `kept`: (path, content) -> contents of the keepers.
+    """
+    for group in groups:
+        members = []
+        for member in group.members:
+            beside = kept.get((workspace.to_text(member.file.path), member.file.sha256))
+            if beside is None:
+                members.append(member)
+            elif group.keeper.sha256 not in beside:
+                members.append(replace(member, decision="keep", reason="kept by hand"))
+        if members:
+            yield replace(group, members=tuple(members))
 
 
 def query_places(db: Database, workspace: Workspace) -> list[Path]:

@@ -96,12 +96,15 @@ def keep_order(
     keep: str,
     protected: bool,
     priority: int,
+    chosen: bool = False,
     colourless: bool = False,
     real_pixels: int | None = None,
 ) -> tuple[Any, ...]:
     """Returns a file's place in the order, smaller is better.
 
     The path ends every key, so no two files are alike and no order is left to chance.
+
+    A file that a person has chosen as the keeper comes before all others that may go.
 
     `real_pixels` are those of the copy from which the file was enlarged, where it was.
     """
@@ -128,7 +131,7 @@ def keep_order(
         "first": (priority, str(file.path)),
     }
     # What is only compared against (priority -1) stays in any case, so that it comes before all others.
-    return (priority >= 0, not protected, *first[keep], *best)
+    return (priority >= 0, not protected, not chosen, *first[keep], *best)
 
 
 def sidecar_names(path: Path) -> list[str]:

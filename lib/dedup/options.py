@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ MODES = ("exact", "similar", "filename", "semantic", "all")
 KINDS = (*STRENGTH, "none")
 KEEP = ("best", "largest", "oldest", "newest", "first")
 HASHES = ("dct", "phash", "dhash", "ahash", "whash")
+OF_ONE_RUN = frozenset({"mode", "interactive", "plan", "apply", "decisions", "restore", "purge", "format"})
 EXIT_LEAK = EXIT_INCOMPLETE  # finished, but what was asked for does not hold
 REMOVED = ("bytes", "pixels", "same")
 # Of the cosine between two pictures' embeddings. Two views of one object lie above it with the default model, unlike
@@ -28,6 +30,8 @@ class DedupOptions:
     references     folders that are only compared against
     removed        the kinds of repeat that are moved away
     removal_limit  the share of the files that may go; None for the usual one
+    again          the words of the command that follows decisions on what is shown; none where none can be
+    restoring      the words of the one that brings single pictures back
     """
 
     mode: str
@@ -52,6 +56,11 @@ class DedupOptions:
     plan: Path | None
     apply: Path | None
     decisions: Path | None
+    restore: list[str]
+    page: Path | None
+    again: list[str]
+    restoring: list[str]
+    quiet: bool
     limit: int | None
     workers: int
     executor: str
@@ -62,9 +71,15 @@ class DedupOptions:
         return self.near_query is not None or self.far_query is not None
 
 
-def options_from(args: Namespace) -> DedupOptions:
-    """Returns the options that checked arguments say."""
+def options_from(args: Namespace, command: list[str]) -> DedupOptions:
+    """Returns the options that checked arguments say.
+
+    `command` are the words that run the step again with the flags of this run, the workspace last.
+    """
     values = values_of(args, DedupOptions)
+    words = [args.mode, *(os.path.abspath(folder) for folder in args.folders)]
+    values["again"] = [] if args.leak else [*command[:2], *words, *command[2:]]
+    values["restoring"] = [*command[:2], *command[-2:]]
     values["references"] = args.reference
     values["removed"] = frozenset() if args.leak else frozenset(args.remove) - {"none"}
     values["removal_limit"] = args.max_share
@@ -84,7 +99,9 @@ def check(args: Namespace) -> None:
     if args.plan and args.dry_run:
         raise UsageError("--plan writes a file and a dry run writes nothing; leave one of them out.")
     require_folder_of(args.plan, "--plan")
+    require_folder_of(args.page, "--page")
     _check_leak(args)
+    _check_restore(args)
     if args.hash == "dct" and args.hash_size not in (None, 16):
         raise UsageError("--hash-size is for the hashes of imagehash; add --hash phash, or leave it out.")
     if args.hash_size and not (4 <= args.hash_size <= 32 and args.hash_size % 4 == 0):
@@ -109,6 +126,12 @@ def _check_leak(args: Namespace) -> None:
             f"--leak moves nothing, so leave out {', '.join(named)}; to take what the second folder shares with the"
             " first, name the second and give the first as --reference."
         )
+
+
+def _check_restore(args: Namespace) -> None:
+    others = ("undo", "purge", "plan", "apply", "decisions", "leak")
+    if args.restore and (named := [f"--{name}" for name in others if getattr(args, name)]):
+        raise UsageError(f"--restore brings pictures back and does nothing else; leave out {', '.join(named)}.")
 
 
 def _check_places(args: Namespace) -> None:

@@ -6,24 +6,29 @@ import csv
 import io
 import json
 import os
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from lib.db.duplicates import Source
 from lib.dedup.grouping import STRENGTH
 from lib.dedup.groups import DuplicateGroup
 from lib.dedup.keep import Traits
 from lib.files.pictures import PictureFile
+from lib.images.taken import day_taken
 from lib.pages.model import BrokenReason, Card, GroupView, Heading, MemberView
 from lib.pages.render import write_page
-from lib.pages.reports import render_dedup_report
+from lib.pages.reports import GROUP_LIMIT, render_dedup_report
 from lib.text import counted, path_as_text
 from lib.times import utc_now
 from lib.workspace import Workspace
 
 COLUMNS = ("group", "path", "keeper", "kind", "distance", "decision", "reason", "width", "height", "bytes", "sha256")
+_ISO_DAY = re.compile(r"\d{4}-\d\d-\d\d")
 BROKEN = "broken"  # kind and decision, in the CSV result, of a file that could not be compared
 
 
@@ -123,53 +128,82 @@ def as_lines(
         yield f"… and {counted(len(broken) - most, 'file')} more that could not be compared (-v prints all)"
 
 
-def write_reports(
-    workspace: Workspace,
-    groups: Sequence[DuplicateGroup],
-    summary: Mapping[str, Any],
-    run: int,
-    about: str,
-    urls: Mapping[str, str],
-    moved: Mapping[Path, Path],
-    broken: Sequence[BrokenFile] = (),
-) -> Path:
-    """Writes `reports/dedup.html`, `.json` and `.csv`; gives the page's path.
+@dataclass(frozen=True)
+class Shown:
+    """The circumstances of a page.
 
-    `urls`: content -> page it was found on. `moved`: where a file lies now that has been moved.
+    sources   content -> where it was found
+    moved     where a file lies now that has been moved
+    proposal  nothing has been moved, though something is to go
+    again     the words of the command that follows decisions; none where none can be
+    restore   the words of the one that brings single pictures back
     """
-    folder = workspace.reports
-    folder.mkdir(parents=True, exist_ok=True)
-    page = folder / "dedup.html"
+
+    workspace: Workspace
+    page: Path
+    run: int
+    about: str
+    sources: Mapping[str, Source]
+    moved: Mapping[Path, Path]
+    proposal: bool
+    again: Sequence[str] = ()
+    restore: Sequence[str] = ()
+    workers: int = 1
+
+
+def write_results(
+    folder: Path, groups: Sequence[DuplicateGroup], summary: Mapping[str, Any], broken: Sequence[BrokenFile] = ()
+) -> None:
+    """Writes `dedup.json` and `dedup.csv` into a folder, which is made."""
     text = json.dumps(as_result(groups, summary, broken), ensure_ascii=False, indent=1)
     write_page(folder / "dedup.json", text)
     write_page(folder / "dedup.csv", as_csv(groups, broken))
 
+
+def write_dedup_page(
+    shown: Shown, groups: Sequence[DuplicateGroup], summary: Mapping[str, Any], broken: Sequence[BrokenFile] = ()
+) -> None:
+    """Writes the page with each group side by side."""
+
     def doubt(group: DuplicateGroup) -> tuple[int, float, int]:  # of its weakest pair, as the page itself orders them
         return *max((STRENGTH.index(m.kind), m.distance) for m in group.members), -group.number
 
-    views = [_group_view(group, urls, moved) for group in sorted(groups, key=doubt, reverse=True)]
-    heading = _heading(groups, summary, about, moved)
-    write_page(page, render_dedup_report(page, heading, views, run=str(run), broken=_by_reason(broken)))
-    return page
+    ordered = sorted(groups, key=doubt, reverse=True)
+    views = [_group_view(group, shown) for group in ordered[:GROUP_LIMIT]]
+    html = render_dedup_report(
+        shown.page,
+        _heading(groups, summary, shown),
+        views,
+        run=str(shown.run or ""),
+        total_groups=len(groups),
+        workers=shown.workers,
+        broken=_by_reason(broken),
+        again=shown.again,
+        restore=shown.restore,
+    )
+    write_page(shown.page, html)
 
 
-def _heading(
-    groups: Sequence[DuplicateGroup], summary: Mapping[str, Any], about: str, moved: Mapping[Path, Path]
-) -> Heading:
+def _heading(groups: Sequence[DuplicateGroup], summary: Mapping[str, Any], shown: Shown) -> Heading:
     members = [member for group in groups for member in group.members]
-    going = [m for m in members if m.decision == "remove" and (not moved or m.file.path in moved)]
+    going = [m for m in members if m.decision == "remove" and (not shown.moved or m.file.path in shown.moved)]
     size = f"{sum(m.file.bytes for m in going) / 1e6:,.1f} MB"
     cards = [
         Card("Files", int(summary.get("files", 0)), "looked at"),
         Card("Groups", len(groups)),
-        Card("In quarantine" if moved else "To quarantine", len(going), size),
+        Card("In quarantine" if shown.moved else "To quarantine", len(going), size),
         Card("For review", sum(m.decision == "review" for m in members), "stay until you decide"),
     ]
-    where = "lie in the quarantine folder" if moved else "go to the quarantine folder"
-    notes = [f"Removed pictures {where} and come back with --undo."] if going else []
+    title, notes = "Repeated pictures", list[str]()
+    if shown.proposal:
+        title = f"Proposal: {title[0].lower()}{title[1:]}"
+        notes.append("This is a proposal: nothing has been moved.")
+    if going:
+        where = "lie in the quarantine folder" if shown.moved else "go to the quarantine folder with the real run"
+        notes.append(f"Pictures marked “remove” {where} and come back with --undo, or one by one with --restore.")
     if left := int(summary.get("not_moved", 0)):
         notes.append(f"{left:,} more were to go and stay: they changed meanwhile, or their folder may not be changed.")
-    return Heading("Repeated pictures", about, utc_now(), cards, notes)
+    return Heading(title, shown.about, utc_now(), cards, notes)
 
 
 def _by_reason(broken: Sequence[BrokenFile]) -> list[BrokenReason]:
@@ -180,16 +214,22 @@ def _by_reason(broken: Sequence[BrokenFile]) -> list[BrokenReason]:
     return [BrokenReason(reason, paths[reason]) for reason in sorted(paths, key=lambda r: (-len(paths[r]), r))]
 
 
-def _group_view(group: DuplicateGroup, urls: Mapping[str, str], moved: Mapping[Path, Path]) -> GroupView:
+def _group_view(group: DuplicateGroup, shown: Shown) -> GroupView:
     def view(file: PictureFile, traits: Traits, **more: Any) -> MemberView:
+        place = shown.moved.get(file.path, file.path)
+        source = shown.sources.get(file.sha256, Source())
         return MemberView(
-            path=full_path(file),
-            file=moved.get(file.path, file.path),
+            path=path_as_text(full_path(file)),
+            file=place,
             width=traits.width or None,
             height=traits.height or None,
             size_bytes=file.bytes,
             format=traits.format.upper(),
-            page_url=urls.get(file.sha256, ""),
+            page_url=source.page_url,
+            title=source.title,
+            folder=path_as_text(shown.workspace.to_text(file.path.parent)),
+            dates=_dates(file, place, source),
+            moved=place != file.path,
             **more,
         )
 
@@ -198,6 +238,14 @@ def _group_view(group: DuplicateGroup, urls: Mapping[str, str], moved: Mapping[P
         for m in group.members
     ]
     return GroupView(str(group.number), view(group.keeper, group.traits), members)
+
+
+def _dates(file: PictureFile, place: Path, source: Source) -> str:
+    """Returns when a picture was published and taken, as far as that is known, else when its file was written (UTC)."""
+    published = source.published[:10] if _ISO_DAY.match(source.published) else source.published
+    told = [f"{what} {day}" for what, day in (("published", published), ("taken", day_taken(place))) if day]
+    written = datetime.fromtimestamp(file.mtime_ns / 1e9, UTC)
+    return ", ".join(told) or f"file of {written:%Y-%m-%d}"
 
 
 def _number(value: float) -> int | float:

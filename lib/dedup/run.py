@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections import Counter
 from collections.abc import Mapping
@@ -11,11 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from lib.db import Context, journal
-from lib.db.duplicates import forget_duplicates, page_urls, record_duplicates, reported_run
+from lib.db.duplicates import (
+    forget_duplicates,
+    forget_kept,
+    keep_files,
+    known_kept,
+    record_duplicates,
+    reported_run,
+    sources_of,
+)
 from lib.db.hashes import forget_apart, known_apart, set_apart
 from lib.dedup.fingerprints import FingerprintStore, places_of
 from lib.dedup.grouping import STRENGTH
-from lib.dedup.groups import DuplicateGroup, KeepPolicy, find_groups
+from lib.dedup.groups import DuplicateGroup, KeepPolicy, Member, find_groups
 from lib.dedup.inputs import (
     PersonDecision,
     by_queries,
@@ -26,12 +35,15 @@ from lib.dedup.inputs import (
     query_places,
     read_decisions,
     read_files,
+    without_kept,
 )
 from lib.dedup.judge import MatchOptions
 from lib.dedup.keep import is_below
 from lib.dedup.near import find_likeness
-from lib.dedup.options import EXIT_LEAK, DedupOptions
+from lib.dedup.options import EXIT_LEAK, REMOVED, DedupOptions
 from lib.dedup.plan import (
+    MOST_REMOVED,
+    MOST_REMOVED_OF_A_SEARCH,
     QuarantinePlan,
     as_rows,
     check_removal_limit,
@@ -41,21 +53,32 @@ from lib.dedup.plan import (
     kept_where,
     removals,
 )
-from lib.dedup.report import BrokenFile, as_result, full_path, reported_broken, write_reports
+from lib.dedup.report import (
+    BrokenFile,
+    Shown,
+    as_result,
+    full_path,
+    reported_broken,
+    write_dedup_page,
+    write_results,
+)
+from lib.dedup.restore import Returns
 from lib.errors import EXIT_OK, GleanerError, UsageError
 from lib.files.pictures import PassedOver, PictureFile, folder_pictures
 from lib.hashing.kinds import DEFAULT_SIZE, HashChoice
 from lib.journal import files as journal_files
 from lib.journal.moves import require_symbolic_links
-from lib.pages.render import write_page
+from lib.pages.render import place_of_page, write_page
 from lib.pages.thumbnails import are_all_there, clear_stale
 from lib.text import command_line, counted
 from lib.times import utc_now
 
+log = logging.getLogger(__name__)
+
 
 @dataclass
 class Run:
-    """Finds, then applies. `note` says afterwards where the page is."""
+    """Finds, then applies. `notes` say afterwards where the page is."""
 
     context: Context
     options: DedupOptions
@@ -65,12 +88,15 @@ class Run:
     references: list[PictureFile] = field(default_factory=list)
     moved: dict[Path, Path] = field(default_factory=dict)
     passed_over: PassedOver = field(default_factory=PassedOver)
-    apart: list[tuple[str, str]] = field(default_factory=list)
+    apart: list[tuple[DuplicateGroup, Member]] = field(default_factory=list)  # kept by hand beside the keeper
+    returns: Returns | None = None
+    already_kept: int = 0
     decoded: int = 0
     not_followed: int = 0
     acted: bool = False
     refused: bool = False  # in a preview: more would go than --max-share allows
-    note: str = ""
+    page: Path | None = None  # where it has been written
+    notes: list[str] = field(default_factory=list)
 
     def find(self) -> list[DuplicateGroup]:
         """Returns the groups, every file decided on. Empty when stopped before all pictures were read."""
@@ -80,10 +106,12 @@ class Run:
         plan = read_decisions(options.apply) if options.apply else None
         choices = read_decisions(options.decisions) if options.decisions else None
         folders = normal_folders(self.context.workspace, options.folders)
+        if choices is not None:
+            self._bring_back(choices, folders)
         self.passed_over = PassedOver(self.context.workspace.root, [*folders, *options.references])
         self.files, self.broken = read_files(self.context, folders, options.limit, self.passed_over)
         self._read_references(folders)
-        policy = self._policy(folders)
+        policy = self._policy(folders, {**(plan or {}), **(choices or {})})
         places = places_of([*self.files, *self.references])
         fingerprints = FingerprintStore(self.context, places, policy.match.hash)
         try:
@@ -100,6 +128,7 @@ class Run:
         if choices is not None:
             self._follow(choices, others=True)
             self._set_apart(choices)
+            self._count_kept(choices)
         if options.link == "hard":
             self.groups = kept_where(self.groups, far_link)
         return self.groups
@@ -129,7 +158,16 @@ class Run:
         there = {os.path.realpath(file.path) for file in self.references}
         self.files = [file for file in self.files if os.path.realpath(file.path) not in there]
 
-    def _policy(self, folders: list[Path]) -> KeepPolicy:
+    def _bring_back(self, choices: dict[str, PersonDecision], folders: list[Path]) -> None:
+        """Brings back what a person keeps and a run had moved: before the files are looked at, so that it is among
+        them."""
+        staying = [folder.resolve() for folder in (*self.options.protect, *self.options.references)]
+        self.returns = Returns(self.context, folders, staying, self._only_shown)
+        self.returns.follow(choices)
+        self.returns.carry_out()
+        self.returns.tell()
+
+    def _policy(self, folders: list[Path], decisions: dict[str, PersonDecision]) -> KeepPolicy:
         options, mode = self.options, self.options.mode
         choice = HashChoice(options.hash, options.hash_size or DEFAULT_SIZE[options.hash])
         match = MatchOptions(
@@ -147,6 +185,9 @@ class Run:
             protected=tuple(folder.resolve() for folder in options.protect),
             roots=tuple(folders),
             references=frozenset(file.path for file in self.references),
+            chosen=frozenset(
+                file.path for file in self.files if (d := decisions.get(full_path(file))) and d.word == "keeper"
+            ),
             only_references=options.leak,
         )
 
@@ -167,7 +208,7 @@ class Run:
         files = [file for file in (*self.references, *self.files) if file.path not in going]
         groups = find_groups(files, fingerprints, policy, options.workers)
         fingerprints.remember_used_buffers()
-        numbered = enumerate([*groups, *asked], 1)
+        numbered = enumerate(without_kept([*groups, *asked], known_kept(context.db), context.workspace), 1)
         return [] if context.stopping() else [replace(group, number=number) for number, group in numbered]
 
     def _follow(self, decisions: dict[str, PersonDecision], *, others: bool) -> None:
@@ -177,14 +218,39 @@ class Run:
     def _set_apart(self, decisions: dict[str, PersonDecision]) -> None:
         """Notes what a person kept although it looked like a repeat: the two are not shown together again."""
         self.apart += [
-            (group.keeper.sha256, member.file.sha256)
+            (group, member)
             for group in self.groups
             for member in group.members
             if (decision := decisions.get(full_path(member.file)))
             and decision.word == "keep"
             and decision.is_about(group)
-            and group.keeper.sha256 != member.file.sha256
         ]
+
+    def _count_kept(self, decisions: dict[str, PersonDecision]) -> None:
+        """Counts what a person keeps and nothing would move; says so of what was not looked at, and forgets nothing."""
+        back = self.returns.back if self.returns else set()
+        members = {full_path(member.file) for group in self.groups for member in group.members}
+        kept = {p for p, d in decisions.items() if d.word == "keep" and p not in members | back and os.path.lexists(p)}
+        looked_at = {full_path(file) for file in self.files}
+        self.already_kept = len(kept & looked_at)
+        if others := len(kept - looked_at):
+            self.not_followed += others
+            log.warning("%s with a decision not looked at; give the folders of that run.",
+                        "1 picture was" if others == 1 else f"{others:,} pictures were")  # fmt: skip
+
+    def _remember_kept(self) -> None:
+        """Writes down what a person has kept: files that stay, and contents that are not shown together again."""
+        db, to_text = self.context.db, self.context.workspace.to_text
+        files, contents = list[tuple[str, str, str]](), list[tuple[str, str]]()
+        for group, member in self.apart:
+            keeper, file = group.keeper, member.file
+            files.append((to_text(file.path), file.sha256, keeper.sha256))
+            if keeper.sha256 == file.sha256:  # in another order the keeper would be the one to go
+                files.append((to_text(keeper.path), keeper.sha256, file.sha256))
+            else:
+                contents.append((keeper.sha256, file.sha256))
+        keep_files(db, self.context.run_id, files)
+        set_apart(db, self.context.run_id, contents, utc_now())
 
     def accept(self, left_alone: set[int], refused: set[int]) -> list[DuplicateGroup]:
         """Leaves groups alone; those that a person refused are remembered as no repeats."""
@@ -194,7 +260,7 @@ class Run:
         return self.groups
 
     def apply(self) -> None:
-        """Records the groups, moves what is to go and writes the report; with --plan only the plan.
+        """Records the groups, moves what is to go and writes the report; with --plan and in a dry run only shows them.
 
         Raises GleanerError when more would go than --max-share allows; the page is written all the same.
         """
@@ -203,12 +269,13 @@ class Run:
         if path := self.options.plan:
             text = json.dumps(self.result(self.counts()), ensure_ascii=False, indent=1)
             write_page(path, text + "\n")
-            self.note = f"plan: {path} (apply it with --apply)"
+            self.notes.append(f"plan: {path} (apply it with --apply)")
         if only_shown or not self.options.interactive or self.options.removal_limit is not None:
             self._check_limit(going)
         if not context.dry_run:  # nor over the limit: a run that did nothing leaves nothing to take back
-            set_apart(context.db, context.run_id, self.apart, utc_now())
+            self._remember_kept()
         if only_shown:
+            self._preview()
             return
         plan = self._plan() if going else None
         with context.db.transaction():  # a run that was killed has left all of it or nothing
@@ -218,10 +285,10 @@ class Run:
             self._move(plan)
             if context.stopping() and not self.moved:  # nothing to tell of: the next run finds it all again
                 return
-        page = context.workspace.reports / "dedup.html"
-        if new or not are_all_there(page) or self._has_new_broken():
+        if new or self.options.page or not are_all_there(self._usual_page) or self._has_new_broken():
             self._report()
-        self.note = f"page: {page}"
+        self.page = self.options.page or self._usual_page
+        self.notes.append(f"page: {self.page}")
 
     @property
     def _only_shown(self) -> bool:
@@ -229,13 +296,19 @@ class Run:
 
     def _check_limit(self, going: int) -> None:
         try:
-            check_removal_limit(going, len(self.files), self.options.removal_limit)
+            check_removal_limit(going, len(self.files), self.options.removal_limit, self._usual_share())
         except GleanerError as error:
             if not self._only_shown:
                 self._report()
                 raise
             self.refused = True
-            self.note = f"without --dry-run this would be refused: {error}"
+            self.notes.append(f"without --dry-run this would be refused: {error}")
+
+    def _usual_share(self) -> float:
+        """Returns the share that may go without --max-share: more of a search, for repeats of the usual kinds alone."""
+        options, kinds = self.options, {member.kind for _, member in removals(self.groups)}
+        strict = options.folders or options.asks_queries or options.threshold is not None or options.hash != "dct"
+        return MOST_REMOVED if strict or not kinds <= set(REMOVED) else MOST_REMOVED_OF_A_SEARCH
 
     def _plan(self) -> QuarantinePlan:
         workspace, link = self.context.workspace, self.options.link or ""
@@ -250,13 +323,41 @@ class Run:
         linked = {to_path(target) for target in plan.links}
         self.moved = {s: t for s, t in places if (s in linked or not os.path.exists(s)) and os.path.exists(t)}
 
+    @property
+    def _usual_page(self) -> Path:
+        return self.context.workspace.reports / "dedup.html"
+
+    def _preview(self) -> None:
+        """Writes the page of what would go, where somebody is told of it.
+
+        That of --plan goes to a temporary place too: the page in `reports/` tells of the last run that moved something.
+        """
+        if self.options.page is None and self.options.quiet:
+            return
+        self.page = place_of_page(self.options.page, self._usual_page, only_shown=True)
+        self._write_page(self.page)
+        self.notes.append(f"page: {self.page}")
+
     def _report(self) -> None:
-        context = self.context
-        about = f"Mode {self.options.mode}, {len(self.files):,} files"
-        urls = page_urls(context.db, sorted({m.file.sha256 for g in self.groups for m in g.members}))
-        write_reports(
-            context.workspace, self.groups, self.counts(), context.run_id, about, urls, self.moved, self.broken
+        write_results(self.context.workspace.reports, self.groups, self.counts(), self.broken)
+        self._write_page(place_of_page(self.options.page, self._usual_page, only_shown=False))
+
+    def _write_page(self, page: Path) -> None:
+        context, options = self.context, self.options
+        contents = {file.sha256 for g in self.groups for file in (g.keeper, *(m.file for m in g.members))}
+        shown = Shown(
+            context.workspace,
+            page,
+            context.run_id if not self._only_shown else 0,
+            f"Mode {options.mode}, {counted(len(self.files), 'file')}",
+            sources_of(context.db, sorted(contents)),
+            self.moved,
+            proposal=not self.acted and (self._only_shown or any(removals(self.groups))),
+            again=options.again,
+            restore=options.restoring,
+            workers=options.workers,
         )
+        write_dedup_page(shown, self.groups, self.counts(), self.broken)
 
     def _has_new_broken(self) -> bool:
         found = {(file.name, file.reason) for file in self.broken}
@@ -268,7 +369,9 @@ class Run:
 
     @property
     def exit_code(self) -> int:
-        """3 where --leak found anything."""
+        """3 where --leak found anything, 1 where a picture that was to come back does not."""
+        if self.returns and self.returns.exit_code:
+            return self.returns.exit_code
         return EXIT_LEAK if self.options.leak and self.groups else EXIT_OK
 
     @property
@@ -291,12 +394,13 @@ class Run:
 
     @property
     def remark(self) -> str:
-        """Returns the note about the page; before it the reason, where nothing could be compared."""
+        """Returns the notes about plan and page; before them the reason, where nothing could be compared."""
+        note = "\n".join(self.notes)
         if self._compared or not self.broken:
-            return self.note
+            return note
         reason, count = Counter(file.reason for file in self.broken).most_common(1)[0]
         why = f"no picture could be compared: {count:,} of {counted(len(self.broken), 'file')} failed as {reason}"
-        return "; ".join(filter(None, (why, self.note)))
+        return "; ".join(filter(None, (why, note)))
 
     def counts(self) -> dict[str, int | float | str]:
         """Returns the numbers of the summary line."""
@@ -304,9 +408,15 @@ class Run:
         only_shown = self._only_shown
         going = [m for m in members if m.decision == "remove" and (only_shown or m.file.path in self.moved)]
         found: dict[str, int | float | str] = {"files": len(self.files), "groups": len(self.groups)}
-        found["to_remove" if only_shown else "removed"] = len(going)
+        going_name = "to_remove" if only_shown else "removed"
+        found[going_name] = len(going)
+        found[f"{going_name}_bytes"] = sum(member.file.bytes for member in going)
         if self.acted and (left := sum(1 for _ in removals(self.groups)) - len(going)):
             found["not_moved"] = left
+        if self.returns:
+            found |= self.returns.counts()
+        if self.already_kept:
+            found["already_kept"] = self.already_kept
         if self.not_followed:
             found["not_followed"] = self.not_followed
         kinds = Counter(member.kind for member in going)
@@ -353,6 +463,7 @@ def undo(context: Context, reference: str) -> dict[str, int | float | str]:
     counts = journal_files.undo(context, number)
     if not context.dry_run:
         forget_apart(db, number)
+        forget_kept(db, number)
         _forget_run(context, number)
     return {"run": number, **counts}
 

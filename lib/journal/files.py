@@ -9,6 +9,7 @@ entry and its rows; what a kill left between the two is recognised by the disk.
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import os
 from collections import Counter
@@ -319,6 +320,26 @@ def _mark(db: Database, workspace: Workspace, actions: list[Action], state: str)
             journal.follow_file(db, action.sha256, old, new, file_state)
         follow = duplicates.mark_removed if state == "done" else duplicates.unmark_removed
         follow(db, [action.id for action in moves])
+        _follow_returns(db, moves, state)
+
+
+def returning(move: Action, reason: str) -> Action:
+    """The entry that brings a file back which the entry `move` has taken away.
+
+    That one counts as taken back as long as this one is in force.
+    """
+    payload = json.dumps({"returns": move.id})
+    return Action("move", move.target, move.source, move.sha256, move.bytes, payload=payload, reason=reason)
+
+
+def _follow_returns(db: Database, moves: Sequence[Action], state: str) -> None:
+    """Brings the entries in line that took files away which these moves have brought back, or have taken again."""
+    found = (json.loads(action.payload).get("returns") for action in moves if action.payload != "{}")
+    if not (ids := [number for number in found if number]):
+        return
+    journal.set_state(db, ids, "undone" if state == "done" else "done")
+    follow = duplicates.unmark_removed if state == "done" else duplicates.mark_removed
+    follow(db, ids)
 
 
 def _tidy(workspace: Workspace, text: str) -> None:

@@ -38,6 +38,7 @@ STRIP = 12  # pictures in the strip
 STRIP_SIDE = 144  # pixels: drawn at 72, sharp on screens with two pixels for one
 TITLES = {
     "domains": ("Where the pictures come from", "Step 3 · domain report"),
+    "cleanup": ("What was cleaned up", "Step 4 · cleanup"),
     "dedup": ("Repeated pictures", "Step 6 · deduplication"),
 }
 # Step, what it does, one of the things that are due there, and the command to begin or to go on with.

@@ -32,6 +32,8 @@ class Heading:
     generated: str = ""  # when, e.g. "2025-03-01T12:00:00Z"
     cards: Sequence[Card] = ()
     notes: Sequence[str] = ()  # sentences a reader must know: what was left out, what is an estimate
+    command: str = ""  # a command line that a reader may want next: the real run, or the way back
+    command_is: str = ""  # what it does, in a few words: "To do this"
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class DomainRow:
     median_size: str = ""  # e.g. "1280 × 853"
     samples: Sequence[Path] = ()  # a few picture files from this domain
     named: bool = True  # False for pictures without a domain, and for the sum of all others
+    engines: str = ""  # those that found them, where several were searched
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,10 @@ class MemberView:
     format: str = ""  # "JPEG"
     reason: str = ""  # why this decision, a few words
     page_url: str = ""  # where it was found; shown as a link when it is http or https
+    title: str = ""  # of the picture or its page; shown in place of the file's name, which then stands below
+    folder: str = ""
+    dates: str = ""  # "taken 2019-05-01", "file of 2024-03-02"
+    moved: bool = False  # it lies in the quarantine
 
     @property
     def name(self) -> str:
@@ -120,7 +127,16 @@ class SheetItem:
     reason: str = ""  # why it is in this bucket
     width: int | None = None
     height: int | None = None
-    detail: str = ""  # further text for the large view: query, title, metrics
+    detail: str = ""  # further text for the large view
+    # Where it came from, as far as that is known; addresses are links where they are http or https.
+    title: str = ""  # takes the name's place
+    page_url: str = ""
+    creator: str = ""
+    license: str = ""  # its name
+    license_url: str = ""
+    published: str = ""  # as the engine said it
+    first_seen: str = ""
+    found_by: str = ""  # engines and search: "bing and yandex, “mountain lake”"
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for show in (number, percent, filesize, web_link, moment, cards_json):
+    for show in (number, percent, filesize, web_link, host, moment, cards_json):
         env.filters[show.__name__] = show
     return env
 
@@ -206,6 +206,14 @@ def moment(text: str) -> str:
         utc = text.endswith(("Z", "+00:00"))
         return f"{text[:10]} {text[11:16]}{' UTC' if utc else ''}"
     return text
+
+
+def host(url: str) -> str:
+    """The host of an address as a person reads it, without `www.`."""
+    try:
+        return (urlsplit(url).hostname or "").removeprefix("www.") or url
+    except ValueError:
+        return url
 
 
 def web_link(url: str) -> str:

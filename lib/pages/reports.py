@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ SHAPES = {"wide": (1000, 420), "tall": (380, 520)}  # for screens and for phones
 GLYPH_WIDTH = 0.68  # of the font size; the mean of a wide sans-serif face, half bold
 PADDING = 8.0
 
+PAGE_GROUPS = 100  # groups seen at once on the page of step 6: some 300 pictures, laid out in a moment
 GROUP_LIMIT = 5_000  # groups on the page of step 6; its JSON and CSV hold all
 BROKEN_LIMIT = 2_000  # files that could not be compared on the page of step 6, shared out evenly over the reasons
 OPEN_UP_TO = 6  # of them are seen at once; more are folded, so that the groups are not far below
@@ -103,6 +105,7 @@ def render_domain_report(
         shapes=SHAPES,
         samples=samples,
         has_services=any(row.family for row in domains),
+        has_engines=any(row.engines for row in domains),
         has_unique=any(row.unique is not None for row in domains),
         has_downloads=any(row.downloaded is not None or row.failed is not None for row in domains),
         has_sizes=any(row.median_size for row in domains),
@@ -191,13 +194,20 @@ def render_dedup_report(
     workers: int = 0,
     broken: Sequence[BrokenReason] = (),
     broken_limit: int = BROKEN_LIMIT,
+    total_groups: int | None = None,
+    again: Sequence[str] = (),
+    restore: Sequence[str] = (),
 ) -> str:
     """The page of step 6. `run` names the run in the decisions file that the page can save.
+
+    `again` are the words of the command that follows decisions, `restore` those of the one that brings single pictures
+    back. `total_groups` is their number where not all are given.
 
     `broken` are the files that could not be compared, at most `broken_limit` of which are shown.
 
     The decisions file is JSON: {"version": 1, "run": run, "decisions": [{"group", "keeper", "path", "decision"}]}
-    with one entry for every file the person decided on; nothing else changes.
+    with one entry for every file the person decided on; nothing else changes. A decision is `remove`, `review`, `keep`
+    (also: bring it back) or `keeper` (it takes the place of the keeper, which goes).
     """
     shown = list(groups[:group_limit])
     files = (member.file for group in shown for member in (group.keeper, *group.members))
@@ -210,10 +220,20 @@ def render_dedup_report(
         page,
         heading=heading,
         groups=[_view(group, thumbs, page) for group in shown],
-        total_groups=len(groups),
+        total_groups=total_groups or len(groups),
+        page_size=PAGE_GROUPS,
         kinds=[(kind, kinds[kind]) for kind in KINDS if kinds[kind]],
         decisions=[(decision, decisions[decision]) for decision in DECISIONS if decisions[decision]],
-        data=script_json({"run": run, "key": f"{heading.generated} {run} {len(groups)}"}),
+        data=script_json(
+            {
+                "run": run,
+                "key": f"{heading.generated} {run} {len(groups)}",
+                "page_size": PAGE_GROUPS,
+                "again": list(again),
+                "restore": list(restore),
+                "windows": os.name == "nt",
+            }
+        ),
         broken=_broken_views(broken, page, broken_limit),
         total_broken=(total := sum(len(one.files) for one in broken)),
         broken_open=total <= OPEN_UP_TO,
@@ -282,14 +302,20 @@ def render_contact_sheet(
     buckets: Sequence[Bucket],
     items: Sequence[SheetItem],
     *,
+    total: int | None = None,
+    rest: str = "metadata.jsonl in each folder lists all",
     embed_limit: int = EMBED_LIMIT,
     item_limit: int = ITEM_LIMIT,
     workers: int = 0,
 ) -> str:
-    """The page of step 7. Items of a bucket that is not listed get a bucket of their own at the end."""
-    listed = {bucket.name for bucket in buckets}
-    extra = dict.fromkeys(item.bucket for item in items if item.bucket not in listed)
-    ordered = [*buckets, *(Bucket(name) for name in extra)]
+    """The page of step 7. Items of a bucket that is not listed get a bucket of their own at the end.
+
+    A file is shown once, in the first bucket that has it. `total` is the number of pictures where some are in several
+    buckets; `rest` says where those stand that are not shown.
+    """
+    first = {item.file: item for item in reversed(items)}
+    items = [item for item in items if item.file is None or first[item.file] is item]
+    ordered = _one_of_each_name([*buckets, *(Bucket(item.bucket) for item in items)])
     given = Counter(item.bucket for item in items)
     counts = [given[bucket.name] if bucket.count is None else bucket.count for bucket in ordered]
     chosen = _share_out(ordered, items, item_limit)
@@ -306,10 +332,23 @@ def render_contact_sheet(
         heading=heading,
         sections=sections,
         shown=sum(map(len, chosen)),
-        total=sum(counts),
+        total=sum(counts) if total is None else total,
+        rest=rest,
+        several=sum(count > 0 for count in counts) > 1,
         has_scores=any(item.score is not None for item in items),
+        has_dates=any(item.published or item.first_seen for item in items),
         score=_score_text([item.score for part in chosen for item in part if item.score is not None]),
     )
+
+
+def _one_of_each_name(buckets: Iterable[Bucket]) -> list[Bucket]:
+    """Buckets as they come; the first of a name stands for all of that name."""
+    found: dict[str, Bucket] = {}
+    for bucket in buckets:
+        known = found.setdefault(bucket.name, bucket)
+        if known is not bucket and bucket.count:
+            found[bucket.name] = replace(known, count=(known.count or 0) + bucket.count)
+    return list(found.values())
 
 
 def _score_text(scores: Sequence[float]) -> Callable[[float], str]:

@@ -32,7 +32,9 @@ def render_results(
         shown.append(CopiesView(group.hits[:room], group.basis))
         room -= len(group.hits)
     hits = [hit for group in shown for hit in group.hits]
-    thumbs = thumbnails((hit.file for hit in hits), page, limit=embed_limit, workers=workers)
+    # A file that many hits share would stand in the page once for each of them.
+    limit = embed_limit if sum(hit.file is not None for hit in hits) <= embed_limit else 0
+    thumbs = thumbnails((hit.file for hit in hits), page, limit=limit, workers=workers)
     return render(
         "results",
         "results.js",

@@ -33,7 +33,8 @@ from lib.text import counted
 from lib.work.stream import stream
 
 MOST_SEARCHES = 100  # pages that one command makes where no search is named
-SAME_BITS = HashChoice().same_bits  # of 256: two hashes no further apart show one picture, as step 6 has it
+# Bits of 256: two hashes no further apart show one picture, as step 6 has it, or are worth a look.
+SAME_BITS, REVIEW_BITS = HashChoice().same_bits, HashChoice().review_bits
 # A view counts where it brings the hashes so much nearer: of forty views one is by chance a few bits nearer.
 GAIN_BITS = 12
 FROM_STEP_6, SAME_BYTES, SAME_ADDRESS, ALIKE = "found by step 6", "same bytes", "same address", "hashes are near"
@@ -44,6 +45,9 @@ STATES = {
     "opted_out": "its owner has opted out",
 }
 _DATE = re.compile(r"\s*(\d{4})(?:\s?[-./:年]\s?(\d{1,2})(?:\s?[-./:月]\s?(\d{1,2}))?)?(?!\d)")
+_DAY_MONTH = re.compile(r"\b(?P<day>\d{1,2}) (?P<month>[A-Za-z]{3,9})\.?,? (?P<year>\d{4})\b")
+_MONTH_DAY = re.compile(r"\b(?P<month>[A-Za-z]{3,9})\.? (?:(?P<day>\d{1,2})(?:st|nd|rd|th)?,? )?(?P<year>\d{4})\b")
+_MONTHS = {name: n for n, name in enumerate("jan feb mar apr may jun jul aug sep oct nov dec".split(), 1)}
 UNIT = (
     "Likeness counts the bits of 256 in which the perceptual hashes differ: 0 is the same picture, up to "
     f"{SAME_BITS} is what step 6 takes for one, and strangers lie about 128 apart."
@@ -175,6 +179,10 @@ def as_date(text: str) -> str:
     """A date that a site wrote down as 2019, 2019-05 or 2019-05-01; empty where it is not to be understood."""
     if match := _DATE.match(text):
         year, month, day = (int(part or 0) for part in match.groups())
+    elif (match := _DAY_MONTH.search(text) or _MONTH_DAY.search(text)) and (
+        month := _MONTHS.get(match["month"][:3].casefold(), 0)
+    ):
+        year, day = int(match["year"]), int(match["day"] or 0)
     elif found := parsedate(text):
         year, month, day = found[:3]
     else:
@@ -232,7 +240,8 @@ class _Likeness:
         for sha256, row in zip(usable, apart, strict=True):
             view = int(row[1:].argmin())
             plain, turned = int(row[0]), int(row[1:][view])
-            self.bits[sha256] = (turned, _turn(view)) if turned + GAIN_BITS <= plain else (plain, "")
+            better = turned <= REVIEW_BITS and turned + GAIN_BITS <= plain
+            self.bits[sha256] = (turned, _turn(view)) if better else (plain, "")
 
 
 def hash_of(path: str) -> bytes | None:
@@ -388,11 +397,11 @@ def _heading(found: SearchResults) -> Heading:
     search, hits = found.search, found.hits
     kind = "Picture search" if found.is_picture else "Keyword search"
     fetched = sum(bool(hit.file) for hit in hits)
+    domains = len({hit.domain for hit in hits if hit.domain})
+    numbers = {"Hit": len(hits), "Picture": found.groups, "Domain": domains, "File": fetched}
+    notes_below = {"Picture": "copies counted once"} if found.groups < len(hits) else {}
     cards = [
-        Card("Hits", len(hits)),
-        Card("Pictures", found.groups, "copies counted once"),
-        Card("Domains", len({hit.domain for hit in hits if hit.domain})),
-        Card("Files", fetched),
+        Card(noun if number == 1 else f"{noun}s", number, notes_below.get(noun, "")) for noun, number in numbers.items()
     ]
     notes = []
     if hits and not fetched:

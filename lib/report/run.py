@@ -23,20 +23,22 @@ PLURALS = {
     "domain": "domains", "family": "families", "host": "hosts", "engine": "engines", "licence": "licences",
     "format": "formats", "size": "claimed sizes", "query": "queries",
 }  # fmt: skip
+SINGULARS = {"size": "claimed size"}
 UNKNOWN, NO_FAMILY = "(unknown)", "(no family)"  # the row of pictures without the thing they are counted by
 
 
 def make_report(db: Database, by: str, top: int | None) -> DomainReport:
     """Counts everything; `top` keeps the largest rows and sums the others up in one."""
     counts.prepare_for_reports(db)
-    groups, sizes = counts.groups(db, by), counts.median_sizes(db, by)
+    groups, sizes, engines = counts.groups(db, by), counts.median_sizes(db, by), counts.engines_by_key(db, by)
     whole = sum(group.pictures for group in groups) or 1
     nothing = NO_FAMILY if by == "family" else UNKNOWN
     rows, seen = [], 0
     for group in groups[: top or len(groups)]:
         seen += group.pictures
         family = family_of(group.key) if by == "domain" else ""
-        rows.append(_row(group, group.key or nothing, family, whole, seen / whole, sizes.get(group.key, "")))
+        row = _row(group, group.key or nothing, family, whole, seen / whole, sizes.get(group.key, ""))
+        rows.append(replace(row, engines=engines.get(group.key, "")))
     rest = groups[len(rows) :]
     if others := [group for group in rest if group.key]:
         seen += sum(group.pictures for group in others)
@@ -44,7 +46,8 @@ def make_report(db: Database, by: str, top: int | None) -> DomainReport:
         name = f"({counted(len(others), 'other')})"
         rows.append(_row(counts.ReportGroup("", *sums), name, "", whole, seen / whole, ""))
     # What has none is no other of them, however small it is.
-    rows += [_row(group, nothing, "", whole, 1.0, sizes.get("", "")) for group in rest if not group.key]
+    last = [_row(group, nothing, "", whole, 1.0, sizes.get("", "")) for group in rest if not group.key]
+    rows += [replace(row, engines=engines.get("", "")) for row in last]
     nameless = sum(group.pictures for group in groups if not group.key)
     named = sum(1 for group in groups if group.key)
     return DomainReport(by, counts.totals(db), named, nameless, tuple(rows), tuple(_families(db)))
@@ -79,7 +82,7 @@ def write_files(db: Database, workspace: Workspace, report: DomainReport) -> lis
     page = stem.with_suffix(".html")
     html = render_domain_report(
         page, _heading(report), rows, report.families_shown,
-        noun=report.by, plural=PLURALS[report.by], named=report.named,
+        noun=SINGULARS.get(report.by, report.by), plural=PLURALS[report.by], named=report.named,
     )  # fmt: skip
     written = [page, stem.with_suffix(".csv"), stem.with_suffix(".json")]
     for path, text in zip(written, (html, report.as_csv(), written_as(report, "json")), strict=True):
@@ -100,9 +103,16 @@ def _key(row: Row) -> str:
 def _heading(report: DomainReport) -> Heading:
     totals = report.totals
     note = f"{counted(report.nameless, 'picture')} without one" if report.nameless else ""
-    cards = [Card("Pictures", totals.pictures), Card("Addresses", totals.addresses)]
-    cards.append(Card(PLURALS[report.by].capitalize(), report.named, note))
-    cards += [] if report.by == "query" else [Card("Searches", totals.queries)]
+    cards = [
+        Card("Picture" if totals.pictures == 1 else "Pictures", totals.pictures, report.shared_note),
+        Card("Address" if totals.addresses == 1 else "Addresses", totals.addresses),
+        Card(
+            (SINGULARS.get(report.by, report.by) if report.named == 1 else PLURALS[report.by]).capitalize(),
+            report.named,
+            note,
+        ),
+    ]
+    cards += [] if report.by == "query" else [Card("Search" if totals.queries == 1 else "Searches", totals.queries)]
     cards.append(Card("Downloaded", totals.done))
     return Heading("Where the pictures come from", f"Pictures by {report.by}", generated=totals.as_of, cards=cards)
 
@@ -119,6 +129,7 @@ def _page_row(workspace: Workspace, row: Row, samples: dict[str, list[str]], *, 
         downloaded=row.done if downloaded else None,
         failed=row.failed if downloaded else None,
         median_size=row.median_size,
+        engines=row.engines,
         samples=[workspace.to_path(text) for text in samples.get(_key(row), [])],
     )
 

@@ -38,6 +38,7 @@ class Row:
     failed: int
     success: float | None
     median_size: str
+    engines: str = ""  # those that found them, where several were searched
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,11 @@ class DomainReport:
         """The families, where they say more than the rows and are about the same thing."""
         return self.families if self.by in ("domain", "host") else ()
 
+    @property
+    def shared_note(self) -> str:
+        """A few words on the pictures that are counted once although several engines found them; empty for none."""
+        return f"{self.totals.shared:,} of several engines counted once" if self.totals.shared else ""
+
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
@@ -69,8 +75,12 @@ class DomainReport:
         table = [[self.by, *numbers]]
         table += [[shortened(shown_host(row.key)), *(show(row) for show in numbers.values())] for row in self.rows]
         bars = ["", *("█" * max(1 if row.pictures else 0, round(BARS * row.pictures / most)) for row in self.rows)]
+        if len(self.rows) == 1:  # a full bar would say nothing
+            bars = [""] * len(table)
         totals = self.totals
-        lines = [f"{counted(totals.pictures, 'picture')}, {counted(totals.addresses, 'address')}, by {self.by}", ""]
+        shared = f" ({self.shared_note})" if totals.shared else ""
+        pictures = f"{counted(totals.pictures, 'picture')}{shared}"
+        lines = [f"{pictures}, {counted(totals.addresses, 'address')}, by {self.by}", ""]
         lines += [f"{line}  {bar}".rstrip() for line, bar in zip(_aligned(table), bars, strict=True)]
         if families := self.families_shown:
             table = [["family", "pictures", "share"]]
@@ -91,7 +101,8 @@ class DomainReport:
         """The numbers of a row by their heading; those of downloads only once something has been downloaded."""
         outcomes = _OUTCOMES if any(row.done or row.failed for row in self.rows) else {}
         sizes = _SIZES if any(row.median_size for row in self.rows) else {}
-        return _NUMBERS | outcomes | sizes
+        engines = _ENGINES if any(row.engines for row in self.rows) else {}
+        return _NUMBERS | outcomes | sizes | engines
 
 
 @dataclass(frozen=True)
@@ -145,6 +156,7 @@ _OUTCOMES: dict[str, Callable[[Row], str]] = {
     "success": lambda row: percent(row.success),
 }
 _SIZES: dict[str, Callable[[Row], str]] = {"median size": lambda row: row.median_size}
+_ENGINES: dict[str, Callable[[Row], str]] = {"engines": lambda row: row.engines}
 
 
 def _numbers_of(row: SharedPictures) -> list[str]:

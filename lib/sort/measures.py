@@ -168,6 +168,15 @@ class Measures:
         return found | {sha256: _from_row(row, vector) for sha256, (row, vector) in kept}
 
 
+def why_unanswered(reason: str) -> str:
+    """The short reason of a picture that a model gave no answer about, such as `http_400`; empty for any other."""
+    kind, _, words = reason.partition(": ")
+    if kind != UNANSWERED:
+        return ""
+    first = words.split(",")[0]
+    return first.split()[0] if first.startswith("http_") else first.strip().replace(" ", "_") or "no_reason"
+
+
 def is_passing(reason: str) -> bool:
     """True for a reason that lies in the moment and not in the content."""
     return reason.startswith(PASSING)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lib.arguments import at_least, between, number, positive, share, whole
-from lib.db.where import Condition, parse_where
+from lib.db.where import Condition, criterion_of, parse_where
 from lib.errors import UsageError
 from lib.models.weights import DEFAULT_FOLDER, WeightsFolder, weights_folder
 from lib.sort.criteria import Criterion
@@ -153,6 +153,9 @@ def _add_quality_flags(made: ArgumentParser) -> None:
 
 def _add_clip_flags(made: ArgumentParser) -> None:
     add = made.add_argument_group("filter").add_argument
+    shown = """a filter of this name beside the others, with labels, folder and page of its own; --where calls it
+        filter:NAME (default: the one without a name)"""
+    add("--name", type=filter_name, metavar="NAME", help=shown)
     add("--keep", action="append", metavar="PROMPT", help="keep what this describes; may be given several times")
     add("--drop", action="append", metavar="PROMPT", help="against what this describes; may be given several times")
     add("--keep-file", type=Path, metavar="FILE", help="prompts to keep, one a line")
@@ -221,6 +224,17 @@ def _add_export_flags(made: ArgumentParser) -> None:
     shown = """export nothing: take pictures whose owners have opted out since out of all datasets written so far, or of
         that of --to"""
     add("--drop-opted-out", action="store_true", help=shown)
+
+
+def filter_name(text: str) -> str:
+    """A name that is a folder's on every system and a word of `--where`, whatever case somebody types."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,39}", text):
+        usable = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40].rstrip("-")
+        hint = f", such as {usable}" if usable else ""
+        raise ArgumentTypeError(
+            f"{text!r} is no name for a filter: that has up to 40 of a to z, 0 to 9, - and _, no sign first{hint}"
+        )
+    return text
 
 
 def metrics(text: str) -> tuple[str, ...]:
@@ -368,7 +382,7 @@ def export_options_from(args: Namespace) -> ExportOptions:
         folders=_absolute(args.folders),
         limit=args.limit,
         mode=args.mode,
-        label=args.label,
+        label=criterion_of(args.label) if args.label else None,
         shard_bytes=args.shard_size,
         parquet_pictures=args.parquet_pictures,
         title=args.title,

@@ -9,17 +9,21 @@ what this step made and nobody has changed since is touched; everything is plann
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-from lib.db import Context, Database
+from lib.db import Context, Database, scores
 from lib.db.journal import quarantined_sources
 from lib.db.scores import file_actions
 from lib.db.worklist import Placement, Worklist
 from lib.files.pictures import sha256_of
 from lib.journal.moves import free_target
+from lib.progress import chunked
 from lib.workspace import Workspace
+
+BLOCK = 500
 
 
 def read_placements(db: Database, workspace: Workspace, criterion: str, files: Worklist | None = None) -> Worklist:
@@ -37,6 +41,31 @@ def read_placements(db: Database, workspace: Workspace, criterion: str, files: W
         if not os.path.lexists(workspace.to_path(placement.target)):
             files.remove_placement(placement.target)
     return files
+
+
+def described(
+    db: Database, criterion: str, placements: Iterable[Placement], *, sightings: bool = False
+) -> Iterator[tuple[dict[str, Any], Placement]]:
+    """The records of `metadata.jsonl` with what they describe, in the given order.
+
+    With `sightings` they also say by whom and when the picture was seen.
+    """
+    for block in chunked(placements, BLOCK):
+        contents = list(dict.fromkeys(placement.sha256 for placement in block))
+        labels = scores.known_labels(db, criterion, contents)
+        sizes = scores.known_sizes(db, contents)
+        origins = scores.provenance(db, contents)
+        seen = scores.sightings(db, contents) if sightings else {}
+        for placement in block:
+            label = labels.get(placement.sha256)
+            width, height, form = sizes.get(placement.sha256, (0, 0, ""))
+            record: dict[str, Any] = {
+                "file_name": placement.name, "sha256": placement.sha256,
+                "width": width, "height": height, "format": form,
+                "criterion": criterion, "label": placement.bucket,
+                "score": label.score if label else None, "reason": label.reason if label else "",
+            }  # fmt: skip
+            yield record | origins.get(placement.sha256, {}) | seen.get(placement.sha256, {}), placement
 
 
 def claim_placement(files: Worklist, workspace: Workspace, path: str, sha256: str) -> Placement | None:

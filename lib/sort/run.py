@@ -26,21 +26,31 @@ from lib.files.names import portable_name
 from lib.files.pictures import PassedOver, folder_pictures, workspace_pictures
 from lib.journal import files as journal_files
 from lib.journal.moves import free_target, require_symbolic_links
-from lib.pages.model import Bucket, Heading, SheetItem
-from lib.pages.render import write_page
-from lib.pages.reports import render_contact_sheet
+from lib.pages.render import place_of_page, write_page
+from lib.pages.thumbnails import are_all_there
 from lib.progress import chunked
 from lib.quality.measure import Measure
 from lib.sort.criteria import Criterion
 from lib.sort.export.run import remove_empty_folders
-from lib.sort.measures import Measures, is_passing
+from lib.sort.measures import Measures, is_passing, why_unanswered
 from lib.sort.options import SortOptions
-from lib.sort.output import as_table, csv_lines, note_report, refresh_metadata, write_report
+from lib.sort.output import (
+    Report,
+    Unsorted,
+    as_table,
+    csv_lines,
+    note_report,
+    refresh_metadata,
+    report_head,
+    write_report,
+)
 from lib.sort.placements import Removals, claim_placement, read_placements
+from lib.sort.sheet import Offer, clusters_sheet, contact_sheet, planned_rows, sizes_of
 from lib.text import counted
 
 STEP = "sort"
 ASIDE = ("not_asked", "no_answer")  # nothing is wrong with the picture; the next run asks again
+SHOWN_UNANSWERED = 10  # pictures that a model gave no answer about
 SHOWN_LEFT = 100_000  # pictures with reasons in a report's lists; metadata and the database hold everything
 
 
@@ -115,6 +125,9 @@ class Sorting:
             found["changed_copies_left"] = self.removals.changed
         if left := self.files.count("left_out"):
             found["below_min_score" if self.criterion.name == "quality" else "left_out"] = left
+        if silent := Counter(why_unanswered(reason) for _, reason in unanswered(self)):
+            found["unanswered"] = silent.total()
+            found |= {f"unanswered_{reason}": count for reason, count in silent.most_common()}
         if self.options.where:
             found["not_selected"] = self.not_selected
         found["unreadable"] = self.files.count("unreadable")
@@ -258,48 +271,68 @@ def _is_below(path: Path, folder: Path) -> bool:
     return text == above or text.startswith(os.path.join(above, ""))
 
 
-def finish(run: Sorting) -> str:
-    """Applies the plan and writes the report; gives the note that says where the page is."""
+def finish(run: Sorting, offer: Offer) -> Path:
+    """Applies the plan and writes the report; gives the page that there is to look at."""
     run.apply()
-    unreadable, left_out = (list(islice(run.files.reasons(s), SHOWN_LEFT)) for s in ("unreadable", "left_out"))
     at_rest = None if run.outcome.total() else run.files
-    report = write_report(run.context, run.options, run.criterion, unreadable, left_out, at_rest=at_rest)
+    report = write_report(run.context, run.options, run.criterion, *_unsorted(run), offer, at_rest=at_rest)
     page = report.page
     if run.criterion.clusters:
-        page = _clusters_page(run, is_known=report.is_known)
-    if not report.is_known:
+        page = _clusters_page(run, report)
+    if not report.is_known and not offer.page:
         note_report(run.context, run.criterion, report)
-    return f"page: {page}"
+    return page
 
 
-def _clusters_page(run: Sorting, *, is_known: bool) -> Path:
-    """`reports/sort_topic_clusters.html`: every cluster with the pictures nearest to its middle, best cluster first."""
+def preview(run: Sorting, offer: Offer) -> Path:
+    """Writes the page as it will be to where a dry run's goes; gives the page that there is to look at."""
+    context, criterion = run.context, run.criterion
+    page = place_of_page(offer.page, run.workspace.reports / f"sort_{criterion.name}.html", only_shown=True)
+    head = report_head(run.options, criterion, *_unsorted(run))
+    html = contact_sheet(
+        page, run.workspace, head, lambda: planned_rows(context, criterion, run.files),
+        command=("To do this", offer.in_earnest), only_shown=True, workers=run.options.spread.workers,
+    )  # fmt: skip
+    write_page(page, html)
+    return _clusters_page(run, Report(page, "")) if criterion.clusters else page
 
-    clusters = run.criterion.clusters
-    page = run.workspace.reports / f"sort_{run.criterion.name}_clusters.html"
-    if is_known and page.exists():
+
+def _unsorted(run: Sorting) -> tuple[list[Unsorted], list[Unsorted]]:
+    unreadable, left_out = (list(islice(run.files.reasons(s), SHOWN_LEFT)) for s in ("unreadable", "left_out"))
+    return unreadable, left_out
+
+
+def _clusters_page(run: Sorting, report: Report) -> Path:
+    page = report.page.with_name(f"{report.page.stem}_clusters.html")
+    if report.is_known and are_all_there(page):
         return page
-    places = run.files.places([sha256 for cluster in clusters for sha256 in cluster.faces])
-    buckets, items = [], []
-    for cluster in clusters:
-        mark = "kept" if cluster.kept else "left out"
-        note = f"{mark}, score {cluster.score:+.2f}, {cluster.unique} unique, coherence {cluster.coherence:.2f}"
-        buckets.append(Bucket(cluster.name, cluster.pictures, note))
-        faces = [run.workspace.to_path(places[sha256]) for sha256 in cluster.faces if sha256 in places]
-        items += [SheetItem(path, path.name, cluster.name, reason=note) for path in faces]
-    heading = Heading("Clusters by query", run.options.subtitle, notes=run.criterion.report()["notes"])
-    html = render_contact_sheet(page, heading, buckets, items, workers=run.options.spread.workers)
-    return page if page.exists() and page.read_text(encoding="utf-8") == html else write_page(page, html)
+    return clusters_sheet(page, run.context, run.criterion, run.files, run.options.subtitle, run.options.spread.workers)
 
 
-def shown(run: Sorting, *, as_csv: bool) -> Iterator[str]:
-    """The lines for stdout: the plan in a dry run, then the buckets; or the pictures as CSV."""
+def unanswered(run: Sorting) -> Iterator[tuple[str, str]]:
+    """(path, reason) of the pictures that a model was asked about and gave no answer, in this run or those before."""
+    return ((path, reason) for path, reason, _ in run.files.reasons("left_out") if why_unanswered(reason))
+
+
+def _unanswered_lines(run: Sorting, most: int | None) -> Iterator[str]:
+    silent = unanswered(run)
+    yield from (f"no answer  {path}  ({reason.partition(': ')[2]})" for path, reason in islice(silent, most))
+    if left := sum(1 for _ in silent):
+        yield f"no answer  {counted(left, 'more picture')}; -v names them all"
+
+
+def shown(run: Sorting, *, as_csv: bool, verbose: bool = False) -> Iterator[str]:
+    """The lines for stdout: the plan in a dry run, then the buckets; or the pictures as CSV.
+
+    Ten pictures without an answer are named at most, all of them with `verbose`.
+    """
     if as_csv:
         yield from (part.rstrip("\n") for part in csv_lines(pictures(run)))
         return
     if run.context.dry_run:
         yield from journal_files.describe(run.workspace, run.plan(), dry_run=True)
     yield from (f"leave  {path}  ({reason})" for path, reason, _ in run.files.reasons("unreadable"))
+    yield from _unanswered_lines(run, None if verbose else SHOWN_UNANSWERED)
     yield from run.criterion.notes()
     yield as_table(run.files.buckets(), run.criterion.buckets())
 
@@ -312,6 +345,7 @@ def as_result(run: Sorting) -> dict[str, Any]:
         "actions": ({"kind": a.kind, "source": a.source, "target": a.target, "reason": a.reason} for a in run.plan()),
         "unreadable": ({"path": path, "reason": reason} for path, reason, _ in run.files.reasons("unreadable")),
         "left_out": ({"path": path, "score": score} for path, _, score in run.files.reasons("left_out")),
+        "unanswered": ({"path": path, "reason": reason} for path, reason in unanswered(run)),
         "pictures": pictures(run),
     } | run.criterion.report()
 
@@ -319,12 +353,7 @@ def as_result(run: Sorting) -> dict[str, Any]:
 def pictures(run: Sorting) -> Iterator[dict[str, Any]]:
     """The labelled pictures, as CSV and JSON list them."""
     for block in chunked(run.files.items("labelled"), 500):
-        contents = [item.sha256 for item in block]
-        sizes = store.known_sizes(run.db, contents)
-        for metric, _ in run.criterion.keys if run.context.dry_run else ():
-            for sha256, (row, _) in run.files.kept(metric, contents).items():
-                detail = row.detail
-                sizes.setdefault(sha256, (detail["width"], detail["height"], detail["format"]))
+        sizes = sizes_of(run.context, run.criterion, run.files, [item.sha256 for item in block])
         for item in block:
             width, height, form = sizes.get(item.sha256, (0, 0, ""))
             words = {"label": item.label, "score": item.score, "reason": item.reason}

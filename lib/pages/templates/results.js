@@ -98,6 +98,7 @@
     image.onerror = () => { image.onerror = null; image.src = fallback; };
     image.src = source || fallback;
   };
+  const spaced = (node) => node && [...node.childNodes].map((child) => child.textContent.trim()).filter(Boolean).join(", ");
   const show = (button) => {
     current = button;
     const row = button.closest("tr");
@@ -105,7 +106,7 @@
     const query = $("#query");
     if (query) fill($("#large-query"), query.dataset.large, $("img", query).src);
     $("#large-title").textContent = `Hit ${row.dataset.rank}`;
-    const facts = [".page > a, .page > bdi", ".domain", ".date", ".size", ".likeness"].map((part) => $(part, row)?.textContent.replace(/\s+/g, " ").trim());
+    const facts = [".page > a, .page > bdi", ".domain", ".date", ".size", ".likeness"].map((part) => spaced($(part, row)));
     $("#large-hit").alt = facts[0] || `Hit ${row.dataset.rank}`;
     $("#large-text").textContent = facts.filter(Boolean).join(" · ");
     if (!dialog.open) dialog.showModal();

@@ -5,7 +5,8 @@
     tiles: $$(".tile", element).map((tile) => ({
       tile,
       score: tile.dataset.score === "" ? NaN : Number(tile.dataset.score),
-      text: `${tile.dataset.name}\n${tile.dataset.reason}`.toLowerCase(),
+      date: tile.dataset.published || tile.dataset.seen,
+      text: ["label", "name", "reason", "creator", "license", "found"].map((name) => tile.dataset[name]).join("\n").toLowerCase(),
     })),
   }));
   if (!sections.length) return;
@@ -24,14 +25,18 @@
         tile.hidden = !(text.includes(wanted) && (!scored || (score >= low && score <= high)));
         if (!tile.hidden) here += 1;
       }
-      $(".none-match", element).hidden = here > 0;
+      if (tiles.length) $(".none-match", element).hidden = here > 0;
       if (!element.hidden) shown += here;
     }
-    $("#shown").textContent = shown === total ? `${total} pictures` : `${shown} of ${total} pictures`;
+    const noun = total === 1 ? "picture" : "pictures";
+    $("#shown").textContent = shown === total ? `${total} ${noun}` : `${shown} of ${total} ${noun}`;
   };
   const orders = {
     given: (a, b) => a.tile.dataset.index - b.tile.dataset.index,
-    name: (a, b) => a.tile.dataset.name.localeCompare(b.tile.dataset.name, undefined, { numeric: true }),
+    name: (a, b) => a.tile.dataset.label.localeCompare(b.tile.dataset.label, undefined, { numeric: true }),
+    /* Pictures without a date go last either way. */
+    oldest: (a, b) => !a.date - !b.date || (a.date < b.date ? -1 : a.date > b.date ? 1 : 0),
+    newest: (a, b) => !a.date - !b.date || (a.date > b.date ? -1 : a.date < b.date ? 1 : 0),
     /* Pictures without a score go last either way. */
     best: (a, b) => isNaN(a.score) - isNaN(b.score) || b.score - a.score || 0,
     worst: (a, b) => isNaN(a.score) - isNaN(b.score) || a.score - b.score || 0,
@@ -53,6 +58,18 @@
     });
   }
 
+  const fact = ([name, text, url]) => {
+    const [line, term, told] = ["div", "dt", "dd"].map((kind) => document.createElement(kind));
+    const place = url ? document.createElement("a") : told;
+    if (url) {
+      Object.assign(place, { href: url, target: "_blank", rel: "noopener noreferrer" });
+      told.append(place);
+    }
+    term.textContent = name;
+    place.textContent = text;
+    line.append(term, told);
+    return line;
+  };
   const dialog = $("#large");
   let current = null;
   const show = (tile) => {
@@ -62,11 +79,21 @@
     const image = $("#large-picture");
     image.onerror = () => { image.onerror = null; image.src = small.src; };
     image.src = button.dataset.large || small.src;
-    image.alt = tile.dataset.name;
-    $("#large-title").textContent = tile.dataset.name;
+    const about = tile.dataset;
+    image.alt = about.label;
+    $("#large-title").textContent = about.label;
     const score = $(".score", tile);
-    const facts = [$("h2", tile.closest(".bucket")).textContent, score && `score ${score.textContent}`, tile.dataset.reason, tile.dataset.pixels];
-    $("#large-text").textContent = [facts.filter(Boolean).join(" · "), tile.dataset.detail].filter(Boolean).join("\n");
+    const facts = [$("h2", tile.closest(".bucket")).textContent, score && `score ${score.textContent}`, about.reason, about.pixels];
+    $("#large-text").textContent = [facts.filter(Boolean).join(" · "), about.detail].filter(Boolean).join("\n");
+    $("#large-facts").replaceChildren(...[
+      ["File", about.label === about.name ? "" : about.name],
+      ["Page", about.page, about.page],
+      ["Creator", about.creator],
+      ["Licence", about.license || about.licenseUrl, about.licenseUrl],
+      ["Published", about.published],
+      ["First seen", about.seen],
+      ["Found by", about.found],
+    ].filter(([, text]) => text).map(fact));
     if (!dialog.open) dialog.showModal();
   };
   const move = (by) => {

@@ -62,6 +62,11 @@ class Criterion:
     clusters: Sequence[Any] = ()
 
     @property
+    def clustered(self) -> int:
+        """Pictures in any cluster; one that lies in several counts once."""
+        return 0
+
+    @property
     def keys(self) -> Sequence[tuple[str, str]]:
         raise NotImplementedError
 

@@ -21,6 +21,7 @@ import numpy as np
 from lib.db import Context
 from lib.db import scores as store
 from lib.db.scores import ScoreRow
+from lib.db.where import FILTER, criterion_of
 from lib.errors import UsageError
 from lib.models.weights import WeightsFolder
 from lib.quality.measure import Measure
@@ -126,18 +127,18 @@ class ClipCriterion(Criterion):
 @dataclass
 class PromptFilter(ClipCriterion):
     """`keep` and `drop` are prompts; or `labels` maps a bucket to its prompts. `near` is the least cosine to the query
-    picture; `seeds` are further pictures for it. Below `margin` a label is unsure, and a kept picture dropped."""
+    picture; `seeds` are further pictures for it. Below `margin` a label is unsure, and a kept picture dropped. `name`
+    is the criterion that labels, folder and page belong to: filters of several names stand side by side."""
 
     keep: Sequence[str] = ()
     drop: Sequence[str] = ()
     labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
     margin: float = 0.0
     near: float | None = None
+    name: str = FILTER
     # Filled by `fit`: the queries that found a content, and the embeddings of their pictures.
     queries: Mapping[str, Sequence[int]] = field(default_factory=dict)
     seeds: Mapping[int, np.ndarray] = field(default_factory=dict)
-
-    name = "filter"
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any], place: WeightsFolder) -> PromptFilter:
@@ -153,7 +154,8 @@ class PromptFilter(ClipCriterion):
         if not labels and not keep and not drop and near is None:
             raise UsageError("say what to filter by: --keep and --drop, --labels or --near-query.")
         model, device, margin = options["clip_model"], options["device"], options["margin"]
-        return cls(model, place, device, keep=keep, drop=drop, labels=labels, margin=margin, near=near)
+        name = criterion_of(f"{FILTER}:{options['name']}") if options.get("name") else FILTER
+        return cls(model, place, device, keep=keep, drop=drop, labels=labels, margin=margin, near=near, name=name)
 
     def prompts(self) -> Sequence[str]:
         return [*self.keep, *self.drop, *(prompt for prompts in self.labels.values() for prompt in prompts)]

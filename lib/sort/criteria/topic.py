@@ -7,7 +7,7 @@ words and to pictures are never added as they are, since they live on different 
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -18,6 +18,7 @@ from lib.db import scores as store
 from lib.quality.measure import Measure
 from lib.sort.criteria import AllMeasures, Label
 from lib.sort.criteria.prompts import ClipCriterion
+from lib.text import counted
 
 BLOCK = 1024  # rows of the product at once: 1024 x 20,000 float32 are 82 MB
 SAMPLE = 2_000  # vectors that the knee is estimated from
@@ -73,6 +74,8 @@ class Topic(ClipCriterion):
     labels: dict[str, Label] = field(default_factory=dict)
     clusters: list[Cluster] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
+    names: dict[int, str] = field(default_factory=dict)  # of the queries, each one's own
+    in_clusters: set[str] = field(default_factory=set)
 
     name = "topic"
 
@@ -88,10 +91,16 @@ class Topic(ClipCriterion):
             for sha256 in readable:
                 for query in queries.get(sha256, [0]):
                     members[query].append(sha256)
-        made = replace(self, labels={}, clusters=[], said=[])
+        names = _own_names(store.query_names(measures.context.db, [query for query in members if query]))
+        made = replace(self, labels={}, clusters=[], said=[], names=names, in_clusters=set())
         for query, contents in sorted(members.items()):
             made._cluster(measures, query, contents)
         return made
+
+    @property
+    def clustered(self) -> int:
+        """Pictures in clusters; one that several queries found counts once."""
+        return len(self.in_clusters)
 
     def label(self, measure: Measure) -> Label | None:
         return self.labels.get(measure.sha256)
@@ -110,7 +119,7 @@ class Topic(ClipCriterion):
             agreement = [f"words {cluster.words:+.3f}"] if cluster.words is not None else []
             agreement += [f"picture {cluster.picture:.3f}"] if cluster.picture is not None else []
             mark = "keep" if cluster.kept else "leave"
-            size = f"{cluster.pictures} pictures, {cluster.unique} unique, coherence {cluster.coherence:.2f}"
+            size = f"{counted(cluster.pictures, 'picture')}, {cluster.unique} unique, coherence {cluster.coherence:.2f}"
             lines.append(f"{mark:<5}  {cluster.name}: {', '.join([size, *agreement])}, score {cluster.score:+.2f}")
         return lines
 
@@ -127,13 +136,14 @@ class Topic(ClipCriterion):
         eps, how = suggested_eps(vectors, self.least) if self.eps is None else (self.eps, "as given")
         numbers = dbscan(vectors, eps, self.least)
         found = _Query(
-            text or (f"query {query}" if query else ""), contents, vectors, numbers,
+            self.names.get(query, ""), contents, vectors, numbers,
             self._words(vectors, [*self.texts, *([text] if text else [])]),
             vectors @ seeds[query] if query in seeds else None,
             store.known_phashes(measures.context.db, contents),
         )  # fmt: skip
         clusters = found.ranked(self.top)
         self.clusters += clusters
+        self.in_clusters.update(sha256 for sha256, number in zip(contents, numbers, strict=True) if number != NOISE)
         self.said.append(found.said(eps, how))
         for sha256, label in found.labelled(clusters).items():
             known = self.labels.get(sha256)
@@ -227,7 +237,7 @@ class _Query:
         for row, sha256 in enumerate(self.contents):
             cluster = own.get(int(self.numbers[row]))
             if cluster is not None:
-                words = f"cluster {cluster.name}, {cluster.pictures} pictures{self._agreement(row)}"
+                words = f"cluster {cluster.name}, {counted(cluster.pictures, 'picture')}{self._agreement(row)}"
                 found[sha256] = Label("on_topic" if cluster.kept else "off_topic", cluster.score, words)
             elif row in joined:
                 found[sha256] = Label("on_topic", None, f"near cluster {own[joined[row]].name}{self._agreement(row)}")
@@ -253,11 +263,23 @@ class _Query:
     def said(self, eps: float, how: str) -> str:
         known = [word for word, values in (("words", self.words), ("picture", self.picture)) if values is not None]
         basis = f"ranked by {' and '.join(known)}" if known else "ranked by size and coherence: no words, no picture"
-        return f"{self.name or 'all pictures'}: {len(self.contents)} pictures, eps {eps:.3f} {how}, {basis}"
+        return f"{self.name or 'all pictures'}: {counted(len(self.contents), 'picture')}, eps {eps:.3f} {how}, {basis}"
 
     def _agreement(self, row: int) -> str:
         words = f", words {self.words[row]:+.3f}" if self.words is not None else ""
         return words + (f", query picture {self.picture[row]:.3f}" if self.picture is not None else "")
+
+
+def _own_names(queries: Mapping[int, tuple[str, str]]) -> dict[int, str]:
+    """A name for each query, of its (words, engine): engines are named where several were asked the same."""
+    words, pairs = Counter(text for text, _ in queries.values()), Counter(queries.values())
+    found = {}
+    for number, (text, engine) in queries.items():
+        name = text or f"query {number}"
+        if text and words[text] > 1:
+            name += f" ({engine})" if pairs[text, engine] == 1 else f" ({engine}, query {number})"
+        found[number] = name
+    return found
 
 
 def _deviations(values: Sequence[float]) -> np.ndarray:

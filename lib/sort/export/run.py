@@ -50,7 +50,7 @@ from lib.sort.export.readable import PASSING, TOLD, UNREADABLE, Readable
 from lib.sort.options import ExportOptions, Shares
 from lib.sort.output import remove_if_empty
 from lib.temporary import is_temporary, temporary_beside
-from lib.text import counted
+from lib.text import counted, did_you_mean
 from lib.workspace import Workspace
 
 log = logging.getLogger("gleaner.export")
@@ -136,7 +136,8 @@ class Export:
 
     def _gather(self) -> None:
         if self.options.label and self.options.label not in self._criteria():
-            raise UsageError(f"nothing is labelled by {self.options.label!r} yet; sort by it first.")
+            hint = did_you_mean(self.options.label, self._criteria())
+            raise UsageError(f"nothing is labelled by {self.options.label!r} yet; sort by it first.{hint}")
         context, folders, limit = self.context, self.options.folders, self.options.limit
         missing: list[tuple[str, str]] = []
         found = workspace_pictures(context.db, context.workspace, limit, missing=missing)
