@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -535,6 +536,35 @@ def test_topics_are_ranked_by_the_query_and_not_by_size(clip_folder: Path, tmp_p
     assert dump(workspace / "gleaner.db") == before
     said = capsys.readouterr().out
     assert "eps 0.002 as given, ranked by picture" in said and "keep   query 2 1: 7 pictures" in said
+
+
+def test_clusters_of_one_text_on_two_engines_are_told_apart_and_count_a_picture_once(
+    clip_folder: Path, tmp_path: Path, capsys: Any
+) -> None:
+    workspace = with_queries(tmp_path / "ws")
+    with open_database(workspace / "gleaner.db") as db:
+        db.execute("UPDATE queries SET text = 'lake', kind = 'keyword', image_sha256 = '' WHERE id = 2")
+        db.execute(
+            "INSERT INTO queries (id, engine, kind, text, image_sha256, image_path, created_at, updated_at)"
+            " VALUES (3, 'bing', 'keyword', 'lake', '', '', '', '')"
+        )
+        db.execute(
+            "INSERT INTO results (query_id, image_id, rank) SELECT 3, image_id, 0 FROM results WHERE query_id = 2"
+        )
+    arguments = ("topic", "--clip-model", clip_folder, "--eps", "0.002")
+    before = snapshot(workspace)
+    assert sort(workspace, *arguments, "--dry-run", "--page", tmp_path / "look.html") == 0
+    assert snapshot(workspace) == before
+    assert sort(workspace, *arguments) == 0
+    said = capsys.readouterr().out
+    assert "lake (yandex) 1: 7 pictures" in said and "lake (bing) 1: 7 pictures" in said
+    for page in (tmp_path / "look_clusters.html", workspace / "reports/sort_topic_clusters.html"):
+        html = page.read_text("utf-8")
+        titles = re.findall(r"<h2[^>]*><bdi>(.*?)</bdi>", html)
+        assert sorted(titles) == sorted(f"lake ({engine}) {n}" for engine in ("bing", "yandex") for n in (1, 2, 3))
+        names = re.findall(r'data-name="([^"]+)"', html)
+        assert len(names) == len(set(names)) == 22, "each picture of both searches is shown once"
+        assert "pictures are shown" not in html and html.count("shown above") == 3
 
 
 def test_a_dry_run_with_models_writes_nothing(clip_folder: Path, tmp_path: Path, capsys: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import shlex
@@ -323,3 +324,27 @@ def test_three_thousand_pictures_load_as_they_are_looked_at(
         assert looked.trouble == [] and all(url.startswith("file:") for url in asked)
     finally:
         looked.context.close()
+
+
+def test_a_full_disk_is_a_sentence_and_the_work_stands(
+    workspace: Path,  # noqa: F811
+    capsys: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What has been sorted stays sorted and can be taken back; the same command makes the page later."""
+    from lib.pages import reports
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "no space", "/x/thumbnail.jpg")
+
+    monkeypatch.setattr(reports, "thumbnails", full)
+    assert sort(workspace, "orientation") == 1
+    assert "no space is left on the device (/x/thumbnail.jpg)" in capsys.readouterr().err
+    page = workspace / "reports/sort_orientation.html"
+    assert len(list(workspace.glob("sorted/orientation/*/*.jpg"))) == 3 and not page.exists()
+    before = snapshot(workspace / "sorted")
+    monkeypatch.undo()
+    assert sort(workspace, "orientation") == 0
+    assert len(tiles(page)) == 3 and snapshot(workspace / "sorted") == before
+    assert sort(workspace, "--undo", "last") == 0
+    assert not (workspace / "sorted").exists()

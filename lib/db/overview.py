@@ -67,8 +67,8 @@ def overview(db: Database) -> Overview:
         "collect": int(db.value("SELECT count(*) FROM queries WHERE state IN ('pending', 'running')")),
         "ingest": int(db.value("SELECT count(*) FROM responses WHERE ingest_state = 'pending'")),
         "download": pictures - sum(number for state, number in downloads.items() if state != "pending"),
-        "dedup": _files_since(db, "dedup"),
-        "sort": _files_since(db, "sort"),
+        "dedup": _files_since(db, "dedup", changed["file"]),
+        "sort": _files_since(db, "sort", changed["file"]),
     }
     states = tuple(
         _state(db, step, last[step], due.get(step, 0), changed[step], counts.get(step, {})) for step in STEPS
@@ -120,24 +120,26 @@ def _state(db: Database, step: str, last: _Run | None, due: int, changed: str, c
 
 
 def _changes(db: Database) -> dict[str, str]:
-    """The last change of what each step works on or has made, UTC; empty where there is nothing."""
+    """The last change of what each step works on or has made, and of `file`, UTC; empty where there is nothing."""
     queries = str(db.value("SELECT max(updated_at) FROM queries WHERE kind <> 'import'") or "")
     pictures = str(db.value("SELECT first_seen_at FROM images ORDER BY id DESC LIMIT 1") or "")
     downloads = str(db.value("SELECT max(updated_at) FROM downloads WHERE state <> 'pending'") or "")
+    # Of each run its last entry, since all of them would be as many as there are files; and what was taken back since.
     made: dict[str, str] = db.mapping(
-        "SELECT runs.step, max(actions.finished_at) FROM runs JOIN actions ON actions.run_id = runs.id"
-        " WHERE runs.id IN (SELECT run_id FROM actions GROUP BY run_id) GROUP BY runs.step"
+        "SELECT step, max(at) FROM (SELECT step, (SELECT finished_at FROM actions WHERE run_id = runs.id"
+        " ORDER BY id DESC LIMIT 1) AS at FROM runs UNION ALL SELECT step, actions.finished_at FROM actions"
+        " JOIN runs ON runs.id = actions.run_id WHERE actions.state = 'undone') GROUP BY step"
     )
     found = {"collect": queries, "ingest": pictures, "report": max(pictures, downloads), "download": downloads}
     files = str(db.value("SELECT max(added_at) FROM files") or "")
     found |= {"cleanup": pictures, "dedup": files, "sort": files}
-    return {step: max(found[step], made.get(step) or "") for step in STEPS}
+    return {"file": files, **{step: max(found[step], made.get(step) or "") for step in STEPS}}
 
 
-def _files_since(db: Database, step: str) -> int:
+def _files_since(db: Database, step: str, newest: str) -> int:
     """Files that came after the last whole run of a step had begun; 0 where there is no such run."""
     began = db.value("SELECT max(started_at) FROM runs WHERE step = ? AND exit_code IN (0, 3)", (step,))
-    if began is None:
+    if began is None or newest <= began:
         return 0
     return int(db.value("SELECT count(*) FROM files WHERE state = 'present' AND added_at > ?", (began,)))
 
@@ -178,15 +180,16 @@ def _counts(
 def _datasets(db: Database) -> tuple[DatasetRow, ...]:
     """The exports in force, newest first."""
     rows = db.rows(
-        "SELECT target, max(finished_at) AS at FROM actions WHERE kind = 'write' AND state = 'done'"
-        " AND (target = :name OR target LIKE '%/' || :name) AND run_id IN (SELECT id FROM runs WHERE step = 'sort')"
-        " GROUP BY target ORDER BY at DESC, target",
-        {"name": MANIFEST},
+        "SELECT made.target, max(made.finished_at) AS at FROM (SELECT DISTINCT run_id, target FROM actions"
+        " INDEXED BY actions_of_datasets WHERE reason = 'building') AS begun"
+        " CROSS JOIN actions AS made ON made.run_id = begun.run_id AND made.target = begun.target || '/' || ?"
+        " AND made.kind = 'write' AND made.state = 'done' GROUP BY made.target ORDER BY at DESC, made.target",
+        (MANIFEST,),
     )
     return tuple(DatasetRow(row["target"], row["at"] or "") for row in rows)
 
 
 def sample_files(db: Database, most: int) -> list[tuple[str, str]]:
     """(content, path) of a few present files: by their digests, so by chance, and the same from run to run."""
-    sql = "SELECT sha256, path FROM files WHERE state = 'present' ORDER BY sha256 LIMIT ?"
+    sql = "SELECT sha256, path FROM files WHERE +state = 'present' ORDER BY sha256 LIMIT ?"  # by the key's index
     return [(row["sha256"], row["path"]) for row in db.rows(sql, (most,))]

@@ -44,7 +44,8 @@
     matching = groups.filter((group) => group.rows.some((entry) => !entry.row.hidden));
     $("#none").hidden = matching.length > 0;
     const noun = total === 1 ? "hit" : "hits";
-    $("#shown").textContent = shown === total ? `${total} ${noun}` : `${shown} of ${total} ${noun}`;
+    const [some, all] = [shown, total].map((count) => count.toLocaleString("en"));
+    $("#shown").textContent = shown === total ? `${all} ${noun}` : `${some} of ${all} ${noun}`;
     turn(0);
   };
   const reorder = (order) => {
