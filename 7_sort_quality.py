@@ -29,6 +29,8 @@ Examples
     python 7_sort_quality.py objects --classes person,dog --min-objects 2
     python 7_sort_quality.py vlm --vlm-model qwen2.5vl --subject "mountain lakes" --max-images 200
     python 7_sort_quality.py export --as webdataset --where "quality = high and topic = on_topic" --split 90,5,5
+    python 7_sort_quality.py export --as webdataset --resize 256 --resize-mode center-crop --caption title
+    python 7_sort_quality.py export --label quality --take 1000 --balance --push ann/lakes --dry-run
     python 7_sort_quality.py export --drop-opted-out --dry-run
     python 7_sort_quality.py --undo last
 
@@ -44,12 +46,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lib.errors import UsageError
+from lib.sort.export.options import export_options_from
 from lib.sort.options import (
     CRITERIA,
     EXPORT,
     MODES,
     add_options,
-    export_options_from,
     refuse_foreign,
     show_own_help,
     sort_options_from,
@@ -110,17 +112,9 @@ def check(args: argparse.Namespace) -> None:
 
 
 def work(session: cli.Session) -> cli.Summary:
-    from lib.sort.export.run import Export, OptOuts, finish_exports
-    from lib.sort.run import (
-        Sorting,
-        as_result,
-        finish,
-        finish_interrupted,
-        pictures,
-        preview,
-        shown,
-        undo,
-    )
+    from lib.sort.export.building import finish_exports
+    from lib.sort.export.run import Export, OptOuts
+    from lib.sort.run import Sorting, as_result, finish, finish_interrupted, pictures, preview, shown, undo
     from lib.sort.sheet import Offer
 
     context, args = session.context, session.args

@@ -232,7 +232,7 @@ def test_a_card_cuts_no_word_and_says_what_it_leaves_out(tmp_path: Path) -> None
     card = DatasetCard(tmp_path, ())
     for query in (words, longer, "x" * 5000):
         card.add("train", "1.jpg", {**dict.fromkeys(RECORD, ""), "query": query})
-    card.write(title=words, form="imagefolder", filters=[words], history=[words])
+    card.write(title=words, filters=[words], history=[words])
     text = (tmp_path / "README.md").read_text("utf-8")
     assert f"| {words} | 1 |" in text and f"- {words}\n" in text and f"# {words}\n" in text
     shortened = re.search(r"\| (long0 .*) … \(([\d,]+) more characters\) \| 1 \|", text)
@@ -259,7 +259,10 @@ def test_the_head_is_what_hugging_face_reads(form: str, licenses: list[str], exp
     card = DatasetCard(tmp_path, ("quality",))
     for split, license_ in zip(("train", "val", "test"), licenses * 3, strict=False):
         card.add(split, "1.jpg", {**dict.fromkeys(RECORD, ""), "license": license_, "label_quality": "high"})
-    card.write(title='A "set": of\tlakes \x07\\ #1', form=form, filters=(), history=())
+    sides = ("train", "val", "test") if form != "imagefolder" else ()
+    card.write(
+        title='A "set": of\tlakes \x07\\ #1', filters=(), history=(), files={side: f"{side}/*.tar" for side in sides}
+    )
     data = hub.DatasetCard.load(tmp_path / "README.md").data
     assert (
         data.license == expected and data.size_categories == ["n<1K"] and data.pretty_name == 'A "set": of lakes \\ #1'

@@ -23,9 +23,9 @@ from support import PATIENCE, ROOT, all_rows, as_rows, drawing, dump, load_step,
 from lib.db import open_database
 from lib.db.files import FileRow, add_file
 from lib.files.pictures import sha256_of
-from lib.sort.export import run as settle
+from lib.sort.export import building as settle
+from lib.sort.export.options import parse_shares
 from lib.sort.export.run import Groups, Sides
-from lib.sort.options import parse_shares
 
 step = load_step("sort")
 COUNT = 40
@@ -105,18 +105,22 @@ def test_an_imagefolder_holds_the_pictures_with_everything_known(workspace: Path
     assert len(rows) == COUNT and all(row["title"].startswith("'=HYPER") for row in rows)
 
 
-def test_tar_shards_pair_each_picture_with_its_record(workspace: Path) -> None:
+def test_tar_shards_hold_picture_caption_and_record_of_each_key(workspace: Path) -> None:
     assert sort(workspace, "export", "--as", "webdataset", "--to", workspace / "wds") == 0
     seen = []
-    for path in sorted((workspace / "wds").glob("*.tar")):
+    for path in sorted((workspace / "wds").glob("*/*.tar")):
+        assert path.name == "00000.tar"
         with tarfile.open(path) as shard:
             names = shard.getnames()
-            for picture, text in zip(names[::2], names[1::2], strict=True):
-                assert picture.rpartition(".")[0] == text.removesuffix(".json")
+            for number, (picture, words, text) in enumerate(zip(names[::3], names[1::3], names[2::3], strict=True)):
+                key = f"00000{number:04}"
+                assert (picture, words, text) == (f"{key}.jpg", f"{key}.txt", f"{key}.json")
                 content = shard.extractfile(picture)
                 record = json.load(shard.extractfile(text))  # type: ignore[arg-type]
                 assert content and np.asarray(Image.open(io.BytesIO(content.read()))).shape[1] == record["width"]
-                assert picture.endswith(".jpg")  # one extension, as loaders want it; half of these are PNG inside
+                # One extension, as loaders want it; half of these are PNG inside.
+                assert record["key"] == key and record["status"] == "success" and record["error_message"] is None
+                assert shard.extractfile(words).read().decode() == record["caption"] == record["title"]
                 seen.append(record["sha256"])
     assert len(seen) == len(set(seen)) == COUNT
 
@@ -134,19 +138,22 @@ def test_parquet_has_pictures_inside_or_by_path(pictures: str, workspace: Path) 
 
 
 def test_shards_are_cut_by_size(workspace: Path) -> None:
-    from lib.sort.export.formats import TarShards
+    from lib.sort.export.shards import TarShards
 
-    writer = TarShards(workspace, "jpg", 20_000)
+    writer = TarShards(workspace, "jpg", 20_000, sides=False)
     for number, path in enumerate(sorted((workspace / "images").iterdir())):
-        writer.add("train", path, {"sha256": f"{number:064}", "format": "jpeg"})
+        record = {"sha256": f"{number:064}", "format": "jpeg", "image_url": "", "width": 1, "height": 1}
+        writer.add("train", path, record)
     writer.close()
-    shards = sorted(workspace.glob("train-*.tar"))
-    assert len(shards) > 3
+    shards = sorted(workspace.glob("*.tar"))
+    assert len(shards) > 3 and [path.name for path in shards] == [f"{n:05}.tar" for n in range(len(shards))]
     names = []
     for path in shards:
         with tarfile.open(path) as shard:
             names += shard.getnames()
-    assert len(names) == 2 * COUNT
+        counts = json.loads(path.with_name(f"{path.stem}_stats.json").read_text())
+        assert counts["count"] == counts["successes"] == counts["status_dict"]["success"]
+    assert len(set(names)) == 3 * COUNT
 
 
 def test_repeats_stay_on_one_side_and_sides_stay_when_pictures_come(workspace: Path) -> None:
@@ -236,7 +243,13 @@ def test_a_dry_run_writes_nothing_and_undo_takes_all_back(workspace: Path) -> No
     [
         (["--mode", "move"], "never moves them"),
         (["--split", "a,b"], "is no list of shares"),
-        (["--label", "quality", "--as", "parquet"], "only --as imagefolder has"),
+        (["--balance", "--take", "3"], "among the labels of --label"),
+        (["--resize-mode", "border"], "belongs to --resize"),
+        (["--resize", "64", "--convert", "png"], "--encode-format in place of --convert"),
+        (["--resize", "64", "--encode-format", "png", "--encode-quality", "90"], "from 0 to 9"),
+        (["--public"], "belongs to --push"),
+        (["--push", "nobody"], "write USER/NAME"),
+        (["--caption", "colour"], "no picture has such a column"),
         (["--label", "quality"], "nothing is labelled by 'quality' yet"),
         (["--where", "width > 5000"], "no picture fulfils --where"),
     ],
@@ -330,21 +343,21 @@ def test_what_the_technical_score_found_broken_is_not_exported(tmp_path: Path, c
 
 
 KILLED_AFTER = {
-    "the folder was told of": ("lib.sort.export.run.Path.mkdir", 0),
+    "the folder was told of": ("lib.sort.export.building.Path.mkdir", 0),
     "a picture was written": ("lib.sort.export.formats._put", 7),
-    "the plan began to be written": ("lib.sort.export.run.files_below", 1),
+    "the plan began to be written": ("lib.sort.export.building.files_below", 0),
     "the plan was written": ("lib.sort.export.run.commit", 0),
     "all is committed": ("lib.sort.export.run.finish", 0),
-    "some files were put away": ("lib.sort.export.run.move_without_overwriting", 5),
-    "all files were put away": ("lib.sort.export.run.os.rename", 0),
-    "the dataset is in its place": ("lib.sort.export.run._record", 0),
+    "some files were put away": ("lib.sort.export.building.move_without_overwriting", 5),
+    "all files were put away": ("lib.sort.export.building.os.rename", 0),
+    "the dataset is in its place": ("lib.sort.export.building._record", 0),
 }
 DYING = """
 import importlib, json, os, sys
 sys.path[:0] = [{root!r}, {tests!r}]
 from support import load_step
 step = load_step("sort")
-import lib.sort.export.run, lib.sort.export.formats
+import lib.sort.export.run, lib.sort.export.formats, lib.sort.export.building
 owner, name = {name!r}.rsplit(".", 1)
 place = importlib.import_module(owner) if owner.count(".") == 2 else eval(owner)
 real, calls = getattr(place, name), []
@@ -370,10 +383,11 @@ def kill_export(workspace: Path, moment: str, *arguments: str) -> None:
 
 
 def left_of(workspace: Path) -> dict[str, str]:
-    """What lies in the workspace, quarantined files by their names only: runs have numbers."""
+    """What lies in the workspace, quarantined files by their names only: runs have numbers, and the front page has
+    all of them."""
     found = without_database(workspace)
     return {re.sub(r"^quarantine/\d+", "quarantine", name): digest for name, digest in found.items()
-            if not name.endswith(".lock")}  # fmt: skip
+            if not name.endswith((".lock", "reports/index.html"))}  # fmt: skip
 
 
 def done_by(workspace: Path) -> list[tuple[str, str]]:

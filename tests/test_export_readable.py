@@ -211,12 +211,14 @@ def test_converted_pictures_are_in_shards_and_tables(tmp_path: Path, capsys: Any
     mine = tmp_path / "mine"
     rare(mine)
     export(tmp_path / "ws", capsys, mine, "--as", "webdataset", "--convert", "jpeg", "--split", "1")
-    with tarfile.open(tmp_path / "ws/export/train-000000.tar") as shard:
+    with tarfile.open(tmp_path / "ws/export/00000.tar") as shard:
         content = {entry.name: shard.extractfile(entry).read() for entry in shard}  # type: ignore[union-attr]
     records = {name[:-5]: json.loads(text) for name, text in content.items() if name.endswith(".json")}
     assert len(records) == 9
     for key, record in records.items():
-        picture = next(part for name, part in content.items() if name.startswith(key) and not name.endswith("json"))
+        picture = next(
+            part for name, part in content.items() if name.startswith(key) and not name.endswith(("json", "txt"))
+        )
         assert Image.open(io.BytesIO(picture)).format != "AVIF"
         assert record["format"] != "avif"
     export(tmp_path / "ws", capsys, mine, "--as", "parquet", "--convert", "png", "--split", "1", "--to", tmp_path / "p")

@@ -196,3 +196,18 @@ def test_the_statuses_of_img2dataset_come_in_as_a_list(tmp_path: Path, capsys: p
     assert second["status"] == "failed_to_download" and second["error_message"].startswith("HTTP Error 404")
     rows = as_rows(tmp_path / "w/gleaner.db", "SELECT title, width, height FROM images ORDER BY id")
     assert rows == [("one", 1024, 1200), ("two", None, None)]
+
+
+def test_a_folder_of_pictures_with_a_record_each_is_no_folder_of_answers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As img2dataset writes files: a shard's folder with `000000.jpg`, `.json` and `.txt`, its statuses beside it."""
+    shard = tmp_path / "out/00000"
+    shard.mkdir(parents=True)
+    for number in range(2):
+        drawing(number, 60, 50).save(shard / f"{number:09}.jpg")
+        (shard / f"{number:09}.json").write_text(json.dumps({"url": address(number + 1), "key": f"{number:09}"}))
+        (shard / f"{number:09}.txt").write_text("a caption")
+    pq.write_table(pa.table(STATUSES), tmp_path / "out/00000.parquet")
+    found = counts(tmp_path / "w", capsys, "--import", tmp_path / "out")
+    assert found["new_pictures"] == 2 and "answers" not in found

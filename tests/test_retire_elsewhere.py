@@ -294,13 +294,17 @@ def contents_of(place: Path) -> list[str]:
         elif path.suffix == ".tar":
             with tarfile.open(path) as shard:
                 names = shard.getnames()
-                assert len(names) == 2 * len({name.partition(".")[0] for name in names})
+                assert len(names) == 3 * len({name.partition(".")[0] for name in names})
                 found += [json.load(shard.extractfile(name)) for name in names if name.endswith(".json")]
-        elif path.suffix == ".parquet":
+            rows = pyarrow.parquet.read_table(path.with_suffix(".parquet")).to_pylist()
+            assert {row["key"] for row in rows} == {name.partition(".")[0] for name in names}
+            assert json.loads(path.with_name(f"{path.stem}_stats.json").read_text())["count"] == len(rows)
+        elif path.suffix == ".parquet" and not path.with_suffix(".tar").exists():
             found += pyarrow.parquet.read_table(path).to_pylist()
     rows = list(csv.DictReader((place / "attribution.csv").open(encoding="utf-8")))
     listed = [str(record.get("original_sha256") or record["sha256"]) for record in found]
-    assert sorted(row["file_name"].partition(".")[0] for row in rows) == sorted(name[:24] for name in listed)
+    names = [record.get("key") or content[:24] for record, content in zip(found, listed, strict=True)]
+    assert sorted(row["file_name"].partition(".")[0] for row in rows) == sorted(names)
     assert sum(json.loads((place / "dataset.json").read_text())["pictures"].values()) == len(listed)
     return sorted(listed)
 

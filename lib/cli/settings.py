@@ -90,11 +90,12 @@ SETTABLE: dict[str, dict[str, str]] = {
         file="mode where format square tolerance strategy edges every parts metric combine long-side high medium "
         "min-score keep drop margin near-query eps min-samples topic-text topic-top classes min-objects max-objects "
         "min-confidence vlm-model subject vlm-min-score max-images vlm-workers vlm-timeout vlm-tries as split label "
-        "shard-size parquet-pictures title convert device",
+        "shard-size parquet-pictures title convert device caption resize resize-mode resize-only-if-bigger "
+        "encode-format encode-quality",
         inside="keep-file drop-file labels vlm-prompt",
         name="clip-model detector",
         environment="vlm-url vlm-key-env to models-dir",  # where pictures and keys are sent, what is loaded
-        spot="name page replace drop-opted-out",
+        spot="name page replace drop-opted-out take balance seed push public",
     ),
 }
 

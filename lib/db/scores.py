@@ -192,6 +192,43 @@ def provenance(db: Database, contents: Sequence[str]) -> dict[str, dict[str, str
     return found
 
 
+def kept_columns(db: Database, contents: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The columns of lists that are kept with contents; of several of one name that of the first picture counts."""
+    found: dict[str, dict[str, Any]] = {}
+    sql = (
+        "SELECT sha256, json_extract(extra, '$.columns') AS columns FROM downloads"
+        f" JOIN images ON images.id = downloads.image_id WHERE downloads.state = 'done' AND {_GIVEN}"
+        " AND columns IS NOT NULL ORDER BY 1, images.id"
+    )
+    for row in db.execute(sql, (json.dumps(contents),)):
+        found[row["sha256"]] = json.loads(row["columns"]) | found.get(row["sha256"], {})
+    return found
+
+
+def failed_downloads(db: Database) -> Iterator[dict[str, Any]]:
+    """The pictures whose download failed or was refused, by number: `reason`, `columns` and their origin.
+
+    What an owner has opted out of is not among them.
+    """
+    sql = (
+        "SELECT images.id AS id, downloads.reason AS reason, images.engine AS engine,"
+        " (SELECT url FROM image_variants WHERE image_id = images.id ORDER BY kind <> 'original', id LIMIT 1)"
+        " AS image_url, page_url, title, license_id(license, license_url) AS license, license_url, creator,"
+        " attribution,"
+        " CASE queries.kind WHEN 'keyword' THEN queries.text"
+        " ELSE file_name_of(coalesce(nullif(queries.text, ''), queries.image_path)) END AS query,"
+        " queries.image_sha256 AS query_sha256,"
+        " json_extract(extra, '$.columns') AS columns FROM downloads JOIN images ON images.id = downloads.image_id"
+        " LEFT JOIN queries ON queries.id = (SELECT min(query_id) FROM results WHERE image_id = images.id)"
+        " WHERE downloads.state IN ('failed', 'blocked') AND images.id > :last ORDER BY images.id LIMIT :count"
+    )
+    last = 0
+    while rows := db.rows(sql, {"last": last, "count": BLOCK}):
+        for row in rows:
+            yield dict(row) | {"columns": json.loads(row["columns"] or "{}")}
+        last = rows[-1]["id"]
+
+
 def sightings(db: Database, contents: Sequence[str]) -> dict[str, dict[str, Any]]:
     """By whom and when contents were seen, as far as that is known: `engines`, the earliest `published_at` and the
     earliest `first_seen_at` of all their results."""

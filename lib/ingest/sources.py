@@ -139,8 +139,8 @@ def _recognise_folder(folder: Path, encoding: str, column: str) -> list[ImportSo
     """Returns what a folder was taken for; what else lies in it is said."""
     unread = UnreadableFiles()
     files = list(plain_files(folder, unread, lambda name: Path(name).suffix.lower() in TABLES | TEXTS | SUFFIXES))
-    lists, pictures = _lists_among(files)
-    if holds_answers(folder):
+    lists, pictures, beside = _lists_among(files)
+    if any(entry.file not in beside for entry in _answers_below(folder)):
         if others := sum(path.suffix.lower() in TABLES for path in lists):
             log.warning("%s holds raw answers; the %s in it are left: name them", folder, counted(others, "list"))
         return [_answers_of(folder)]
@@ -166,8 +166,13 @@ def _recognise_folder(folder: Path, encoding: str, column: str) -> list[ImportSo
     return sources
 
 
-def _lists_among(files: Iterable[Path]) -> tuple[list[Path], int]:
-    """Returns the files that may be lists, and the number of pictures; what stands beside a picture is no list."""
+def _answers_below(folder: Path) -> Iterator[RawFile]:
+    return find_answers(folder, UnreadableFiles()) if holds_answers(folder) else iter(())
+
+
+def _lists_among(files: Iterable[Path]) -> tuple[list[Path], int, set[Path]]:
+    """Returns the files that may be lists, the number of pictures, and the files that stand beside one: they tell of it
+    alone, as img2dataset and other downloaders write them."""
     lists, pictures, folders = list[Path](), set[Path](), set[Path]()
     for path in files:
         if path.suffix.lower() in SUFFIXES:
@@ -181,4 +186,5 @@ def _lists_among(files: Iterable[Path]) -> tuple[list[Path], int]:
             return path.parent in folders
         return path.suffix.lower() in TEXTS and path.with_suffix("") in pictures
 
-    return [path for path in lists if not is_beside(path)], len(pictures) // 2
+    beside = set(filter(is_beside, lists))
+    return [path for path in lists if path not in beside], len(pictures) // 2, beside

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import re
 from argparse import SUPPRESS, Action, ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Sequence
@@ -11,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lib.arguments import at_least, between, number, positive, share, whole
-from lib.db.where import Condition, criterion_of, parse_where
+from lib.db.where import Condition, parse_where
 from lib.errors import UsageError
 from lib.models.weights import DEFAULT_FOLDER, WeightsFolder, weights_folder
 from lib.sort.criteria import Criterion
@@ -26,16 +24,14 @@ from lib.sort.criteria.quality import (
     Thresholds,
 )
 from lib.sort.criteria.sizes import DEFAULT_EDGES, SQUARES, STRATEGIES, Megapixels, Orientation
+from lib.sort.export.options import absolute, add_export_flags
 from lib.work.stream import Parallelism
 
 CRITERIA = ("orientation", "megapixels", "quality", "filter", "topic", "objects", "vlm")
-SIDES = ("train", "val", "test")
 EXPORT = "export"  # no criterion: it makes a dataset of what others kept
 
 MODES = ("copy", "move", "hardlink", "symlink")
 DEVICES = ("auto", "cpu", "cuda", "mps")
-FORMS = ("imagefolder", "webdataset", "parquet")
-CONVERSIONS = ("jpeg", "png", "webp")
 DETECTOR = "fasterrcnn_mobilenet_v3_large_320_fpn"
 OLLAMA = "http://localhost:11434/v1"
 
@@ -64,53 +60,13 @@ class SortOptions:
     spread: Parallelism
 
 
-@dataclass(frozen=True)
-class Shares:
-    """Parts of the whole for train, val and test; they add up to 1."""
-
-    values: tuple[float, float, float]
-
-    @property
-    def version(self) -> str:
-        return "/".join(f"{value:g}" for value in self.values)
-
-    def side(self, key: str) -> str:
-        """The side of a group, by the digest of its name alone: other pictures have no say in it."""
-        place = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") / 2**64
-        for name, part in zip(SIDES, self.values, strict=True):
-            place -= part
-            if place < 0:
-                return name
-        return SIDES[0]
-
-
-@dataclass(frozen=True)
-class ExportOptions:
-    """An export as it was asked for. `place` is where the dataset will lie."""
-
-    place: Path
-    form: str
-    shares: Shares
-    where: Condition | None
-    folders: Sequence[Path]
-    limit: int | None
-    mode: str
-    label: str | None
-    shard_bytes: int
-    parquet_pictures: str
-    title: str | None
-    replace: bool
-    convert: str | None
-    spread: Parallelism
-
-
 def add_options(made: ArgumentParser) -> None:
     """Adds the flags of each criterion in groups of their own."""
     _add_size_flags(made)
     _add_quality_flags(made)
     _add_clip_flags(made)
     _add_judge_flags(made)
-    _add_export_flags(made)
+    add_export_flags(made)
     add = made.add_argument_group(MODEL_FLAGS).add_argument
     shown = f"where weights lie, besides the caches of torch and Hugging Face (default: {DEFAULT_FOLDER})"
     add("--models-dir", type=Path, metavar="DIR", help=shown)
@@ -206,26 +162,6 @@ def _add_judge_flags(made: ArgumentParser) -> None:
     add("--vlm-tries", type=positive, default=3, metavar="N", help=shown)
 
 
-def _add_export_flags(made: ArgumentParser) -> None:
-    add = made.add_argument_group("export").add_argument
-    add("--to", type=Path, metavar="DIR", help="where the dataset is put (default: WORKSPACE/export)")
-    shown = "the form: files, tar shards, or Parquet (default: imagefolder)"
-    add("--as", dest="form", choices=FORMS, default="imagefolder", help=shown)
-    shown = "shares of the whole; repeats stay on one side, in every export the same (default: 80,10,10)"
-    add("--split", default="80,10,10", metavar="TRAIN,VAL,TEST", help=shown)
-    add("--label", metavar="CRITERION", help="imagefolder: a folder for each label of this criterion")
-    add("--shard-size", type=megabytes, default=500_000_000, metavar="MB", help="size of a shard (default: 500 MB)")
-    shown = "Parquet holds the pictures, or their paths (default: embed)"
-    add("--parquet-pictures", choices=("embed", "reference"), default="embed", help=shown)
-    shown = "what loaders may not open (HEIC, AVIF, JPEG XL, JPEG 2000) is written in this format (default: as it is)"
-    add("--convert", choices=CONVERSIONS, help=shown)
-    add("--title", metavar="TEXT", help="the dataset's name on its card (default: the folder's)")
-    add("--replace", action="store_true", help="an older dataset in that place goes to the quarantine")
-    shown = """export nothing: take pictures whose owners have opted out since out of all datasets written so far, or of
-        that of --to"""
-    add("--drop-opted-out", action="store_true", help=shown)
-
-
 def filter_name(text: str) -> str:
     """A name that is a folder's on every system and a word of `--where`, whatever case somebody types."""
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,39}", text):
@@ -284,11 +220,6 @@ def epsilon(text: str) -> float | None:
 def names(text: str) -> tuple[str, ...]:
     """Names separated by commas."""
     return tuple(part.strip() for part in text.split(",") if part.strip())
-
-
-def megabytes(text: str) -> int:
-    """A size in megabytes, as bytes."""
-    return positive(text) * 1_000_000
 
 
 def show_own_help(made: ArgumentParser, words: Sequence[str]) -> None:
@@ -354,55 +285,11 @@ def sort_options_from(args: Namespace) -> SortOptions:
         criterion=makers[args.criterion](args),
         subtitle=_subtitle(args),
         where=parse_where(args.where) if args.where else None,
-        folders=_absolute(args.folders),
+        folders=absolute(args.folders),
         limit=args.limit,
         mode=args.mode,
         spread=Parallelism(args.executor, args.workers),
     )
-
-
-def export_options_from(args: Namespace) -> ExportOptions:
-    """The export that the flags describe. Raises UsageError where they contradict each other."""
-    shares = parse_shares(args.split)
-    if args.drop_opted_out and args.folders:
-        raise UsageError("--drop-opted-out takes no folders; name a dataset by --to, or none for all of them.")
-    if args.mode == "move":
-        raise UsageError("export copies pictures and never moves them; use --mode copy, hardlink or symlink.")
-    if args.label and args.form != "imagefolder":
-        raise UsageError(
-            "--label makes folders, which only --as imagefolder has; the others have all labels as columns."
-        )
-    if args.convert and args.form == "parquet" and args.parquet_pictures == "reference":
-        raise UsageError("--convert makes new files, which paths cannot name; use --parquet-pictures embed.")
-    return ExportOptions(
-        place=args.to or args.workspace / "export",
-        form=args.form,
-        shares=shares,
-        where=parse_where(args.where) if args.where else None,
-        folders=_absolute(args.folders),
-        limit=args.limit,
-        mode=args.mode,
-        label=criterion_of(args.label) if args.label else None,
-        shard_bytes=args.shard_size,
-        parquet_pictures=args.parquet_pictures,
-        title=args.title,
-        replace=args.replace,
-        convert=args.convert,
-        spread=Parallelism(args.executor, args.workers),
-    )
-
-
-def parse_shares(text: str) -> Shares:
-    """Shares written as 80,10,10 or 0.9,0.1. Raises UsageError."""
-    try:
-        parts = [float(part) for part in text.split(",")]
-    except ValueError:
-        parts = []
-    if not 1 <= len(parts) <= 3 or min(parts) < 0 or sum(parts) <= 0:
-        raise UsageError(f"--split {text!r} is no list of shares; write train,val,test such as 80,10,10.")
-    whole = sum(parts)
-    first, second, third = [part / whole for part in parts] + [0.0] * (3 - len(parts))
-    return Shares((first, second, third))
 
 
 def _subtitle(args: Namespace) -> str:
@@ -477,10 +364,6 @@ def _vlm(args: Namespace) -> Criterion:
         args.vlm_timeout,
         args.vlm_tries,
     )
-
-
-def _absolute(folders: Sequence[Path]) -> list[Path]:
-    return [Path(os.path.abspath(folder)) for folder in folders]
 
 
 def _weights(args: Namespace) -> WeightsFolder:

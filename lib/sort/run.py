@@ -31,7 +31,7 @@ from lib.pages.thumbnails import are_all_there
 from lib.progress import chunked
 from lib.quality.measure import Measure
 from lib.sort.criteria import Criterion
-from lib.sort.export.run import remove_empty_folders
+from lib.sort.export.building import remove_empty_folders
 from lib.sort.measures import Measures, is_passing, why_unanswered
 from lib.sort.options import SortOptions
 from lib.sort.output import (

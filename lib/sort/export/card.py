@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from typing import Any, TextIO
 
 from lib.db.where import without_paths
 from lib.domains import host_of, shown_host
-from lib.sort.options import ExportOptions
+from lib.sort.export.options import ExportOptions
 from lib.sort.output import cell
 from lib.text import counted, file_name_of
 from lib.times import utc_now
@@ -60,20 +61,21 @@ class DatasetCard:
         self,
         *,
         title: str,
-        form: str,
         filters: Sequence[str],
         history: Sequence[str],
         unhashed: int = 0,
         notes: Sequence[str] = (),
+        files: Mapping[str, str] | None = None,
     ) -> None:
         """Writes README.md and closes the attribution file; `unhashed` pictures were never compared with others.
 
-        `notes` say what is left out and what was converted.
+        `notes` say what is left out and what was converted; `files` are a pattern for each side, as
+        Hugging Face reads it.
         """
         if self.file:
             self.file.close()
         parts = [
-            self._front(title, form),
+            self._front(title, files or {}),
             f"# {_plain(title)}\n",
             f"{counted(self.splits.total(), 'picture')}, made with Gleaner. Each file keeps the bytes that were"
             " downloaded, unless it was converted; its SHA-256, real size, labels, scores and origin stand"
@@ -101,7 +103,7 @@ class DatasetCard:
             csv.writer(self.file, lineterminator="\n").writerow(COLUMNS)
         return csv.writer(self.file, lineterminator="\n")
 
-    def _front(self, title: str, form: str) -> str:
+    def _front(self, title: str, files: Mapping[str, str]) -> str:
         """The card's head as Hugging Face reads it."""
         size = next((name for bound, name in SIZES if self.splits.total() < bound), "n>1B")
         lines = [
@@ -112,13 +114,12 @@ class DatasetCard:
             *(["task_categories:\n- image-classification"] if self.labels else []),
             "tags:\n- image",
         ]
-        if form != "imagefolder":
-            suffix = {"webdataset": "tar", "parquet": "parquet"}[form]
-            files = "\n".join(
-                f"  - split: {'validation' if split == 'val' else split}\n    path: {split}-*.{suffix}"
-                for split in self.splits
+        if files:
+            listed = "\n".join(
+                f"  - split: {'validation' if split == 'val' else split}\n    path: {json.dumps(path)}"
+                for split, path in files.items()
             )
-            lines.append(f"configs:\n- config_name: default\n  data_files:\n{files}")
+            lines.append(f"configs:\n- config_name: default\n  data_files:\n{listed}")
         return "\n".join([*lines, "---", ""])
 
 
@@ -137,6 +138,9 @@ def filters_of(options: ExportOptions) -> list[str]:
         found.append(f"--where {without_paths(options.where.text)}")
     if options.limit:
         found.append(f"--limit {options.limit}")
+    if options.take:
+        balanced = f", balanced over the labels of {options.label}" if options.balance else ""
+        found.append(f"--take {options.take}{balanced}, seed {options.seed}")
     return found
 
 

@@ -5,7 +5,6 @@ A writer takes pictures one by one, each with its record. `write_without` takes 
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
@@ -15,12 +14,25 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from lib.db import Database
 from lib.db import scores as store
 from lib.files.pictures import SUFFIXES
 from lib.journal.moves import hard_link
+from lib.sort.export.columns import (
+    CAPTION,
+    LABEL,
+    UNLABELLED,
+    ListColumns,
+    arrow_kind,
+    as_kind,
+    as_text,
+    feature_of,
+    folder_name,
+    own_kind,
+)
+from lib.sort.export.shards import shard_without, shards_below
 from lib.text import places, without_places
 from lib.workspace import Workspace
 
@@ -36,17 +48,45 @@ SHARD = re.compile(r"(train|val|test)-\d+\.(tar|parquet)")
 ROWS_IN_GROUP = 100  # of Parquet: pictures are large, and a reader takes a row group at once
 
 
+class Look(NamedTuple):
+    """One picture as it was found: `reason` says why it cannot be read, '' where it can.
+
+    `width` and `height` are upright. `sha256` is that of the file that was written, of what was converted; `exif` are
+    the tags that were there before, as JSON.
+    """
+
+    reason: str = ""
+    width: int = 0
+    height: int = 0
+    format: str = ""
+    frames: int = 1
+    sha256: str = ""
+    exif: str = ""
+
+
+@dataclass
+class Columns:
+    """The columns of records: labels and scores of `criteria`, those of lists, and on wish a label and a caption."""
+
+    criteria: Sequence[str] = ()
+    lists: ListColumns = field(default_factory=ListColumns)
+    label: str = ""  # a criterion
+    caption: str = ""  # a column
+
+
 def records(
-    db: Database, workspace: Workspace, page: Sequence[tuple[str, str]], criteria: Sequence[str]
+    db: Database, workspace: Workspace, page: Sequence[tuple[str, str]], columns: Columns
 ) -> Iterator[tuple[Path, dict[str, Any]]]:
     """(file, record) of (sha256, path as the workspace writes it); what is not there or has no header has no `width`.
 
     `label_<criterion>` and `score_<criterion>` are there for all criteria, empty where one does not know the picture.
     """
+    criteria = columns.criteria
     contents = [sha256 for sha256, _ in page]
     labels = {criterion: store.known_labels(db, criterion, contents) for criterion in criteria}
     sizes, origins = store.known_sizes(db, contents), store.provenance(db, contents)
-    own = places((workspace.root, Path.home()))  # records go to others: no text in them tells of this machine
+    kept = store.kept_columns(db, contents) if columns.lists.kinds else {}
+    own = own_places(workspace)
     for sha256, text in page:
         path = workspace.to_path(text)
         known = sizes.get(sha256) if path.is_file() else (0, 0, "")
@@ -58,7 +98,29 @@ def records(
             record[f"label_{criterion}"] = label.label if label else ""
             record[f"score_{criterion}"] = label.score if label else None
         origin: Mapping[str, str] = origins.get(sha256, {})
-        yield path, record | {name: without_places(origin.get(name, ""), own) for name in ORIGIN}
+        record |= {name: without_places(origin.get(name, ""), own) for name in ORIGIN}
+        yield path, with_columns(record, kept.get(sha256, {}), columns, own)
+
+
+def own_places(workspace: Workspace) -> re.Pattern[str]:
+    """Returns what finds the places of this machine: records go to others, and no text in them tells of it."""
+    return places((workspace.root, Path.home()))
+
+
+def with_columns(
+    record: dict[str, Any], kept: Mapping[str, Any], columns: Columns, own: re.Pattern[str] | None = None
+) -> dict[str, Any]:
+    """Adds what lists have brought along, the label and the caption, where they are asked for.
+
+    `own` finds the places of this machine, which no text tells.
+    """
+    brought = columns.lists.of(kept)
+    record |= {name: without_places(it, own) if own and type(it) is str else it for name, it in brought.items()}
+    if columns.label:
+        record[LABEL] = record[f"label_{columns.label}"] or UNLABELLED
+    if columns.caption:
+        record[CAPTION] = as_text(record.get(columns.caption))
+    return record
 
 
 def file_name(record: Mapping[str, Any], path: Path) -> str:
@@ -85,75 +147,42 @@ def _size(path: Path) -> tuple[int, int, str]:
 
 
 class Writer(Protocol):
-    """A form of a dataset. `split` is train, val or test."""
+    """A form of a dataset. `split` is train, val or test. `add` gives the name by which the picture is found there."""
 
-    def add(self, split: str, path: Path, record: Mapping[str, Any]) -> None: ...
+    def add(self, split: str, path: Path, record: Mapping[str, Any]) -> str: ...
 
     def close(self) -> None: ...
 
 
 @dataclass
 class ImageFolder:
-    """`<split>/<name>` (or `<split>/<label>/<name>`) with a `metadata.jsonl` for each split."""
+    """`<split>/<name>` (or `<split>/<label>/<name>`) with a `metadata.jsonl` for each split.
+
+    `as_texts` are columns that are written as text, '' for nothing; records' own whole numbers stay, 0 for nothing.
+    """
 
     folder: Path
     mode: str = "copy"
     label: str = ""
+    as_texts: Set[str] = frozenset()
     open_files: dict[str, Any] = field(default_factory=dict)
 
-    def add(self, split: str, path: Path, record: Mapping[str, Any]) -> None:
-        name = file_name(record, path)
+    def add(self, split: str, path: Path, record: Mapping[str, Any]) -> str:
+        name = plain = file_name(record, path)
         if self.label:
-            name = f"{record[f'label_{self.label}'] or 'unlabelled'}/{name}"
+            name = f"{folder_name(record[LABEL])}/{name}"
         target = self.folder / split / name
         target.parent.mkdir(parents=True, exist_ok=True)
         _put(path, target, self.mode)
         if split not in self.open_files:
             self.open_files[split] = (self.folder / split / "metadata.jsonl").open("w", encoding="utf-8", newline="")
-        self.open_files[split].write(json.dumps({"file_name": name, **record}, ensure_ascii=False) + "\n")
+        texts = {one: _told(one, record[one]) for one in self.as_texts if one in record}
+        self.open_files[split].write(json.dumps({"file_name": name, **record, **texts}, ensure_ascii=False) + "\n")
+        return plain
 
     def close(self) -> None:
         for file in self.open_files.values():
             file.close()
-
-
-@dataclass
-class TarShards:
-    """`<split>-000000.tar`: each picture as `<key>.<ext>` with `<key>.json` beside it; alike bytes for alike input.
-
-    Loaders want the same extensions for every key, so that all pictures get the one of the most common format; they
-    tell formats by the bytes, and the record says which it is.
-    """
-
-    folder: Path
-    extension: str = "jpg"
-    shard_bytes: int = SHARD_BYTES
-    shards: dict[str, tuple[tarfile.TarFile, int]] = field(default_factory=dict)
-    numbers: dict[str, int] = field(default_factory=dict)
-
-    def add(self, split: str, path: Path, record: Mapping[str, Any]) -> None:
-        content, name = path.read_bytes(), file_name(record, path)
-        key = name.rpartition(".")[0]
-        text = json.dumps(record, ensure_ascii=False).encode()
-        shard, size = self._shard(split, len(content) + len(text))
-        for suffix, part in ((self.extension, content), ("json", text)):
-            entry = tarfile.TarInfo(f"{key}.{suffix}")
-            entry.size, entry.mtime, entry.mode = len(part), 0, 0o644
-            shard.addfile(entry, io.BytesIO(part))
-        self.shards[split] = (shard, size + len(content) + len(text))
-
-    def _shard(self, split: str, coming: int) -> tuple[tarfile.TarFile, int]:
-        shard, size = self.shards.get(split, (None, 0))
-        if shard is not None and size + coming <= self.shard_bytes:
-            return shard, size
-        if shard is not None:
-            shard.close()
-        number = self.numbers[split] = self.numbers.get(split, -1) + 1
-        return tarfile.open(self.folder / f"{split}-{number:06}.tar", "w", format=tarfile.GNU_FORMAT), 0
-
-    def close(self) -> None:
-        for shard, _ in self.shards.values():
-            shard.close()
 
 
 @dataclass
@@ -163,19 +192,24 @@ class Parquet:
     folder: Path
     embed: bool = True
     shard_bytes: int = SHARD_BYTES
+    kinds: Mapping[str, str] = field(default_factory=dict)  # of columns that lists brought
+    labels: Sequence[str] = ()  # the classes of the column `label`
     rows: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     shards: dict[str, tuple[Any, int]] = field(default_factory=dict)
     numbers: dict[str, int] = field(default_factory=dict)
 
-    def add(self, split: str, path: Path, record: Mapping[str, Any]) -> None:
+    def add(self, split: str, path: Path, record: Mapping[str, Any]) -> str:
+        name = file_name(record, path)
         image = {
             "bytes": path.read_bytes() if self.embed else None,
-            "path": file_name(record, path) if self.embed else str(path.absolute()),
+            "path": name if self.embed else str(path.absolute()),
         }
         rows = self.rows.setdefault(split, [])
-        rows.append({"image": image, **record})
+        classes = {LABEL: self.labels.index(record[LABEL])} if self.labels else {}
+        rows.append({"image": image, **record, **classes})
         if len(rows) >= ROWS_IN_GROUP:
             self._flush(split)
+        return name
 
     def _flush(self, split: str) -> None:
         import pyarrow
@@ -184,7 +218,7 @@ class Parquet:
         rows = self.rows.pop(split, [])
         if not rows:
             return
-        table = pyarrow.Table.from_pylist(rows, schema=_schema(rows[0]))
+        table = pyarrow.Table.from_pylist(rows, schema=self._schema(rows[0]))
         writer, size = self.shards.get(split, (None, 0))
         if writer is not None and size > self.shard_bytes:
             writer.close()
@@ -201,25 +235,21 @@ class Parquet:
         for writer, _ in self.shards.values():
             writer.close()
 
+    def _schema(self, row: Mapping[str, Any]) -> Any:
+        """Columns by name, so that an empty block has the same types; and the hints for Hugging Face's `datasets`."""
+        import pyarrow
 
-def _schema(row: Mapping[str, Any]) -> Any:
-    """Columns by name, so that an empty block has the same types; and the hint that `image` is a picture."""
-    import pyarrow
-
-    fields = [("image", pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())]))]
-    features: dict[str, dict[str, str]] = {"image": {"_type": "Image"}}
-    for name in row:
-        if name != "image":
-            kind = (
-                "int32"
-                if name in ("width", "height", "original_frames")
-                else "float64"
-                if name.startswith("score_")
-                else "string"
-            )
-            fields.append((name, getattr(pyarrow, kind)()))
-            features[name] = {"dtype": kind, "_type": "Value"}
-    return pyarrow.schema(fields, metadata={"huggingface": json.dumps({"info": {"features": features}})})
+        fields = [("image", pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())]))]
+        features: dict[str, Any] = {"image": {"_type": "Image"}}
+        for name in row:
+            if name == LABEL and self.labels:
+                fields.append((name, pyarrow.int64()))
+                features[name] = {"names": list(self.labels), "_type": "ClassLabel"}
+            elif name != "image":
+                kind = self.kinds.get(name) or own_kind(name)
+                fields.append((name, arrow_kind(kind)))
+                features[name] = feature_of(kind)
+        return pyarrow.schema(fields, metadata={"huggingface": json.dumps({"info": {"features": features}})})
 
 
 @dataclass
@@ -228,21 +258,29 @@ class Removal:
 
     files: list[Path] = field(default_factory=list)
     pictures: Counter[str] = field(default_factory=Counter)
+    names: set[str] = field(default_factory=set)  # of pictures, as the attribution file has them, without endings
 
 
-def write_without(place: Path, to: Path | None, contents: Set[str]) -> Removal:
+def write_without(place: Path, to: Path | None, contents: Set[str], sides: Sequence[str] = ()) -> Removal:
     """Writes below `to` what the files of a dataset that hold any of the contents are without them; None only looks.
+
+    `sides` are those of the dataset.
 
     Raises OSError, or ValueError for a file that is no longer what an export wrote.
     """
-    removal = Removal()
+    removal = Removal(names=names_of(contents))
+    for side, shard in shards_below(place, sides):
+        older, keys = shard_without(shard, to / shard.relative_to(place) if to else None, contents)
+        removal.files += older
+        removal.pictures[side] += len(keys)
+        removal.names |= {key if shard.parent == place else f"{side}/{key}" for key in keys}
     for path in sorted(place.iterdir()):
         target = to / path.name if to else None
-        if (shard := SHARD.fullmatch(path.name)) and path.is_file():
-            without = _tar_without if shard[2] == "tar" else _parquet_without
+        if (match := SHARD.fullmatch(path.name)) and path.is_file():
+            without = _tar_without if match[2] == "tar" else _parquet_without
             if gone := without(path, target, contents):
                 removal.files.append(path)
-                removal.pictures[shard[1]] += gone
+                removal.pictures[match[1]] += gone
         elif path.name in ("train", "val", "test") and path.is_dir():
             _folder_without(path, target, contents, removal)
     return removal
@@ -270,7 +308,7 @@ def _folder_without(folder: Path, to: Path | None, contents: Set[str], removal: 
     if dropped:
         removal.files.append(listed)
         if to and kept:
-            to.mkdir()
+            to.mkdir(exist_ok=True)
             (to / listed.name).write_text("".join(kept), encoding="utf-8", newline="")
 
 
@@ -306,6 +344,10 @@ def _parquet_without(path: Path, target: Path | None, contents: Set[str]) -> int
                     if any(mask):
                         writer.write_table(shard.read_row_group(number).filter(pyarrow.array(mask)))
         return all_of_them - staying
+
+
+def _told(name: str, value: Any) -> str | int:
+    return value or 0 if own_kind(name) == "int32" else as_kind(value, "string") or ""
 
 
 def _put(source: Path, target: Path, mode: str) -> None:

@@ -9,55 +9,52 @@ takes another place or, with `--replace`, sends the old one to the quarantine.
 
 from __future__ import annotations
 
-import errno
-import filecmp
 import hashlib
 import json
 import logging
-import os
 import shutil
+from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lib.db import Context, Database, journal
+from lib.db import Context, journal
 from lib.db import scores as store
 from lib.db.downloads import opted_out
-from lib.db.journal import BUILDING, MANIFEST, Action, HeldDataset
+from lib.db.journal import MANIFEST, HeldDataset
 from lib.db.scores import LabelRow
 from lib.db.worklist import Worklist
 from lib.errors import GleanerError, UsageError
-from lib.files.pictures import PassedOver, folder_pictures, sha256_of, workspace_pictures
-from lib.journal.moves import let_go, move_without_overwriting, require_symbolic_links, same_file, temporary_name
+from lib.files.pictures import PassedOver, folder_pictures, workspace_pictures
+from lib.journal.moves import require_symbolic_links
 from lib.progress import chunked
+from lib.sort.export.building import Building, abandon, begin, commit, files_below, finish, plan
 from lib.sort.export.card import DatasetCard, amend_card, filters_of, referring
+from lib.sort.export.columns import LABEL, UNLABELLED, caption_column
 from lib.sort.export.formats import (
     CONVERTED,
+    ORIGIN,
+    Columns,
     ImageFolder,
     Parquet,
-    TarShards,
     Writer,
     content_of,
-    file_name,
-    names_of,
+    own_places,
     records,
+    with_columns,
     write_without,
 )
 from lib.sort.export.history import history
+from lib.sort.export.options import SIDES, ExportOptions, Shares
+from lib.sort.export.push import load_client, push, would_push
 from lib.sort.export.readable import PASSING, TOLD, UNREADABLE, Readable
-from lib.sort.options import ExportOptions, Shares
-from lib.sort.output import remove_if_empty
-from lib.temporary import is_temporary, temporary_beside
-from lib.text import counted, did_you_mean
-from lib.workspace import Workspace
+from lib.sort.export.shards import TarShards
+from lib.text import counted, did_you_mean, without_places
 
 log = logging.getLogger("gleaner.export")
 
-# Why an entry is in the journal that is no file: all of a folder that was being built is there, and all of the plan. It
-# and the entry of the folder are dropped when the dataset is in its place.
-COMPLETE = "complete"
 BLOCK = 500
 SPLIT = "split"  # the criterion under which sides are kept
 
@@ -72,6 +69,9 @@ class Export:
     left: int = 0
     unhashed: int = 0
     opted_out: int = 0
+    not_taken: int = 0
+    notes: list[str] = field(default_factory=list)  # on what was taken
+    columns: Columns = field(default_factory=Columns)
 
     def __post_init__(self) -> None:
         self.readable = Readable(self.context, self.options, self.files)
@@ -81,6 +81,17 @@ class Export:
         """Does it; gives a note on what was done. In a dry run only counts."""
         if self.options.mode == "symlink" and not self.context.dry_run:
             require_symbolic_links(self.context.workspace.root)
+        if self.options.push and not self.context.dry_run:
+            load_client()  # before the work, which would be done in vain
+        note = self._export()
+        if not self.options.push or self.context.stopping():
+            return note
+        place, name, public = self.options.place, self.options.push, self.options.public
+        if self.context.dry_run:
+            return f"{note}; {would_push(place, name, public=public, count=sum(self.readable.splits.values()))}"
+        return f"{note}; {push(place, name, public=public)}"
+
+    def _export(self) -> str:
         self._gather()
         sides = self._sides()
         for page in self.files.contents():
@@ -96,12 +107,13 @@ class Export:
         elif not self.readable.look():
             return "stopped before it was complete; nothing was kept"
         else:
+            self._take()
             self.readable.count(self._records())
         if there and there["left_out"] == self.readable.left_out:
             if not self.context.dry_run:
                 self._remember()
             return f"{self.options.place} holds this dataset already"
-        for sentence in self.readable.notes():
+        for sentence in [*self.notes, *self.readable.notes()]:
             log.warning("%s", sentence)
         if self.context.dry_run:
             return f"would write {self.options.place}"
@@ -112,7 +124,7 @@ class Export:
             if self.context.stopping():
                 abandon(self.context.db, begun)
                 return "stopped before it was complete; nothing was kept"
-            _plan(self.context, begun, files_below(begun.place))
+            plan(self.context, begun, files_below(begun.place))
             with self.context.db.transaction():
                 self._remember()
                 commit(self.context.db, begun)
@@ -130,6 +142,8 @@ class Export:
         found: dict[str, int | float | str] = {"pictures": sum(self.readable.splits.values()), **self.readable.splits}
         if self.options.where:
             found["not_selected"] = self.left
+        if self.not_taken:
+            found["not_taken"] = self.not_taken
         if self.opted_out:
             found["opted_out"] = self.opted_out
         return found | self.readable.counts() | self.passed_over.counts()
@@ -159,6 +173,42 @@ class Export:
             self.left = self.files.select(context.db, self.options.where)
         if not self.files.count():
             raise UsageError("no picture fulfils --where; see the labels in reports/index.html.")
+        self._find_columns()
+
+    def _find_columns(self) -> None:
+        """Finds out which columns the records have. Raises UsageError where one is asked for that is not there."""
+        criteria = self._criteria()
+        self.columns = Columns(criteria, label=self.options.label or "")
+        self.columns.lists.scan(self.context.db, ([sha256 for sha256, _ in page] for page in self.files.contents()))
+        if wanted := self.options.caption:
+            own = [*ORIGIN, "source_name", *(f"{kind}_{name}" for name in criteria for kind in ("label", "score"))]
+            self.columns.caption = caption_column(wanted, self.options.label, self.columns.lists, criteria, own)
+        if surplus := self.columns.lists.surplus:
+            self.notes.append(f"Left out: {counted(surplus, 'column')} of lists, beyond the first 500 by name.")
+
+    def _take(self) -> None:
+        """Leaves out all but the wanted number of pictures: the same ones for a seed, whatever their order."""
+        wanted, balance = self.options.take, self.options.balance
+        if not wanted:
+            return
+        pools: dict[str, array[int]] = {}  # eight bytes a picture
+        for name, order, _ in self._ordered():
+            pools.setdefault(name, array("Q")).append(order)
+        unlabelled = len(pools.pop(UNLABELLED, ())) if balance else 0
+        counts = {name: len(pool) for name, pool in pools.items()}
+        given = parts_of(counts, wanted)
+        last = {name: sorted(pool)[given[name] - 1] for name, pool in pools.items() if given[name]}
+        surplus = (sha256 for name, order, sha256 in self._ordered() if order > last.get(name, -1))
+        for part in chunked(surplus, BLOCK):
+            self.not_taken += self.files.leave_out(part)
+        self.notes += told_parts(counts, given, wanted, unlabelled, balance=balance)
+
+    def _ordered(self) -> Iterator[tuple[str, int, str]]:
+        """(label, place by lot, content) of the pictures that can be taken; without --balance they have one label."""
+        for record in self.readable.sound(self._records()):
+            digest = hashlib.blake2b(f"{self.options.seed}:{record['sha256']}".encode(), digest_size=8).digest()
+            name = record[LABEL] if self.options.balance else ""
+            yield name, int.from_bytes(digest, "big"), record["sha256"]
 
     def _note_unreadable(self, path: Path, error: OSError) -> None:
         self.readable.left_out[UNREADABLE] += 1
@@ -183,19 +233,35 @@ class Export:
     def _digest(self) -> str:
         """One number for all that the dataset is made of: form, options, every picture with its side, every label."""
         asked = self.options
-        options = (asked.form, asked.label, asked.parquet_pictures, asked.shares.version, asked.title, asked.convert)
-        chosen = (asked.where.text if asked.where else "", self.unhashed)
+        options = (asked.form, asked.label, asked.parquet_pictures, asked.shares.version, asked.title, asked.caption)
+        taken = (asked.take, asked.balance, asked.seed) if asked.take else ()
+        chosen = (asked.where.text if asked.where else "", self.unhashed, *taken, repr(asked.encoding))
         digest = hashlib.sha256(json.dumps([*options, *chosen]).encode())
         for _, split, record in self._records():
             digest.update(json.dumps([split, record], sort_keys=True).encode())
+        for reason, record in self._failed():
+            digest.update(json.dumps([reason, record["image_url"]]).encode())
         return digest.hexdigest()
 
     def _records(self) -> Iterator[tuple[Path, str, dict[str, Any]]]:
-        criteria = self._criteria()
         for page in self.files.contents():
             sides = self.files.labels([sha256 for sha256, _ in page])
-            for path, record in records(self.context.db, self.context.workspace, page, criteria):
+            for path, record in records(self.context.db, self.context.workspace, page, self.columns):
                 yield path, sides[record["sha256"]], record
+
+    def _failed(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """(reason, record) of the pictures that step 5 did not get, where all pictures of the workspace were asked for:
+        a condition, a number and a folder are about pictures that are there."""
+        asked = self.options
+        if asked.form != "webdataset" or asked.where or asked.take or asked.limit or asked.folders:
+            return
+        own = own_places(self.context.workspace)
+        for row in store.failed_downloads(self.context.db):
+            record: dict[str, Any] = {"sha256": "", "width": None, "height": None, "format": "", "source_name": ""}
+            for criterion in self.columns.criteria:
+                record |= {f"label_{criterion}": "", f"score_{criterion}": None}
+            record |= {name: without_places(row[name] or "", own) for name in ORIGIN}
+            yield row["reason"] or "failed", with_columns(record, row["columns"], self.columns, own)
 
     def _criteria(self) -> list[str]:
         return [name for name in store.criteria(self.context.db) if name != SPLIT]
@@ -212,6 +278,8 @@ class Export:
         building = begun.folder
         self.readable.convert(self._records(), building / CONVERTED)
         writer, card = self._writer(building), DatasetCard(building, self._criteria())
+        if isinstance(writer, TarShards):
+            self.readable.on_failure = self._noting_failures(writer)
         try:
             with self.context.bar(sum(self.readable.splits.values()), "Exporting", "picture") as progress:
                 for block in chunked(self.readable.chosen(self._records(), building / CONVERTED), BLOCK):
@@ -219,34 +287,121 @@ class Export:
                         if self.context.stopping():
                             return
                         progress.update()
-                        writer.add(split, path, record)
-                        card.add(split, file_name(record, path), record)
+                        card.add(split, writer.add(split, path, record), record)
                     journal.note_dataset(self.context.db, begun.entry, (content_of(record) for _, _, record in block))
+            if isinstance(writer, TarShards):
+                self._add_failed(writer)
         finally:
             writer.close()
             shutil.rmtree(building / CONVERTED, ignore_errors=True)
         card.write(
-            title=self.options.title or self.options.place.name, form=self.options.form,
+            title=self.options.title or self.options.place.name,
             filters=filters_of(self.options),
             history=history(self.context.db, self.context.run_id), unhashed=self.unhashed,
-            notes=[*self.readable.notes(), *referring(self.options)],
+            notes=[*self.notes, *self.readable.notes(), *referring(self.options)], files=self._patterns(),
         )  # fmt: skip
         manifest = {"digest": digest, "form": self.options.form, **self.readable.manifest()}
         (building / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8", newline="\n")
 
     def _writer(self, folder: Path) -> Writer:
+        kinds = self.columns.lists.shown_kinds
         if self.options.form == "webdataset":
             common = max(sorted(self.readable.formats), key=lambda name: self.readable.formats[name])
-            return TarShards(folder, {"jpeg": "jpg", "": "jpg"}.get(common, common), self.options.shard_bytes)
+            extension = common if common in ("png", "webp") else "jpg"  # what OpenCLIP and the like look for
+            return TarShards(folder, extension, self.options.shard_bytes, kinds, self.options.shares.are_several)
         if self.options.form == "parquet":
-            return Parquet(folder, self.options.parquet_pictures == "embed", self.options.shard_bytes)
-        return ImageFolder(folder, self.options.mode, self.options.label or "")
+            embed = self.options.parquet_pictures == "embed"
+            return Parquet(folder, embed, self.options.shard_bytes, kinds, self._labels())
+        return ImageFolder(folder, self.options.mode, self.options.label or "", self._lopsided())
+
+    def _labels(self) -> list[str]:
+        """The classes of the column `label`; none where there is no such column."""
+        if not self.options.label:
+            return []
+        return sorted({record[LABEL] for record in self.readable.sound(self._records())})
+
+    def _noting_failures(self, writer: TarShards) -> Callable[[str, Mapping[str, Any], str], None]:
+        """Returns a function that notes a picture which cannot go in, with all columns that others have."""
+        encoding = self.options.encoding
+
+        def note(split: str, record: Mapping[str, Any], reason: str) -> None:
+            more: dict[str, Any] = {}
+            if encoding:
+                more |= {"original_format": "", "original_sha256": "", "original_frames": None}
+            writer.fail(split, {**more, **record}, reason)
+
+        return note
+
+    def _add_failed(self, writer: TarShards) -> None:
+        """Notes what step 5 did not get on the sides that have pictures, by the shares of these."""
+        sides = [side for side in SIDES if self.readable.splits[side]]
+        for reason, record in self._failed():
+            side = self.options.shares.side(record["image_url"])
+            more = (
+                {"original_format": "", "original_sha256": "", "original_frames": None} if self.options.encoding else {}
+            )
+            writer.fail(side if side in sides else sides[0], {**more, **record}, reason, downloaded=False)
+
+    def _patterns(self) -> dict[str, str]:
+        """The files of each side, as Hugging Face's card names them; empty where it finds them by itself."""
+        sides = [side for side in SIDES if self.readable.splits[side]]
+        if self.options.form == "webdataset":
+            return {side: f"{side}/*.tar" if self.options.shares.are_several else "*.tar" for side in sides}
+        if self.options.form == "parquet":
+            return {side: f"{side}-*.parquet" for side in sides}
+        return {}
+
+    def _lopsided(self) -> set[str]:
+        """The columns that say nothing on one side and something on another: `datasets` wants one type of both.
+
+        It tells types from what stands in `metadata.jsonl`, where nothing has no type.
+        """
+        if self.options.form != "imagefolder":
+            return set()
+        told: dict[str, set[str]] = {}
+        for _, split, record in self.readable.chosen_as_planned(self._records()):
+            for name, value in record.items():
+                if value is not None and value != []:
+                    told.setdefault(name, set()).add(split)
+                else:
+                    told.setdefault(name, set())
+        sides = {side for side, count in self.readable.splits.items() if count}
+        return {name for name, found in told.items() if found < sides}
 
     def _remember(self) -> None:
         """Keeps every picture's side, for later exports and for `--where \"split = train\"`."""
         version = self.options.shares.version
         rows = (LabelRow(item.sha256, item.label, None, "", version) for item in self.files.items("labelled"))
         store.save_labels(self.context.db, self.context.run_id, SPLIT, rows)
+
+
+def parts_of(counts: Mapping[str, int], wanted: int) -> dict[str, int]:
+    """Shares a number among pools: as many of each, and of those that have fewer all, so that the others make it up."""
+    given, left = {}, wanted
+    for place, name in enumerate(ascending := sorted(counts, key=lambda name: (counts[name], name))):
+        given[name] = min(counts[name], left // (len(ascending) - place))
+        left -= given[name]
+    return given
+
+
+def told_parts(
+    counts: Mapping[str, int], given: Mapping[str, int], wanted: int, unlabelled: int, *, balance: bool
+) -> list[str]:
+    """Sentences on what was taken of what, where that is not what was asked for."""
+    notes, taken = [], sum(given.values())
+    if taken < wanted:
+        notes.append(f"--take {wanted:,}: there are {counted(taken, 'picture')} only, and all of them are in.")
+    if balance:
+        fair = wanted // max(1, len(counts))
+        short = [f"{name} {given[name]:,}" for name in sorted(counts) if given[name] < fair]
+        if short:
+            others = "" if taken < wanted else "; the others make up for it"
+            notes.append(f"--balance: fewer than {fair:,} pictures have the label {', '.join(short)}{others}.")
+        parts = ", ".join(f"{name} {given[name]:,}" for name in sorted(counts))
+        notes.append(f"Taken by label: {parts}.")
+        if unlabelled:
+            notes.append(f"{counted(unlabelled, 'picture')} without a label were not taken.")
+    return notes
 
 
 @dataclass
@@ -292,117 +447,6 @@ class Sides:
     def side(self, content: str) -> str:
         group = self.groups.of(content)
         return self.decided.get(group) or self.shares.side(group)
-
-
-@dataclass(frozen=True)
-class Building:
-    """The folder in which a dataset is made, its place, and the number of the journal's entry of both.
-
-    One that `keeps` is made of another that lies in the place: files that are not planned to leave stay.
-    """
-
-    folder: Path
-    place: Path
-    run_id: int
-    entry: int
-    keeps: bool = False
-
-
-def begin(context: Context, place: Path, *, keeps: bool = False) -> Building:
-    """Enters the folder in the journal, then makes it."""
-    folder = temporary_beside(place)
-    to_text = context.workspace.to_text
-    payload = json.dumps({"keeps": True}) if keeps else "{}"
-    entry = Action("write", to_text(folder), to_text(place), payload=payload, reason=BUILDING)
-    journal.insert_actions(context.db, context.run_id, [entry])
-    folder.mkdir(parents=True)
-    return _begun(context, context.run_id)[-1]
-
-
-def _plan(context: Context, begun: Building, leaving: Iterable[Path]) -> None:
-    """Writes the plan: files of the dataset in that place go to the quarantine, those of the new one come."""
-    for part in chunked(_planned_files(context, begun, leaving), BLOCK):  # they are hashed: other steps get their turn
-        journal.insert_actions(context.db, context.run_id, part)
-
-
-def _planned_files(context: Context, begun: Building, leaving: Iterable[Path]) -> Iterator[Action]:
-    place, to_text = begun.place, context.workspace.to_text
-    away = context.workspace.quarantine / str(context.run_id) / "export" / place.name
-    if begun.keeps:  # of several datasets with one name
-        away = away.with_name(f"{begun.entry}-{place.name}")
-    for path in leaving:
-        content, target = "" if path.is_symlink() else sha256_of(path), away / path.relative_to(place)
-        yield Action("move", to_text(path), to_text(target), content, path.lstat().st_size)
-    for path in files_below(begun.folder):
-        target = place / path.relative_to(begun.folder)
-        if path.is_symlink():
-            yield Action("symlink", to_text(Path(os.readlink(path))), to_text(target))
-        else:  # undo takes away only what is still as it was written
-            yield Action("write", "", to_text(target), sha256_of(path), path.stat().st_size)
-
-
-def commit(db: Database, begun: Building) -> None:
-    """From here on the export is finished, by whichever run: the folder is complete, and so is the plan."""
-    journal.insert_actions(db, begun.run_id, [Action("write", reason=COMPLETE)])
-
-
-def abandon(db: Database, begun: Building) -> None:
-    """Clears what was built, which is no dataset of anybody's yet, and what was planned."""
-    if is_temporary(begun.folder.name) and not begun.folder.is_symlink():
-        shutil.rmtree(begun.folder, ignore_errors=True)
-    journal.set_state(db, [action.id for action in _planned(db, begun)], "dropped")
-    journal.forget_dataset(db, begun.entry)
-
-
-def finish(context: Context, begun: Building) -> None:
-    """Carries out what is planned, from wherever it was cut off. Raises GleanerError where a file is in the way."""
-    if begun.folder.is_dir():  # else it is in its place, and what has the older files' names is the new dataset's
-        for action in _planned(context.db, begun):
-            if action.kind == "move":
-                _move(context.workspace, action)
-        _put_in_place(begun)
-    _record(context, begun)
-
-
-def _put_in_place(begun: Building) -> None:
-    if begun.keeps:
-        for path in files_below(begun.folder):
-            target = begun.place / path.relative_to(begun.folder)
-            if os.path.lexists(target):
-                raise GleanerError(f"{target} came while the dataset was written; move it away.")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            os.rename(path, target)
-        _remove_empty(begun.folder)
-        _remove_empty(begun.place)
-        return
-    _remove_empty(begun.place)
-    try:
-        os.rename(begun.folder, begun.place)
-    except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
-            raise
-        raise GleanerError(
-            f"{begun.place} holds files that came while the dataset was written; move them away and run the same"
-            " command again."
-        ) from error
-
-
-def finish_exports(context: Context) -> int:
-    """Finishes or clears the exports that were cut off; gives their number. For a run of step 7, which is alone."""
-    cut_off = 0
-    for run_id in journal.runs_with_begun_datasets(context.db):
-        for begun in _begun(context, run_id):
-            cut_off += 1
-            if not any(action.reason == COMPLETE for action in _planned(context.db, begun)):
-                abandon(context.db, begun)
-                continue
-            try:
-                finish(context, begun)
-            except GleanerError as error:  # it must not stop every run to come
-                log.warning("%s The dataset is given up.", error)
-                shutil.rmtree(begun.folder, ignore_errors=True)
-                _record(context, begun)
-    return cut_off
 
 
 @dataclass
@@ -452,14 +496,14 @@ class OptOuts:
         """Gives the number of pictures that a dataset loses. What is in the way ends it, and it stays as it was."""
         context = self.context
         if context.dry_run:
-            return write_without(place, None, held.contents).pictures.total()
+            return write_without(place, None, held.contents, sides_of(place)).pictures.total()
         begun = begin(context, place, keeps=True)
         try:
-            removal = write_without(place, begun.folder, held.contents)
+            removal = write_without(place, begun.folder, held.contents, sides_of(place))
             if count := removal.pictures.total():
-                removal.files += amend_card(place, begun.folder, names_of(held.contents), count)
+                removal.files += amend_card(place, begun.folder, removal.names, count)
                 removal.files.append(_amend_manifest(place, begun.folder, removal.pictures))
-                _plan(context, begun, removal.files)
+                plan(context, begun, removal.files)
                 with context.db.transaction():
                     journal.follow_dataset(context.db, held.id, begun.entry, held.contents)
                     commit(context.db, begun)
@@ -474,6 +518,11 @@ class OptOuts:
         return count
 
 
+def sides_of(place: Path) -> list[str]:
+    """The sides of a dataset, by its manifest."""
+    return list(json.loads((place / MANIFEST).read_text(encoding="utf-8"))["pictures"])
+
+
 def _amend_manifest(place: Path, to: Path, gone: Mapping[str, int]) -> Path:
     """Writes the manifest of a dataset that lost pictures, so that it is no other export's; gives the older one."""
     manifest: dict[str, Any] = json.loads((older := place / MANIFEST).read_text(encoding="utf-8"))
@@ -483,58 +532,3 @@ def _amend_manifest(place: Path, to: Path, gone: Mapping[str, int]) -> Path:
     text = json.dumps(manifest | {"digest": "", "pictures": dict(sides)} | taken, indent=1) + "\n"
     (to / MANIFEST).write_text(text, encoding="utf-8", newline="\n")
     return older
-
-
-def remove_empty_folders(context: Context, run_id: int) -> None:
-    """After an undo: the folders of the run's dataset that hold nothing any more."""
-    for action in journal.iter_actions(context.db, run_id, "undone"):
-        if action.kind == "write" and action.target.endswith(f"/{MANIFEST}"):
-            _remove_empty(context.workspace.to_path(action.target).parent)
-
-
-def files_below(folder: Path) -> list[Path]:
-    """Everything below a folder that is no folder, sorted. A link to a folder is a file here."""
-    return sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
-
-
-def _begun(context: Context, run_id: int) -> list[Building]:
-    to_path = context.workspace.to_path
-    return [
-        Building(to_path(action.source), to_path(action.target), run_id, action.id, action.payload != "{}")
-        for action in journal.iter_actions(context.db, run_id, "planned")
-        if action.reason == BUILDING
-    ]
-
-
-def _planned(db: Database, begun: Building) -> Iterator[Action]:
-    yield from (action for action in journal.iter_actions(db, begun.run_id, "planned") if action.id >= begun.entry)
-
-
-def _record(context: Context, begun: Building) -> None:
-    """Marks what has happened; the rest, and the two entries that are no files, are dropped."""
-    db = context.db
-    with db.transaction():
-        for block in chunked(_planned(db, begun), BLOCK):
-            files = [action for action in block if action.reason not in (BUILDING, COMPLETE)]
-            done = {action.id for action in files if os.path.lexists(context.workspace.to_path(action.target))}
-            journal.set_state(db, done, "done")
-            journal.set_state(db, {action.id for action in block} - done, "dropped")
-
-
-def _move(workspace: Workspace, action: Action) -> None:
-    """Moves a file of the older dataset away, unless that has happened."""
-    source, target = workspace.to_path(action.source), workspace.to_path(action.target)
-    if not os.path.lexists(source):
-        return
-    if not os.path.lexists(target):
-        temporary_name(target).unlink(missing_ok=True)
-        move_without_overwriting(source, target)
-    elif not source.is_symlink() and (same_file(source, target) or filecmp.cmp(source, target, shallow=False)):
-        let_go(source, target)  # only a move from disk to disk that was cut off between its halves leaves both
-
-
-def _remove_empty(place: Path) -> None:
-    """Removes the folder and those below it as far as they hold nothing."""
-    below = (path for path in (place, *place.rglob("*")) if path.is_dir() and not path.is_symlink())
-    for folder in sorted(below, reverse=True):
-        remove_if_empty(folder)
