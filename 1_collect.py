@@ -33,7 +33,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lib.collect.options import add_options, options_from
 from lib.collect.options import check as check_options
@@ -85,10 +85,12 @@ def search(session: cli.Session, options: CollectOptions) -> cli.Summary:
 
     everything = Collection(session.context, options)
     if session.dry_run:
-        return preview(session, "queries", everything.preview(), "Would search nothing: the queue is empty")
+        made = preview(session, "queries", everything.preview(), "Would search nothing: the queue is empty")
+        made.next = made.next if everything.has_work else None
+        return made
     ended = everything.run()
     note = "" if ended.counts["queries"] or ended.sentences or session.stopping() else NOTHING
-    return summary(ended, INGEST if ended.counts["pages"] or not (ended.sentences or note) else "", note)
+    return summary(ended, INGEST if ended.counts["pages"] else "", note)
 
 
 def replay(session: cli.Session, options: CollectOptions, path: Path) -> cli.Summary:
@@ -103,7 +105,8 @@ def replay(session: cli.Session, options: CollectOptions, path: Path) -> cli.Sum
 
 
 def preview(session: cli.Session, name: str, lines: list[str], nothing: str = "") -> cli.Summary:
-    say(session, lines or [nothing])
+    if not session.args.json:
+        cli.say(lines or [nothing], session.most_lines)
     return cli.Summary({name: len(lines)}, result={"plan": lines})
 
 
@@ -112,10 +115,8 @@ def summary(ended: CollectReport, following: str, note: str = "") -> cli.Summary
         cli.log.warning("%s", problem)
     for sentence in ended.sentences:
         cli.log.error("%s", sentence)
-    result: dict[str, Any] = {"warnings": list(ended.warnings)}
-    if ended.sentences:
-        result["error"] = " ".join(ended.sentences)
-    return cli.Summary(ended.counts, next=following, exit_code=ended.exit_code, note=note, result=result)
+    notes = "\n".join(filter(None, (*ended.notes, note)))
+    return cli.Summary(ended.counts, following, ended.exit_code, notes, ended.result)
 
 
 def show(session: cli.Session, options: CollectOptions) -> cli.Summary:

@@ -124,7 +124,7 @@ def check_disk(session: cli.Session) -> cli.Summary:
     repair = session.args.repair
     found = Checker(session.context, repair and not session.dry_run).run()
     if not session.args.json:
-        cli.say(found.lines())
+        cli.say(found.lines(), session.most_lines)
     left = sum(found.counts().values()) - found.repaired
     note = "put right what can be: python 2_ingest_db.py --check --repair" if found.mendable and not repair else ""
     counts = {"files": found.files, "answers": found.answers, **found.counts(), "repaired": found.repaired}

@@ -97,7 +97,8 @@ def compare(session: cli.Session, options: ReportOptions) -> cli.Summary:
 
     found = make_comparison(session.db, options)
     if not session.args.json:
-        print(written_as(found, options.format).rstrip("\n"))
+        most = session.most_lines if options.top is None else None
+        print(written_as(found, options.format, most).rstrip("\n"))
     counts = {"only_a": found.total.only_a, "both": found.total.both, "only_b": found.total.only_b}
     return cli.Summary(dict(counts), result=found.as_dict())
 
@@ -136,7 +137,8 @@ def report(session: cli.Session, options: ReportOptions) -> cli.Summary:
     if options.format == "html" and not as_json:
         print(*(path for path in written if path.suffix == ".html"), sep="\n")
     elif not as_json:
-        print(written_as(found, options.format).rstrip("\n"))
+        most = session.most_lines if options.top is None else None
+        print(written_as(found, options.format, most).rstrip("\n"))
     totals, page = found.totals, written[0] if written and options.format != "html" else None
     shown = {"page": page, "blocklist": options.blocklist, "allowlist": options.allowlist}
     return cli.Summary(

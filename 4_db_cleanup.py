@@ -47,7 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--min-side",     type=cli.whole, default=0, metavar="PIXELS", help="the short side for the rule small_claim")
     add("--languages",    nargs="+", metavar="NAME",
                           help="languages that are wanted, such as en ru, for the rule wrong_language")
-    add("--examples",     type=cli.whole, default=10, metavar="N", help="rows shown of each rule (default: 10)")
+    add("--examples",     type=cli.whole, metavar="N", help="rows shown of each rule (default: 10 in all, -v: of each)")
     add = made.add_argument_group("backups and other jobs").add_argument
     add("--keep",         type=cli.positive, default=5, metavar="N", help="backups kept, the newest ones (default: 5)")
     add("--forget-query", type=cli.positive, metavar="ID", help="take out a search and what it alone has shown")
@@ -118,12 +118,12 @@ def clean(session: cli.Session) -> cli.Summary:
     selection = select(options)
     found = plan(db, selection, options.forget_query)
     if not args.json:
-        cli.say(plan_lines(db, found, options.examples, context.dry_run))
+        cli.say(plan_lines(db, found, options.shown, context.dry_run, options.most_lines(session.most_lines)))
     rules = cleanup_rules(db, session.workspace, found)  # of what has gone nothing could be shown
     backup = apply(context, found, options.keep)
     counts = {"rows": len(found), **found.by_rule()}
     notes = list(remarks(db, found, selection))
-    details = as_json(found, options.examples, backup) if args.json else {}
+    details = as_json(found, options.shown, backup) if args.json else {}
     if backup or context.dry_run:
         command = session.again("dry_run", "page") if context.dry_run else session.way_back(session.run_id)
         details["page"] = write_cleanup_page(context, args.page, rules, notes, command)
@@ -145,9 +145,9 @@ def reset(session: cli.Session) -> cli.Summary:
     from lib.cleanup import run as jobs
 
     args = session.args
-    found, lines = jobs.plan_reset(session.db, args.reset, args.examples)
+    found, lines = jobs.plan_reset(session.db, args.reset, options_from(args).shown)
     if not args.json:
-        cli.say(lines)
+        cli.say(lines, options_from(args).most_lines(session.most_lines))
     note = ""
     if found and not session.dry_run:
         if args.reset == "everything":

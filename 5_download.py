@@ -116,7 +116,7 @@ def work(session: cli.Session) -> cli.Summary:
     if args.retry_failed:
         step.check_reasons(context.db, args.retry_failed)
     if context.dry_run:
-        found = step.plan(context.db, options)
+        found = step.plan(context.db, options, session.most_lines)
         if not args.json:
             cli.say(found.lines)
         counts = {"to_fetch": found.rows, "hosts": found.hosts, "waiting": found.waiting}

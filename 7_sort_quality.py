@@ -127,7 +127,7 @@ def work(session: cli.Session) -> cli.Summary:
         told = OptOuts(context, args.to)
         told.run()
         if not args.json:
-            cli.say(told.lines())
+            cli.say(told.lines(), session.most_lines)
         return cli.Summary(told.counts(), details={"datasets": told.found})
     if args.criterion == EXPORT:
         export = Export(context, export_options_from(args))
@@ -143,7 +143,7 @@ def work(session: cli.Session) -> cli.Summary:
         if args.format == "json":  # the pictures of --json alone
             cli.print_json(session, pictures(run))
         else:
-            for line in shown(run, as_csv=args.format == "csv", verbose=bool(args.verbose)):
+            for line in shown(run, as_csv=args.format == "csv", most=session.most_lines):
                 print(line)
     why = run.why_nothing_was_sorted
     note = "; ".join(filter(None, (why, f"page: {page}" if page else "")))

@@ -20,6 +20,7 @@ from urllib.parse import unquote
 
 from lib.errors import GleanerError, UsageError, broken_installation
 from lib.temporary import clear_dead, write_whole
+from lib.text import did_you_mean
 
 _HOST = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://(?:[^/?#]*@)?(\[[^\]/?#]*\]|[^/?#:]*)")
 _TYPED = re.compile(r"(?:https?://)?(\[[^\]/?#@]*\]|[^\s/?#@:\[\]\\]+)(?::\d{1,5})?/?", re.IGNORECASE)
@@ -289,7 +290,8 @@ def chosen_domains(words: Sequence[str]) -> list[tuple[str, str]]:
         for name in domains_of(word) or [typed_host(word)]:
             if "." not in name:
                 known = ", ".join(family_names())
-                raise UsageError(f"{word!r} is neither a domain nor a family; families are {known}.")
+                meant = did_you_mean(word, family_names())
+                raise UsageError(f"{word!r} is neither a domain nor a family; families are {known}.{meant}")
             domain = registrable_domain(name)
             found.append((domain, "" if domain == name else name))
     names = frozenset(names_of(found))

@@ -8,6 +8,10 @@ Library code raises; only `lib.cli.run` turns an error into a sentence and an ex
 
 from __future__ import annotations
 
+import os
+import sys
+
+ENVIRONMENT = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), ".venv")
 EXIT_OK = 0  # done, also where there was nothing to do
 EXIT_FAILED = 1  # the job could not be done
 EXIT_USAGE = 2  # wrong usage, or a step that has to run first
@@ -23,8 +27,35 @@ class GleanerError(Exception):
 
 
 def broken_installation(error: object) -> str:
-    """The sentence about a module, or a file of our own, that is missing or broken."""
+    """The sentence about a module, or a file of our own, that is missing or broken.
+
+    Where a requirement is missing outside the environment, the environment is to be activated.
+    """
+    if isinstance(error, ModuleNotFoundError) and not (error.name or "lib").startswith("lib") and not in_environment():
+        return f"this Python ({sys.executable}) has no {error.name}; {how_to_enter()}"
     return f"the installation is broken ({error}); put it right with: python 0_setup.py"
+
+
+def in_environment() -> bool:
+    """True for the Python of the environment that 0_setup.py makes."""
+    try:
+        return os.path.samefile(sys.prefix, ENVIRONMENT)
+    except OSError:
+        return False
+
+
+def how_to_enter() -> str:
+    """Tells how the environment is entered from here, or made where there is none."""
+    windows = sys.platform == "win32"
+    script = os.path.join(ENVIRONMENT, "Scripts" if windows else "bin", "activate")
+    folder = os.path.dirname(ENVIRONMENT)
+    here = os.path.realpath(os.curdir) == os.path.realpath(folder)
+    if not os.path.exists(script):
+        setup = "0_setup.py" if here else os.path.join(folder, "0_setup.py")
+        return f"set the environment up with: {'python' if windows else 'python3'} {setup}"
+    shown = os.path.relpath(script) if here else script
+    shown = f'"{shown}"' if " " in shown else shown
+    return f"activate the environment first: {shown if windows else f'source {shown}'}"
 
 
 def is_broken_installation(error: BaseException) -> bool:

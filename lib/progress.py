@@ -9,6 +9,9 @@ from itertools import islice
 from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
+ALWAYS = {"always": True}  # `extra` of a log line that is told however many of its kind there were
+# Bars for narrow terminals, the widest first: without time passed and rate, then without description.
+NARROW = ("{l_bar}{bar}| {n_fmt}/{total_fmt} [{remaining}]", "{percentage:3.0f}%|{bar}| {remaining}")
 
 
 class Bar(Protocol):
@@ -17,6 +20,9 @@ class Bar(Protocol):
     def update(self, n: float = 1) -> Any: ...
 
     def set_postfix_str(self, s: str = "", refresh: bool = True) -> Any: ...
+
+    def expect(self, more: int) -> Any:
+        """Makes the total larger, or smaller by a negative number."""
 
 
 class BarFactory(Protocol):
@@ -32,6 +38,9 @@ class _SilentBar:
     def set_postfix_str(self, s: str = "", refresh: bool = True) -> None:
         return None
 
+    def expect(self, more: int) -> None:
+        return None
+
 
 @contextmanager
 def no_bar(total: int | None = None, description: str = "", unit: str = "it") -> Iterator[Bar]:
@@ -45,10 +54,34 @@ def terminal_bar(total: int | None, description: str, unit: str = "it") -> Itera
     if not sys.stderr.isatty():
         yield _SilentBar()
         return
+    kind = _terminal_bar()
+    with kind(total=total, desc=description, unit=f" {unit}", file=sys.stderr, dynamic_ncols=True, leave=False) as bar:
+        yield bar
+
+
+def _terminal_bar() -> Any:
+    """The class of a bar that stays a bar: what stands beside it is left out, the last words first, to make room."""
     from tqdm import tqdm
 
-    with tqdm(total=total, desc=description, unit=f" {unit}", file=sys.stderr, dynamic_ncols=True, leave=False) as bar:
-        yield bar
+    class TerminalBar(tqdm):  # type: ignore[type-arg]
+        def expect(self, more: int) -> None:
+            self.total = (self.total or 0) + more
+            self.refresh()
+
+        @staticmethod
+        def format_meter(  # type: ignore[override]
+            *args: Any, ncols: int | None = None, postfix: str | None = None, **more: Any
+        ) -> str:
+            parts = (postfix or "").removeprefix(", ").split(", ")
+            tries: list[dict[str, Any]] = [{"postfix": ", ".join(parts[:count])} for count in range(len(parts), 0, -1)]
+            tries += [{"postfix": ""}, *({"postfix": "", "bar_format": form} for form in NARROW)]
+            for shorter in tries:
+                # Without a number of columns the bar has ten.
+                if not ncols or len(tqdm.format_meter(*args, **more | shorter)) <= ncols:
+                    break
+            return tqdm.format_meter(*args, **more | shorter | {"ncols": ncols})
+
+    return TerminalBar
 
 
 def chunked(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -8,14 +8,16 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from functools import lru_cache
+from itertools import islice
 from pathlib import PurePath
 from typing import Any
 
 HIDDEN = "***"
 LONGEST_NO_VALUE = 24  # characters of a word for nothing, with what stands around it
+SPELLINGS = (("licence", "license"), ("colour", "color"), ("grey", "gray"), ("centre", "center"))
 LIKENESS = 0.6  # of a mistyped word to the one that was meant: the share of letters in common that difflib goes by
 SHORTEST = 6  # characters of a password that is looked for by itself
 # A `Path` made of an address has one slash only.
@@ -79,6 +81,14 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}s"
 
 
+def first_lines(lines: Iterable[str], most: int | None, more: str = "more (-v prints all)") -> Iterator[str]:
+    """Yields the first lines, all where `most` is None; then a line with the number of the others and `more`."""
+    source = iter(lines)
+    yield from islice(source, most)
+    if left := sum(1 for _ in source):
+        yield f"… and {left:,} {more}"
+
+
 def command_line(words: Sequence[str], platform: str = sys.platform) -> str:
     """Words as they are typed into a shell: one of Windows (`cmd`, PowerShell), or one of POSIX."""
     return " ".join(map(_quoted_for_windows, words)) if platform == "win32" else shlex.join(words)
@@ -98,6 +108,15 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     names = {name.casefold(): name for name in known}
     near = get_close_matches(word.casefold(), names, n=1, cutoff=LIKENESS)
     return f" Did you mean {names[near[0]]!r}?" if near else ""
+
+
+def other_spelling(word: str) -> str:
+    """The word in the other English, as `license` for `licence`; the word itself where it has one spelling."""
+    for pair in SPELLINGS:
+        for one, other in (pair, pair[::-1]):
+            if one in word:
+                return word.replace(one, other)
+    return word
 
 
 def known(value: str) -> str:

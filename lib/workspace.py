@@ -7,17 +7,23 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from lib.errors import GleanerError, UsageError
+from lib.text import path_as_text
 
 DATABASE_NAME = "gleaner.db"
 SETTINGS_NAME = "gleaner.toml"
 # Folders that the steps write to, and how many floors of folders they make in them. Runs and queries can be many.
 FLOORS = {"xhr": 2, "images": 1, "quarantine": 1, "sorted": 2, "reports": 2, "backups": 0}
+MARKS = frozenset({SETTINGS_NAME, "xhr", "quarantine"})  # nobody else has a folder of these names in all likelihood
+# May lie in a folder that is going to be a workspace: what else we make there, and what systems leave behind.
+BESIDE = frozenset({"export", "browser-profile", "lost+found", "desktop.ini", "Thumbs.db", "thumbs.db"})
+NAMED = 3  # foreign files that a sentence names
+OWN_FOLDER = "give a folder of its own, which is made where there is none"
 
 if sys.platform == "win32":
 
@@ -93,11 +99,43 @@ class Workspace:
         if not place.is_dir() and os.path.lexists(place):
             raise UsageError(f"{place} is no folder; give another --workspace.")
 
+    def refuse_foreign(self, inputs: Iterable[Path] = ()) -> None:
+        """Raises UsageError for the root of a file system, the home folder, and a folder of somebody's own files.
+
+        A database or a settings file makes a folder a workspace, whatever else is in it. `inputs` are the paths that the
+        command line names: what leads to them, such as a folder of query pictures, may lie in the workspace.
+        """
+        root = Path(os.path.realpath(self.root))
+        if root == root.parent:
+            raise UsageError(f"--workspace {self.root} is the root of a file system; {OWN_FOLDER}.")
+        names = _names_in(root)
+        if names & MARKS or any(name.startswith(DATABASE_NAME) for name in names):
+            return
+        if names and root == Path(os.path.realpath(os.path.expanduser("~"))):
+            raise UsageError(f"--workspace {self.root} is your home folder; {OWN_FOLDER}.")
+        given = [Path(os.path.realpath(path)) for path in inputs]
+        foreign = sorted(
+            name
+            for name in names - BESIDE - FLOORS.keys()
+            if not name.startswith(".") and not any(path.is_relative_to(root / name) for path in given)
+        )
+        if foreign:
+            some = ", ".join(path_as_text(name) for name in foreign[:NAMED])
+            more = f" and {len(foreign) - NAMED} more" if len(foreign) > NAMED else ""
+            raise UsageError(f"--workspace {self.root} is no workspace and holds other files ({some}{more}); {OWN_FOLDER}.")
+
     def refuse_links(self) -> None:
         """Raises UsageError where one of the steps' folders is a link: what they write would end up elsewhere."""
         for name, floors in FLOORS.items():
             for path in _links(self.root / name, floors):
                 raise UsageError(f"{path} is a link; put a folder in its place and run this again.")
+
+
+def _names_in(folder: Path) -> set[str]:
+    try:
+        return set(os.listdir(folder))
+    except OSError:  # not there, or not to be read: whoever opens it says so
+        return set()
 
 
 def _links(folder: Path, floors: int) -> Iterator[str]:

@@ -146,13 +146,88 @@ def test_a_lost_database_comes_back_with_its_queries_and_no_page_is_asked_for_ag
     assert {name.rpartition("p=")[2] for name in gallery.counters["asked"]} == {"2"}
 
 
-def test_an_open_source_without_a_contact_is_warned_of_once(gallery, tmp_path, monkeypatch, capsys):
-    arguments = ["--engine", "commons", "--keywords", WORDS, "--max-pages", 1]
+def test_commons_without_a_contact_is_refused_before_anything_is_asked(gallery, tmp_path, monkeypatch, capsys):
+    arguments = ["--engine", "openverse", "commons", "--keywords", WORDS, "--max-pages", 1]
+    for contact in (" ", "me", "somebody at home"):
+        monkeypatch.setenv("GLEANER_CONTACT", contact)
+        assert collect(gallery, tmp_path / "ws", *arguments) == 2
+        said = capsys.readouterr().err
+        assert said.startswith("error: commons") and said.count("\n") == 1 and "GLEANER_CONTACT" in said
+    assert not (tmp_path / "ws").exists() and not gallery.counters["asked"]
+    assert collect(gallery, tmp_path / "ws", *arguments, "--dry-run") == 0  # which says so too
+    said = capsys.readouterr()
+    assert "Would be refused: commons" in said.out and "next:" not in said.err
+    monkeypatch.setenv("GLEANER_CONTACT", "https://example.org/me")
     assert collect(gallery, tmp_path / "ws", *arguments) == 0
     assert "GLEANER_CONTACT" not in capsys.readouterr().err
+
+
+def test_openverse_without_a_contact_is_warned_of_once(gallery, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("GLEANER_CONTACT", " ")
-    assert collect(gallery, tmp_path / "ws", *arguments) == 0
+    assert collect(gallery, tmp_path / "ws", "--engine", "openverse", "--keywords", WORDS, "--max-pages", 1) == 0
     assert capsys.readouterr().err.count("GLEANER_CONTACT") == 1
+
+
+def test_a_number_of_results_decides_about_the_pages(gallery, tmp_path, monkeypatch, capsys):
+    """Pages are short here, as they are anywhere: how many make up the results is only known as they come."""
+    workspace = tmp_path / "ws"
+    asked_for = ["--engine", "openverse", "bing", "--keywords", WORDS, "photo"]
+    assert collect(gallery, workspace, *asked_for, "--max-pages", 1) == 0
+    said = capsys.readouterr().err
+    assert "openverse stopped at --max-pages 1:" in said and "bing stopped at --max-pages 1:" in said
+    assert collect(gallery, workspace, *asked_for, "--max-results", 150, "--json") == 0
+    printed, said = capsys.readouterr()
+    found = json.loads(printed)
+    stopped = found["result"]["stopped"]
+    assert {(entry["engine"], entry["query"]) for entry in stopped} == {
+        (engine, repr(word)) for engine in ("openverse", "bing") for word in (WORDS, "photo")
+    }
+    for entry in stopped:
+        reached = entry["results"] >= 150
+        assert entry["stopped_by"] == ("max_results" if reached else "source_end"), entry
+        assert entry["max_results"] == 150 and entry["pages"] > 1
+    assert any(entry["stopped_by"] == "max_results" for entry in stopped) and "stopped at --max-results 150" in said
+    # The same again asks nothing; without any limit the default of five pages lies behind us.
+    gallery.site.board.asked.clear()
+    assert collect(gallery, workspace, *asked_for, "--max-results", 150) == 0
+    assert not gallery.counters["asked"]
+
+
+def test_the_engines_own_limits_are_named(gallery, tmp_path, capsys):
+    collect(gallery, tmp_path / "ws", "--engine", "openverse", "--keywords", WORDS)
+    assert (
+        "openverse stopped at the default of 5 pages (--max-results or --max-pages goes on)" in capsys.readouterr().err
+    )
+    collect(gallery, tmp_path / "ws", "--engine", "openverse", "--keywords", WORDS, "--max-results", 5000)
+    assert "openverse stopped where the source ends:" in capsys.readouterr().err
+
+
+def test_the_progress_of_a_search_is_its_pages(gallery, tmp_path, monkeypatch):
+    bars = []
+
+    class Shown:
+        def __init__(self, total, unit):
+            self.total, self.unit, self.n = total, unit, 0
+
+        def update(self, n=1):
+            self.n += n
+
+        def set_postfix_str(self, s="", refresh=True):
+            pass
+
+        def expect(self, more):
+            self.total += more
+
+    @contextmanager
+    def bar(total=None, description="", unit="it"):
+        bars.append(Shown(total, unit))
+        yield bars[-1]
+
+    monkeypatch.setattr(sys.modules["lib.cli.run"], "terminal_bar", bar)
+    for more, due in ((["--max-pages", 2], 4), (["--max-results", 100], 6), (["--max-pages", 90], None)):
+        assert collect(gallery, tmp_path / "ws", "--engine", "openverse", "--keywords", WORDS, "photo", *more) == 0
+        assert bars[-1].unit == "page" and bars[-1].n == bars[-1].total == (due or bars[-1].n)
+    assert len(bars) == 3
 
 
 def test_a_last_page_that_repeats_is_not_counted_twice(gallery, tmp_path, capsys):

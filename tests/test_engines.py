@@ -503,7 +503,7 @@ def test_every_engine_keeps_to_the_contract(name: str) -> None:
     ("name", "environ", "missing"),
     [
         ("openverse", {}, ()),
-        ("commons", {}, ()),
+        ("commons", {"GLEANER_CONTACT": "me@example.org"}, ()),
         ("yandex-cloud", {}, ("YANDEX_CLOUD_API_KEY", "YANDEX_CLOUD_FOLDER_ID")),
         ("yandex-cloud", {"YANDEX_CLOUD_API_KEY": "k"}, ("YANDEX_CLOUD_FOLDER_ID",)),
         ("yandex-cloud", CLOUD, ()),

@@ -47,7 +47,7 @@ def test_columns_that_nothing_fills_are_left_out(root: Path, capsys: pytest.Capt
 
 
 def test_families_stand_below_domains_only(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert re.search(r"^family +pictures", said(root, capsys), re.MULTILINE)
+    assert re.search(r"^family +pictures", said(root, capsys, "-v"), re.MULTILINE)
     assert said(root, capsys, "--by", "family").count("VK") == 1
     assert "VK" not in said(root, capsys, "--by", "licence")
     assert "(no family)" in said(root, capsys, "--by", "family")

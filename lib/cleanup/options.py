@@ -8,6 +8,8 @@ from pathlib import Path
 
 from lib.arguments import values_of
 
+EXAMPLES = 10  # rows of each rule, where no number is asked for
+
 
 @dataclass(frozen=True)
 class CleanupOptions:
@@ -18,12 +20,21 @@ class CleanupOptions:
     allowlist: Path | None
     min_side: int
     languages: list[str] | None
-    examples: int
+    examples: int | None
     keep: int
     forget_query: int | None
     restore: str | None
     reset: str | None
     yes: str
+
+    @property
+    def shown(self) -> int:
+        """Rows of each rule that may be shown."""
+        return EXAMPLES if self.examples is None else self.examples
+
+    def most_lines(self, usual: int | None) -> int | None:
+        """The lines of detail that are shown at most: all where a number of rows was asked for."""
+        return usual if self.examples is None else None
 
 
 def options_from(args: Namespace) -> CleanupOptions:

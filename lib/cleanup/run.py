@@ -24,11 +24,12 @@ from lib.domains import read_lists
 from lib.errors import GleanerError, UsageError
 from lib.journal.files import left, run_to_undo
 from lib.journal.rows import Change, RowPlan, apply_plan, plan_to_forget, undo_named
-from lib.text import counted
+from lib.text import counted, did_you_mean
 from lib.workspace import Workspace
 
 log = logging.getLogger("gleaner")
 
+FEWEST = 3  # rows that are shown however many lines the table has
 PAYS_FROM = 0.10  # of the file unused: below that, writing all of it anew gains too little
 NEEDED_ROOM = 2.2  # times the file's size: SQLite writes a copy and then the log
 
@@ -46,7 +47,9 @@ def select(options: CleanupOptions) -> RuleSelection:
     lists, named = read_lists(options.blocklist, options.allowlist), options.rule or ()
     languages = tuple(options.languages or ())
     if wrong := [language for language in languages if language not in SCRIPTS]:
-        raise UsageError(f"--languages: {wrong[0]!r} is not known; known are {' '.join(SCRIPTS)}.")
+        raise UsageError(
+            f"--languages: {wrong[0]!r} is not known; known are {' '.join(SCRIPTS)}.{did_you_mean(wrong[0], SCRIPTS)}"
+        )
     needs = {
         "blocked_domain": (bool(lists), "--blocklist or --allowlist"),
         "small_claim": (bool(options.min_side), "--min-side"),
@@ -87,18 +90,23 @@ def remarks(db: Database, found: RowPlan, selection: RuleSelection) -> Iterator[
         yield f"{counted(kept, 'downloaded picture')} of those domains stay{'s' if kept == 1 else ''}"
 
 
-def plan_lines(db: Database, plan: RowPlan, examples: int, dry_run: bool) -> Iterator[str]:
-    """The plan as a table, then a few rows of every rule."""
+def plan_lines(db: Database, plan: RowPlan, examples: int, dry_run: bool, most: int | None = None) -> Iterator[str]:
+    """The plan as a table, then a few rows of every rule, with the table `most` lines."""
     counts = plan.counts()
     if not counts:
         return
     yield f"{'rule':<16} {'table':<16} {'rows':>10}"
     for (rule, table), number in counts.items():
         yield f"{rule:<16} {table:<16} {number:>10,}"
-    shown = _examples(plan, examples)
+    if most is not None:  # the same number of every rule
+        rules = len({rule for rule, _ in counts})
+        examples = min(examples, max(1, (most - len(counts)) // rules))
+    shown = _examples(plan, examples)[: None if most is None else max(FEWEST, most - len(counts))]
     about = describe_pictures(db, [change.key[0] for change in shown if change.table == "images"])
     for change in shown:
         yield _sentence(change, about.get(change.key[0], "") if change.table == "images" else "", dry_run)
+    if most is not None and (others := len(plan) - len(shown)):
+        yield f"… and {others:,} more (-v prints ten of each rule, --examples N more)"
 
 
 def take_back(context: Context, step: str, name: str) -> tuple[dict[str, int], str]:

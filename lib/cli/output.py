@@ -10,6 +10,7 @@ import json
 import logging
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,12 +20,13 @@ from lib.cli.following import next_step, same_command, without_options
 from lib.db import Context, Database, journal
 from lib.errors import EXIT_OK
 from lib.progress import BarFactory, no_bar
-from lib.text import command_line, escape_controls, hide, redact, replacements
+from lib.text import command_line, counted, escape_controls, first_lines, hide, redact, replacements
 from lib.workspace import Workspace
 
 log = logging.getLogger("gleaner")
 
 BYTES = "_bytes"  # how the name of a count ends that is the size of what another one counts
+DETAIL_LINES = 10  # of one kind, unless -v
 BY_REASON = ("failed", "unreadable", "passed_over", "unanswered")  # counts that have one for each reason beside them
 
 
@@ -69,6 +71,11 @@ class Session:
         """The run as library code takes it: everything but the parsed arguments."""
         return Context(self.db, self.workspace, self.run_id, self.dry_run, self.stopping, self.bar)
 
+    @property
+    def most_lines(self) -> int | None:
+        """The lines of detail that are printed at most; None for all."""
+        return None if self.args.verbose else DETAIL_LINES
+
     def again(self, *without: str, plus: Sequence[str] = ()) -> str:
         """The command that was typed, without the options of these names, and with further words at its end."""
         return same_command(self.parser, self.step, self.words, without=without, plus=plus)
@@ -95,9 +102,9 @@ class Session:
         return self.interrupts > 0
 
 
-def say(lines: Iterable[str]) -> None:
-    """Prints lines of a result; names in them may hold anything."""
-    for line in lines:
+def say(lines: Iterable[str], most: int | None = None) -> None:
+    """Prints lines of a result, the first `most` and the number of the others; names in them may hold anything."""
+    for line in first_lines(lines, most):
         print(escape_controls(line))
 
 
@@ -108,6 +115,8 @@ def print_summary(session: Session, summary: Summary) -> None:
         result = {**summary.result, **summary.details}
         head = envelope(session.step, session.run_id, session.dry_run, summary.exit_code, summary.counts, result)
         print_json(session, {**head, **summary.beside})
+    if left := sum(handler.left_out() for handler in logging.getLogger().handlers if isinstance(handler, _Handler)):
+        log.warning("… and %s more (-v prints all)", counted(left, "line"))
     parts = ", ".join(_parts(summary.counts))
     mode = " (dry run, nothing written)" if session.dry_run else ""
     if not session.args.quiet:
@@ -234,9 +243,29 @@ def _counted(value: int | float | str, name: str) -> str:
 
 
 class _Handler(logging.Handler):
-    """Writes beside a progress bar without breaking it."""
+    """Writes beside a progress bar without breaking it; of one kind of line the first ten, unless all are asked for."""
+
+    def __init__(self, most: int | None = None):
+        super().__init__()
+        self.most, self.kinds = most, Counter[tuple[str, int, int]]()
+
+    def left_out(self) -> int:
+        """The number of lines that were left out since this was last asked."""
+        left = sum(count - self.most for count in self.kinds.values() if count > self.most) if self.most else 0
+        self.kinds.clear()
+        return left
+
+    def _is_enough(self, record: logging.LogRecord) -> bool:
+        """True for one line more of a place in the code than a person wants to see; errors and ALWAYS are told."""
+        if self.most is None or record.levelno >= logging.ERROR or getattr(record, "always", False):
+            return False
+        kind = (record.pathname, record.lineno, record.levelno)
+        self.kinds[kind] += 1
+        return self.kinds[kind] > self.most
 
     def emit(self, record: logging.LogRecord) -> None:
+        if self._is_enough(record):
+            return
         try:
             line = escape_controls(redact(self.format(record)))
             if "tqdm" in sys.modules:
@@ -252,7 +281,7 @@ class _Handler(logging.Handler):
 def start_logging(args: argparse.Namespace) -> None:
     level = logging.WARNING if args.quiet else logging.DEBUG if args.verbose else logging.INFO
     root = logging.getLogger()
-    root.handlers[:] = [_Handler()]
+    root.handlers[:] = [_Handler(None if args.verbose else DETAIL_LINES)]
     root.setLevel(logging.DEBUG if args.verbose > 1 else logging.WARNING)
     log.setLevel(level)
 

@@ -86,6 +86,8 @@ def run(
         _refuse_empty(begun.words)
         _refuse_addresses(made, args)
         workspace = Workspace(args.workspace)
+        if not getattr(args, "restore", None):
+            workspace.refuse_foreign(_paths_in(args))
         workspace.refuse_links()
         _finish_restore(workspace, dry_run=begun.dry_run)
         check(args)
@@ -187,6 +189,14 @@ def _refuse_addresses(made: argparse.ArgumentParser, args: argparse.Namespace) -
             if not os.path.lexists(text.partition("/")[0]):
                 name = (action.option_strings or [str(action.metavar)])[-1]
                 raise UsageError(f"{name} takes a path of this machine, and {text} is an address; give a path.")
+
+
+def _paths_in(args: argparse.Namespace) -> Iterator[Path]:
+    """The paths that a command line names, but for the workspace; words of step 6 may be folders."""
+    for name, value in vars(args).items():
+        for one in value if isinstance(value, list | tuple) else [value]:
+            if name != "workspace" and (isinstance(one, Path) or (name == "what" and isinstance(one, str))):
+                yield Path(one)
 
 
 @contextmanager

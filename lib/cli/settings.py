@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.errors import UsageError
+from lib.text import did_you_mean, other_spelling
 
 PREFIX = "GLEANER_"
 LARGEST_FILE = 256_000  # bytes; a settings file has a few lines
@@ -68,7 +69,7 @@ SETTABLE: dict[str, dict[str, str]] = {
         file="rule min-side languages examples",
         inside="blocklist allowlist",
         environment="keep",  # fewer backups: older ones are deleted
-        spot="list-rules forget-query restore vacuum reset yes",
+        spot="list-rules forget-query restore vacuum reset yes page",
     ),
     "download": _COMMON
     | _where(
@@ -98,6 +99,9 @@ SETTABLE: dict[str, dict[str, str]] = {
         spot="name page replace drop-opted-out take balance seed push public",
     ),
 }
+
+
+OPTIONS = frozenset(name for options in SETTABLE.values() for name in options)
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -165,7 +169,8 @@ def apply_settings(
                 _refuse_unsafe(step, name, table[name], path, "put it into the table of the step that it is meant for")
                 chosen[action.dest] = _convert(action, table[name], f"{name} in {path}")
         variable = PREFIX + name.upper().replace("-", "_")
-        if text := environment.get(variable):
+        other = PREFIX + other_spelling(name).upper().replace("-", "_")
+        if text := environment.get(variable) or environment.get(other):
             if (place := place_of(step, name)) == SPOT and name not in ("help", "version"):
                 raise UsageError(f"{variable} is set, but --{name} is asked for on the spot: unset it, give the flag.")
             if place != SPOT:
@@ -179,13 +184,18 @@ def place_of(step: str, name: str) -> str:
 
 
 def _with_dashes(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Options as they are called on the command line: `max_bytes` is `max-bytes`; in the tables of steps too."""
+    """Options as they are called on the command line, in the tables of steps too: `max_bytes` is `max-bytes`, `license`
+    is `licence`."""
     return {
-        name.replace("_", "-"): {inner.replace("_", "-"): one for inner, one in value.items()}
-        if isinstance(value, dict)
-        else value
+        _as_flag(name): {_as_flag(inner): one for inner, one in value.items()} if isinstance(value, dict) else value
         for name, value in settings.items()
     }
+
+
+def _as_flag(name: str) -> str:
+    dashed = name.replace("_", "-")
+    spelled = other_spelling(dashed)
+    return spelled if spelled in OPTIONS and dashed not in OPTIONS else dashed
 
 
 def _look_through(settings: Mapping[str, Any], path: Path) -> None:
@@ -197,16 +207,38 @@ def _look_through(settings: Mapping[str, Any], path: Path) -> None:
                 _refuse_place(name, min(places), path)
             refuse_secret(name, value, path)
             if not places:
-                raise UsageError(f"{path} sets {shown(name)}, which is an option of no step; remove the line.")
+                meant = did_you_mean(name, OPTIONS) or " Remove the line."
+                table = f" It is a table: [{name}]." if name in STEPS else meant
+                raise UsageError(f"{path} sets {shown(name)}, which is an option of no step.{table}")
             continue
+        if name in OPTIONS:
+            raise UsageError(f"{path} has a table [{name}], which is an option: write {name} = and its value.")
         if name not in STEPS:
-            raise UsageError(f"{path} has a table [{short(name)}], which is no step; the steps are {', '.join(STEPS)}.")
+            meant = did_you_mean(name, STEPS)
+            known = f"the steps are {', '.join(STEPS)}"
+            raise UsageError(f"{path} has a table [{short(name)}], which is no step; {known}.{meant}")
         for inner, one in value.items():
             if inner in SETTABLE[name]:
                 _refuse_unsafe(name, inner, one, path)
             refuse_secret(inner, one, path)
             if inner not in SETTABLE[name]:
-                raise UsageError(f"{path} sets {shown(inner)} for {name}, which has no such option; remove the line.")
+                raise UsageError(
+                    f"{path} sets {shown(inner)} for {name}, which has no such option.{_meant(name, inner)}"
+                )
+            if isinstance(one, dict):
+                deeper = ", ".join(map(short, one)) or "nothing"
+                raise UsageError(
+                    f"{path} has a table [{name}.{inner}] (with {deeper}), and {inner} is an option: write {inner} ="
+                    f" and its value in [{name}]."
+                )
+
+
+def _meant(step: str, option: str) -> str:
+    """Words about an option that a step does not have: its right table, or an option of nearly that name."""
+    if owners := [f"[{other}]" for other in STEPS if option in SETTABLE[other]]:
+        return f" It belongs into {' or '.join(owners)}."
+    own = [name for name, place in SETTABLE[step].items() if place not in (SPOT, ENVIRONMENT)]
+    return did_you_mean(option, own) or did_you_mean(option, OPTIONS) or " Remove the line."
 
 
 def _refuse_unsafe(step: str, name: str, value: Any, path: Path, remedy: str = "remove the line") -> None:
@@ -272,8 +304,14 @@ def _convert_one(action: argparse.Action, value: Any, where: str) -> Any:
         converted = action.type(text) if callable(action.type) else text
     except (ValueError, TypeError, OverflowError, argparse.ArgumentTypeError) as error:
         raise UsageError(f"{where} cannot be {shown(value)} ({short(error)}); correct it.") from None
+    if action.choices is not None and converted not in action.choices and isinstance(converted, str):
+        spelled = other_spelling(converted)
+        converted = spelled if spelled in action.choices else converted
     if action.choices is not None and converted not in action.choices:
-        raise UsageError(f"{where} cannot be {shown(value)}; it is one of {', '.join(map(str, action.choices))}.")
+        raise UsageError(
+            f"{where} cannot be {shown(value)}; it is one of {', '.join(map(str, action.choices))}."
+            + did_you_mean(text, map(str, action.choices))
+        )
     return converted
 
 

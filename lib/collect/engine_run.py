@@ -20,12 +20,15 @@ from urllib.parse import urljoin, urlsplit
 
 from lib.collect.options import CollectOptions
 from lib.collect.pace import HostFallback, Interrupted, PacedSession, RateLimiter, Transport, is_loopback
-from lib.collect.queue import PlannedQuery
+from lib.collect.queue import PlannedQuery, results_found
+from lib.collect.reach import PageProgress, Stop, due_pages
 from lib.collect.search import Ending, QueryPages, QuerySearch
 from lib.collect.store import Store
+from lib.db import Database
+from lib.db import queries as table
 from lib.db.queries import QueryRow
 from lib.engines.base import API, UPLOAD, Engine, FetchError, PageResponse
-from lib.progress import Bar
+from lib.progress import ALWAYS, Bar
 from lib.text import counted
 
 log = logging.getLogger("gleaner.collect")
@@ -49,6 +52,7 @@ class Collected:
     pages: int = 0
     results: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
+    stops: list[Stop] = field(default_factory=list)
     stop: Ending | None = None
     unreachable: str = ""
     trouble: str = ""  # the last failure of the network
@@ -96,24 +100,31 @@ class EngineRun:
         async with self._open_web() as web:
             while queue and not self.halted():
                 await self._search(web, queue.popleft())
-                self._bar.update()
                 await web.recycle()
 
     async def _search(self, web: Transport, plan: PlannedQuery) -> None:
         """One query to its ending, which is written down and counted."""
         assert plan.row is not None
-        pause = self.captcha_pause
+        pause, store = self.captcha_pause, self.store
+        progress = PageProgress(self._bar, pages_due(store.context.db, store.engine, plan))
         search = QuerySearch(
-            self.store, self.hosts, plan.row, plan.limits, self.halted, web=PacedSession(web, self.limiter),
-            patient=self.patient, helper=partial(pause.wait_for_person, cast(Window, web)) if pause else None,
+            store, self.hosts, plan.row, plan.limits, self.halted, progress.page,
+            web=PacedSession(web, self.limiter), patient=self.patient,
+            helper=partial(pause.wait_for_person, cast(Window, web)) if pause else None,
         )  # fmt: skip
         try:
             ending = await run_and_record(search)
         finally:
             self.found.pages += search.pages
             self.found.results += search.results
+            progress.end()
         if ending:
             self._count(ending)
+        if ending and ending.by:
+            pages = table.get_query(store.context.db, plan.row.id).next_page
+            name = name_of(plan.row)
+            stop = Stop(store.engine.name, name, ending.by, pages, search.found, plan.limits)
+            self.found.stops.append(stop)
 
     def _count(self, ending: Ending) -> None:
         found = self.found
@@ -124,6 +135,12 @@ class EngineRun:
         self._failures = self._failures + 1 if ending.outcome == "network" else 0
         if self._failures >= NETWORK_PATIENCE:
             found.unreachable = ending.detail or "network"
+
+
+def pages_due(db: Database, engine: Engine, plan: PlannedQuery) -> int:
+    """The number of pages that a query is likely to take from where it is."""
+    found = results_found(db, plan.row) if plan.row and plan.limits.results else 0
+    return due_pages(plan.row.next_page if plan.row else 0, found, plan.limits, engine.page_size)
 
 
 async def all_or_none(tasks: list[asyncio.Task[None]]) -> None:
@@ -211,7 +228,7 @@ class CaptchaPause:
     async def _is_gone(self, window: Window) -> bool:
         log.warning(
             "%s shows a captcha: please answer it in the browser's window; waiting for %g minutes at most",
-            self.engine.name, self.limit / 60,
+            self.engine.name, self.limit / 60, extra=ALWAYS,
         )  # fmt: skip
         end, free = time.monotonic() + self.limit, 0
         while time.monotonic() < end:

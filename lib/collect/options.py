@@ -38,8 +38,8 @@ def add_options(to: ArgumentParser) -> None:
         add(f"--{name}", choices=values, metavar="VALUE", help=f"{FILTER_HELP[name]}: {', '.join(values)}")
 
     add = to.add_argument_group("how far").add_argument
-    add("--max-pages", type=positive, metavar="N", help="pages of a query (default: the engine's, 5 for yandex)")
-    add("--max-results", type=positive, metavar="N", help="stop a query after the page that reaches N results")
+    add("--max-pages", type=positive, metavar="N", help="pages of a query (default: 5, or what --max-results takes)")
+    add("--max-results", type=positive, metavar="N", help="results of a query; the page that reaches them is the last")
 
     add = to.add_argument_group("how").add_argument
     text = "between two requests to an engine, jitter comes on top (default: the engine's, 5 for yandex, 0 for this "

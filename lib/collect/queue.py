@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.collect.options import CollectOptions
+from lib.collect.reach import DEFAULT_PAGES, MAX_PAGES, SearchLimits, limits_for
 from lib.db import Context, Database
 from lib.db import queries as table
 from lib.db.queries import NewQuery, QueryRow
@@ -23,6 +24,7 @@ from lib.engines.base import Engine, SearchRequest
 from lib.errors import UsageError
 from lib.files.pictures import find_files
 from lib.images.decode import DecodeError, decode, read_header
+from lib.text import counted
 from lib.times import utc_now
 from lib.workspace import Workspace
 
@@ -35,14 +37,6 @@ LARGEST_FILE = 512 * 2**20  # bytes; read into memory once
 PHASH_SIDE = 256  # pixels; a perceptual hash looks at 32x32
 # Tried in this order until the file is small enough: (long side in pixels or None, JPEG quality).
 REDUCTIONS = ((None, 92), (4096, 90), (2560, 88), (1600, 85), (1024, 80), (512, 75))
-
-
-@dataclass(frozen=True)
-class SearchLimits:
-    """The reach of a query: pages, and results where a number was asked for."""
-
-    pages: int
-    results: int | None = None
 
 
 @dataclass(frozen=True)
@@ -59,7 +53,10 @@ class PlannedQuery:
         """The line of a dry run."""
         what = f"picture {self.new.image_path}" if self.new.kind == "image" else f"keyword {self.new.text!r}"
         what += "".join(f", {name} {value}" for name, value in filters_in(self.new.params).items())
-        far = f"up to {self.limits.pages} pages"
+        far = f"up to {counted(self.limits.pages, 'page')}"
+        if self.limits.results:
+            far = f"up to {counted(self.limits.results, 'result')}"
+            far += f" or {counted(self.limits.pages, 'page')}" if self.limits.by == MAX_PAGES else ""
         if self.row is None:
             return f"Would search {self.new.engine} for {what}, {far}"
         if self.action == SKIP:
@@ -140,35 +137,46 @@ def plan_given(db: Database, queries: Iterable[NewQuery], limits: SearchLimits) 
     return planned
 
 
-def plan_pending(db: Database, engine: Engine, options: CollectOptions, limits: SearchLimits) -> list[PlannedQuery]:
-    """The queries still queued for the engine, as far as they were meant to go unless `--max-pages` says otherwise.
+def plan_pending(db: Database, engine: Engine, options: CollectOptions) -> list[PlannedQuery]:
+    """The queries still queued for the engine, as far as they were meant to go unless a flag says otherwise.
 
     Without `--host` queries to every host go on; with it those to that host alone.
     """
     wanted = params_for(engine, options.host).get("host")
     rows = table.pending_queries(db, engine.name)
-    planned = [_planned(row, options, limits) for row in rows if not options.host or row.params.get("host") == wanted]
+    rows = [row for row in rows if not options.host or row.params.get("host") == wanted]
+    planned = [_planned(row, options, engine) for row in rows]
     return [replace(plan, action=_action(db, plan.row, plan.limits)) for plan in planned if plan.row]
 
 
-def plan_retry(db: Database, engine: Engine, options: CollectOptions, limits: SearchLimits) -> list[PlannedQuery]:
+def plan_retry(db: Database, engine: Engine, options: CollectOptions) -> list[PlannedQuery]:
     """The queries that `--retry` would queue again."""
     rows = table.queries_with_outcome(db, engine.name, options.retry or "")
-    return [_planned(row, options, limits) for row in rows]
+    return [_planned(row, options, engine) for row in rows]
 
 
-def _planned(row: QueryRow, options: CollectOptions, limits: SearchLimits) -> PlannedQuery:
-    pages = options.max_pages or row.cursor.get("pages") or limits.pages
+def _planned(row: QueryRow, options: CollectOptions, engine: Engine) -> PlannedQuery:
+    default, most = engine.default_pages, engine.most_pages
+    pages, results = row.cursor.get("pages"), row.cursor.get("results")
+    by = row.cursor.get("by") or (DEFAULT_PAGES if pages == default else MAX_PAGES)
+    stored = SearchLimits(min(pages, most), results, by) if pages else None
+    limits = limits_for(options.max_pages, options.max_results, default, most, stored=stored)
     new = NewQuery(row.engine, row.kind, row.text, row.image_sha256, row.image_path, params=row.params)
-    return PlannedQuery(new, row, SearchLimits(pages, limits.results or row.cursor.get("results")), CONTINUE)
+    return PlannedQuery(new, row, limits, CONTINUE)
 
 
 def _action(db: Database, row: QueryRow, limits: SearchLimits) -> str:
     if row.state in ("pending", "running"):
         return WAIT if row.not_before > utc_now() else CONTINUE
     # `ok` means that our own limit ended it, so a larger one goes on from there.
-    wants_more = limits.results is None or table.results_stored(db, row.id) < limits.results
+    wants_more = limits.results is None or results_found(db, row) < limits.results
     return CONTINUE if row.outcome == "ok" and row.next_page < limits.pages and wants_more else SKIP
+
+
+def results_found(db: Database, row: QueryRow) -> int:
+    """The results that a query has, each once; where no run has counted them so, those of its pages."""
+    found = row.cursor.get("found")
+    return found if isinstance(found, int) else table.results_stored(db, row.id)
 
 
 def enqueue(context: Context, planned: Sequence[PlannedQuery]) -> tuple[list[PlannedQuery], int]:

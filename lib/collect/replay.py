@@ -96,14 +96,14 @@ class Replay:
             warnings = [gap] if left else []
             if not usable or (plan.action == SKIP and plan.row.outcome != "ok"):
                 return CollectReport(_counts(0, 0, "skipped"), warnings=warnings)
-            limits = SearchLimits(usable.stop, self.limits.results)
+            limits = SearchLimits(usable.stop, self.limits.results, self.limits.by)
             store, hosts = Store(context, engine), HostFallback([self.host])
             search = CapturedPages(store, hosts, plan.row, limits, context.stopping, captured=self.pages)
             ending = asyncio.run(run_and_record(search))
             if ending is None:
                 return CollectReport(_counts(search.pages, search.results, "interrupted"), warnings=warnings)
             # A later run takes these for the query's own limits, which are not where the capture happens to end.
-            goal = {"pages": max(self.limits.pages, limits.pages), "results": limits.results}
+            goal = {"pages": max(self.limits.pages, limits.pages), "results": limits.results, "found": search.found}
             store.save_cursor(plan.row, search.cursor | goal)
         drifted = drift_warning(context.db, engine.name, context.run_id) if search.pages else ""
         code = EXIT_INCOMPLETE if self.options.strict and ending.outcome not in DONE else EXIT_OK

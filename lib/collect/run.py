@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections import Counter
 from contextlib import AsyncExitStack, ExitStack, nullcontext
 from dataclasses import dataclass, field
@@ -13,11 +12,12 @@ from functools import partial
 from typing import Any
 
 from lib.collect import queue
-from lib.collect.engine_run import Collected, EngineRun, OpenWeb, all_or_none, stop_sentence
+from lib.collect.engine_run import Collected, EngineRun, OpenWeb, all_or_none, pages_due, stop_sentence
 from lib.collect.options import CollectOptions
 from lib.collect.pace import engine_lock, profile_lock
 from lib.collect.preconditions import NO_QUEUE, check_engine, check_flags, settings_for
-from lib.collect.queue import SKIP, PlannedQuery, SearchLimits
+from lib.collect.queue import CONTINUE, SEARCH, SKIP, PlannedQuery
+from lib.collect.reach import SearchLimits, Stop, limits_for, stop_lines, why_no_page
 from lib.collect.search import LONGEST_WAIT
 from lib.collect.show import drift_warning
 from lib.collect.store import Store
@@ -35,6 +35,8 @@ NOTHING_SEARCHABLE = (
     "nothing that was asked for can be searched: no picture among it can be read and decoded (--list shows why)."
 )
 
+FAILURES = ("consent", "region", "wrong_tab", "upload_rejected", "parse_error")  # after these nothing is queued
+
 log = logging.getLogger("gleaner.collect")
 
 
@@ -45,7 +47,19 @@ class CollectReport:
     counts: dict[str, int | float | str]
     sentences: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    stops: list[Stop] = field(default_factory=list)
     exit_code: int = EXIT_OK
+
+    @property
+    def notes(self) -> list[str]:
+        """Lines for the person: what ended the queries, and why where no page came."""
+        return [*stop_lines(self.stops), *filter(None, [why_no_page(self.counts, FAILURES)])]
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """The `result` of `--json`."""
+        found: dict[str, Any] = {"warnings": self.warnings, "stopped": [stop.as_dict() for stop in self.stops]}
+        return found | ({"error": " ".join(self.sentences)} if self.sentences else {})
 
 
 class Collection:
@@ -54,6 +68,7 @@ class Collection:
     def __init__(self, context: Context, options: CollectOptions):
         self.context, self.options = context, options
         self.problems: list[str] = []
+        self.has_work = False  # known after the preview
         engines = [load_engine(name) for name in self._names()]
         check_flags(options, engines)
         self.queues = [EngineQueue(context, options, engine, self.problems) for engine in engines]
@@ -74,7 +89,15 @@ class Collection:
 
     def preview(self) -> list[str]:
         """Tells what would be done, one line a query, and what would be left out; writes nothing. Raises UsageError."""
-        lines = [plan.line for waiting in self.queues for plan in waiting.plan()]
+        plans = [plan for waiting in self.queues for plan in waiting.plan()]
+        self.has_work = any(plan.action in (SEARCH, CONTINUE) for plan in plans)
+        lines = [plan.line for plan in plans]
+        for each in self.queues:
+            try:
+                each.engine.require_keys()
+            except UsageError as error:
+                lines.append(f"Would be refused: {error}")
+                self.has_work = False
         return lines + [f"Would leave out: {problem}" for problem in dict.fromkeys(self.problems)]
 
     def run(self) -> CollectReport:
@@ -84,7 +107,7 @@ class Collection:
             each.engine.require_keys()
         browser, direct = settings_for(self.options, [each.engine for each in self.queues], self.context.workspace.root)
         for each in self.queues:
-            if each.engine.wants_contact and not os.environ.get("GLEANER_CONTACT", "").strip():
+            if each.engine.wants_contact and not each.engine.contact:
                 ask = "%s asks every client who it is; set GLEANER_CONTACT to a mail address or a page"
                 log.warning(ask, each.engine.name)
         with ExitStack() as locks:
@@ -94,8 +117,7 @@ class Collection:
                 locks.enter_context(profile_lock(browser.profile))
             for each in self.queues:
                 each.prepare()
-            queued = sum(len(batch.plans) for each in self.queues for batch in each.batches)
-            with self.context.bar(queued, "Searching", "query") as progress:
+            with self.context.bar(sum(each.pages_due() for each in self.queues), "Searching", "page") as progress:
                 asyncio.run(self._search(browser, direct, progress))
         return self._report()
 
@@ -130,6 +152,7 @@ class Collection:
             self._counts() | ({"unreadable": len(problems)} if problems else {}),
             sentences,
             [*problems, *filter(None, drifted)],
+            [stop for each in self.queues for stop in each.found.stops],
             next((code for code in (EXIT_BLOCKED, EXIT_FAILED, EXIT_INCOMPLETE) if code in codes), EXIT_OK),
         )
 
@@ -170,8 +193,8 @@ class EngineQueue:
 
     @property
     def limits(self) -> SearchLimits:
-        pages = self.options.max_pages or self.engine.default_pages
-        return SearchLimits(min(pages, self.engine.most_pages), self.options.max_results)
+        options, engine = self.options, self.engine
+        return limits_for(options.max_pages, options.max_results, engine.default_pages, engine.most_pages)
 
     @property
     def hosts(self) -> tuple[str, ...]:
@@ -183,9 +206,9 @@ class EngineQueue:
         if options.names_queries:
             planned = queue.plan_given(db, self._given(), self.limits)
         else:
-            planned = queue.plan_pending(db, self.engine, options, self.limits)
+            planned = queue.plan_pending(db, self.engine, options)
         if options.retry and self.context.dry_run:
-            again = queue.plan_retry(db, self.engine, options, self.limits)
+            again = queue.plan_retry(db, self.engine, options)
             known = {plan.row.id for plan in again if plan.row}
             planned = again + [plan for plan in planned if plan.row is None or plan.row.id not in known]
         return self._limited(planned)
@@ -245,6 +268,10 @@ class EngineQueue:
                 self.batches.append(QueryBatch(hosts, plans, wait))
         if self.batches:
             self.held = ""
+
+    def pages_due(self) -> int:
+        """The number of pages that everything prepared is likely to take."""
+        return sum(pages_due(self.context.db, self.engine, plan) for batch in self.batches for plan in batch.plans)
 
     async def search(self, open_web: OpenWeb, bar: Bar) -> None:
         """Works on everything that was prepared; `found` tells how it went."""

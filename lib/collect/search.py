@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lib.collect.pace import HostFallback, Interrupted, PacedSession
-from lib.collect.queue import SearchLimits, prepare_upload
+from lib.collect.queue import prepare_upload
+from lib.collect.reach import MAX_RESULTS, SOURCE_END, SearchLimits
 from lib.collect.store import Store
 from lib.db import never
 from lib.db.queries import QueryRow
@@ -30,11 +31,13 @@ Judged = tuple[PageResponse | None, PageOutcome]
 
 @dataclass(frozen=True)
 class Ending:
-    """The end of the work on a query. `wait` is how many seconds the engine wants to be left alone."""
+    """The end of the work on a query. `wait` is how many seconds the engine wants to be left alone, `by` the limit
+    that was reached."""
 
     outcome: str
     detail: str = ""
     wait: float | None = None
+    by: str = field(default="", compare=False)
 
 
 @dataclass
@@ -49,8 +52,10 @@ class QueryPages:
     query: QueryRow
     limits: SearchLimits
     halted: Callable[[], bool] = never
+    on_page: Callable[[], None] = lambda: None
     pages: int = 0  # stored by this run
     results: int = 0
+    found: int = 0  # results by now, those of earlier runs included, each once
     cursor: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -59,20 +64,30 @@ class QueryPages:
 
     async def run(self) -> Ending:
         """Fetches and keeps page after page. Raises Interrupted when it has to end early."""
-        self.cursor = dict(self.query.cursor) | {"pages": self.limits.pages, "results": self.limits.results}
+        limits = self.limits
+        self.cursor = dict(self.query.cursor) | {"pages": limits.pages, "results": limits.results, "by": limits.by}
         self.hosts.prefer(str(self.cursor.get("host", "")))
         began_before = "host" in self.query.cursor
         self.store.begin(self.query, self.cursor | {"host": self.hosts.name})
         seen = self.store.seen(self.query) if self.query.next_page else set()
-        for page in range(self.query.next_page, self.limits.pages):
+        ending = await self._read_pages(seen, began_before=began_before)
+        self.found = len(seen)
+        if ending.outcome == "ok":  # a later run with other limits has to know how far this one came
+            self.store.save_cursor(self.query, self.cursor | {"found": self.found})
+        return ending
+
+    async def _read_pages(self, seen: set[str], *, began_before: bool) -> Ending:
+        limits = self.limits
+        for page in range(self.query.next_page, limits.pages):
             if self.halted():
                 raise Interrupted
-            if self.limits.results and len(seen) >= self.limits.results:
-                break
+            if limits.results and len(seen) >= limits.results:
+                return Ending("ok", by=MAX_RESULTS)
             ending = (began_before and self._adopt(page, seen)) or await self._take(page, seen)
             if ending.outcome != "ok":
-                return ending
-        return Ending("ok")
+                return replace(ending, by=SOURCE_END) if ending.outcome in ("end", "empty") else ending
+        enough = limits.results is not None and len(seen) >= limits.results
+        return Ending("ok", by=MAX_RESULTS if enough else limits.by)
 
     def _adopt(self, page: int, seen: set[str]) -> Ending | None:
         """Takes over a page that a killed run had written; None where there is none or it cannot be read."""
@@ -123,6 +138,7 @@ class QueryPages:
     def _count(self, answer: PageResponse, parsed: ParsedPage, seen: set[str]) -> Ending:
         ids = {image.engine_id for image in parsed.images}
         self.pages += 1
+        self.on_page()
         self.results += len(ids - seen)
         seen |= ids
         return Ending("end" if self.engine.is_last_page(answer.part, answer.body, parsed) else "ok")
@@ -223,7 +239,8 @@ class QuerySearch(QueryPages):
         return True
 
     def _drop_upload(self) -> None:
-        kept: dict[str, Any] = {name: self.cursor[name] for name in ("pages", "results") if name in self.cursor}
+        limits = ("pages", "results", "by")
+        kept: dict[str, Any] = {name: self.cursor[name] for name in limits if name in self.cursor}
         self.cursor, self._entered = kept, False
 
     async def _enter(self) -> Judged:

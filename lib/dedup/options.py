@@ -10,6 +10,7 @@ from pathlib import Path
 from lib.arguments import require_folder_of, values_of
 from lib.dedup.grouping import STRENGTH
 from lib.errors import EXIT_INCOMPLETE, UsageError
+from lib.text import did_you_mean
 
 MODES = ("exact", "similar", "filename", "semantic", "all")
 KINDS = (*STRENGTH, "none")
@@ -137,6 +138,7 @@ def _check_restore(args: Namespace) -> None:
 def _check_places(args: Namespace) -> None:
     for folder in (*args.folders, *args.protect, *args.reference):
         if not folder.exists():
-            raise UsageError(f"{folder} does not exist; modes are {', '.join(MODES)}, the rest are folders.")
+            meant = did_you_mean(str(folder), MODES)
+            raise UsageError(f"{folder} does not exist; modes are {', '.join(MODES)}, the rest are folders.{meant}")
     if not args.folders and not (args.workspace / "gleaner.db").exists():
         raise UsageError(f"there is no database in {args.workspace}; run 5_download.py first, or name a folder.")

@@ -23,12 +23,13 @@ from lib.images.taken import day_taken
 from lib.pages.model import BrokenReason, Card, GroupView, Heading, MemberView
 from lib.pages.render import write_page
 from lib.pages.reports import GROUP_LIMIT, render_dedup_report
-from lib.text import counted, path_as_text
+from lib.text import first_lines, path_as_text
 from lib.times import utc_now
 from lib.workspace import Workspace
 
 COLUMNS = ("group", "path", "keeper", "kind", "distance", "decision", "reason", "width", "height", "bytes", "sha256")
 _ISO_DAY = re.compile(r"\d{4}-\d\d-\d\d")
+FEWEST = 3  # lines of either kind, groups and broken files, that are shown at least
 BROKEN = "broken"  # kind and decision, in the CSV result, of a file that could not be compared
 
 
@@ -111,21 +112,34 @@ def as_lines(
 ) -> Iterator[str]:
     """Yields one block a group, as a person reads it, and a line a broken file.
 
-    At most `most` of each, and how many more there are.
+    At most `most` lines, whole groups but for a first one that is longer, and how many more there are.
     """
-    for group in groups[:most]:
-        yield f"{group.number}. keep    {workspace.to_text(group.keeper.path)}  ({_size(group.traits)})"
-        for member in group.members:
-            distance = f", {_number(member.distance)} bits" if member.distance else ""
-            name = workspace.to_text(member.file.path)
-            what = f"{member.kind}: {_size(member.traits)}{distance}, {member.reason}"
-            yield f"   {member.decision:<7} {name}  ({what})"
-    if most is not None and len(groups) > most:
-        yield f"… and {len(groups) - most:,} groups more (-v prints all; the page shows them)"
-    for one in broken[:most]:
-        yield f"not compared  {path_as_text(workspace.to_text(one.path))}  ({one.reason})"
-    if most is not None and len(broken) > most:
-        yield f"… and {counted(len(broken) - most, 'file')} more that could not be compared (-v prints all)"
+    room = most if most is None else max(most - min(len(broken), FEWEST), FEWEST)
+    shown = lines = 0
+    for group in groups:
+        block = _block(group, workspace)
+        if room is not None and lines + len(block) > room:
+            if not lines:
+                yield from first_lines(block, room, "more of this group (-v prints all)")
+                shown, lines = 1, room
+            break
+        yield from block
+        shown, lines = shown + 1, lines + len(block)
+    if shown < len(groups):
+        yield f"… and {len(groups) - shown:,} groups more (-v prints all; the page shows them)"
+    told = (f"not compared  {path_as_text(workspace.to_text(one.path))}  ({one.reason})" for one in broken)
+    left = most if most is None else max(most - lines, FEWEST)
+    yield from first_lines(told, left, "more that could not be compared (-v prints all)")
+
+
+def _block(group: DuplicateGroup, workspace: Workspace) -> list[str]:
+    lines = [f"{group.number}. keep    {workspace.to_text(group.keeper.path)}  ({_size(group.traits)})"]
+    for member in group.members:
+        distance = f", {_number(member.distance)} bits" if member.distance else ""
+        name = workspace.to_text(member.file.path)
+        what = f"{member.kind}: {_size(member.traits)}{distance}, {member.reason}"
+        lines.append(f"   {member.decision:<7} {name}  ({what})")
+    return lines
 
 
 @dataclass(frozen=True)

@@ -28,12 +28,12 @@ from lib.download.targets import RemoteTarget, check_address, is_elsewhere, make
 from lib.errors import UsageError
 from lib.files.names import PARTS
 from lib.journal import files
-from lib.net.failures import is_reason
+from lib.net.failures import FINAL, TRANSIENT, is_reason
 from lib.net.request import host_of
+from lib.text import did_you_mean
 from lib.times import utc_now
 
 PREVIEW_ROWS = 10_000  # rows that a dry run looks at to count hosts
-PREVIEW_LINES = 10
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,11 @@ def check_reasons(db: Database, reasons: Sequence[str] | None) -> None:
     unknown = [reason for reason in reasons or () if reason not in known and not is_reason(reason)]
     if unknown:
         there = f"there are {', '.join(known)}" if known else "no row has failed"
-        raise UsageError(f"--retry-failed: no row failed with {', '.join(unknown)}; {there}.")
+        meant = did_you_mean(unknown[0], (*known, *TRANSIENT, *FINAL))
+        raise UsageError(f"--retry-failed: no row failed with {', '.join(unknown)}; {there}.{meant}")
 
 
-def plan(db: Database, options: DownloadOptions) -> DownloadPreview:
+def plan(db: Database, options: DownloadOptions, most: int | None = None) -> DownloadPreview:
     """Tells what `download` would do with the same options; writes nothing."""
     check_address(options.to)
     download_queue.prepare(db)
@@ -75,12 +76,15 @@ def plan(db: Database, options: DownloadOptions) -> DownloadPreview:
             url = fetch.next_url()
             if url is not None:
                 hosts.add(host_of(url))
-            if len(lines) < PREVIEW_LINES:
+            if most is None or len(lines) < most:
                 why_not = "step 6 took it away as a repeat" if fetch.row.removed_before else "it has no usable address"
                 where_to = f"{fetch.address.kind}  {fetch.address.url}" if url is not None else f"nothing: {why_not}"
                 lines.append(f"would {recheck or 'fetch'}  {row.key}  {where_to}")
     rows = min(count, options.limit) if options.limit else count
-    return DownloadPreview(rows, download_queue.count_pending(db, options.scope)[1], len(hosts), tuple(lines[:rows]))
+    shown = lines[:rows]
+    if most is not None and rows > most:
+        shown = [*shown[:most], f"… and {rows - most:,} more (-v prints all)"]
+    return DownloadPreview(rows, download_queue.count_pending(db, options.scope)[1], len(hosts), tuple(shown))
 
 
 def download(context: Context, options: DownloadOptions) -> DownloadReport:

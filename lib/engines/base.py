@@ -29,6 +29,8 @@ PAGE, XHR, API, UPLOAD = "page", "xhr", "api", "upload"
 
 PROMISED = "results_promised"  # a response that counts results and shows none
 MOST_DIGITS = 18  # of a count
+CONTACT = "GLEANER_CONTACT"
+_CONTACT = re.compile(r"[^\s@]+@[^\s@]+\.[^\s@]+|https?://\S+")
 _GROUPING = re.compile(r"[\s,.'\u00a0\u202f]")
 # `"totalCount":"1,234"`, also with the quotation marks that an attribute has.
 _MARK = rb"(?:[\"']|&quot;|&#34;)?"
@@ -125,6 +127,7 @@ class Engine:
     keys: ClassVar[tuple[str, ...]] = ()  # environment variables that must be set
     other_keys: ClassVar[tuple[str, ...]] = ()  # a set of variables that will do in their place
     wants_contact: ClassVar[bool] = False  # whether its terms ask who we are: GLEANER_CONTACT
+    needs_contact: ClassVar[bool] = False  # whether it refuses who does not say
     FILTERS: ClassVar[Mapping[str, Mapping[str, str]]] = {}  # filter -> value -> the engine's own, as in "z=3&lm=6"
     filter_joint: ClassVar[str] = " "  # between two filters' values for the same parameter
     domains: ClassVar[tuple[str, ...]] = ()  # host names that are the engine's own beside those of `hosts`
@@ -154,8 +157,19 @@ class Engine:
             return ()
         return tuple(name for name in self.keys if not self.key(name))
 
+    @property
+    def contact(self) -> str:
+        """The address of mail or of a page under which we can be reached; empty where there is none."""
+        found = self.key(CONTACT)
+        return found if _CONTACT.search(found) else ""
+
     def require_keys(self) -> None:
-        """Raises UsageError with one sentence where a key is missing."""
+        """Raises UsageError with one sentence where a key is missing, or a contact that the source insists on."""
+        if self.needs_contact and not self.contact:
+            raise UsageError(
+                f"{self.name} asks every client who it is and refuses those who do not say; set {CONTACT} to your mail"
+                " address or a page (https://…), or choose another --engine such as openverse."
+            )
         if missing := self.missing_keys():
             other = f" (or {' and '.join(self.other_keys)})" if self.other_keys else ""
             raise UsageError(

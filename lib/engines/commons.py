@@ -74,7 +74,7 @@ class Commons(Engine):
     interval: ClassVar[float] = 1.0  # one request after the other is what its etiquette asks for
     page_size: ClassVar[int] = 50  # the most without a bot's rights
     most_pages: ClassVar[int] = 200  # its search ends at 10,000 results
-    wants_contact: ClassVar[bool] = True
+    needs_contact: ClassVar[bool] = True  # a client without one is answered with 403
     # Sizes are the square root of the area in pixels, as its search counts them.
     FILTERS: ClassVar[Mapping[str, Mapping[str, str]]] = {
         "size": {

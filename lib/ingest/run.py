@@ -31,7 +31,7 @@ from lib.ingest.raw_files import (
     would_register,
 )
 from lib.ingest.sources import ImportSource, describe, recognise
-from lib.progress import chunked, no_bar
+from lib.progress import ALWAYS, chunked, no_bar
 from lib.records import ImageRecord, ParsedPage
 from lib.text import counted, path_as_text
 from lib.times import utc_now
@@ -146,7 +146,9 @@ def _watch(context: Context, idle: float, totals: IngestTotals) -> None:
         if responses.count_pending(context.db):
             totals.include(ingest(silent, responses.iter_pending(context.db), 0))
             last = time.monotonic()
-            log.info("%s, %s so far", counted(totals.answers, "answer"), counted(totals.results, "result"))
+            log.info(
+                "%s, %s so far", counted(totals.answers, "answer"), counted(totals.results, "result"), extra=ALWAYS
+            )
         until = time.monotonic() + LOOKS_EVERY
         while time.monotonic() < until and not context.stopping():
             time.sleep(LOOKS_AGAIN)

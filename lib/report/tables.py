@@ -15,6 +15,7 @@ from lib.pages.model import FamilyRow
 from lib.text import counted
 
 BARS = 24  # width of the longest bar in the text table, characters
+FAMILIES = 5  # that a line names
 WIDEST = 40  # characters of a name in the text table
 ENDS = 26  # of those at its end, which tells paths and hosts apart
 
@@ -68,13 +69,14 @@ class DomainReport:
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
-    def as_text(self) -> str:
-        """The table for a terminal, with bars."""
-        most = max((row.pictures for row in self.rows), default=1) or 1
+    def as_text(self, most: int | None = None) -> str:
+        """The table for a terminal, with bars: `most` rows and the number of the others, families on a line then."""
+        rows = self.rows[:most]
+        largest = max((row.pictures for row in rows), default=1) or 1
         numbers = self._numbers()
         table = [[self.by, *numbers]]
-        table += [[shortened(shown_host(row.key)), *(show(row) for show in numbers.values())] for row in self.rows]
-        bars = ["", *("█" * max(1 if row.pictures else 0, round(BARS * row.pictures / most)) for row in self.rows)]
+        table += [[shortened(shown_host(row.key)), *(show(row) for show in numbers.values())] for row in rows]
+        bars = ["", *("█" * max(1 if row.pictures else 0, round(BARS * row.pictures / largest)) for row in rows)]
         if len(self.rows) == 1:  # a full bar would say nothing
             bars = [""] * len(table)
         totals = self.totals
@@ -82,10 +84,17 @@ class DomainReport:
         pictures = f"{counted(totals.pictures, 'picture')}{shared}"
         lines = [f"{pictures}, {counted(totals.addresses, 'address')}, by {self.by}", ""]
         lines += [f"{line}  {bar}".rstrip() for line, bar in zip(_aligned(table), bars, strict=True)]
-        if families := self.families_shown:
+        if len(rows) < len(self.rows):
+            lines.append(f"… and {len(self.rows) - len(rows):,} more (-v prints all, --top N the largest)")
+        families = self.families_shown
+        if families and most is not None and len(rows) + len(families) > most:
+            named = [f"{family.family} {family.count:,} ({percent(family.share)})" for family in families[:FAMILIES]]
+            more = f" and {len(families) - FAMILIES} more" if len(families) > FAMILIES else ""
+            lines += ["", f"families: {', '.join(named)}{more}"]
+        elif families:
             table = [["family", "pictures", "share"]]
             table += [[family.family, f"{family.count:,}", percent(family.share)] for family in families]
-            lines += ["", *_aligned(table, width=max(len(row.key) for row in self.rows))]
+            lines += ["", *_aligned(table, width=max(len(row.key) for row in rows))]
         return "\n".join(lines)
 
     def as_csv(self) -> str:
@@ -119,11 +128,13 @@ class Comparison:
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
-    def as_text(self) -> str:
+    def as_text(self, most: int | None = None) -> str:
         lines = [f"A  {self.a}", f"B  {self.b}", f"{self.overlap:.1%} of their pictures were found by both", ""]
         table = [[self.by, *(f"{name:>9}" for name in ("only A", "both", "only B"))]]
-        table += [[shortened(shown_host(row.key)), *_numbers_of(row)] for row in (self.total, *self.rows)]
-        return "\n".join(lines + _aligned(table))
+        rows = self.rows[:most]
+        table += [[shortened(shown_host(row.key)), *_numbers_of(row)] for row in (self.total, *rows)]
+        more = [f"… and {len(self.rows) - len(rows):,} more (-v prints all)"] if len(rows) < len(self.rows) else []
+        return "\n".join(lines + _aligned(table) + more)
 
     def as_csv(self) -> str:
         return csv_text(SharedPictures, self.rows)
@@ -133,11 +144,13 @@ class Comparison:
         return _markdown_table([self.by, f"only {cell(self.a)}", "both", f"only {cell(self.b)}"], rows, left={self.by})
 
 
-def written_as(found: DomainReport | Comparison, form: str) -> str:
-    """The report or comparison as `text`, `csv`, `json` or `markdown`."""
+def written_as(found: DomainReport | Comparison, form: str, most: int | None = None) -> str:
+    """The report or comparison as `text`, with at most so many rows, `csv`, `json` or `markdown`."""
+    if form == "text":
+        return found.as_text(most)
     if form == "json":
         return json.dumps(found.as_dict(), ensure_ascii=False, indent=2) + "\n"
-    return {"text": found.as_text, "csv": found.as_csv, "markdown": found.as_markdown}[form]()
+    return {"csv": found.as_csv, "markdown": found.as_markdown}[form]()
 
 
 def percent(share: float | None) -> str:

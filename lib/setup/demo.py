@@ -62,6 +62,7 @@ def running_gallery(environment: Environment, workspace: Path) -> Iterator[Galle
     if not (environment.root / "demo").is_dir():
         raise UsageError(f"{environment.root / 'demo'} is missing; run `git checkout -- demo`.")
     folder = workspace / "gallery"
+    Workspace(workspace).refuse_foreign([folder])  # before anything is written there
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

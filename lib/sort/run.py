@@ -12,7 +12,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +46,9 @@ from lib.sort.output import (
 )
 from lib.sort.placements import Removals, claim_placement, read_placements
 from lib.sort.sheet import Offer, clusters_sheet, contact_sheet, planned_rows, sizes_of
-from lib.text import counted
+from lib.text import counted, first_lines
 
+FEWEST = 3  # lines of the plan that are shown however many buckets there are
 STEP = "sort"
 ASIDE = ("not_asked", "no_answer")  # nothing is wrong with the picture; the next run asks again
 SHOWN_UNANSWERED = 10  # pictures that a model gave no answer about
@@ -321,20 +322,21 @@ def _unanswered_lines(run: Sorting, most: int | None) -> Iterator[str]:
         yield f"no answer  {counted(left, 'more picture')}; -v names them all"
 
 
-def shown(run: Sorting, *, as_csv: bool, verbose: bool = False) -> Iterator[str]:
-    """The lines for stdout: the plan in a dry run, then the buckets; or the pictures as CSV.
+def shown(run: Sorting, *, as_csv: bool, most: int | None = None) -> Iterator[str]:
+    """The lines for stdout: what cannot be read, in a dry run the plan, then the buckets; or the pictures as CSV.
 
-    Ten pictures without an answer are named at most, all of them with `verbose`.
+    They are `most` lines, unless the buckets are more; pictures without an answer are named beside.
     """
     if as_csv:
         yield from (part.rstrip("\n") for part in csv_lines(pictures(run)))
         return
-    if run.context.dry_run:
-        yield from journal_files.describe(run.workspace, run.plan(), dry_run=True)
-    yield from (f"leave  {path}  ({reason})" for path, reason, _ in run.files.reasons("unreadable"))
-    yield from _unanswered_lines(run, None if verbose else SHOWN_UNANSWERED)
-    yield from run.criterion.notes()
-    yield as_table(run.files.buckets(), run.criterion.buckets())
+    table = as_table(run.files.buckets(), run.criterion.buckets()).splitlines()
+    ending = [*_unanswered_lines(run, most if most is None else SHOWN_UNANSWERED), *run.criterion.notes()]
+    ending += first_lines(table, most, "buckets more (-v prints all)")
+    left = (f"leave  {path}  ({reason})" for path, reason, _ in run.files.reasons("unreadable"))
+    plan = journal_files.describe(run.workspace, run.plan(), dry_run=True) if run.context.dry_run else ()
+    yield from first_lines(chain(left, plan), most if most is None else max(FEWEST, most - len(ending)))
+    yield from ending
 
 
 def as_result(run: Sorting) -> dict[str, Any]:
