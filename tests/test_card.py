@@ -138,6 +138,9 @@ def test_the_history_tells_every_run_that_changed_something(home: Path, workspac
     run("dedup", home, "exact", "--max-share", "1")  # finds nothing more to remove
     run("sort", home, "orientation", "--dry-run")
     run("dedup", home, "--undo", "last")
+    run("dedup", home, "exact", "--max-share", "1")
+    (gone,) = [path for path in (workspace / "quarantine").rglob("*.jpg") if path.name == "copy-3.jpg"]
+    run("dedup", home, "--restore", gone)
     run("dedup", home, "all", "--max-share", "1")
     run("sort", home, "orientation")
     run("sort", home, "orientation")  # changes nothing
@@ -148,20 +151,21 @@ def test_the_history_tells_every_run_that_changed_something(home: Path, workspac
     assert lines
     told = [line.partition(": ")[2] for line in lines[1].splitlines()]
     dedup = [line for line in told if line.startswith("dedup")]
-    assert len(dedup) == 3, told
+    assert len(dedup) == 4, told
     undoing = re.search(r"run (\d+): dedup --undo", lines[1])
     assert undoing and dedup[0].startswith("dedup exact: ")
     assert "6 removed" in dedup[0] and re.search(rf"; undone on \d{{4}}-\d\d-\d\d by run {undoing[1]}$", dedup[0])
     assert dedup[1] == "dedup --undo last: 6 undone"
-    assert dedup[2].startswith("dedup all") and "6 removed" in dedup[2] and "undone" not in dedup[2]
+    restoring = re.search(r"run (\d+): dedup all --restore copy-3.jpg: 1 restored\n", lines[1])
+    assert restoring and dedup[2].startswith("dedup exact: ") and "6 removed" in dedup[2]
+    assert re.search(rf"; 1 of 6 undone on [\d-]+ by run {restoring[1]}$", dedup[2]) and "bytes" not in "".join(told)
     assert not any(" 0 " in line for line in told)
     sorting = [line for line in told if line.startswith("sort")]
     assert len(sorting) == 2 and "its labels stay" in sorting[0] and sorting[1].startswith("sort --undo last")
     assert told[0].startswith("ingest --import list.csv") and told[1].startswith("ingest --import-folder")
-    assert told[-1].startswith("2 runs that changed none of it") or "2 runs" in lines[1].splitlines()[-1]
-    assert [line[2:12] for line in lines[1].splitlines()[:-1]] == sorted(
-        line[2:12] for line in lines[1].splitlines()[:-1]
-    )
+    assert told[-1] == "3 runs that changed none of it (dedup 2, sort 1)."
+    runs = [int(number) for number in re.findall(r", run (\d+): ", lines[1])]
+    assert runs == sorted(runs) and len(runs) == len(told) - 1
 
 
 def add_run(db: Any, step: str, day: int, counts: dict[str, Any], exit_code: int | None = 0, **arguments: Any) -> int:
@@ -196,6 +200,43 @@ def test_runs_without_an_end_are_told_by_what_they_left(tmp_path: Path) -> None:
         "collect bing --keywords lake: 1 page, 9 results; stopped by a captcha or a block",
         "1 run that changed none of it (download 1).",
     ]  # fmt: skip
+
+
+EVERYTHING = {
+    "collect": ({"pages": 2, "results": 40}, "images keywords_file replay profile"),
+    "ingest": ({"new_pictures": 3}, "source folder"),
+    "cleanup": ({"rows": 4}, "blocklist allowlist"),
+    "download": ({"opted_out": 2, "done": 0}, "blocklist allowlist placeholders to"),
+    "dedup": ({"removed": 1}, "reference protect apply decisions models_dir clip_model plan"),
+    "sort": ({"rebucketed": 5}, "keep_file drop_file labels vlm_prompt models_dir clip_model to detector vlm_url"),
+}
+
+
+@pytest.mark.parametrize("path", ["/home/Ann Smith/data/list.v2.txt", r"C:\Users\Ann Smith\data\list.v2.txt"])
+def test_options_of_every_step_are_told_without_places(path: str, tmp_path: Path) -> None:
+    with open_database(tmp_path / "gleaner.db") as db:
+        for step, (counts, names) in EVERYTHING.items():
+            add_run(db, step, 1, counts, **dict.fromkeys(names.split(), path), folders=[path, path], workspace=path)
+        add_run(db, "dedup", 2, {"removed": 1}, mode="exact", what=["exact", path])
+        add_run(db, "sort", 2, {"sorted": 1}, criterion="quality", metric=["musiq"], where=f"query = '{path}'")
+        add_run(db, "cleanup", 3, {"restored": path}, restore=path)
+        add_run(db, "sort", 4, {"datasets": 1, "pictures": 3, "taken_out": 1}, criterion="export", drop_opted_out=True)
+        add_run(db, "sort", 5, {"pictures": 3, "train": 3}, criterion="export", to=path)
+        lines = [line.partition(": ")[2] for line in history(db)]
+    assert not any(word in line for line in lines for word in ("Ann", "/data", "\\", "home", "C:"))
+    assert (
+        lines[1]
+        == "ingest --import list.v2.txt --import-folder list.v2.txt: 3 new pictures; in list.v2.txt, list.v2.txt"
+    )
+    assert lines[3].startswith(
+        "download --blocklist list.v2.txt --allowlist list.v2.txt --placeholders list.v2.txt: 2 opted out"
+    )
+    assert lines[6] == "dedup exact: 1 removed; in list.v2.txt"
+    assert lines[7] == "sort quality musiq --where \"query = 'list.v2.txt'\": 1 sorted"
+    assert lines[8:] == [
+        "cleanup --restore list.v2.txt: restored list.v2.txt",
+        "sort export --drop-opted-out: 1 dataset, 3 pictures, 1 taken out",
+    ]
 
 
 def test_thousands_of_runs_are_summed_up_truthfully(tmp_path: Path) -> None:
@@ -270,6 +311,13 @@ def test_the_head_is_what_hugging_face_reads(form: str, licenses: list[str], exp
     assert data.task_categories == ["image-classification"] and data.tags == ["image"]
     files = [] if form == "imagefolder" else data.to_dict()["configs"][0]["data_files"]
     assert [part["split"] for part in files] == ([] if form == "imagefolder" else ["train", "validation", "test"])
+
+
+@pytest.mark.parametrize("flags", [("--as", "parquet", "--parquet-pictures", "reference"), ("--mode", "symlink")])
+def test_a_dataset_that_refers_to_this_machine_says_so(flags: tuple[str, ...], home: Path, workspace: Path) -> None:
+    run("sort", home, "export", *flags)
+    card = (workspace / "export/README.md").read_text("utf-8")
+    assert "The pictures are not in it: " in card and "on the machine where it was made" in card and TELLING not in card
 
 
 def test_the_hub_has_a_name_for_one_licence_alone() -> None:

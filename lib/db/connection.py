@@ -39,7 +39,7 @@ class Database:
 
     def __init__(self, connection: sqlite3.Connection, path: Path | None):
         # Statements say what a licence and a file are called; the rows hold what the sources and the system call them.
-        connection.create_function("license_id", 2, lambda name, url: license_id(name or "", url or ""))
+        connection.create_function("license_id", 2, license_id)
         connection.create_function("file_name_of", 1, lambda path: file_name_of(path or ""))
         self.connection = connection
         self.path = path

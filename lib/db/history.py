@@ -93,24 +93,26 @@ def _by_run(db: Database, sql: str) -> dict[int, tuple[Any, ...]]:
 
 
 def _undoing(db: Database, undone: dict[int, tuple[Any, ...]]) -> dict[int, int]:
-    """The run that took each of the runs back: the one of its step that was at work then, by number or as the last."""
+    """The run that took each of the runs back, or the last of it: one of its step that was at work then.
+
+    That is a run with `--undo`, by number or as the last; else one that brought single files back.
+    """
     found: dict[int, int] = {}
-    steps = db.mapping("SELECT id, step FROM runs") if undone else {}
-    for row in db.rows("SELECT id, step, started_at, finished_at, arguments FROM runs ORDER BY id") if undone else ():
-        asked = str(_object(row["arguments"]).get("undo") or "")
-        if not asked:
-            continue
+    runs = db.rows("SELECT id, step, started_at, finished_at, arguments FROM runs ORDER BY id") if undone else []
+    steps = {int(row["id"]): row["step"] for row in runs}
+    asked = {int(row["id"]): str(_object(row["arguments"]).get("undo") or "") for row in runs}
+    for row in sorted(runs, key=lambda row: (not asked[row["id"]], row["id"])):
         end = row["finished_at"] or "9"  # a killed one may be continued; its last entries are what counts
-        open_runs = [
+        taken_back = [
             run_id
             for run_id, (_, _, moment) in undone.items()
             if run_id not in found and run_id < row["id"] and steps.get(run_id) == row["step"]
-            and row["started_at"] <= moment <= end
+            and row["started_at"] <= moment <= end and asked[row["id"]] in ("", "last", str(run_id))
         ]  # fmt: skip
-        if asked.isdigit():
-            open_runs = [run_id for run_id in open_runs if run_id == int(asked)]
-        if open_runs:
-            found[max(open_runs)] = int(row["id"])
+        if taken_back and asked[row["id"]]:
+            found[max(taken_back)] = int(row["id"])
+        else:
+            found |= dict.fromkeys(taken_back, int(row["id"]))
     return found
 
 

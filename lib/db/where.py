@@ -30,7 +30,7 @@ _TOKEN = re.compile(
 _SIGNS = {"=": "=", "==": "=", "!=": "<>", "<>": "<>", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
 _NAME = re.compile(r"[a-z][a-z0-9_+-]*(?::[a-z0-9_-]+)?(?:\.(?:score|reason|tags))?")
 _PICTURE_PATH = re.compile(
-    r"[/~\\]|[A-Za-z]:[/\\]|.*[/\\][^/\\]+\.(?:jpe?g|png|webp|gif|bmp|tiff?|avif|hei[cf]|jxl|jp2)$", re.I
+    r"[/~\\]|\.{1,2}[/\\]|[A-Za-z]:[/\\]|.*[/\\][^/\\]+\.(?:jpe?g|png|webp|gif|bmp|tiff?|avif|hei[cf]|jxl|jp2)$", re.I
 )
 
 FILTER = "filter"  # several may stand side by side, each a criterion of its own
@@ -92,8 +92,8 @@ def _as_typed(criterion: str) -> str:
     return criterion.replace("_", ":", 1) if is_named_filter(criterion) else criterion
 
 
-def _query_name(value: str) -> str:
-    """A query picture is known by its file's name, wherever it lay when somebody types its path."""
+def name_of_path(value: str) -> str:
+    """The last part of what looks like a path; any other text as it is. A query picture is known by its file's name."""
     return file_name_of(value) if _PICTURE_PATH.match(value) else value
 
 
@@ -101,7 +101,7 @@ def _query_name(value: str) -> str:
 _FORMS: Mapping[str, Callable[[str], str]] = {
     "domain": lambda value: typed_host(value) or value,
     "license": license_id,
-    "query": _query_name,
+    "query": name_of_path,
     "tags": str.casefold,
 }
 # What `like` looks at besides, and the form of its pattern there.
@@ -150,15 +150,14 @@ def parse_where(text: str) -> Condition:
 
 
 def without_paths(text: str) -> str:
-    """A condition, or a name, as others may read it: a path of this machine is reduced to its last part.
+    """A condition as others may read it: a path of this machine is reduced to its last part.
 
     Query pictures are compared by their names, so that the condition stays the same.
     """
 
     def named(match: re.Match[str]) -> str:
         quote = match[0][0] if match[0][0] in "'\"" else ""
-        word = match[0].strip(quote) if quote else match[0]
-        return f"{quote}{file_name_of(word)}{quote}" if _PICTURE_PATH.match(word) else match[0]
+        return f"{quote}{name_of_path(match[0].strip(quote or None))}{quote}"
 
     return re.sub(r"'(?:[^']|'')*'|\"[^\"]*\"|[^\s(),=<>!'\"]+", named, text)
 

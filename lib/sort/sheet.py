@@ -111,7 +111,7 @@ def contact_sheet(
     ruled = {entry["name"]: entry["rule"] for entry in head["buckets"]}
     named = ruled | {name: "" for name in sorted(counts) if name not in ruled}
     buckets = [Bucket(name, counts[name], rule) for name, rule in named.items()]
-    title = f"Sorted by {head['criterion']}{', as it would be' if only_shown else ''}"
+    title = f"Sorted by {head['criterion'].replace('_', ' ')}{', as it would be' if only_shown else ''}"
     heading = Heading(title, head["settings"], cards=cards, notes=notes, command=command[1], command_is=command[0])
     chosen = sorted(_shown(rows(), counts), key=lambda row: (-(row["score"] or 0.0), row["path"]))
     items = [sheet_item(workspace, row) for row in chosen]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -60,12 +61,36 @@ def after(prepare: Callable[[Folder], None], *commands: tuple[str, ...]) -> Call
     return both
 
 
+def decided(folder: Folder) -> None:
+    """Three pictures in the quarantine, of which one is to take its keeper's place and one is to stay beside it.
+
+    No group is left to be found, so that the report is that of the run before, and its undo leaves it alone.
+    """
+    after(repeats, ON_PHOTOS)(folder)
+    words = {"0.jpg": ("b/copy0.jpg", "keep"), "small.jpg": ("1.jpg", "keeper")}
+    chosen = [
+        {"keeper": str(folder.photos / keeper), "path": str(folder.photos / name), "decision": word}
+        for name, (keeper, word) in words.items()
+    ]
+    (folder.root / "decisions.json").write_text(json.dumps({"version": 1, "decisions": chosen}), encoding="utf-8")
+
+
 ON_PHOTOS = ("dedup", "all", "{photos}", *ONE)
 HARD = ("dedup", "exact", "{photos}", "--link", "hard", *ONE)
 SYM = ("dedup", "exact", "{photos}", "--link", "sym", *ONE)
 OWN = ("dedup", "all", *ONE)
 OWN_HARD = ("dedup", "exact", "--link", "hard", *ONE)
+RESTORE = ("dedup", "--restore", "{photos}/b/copy1.jpg", "--restore", "{photos}/0.jpg", *ONE)
+EXCHANGE = ("dedup", "all", "{photos}", "--decisions", "{root}/decisions.json", *ONE)
+SECOND = (
+    "dedup",
+    "--undo",
+    "2",
+)  # by number: `last` is the run before, where this one was killed before it did anything
 PURGE = ("dedup", "--purge", "last")
+
+# Of a person: a run that a kill broke off has remembered it, and the run that goes on remembers no more.
+MEMORY = ("kept_files", "not_repeats")
 
 DEDUP = [
     Scenario("dedup-folder", repeats, ON_PHOTOS, undo=UNDO),
@@ -83,6 +108,11 @@ DEDUP = [
     Scenario("dedup-undo-sym", after(repeats, SYM), UNDO),
     Scenario("dedup-undo-names", after(names_of_one_file, HARD), UNDO),
     Scenario("dedup-undo-own", after(own_repeats, OWN), UNDO),
+    Scenario("dedup-restore", after(repeats, ON_PHOTOS), RESTORE, undo=SECOND, kept=MEMORY),
+    Scenario("dedup-undo-restore", after(repeats, ON_PHOTOS, RESTORE), SECOND),
+    # A run that goes on with an exchange finds the keeper that is to go among the groups.
+    Scenario("dedup-exchange", decided, EXCHANGE, undo=SECOND, ignore=("duplicates", *MEMORY)),
+    Scenario("dedup-undo-exchange", after(decided, EXCHANGE), SECOND),
     Scenario("dedup-two-workers", repeats, ("dedup", "all", "{photos}", "--workers", "2", "-q"), undo=UNDO, slow=True),
     Scenario("dedup-purge", after(repeats, ON_PHOTOS), PURGE, answer=AS_ASKED, deletes=True),
     Scenario("dedup-purge-own", after(own_repeats, OWN), PURGE, answer=AS_ASKED, deletes=True),

@@ -91,9 +91,9 @@ class DatasetCard:
             _table("Engines", "engine", self.engines),
             _table("Sites", "site", self.hosts),
             _table("Licences", "licence", self.licenses),
-            "Licences are as the sources state them; unknown means that none was stated, not that there is none. Clear"
-            " the rights before you pass pictures on. `attribution.csv` names title, creator, licence and page of every"
-            " picture.\n",
+            "Licences are what the sources state, by their SPDX identifiers where they have one; unknown means that"
+            " none was stated, not that there is none. Clear the rights before you pass pictures on."
+            " `attribution.csv` names title, creator, licence and page of every picture.\n",
         ]
         (self.folder / CARD).write_text("\n".join(parts), encoding="utf-8")
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from lib.db import Database
 from lib.db.history import PastRun, past_runs
-from lib.db.where import without_paths
+from lib.db.where import name_of_path, without_paths
 from lib.errors import EXIT_BLOCKED, EXIT_INTERRUPTED, EXIT_OK
 from lib.text import counted, file_name_of
 
@@ -62,7 +62,7 @@ _TOLD: Mapping[str, Mapping[str, Any]] = {
     ),
     "dedup": _told(
         "mode hash_size threshold reference near_query far_query least_cosine protect link interactive apply decisions"
-        " purge limit",
+        " restore purge limit",
         hash="dct", clip_model="default", remove=["bytes", "pixels", "same"], keep="best",
     ),
     "sort": _told(
@@ -204,7 +204,9 @@ def _word(name: str, value: Any) -> str:
     text = str(value)
     if name in _PATHS:
         text = file_name_of(text)
-    elif name in ("where", "clip_model", "detector"):
+    elif name in ("clip_model", "detector"):  # a folder of one's own may be one
+        text = name_of_path(text)
+    elif name == "where":
         text = without_paths(text)
     return json.dumps(text, ensure_ascii=False) if " " in text or not text else text
 
@@ -224,7 +226,7 @@ def _counts(runs: Sequence[PastRun]) -> str:
     return ", ".join(
         _amount(name, value) if _is_number(value) else f"{name.replace('_', ' ')} {file_name_of(str(value))}"
         for name, value in numbers.items()
-        if not isinstance(value, float)
+        if not isinstance(value, float) and not name.endswith("_bytes")
     )
 
 
