@@ -51,7 +51,7 @@ class Job:
 def timed(command: Sequence[str], environment: dict[str, str]) -> tuple[float, float, str]:
     """(seconds, processor seconds, standard output) of a command with all its children."""
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, cwd=ROOT)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", env={**os.environ, **environment}, cwd=ROOT)
     wall, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} ended with {done.returncode}: {done.stderr[-2000:]}")
@@ -108,7 +108,7 @@ def bare(job: Job) -> Measured:
                 *(str(first + at), str(min(share, len(job.urls) - at)), str(folder)),
             ],
             stdout=subprocess.PIPE,
-            text=True,
+            encoding="utf-8",
         )
         for at in range(0, len(job.urls), share)
     ]
@@ -123,7 +123,7 @@ def img2dataset(program: str, startup_cpu: float) -> Callable[[Job], Measured]:
 
     def run(job: Job) -> Measured:
         urls, out = job.folder / "urls.txt", job.folder / "img2dataset"
-        urls.write_text("\n".join(job.urls))
+        urls.write_text("\n".join(job.urls), encoding="utf-8")
         wall, cpu, _ = timed(
             [
                 *(program, "--url_list", str(urls), "--input_format", "txt", "--output_folder", str(out)),
@@ -134,7 +134,7 @@ def img2dataset(program: str, startup_cpu: float) -> Callable[[Job], Measured]:
             ],
             {"NO_ALBUMENTATIONS_UPDATE": "1", **job.environment},
         )
-        stats = [json.loads(path.read_text()) for path in out.glob("*_stats.json")]
+        stats = [json.loads(path.read_text(encoding="utf-8")) for path in out.glob("*_stats.json")]
         seconds = max(s["end_time"] for s in stats) - min(s["start_time"] for s in stats)
         return Measured(sum(s["successes"] for s in stats), wall, cpu, seconds, max(0.0, cpu - startup_cpu))
 
@@ -146,7 +146,7 @@ def aria2c(program: str) -> Callable[[Job], Measured]:
 
     def run(job: Job) -> Measured:
         urls, out = job.folder / "aria.txt", job.folder / "aria2"
-        urls.write_text("\n".join(job.urls))
+        urls.write_text("\n".join(job.urls), encoding="utf-8")
         trust = job.environment.get("SSL_CERT_FILE")
         wall, cpu, _ = timed(
             [

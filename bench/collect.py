@@ -55,7 +55,7 @@ def make_queries(folder: Path, count: int) -> None:
 def start_gallery() -> tuple[subprocess.Popen[str], str]:
     results = str(PAGES * PAGE_SIZE + PAGE_SIZE)  # so that the tenth page is not the last one
     command = [sys.executable, "-m", "demo", "--no-broken", "--page-size", str(PAGE_SIZE), "--results", results]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, encoding="utf-8")
     assert process.stdout
     return process, json.loads(process.stdout.readline())["url"]
 
@@ -65,7 +65,7 @@ def measure(workspace: Path, pictures: Path, url: str, contexts: int) -> dict[st
     command = [sys.executable, str(ROOT / "1_collect.py"), "--workspace", str(workspace), "--host", url, "--json"]
     command += ["--images", str(pictures), "--max-pages", str(PAGES), "--contexts", str(contexts)]
     started = time.monotonic()
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, encoding="utf-8")
     own: list[float] = []
     below: list[float] = []
     while process.poll() is None:
@@ -94,7 +94,9 @@ def tenths(values: list[float]) -> list[float]:
 def resident(pid: int) -> float:
     """Memory that a process holds, in MiB; 0 where it is gone."""
     try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+        return (
+            int(Path(f"/proc/{pid}/statm").read_text(encoding="utf-8").split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+        )
     except (OSError, IndexError):
         return 0.0
 
@@ -102,7 +104,7 @@ def resident(pid: int) -> float:
 def proportional(pid: int) -> float:
     """The same, with memory that processes share counted once in all; a browser's processes share most of theirs."""
     try:
-        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8")
     except OSError:
         return 0.0
     lines = (line for line in text.splitlines() if line.startswith("Pss:"))
@@ -113,7 +115,7 @@ def descendants(pid: int) -> set[int]:
     parents: dict[int, list[int]] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
-            fields = path.read_text().rpartition(")")[2].split()
+            fields = path.read_text(encoding="utf-8").rpartition(")")[2].split()
         except OSError:
             continue
         parents.setdefault(int(fields[1]), []).append(int(path.parent.name))

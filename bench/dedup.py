@@ -81,7 +81,7 @@ def build(
     """Copies the photographs and writes altered copies, then templates; gives file name -> family and alteration."""
     manifest = folder.parent / f"{folder.name}.json"
     if manifest.exists():
-        return json.loads(manifest.read_text())
+        return json.loads(manifest.read_text(encoding="utf-8"))
     folder.mkdir(parents=True)
     files = [p for place in photos for p in sorted(place.iterdir()) if p.suffix.lower() in (".jpg", ".png")]
     files = [p for p in files if p.name not in left_out]
@@ -102,7 +102,7 @@ def build(
     truth |= _originals.write(others[: len(others) - len(under)], folder, contents, seed)
     if contents:
         truth |= templated(under, folder, contents, seed)
-    manifest.write_text(json.dumps(truth))
+    manifest.write_text(json.dumps(truth), encoding="utf-8")
     return truth
 
 
@@ -293,7 +293,10 @@ def measured(tool: str, folder: Path, peers: str) -> dict[str, Any]:
         started = time.perf_counter()
         # Caches of other tools go to a home of their own, so that none begins with an earlier run's answers.
         environment = {**os.environ, "XDG_CACHE_HOME": workspace, "XDG_CONFIG_HOME": workspace}
-        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as said:
+        with (
+            tempfile.TemporaryFile("w+", encoding="utf-8") as out,
+            tempfile.TemporaryFile("w+", encoding="utf-8") as said,
+        ):
             process = subprocess.Popen(command, stdout=out, stderr=said, env=environment)
             _, status, usage = os.wait4(process.pid, 0)  # of this process alone, its memory included
             elapsed = time.perf_counter() - started

@@ -82,7 +82,7 @@ def running_server(scratch: Path, https: bool) -> Iterator[str]:
     command = [sys.executable, str(ROOT / "bench" / "_server.py")]
     if https:
         command += certificate(scratch)
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, encoding="utf-8")
     try:
         assert process.stdout is not None
         ports = process.stdout.readline().split()
@@ -107,8 +107,8 @@ def certificate(scratch: Path) -> list[str]:
         capture_output=True,
     )
     system = ssl.get_default_verify_paths().cafile
-    own = Path(system).read_text() if system and os.path.exists(system) else ""
-    (scratch / "trusted.pem").write_text(own + cert.read_text())
+    own = Path(system).read_text(encoding="utf-8") if system and os.path.exists(system) else ""
+    (scratch / "trusted.pem").write_text(own + cert.read_text(encoding="utf-8"), encoding="utf-8")
     return ["--cert", str(cert), "--key", str(key)]
 
 
@@ -177,7 +177,7 @@ def wait_for_calm(longest: float) -> None:
 
 def _jiffies() -> tuple[int, int]:
     """(idle, all) ticks of all processors since the machine started."""
-    ticks = [int(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
+    ticks = [int(word) for word in Path("/proc/stat").read_text(encoding="utf-8").split("\n", 1)[0].split()[1:]]
     return ticks[3], sum(ticks)
 
 

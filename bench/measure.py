@@ -29,7 +29,7 @@ def measure(*command: object) -> Cost:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     started = time.perf_counter()
     process = subprocess.Popen(
-        [sys.executable, *map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, *map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8"
     )
     peak = [0.0]
     ended = threading.Event()
@@ -59,7 +59,7 @@ def _watch(pid: int, peak: list[float], ended: threading.Event) -> None:
 def _family(pid: int) -> list[int]:
     """A process and all below it."""
     try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split()
     except OSError:
         return [pid]
     return [pid, *(found for child in children for found in _family(int(child)))]
@@ -68,7 +68,7 @@ def _family(pid: int) -> list[int]:
 def _resident(pid: int) -> float:
     """Resident memory without pages of shared files, MB."""
     try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
     except OSError:
         return 0.0
     return sum(int(line.split()[1]) for line in lines if line.startswith(("RssAnon", "RssShmem"))) / 1024

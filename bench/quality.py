@@ -385,7 +385,10 @@ def labels(args: argparse.Namespace) -> dict[str, Any]:
                 }.items()
             }
             page = root / "reports/sort_quality.html"
-            found["page"] = {"MB": round(page.stat().st_size / 1e6, 1), "tiles": page.read_text().count('"tile"')}
+            found["page"] = {
+                "MB": round(page.stat().st_size / 1e6, 1),
+                "tiles": page.read_text(encoding="utf-8").count('"tile"'),
+            }
             result[f"{count:,}"] = found
     return result
 
@@ -425,7 +428,7 @@ def _fill(root: Path, count: int) -> None:
 def _step(root: Path, *words: str) -> dict[str, Any]:
     """Runs step 7 by itself and asks the system what that one process took."""
     command = [sys.executable, str(ROOT / "7_sort_quality.py"), "quality", *words, "--workspace", str(root)]
-    with open(os.devnull, "w") as nowhere, tempfile.TemporaryFile() as said:
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, tempfile.TemporaryFile() as said:
         process = subprocess.Popen([*command, "--workers", "1"], stdout=nowhere, stderr=said)
         _, status, usage = os.wait4(process.pid, 0)
         said.seek(0)

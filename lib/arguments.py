@@ -98,10 +98,9 @@ def html_file(text: str) -> Path:
 
 
 def cpu_count() -> int:
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:
-        return os.cpu_count() or 1
+    """The processors that this process may use; where the system does not tell (macOS, Windows), all there are."""
+    look = getattr(os, "sched_getaffinity", None)
+    return len(look(0)) if look else os.cpu_count() or 1
 
 
 def seconds(text: str) -> float:

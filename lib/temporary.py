@@ -11,6 +11,7 @@ import hashlib
 import os
 import re
 import socket
+import stat
 import sys
 import time
 import uuid
@@ -65,7 +66,7 @@ def write_whole(path: Path, content: bytes | Callable[[BinaryIO], object], *, sy
 
 def rename_unless_taken(source: str | Path, target: str | Path) -> None:
     """Gives a file its final name. Raises FileExistsError where that is taken, and leaves both as they are."""
-    if os.name == "nt":
+    if sys.platform == "win32":
         os.rename(source, target)  # refuses by itself there
         return
     try:
@@ -80,17 +81,29 @@ def rename_unless_taken(source: str | Path, target: str | Path) -> None:
 
 def _rename_where_free(source: str | Path, target: str | Path) -> None:
     """Looks and renames while no other process does either in that folder."""
-    import fcntl
-
     folder = os.open(os.path.dirname(os.path.abspath(target)), os.O_RDONLY)
     try:
-        with suppress(OSError):  # a network's file system that cannot lock
-            fcntl.flock(folder, fcntl.LOCK_EX)
+        if sys.platform != "win32":  # where a rename refuses by itself
+            import fcntl
+
+            with suppress(OSError):  # a network's file system that cannot lock
+                fcntl.flock(folder, fcntl.LOCK_EX)
         if os.path.lexists(target):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
         os.rename(source, target)
     finally:
         os.close(folder)
+
+
+def remove_file(path: str | Path) -> None:
+    """Removes a file, one that may not be written too, as everywhere but on Windows."""
+    try:
+        os.unlink(path)
+    except PermissionError:
+        if sys.platform != "win32" or os.path.islink(path):
+            raise
+        os.chmod(path, stat.S_IWRITE)
+        os.unlink(path)
 
 
 def clear_dead(folder: Path, *, target: str = "", deep: bool = False) -> int:
@@ -175,10 +188,12 @@ def machine_mark() -> str:
 
 def _state(number: int) -> tuple[bool, float]:
     """(whether a process has ended and nobody took note, when it started as seconds since the epoch, 0 if unknown)."""
+    if sys.platform != "linux":  # only Linux tells so much
+        return False, 0.0
     try:
         fields = Path(f"/proc/{number}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
         system = Path("/proc/stat").read_text(encoding="ascii")
         booted = next(int(line.split()[1]) for line in system.splitlines() if line.startswith("btime "))
         return fields[0] in ("Z", "X"), booted + int(fields[19]) / os.sysconf("SC_CLK_TCK")
-    except (OSError, ValueError, IndexError, StopIteration, AttributeError):
-        return False, 0.0  # only Linux tells so much
+    except (OSError, ValueError, IndexError, StopIteration):
+        return False, 0.0

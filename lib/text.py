@@ -28,6 +28,7 @@ _NO_VALUE = frozenset(
     | {f"unknown {what}" for what in "author artist creator photographer uploader date source title owner".split()}
     | {"0", "na", "not known", "no value", "unknown license", "unknown licence"}
 )  # in small letters
+_BARE_ON_WINDOWS = re.compile(r"[\w.:/\\=+-]+")  # `,`, `@` and `%` mean something to one of the two shells
 _HALF = re.compile("[\ud800-\udfff]")
 _BARE = re.compile(r"[^\s:/@'\"]+:[^\s/@'\"]+@(?=[\w.-])")
 _SECRET_NAME = (
@@ -88,9 +89,18 @@ def first_lines(lines: Iterable[str], most: int | None, more: str = "more (-v pr
         yield f"… and {left:,} {more}"
 
 
-def command_line(words: Sequence[str]) -> str:
-    """Words as they are typed into a shell: that of Windows, or one of POSIX."""
-    return subprocess.list2cmdline(words) if sys.platform == "win32" else shlex.join(words)
+def command_line(words: Sequence[str], platform: str = sys.platform) -> str:
+    """Words as they are typed into a shell: one of Windows (`cmd`, PowerShell), or one of POSIX."""
+    return " ".join(map(_quoted_for_windows, words)) if platform == "win32" else shlex.join(words)
+
+
+def _quoted_for_windows(word: str) -> str:
+    """A word in double quotes where a shell of Windows would take a letter of it for something else."""
+    if _BARE_ON_WINDOWS.fullmatch(word):
+        return word
+    inside = subprocess.list2cmdline([f"{word} "])[1:-2]  # the blank brings quotes, and what they ask of the rest
+    before_quote = "\\" * (len(word) - len(word.rstrip("\\")))
+    return f'"{inside}{before_quote}"'
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -17,6 +18,19 @@ for folder in (Path(__file__).parent, Path(__file__).parents[1]):
 
 # A background job of a shell ignores Ctrl-C, and what it starts would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# On Windows, files of tests that use modules which it lacks are left out, and named at the top of a run.
+POSIX_ONLY = re.compile(r"^\s*import (fcntl|pty|resource|termios)$", re.MULTILINE)
+collect_ignore = [
+    path.name
+    for path in sorted(Path(__file__).parent.glob("test_*.py"))
+    if sys.platform == "win32" and POSIX_ONLY.search(path.read_text(encoding="utf-8"))
+]
+
+
+def pytest_report_header() -> str:
+    return f"left out on Windows: {', '.join(collect_ignore)}" if collect_ignore else ""
+
 
 # How long an example takes says more about the machine than about the code; and every run tries the same examples, so
 # that one which nobody has met before does not turn up in somebody else's change.

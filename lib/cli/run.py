@@ -336,7 +336,10 @@ def _interruptible(session: Session, *, last: bool) -> Iterator[None]:
             raise KeyboardInterrupt
         log.warning("stopping: finishing what is in flight (Ctrl-C again stops at once)")
 
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    asking = [signal.SIGINT, signal.SIGTERM]
+    if sys.platform == "win32":
+        asking.append(signal.SIGBREAK)  # Ctrl-Break
+    previous = {number: signal.signal(number, handle) for number in asking}
     try:
         yield
     finally:

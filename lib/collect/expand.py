@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import shlex
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from lib.db.queries import NewQuery
 from lib.engines import DEFAULT, NAMES
 from lib.engines.base import load_engine
 from lib.errors import UsageError
+from lib.text import command_line
 
 log = logging.getLogger("gleaner.collect")
 
@@ -97,7 +97,7 @@ class Expansion:
         words += ["--keywords", *self.words] if self.words else []
         words += ["--host", options.host] if options.host else []
         words += [word for name, value in options.filters.items() for word in (f"--{name}", value)]
-        return shlex.join(words)
+        return command_line(words)
 
 
 def proposal_lines(proposed: Sequence[Proposal]) -> list[str]:

@@ -356,7 +356,8 @@ class CrashGuard:
     def _open(self) -> mmap.mmap | None:
         """Memory of a file outlives the process that wrote it, without a call to the system for each note."""
         try:
-            handle = os.open(self.file, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
+            of_this_system = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+            handle = os.open(self.file, os.O_RDWR | os.O_CREAT | of_this_system, 0o600)
         except OSError:
             return None  # no place for notes: a crash then stays unexplained, but all else works
         try:

@@ -25,6 +25,7 @@ from lib.files.pictures import PictureFile
 from lib.journal import files as journal_files
 from lib.journal.evidence import LINKS, is_returned, stands_for
 from lib.journal.moves import free_target
+from lib.temporary import remove_file
 from lib.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -343,7 +344,8 @@ def purge(context: Context, what: Purge) -> int:
         if len(gone) == BATCH:
             _record(context.db, gone)
             gone.clear()
-        context.workspace.to_path(action.target).unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            remove_file(context.workspace.to_path(action.target))
         gone.append(action)
         count += 1
     # Before the last rows are written: as long as there are any, the same command goes on.

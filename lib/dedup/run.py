@@ -67,6 +67,7 @@ from lib.errors import EXIT_OK, GleanerError, UsageError
 from lib.files.pictures import PassedOver, PictureFile, folder_pictures
 from lib.hashing.kinds import DEFAULT_SIZE, HashChoice
 from lib.journal import files as journal_files
+from lib.journal.moves import require_symbolic_links
 from lib.pages.render import place_of_page, write_page
 from lib.pages.thumbnails import are_all_there, clear_stale
 from lib.text import command_line, counted
@@ -100,6 +101,8 @@ class Run:
     def find(self) -> list[DuplicateGroup]:
         """Returns the groups, every file decided on. Empty when stopped before all pictures were read."""
         options = self.options
+        if options.link == "sym" and not self.context.dry_run:
+            require_symbolic_links(self.context.workspace.root)
         plan = read_decisions(options.apply) if options.apply else None
         choices = read_decisions(options.decisions) if options.decisions else None
         folders = normal_folders(self.context.workspace, options.folders)

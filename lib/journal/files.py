@@ -44,6 +44,7 @@ from lib.journal.moves import (
     symbolic_link,
     temporary_name,
 )
+from lib.temporary import remove_file
 from lib.workspace import Workspace, file_lock, step_lock
 
 log = logging.getLogger(__name__)
@@ -403,7 +404,7 @@ class _Undoing:
             self.elsewhere.freed.add(action.target)
         elif there:
             temporary_name(source).unlink(missing_ok=True)
-            os.unlink(target)
+            remove_file(target)
         else:
             move_without_overwriting(target, source)
         if not self.dry_run:
@@ -428,7 +429,7 @@ class _Undoing:
         if not self.elsewhere.holds(action):
             return "last_copy"
         if not self.dry_run:
-            os.unlink(target)
+            remove_file(target)
             _tidy(self.workspace, action.target)
         return "undone"
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import sys
 from pathlib import Path
 from unicodedata import normalize
 
 from lib.errors import UsageError
 from lib.files.names import fitting_name
-from lib.temporary import fitting, rename_unless_taken
+from lib.temporary import fitting, remove_file, rename_unless_taken, temporary_beside
 
 # Another file system, one without hard links, or one more name than it allows.
 NO_HARD_LINK = frozenset({errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS})
+NO_PRIVILEGE = 1314  # Windows' own number for it
 LONGEST_TEMPORARY = 200  # bytes of the target's name in that of its temporary file
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -45,12 +47,17 @@ def move_without_overwriting(source: Path, target: Path) -> None:
         let_go(source, target)
         return
     try:
+        if sys.platform == "win32":  # where a rename refuses by itself, and takes files that may not be written
+            os.rename(source, target)
+            return
         # A hard link fails where the target exists, which a rename would silently replace.
         os.link(source, target)
     except FileExistsError:
         raise
     except OSError as error:
         if error.errno in NO_ROOM:  # a copy needs more, and would no longer be one file with its other names
+            raise
+        if sys.platform == "win32" and error.errno != errno.EXDEV:  # such as a file that another program has open
             raise
         copy_without_overwriting(source, target)
     let_go(source, target)
@@ -65,7 +72,10 @@ def _link_text(link: Path, place: Path) -> str:
     if os.path.isabs(text):
         return text
     leads_to = os.path.normpath(os.path.join(link.parent.absolute(), text))
-    moved = os.path.relpath(leads_to, place.parent.absolute())
+    try:
+        moved = os.path.relpath(leads_to, place.parent.absolute())
+    except ValueError:  # another drive on Windows
+        return leads_to
     # Where folders above are links themselves, ".." does not go back the way that the names say.
     same = os.path.realpath(place.parent / moved) == os.path.realpath(link)
     return moved if same else os.path.realpath(link)
@@ -74,10 +84,10 @@ def _link_text(link: Path, place: Path) -> str:
 def let_go(source: Path, target: Path) -> None:
     """Takes the old name away; where that may not be, the new one, so that the file has one name as before."""
     try:
-        os.unlink(source)
+        remove_file(source)
     except OSError:
         if os.path.lexists(source):
-            os.unlink(target)
+            remove_file(target)
         raise
 
 
@@ -88,14 +98,16 @@ def copy_without_overwriting(source: Path, target: Path) -> None:
         raise FileExistsError(errno.EEXIST, "target exists", str(target))
     temporary = temporary_name(target)
     try:
-        temporary.unlink(missing_ok=True)  # what a killed copy left
+        if os.path.lexists(temporary):  # what a killed copy left
+            remove_file(temporary)
         shutil.copyfile(source, temporary)
         with temporary.open("rb+") as handle:
             os.fsync(handle.fileno())
         shutil.copystat(source, temporary)  # last: a file that may not be written could not be synced after it
         rename_unless_taken(temporary, target)
     finally:
-        temporary.unlink(missing_ok=True)
+        if os.path.lexists(temporary):
+            remove_file(temporary)
 
 
 def temporary_name(target: Path) -> Path:
@@ -120,10 +132,31 @@ def hard_link(source: Path, target: Path) -> None:
 
 def symbolic_link(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    text = os.path.relpath(source.absolute(), target.parent.absolute())
-    # Where folders above are links themselves, ".." does not go back the way that the names say.
-    same = os.path.realpath(target.parent / text) == os.path.realpath(source)
+    try:
+        text = os.path.relpath(source.absolute(), target.parent.absolute())
+        # Where folders above are links themselves, ".." does not go back the way that the names say.
+        same = os.path.realpath(target.parent / text) == os.path.realpath(source)
+    except ValueError:  # another drive on Windows
+        text, same = "", False
     os.symlink(text if same else source.absolute(), target)
+
+
+def require_symbolic_links(folder: Path) -> None:
+    """Raises UsageError where none can be made in a folder: Windows asks for a privilege, some file systems know none.
+
+    To be asked before anything is moved to make room for one.
+    """
+    place = temporary_beside(folder / "link")
+    try:
+        os.symlink("nowhere", place)
+    except OSError as error:
+        if getattr(error, "winerror", None) != NO_PRIVILEGE and error.errno not in NO_HARD_LINK:
+            raise
+        raise UsageError(
+            f"symbolic links cannot be made in {folder} ({error.strerror}); use hard links or copies, or turn on the"
+            " developer mode of Windows."
+        ) from error
+    os.unlink(place)
 
 
 def same_file(one: Path, other: Path) -> bool:

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from lib.errors import GleanerError
-from lib.setup.environment import Environment, apt_install, can_apt
+from lib.setup.environment import AS_TEXT, Environment, apt_install, can_apt
 from lib.web.find_browser import BrowserChoice, find_browser
 
 log = logging.getLogger("gleaner.setup")
@@ -61,7 +61,7 @@ def browser_version(program: Path) -> str | None:
     if sys.platform == "win32":
         return "version unknown"
     try:
-        answer = subprocess.run([str(program), "--version"], capture_output=True, text=True, timeout=30, check=True)
+        answer = subprocess.run([str(program), "--version"], capture_output=True, **AS_TEXT, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
     return answer.stdout.strip() or None
@@ -70,7 +70,7 @@ def browser_version(program: Path) -> str | None:
 def download_own(environment: Environment, *, verbose: bool, retry: bool) -> bool:
     """`playwright install chromium`; a failure is noted, and not tried again where another browser does."""
     code = "from importlib.metadata import version; print(version('playwright'))"
-    answer = subprocess.run([str(environment.python), "-c", code], capture_output=True, text=True, check=True)
+    answer = subprocess.run([str(environment.python), "-c", code], capture_output=True, **AS_TEXT, check=True)
     noted = answer.stdout.strip()
     if not retry and environment.stamp().get(FAILED_DOWNLOAD) == noted:
         return False
@@ -99,12 +99,17 @@ def _playwright(environment: Environment, arguments: list[str], verbose: bool) -
         return False
     finally:
         if child.poll() is None:
-            if hasattr(os, "killpg"):
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(child.pid, signal.SIGKILL)
-            else:
-                child.kill()
+            _end_with_children(child.pid)
             child.wait()
+
+
+def _end_with_children(pid: int) -> None:
+    """Ends a process that leads a group of its own, and the processes that it has started."""
+    if sys.platform == "win32":
+        subprocess.run(["taskkill", "/PID", str(pid), "/T", "/F"], capture_output=True, check=False)
+        return
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
 
 
 def _that_starts(choice: BrowserChoice) -> BrowserChoice:

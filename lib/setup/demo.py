@@ -129,7 +129,8 @@ def _started(environment: Environment, folder: Path, port: int, said: Path) -> s
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=errors,
-            start_new_session=os.name == "posix",
+            start_new_session=True,
+            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),  # the same on Windows
         )
 
 

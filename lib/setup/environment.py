@@ -27,6 +27,8 @@ log = logging.getLogger("gleaner.setup")
 
 STAMP = "gleaner-setup.json"
 PIP_LOG = "gleaner-pip.log"
+# A program's output as text: Windows has another encoding for it, and programs that write none.
+AS_TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "replace"}
 # Measured: 0.95 GB without the models, and with them 7.5 GB on Linux, where torch 2.15 brings CUDA along.
 MODELS_BYTES = 9_000_000_000 if sys.platform.startswith("linux") else 3_000_000_000
 NEEDED_BYTES = {"requirements-core.txt": 1_200_000_000, "requirements.txt": MODELS_BYTES}
@@ -81,7 +83,7 @@ class Environment:
         probe = "import sys, pip; print('%d.%d' % sys.version_info[:2], sys.prefix != sys.base_prefix)"
         try:
             answer = subprocess.run(
-                [str(self.python), "-c", probe], capture_output=True, text=True, timeout=60, check=True
+                [str(self.python), "-c", probe], capture_output=True, **AS_TEXT, timeout=60, check=True
             )
         except (OSError, subprocess.SubprocessError):
             return "broken"
@@ -100,7 +102,7 @@ class Environment:
         log.info("Making the environment in %s", self.folder)
         # The interpreter outside any environment: one is never made from another.
         python = getattr(sys, "_base_executable", None) or sys.executable
-        made = subprocess.run([python, "-m", "venv", str(self.folder)], capture_output=True, text=True, check=False)
+        made = subprocess.run([python, "-m", "venv", str(self.folder)], capture_output=True, **AS_TEXT, check=False)
         if made.returncode != 0 or self.state() != "ready":
             said = (made.stderr or made.stdout).strip()
             reason = said.splitlines()[-1].strip() if said else "no reason given"
@@ -184,7 +186,7 @@ def _run_with_heartbeat(command: list[str], log_path: Path) -> list[str] | None:
     with log_path.open("w", encoding="utf-8") as file:
         with subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            text=True, encoding="utf-8", errors="replace",
+            **AS_TEXT,
         ) as child:  # fmt: skip
             assert child.stdout is not None
             for line in child.stdout:
@@ -260,7 +262,7 @@ def requirement_lines(path: Path) -> list[str]:
 def installed_packages(python: Path, lines: list[str]) -> list[Package]:
     """The required packages as the interpreter has them; those for other Pythons do not count."""
     answer = subprocess.run(
-        [str(python), "-c", PROBE], input=json.dumps(lines), capture_output=True, text=True, check=True
+        [str(python), "-c", PROBE], input=json.dumps(lines), capture_output=True, **AS_TEXT, check=True
     )
     return [Package(*entry) for entry in json.loads(answer.stdout)]
 
@@ -285,7 +287,7 @@ def _apt(arguments: list[str]) -> str | None:
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
     try:
         done = subprocess.run(
-            ["apt-get", *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
+            ["apt-get", *arguments], stdin=subprocess.DEVNULL, capture_output=True, **AS_TEXT,
             env=environment, timeout=APT_TIMEOUT_SECONDS, check=False,
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError) as error:

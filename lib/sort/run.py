@@ -25,7 +25,7 @@ from lib.errors import UsageError
 from lib.files.names import portable_name
 from lib.files.pictures import PassedOver, folder_pictures, workspace_pictures
 from lib.journal import files as journal_files
-from lib.journal.moves import free_target
+from lib.journal.moves import free_target, require_symbolic_links
 from lib.pages.render import place_of_page, write_page
 from lib.pages.thumbnails import are_all_there
 from lib.progress import chunked
@@ -76,6 +76,8 @@ class Sorting:
 
     def prepare(self) -> None:
         """Gathers, measures and labels the pictures and makes the plan; `complete` stays False when stopped."""
+        if self.options.mode == "symlink" and not self.context.dry_run:
+            require_symbolic_links(self.workspace.root)
         self._gather()
         if self.options.where:  # files that are sorted already stay where they are
             self.not_selected = self.files.select(self.db, self.options.where)

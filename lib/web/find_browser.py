@@ -1,7 +1,7 @@
 """Finds the browser that step 1 drives, and starts it.
 
-The order is: the path in `GLEANER_BROWSER`, Playwright's own Chromium if it has been downloaded, a Chromium
-or Chrome of the system. Nothing is started or downloaded here; `lib/setup/browser.py` does that.
+The order is: the path in `GLEANER_BROWSER`, Playwright's own Chromium if it has been downloaded, a Chromium,
+Chrome or Edge of the system. Nothing is started or downloaded here; `lib/setup/browser.py` does that.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from lib.errors import UsageError
 
 VARIABLE = "GLEANER_BROWSER"
-SYSTEM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+SYSTEM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "microsoft-edge")
 # A headless launch takes the headless shell and a visible one the full browser; a download brings both.
 OWN_FOLDERS = {"chromium": "chromium", "chromium-headless-shell": "chromium_headless_shell"}
 OWN_COMPLETE = "INSTALLATION_COMPLETE"
@@ -94,14 +94,18 @@ def own_browser(environ: Mapping[str, str], driver: Path | None = None) -> Path 
 
 
 def usual_paths(environ: Mapping[str, str]) -> list[Path]:
-    """The usual places of a system Chromium or Chrome, the likelier ones first; the paths need not exist."""
+    """The usual places of a system Chromium, Chrome or Edge, the likelier ones first; the paths need not exist."""
     if sys.platform == "darwin":
         applications = [Path("/Applications"), Path(environ.get("HOME", "/")) / "Applications"]
-        names = ("Chromium", "Google Chrome")
+        names = ("Chromium", "Google Chrome", "Microsoft Edge")
         return [a / f"{name}.app" / "Contents" / "MacOS" / name for name in names for a in applications]
     if sys.platform == "win32":
         roots = [environ.get(name) for name in ("PROGRAMFILES", "PROGRAMFILES(X86)", "LOCALAPPDATA")]
-        tails = ("Chromium/Application/chrome.exe", "Google/Chrome/Application/chrome.exe")
+        tails = (
+            "Chromium/Application/chrome.exe",
+            "Google/Chrome/Application/chrome.exe",
+            "Microsoft/Edge/Application/msedge.exe",  # comes with Windows
+        )
         return [Path(root) / tail for tail in tails for root in roots if root]
     found = [shutil.which(name, path=environ.get("PATH")) for name in SYSTEM_NAMES]
     return [Path(path) for path in found if path]

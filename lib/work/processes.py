@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -19,10 +20,16 @@ from dataclasses import dataclass, field
 from multiprocessing import connection, get_context
 from queue import SimpleQueue
 from threading import Thread
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lib.errors import GleanerError
 from lib.work import WORKER_KILLED, Answer, attempt, demand_sound_installation, describe, failure
+
+if TYPE_CHECKING:  # only the type checker knows them as types of two parameters
+    if sys.platform == "win32":
+        Channel = connection.PipeConnection[Any, Any]
+    else:
+        Channel = connection.Connection[Any, Any]
 
 DEPTH = 2  # jobs a worker holds: one under way and one waiting, so that it never idles for a round trip
 FAILED_STARTS_LIMIT = 3  # workers in a row that died before they were ready: then it is the job, not bad luck
@@ -41,7 +48,7 @@ class Child:
     """A child process and this side of the pipe to it."""
 
     process: Any
-    channel: connection.Connection
+    channel: Channel
 
     def end(self) -> None:
         """Kills the process, unless it has ended, and waits for its end; the pipe stays open."""
@@ -66,7 +73,7 @@ def interrupts_held() -> Iterator[None]:
     The parent gets a Ctrl-C from that moment right after. (The resource tracker of multiprocessing is started
     first, because starting it would lift the mask.)
     """
-    if not hasattr(signal, "pthread_sigmask"):
+    if sys.platform == "win32":
         yield
         return
     from multiprocessing import resource_tracker
@@ -285,7 +292,7 @@ class ProcessPool(WorkerPool):
         self.workers.clear()
 
 
-def serve(channel: connection.Connection, packed: bytes) -> None:
+def serve(channel: Channel, packed: bytes) -> None:
     """Runs a worker process: prepares, answers job after job, ends on an empty message or with the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
     inbox: SimpleQueue[bytes] = SimpleQueue()
@@ -296,7 +303,7 @@ def serve(channel: connection.Connection, packed: bytes) -> None:
         channel.send_bytes(run_chunk(work, pickle.loads(job)))
 
 
-def _keep_listening(channel: connection.Connection, inbox: SimpleQueue[bytes]) -> None:
+def _keep_listening(channel: Channel, inbox: SimpleQueue[bytes]) -> None:
     """Takes jobs off the pipe at once, so the parent never blocks, and leaves when the parent is gone."""
     parent = os.getppid()
     while True:

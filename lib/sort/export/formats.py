@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, Protocol
 from lib.db import Database
 from lib.db import scores as store
 from lib.files.pictures import SUFFIXES
+from lib.journal.moves import hard_link
 from lib.sort.export.columns import (
     CAPTION,
     LABEL,
@@ -355,7 +356,7 @@ def _put(source: Path, target: Path, mode: str) -> None:
     if source.parent.name == CONVERTED:
         os.replace(source, target)
     elif mode == "hardlink":
-        os.link(source.resolve(), target)
+        hard_link(source.resolve(), target)
     elif mode == "symlink":
         os.symlink(source.resolve(), target)
     else:

@@ -28,6 +28,7 @@ from lib.db.scores import LabelRow
 from lib.db.worklist import Worklist
 from lib.errors import GleanerError, UsageError
 from lib.files.pictures import PassedOver, folder_pictures, workspace_pictures
+from lib.journal.moves import require_symbolic_links
 from lib.progress import chunked
 from lib.sort.export.building import Building, abandon, begin, commit, files_below, finish, plan
 from lib.sort.export.card import DatasetCard, amend_card, filters_of, referring
@@ -78,6 +79,8 @@ class Export:
 
     def run(self) -> str:
         """Does it; gives a note on what was done. In a dry run only counts."""
+        if self.options.mode == "symlink" and not self.context.dry_run:
+            require_symbolic_links(self.context.workspace.root)
         if self.options.push and not self.context.dry_run:
             load_client()  # before the work, which would be done in vain
         note = self._export()
@@ -121,7 +124,7 @@ class Export:
             if self.context.stopping():
                 abandon(self.context.db, begun)
                 return "stopped before it was complete; nothing was kept"
-            plan(self.context, begun, files_below(self.options.place))
+            plan(self.context, begun, files_below(begun.place))
             with self.context.db.transaction():
                 self._remember()
                 commit(self.context.db, begun)
@@ -266,7 +269,7 @@ class Export:
     def _manifest(self, digest: str) -> dict[str, Any] | None:
         """The manifest of the dataset in that place, where it is of this digest."""
         try:
-            found: dict[str, Any] = json.loads((self.options.place / MANIFEST).read_text())
+            found: dict[str, Any] = json.loads((self.options.place / MANIFEST).read_text(encoding="utf-8"))
             return found if found["digest"] == digest and found.keys() >= set(TOLD) else None
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
@@ -298,7 +301,7 @@ class Export:
             notes=[*self.notes, *self.readable.notes(), *referring(self.options)], files=self._patterns(),
         )  # fmt: skip
         manifest = {"digest": digest, "form": self.options.form, **self.readable.manifest()}
-        (building / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+        (building / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8", newline="\n")
 
     def _writer(self, folder: Path) -> Writer:
         kinds = self.columns.lists.shown_kinds
@@ -522,9 +525,10 @@ def sides_of(place: Path) -> list[str]:
 
 def _amend_manifest(place: Path, to: Path, gone: Mapping[str, int]) -> Path:
     """Writes the manifest of a dataset that lost pictures, so that it is no other export's; gives the older one."""
-    manifest: dict[str, Any] = json.loads((older := place / MANIFEST).read_text())
+    manifest: dict[str, Any] = json.loads((older := place / MANIFEST).read_text(encoding="utf-8"))
     sides = Counter(manifest["pictures"])
     sides.subtract(gone)
     taken = {"opted_out": manifest.get("opted_out", 0) + sum(gone.values())}
-    (to / MANIFEST).write_text(json.dumps(manifest | {"digest": "", "pictures": dict(sides)} | taken, indent=1) + "\n")
+    text = json.dumps(manifest | {"digest": "", "pictures": dict(sides)} | taken, indent=1) + "\n"
+    (to / MANIFEST).write_text(text, encoding="utf-8", newline="\n")
     return older
