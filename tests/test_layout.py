@@ -23,7 +23,7 @@ NETWORK = {"aiohttp", "playwright", "urllib.request", "http.client", "socket"}
 PICTURES = {"PIL", "numpy", "imagehash", "scipy"}
 
 EDGE = ("lib/cli/run.py", "lib/cli/output.py")
-MOST_MODULES, MOST_LINES_OF_A_MODULE = 220, 560
+MOST_MODULES, MOST_LINES_OF_A_MODULE = 230, 560
 MOST_LINES_OF_A_FUNCTION, LINES_OF_A_SHORT_FUNCTION = 60, 40
 
 # Modules of ours that load a heavy library (numpy, Pillow, torch, aiohttp, numba, Ray), asyncio or multiprocessing may
