@@ -191,9 +191,17 @@ def forget_unmoved(db: Database, run_id: int) -> None:
 
 
 def forget_duplicates(db: Database, run_id: int) -> None:
-    """Takes out the groups of a run that was undone; its journal stays."""
+    """Takes out the groups of a run that was undone; its journal stays.
+
+    A later run may have brought a picture back. To undo that one gives the picture to this run again, and it has to be
+    known then what it repeats.
+    """
+    returned = (
+        "SELECT gone.source FROM actions AS back JOIN actions AS gone ON gone.id = json_extract(back.payload, '$.returns')"
+        " WHERE back.kind = 'move' AND back.state = 'done' AND back.payload <> '{}' AND gone.run_id = :run"
+    )
     with db.transaction():
-        db.execute("DELETE FROM duplicates WHERE run_id = ?", (run_id,))
+        db.execute(f"DELETE FROM duplicates WHERE run_id = :run AND path NOT IN ({returned})", {"run": run_id})
 
 
 def reported_run(db: Database) -> int | None:
