@@ -150,7 +150,9 @@ def states(workspace: Workspace) -> set[str]:
 
 def decide(workspace: Workspace, word: str) -> list[str]:
     """The flags that bring the removed picture back, by a decision of the page or by --restore."""
-    ((keeper, path),) = as_rows(workspace.database, "SELECT keeper_path, path FROM duplicates WHERE group_no > 0 AND decision = 'remove'")
+    ((keeper, path),) = as_rows(
+        workspace.database, "SELECT keeper_path, path FROM duplicates WHERE group_no > 0 AND decision = 'remove'"
+    )
     if word == "restore":
         return ["--restore", path]
     place = workspace.root / "decisions.json"
