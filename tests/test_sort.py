@@ -530,8 +530,9 @@ COMMON = {
 VALUES = {"edges": "1,2", "to": "x", "as": "parquet", "square": "separate", "strategy": "fixed", "combine": "min"}
 VALUES |= {"parquet-pictures": "embed", "device": "cpu", "long-side": "300", "min-score": "1", "split": "1"}
 VALUES |= {"convert": "png", "caption": "title", "resize-mode": "border", "encode-format": "png", "push": "me/mine"}
+VALUES |= {"name": "indoor", "resize": "300"}
 VALUES |= dict.fromkeys("max-objects min-objects max-images parts min-samples topic-top vlm-workers".split(), "3")
-VALUES |= dict.fromkeys("vlm-tries shard-size take seed resize encode-quality".split(), "3")
+VALUES |= dict.fromkeys("vlm-tries shard-size take seed encode-quality".split(), "3")
 SWITCHES = "replace drop-opted-out balance resize-only-if-bigger public".split()
 ALL_FLAGS = sorted({flag for flags in FLAGS.values() for flag in flags.split()})
 
