@@ -36,6 +36,7 @@ from pathlib import Path
 from lib.dedup.options import HASHES, KEEP, KINDS, MODES, OF_ONE_RUN, REMOVED, check, options_from
 
 SHOWN = 10  # groups printed without -v
+COUNTED = {"bytes": "byte for byte", "pixels": "pixel for pixel", "same": "same picture"}  # in the summary line
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -113,9 +114,9 @@ def work(session: cli.Session) -> cli.Summary:
     if not session.stopping():
         run.apply()
     if not session.args.json:
-        cli.say(run.returns.lines() if run.returns else ())
+        cli.say(run.returns.lines() if run.returns else (), session.most_lines)
         most = None if session.args.verbose else SHOWN
-        as_text = as_lines(groups, session.workspace, most, run.broken)
+        as_text = as_lines(groups, session.workspace, most, run.broken, run.page is not None)
         for line in [as_csv(groups, run.broken).rstrip()] if session.args.format == "csv" else as_text:
             print(line)
     about = {"mode": session.args.mode, "run": session.run_id or None, "dry_run": session.dry_run}
@@ -123,7 +124,7 @@ def work(session: cli.Session) -> cli.Summary:
     beside = {name: result[name] for name in ("groups", "summary")}  # other programs have long read them there
     plan = session.args.plan
     following = session.again("plan", plus=["--apply", str(plan)]) if plan else run.following
-    return cli.Summary(run.counts(), following, run.exit_code, run.remark, result, beside=beside)
+    return cli.Summary(run.counts(), following, run.exit_code, run.remark, result, beside=beside, words=COUNTED)
 
 
 def undo(session: cli.Session) -> cli.Summary:
@@ -141,7 +142,7 @@ def restore(session: cli.Session) -> cli.Summary:
     from lib.dedup.restore import restore
 
     done = restore(session.context, session.args.restore)
-    cli.say(() if session.args.json else done.lines())
+    cli.say(() if session.args.json else done.lines(), session.most_lines)
     return cli.Summary(done.counts(), exit_code=done.exit_code)
 
 

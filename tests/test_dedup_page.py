@@ -338,3 +338,30 @@ def test_commands_are_quoted_for_the_shell(tmp_path: Path, visit: Visit):
             capture_output=True, text=True, check=True, env={**os.environ, "HOME": "/home/me"},
         ).stdout.split("\0")  # fmt: skip
         assert read[:4] == ["it's $HOME; `x`", "-x", "--decisions", word.replace("~/", "/home/me/")]
+
+
+def test_the_text_speaks_of_a_page_where_there_is_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(6):
+        for name in ("a", "b"):
+            drawing(number, 96, 64).save(folder / f"{number}{name}.png")
+    dedup(folder, "exact", folder, "--dry-run")
+    shown = capsys.readouterr()
+    assert "… and 1 group more (-v prints all; the page shows them)" in shown.out
+    assert "6 to remove" in shown.err and "6 byte for byte" in shown.err
+    dedup(folder, "exact", folder, "--dry-run", "-q")
+    assert "more (-v prints all)" in capsys.readouterr().out
+
+
+def test_what_lies_in_the_quarantine_is_neither_accepted_nor_removed(folder: Path, visit: Visit):
+    dedup(folder, folder)
+    tab = visit.open(folder.parent / "ws" / "reports" / "dedup.html")
+    assert "“in quarantine” come back with --undo" in tab.inner_text("header")
+    assert tab.inner_text("[data-bulk=keep]") == "Keep both or restore"
+    tab.select_option("#kind", "same")
+    assert tab.inner_text("[data-bulk=keep]") == "Restore"
+    assert tab.is_disabled("[data-bulk=accept]") and tab.is_disabled("[data-bulk=remove]")
+    assert "in the quarantine" in tab.inner_text(".group:not([hidden]) .group-head")
+    tab.select_option("#kind", "edited")
+    assert tab.inner_text("[data-bulk=keep]") == "Keep both" and tab.is_enabled("[data-bulk=accept]")

@@ -354,3 +354,41 @@ def test_a_page_of_another_place_is_nobodys_to_rewrite(folder: Path):
     made = page.read_bytes()
     dedup(folder, "--restore", folder / "b.png")
     assert page.read_bytes() == made and not (folder.parent / "ws" / "reports" / "dedup.html").exists()
+
+
+def test_a_proposal_that_was_refused_stays_one(folder: Path):
+    page = folder.parent / "ws" / "reports" / "dedup.html"
+    dedup(folder, folder, "--remove", "bytes")
+    dedup(folder, folder, "--max-share", "1%", expect=1)
+    made = page.read_bytes()
+    assert b"Proposal" in made and cards(folder)["small.jpg"] == "remove"
+    dedup(folder, "--restore", folder / "b.png")
+    assert page.read_bytes() == made
+
+
+def test_pictures_that_were_to_go_and_stayed_are_not_called_back(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    from lib.dedup.plan import QuarantinePlan
+
+    check = QuarantinePlan.check
+    stays = lambda self, action: "file_changed" if action.source.endswith("c.png") else check(self, action)  # noqa: E731
+    monkeypatch.setattr(QuarantinePlan, "check", stays)
+    dedup(folder, folder)
+    assert cards(folder) == BOTH | {"sub/c.png": "remove"}
+    dedup(folder, "--restore", folder / "b.png")
+    assert cards(folder) == BOTH | {"sub/c.png": "remove", "b.png": "keep"}
+
+
+def test_ten_of_those_that_come_back_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(13):
+        drawing(1, *SIZE).save(folder / f"{number:02}.png")
+    dedup(folder, "exact", folder, "--max-share", "100%")
+    names_of = [word for number in range(1, 13) for word in ("--restore", folder / f"{number:02}.png")]
+    decisions = save(folder, *(("00.png", f"{number:02}.png", "keep") for number in range(1, 13)))
+    for words in (names_of, ["exact", folder, "--decisions", decisions]):
+        for more, lines in (([], 10), (["-v"], 12)):
+            capsys.readouterr()
+            dedup(folder, *words, "--dry-run", *more)
+            shown = capsys.readouterr().out
+            assert shown.count("would restore") == lines and ("… and 2 more" in shown) is not bool(more)

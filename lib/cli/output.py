@@ -45,6 +45,7 @@ class Summary:
     result: Mapping[str, Any] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
     beside: Mapping[str, Any] = field(default_factory=dict)
+    words: Mapping[str, str] = field(default_factory=dict)  # for names of counts that say little to a person
 
 
 @dataclass
@@ -117,7 +118,7 @@ def print_summary(session: Session, summary: Summary) -> None:
         print_json(session, {**head, **summary.beside})
     if left := sum(handler.left_out() for handler in logging.getLogger().handlers if isinstance(handler, _Handler)):
         log.warning("… and %s more (-v prints all)", counted(left, "line"))
-    parts = ", ".join(_parts(summary.counts))
+    parts = ", ".join(_parts({summary.words.get(name, name): count for name, count in summary.counts.items()}))
     mode = " (dry run, nothing written)" if session.dry_run else ""
     if not session.args.quiet:
         if summary.note:

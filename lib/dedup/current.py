@@ -90,12 +90,14 @@ class Quarantine:
     def as_now(self, rows: Iterable[Mapping[str, str]]) -> Iterator[DuplicateGroup]:
         """Yields the groups of a CSV result as far as their files are there; what has come back is kept."""
         groups: dict[Path, list[Member]] = {}
+        below = self.context.workspace.quarantine.name + "/"
+        came_back = {taken.move.source for taken in taken_pictures(self.context.db, below, "undone")}
         for row in rows:
             place = Path(row["path"])
             if row["decision"] == BROKEN or place in self.held or not place.is_file():
                 continue
             keeper = self.keeper_of(Path(row["keeper"]))
-            back = row["decision"] == "remove"
+            back = row["decision"] == "remove" and self.context.workspace.to_text(place) in came_back
             decision, reason = ("keep", BACK) if back else (row["decision"], row["reason"])
             file, traits = self._looked_at(place, row["sha256"])
             if place != keeper:
@@ -126,19 +128,21 @@ def refresh_page(context: Context) -> None:
         summary = json.loads(page.with_suffix(".json").read_text(encoding="utf-8"))["summary"]
         with page.with_suffix(".csv").open(encoding="utf-8", newline="") as table:
             rows = list(csv.DictReader(table))
+        if not (summary["removed"] or summary.get("not_moved")) and any(row["decision"] == "remove" for row in rows):
+            return  # a proposal that --max-share refused
         quarantine = Quarantine(context)
         groups = quarantine.added_to(quarantine.as_now(rows))
         shown = Shown(
             context.workspace,
             page,
             int(data["run"] or 0),
-            data["about"],
+            data.get("about", ""),
             sources_of(context.db, contents_of(groups)),
             quarantine.moved,
             proposal=False,
             again=data["again"],
             restore=data["restore"],
-            key=data["key"],
+            key=data.get("key", ""),
             note=f"Brought up to date after run {context.run_id}.",
         )
         write_dedup_page(shown, groups, summary, [_broken(row) for row in rows if row["decision"] == BROKEN])

@@ -23,7 +23,7 @@ from lib.images.taken import day_taken
 from lib.pages.model import BrokenReason, Card, GroupView, Heading, MemberView
 from lib.pages.render import write_page
 from lib.pages.reports import GROUP_LIMIT, render_dedup_report
-from lib.text import first_lines, path_as_text
+from lib.text import counted, first_lines, path_as_text
 from lib.times import utc_now
 from lib.workspace import Workspace
 
@@ -109,8 +109,9 @@ def as_lines(
     workspace: Workspace,
     most: int | None = None,
     broken: Sequence[BrokenFile] = (),
+    on_page: bool = False,
 ) -> Iterator[str]:
-    """Yields one block a group, as a person reads it, and a line a broken file.
+    """Yields one block a group, as a person reads it, and a line a broken file. `on_page`: a page shows the others.
 
     At most `most` lines, whole groups but for a first one that is longer, and how many more there are.
     """
@@ -126,7 +127,8 @@ def as_lines(
         yield from block
         shown, lines = shown + 1, lines + len(block)
     if shown < len(groups):
-        yield f"… and {len(groups) - shown:,} groups more (-v prints all; the page shows them)"
+        where = "; the page shows them" if on_page else ""
+        yield f"… and {counted(len(groups) - shown, 'group')} more (-v prints all{where})"
     told = (f"not compared  {path_as_text(workspace.to_text(one.path))}  ({one.reason})" for one in broken)
     left = most if most is None else max(most - lines, FEWEST)
     yield from first_lines(told, left, "more that could not be compared (-v prints all)")
@@ -218,8 +220,8 @@ def _heading(groups: Sequence[DuplicateGroup], summary: Mapping[str, Any], shown
         title = f"Proposal: {title[0].lower()}{title[1:]}"
         notes.append("This is a proposal: nothing has been moved.")
     if going:
-        where = "lie in the quarantine folder" if shown.moved else "go to the quarantine folder with the real run"
-        notes.append(f"Pictures marked “remove” {where} and come back with --undo, or one by one with --restore.")
+        marked = "“in quarantine”" if shown.moved else "“remove” go to the quarantine folder with the real run and"
+        notes.append(f"Pictures marked {marked} come back with --undo, or one by one with --restore.")
     if left := int(summary.get("not_moved", 0)):
         notes.append(f"{left:,} more were to go and stay: they changed meanwhile, or their folder may not be changed.")
     return Heading(title, shown.about, utc_now(), cards, notes)

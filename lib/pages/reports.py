@@ -278,6 +278,7 @@ def _view(group: GroupView, thumbs: dict[Path, str], page: Path) -> dict[str, An
         "id": group.id,
         "pictures": pictures,
         "weakest": max(map(_weakness, group.members), default=0.0),
+        "moved": any(member.moved for member in group.members),
         "freed": sum(member.size_bytes or 0 for member in group.members if member.decision == "remove"),
     }
 

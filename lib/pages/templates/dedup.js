@@ -127,9 +127,14 @@
     $("#shown").textContent =
       shown === groups.length ? counted(shown, "group") : `${shown} of ${counted(groups.length, "group")}`;
     $("#none").hidden = shown > 0;
-    const meant = all.filter(({ member }) => fits(member)).length;
+    const shownMembers = all.map(({ member }) => member).filter(fits);
+    const meant = shownMembers.length;
     $("#bulk-title").textContent = meant === 1 ? "The 1 picture that this filter shows:" : `All ${meant} pictures that this filter shows, on every page:`;
-    for (const button of $$("[data-bulk]")) button.disabled = !meant;
+    /* Of what lies in the quarantine nothing can be accepted or removed. */
+    const there = shownMembers.filter((member) => may(member, "remove")).length;
+    for (const button of $$("[data-bulk]"))
+      button.disabled = !(["accept", "remove"].includes(button.dataset.bulk) ? there : meant);
+    $("[data-bulk=keep]").textContent = there === meant ? "Keep both" : there ? "Keep both or restore" : "Restore";
     turn(0);
   };
   const reorder = () => {
