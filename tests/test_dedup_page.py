@@ -365,3 +365,12 @@ def test_what_lies_in_the_quarantine_is_neither_accepted_nor_removed(folder: Pat
     assert "in the quarantine" in tab.inner_text(".group:not([hidden]) .group-head")
     tab.select_option("#kind", "edited")
     assert tab.inner_text("[data-bulk=keep]") == "Keep both" and tab.is_enabled("[data-bulk=accept]")
+
+
+def test_a_folder_is_told_to_its_end_on_a_narrow_screen(folder: Path, visit: Visit):
+    dedup(folder, folder, "--dry-run", "--page", folder.parent / "page.html")
+    visit.tab.set_viewport_size({"width": 390, "height": 844})
+    tab = visit.open(folder.parent / "page.html")
+    cut = "list => list.filter((one) => one.offsetParent && one.scrollWidth > one.clientWidth + 1).length"
+    assert tab.locator(".place").evaluate_all(cut) == 0
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 390
