@@ -19,7 +19,6 @@ Examples
     python 6_dedup.py --near-query 40 --far-query 110 --dry-run
     python 6_dedup.py --remove bytes pixels --max-share 20%
     python 6_dedup.py --restore holiday/beach.jpg
-    python 6_dedup.py --decisions decisions.json
     python 6_dedup.py --undo last
     python 6_dedup.py --purge last
 
