@@ -224,6 +224,12 @@ def test_new_pictures_are_due_for_the_criterion_that_was_sorted_by(sorted_root: 
     assert states(sorted_root)["sort"] == states(sorted_root)["dedup"] == ("done", 0)
 
 
+def test_a_criterion_that_is_taken_back_is_counted_no_more(sorted_root: Path) -> None:
+    assert "7 Sort done 1 criterion" in shown(sorted_root)
+    assert run(sort, sorted_root, "--undo", "last") == 0
+    assert "7 Sort taken back" in shown(sorted_root) and "1 criterion" not in shown(sorted_root)
+
+
 @pytest.mark.parametrize(
     "words",
     [

@@ -189,6 +189,7 @@ def _counts(
     criteria = db.value(
         "SELECT count(DISTINCT json_extract(arguments, '$.criterion')) FROM runs WHERE step = 'sort' AND exit_code = 0"
         " AND json_extract(arguments, '$.undo') IS NULL AND json_extract(arguments, '$.criterion') <> 'export'"
+        " AND id NOT IN (SELECT run_id FROM actions WHERE state = 'undone')"
     )
     return {
         "collect": {"search": int(searches), "page": int(pages), "result": int(results)},
