@@ -36,7 +36,6 @@ from pathlib import Path
 
 from lib.dedup.options import HASHES, KEEP, KINDS, MODES, OF_ONE_RUN, REMOVED, check, options_from
 
-SHOWN = 10  # groups printed without -v
 COUNTED = {"bytes": "byte for byte", "pixels": "pixel for pixel", "same": "same picture"}  # in the summary line
 
 
@@ -116,8 +115,7 @@ def work(session: cli.Session) -> cli.Summary:
         run.apply()
     if not session.args.json:
         cli.say(run.returns.lines() if run.returns else (), session.most_lines)
-        most = None if session.args.verbose else SHOWN
-        as_text = as_lines(groups, session.workspace, most, run.broken, run.page is not None)
+        as_text = as_lines(groups, session.workspace, session.most_lines, run.broken, run.page is not None)
         for line in [as_csv(groups, run.broken).rstrip()] if session.args.format == "csv" else as_text:
             print(line)
     about = {"mode": session.args.mode, "run": session.run_id or None, "dry_run": session.dry_run}
