@@ -283,7 +283,7 @@ def test_take_is_balanced_over_labels_on_wish(workspace: Path, capsys: Any) -> N
     assert Counter(as_rows(workspace / "gleaner.db", "SELECT label FROM labels WHERE criterion = 'quality'"))
     place = export(workspace, "--take", 8, "--balance", "--label", "quality", "--replace")
     assert Counter(record["label"] for record in lines(place)) == {"high": 5, "low": 3}
-    assert "fewer than 4 pictures have the label low 3" in capsys.readouterr().err
+    assert "fewer than 4 pictures have the label low (3)" in capsys.readouterr().err
 
 
 def test_parts_make_up_for_each_other() -> None:

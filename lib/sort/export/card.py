@@ -52,7 +52,7 @@ class DatasetCard:
         for criterion in self.criteria:
             self.labels.setdefault(criterion, Counter())[record[f"label_{criterion}"] or "none"] += 1
         self.engines[record["engine"] or "not from a search"] += 1
-        self.hosts[shown_host(host_of(record["page_url"])) or "unknown"] += 1
+        self.hosts[shown_host(host_of(record["page_url"] or record["image_url"])) or "unknown"] += 1
         self.licenses[record["license"] or "unknown"] += 1
         self.queries[_query(record)] += 1
         self._writer().writerow([cell(str({**record, "file_name": name, "split": split}[key])) for key in COLUMNS])

@@ -393,7 +393,7 @@ def told_parts(
         notes.append(f"--take {wanted:,}: there are {counted(taken, 'picture')} only, and all of them are in.")
     if balance:
         fair = wanted // max(1, len(counts))
-        short = [f"{name} {given[name]:,}" for name in sorted(counts) if given[name] < fair]
+        short = [f"{name} ({given[name]:,})" for name in sorted(counts) if given[name] < fair]
         if short:
             others = "" if taken < wanted else "; the others make up for it"
             notes.append(f"--balance: fewer than {fair:,} pictures have the label {', '.join(short)}{others}.")
