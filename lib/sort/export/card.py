@@ -161,7 +161,7 @@ def amend_card(place: Path, to: Path, names: Set[str], count: int) -> list[Path]
     older = []
     if (card := place / CARD).is_file():
         head, middle, tail = card.read_text(encoding="utf-8").partition("\n## ")
-        told = f"{utc_now()[:10]}: {counted(count, 'picture')} whose owners have opted out since. The counts below are"
+        told = f"{utc_now()[:10]}: {counted(count, 'picture')} whose owners have opted out since. The other counts are"
         text = f"{head}\n## Taken out\n\n- {told} those of before.\n{middle}{tail}"
         (to / CARD).write_text(text, encoding="utf-8")
         older.append(card)

@@ -172,8 +172,14 @@ class Export:
         if self.options.where:
             self.left = self.files.select(context.db, self.options.where)
         if not self.files.count():
-            raise UsageError("no picture fulfils --where; see the labels in reports/index.html.")
+            raise UsageError(self._none_selected())
         self._find_columns()
+
+    def _none_selected(self) -> str:
+        where = self.options.where
+        if where and (names := " or ".join(where.unlabelled(self.context.db))):
+            return f"no picture fulfils --where: nothing is labelled by {names} yet; sort by it first."
+        return "no picture fulfils --where; see the labels in reports/index.html."
 
     def _find_columns(self) -> None:
         """Finds out which columns the records have. Raises UsageError where one is asked for that is not there."""
