@@ -37,8 +37,8 @@ from lib.cli.flags import documented_parser
 from lib.cli.recipe import load_recipe
 from lib.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, GleanerError, UsageError
 from lib.setup.browser import browser_version, ensure_browser
-from lib.setup.demo import report_pages, run_child, run_steps, running_gallery, workspace_lines
-from lib.setup.environment import Environment
+from lib.setup.demo import report_pages, run_steps, running_gallery, workspace_lines
+from lib.setup.environment import Environment, run_child
 from lib.setup.recipe import RecipeRun
 from lib.setup.survey import survey
 from lib.text import command_line, counted
@@ -153,7 +153,7 @@ def test(environment: Environment, args: argparse.Namespace) -> int:
     codes = {}
     for command in TEST_COMMANDS:
         logging.info("\n== %s", command)
-        codes[command] = run_child([str(environment.python), "-m", *command.split()], ROOT)
+        codes[command] = run_child([str(environment.python), "-m", *command.split()], folder=ROOT)
     print(
         "\n" + "\n".join(f"{'passed' if code == 0 else f'FAILED ({code})':<12}{name}" for name, code in codes.items())
     )
@@ -184,7 +184,7 @@ def run(environment: Environment, args: argparse.Namespace) -> int:
     words = [str(environment.python), os.path.abspath(__file__), *sys.argv[1:]]
     if Path(sys.prefix).resolve() != environment.folder.resolve():
         if os.name == "nt":
-            return run_child(words, Path.cwd())
+            return run_child(words)
         os.execv(words[0], words)
     workspace = args.workspace or Path(os.environ.get("GLEANER_WORKSPACE") or "workspace")
     recipe = load_recipe(args.recipe, ROOT, workspace, trust=args.trust, dry_run=args.dry_run)

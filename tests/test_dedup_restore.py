@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 from support import as_rows, dedup, drawing, result, snapshot
 
 SIZE = (96, 64)
+OF_NOW = ("index.html", "dedup.html", "gleaner.db")  # say when they were made
+PAGE_DATA = re.compile(r'id="page-data">(.*?)</script>', re.DOTALL)
 
 
 @pytest.fixture
@@ -81,8 +84,8 @@ def test_an_undo_takes_the_return_back_and_the_next_one_the_removal(folder: Path
     assert names(folder) == LEFT | {"small.jpg"} and removed(folder) < gone
     dedup(folder, "--undo", "last")
     after = snapshot(folder.parent)
-    assert {n: d for n, d in after.items() if not n.endswith(("index.html", "gleaner.db"))} == {
-        n: d for n, d in state.items() if not n.endswith(("index.html", "gleaner.db"))
+    assert {n: d for n, d in after.items() if not n.endswith(OF_NOW)} == {
+        n: d for n, d in state.items() if not n.endswith(OF_NOW)
     }
     assert removed(folder) == gone
     dedup(folder, "--undo", "last")
@@ -279,3 +282,75 @@ def test_two_that_come_back_are_no_repeats_of_each_other(folder: Path, capsys: p
     (folder / "a.png").unlink()
     shown = result(folder, capsys, "exact", folder)
     assert shown["summary"]["removed"] == 0 and {"b.png", "sub/c.png"} <= names(folder)
+
+
+# The page tells what is so now
+
+
+def cards(folder: Path, name: str = "dedup.html") -> dict[str, str]:
+    """What the page says of each picture that is no broken file: `keeper`, `in quarantine`, `keep`, `review` …"""
+    html = (folder.parent / "ws" / "reports" / name).read_text(encoding="utf-8")
+    found = re.findall(r'<figure .*?data-path="([^"]*)".*?<span class="badge [^"]*">([^<]*)</span>', html, re.DOTALL)
+    return {Path(path).relative_to(folder).as_posix(): badge for path, badge in found}
+
+
+AWAY = {"a.png": "keeper", "b.png": "in quarantine", "sub/c.png": "in quarantine"}
+BOTH = AWAY | {"large.png": "keeper", "small.jpg": "in quarantine"}
+
+
+def test_the_page_follows_what_comes_back_and_goes_again(folder: Path):
+    page = folder.parent / "ws" / "reports" / "dedup.html"
+    dedup(folder, folder)
+    assert cards(folder) == BOTH
+    made = page.read_bytes()
+    dedup(folder, "--restore", folder / "b.png", "--dry-run")
+    assert page.read_bytes() == made
+    dedup(folder, "--restore", folder / "b.png")
+    assert cards(folder) == BOTH | {"b.png": "keep"}
+    html = page.read_text(encoding="utf-8")
+    assert "Brought up to date after run 2" in html and "In quarantine" in html
+    assert json.loads(PAGE_DATA.findall(html)[0])["again"] == json.loads(PAGE_DATA.findall(made.decode())[0])["again"]
+    made = page.read_bytes()
+    dedup(folder, "--restore", folder / "b.png")  # there already: nothing to tell
+    assert page.read_bytes() == made
+    dedup(folder, "--undo", "last")
+    assert cards(folder) == BOTH
+    dedup(folder, "--undo", "last")
+    assert not page.exists()
+
+
+def test_choices_that_are_not_saved_yet_survive_the_new_page(folder: Path):
+    page = folder.parent / "ws" / "reports" / "dedup.html"
+    dedup(folder, folder)
+    key = json.loads(PAGE_DATA.findall(page.read_text(encoding="utf-8"))[0])["key"]
+    dedup(folder, "--restore", folder / "b.png")
+    assert json.loads(PAGE_DATA.findall(page.read_text(encoding="utf-8"))[0])["key"] == key
+
+
+@pytest.mark.parametrize("new", [False, True], ids=["nothing new", "a new group too"])
+def test_the_page_follows_an_exchange(folder: Path, new: bool):
+    dedup(folder, folder)
+    if new:
+        drawing(3, *SIZE).save(folder / "new.png")
+    dedup(folder, folder, "--decisions", save(folder, ("large.png", "small.jpg", "keeper")))
+    swapped = AWAY | {"small.jpg": "keeper", "large.png": "in quarantine"}
+    more = {"lone.png": "keeper", "new.png": "in quarantine"} if new else {}
+    assert cards(folder) == swapped | more
+    if not new:
+        dedup(folder, "--undo", "last")
+        assert cards(folder) == BOTH
+
+
+def test_a_later_run_still_shows_what_lies_in_the_quarantine(folder: Path):
+    dedup(folder, folder)
+    drawing(3, *SIZE).save(folder / "new.png")
+    dedup(folder, folder)
+    assert cards(folder) == BOTH | {"lone.png": "keeper", "new.png": "in quarantine"}
+
+
+def test_a_page_of_another_place_is_nobodys_to_rewrite(folder: Path):
+    page = folder.parent / "mine.html"
+    dedup(folder, folder, "--page", page)
+    made = page.read_bytes()
+    dedup(folder, "--restore", folder / "b.png")
+    assert page.read_bytes() == made and not (folder.parent / "ws" / "reports" / "dedup.html").exists()

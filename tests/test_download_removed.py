@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import json
 import sys
 
 import pytest
 from download_support import (
     command,
+    consistent,
     files,
     fill,
     rows,
@@ -128,3 +130,96 @@ def test_the_question_costs_nothing_where_nothing_was_removed(workspace: Workspa
         )
     assert any("SEARCH buried_addresses USING PRIMARY KEY" in row["detail"] for row in plan)
     assert not any(row["detail"].startswith("SCAN") for row in plan)
+
+
+def state(workspace: Workspace) -> dict[str, object]:
+    """What the database and the disk say of the pictures: their places and states, and what counts as taken away."""
+    asked = {
+        "files": "SELECT sha256, path, state FROM files ORDER BY 1",
+        "downloads": "SELECT image_id, state, reason, sha256 FROM downloads ORDER BY 1",
+        "tombstones": "SELECT sha256 FROM tombstones",
+        "addresses": "SELECT url FROM buried_addresses",
+        "kept": "SELECT path, sha256, keeper_sha256 FROM kept_files",
+    }
+    return {name: as_rows(workspace.database, sql) for name, sql in asked.items()} | {"disk": files(workspace)}
+
+
+def states(workspace: Workspace) -> set[str]:
+    return {state for (state,) in as_rows(workspace.database, "SELECT state FROM files")}
+
+
+def decide(workspace: Workspace, word: str) -> list[str]:
+    """The flags that bring the removed picture back, by a decision of the page or by --restore."""
+    ((keeper, path),) = as_rows(
+        workspace.database, "SELECT keeper_path, path FROM duplicates WHERE group_no > 0 AND decision = 'remove'"
+    )
+    if word == "restore":
+        return ["--restore", path]
+    place = workspace.root / "decisions.json"
+    chosen = {"keeper": str(workspace.root / keeper), "path": str(workspace.root / path), "decision": word}
+    place.write_text(json.dumps({"version": 1, "decisions": [chosen]}), encoding="utf-8")
+    return ["exact", "--decisions", str(place)]
+
+
+@pytest.mark.parametrize("word", ["restore", "keep"])
+def test_a_picture_of_the_workspace_that_is_brought_back_stays_and_is_fetched_again(
+    workspace: Workspace, site: Site, removed: str, word: str
+) -> None:
+    run(workspace)  # notes that step 6 took what two pictures ask for
+    taken = state(workspace)
+    dedup(workspace, *decide(workspace, word))
+    back = state(workspace)
+    assert states(workspace) == {"present"} and len(files(workspace)) == 3
+    assert not back["tombstones"] and not back["addresses"]
+    dedup(workspace, "exact")  # kept by hand
+    assert state(workspace) == back
+    dedup(workspace, "--undo", "last")  # of the return
+    again = state(workspace)
+    held = [row for row in rows(workspace).values() if row["reason"] == REMOVED]
+    assert again | {"downloads": 0} == taken | {"downloads": 0} and not held  # asked again at the next run of step 5
+    run(workspace)
+    assert state(workspace) == taken and not site.asked
+    dedup(workspace, *decide(workspace, word))
+    run(workspace)
+    assert {row["state"] for row in rows(workspace).values()} == {"done"}
+    consistent(workspace)
+    before = files(workspace)
+    dedup(workspace, "exact")
+    assert files(workspace) == before
+
+
+def test_an_exchange_in_the_workspace_turns_what_is_remembered_round(
+    workspace: Workspace, site: Site, removed: str
+) -> None:
+    run(workspace)
+    ((gone, keeper),) = as_rows(workspace.database, "SELECT sha256, keeper_sha256 FROM duplicates")
+    (number,) = as_rows(workspace.database, "SELECT max(run_id) FROM duplicates")[0]
+    taken = state(workspace)
+    dedup(workspace, *decide(workspace, "keeper"))
+    now = dict(as_rows(workspace.database, "SELECT sha256, state FROM files"))
+    assert now[gone] == "present" and now[keeper] == "quarantined"
+    assert as_rows(workspace.database, "SELECT sha256 FROM tombstones") == [(keeper,)]
+    ((address,),) = as_rows(workspace.database, "SELECT url FROM buried_addresses")
+    assert address != removed
+    exchanged = state(workspace)
+    dedup(workspace, "exact")
+    assert state(workspace) == exchanged
+    dedup(workspace, "--undo", "last")
+    assert state(workspace) | {"downloads": 0} == taken | {"downloads": 0}
+    dedup(workspace, "--undo", str(number))
+    assert states(workspace) == {"present"}
+    assert not state(workspace)["tombstones"]
+
+
+def test_the_removal_of_a_workspace_picture_can_be_taken_back_before_its_return(
+    workspace: Workspace, site: Site, removed: str
+) -> None:
+    (first,) = as_rows(workspace.database, "SELECT max(run_id) FROM duplicates")[0]
+    taken = state(workspace)
+    dedup(workspace, *decide(workspace, "restore"))
+    dedup(workspace, "--undo", str(first))  # nothing is left of it to take back
+    assert states(workspace) == {"present"}
+    dedup(workspace, "--undo", "last")
+    assert state(workspace) == taken
+    dedup(workspace, "--undo", str(first))
+    assert states(workspace) == {"present"} and not state(workspace)["tombstones"]

@@ -556,19 +556,24 @@ FLAGS = {  # what each criterion takes besides the common flags
     "orientation": "square tolerance",
     "megapixels": "strategy edges every parts",
     "quality": f"strategy metric combine long-side high medium min-score {MODELS}",
-    "filter": f"keep drop keep-file drop-file labels margin near-query clip-model {MODELS}",
+    "filter": f"name keep drop keep-file drop-file labels margin near-query clip-model {MODELS}",
     "topic": f"clip-model eps min-samples topic-text topic-top {MODELS}",
     "objects": f"classes min-objects max-objects min-confidence detector {MODELS}",
     "vlm": "vlm-url vlm-model vlm-key-env subject vlm-prompt vlm-min-score max-images vlm-workers vlm-timeout "
     "vlm-tries",
-    "export": "to as split label shard-size parquet-pictures convert title replace drop-opted-out",
+    "export": "to as split label shard-size parquet-pictures convert title replace drop-opted-out caption take seed "
+    "balance resize resize-mode resize-only-if-bigger encode-format encode-quality push public",
 }
 COMMON = {
     *"help version workspace json verbose quiet dry-run limit workers executor undo page mode where format".split(),
 }
 VALUES = {"edges": "1,2", "to": "x", "as": "parquet", "square": "separate", "strategy": "fixed", "combine": "min"}
 VALUES |= {"parquet-pictures": "embed", "device": "cpu", "long-side": "300", "min-score": "1", "split": "1"}
-VALUES["convert"] = "png"
+VALUES |= {"convert": "png", "caption": "title", "resize-mode": "border", "encode-format": "png", "push": "me/mine"}
+VALUES |= {"name": "indoor", "resize": "300"}
+VALUES |= dict.fromkeys("max-objects min-objects max-images parts min-samples topic-top vlm-workers".split(), "3")
+VALUES |= dict.fromkeys("vlm-tries shard-size take seed encode-quality".split(), "3")
+SWITCHES = "replace drop-opted-out balance resize-only-if-bigger public".split()
 ALL_FLAGS = sorted({flag for flags in FLAGS.values() for flag in flags.split()})
 
 
@@ -612,18 +617,13 @@ def test_the_help_alone_lists_the_criteria(words: list[str], capsys: pytest.Capt
 def test_a_flag_of_another_criterion_is_refused(
     criterion: str, flag: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = [f"--{flag}"] if flag in ("replace", "drop-opted-out") else [f"--{flag}={VALUES.get(flag, '0.5')}"]
-    if (
-        flag
-        in "max-objects min-objects max-images parts min-samples topic-top vlm-workers vlm-tries shard-size".split()
-    ):
-        given = [f"--{flag}", "3"]
+    given = [f"--{flag}"] if flag in SWITCHES else [f"--{flag}={VALUES.get(flag, '0.5')}"]
     owners = [name for name, flags in FLAGS.items() if flag in flags.split()]
     for line in ([criterion, *given], [*given, criterion]):
         assert sort(tmp_path / "ws", *line) == 2
         said = capsys.readouterr().err
         if criterion in owners:
-            assert "belongs to" not in said
+            assert f", not to {criterion}" not in said
         else:
             assert f"error: --{flag} belongs to {' and '.join(owners)}, not to {criterion};" in said
     assert not (tmp_path / "ws").exists()

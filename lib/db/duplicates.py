@@ -108,7 +108,7 @@ def sources_of(db: Database, contents: list[str]) -> dict[str, Source]:
 class TakenPicture:
     """A picture that step 6 has moved away: its move in the journal, and what it was found to repeat.
 
-    `keeper_path`, `keeper_sha256` and `kind` are empty where its run has left no finding.
+    `keeper_path`, `keeper_sha256`, `kind` and `reason` are empty where its run has left no finding.
     """
 
     move: Action
@@ -116,6 +116,12 @@ class TakenPicture:
     keeper_sha256: str
     kind: str
     distance: float
+    reason: str = ""
+
+
+def contents_of_places(db: Database) -> dict[str, str]:
+    """Returns path -> content of all files that were found to repeat or to be repeated."""
+    return db.mapping("SELECT path, sha256 FROM duplicates UNION SELECT keeper_path, keeper_sha256 FROM duplicates")
 
 
 def taken_pictures(db: Database, quarantine: str, state: str = "done") -> Iterator[TakenPicture]:
@@ -124,7 +130,8 @@ def taken_pictures(db: Database, quarantine: str, state: str = "done") -> Iterat
     sql = (
         "SELECT actions.id, actions.run_id, source, target, actions.sha256, bytes, coalesce(keeper_path, '') AS keeper,"
         " coalesce(keeper_sha256, '') AS keeper_sha256, coalesce(duplicates.kind, '') AS what,"
-        " coalesce(distance, 0) AS distance FROM actions JOIN runs ON runs.id = actions.run_id"
+        " coalesce(distance, 0) AS distance, coalesce(duplicates.reason, '') AS why"
+        " FROM actions JOIN runs ON runs.id = actions.run_id"
         " LEFT JOIN duplicates ON duplicates.run_id = actions.run_id AND duplicates.path = source"
         " WHERE actions.id < :last AND runs.step = 'dedup' AND actions.kind = 'move' AND state = :state"
         " AND substr(target, 1, :length) = :below ORDER BY actions.id DESC"
@@ -134,7 +141,7 @@ def taken_pictures(db: Database, quarantine: str, state: str = "done") -> Iterat
         move = Action(
             "move", row["source"], row["target"], row["sha256"], row["bytes"], id=row["id"], run_id=row["run_id"]
         )
-        yield TakenPicture(move, row["keeper"], row["keeper_sha256"], row["what"], row["distance"])
+        yield TakenPicture(move, row["keeper"], row["keeper_sha256"], row["what"], row["distance"], row["why"])
 
 
 def known_kept(db: Database) -> dict[tuple[str, str], set[str]]:
@@ -191,9 +198,18 @@ def forget_unmoved(db: Database, run_id: int) -> None:
 
 
 def forget_duplicates(db: Database, run_id: int) -> None:
-    """Takes out the groups of a run that was undone; its journal stays."""
+    """Takes out the groups of a run that was undone; its journal stays.
+
+    A later run may have brought a picture back. To undo that one gives the picture to this run again, and it has to be
+    known then what it repeats.
+    """
+    returned = (
+        "SELECT gone.source FROM actions AS back"
+        " JOIN actions AS gone ON gone.id = json_extract(back.payload, '$.returns')"
+        " WHERE back.kind = 'move' AND back.state = 'done' AND back.payload <> '{}' AND gone.run_id = :run"
+    )
     with db.transaction():
-        db.execute("DELETE FROM duplicates WHERE run_id = ?", (run_id,))
+        db.execute(f"DELETE FROM duplicates WHERE run_id = :run AND path NOT IN ({returned})", {"run": run_id})
 
 
 def reported_run(db: Database) -> int | None:

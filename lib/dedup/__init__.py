@@ -11,5 +11,7 @@ keep          the order in which files are kept
 grouping      keeper first: a file goes only if it directly repeats a file that stays
 groups        from files to groups, by all of the above
 plan          the moves, checked again right before each one; questions; deleting a quarantine for good
+restore       pictures that come back one by one
 report        the page, JSON, CSV and text
+current       that page as things are now: with the quarantine, and without what has come back
 """

@@ -151,6 +151,8 @@ class Shown:
     proposal  nothing has been moved, though something is to go
     again     the words of the command that follows decisions; none where none can be
     restore   the words of the one that brings single pictures back
+    key       under which a browser keeps choices; empty for a new one
+    note      a further sentence at its head
     """
 
     workspace: Workspace
@@ -163,6 +165,8 @@ class Shown:
     again: Sequence[str] = ()
     restore: Sequence[str] = ()
     workers: int = 1
+    key: str = ""
+    note: str = ""
 
 
 def write_results(
@@ -194,6 +198,7 @@ def write_dedup_page(
         broken=_by_reason(broken),
         again=shown.again,
         restore=shown.restore,
+        key=shown.key,
     )
     write_page(shown.page, html)
 
@@ -208,7 +213,7 @@ def _heading(groups: Sequence[DuplicateGroup], summary: Mapping[str, Any], shown
         Card("In quarantine" if shown.moved else "To quarantine", len(going), size),
         Card("For review", sum(m.decision == "review" for m in members), "stay until you decide"),
     ]
-    title, notes = "Repeated pictures", list[str]()
+    title, notes = "Repeated pictures", [shown.note] if shown.note else []
     if shown.proposal:
         title = f"Proposal: {title[0].lower()}{title[1:]}"
         notes.append("This is a proposal: nothing has been moved.")

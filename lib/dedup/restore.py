@@ -16,6 +16,7 @@ from lib.db import Context
 from lib.db.duplicates import TakenPicture, keep_files, places_of, record_duplicates, taken_pictures
 from lib.db.hashes import set_apart
 from lib.db.journal import Action
+from lib.dedup.current import refresh_page
 from lib.dedup.groups import DuplicateGroup, Member
 from lib.dedup.inputs import PersonDecision
 from lib.dedup.keep import Traits, is_below, sidecar_names
@@ -290,4 +291,6 @@ def restore(context: Context, pictures: Sequence[str]) -> Returns:
         returns.ask(picture)
     returns.carry_out()
     returns.tell()
+    if returns.back:
+        refresh_page(context)
     return returns

@@ -22,6 +22,7 @@ from lib.db.duplicates import (
     sources_of,
 )
 from lib.db.hashes import forget_apart, known_apart, set_apart
+from lib.dedup.current import Quarantine, contents_of, refresh_page
 from lib.dedup.fingerprints import FingerprintStore, places_of
 from lib.dedup.grouping import STRENGTH
 from lib.dedup.groups import DuplicateGroup, KeepPolicy, Member, find_groups
@@ -287,6 +288,8 @@ class Run:
                 return
         if new or self.options.page or not are_all_there(self._usual_page) or self._has_new_broken():
             self._report()
+        elif self.returns and self.returns.back:
+            refresh_page(context)
         self.page = self.options.page or self._usual_page
         self.notes.append(f"page: {self.page}")
 
@@ -344,20 +347,24 @@ class Run:
 
     def _write_page(self, page: Path) -> None:
         context, options = self.context, self.options
-        contents = {file.sha256 for g in self.groups for file in (g.keeper, *(m.file for m in g.members))}
+        proposal = not self.acted and (self._only_shown or any(removals(self.groups)))
+        groups, moved = self.groups, self.moved
+        if not proposal:
+            quarantine = Quarantine(context)
+            groups, moved = quarantine.added_to(groups), quarantine.moved | moved
         shown = Shown(
             context.workspace,
             page,
             context.run_id if not self._only_shown else 0,
             f"Mode {options.mode}, {counted(len(self.files), 'file')}",
-            sources_of(context.db, sorted(contents)),
-            self.moved,
-            proposal=not self.acted and (self._only_shown or any(removals(self.groups))),
+            sources_of(context.db, contents_of(groups)),
+            moved,
+            proposal,
             again=options.again,
             restore=options.restoring,
             workers=options.workers,
         )
-        write_dedup_page(shown, self.groups, self.counts(), self.broken)
+        write_dedup_page(shown, groups, self.counts(), self.broken)
 
     def _has_new_broken(self) -> bool:
         found = {(file.name, file.reason) for file in self.broken}
@@ -465,6 +472,7 @@ def undo(context: Context, reference: str) -> dict[str, int | float | str]:
         forget_apart(db, number)
         forget_kept(db, number)
         _forget_run(context, number)
+        refresh_page(context)
     return {"run": number, **counts}
 
 

@@ -197,11 +197,13 @@ def render_dedup_report(
     total_groups: int | None = None,
     again: Sequence[str] = (),
     restore: Sequence[str] = (),
+    key: str = "",
 ) -> str:
     """The page of step 6. `run` names the run in the decisions file that the page can save.
 
     `again` are the words of the command that follows decisions, `restore` those of the one that brings single pictures
-    back. `total_groups` is their number where not all are given.
+    back. `key` is that of the page which this one replaces: choices that are kept under it stay. `total_groups` is
+    their number where not all are given.
 
     `broken` are the files that could not be compared, at most `broken_limit` of which are shown.
 
@@ -227,7 +229,8 @@ def render_dedup_report(
         data=script_json(
             {
                 "run": run,
-                "key": f"{heading.generated} {run} {len(groups)}",
+                "about": heading.subtitle,
+                "key": key or f"{heading.generated} {run} {len(groups)}",
                 "page_size": PAGE_GROUPS,
                 "again": list(again),
                 "restore": list(restore),

@@ -11,7 +11,6 @@ import logging
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -23,7 +22,7 @@ from typing import Any
 from lib.db import open_for_preview
 from lib.db.journal import table_counts
 from lib.errors import GleanerError, UsageError
-from lib.setup.environment import Environment
+from lib.setup.environment import Environment, run_child
 from lib.workspace import Workspace
 
 log = logging.getLogger("gleaner.setup")
@@ -93,30 +92,10 @@ def run_steps(environment: Environment, steps: Sequence[str], values: dict[str, 
         words = [word.format(**values) for word in step.split()]
         log.info("\n== %d of %d: python %s", number, len(steps), " ".join(words))
         started = time.monotonic()
-        code = run_child([str(environment.python), *words], environment.root)
+        code = run_child([str(environment.python), *words], folder=environment.root)
         if code != 0:
             raise DemoStepError(" ".join(words), code)
         log.info("   %.1f s", time.monotonic() - started)
-
-
-def run_child(command: Sequence[str], folder: Path) -> int:
-    """Runs to the end and gives the exit code. Ctrl-C reaches the child too, which ends in its own way."""
-    sys.stdout.flush()
-    child = subprocess.Popen(command, cwd=folder, stdin=subprocess.DEVNULL)
-    interrupted = False
-    try:
-        while child.returncode is None:
-            try:
-                child.wait()
-            except KeyboardInterrupt:
-                interrupted = True
-    finally:
-        if child.poll() is None:
-            child.terminate()
-            child.wait()
-    if interrupted:
-        raise KeyboardInterrupt
-    return child.returncode
 
 
 def _started(environment: Environment, folder: Path, port: int, said: Path) -> subprocess.Popen[bytes]:

@@ -13,10 +13,12 @@ import json
 import logging
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -296,3 +298,40 @@ def _apt(arguments: list[str]) -> str | None:
         return None
     lines = [line for line in done.stderr.splitlines() if line.startswith("E:")]
     return lines[0][2:].strip() if lines else f"exit code {done.returncode}"
+
+
+def run_child(
+    command: Sequence[str],
+    *,
+    folder: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    out: int | None = None,
+    alone: bool = False,
+) -> int:
+    """Runs a command to its end and gives its exit code. Ctrl-C reaches it too, and it ends in its own way.
+
+    `out` is where its stdout goes. `alone`: in a group of its own, and each Ctrl-C is passed on once. A terminal sends
+    Ctrl-C to the whole group; a command that gets it from here as well would stop at once. Windows knows no such
+    groups, and sends it to both by itself.
+    """
+    alone = alone and os.name == "posix"
+    sys.stdout.flush()
+    child = subprocess.Popen(
+        command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=out, start_new_session=alone
+    )
+    interrupted = False
+    try:
+        while child.returncode is None:
+            try:
+                child.wait()
+            except KeyboardInterrupt:
+                interrupted = True
+                if alone:
+                    child.send_signal(signal.SIGINT)
+    finally:
+        if child.poll() is None:
+            child.terminate()
+            child.wait()
+    if interrupted:
+        raise KeyboardInterrupt
+    return child.returncode

@@ -8,9 +8,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -26,6 +23,7 @@ from lib.db.queries import list_queries
 from lib.db.where import Condition
 from lib.errors import EXIT_BLOCKED, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, GleanerError
 from lib.progress import chunked
+from lib.setup.environment import run_child
 from lib.text import command_line, counted
 from lib.workspace import Workspace
 
@@ -304,7 +302,7 @@ class RecipeRun:
         log.info("\n== %s", line)
         name = re.sub(r"[^\w.-]", "_", self.recipe.path.name)[:80]
         environment = {**os.environ, VARIABLE: f"{name} sha256:{self.recipe.digest}"}
-        code = run_alone(self._command(words), environment, self.out)
+        code = run_child(self._command(words), environment=environment, out=self.out, alone=True)
         if code == EXIT_INTERRUPTED:
             raise KeyboardInterrupt
         if code not in (EXIT_OK, *allowed):
@@ -327,31 +325,3 @@ def _from_here(path: Path) -> str:
     """A path as it is written shortest from the current folder."""
     here = Path.cwd()
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
-
-
-def run_alone(command: Sequence[str], environment: dict[str, str], out: int | None) -> int:
-    """Runs a command in a group of its own to its end and gives the exit code; each Ctrl-C is passed on, once.
-
-    A terminal sends Ctrl-C to a whole group: the command would get it twice, and twice means to stop at once. Windows
-    knows no such groups, and sends it to both by itself.
-    """
-    sys.stdout.flush()
-    child = subprocess.Popen(
-        command, env=environment, stdin=subprocess.DEVNULL, stdout=out, start_new_session=os.name == "posix"
-    )
-    interrupted = False
-    try:
-        while child.returncode is None:
-            try:
-                child.wait()
-            except KeyboardInterrupt:
-                interrupted = True
-                if os.name == "posix":
-                    child.send_signal(signal.SIGINT)
-    finally:
-        if child.poll() is None:
-            child.terminate()
-            child.wait()
-    if interrupted:
-        raise KeyboardInterrupt
-    return child.returncode
