@@ -15,7 +15,7 @@ from support import drawing, load_step
 from lib.db import open_database
 from lib.db.files import FileRow, add_file
 from lib.files.pictures import sha256_of
-from lib.sort.export.card import DatasetCard, hub_license
+from lib.sort.export.card import CARD, DatasetCard, amend_card, hub_license
 from lib.sort.export.history import history
 from lib.text import places, without_places
 
@@ -318,6 +318,19 @@ def test_a_dataset_that_refers_to_this_machine_says_so(flags: tuple[str, ...], h
     run("sort", home, "export", *flags)
     card = (workspace / "export/README.md").read_text("utf-8")
     assert "The pictures are not in it: " in card and "on the machine where it was made" in card and TELLING not in card
+
+
+def test_the_head_tells_other_contents_apart(tmp_path: Path) -> None:
+    """`datasets` knows a place by its head: it differs with the contents, also after pictures were taken out."""
+    (tmp_path / "to").mkdir()
+    heads = []
+    for digest in ("a" * 64, "b" * 64, "a" * 64):
+        DatasetCard(tmp_path, ()).write(title="t", filters=[], history=[], files={"train": "*.tar"}, digest=digest)
+        heads.append((tmp_path / CARD).read_text(encoding="utf-8").split("---")[1])
+    amend_card(tmp_path, tmp_path / "to", {"x"}, 1)
+    heads.append((tmp_path / "to" / CARD).read_text(encoding="utf-8").split("---")[1])
+    assert heads[0] == heads[2] and len({*heads}) == 3
+    assert all(len(re.findall(r"^  description: contents [0-9a-f]{16}$", head, re.MULTILINE)) == 1 for head in heads)
 
 
 def test_the_hub_has_a_name_for_one_licence_alone() -> None:

@@ -409,3 +409,15 @@ def test_a_picture_leaves_its_shard_when_its_owner_opts_out(workspace: Path) -> 
     counted = json.loads((place / "00000_stats.json").read_text())
     assert (counted["count"], counted["successes"], counted["status_dict"]["success"]) == (10, 7, 7)
     assert len((place / "attribution.csv").read_text("utf-8").splitlines()) == 8
+
+
+@pytest.mark.parametrize("form", ["parquet", "webdataset", "imagefolder"])
+def test_datasets_loads_what_lies_there_now(form: str, workspace: Path, tmp_path: Path) -> None:
+    """`datasets` keeps what it has prepared: another export in the same place, under the same name, is another one."""
+    import datasets
+
+    loaded = []
+    for count in (6, 3):
+        place = export(workspace, "--as", form, "--split", 1, "--take", count, "--replace")
+        loaded.append(datasets.load_dataset(str(place), cache_dir=str(tmp_path / "cache"))["train"].num_rows)
+    assert loaded == [6, 3]

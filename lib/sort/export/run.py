@@ -304,7 +304,8 @@ class Export:
             title=self.options.title or self.options.place.name,
             filters=filters_of(self.options),
             history=history(self.context.db, self.context.run_id), unhashed=self.unhashed,
-            notes=[*self.notes, *self.readable.notes(), *referring(self.options)], files=self._patterns(),
+            notes=[*self.notes, *self.readable.notes(), *referring(self.options)],
+            files=self._patterns(), digest=digest,
         )  # fmt: skip
         manifest = {"digest": digest, "form": self.options.form, **self.readable.manifest()}
         (building / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8", newline="\n")
