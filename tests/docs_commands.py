@@ -75,13 +75,16 @@ ENDINGS: Mapping[str, tuple[int, str]] = {
         1, "cannot be reached",  # no server is there
     ),
     'python 7_sort_quality.py export --where "quality = high and topic = on_topic"': (2, "no picture fulfils --where"),
+    "python 7_sort_quality.py export --as webdataset --split 1 --resize 256 --resize-mode center-crop": TAKEN,
     'python 7_sort_quality.py export --as parquet --parquet-pictures reference --title "Lakes"': TAKEN,
+    "python 7_sort_quality.py export --label quality --take 1000 --balance": TAKEN,
     "python 7_sort_quality.py export --convert jpeg": TAKEN,
     'python 7_sort_quality.py filter --name indoor --keep "an indoor room" --drop "a street"': LACKS,
     'python 7_sort_quality.py filter --name clutter --keep "a tidy room" --drop "a heap of things"': LACKS,
     'python 7_sort_quality.py export --where "filter:indoor = keep and filter:clutter.score >= 0.02"': (
         2, "no filter with a name has been run",
     ),
+    "python 6_dedup.py --restore holiday/beach.jpg": (2, "step 6 has no such picture"),  # a picture of one's own
     # The gallery has no boats, no bridges, and its searches were fewer.
     "python 1_collect.py --expand 10 --keywords boat": (2, "no titles were found for this yet"),
     'python 3_domain_report.py --compare "old bridge" "stone bridge" --by host': (2, "no search is 'old bridge'"),

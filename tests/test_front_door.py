@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -21,7 +23,7 @@ from lib.pages.model import Bucket, Heading
 from lib.pages.render import write_page
 from lib.pages.reports import render_contact_sheet
 
-ingest, report, cleanup, dedup = map(load_step, ("ingest", "report", "cleanup", "dedup"))
+ingest, report, cleanup, dedup, sort = map(load_step, ("ingest", "report", "cleanup", "dedup", "sort"))
 
 
 @pytest.fixture
@@ -144,7 +146,6 @@ def test_datasets_and_a_few_pictures_stand_on_it(tmp_path: Path) -> None:
     assert run(ingest, root, "--import-folder", str(folder)) == 0
     html = (root / "reports" / "index.html").read_text(encoding="utf-8")
     assert html.count("<li data-content=") == 3 and html.count('src="data:image/jpeg') == 3
-    sort = load_step("sort")
     assert run(sort, root, "export", "--to", str(tmp_path / "cats")) == 0
     assert re.search(r"Datasets cats imagefolder, 3 pictures \d{4}-\d\d-\d\d", shown(root))
     assert 'href="./../../cats"' in (root / "reports" / "index.html").read_text(encoding="utf-8")
@@ -171,3 +172,94 @@ def test_a_page_that_says_nothing_of_itself_is_listed_all_the_same(root: Path) -
     write_page(root / "reports" / "cut.html", '<meta name="gleaner-cards" content="[[1">')
     run(ingest, root)
     assert "Notes" in shown(root) and "Cut" in shown(root)
+
+
+def following(root: Path) -> list[str]:
+    """The words of the command that the page says is next; none where it says nothing."""
+    html = (root / "reports" / "index.html").read_text(encoding="utf-8")
+    found = re.search(r'id="next-title">.*?<code>(.*?)</code>', html, re.DOTALL)
+    return shlex.split(unescape(found[1])) if found else []
+
+
+def printed_commands(root: Path) -> list[list[str]]:
+    html = (root / "reports" / "index.html").read_text(encoding="utf-8")
+    return [shlex.split(unescape(one)) for one in re.findall(r"<code[^>]*>(python .*?)</code>", html, re.DOTALL)]
+
+
+@pytest.fixture
+def sorted_root(tmp_path: Path) -> Path:
+    """A workspace of a folder of pictures that is deduplicated and sorted."""
+    folder, root = tmp_path / "photos", tmp_path / "ws"
+    folder.mkdir()
+    for seed in range(3):
+        drawing(seed).save(folder / f"{seed}.png")
+    assert run(ingest, root, "--import-folder", str(folder)) == 0
+    assert run(dedup, root, "exact") == 0
+    assert run(sort, root, "megapixels", "--edges", "1,2") == 0
+    return root
+
+
+def test_the_export_is_next_once_everything_is_sorted_until_there_is_one(sorted_root: Path, tmp_path: Path) -> None:
+    words = following(sorted_root)
+    assert words[2:] == ["export", "--as", "imagefolder", "--workspace", str(sorted_root)]
+    assert "This makes a dataset of the pictures that were kept." in shown(sorted_root)
+    assert sort.main([*words[2:], "-q"]) == 0, "it runs as it stands"
+    assert following(sorted_root) == [] and "This makes a dataset" not in shown(sorted_root)
+
+
+def test_new_pictures_are_due_for_the_criterion_that_was_sorted_by(sorted_root: Path, tmp_path: Path) -> None:
+    (more := tmp_path / "more").mkdir()
+    drawing(9).save(more / "9.png")
+    assert run(ingest, sorted_root, "--import-folder", str(more)) == 0
+    # Neither an export nor a look at another folder has sorted it.
+    assert run(sort, sorted_root, "export", "--to", str(tmp_path / "set")) == 0
+    assert run(dedup, sorted_root, "exact", str(more)) == 0
+    assert states(sorted_root)["sort"] == states(sorted_root)["dedup"] == ("waiting", 1)
+    commands = {words[1].rpartition("/")[2]: words[2:] for words in printed_commands(sorted_root)}
+    tail = ["--workspace", str(sorted_root)]
+    assert commands["6_dedup.py"] == ["exact", *tail]
+    assert commands["7_sort_quality.py"] == ["megapixels", "--edges", "1,2", *tail]
+    for step, name in ((dedup, "6_dedup.py"), (sort, "7_sort_quality.py")):
+        assert step.main([*commands[name], "-q"]) == 0
+    assert states(sorted_root)["sort"] == states(sorted_root)["dedup"] == ("done", 0)
+
+
+def test_a_criterion_that_is_taken_back_is_counted_no_more(sorted_root: Path) -> None:
+    assert "7 Sort done 1 criterion" in shown(sorted_root)
+    assert run(sort, sorted_root, "--undo", "last") == 0
+    assert "7 Sort taken back" in shown(sorted_root) and "1 criterion" not in shown(sorted_root)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["export", "--as", "parquet", "--title", "Lakes & 'hills'"],
+        ["filter", "--keep", "an indoor room", "--drop", "a street"],
+        ["--undo", "last"],
+    ],
+)
+def test_what_broke_off_goes_on_with_the_words_that_began_it(
+    sorted_root: Path, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sort, "work", broken)
+        assert sort.main([*words, "--workspace", str(sorted_root), "--json", "-q"]) == 130
+    assert states(sorted_root)["sort"][0] == "interrupted" and "7 Sort interrupted" in shown(sorted_root)
+    assert following(sorted_root)[2:] == [*words, "--workspace", str(sorted_root)]
+
+
+def test_no_password_of_a_command_line_is_kept_in_its_words(sorted_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(sort, "work", broken)
+    secret = ["--vlm-url", "http://ann:s3cret@127.0.0.1:9/v1", "--vlm-model", "x", "--subject", "lakes"]
+    assert run(sort, sorted_root, "vlm", *secret) == 1
+    with open_database(sorted_root / "gleaner.db") as db:
+        kept = " ".join(row[0] for row in db.execute("SELECT arguments FROM runs WHERE step = 'sort'"))
+    assert "megapixels" in kept and "vlm" in kept and "s3cret" not in kept
+    assert states(sorted_root)["sort"][0] == "failed" and "***" not in shown(sorted_root)
+    assert following(sorted_root)[2] == "quality", "what cannot be typed again is not printed"

@@ -125,6 +125,16 @@ def test_a_query_picture_that_is_gone_leaves_dashes(made: Made) -> None:
     assert made.rows()[0]["likeness_bits"] == "" and "is not where it was" in made.html()
 
 
+@pytest.mark.parametrize(
+    "url", ["data:image/gif;base64,R0lGODlhAQABAAAAACw=", "http:///lost host/picture.jpg", "https://", "about:blank"]
+)
+def test_an_address_of_nothing_makes_no_copies_of_what_shares_it(made: Made, url: str) -> None:
+    made.hit(url=url)
+    made.hit(url=url)
+    made.run("--results", "1")
+    assert groups(made.rows()) == {frozenset({1}), frozenset({2})} and {row["copies"] for row in made.rows()} == {"1"}
+
+
 def test_keywords_have_no_likeness(made: Made) -> None:
     made.hit(2, made.query, license="CC BY 4.0", license_url="https://creativecommons.org/licenses/by/4.0/")
     made.run("--results", "old bridge")

@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 
 from lib.cli.flags import STEP_FILES
-from lib.cli.following import next_step
+from lib.cli.following import next_step, without_options
 from lib.cli.output import (
     Session,
     Summary,
@@ -34,7 +34,7 @@ from lib.cli.output import (
 from lib.cli.settings import apply_settings, read_settings
 from lib.db import Database, open_database, open_for_preview
 from lib.db.connection import beside, is_unused, open_empty
-from lib.db.journal import finish_run, has_rows, start_run
+from lib.db.journal import WORDS, finish_run, has_rows, start_run
 from lib.db.maintenance import finish_replacing, waiting
 from lib.db.soundness import DAMAGED, Fault, find_fault, refuse_unusable
 from lib.errors import (
@@ -49,7 +49,7 @@ from lib.errors import (
 )
 from lib.files.pictures import clear_leftovers
 from lib.progress import no_bar, terminal_bar
-from lib.text import escape_controls, is_storable, redact, redacted
+from lib.text import escape_controls, is_storable, redact, redact_any, redacted
 from lib.workspace import Workspace, file_lock, step_lock
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:(?:/|$)")  # `Path` makes one slash of two; one letter is a drive
@@ -273,19 +273,31 @@ def _run_in_session(session: Session, work: Callable[[Session], Summary], *, las
         given = {name: "set" if name == "proxy" and value else value for name, value in vars(args).items()}
         if re.fullmatch(r"[\w.-]+ sha256:[0-9a-f]{64}", recipe := os.environ.get(RECIPE, "")):
             given["recipe"] = recipe
+        given[WORDS] = _words_to_keep(session)
         session.run_id = start_run(session.db, args.step, redacted(given))
         clear_leftovers(session.workspace, args.step)
     session.bar = no_bar if args.quiet else terminal_bar
     try:
         with _interruptible(session, last=last):
             summary = _work_recorded(session, work)
-    except GleanerError as error:
+    except BaseException as error:  # however it ends, the page is to say so
         if not isinstance(error, UsageError):  # a refused run leaves nothing behind
             _refresh_index(session)
         raise
     _refresh_index(session)
     print_summary(session, summary)
     return summary.exit_code
+
+
+def _words_to_keep(session: Session) -> list[str]:
+    """The words of the command line for those who go on with a run: without what only this terminal wanted.
+
+    None where one may hold a password: what is hidden cannot be typed again.
+    """
+    words = without_options(session.parser, session.words, ("workspace", "json", "quiet", "verbose"))
+    if "--" in words or any(redact_any(word) != word for word in words):
+        return []
+    return words
 
 
 def _refresh_index(session: Session) -> None:

@@ -18,6 +18,7 @@ from lib.times import utc_now
 _COLUMNS = "id, run_id, kind, state, source, target, sha256, bytes, table_name, payload, reason"
 
 BUILDING = "building"  # the reason of an entry that is no file: a folder in which a dataset is being built
+WORDS = "words"  # the name in `arguments` of a run of the words of its command line
 MANIFEST = "dataset.json"  # the file that says what a dataset was made of
 _BEGUN_DATASETS = f"SELECT run_id FROM actions WHERE state = 'planned' AND kind = 'write' AND reason = '{BUILDING}'"
 

@@ -5,11 +5,13 @@ Asked at the end of every run, so nothing here reads more than one narrow pass o
 
 from __future__ import annotations
 
+import json
+import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from lib.db.connection import Database
-from lib.db.journal import MANIFEST, is_at_work
+from lib.db.journal import MANIFEST, WORDS, is_at_work
 from lib.errors import EXIT_BLOCKED, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
 
 STEPS = ("collect", "ingest", "report", "cleanup", "download", "dedup", "sort")
@@ -26,6 +28,7 @@ class StepState:
     at      when it reached what stands now, UTC; empty where it never ran. A run that changed nothing moves it not.
     counts  what it has brought so far, in the database as it stands
     what    the mode or criterion of its last run, for the steps that have one
+    words   of the command line: of the last run where it broke off, of the last whole one where something is due
     """
 
     step: str
@@ -34,6 +37,7 @@ class StepState:
     at: str = ""
     counts: Mapping[str, int] = field(default_factory=dict)
     what: str = ""
+    words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,7 @@ class _Run:
     state: str
     ended: str
     what: str
+    words: tuple[str, ...]
 
 
 def _last_run(db: Database, step: str) -> _Run | None:
@@ -89,7 +94,8 @@ def _last_run(db: Database, step: str) -> _Run | None:
     row = db.row(
         "SELECT id, started_at, finished_at, exit_code, host, pid, json_extract(arguments, '$.undo') AS undo,"
         " coalesce(json_extract(arguments, '$.mode'), '') AS mode,"
-        " coalesce(json_extract(arguments, '$.criterion'), '') AS criterion"
+        " coalesce(json_extract(arguments, '$.criterion'), '') AS criterion,"
+        f" coalesce(json_extract(arguments, '$.{WORDS}'), '[]') AS words"
         f" FROM runs WHERE step = ? AND exit_code IS NOT {EXIT_USAGE} ORDER BY id DESC LIMIT 1",
         (step,),
     )
@@ -102,21 +108,25 @@ def _last_run(db: Database, step: str) -> _Run | None:
         undone = UNDONE if row["undo"] else DONE
         state = {EXIT_INTERRUPTED: INTERRUPTED, EXIT_FAILED: FAILED, EXIT_BLOCKED: HELD}.get(code, undone)
     what = str(row["criterion"] or (row["mode"] if step == "dedup" else ""))
-    return _Run(int(row["id"]), state, row["finished_at"] or row["started_at"], what)
+    return _Run(int(row["id"]), state, row["finished_at"] or row["started_at"], what, tuple(json.loads(row["words"])))
 
 
 def _state(db: Database, step: str, last: _Run | None, due: int, changed: str, counts: Mapping[str, int]) -> StepState:
     if last is None:
         return StepState(step, NEVER, due, counts=counts)
     if last.state not in (DONE, UNDONE):
-        return StepState(step, last.state, due, last.ended, counts, last.what)
+        return StepState(step, last.state, due, last.ended, counts, last.what, last.words)
     # The first run that ended after the last change: later ones changed nothing.
     first = db.value(
         "SELECT min(finished_at) FROM runs WHERE step = ? AND finished_at >= ? AND exit_code NOT IN (?, ?)",
         (step, changed, EXIT_USAGE, EXIT_FAILED),
     )
-    state = WAITING if due and last.state == DONE else last.state
-    return StepState(step, state, due, first or last.ended, counts, last.what)
+    state, what, words = last.state, last.what, ()
+    if due and last.state == DONE:
+        state = WAITING
+        if step in _LOOKS_AT_FILES and (whole := _whole_run(db, step)):
+            what, words = whole["what"], tuple(json.loads(whole["words"]))
+    return StepState(step, state, due, first or last.ended, counts, what, words)
 
 
 def _changes(db: Database) -> dict[str, str]:
@@ -136,12 +146,29 @@ def _changes(db: Database) -> dict[str, str]:
     return {"file": files, **{step: max(found[step], made.get(step) or "") for step in STEPS}}
 
 
+# What `arguments` hold of a run that looked at all files of the workspace, and of none else.
+_NONE_OF = ("undo", "decisions", "apply", "purge", "restore[0]", "folders[0]")
+_LOOKS_AT_FILES = {"dedup": "mode", "sort": "criterion"}  # with the argument that says how
+
+
+def _whole_run(db: Database, step: str) -> sqlite3.Row | None:
+    """The newest run of a step that looked at all files: its `began`, `what` and `words`."""
+    none = " AND ".join(f"json_extract(arguments, '$.{name}') IS NULL" for name in _NONE_OF)
+    return db.row(
+        f"SELECT started_at AS began, coalesce(json_extract(arguments, '$.{_LOOKS_AT_FILES[step]}'), '') AS what,"
+        f" coalesce(json_extract(arguments, '$.{WORDS}'), '[]') AS words FROM runs"
+        f" WHERE step = ? AND exit_code IN (0, 3) AND {none}"
+        " AND coalesce(json_extract(arguments, '$.criterion'), '') <> 'export' ORDER BY id DESC LIMIT 1",
+        (step,),
+    )
+
+
 def _files_since(db: Database, step: str, newest: str) -> int:
     """Files that came after the last whole run of a step had begun; 0 where there is no such run."""
-    began = db.value("SELECT max(started_at) FROM runs WHERE step = ? AND exit_code IN (0, 3)", (step,))
-    if began is None or newest <= began:
+    run = _whole_run(db, step)
+    if run is None or newest <= run["began"]:
         return 0
-    return int(db.value("SELECT count(*) FROM files WHERE state = 'present' AND added_at > ?", (began,)))
+    return int(db.value("SELECT count(*) FROM files WHERE state = 'present' AND added_at > ?", (run["began"],)))
 
 
 def _counts(
@@ -162,6 +189,7 @@ def _counts(
     criteria = db.value(
         "SELECT count(DISTINCT json_extract(arguments, '$.criterion')) FROM runs WHERE step = 'sort' AND exit_code = 0"
         " AND json_extract(arguments, '$.undo') IS NULL AND json_extract(arguments, '$.criterion') <> 'export'"
+        " AND id NOT IN (SELECT run_id FROM actions WHERE state = 'undone')"
     )
     return {
         "collect": {"search": int(searches), "page": int(pages), "result": int(results)},

@@ -30,7 +30,7 @@ from lib.pages.model import Card, DatasetView, Heading, ReportEntry, SampleView,
 from lib.pages.render import INDEX, picture_url, read_head, render, write_page
 from lib.pages.thumbnails import thumbnail_data_uri
 from lib.temporary import clear_dead
-from lib.text import counted
+from lib.text import command_line, counted
 from lib.workspace import Workspace
 
 MOST_CARDS = 4  # totals shown of each report
@@ -51,6 +51,9 @@ STEPS = {
     "dedup": ("Deduplicate", "new file", "python 6_dedup.py all --dry-run"),
     "sort": ("Sort", "new file", "python 7_sort_quality.py quality --dry-run"),
 }
+EXPORT = "python 7_sort_quality.py export --as imagefolder"  # what follows the last step
+ASKING = ("export", "filter", "vlm")  # these do nothing, or something else, without the flags that they were given
+TO_EXPORT = "The steps are done. This makes a dataset of the pictures that were kept."
 MARKS = {
     DONE: "keep", WAITING: "review", HELD: "review", RUNNING: "review", INTERRUPTED: "remove", FAILED: "remove",
     NEVER: "", UNDONE: "",
@@ -75,10 +78,10 @@ def refresh_index(workspace: Workspace, db: Database, command: Callable[[str], s
     found = overview(db)
     samples = _samples(workspace, db, dict(_SAMPLE.findall(old)))
     datasets = [_dataset(workspace, row) for row in found.datasets]
-    steps, following = step_views(found, command)
+    steps, following = step_views(found, command, exported=not all(one.missing for one in datasets))
     html = render_index(
         page, _heading(workspace, found), steps, _entries(workspace),
-        following=following, datasets=datasets, samples=samples,
+        following=following, why=TO_EXPORT if EXPORT in following else "", datasets=datasets, samples=samples,
     )  # fmt: skip
     if html != old:
         return write_page(page, html)
@@ -93,10 +96,14 @@ def render_index(
     reports: Sequence[ReportEntry] = (),
     *,
     following: str = "",
+    why: str = "",
     datasets: Sequence[DatasetView] = (),
     samples: Sequence[SampleView] = (),
 ) -> str:
-    """The index page; everything in the order to show it. `following` is the command to run next."""
+    """The index page; everything in the order to show it.
+
+    `following` is the command to run next, and `why` a sentence on it.
+    """
     return render(
         "index",
         "index.js",
@@ -104,14 +111,20 @@ def render_index(
         heading=heading,
         steps=steps,
         following=following,
+        why=why,
         reports=[(report, picture_url(report.file, page)) for report in reports],
         datasets=[(one, "" if one.missing else picture_url(one.folder, page)) for one in datasets],
         samples=[(sample, picture_url(sample.file, page)) for sample in samples],
     )
 
 
-def step_views(found: Overview, command: Callable[[str], str] = str) -> tuple[list[StepView], str]:
-    """The seven steps, and the command to run next: what broke off first, then what is due, then what never ran."""
+def step_views(
+    found: Overview, command: Callable[[str], str] = str, *, exported: bool = False
+) -> tuple[list[StepView], str]:
+    """The seven steps, and the command to run next: what broke off first, then what is due, then what never ran.
+
+    At the end that is the export, where nothing is `exported` and there are pictures.
+    """
     views = []
     for number, step in enumerate(found.steps, 1):
         title, noun, _ = STEPS[step.step]
@@ -125,7 +138,10 @@ def step_views(found: Overview, command: Callable[[str], str] = str) -> tuple[li
                 command(_command(step)) if asks else "",
             )
         )  # fmt: skip
-    return views, _following(found.steps, views)
+    following = _following(found.steps, views)
+    if not following and not exported and found.files and found.steps[-1].state == DONE:
+        following = command(EXPORT)
+    return views, following
 
 
 def _following(steps: Sequence[StepState], views: Sequence[StepView]) -> str:
@@ -142,10 +158,12 @@ def _command(step: StepState) -> str:
     """The command that begins a step or goes on with it."""
     base = STEPS[step.step][2]
     program = " ".join(base.split()[:2])
+    if step.words:
+        return command_line([*program.split(), *step.words])
     if step.state == NEVER and not (step.step == "collect" and step.due):
         return base
     if step.step in ("dedup", "sort"):
-        return f"{program} {step.what}".rstrip() if step.what not in ("", "export", "undo") else base
+        return f"{program} {step.what}".rstrip() if step.what not in ("", *ASKING) else base
     return program if step.step == "collect" else base
 
 

@@ -18,7 +18,7 @@ from lib.db import Context
 from lib.db import results as table
 from lib.db.hashes import known_hashes
 from lib.db.results import HitRow, SearchRow
-from lib.domains import family_of, shown_host
+from lib.domains import family_of, host_of, is_possible, shown_host
 from lib.hashing import dct, views
 from lib.hashing.buffers import ALGORITHM, Buffers, packed_buffers
 from lib.hashing.hamming import numpy_kernel, to_words
@@ -325,7 +325,8 @@ def _grouped(
         by_picture.setdefault(keeper, list(by_content.get(keeper, ()))).extend(by_content[sha256])
     by_address: dict[str, dict[int, None]] = {}
     for image_id, _, url in table.addresses_of(context.db, search.id):
-        by_address.setdefault(url, {})[image_id] = None
+        if host_of(url) and is_possible(url):  # `data:` and broken ones that step 4 takes out show no picture of theirs
+            by_address.setdefault(url, {})[image_id] = None
     for found, why in ((by_picture, FROM_STEP_6), (by_content, SAME_BYTES), (by_address, SAME_ADDRESS)):
         for members in found.values():
             copies.join(list(members), why)
