@@ -19,6 +19,11 @@ PAGES = ("index", "dedup")
 SIZE = {"width": 1280, "height": 1040}
 LARGEST = 200_000  # bytes of one picture: README is read by everybody, on telephones too
 QUALITIES = range(85, 30, -10)
+# Names the workspace alone in the commands of a page: where it lies on this machine is nobody's business.
+_SHORTEN = """(place) => {
+  for (const code of document.querySelectorAll("code"))
+    code.textContent = code.textContent.replaceAll(place, place.split(/[\\\\/]/).pop());
+}"""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -52,6 +57,7 @@ def photograph(reports: Path) -> list[bytes]:
         for name in PAGES:
             tab.goto((reports / f"{name}.html").resolve().as_uri())
             tab.wait_for_load_state("networkidle")
+            tab.evaluate(_SHORTEN, str(reports.resolve().parent))
             taken.append(tab.screenshot())
         browser.close()
     return taken

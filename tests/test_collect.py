@@ -21,6 +21,7 @@ from support import PATIENCE, ROOT, as_rows, drawing, dump, left_by_a_dead_proce
 from yandex_answers import entity, page, serp_list, xhr
 
 from demo import Gallery, running_gallery
+from lib.collect.engine_run import stop_sentence
 from lib.collect.options import host as clean_host
 from lib.collect.pace import HostFallback, Interrupted, PacedSession, RateLimiter, is_loopback
 from lib.collect.queue import SearchLimits, hosts_for, keywords, params_for, prepare_upload
@@ -29,7 +30,7 @@ from lib.collect.search import Ending, QuerySearch
 from lib.collect.store import Store
 from lib.db import Context, open_database
 from lib.db.queries import NewQuery, add_query, get_query
-from lib.engines.base import PAGE, UPLOAD, XHR, FetchError, FilePart, PageResponse
+from lib.engines.base import PAGE, UPLOAD, XHR, FetchError, FilePart, PageResponse, load_engine
 from lib.engines.yandex import Yandex
 from lib.errors import UsageError
 from lib.files import answers as files_answers
@@ -795,3 +796,10 @@ def test_a_file_is_whole_or_not_there(tmp_path):
     assert files_answers.file_name(0, PAGE, "ok", b"<html>") == "0.html"
     assert files_answers.file_name(2, XHR, "captcha", b"<html>") == "2.captcha.html"
     assert files_answers.file_name(1, PAGE, "ok", b'{"content":{}}') == "1.json"
+
+
+@pytest.mark.parametrize("name", ["naver-api", "openverse"])
+def test_a_refused_key_is_to_be_corrected_not_waited_for(name: str) -> None:
+    said = stop_sentence(load_engine(name), Ending("blocked", "key_refused"), "")
+    assert "refused its key" in said and "--retry blocked" in said and "--pace" not in said and "later" not in said
+    assert "--pace" in stop_sentence(load_engine(name), Ending("blocked", "over_quota"), "")

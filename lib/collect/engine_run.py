@@ -178,6 +178,11 @@ def name_of(query: QueryRow) -> str:
 
 def stop_sentence(engine: Engine, ending: Ending, until: str) -> str:
     """Tells the person at the terminal what happened and what to do."""
+    if ending.detail == "key_refused":  # neither time nor a slower pace mends that
+        return (
+            f"{engine.name} refused its key; its queue is kept. Correct the key in the environment and run the same "
+            f"command with --retry {ending.outcome}."
+        )
     what = "showed a captcha" if ending.outcome == "captcha" else f"refused to answer ({ending.detail or 'blocked'})"
     when = f"after {until}" if until else "later"
     seen = ", or with --headed --pause-on-captcha to answer it yourself" if engine.needs_browser else ""
