@@ -9,8 +9,8 @@ Examples:
   python3 0_setup.py demo     steps 1 to 7 on the offline gallery, without the models
   python3 0_setup.py test     ruff, mypy for three platforms and pytest, with all they need
   python3 0_setup.py check    what is here and what is not
-  python3 0_setup.py run recipes/red-panda.toml --dry-run    the commands of a recipe
-  python3 0_setup.py run recipes/red-panda.toml              steps 1 to 7 as a recipe says, until enough is kept
+  python3 0_setup.py run recipes/flowers.toml --dry-run    the commands of a recipe
+  python3 0_setup.py run recipes/flowers.toml              steps 1 to 7 as a recipe says, until enough is kept
 
 Next:     .venv/bin/python 1_collect.py --help
 """
@@ -201,7 +201,8 @@ def run(environment: Environment, args: argparse.Namespace) -> int:
         return EXIT_INTERRUPTED
     counts = {"kept": done.kept, "rounds": done.rounds}
     result = {"recipe": recipe.path.name, "sha256": recipe.digest, "target": recipe.target, "ended": done.ended}
-    told = f"recipe {recipe.path.name}: {counted(done.kept, 'picture')} kept in {counted(done.rounds, 'round')}"
+    kept = f"{done.kept:,} of {counted(recipe.target, 'picture')}" if recipe.target else counted(done.kept, "picture")
+    told = f"recipe {recipe.path.name}: {kept} kept in {counted(done.rounds, 'round')}"
     lines = [told + (f"; {done.ended}" if done.ended else ""), *(f"  {sentence}" for sentence in done.sources)]
     print_recipe(args, done.exit_code, counts, {**result, "sources": done.sources}, lines)
     return done.exit_code

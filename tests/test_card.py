@@ -15,7 +15,7 @@ from support import drawing, load_step
 from lib.db import open_database
 from lib.db.files import FileRow, add_file
 from lib.files.pictures import sha256_of
-from lib.sort.export.card import DatasetCard, hub_license
+from lib.sort.export.card import CARD, DatasetCard, amend_card, hub_license
 from lib.sort.export.history import history
 from lib.text import places, without_places
 
@@ -320,6 +320,19 @@ def test_a_dataset_that_refers_to_this_machine_says_so(flags: tuple[str, ...], h
     assert "The pictures are not in it: " in card and "on the machine where it was made" in card and TELLING not in card
 
 
+def test_the_head_tells_other_contents_apart(tmp_path: Path) -> None:
+    """`datasets` knows a place by its head: it differs with the contents, also after pictures were taken out."""
+    (tmp_path / "to").mkdir()
+    heads = []
+    for digest in ("a" * 64, "b" * 64, "a" * 64):
+        DatasetCard(tmp_path, ()).write(title="t", filters=[], history=[], files={"train": "*.tar"}, digest=digest)
+        heads.append((tmp_path / CARD).read_text(encoding="utf-8").split("---")[1])
+    amend_card(tmp_path, tmp_path / "to", {"x"}, 1)
+    heads.append((tmp_path / "to" / CARD).read_text(encoding="utf-8").split("---")[1])
+    assert heads[0] == heads[2] and len({*heads}) == 3
+    assert all(len(re.findall(r"^  description: contents [0-9a-f]{16}$", head, re.MULTILINE)) == 1 for head in heads)
+
+
 def test_the_hub_has_a_name_for_one_licence_alone() -> None:
     from collections import Counter
 
@@ -336,3 +349,32 @@ def test_the_hub_has_a_name_for_one_licence_alone() -> None:
 )  # fmt: skip
 def test_a_text_keeps_no_place_on_this_machine(text: str, expected: str) -> None:
     assert without_places(text, places(["/srv/ann", "/"])).replace("(", "") == expected.replace("(", "")
+
+
+def test_the_card_names_the_recipes_that_made_the_dataset(tmp_path: Path) -> None:
+    """By name and digest, with the runs that were theirs; runs of no recipe and the export itself are told apart."""
+    one, other = (f"{name}.toml sha256:{sign * 64}" for name, sign in (("lakes", "a"), ("boats", "b")))
+    with open_database(tmp_path / "gleaner.db") as db:
+        for recipe in (one, one, "", other, one, "../x sha256:" + "c" * 64):
+            given = {"recipe": recipe} if recipe else {}
+            add_run(db, "dedup", 1, {"removed": 1}, mode="all", **given)
+        last = add_run(db, "sort", 2, {"pictures": 3}, criterion="export", recipe=other)
+        lines = history(db, last)
+    assert lines[:2] == [
+        f"By recipe lakes.toml (SHA-256 {'a' * 64}): 3 runs, 1 to 5.",
+        f"By recipe boats.toml (SHA-256 {'b' * 64}): 2 runs, 4 to 7, this export among them.",
+    ]
+    assert len(lines) == 8 and "recipe" not in "".join(lines[2:])
+
+
+def test_a_picture_without_a_page_is_of_the_site_of_its_address(tmp_path: Path) -> None:
+    card = DatasetCard(tmp_path, ())
+    for page, image in (
+        ("", "https://one.example/a.jpg"),
+        ("https://two.example/p", "https://cdn.example/a.jpg"),
+        ("", ""),
+    ):
+        record = dict.fromkeys(("engine", "license", "query", "title", "creator", "license_url", "attribution"), "")
+        card.add("train", "a.jpg", {**record, "page_url": page, "image_url": image})
+    card.write(title="t", filters=[], history=[])
+    assert dict(card.hosts) == {"one.example": 1, "two.example": 1, "unknown": 1}

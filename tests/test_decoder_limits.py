@@ -93,7 +93,8 @@ WORK = {
     "step 7": "from lib.quality.measure import measure_technical; reason = lambda p: measure_technical(p).reason",
     "models": "from lib.models.batches import look; reason = lambda p: getattr(look(p, 512, True), 'reason', '')",
     "export": "from lib.sort.export.readable import look; reason = lambda p: look((str(p), '', False)).reason",
-    "convert": "from lib.sort.export.readable import convert; reason = lambda p: convert((p, '/dev/null', 'png'))[0]",
+    "convert": "from lib.sort.export.options import Encoding; from lib.sort.export.readable import convert; "
+    "reason = lambda p: convert((str(p), '/dev/null', Encoding('png'))).reason",
 }
 
 

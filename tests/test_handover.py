@@ -283,7 +283,7 @@ def test_take_is_balanced_over_labels_on_wish(workspace: Path, capsys: Any) -> N
     assert Counter(as_rows(workspace / "gleaner.db", "SELECT label FROM labels WHERE criterion = 'quality'"))
     place = export(workspace, "--take", 8, "--balance", "--label", "quality", "--replace")
     assert Counter(record["label"] for record in lines(place)) == {"high": 5, "low": 3}
-    assert "fewer than 4 pictures have the label low 3" in capsys.readouterr().err
+    assert "fewer than 4 pictures have the label low (3)" in capsys.readouterr().err
 
 
 def test_parts_make_up_for_each_other() -> None:
@@ -409,3 +409,15 @@ def test_a_picture_leaves_its_shard_when_its_owner_opts_out(workspace: Path) -> 
     counted = json.loads((place / "00000_stats.json").read_text())
     assert (counted["count"], counted["successes"], counted["status_dict"]["success"]) == (10, 7, 7)
     assert len((place / "attribution.csv").read_text("utf-8").splitlines()) == 8
+
+
+@pytest.mark.parametrize("form", ["parquet", "webdataset", "imagefolder"])
+def test_datasets_loads_what_lies_there_now(form: str, workspace: Path, tmp_path: Path) -> None:
+    """`datasets` keeps what it has prepared: another export in the same place, under the same name, is another one."""
+    import datasets
+
+    loaded = []
+    for count in (6, 3):
+        place = export(workspace, "--as", form, "--split", 1, "--take", count, "--replace")
+        loaded.append(datasets.load_dataset(str(place), cache_dir=str(tmp_path / "cache"))["train"].num_rows)
+    assert loaded == [6, 3]

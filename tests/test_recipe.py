@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -241,7 +242,7 @@ def test_nothing_that_acts_is_let_in_by_its_name() -> None:
     opened = {key for key in HERE if SETTABLE[key[0]].get(key[1], SPOT) == SPOT}
     assert opened == {
         ("collect", "expand"), ("ingest", "import"), ("ingest", "import-folder"),
-        ("sort", "take"), ("sort", "balance"), ("sort", "seed"),
+        ("sort", "take"), ("sort", "balance"), ("sort", "seed"), ("sort", "name"),
     }  # fmt: skip
     for step, option in (*HERE, *TRUSTED):
         assert option in SETTABLE[step]
@@ -285,6 +286,12 @@ def test_every_recipe_that_comes_along_makes_a_plan(path: Path, tmp_path: Path) 
 
 def test_there_are_five() -> None:
     assert len(RECIPES) == 5
+
+
+def test_recipes_that_texts_name_are_there() -> None:
+    for path in (ROOT / "0_setup.py", ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        named = set(re.findall(r"recipes/([\w-]+\.toml)", path.read_text(encoding="utf-8")))
+        assert named <= {recipe.name for recipe in RECIPES}, path.name
 
 
 # Without an environment, and wrong usage
@@ -392,7 +399,40 @@ def test_a_list_of_addresses(there: dict[str, str], gallery: Gallery, tmp_path: 
         rows.writerows([gallery.site.link(picture.original), picture.title] for picture in sound)
     found = result(shortened("url-list.toml", tmp_path), "--workspace", tmp_path / "ws", **there)
     assert found["counts"]["kept"] > 5
-    assert list((tmp_path / "ws" / "export").rglob("*.tar"))
+    (shard,) = (tmp_path / "ws" / "export").glob("*.tar")  # in the dataset's folder, as img2dataset has them
+    with tarfile.open(shard) as tar:
+        told = {tar.extractfile(name).read().decode() for name in tar.getnames() if name.endswith(".txt")}  # type: ignore[union-attr]
+    assert told <= {picture.title for picture in sound} and len(told) > 5
+    digest = hashlib.sha256((tmp_path / "url-list.toml").read_bytes()).hexdigest()
+    card = (tmp_path / "ws" / "export" / "README.md").read_text(encoding="utf-8")
+    assert f"recipe url-list.toml (SHA-256 {digest}): 6 runs, 1 to 6, this export among them" in card
+    assert str(tmp_path) not in card
+
+
+def test_a_list_of_which_no_picture_comes_ends_without_step_6(tmp_path: Path) -> None:
+    """Every address is refused: the recipe says that nothing was kept, not that a later step is used wrongly."""
+    (tmp_path / "urls.csv").write_text("url,caption\nhttp://127.0.0.1:9/1.jpg,One\n", encoding="utf-8")
+    recipe = write(
+        tmp_path, 'target = 5\n[ingest]\nimport = ["urls.csv"]\n[[sort]]\ncriterion = "orientation"\n[export]\n'
+    )
+    out, err = run(recipe, "--workspace", tmp_path / "ws", expect=1)
+    assert "0 of 5 pictures kept" in out and "--allow-private" in err and "error:" not in err
+    assert "6_dedup.py --workspace" not in err and "7_sort_quality.py" not in err
+    assert result(recipe, "--workspace", tmp_path / "ws", expect=1)["counts"]["kept"] == 0
+    bare = write(tmp_path, '[ingest]\nimport = ["urls.csv"]\n')
+    assert result(bare, "--workspace", tmp_path / "ws", expect=1)["result"]["ended"] == "no picture was kept"
+
+
+def test_filters_with_names_stand_side_by_side(tmp_path: Path) -> None:
+    filters = "".join(
+        f'[[sort]]\ncriterion = "filter"\nname = "{name}"\nkeep = ["{keep}"]\ndrop = ["{drop}"]\n'
+        for name, keep, drop in (("indoor", "a room", "a street"), ("clutter", "a tidy room", "a messy room"))
+    )
+    recipe = load(tmp_path, SEARCH + filters + '[export]\nlabel = "filter:indoor"\nwhere = "filter:clutter = keep"\n')
+    names = [words[words.index("--name") + 1] for words in recipe.round() if "--name" in words]
+    assert names == ["indoor", "clutter"]
+    with pytest.raises(UsageError, match="--name belongs to"):
+        load(tmp_path, SEARCH + '[[sort]]\ncriterion = "quality"\nname = "indoor"\n')
 
 
 def test_scenes_that_a_vision_model_has_judged(there: dict[str, str], tmp_path: Path) -> None:

@@ -325,6 +325,46 @@ def test_earlier_labels_choose_the_pictures(condition: str, names: set[str], wor
     assert {Path(name).stem for bucket in found.values() for name in bucket} == names
 
 
+@pytest.mark.parametrize(
+    ("condition", "names"),
+    [
+        ("width >= '240'", {"even", "wide"}),
+        ("orientation.score < '1.2'", {"even", "tall"}),
+        ("query = 2020", {"wide"}),
+        ("query in (1, 2020)", {"wide"}),
+        ("title like 7", {"tall"}),
+    ],
+)
+def test_numbers_are_compared_with_numbers_and_texts_with_texts(
+    condition: str, names: set[str], workspace: Path
+) -> None:
+    """SQLite holds every text for larger than every number: `< '70'` was all, and `query = 2020` none."""
+    with open_database(workspace / "gleaner.db") as db:
+        db.execute("UPDATE queries SET text = '2020'")
+        db.execute("UPDATE images SET title = '7' WHERE key = 'yandex:tall'")
+    assert sort(workspace, "orientation") == 0
+    assert sort(workspace, "megapixels", "--where", condition) == 0
+    found = placed(workspace, "megapixels")
+    assert {Path(name).stem for bucket in found.values() for name in bucket} == names
+
+
+@pytest.mark.parametrize(
+    "condition", ["quality.score < high", "width > '1o0'", "vlm.score in (0.7, nan)", "bytes > 1e999"]
+)
+def test_a_number_that_is_none_is_refused(condition: str, workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sort(workspace, "megapixels", "--where", condition) == 2
+    assert f"{condition.split()[0]} is a number, and" in capsys.readouterr().err
+
+
+def test_a_condition_on_what_was_never_sorted_by_says_so(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sort(workspace, "orientation") == 0
+    capsys.readouterr()
+    assert sort(workspace, "export", "--where", "orientation = square and vlm.score >= 0.7 and quality = high") == 2
+    assert "nothing is labelled by vlm or quality yet; sort by it first." in capsys.readouterr().err
+    assert sort(workspace, "export", "--where", "orientation = square and width > 9999") == 2
+    assert "no picture fulfils --where; see the labels" in capsys.readouterr().err
+
+
 def test_a_folder_is_sorted_by_content_and_left_as_it_was(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -59,6 +59,7 @@ HERE: Mapping[tuple[str, str], str] = {
     ("sort", "take"): FILE,
     ("sort", "balance"): FILE,
     ("sort", "seed"): FILE,
+    ("sort", "name"): FILE,  # of a filter, of which a recipe may have several
 }
 NOT_HERE = frozenset({"json", "verbose", "quiet", "dry-run", "interactive", "list", "help"})
 # What a recipe of one's own may set too, with --trust.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from lib.db.connection import Database
 
+_RECIPE = re.compile(r"([\w.-]+) sha256:([0-9a-f]{64})")  # as a run's arguments name it
 INPUTS = "inputs"  # what a run has read from elsewhere, beside its arguments: [[name, digest], ...]
 
 
@@ -86,6 +88,17 @@ def past_runs(db: Database, before: int = 0) -> Iterator[PastRun]:
             downloads=held[2],
             inputs=[(str(name), str(digest)) for name, digest in arguments.get(INPUTS, ())],
         )
+
+
+def recipes_of(db: Database, until: int = 0) -> dict[tuple[str, str], list[int]]:
+    """The runs of each recipe, by its name and SHA-256, up to run `until` (0: every run), oldest first."""
+    found: dict[tuple[str, str], list[int]] = {}
+    rows = db.rows("SELECT id, arguments FROM runs WHERE arguments LIKE '%\"recipe\"%' ORDER BY id")
+    for row in rows:
+        match = _RECIPE.fullmatch(str(_object(row["arguments"]).get("recipe") or ""))
+        if match and not (until and row["id"] > until):
+            found.setdefault((match[1], match[2]), []).append(int(row["id"]))
+    return found
 
 
 def _by_run(db: Database, sql: str) -> dict[int, tuple[Any, ...]]:

@@ -9,12 +9,13 @@ A plain name is a criterion, and stands for the label that it gave; `<name>.scor
 words that a vision model gave. Further: width, height, megapixels, bytes, format, and query, engine, domain, title,
 license, creator. A picture found several times matches if any of its findings does, one with several tags if any of
 them does. Operators: = != < <= > >= in like has is null, is not null; and, or, not, parentheses. Text needs quotes only
-where it has blanks.
+where it has blanks. A number is compared with numbers alone, and a text with texts: `query = 2020` is the word.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -59,6 +60,7 @@ _FOUND = {
     "license": "license_id(images.license, images.license_url)",
     "creator": "images.creator",
 }
+_NUMBERS = frozenset({"width", "height", "megapixels", "bytes"})  # and every score; all other names are texts
 _ALIASES = {"licence": "license", "licence_url": "license_url"}
 # Tags of the answer that the picture's label was made of: another model, or another question, has others.
 _TAGS = (
@@ -113,19 +115,26 @@ _LIKE_TOO: Mapping[str, tuple[str, Callable[[str], str]]] = {
 
 @dataclass(frozen=True)
 class Condition:
-    """A parsed `--where`: SQL made of our own words, the values to bind, and the filters and metrics that it names."""
+    """A parsed `--where`: SQL made of our own words, the values to bind, and what it names of criteria, filters and
+    metrics."""
 
     text: str
     sql: str
     values: tuple[str | float, ...]
     filters: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
+    criteria: tuple[str, ...] = ()
 
     def matching(self, db: Database, contents: Sequence[str]) -> set[str]:
         db.connection.create_function("shown_host", 1, lambda host: shown_host(host or ""), deterministic=True)
         db.connection.create_function("folded", 1, lambda text: str(text or "").casefold(), deterministic=True)
         sql = f"WITH c (sha256) AS (SELECT value FROM json_each(?)) SELECT c.sha256 FROM c WHERE {self.sql}"
         return set(db.column(sql, (json.dumps(contents), *self.values)))
+
+    def unlabelled(self, db: Database) -> list[str]:
+        """The criteria that it names by which no picture is labelled or scored."""
+        known = {*db.column("SELECT DISTINCT criterion FROM labels"), *db.column("SELECT DISTINCT metric FROM scores")}
+        return [name for name in dict.fromkeys(self.criteria) if name not in known]
 
     def check(self, db: Database) -> None:
         """Raises UsageError where a filter is named that nobody has run, or what looks like a metric's name."""
@@ -165,7 +174,7 @@ def without_paths(text: str) -> str:
 class _WhereParser:
     def __init__(self, text: str):
         self.text, self.values = text, list[str | float]()
-        self.filters, self.metrics = list[str](), list[str]()
+        self.filters, self.metrics, self.criteria = list[str](), list[str](), list[str]()
         self.tokens: list[tuple[str, str]] = []
         position = 0
         while position < len(text.rstrip()):
@@ -180,7 +189,9 @@ class _WhereParser:
         sql = self._either()
         if self.at < len(self.tokens):
             raise self._error(self.tokens[self.at][1])
-        return Condition(self.text, sql, tuple(self.values), tuple(self.filters), tuple(self.metrics))
+        return Condition(
+            self.text, sql, tuple(self.values), tuple(self.filters), tuple(self.metrics), tuple(self.criteria)
+        )
 
     def _either(self) -> str:
         parts = [self._both()]
@@ -212,7 +223,7 @@ class _WhereParser:
             return _ANY.format(test=self._test(_FOUND[name], name))
         if name == "vlm.tags":
             return self._tagged()
-        return self._test(_SCALARS.get(name) or self._of_label(name))
+        return self._test(_SCALARS.get(name) or self._of_label(name), name)
 
     def _tagged(self) -> str:
         """A test that one of the tags fulfils; without any tag they are null."""
@@ -235,8 +246,8 @@ class _WhereParser:
             raise UsageError(f"--where {self.text!r} knows no {name!r}; names are {', '.join(known)}.{hint}")
         if is_named_filter(criterion):
             self.filters.append(criterion)
-        elif criterion not in CRITERIA:
-            self.metrics.append(criterion)
+        else:
+            (self.criteria if criterion in CRITERIA else self.metrics).append(criterion)
         self.values.append(criterion)
         of_label = f"(SELECT {column} FROM labels WHERE sha256 = c.sha256 AND criterion = ?)"
         if column != "score":
@@ -245,7 +256,7 @@ class _WhereParser:
         newest = "SELECT value FROM scores WHERE sha256 = c.sha256 AND metric = ? ORDER BY created_at DESC LIMIT 1"
         return f"coalesce({of_label}, ({newest}))"
 
-    def _test(self, of: str, name: str = "") -> str:
+    def _test(self, of: str, name: str) -> str:
         """A test of a column. What has many spellings, such as a host or a licence, has one form there."""
         negated = self._skip("not")
         if self._skip("is"):
@@ -279,11 +290,22 @@ class _WhereParser:
             raise self._error(word)
         if kind == "word" and word.lower() in ("width", "height") and name != "tags":  # unquoted: the other size
             return _SCALARS[word.lower()]
-        value = _plain(kind, word)
-        if name == "tags" and not isinstance(value, str):
-            value = word
-        self.values.append(_FORMS[name](value) if name in _FORMS and isinstance(value, str) else value)
+        text = _plain(kind, word)
+        if name in _NUMBERS or name.endswith(".score"):
+            self.values.append(self._number(name, text))
+        else:
+            self.values.append(_FORMS[name](text) if name in _FORMS else text)
         return "?"
+
+    def _number(self, name: str, word: str) -> float:
+        """SQLite holds every text for larger than every number, so that a wrong value would pick all or none."""
+        try:
+            value = float(word)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
+            raise UsageError(f"--where {self.text!r}: {_as_typed(name)} is a number, and {word!r} is none.")
+        return value
 
     def _next(self) -> tuple[str, str]:
         if self.at >= len(self.tokens):
@@ -308,10 +330,7 @@ class _WhereParser:
         )
 
 
-def _plain(kind: str, word: str) -> str | float:
+def _plain(kind: str, word: str) -> str:
     if kind == "text":
         return word[1:-1].replace("''", "'") if word[0] == "'" else word[1:-1]
-    try:
-        return float(word)
-    except ValueError:
-        return word
+    return word

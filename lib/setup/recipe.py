@@ -35,6 +35,7 @@ BLOCK = 500
 STOPS = frozenset({"captcha", "blocked"})
 ENDINGS = {"ok": "has more pages", "end": "gave all it has", "empty": "found nothing", "captcha": "showed a captcha"}
 COLLECT, INGEST = "1_collect.py", "2_ingest_db.py"
+ON_FILES = ("6_dedup.py", "7_sort_quality.py")  # which work on pictures that have been downloaded
 
 Words = tuple[str, ...]
 
@@ -235,8 +236,15 @@ class RecipeRun:
             self.pictures = table_counts(db)["images"]
         if number == 1 or self.pictures > before:
             for words in self.recipe.others if self.pictures else ():
+                if words[0] in ON_FILES and not self._has_files():
+                    break
                 self._do(words)
         return self.pictures > 0
+
+    def _has_files(self) -> bool:
+        """True where a picture is there; step 5 has said why where none came."""
+        with open_for_preview(self.workspace.database) as db:
+            return next(iter_present_files(db), None) is not None
 
     def _finish(self) -> None:
         report, recipe = self.report, self.recipe
@@ -249,9 +257,9 @@ class RecipeRun:
         if recipe.export and report.kept:
             self._do(recipe.export)
             report.dataset = True
-        elif recipe.export:
+        elif not report.kept:
             report.exit_code = report.exit_code or EXIT_FAILED
-            report.ended = report.ended or "no picture was kept, so no dataset was made"
+            report.ended = report.ended or f"no picture was kept{', so no dataset was made' if recipe.export else ''}"
 
     def _sources(self) -> list[str]:
         """Returns for each source in one sentence how its searches ended."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
@@ -19,7 +21,7 @@ from lib.times import utc_now
 
 SHOWN = 25  # rows of a table; the attribution file has every picture
 LONGEST = 2_000  # characters of a line or a cell; a longer text ends after a word, and says how much is left out
-DIGITS = 16  # of a query picture's digest: the record has the whole
+DIGITS = 16  # of a digest on the card: the record and the manifest have the whole
 CARD, ATTRIBUTION = "README.md", "attribution.csv"
 COLUMNS = ("file_name", "split", "title", "creator", "license", "license_url", "attribution", "page_url", "image_url")
 # As the Hugging Face hub names sizes and licences; what it has no name for is `other`.
@@ -52,7 +54,7 @@ class DatasetCard:
         for criterion in self.criteria:
             self.labels.setdefault(criterion, Counter())[record[f"label_{criterion}"] or "none"] += 1
         self.engines[record["engine"] or "not from a search"] += 1
-        self.hosts[shown_host(host_of(record["page_url"])) or "unknown"] += 1
+        self.hosts[shown_host(host_of(record["page_url"] or record["image_url"])) or "unknown"] += 1
         self.licenses[record["license"] or "unknown"] += 1
         self.queries[_query(record)] += 1
         self._writer().writerow([cell(str({**record, "file_name": name, "split": split}[key])) for key in COLUMNS])
@@ -66,16 +68,17 @@ class DatasetCard:
         unhashed: int = 0,
         notes: Sequence[str] = (),
         files: Mapping[str, str] | None = None,
+        digest: str = "",
     ) -> None:
         """Writes README.md and closes the attribution file; `unhashed` pictures were never compared with others.
 
         `notes` say what is left out and what was converted; `files` are a pattern for each side, as
-        Hugging Face reads it.
+        Hugging Face reads it, and `digest` tells what is in them.
         """
         if self.file:
             self.file.close()
         parts = [
-            self._front(title, files or {}),
+            self._front(title, files or {}, digest),
             f"# {_plain(title)}\n",
             f"{counted(self.splits.total(), 'picture')}, made with Gleaner. Each file keeps the bytes that were"
             " downloaded, unless it was converted; its SHA-256, real size, labels, scores and origin stand"
@@ -103,7 +106,7 @@ class DatasetCard:
             csv.writer(self.file, lineterminator="\n").writerow(COLUMNS)
         return csv.writer(self.file, lineterminator="\n")
 
-    def _front(self, title: str, files: Mapping[str, str]) -> str:
+    def _front(self, title: str, files: Mapping[str, str], digest: str) -> str:
         """The card's head as Hugging Face reads it."""
         size = next((name for bound, name in SIZES if self.splits.total() < bound), "n>1B")
         lines = [
@@ -119,8 +122,17 @@ class DatasetCard:
                 f"  - split: {'validation' if split == 'val' else split}\n    path: {json.dumps(path)}"
                 for split, path in files.items()
             )
-            lines.append(f"configs:\n- config_name: default\n  data_files:\n{listed}")
+            lines.append(f"configs:\n- config_name: default\n{_contents(digest)}\n  data_files:\n{listed}")
         return "\n".join([*lines, "---", ""])
+
+
+def _contents(digest: str) -> str:
+    """A line of the head that differs where the contents differ.
+
+    `datasets` knows what it has prepared by the folder's name and this head alone: without the line it would give the
+    older dataset of that place again.
+    """
+    return f"  description: contents {digest[:DIGITS] or 'unknown'}"
 
 
 def hub_license(licenses: Counter[str]) -> str:
@@ -161,7 +173,9 @@ def amend_card(place: Path, to: Path, names: Set[str], count: int) -> list[Path]
     older = []
     if (card := place / CARD).is_file():
         head, middle, tail = card.read_text(encoding="utf-8").partition("\n## ")
-        told = f"{utc_now()[:10]}: {counted(count, 'picture')} whose owners have opted out since. The counts below are"
+        told = f"{utc_now()[:10]}: {counted(count, 'picture')} whose owners have opted out since. The other counts are"
+        digest = hashlib.sha256("\n".join([head, *sorted(names)]).encode()).hexdigest()
+        head = re.sub(r"^  description: contents .*$", _contents(digest), head, count=1, flags=re.MULTILINE)
         text = f"{head}\n## Taken out\n\n- {told} those of before.\n{middle}{tail}"
         (to / CARD).write_text(text, encoding="utf-8")
         older.append(card)

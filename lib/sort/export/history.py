@@ -14,7 +14,7 @@ from itertools import groupby
 from typing import Any
 
 from lib.db import Database
-from lib.db.history import PastRun, past_runs
+from lib.db.history import PastRun, past_runs, recipes_of
 from lib.db.where import name_of_path, without_paths
 from lib.errors import EXIT_BLOCKED, EXIT_INTERRUPTED, EXIT_OK
 from lib.text import counted, file_name_of
@@ -105,7 +105,7 @@ class Told:
 
 
 def history(db: Database, before: int = 0, most: int = MOST_LINES) -> list[str]:
-    """The lines of a card, oldest run first; `before` is the number of the run that writes it."""
+    """The lines of a card: its recipes, then the runs, oldest first; `before` is the number of the run that writes."""
     unchanged: Counter[str] = Counter()
     told: list[Told] = []
     for run in past_runs(db, before):
@@ -116,10 +116,22 @@ def history(db: Database, before: int = 0, most: int = MOST_LINES) -> list[str]:
             continue
         words = " ".join(_options(run))
         told.append(Told(run.step, words, [run]))
-    lines = _compacted(told, most)
+    lines = [*_recipes(db, before), *_compacted(told, most)]
     if unchanged:
         steps = ", ".join(f"{step} {count}" for step, count in sorted(unchanged.items()))
         lines.append(f"Not told: {counted(unchanged.total(), 'run')} that changed none of it ({steps}).")
+    return lines
+
+
+def _recipes(db: Database, before: int) -> list[str]:
+    """A sentence for each recipe that runs were part of: whoever has its file can make the dataset again."""
+    lines = []
+    for (name, digest), runs in recipes_of(db, before).items():
+        span = f"{runs[0]} to {runs[-1]}" if len(runs) > 1 else f"{runs[0]}"
+        own = ", this export among them" if runs[-1] == before and len(runs) > 1 else ""
+        lines.append(f"By recipe {name} (SHA-256 {digest}): {counted(len(runs), 'run')}, {span}{own}.")
+    if len(lines) > MOST_VALUES:  # one that was changed again and again has a digest each time
+        lines[:-MOST_VALUES] = [f"{counted(len(lines) - MOST_VALUES, 'earlier recipe')}, or versions of one."]
     return lines
 
 

@@ -172,8 +172,14 @@ class Export:
         if self.options.where:
             self.left = self.files.select(context.db, self.options.where)
         if not self.files.count():
-            raise UsageError("no picture fulfils --where; see the labels in reports/index.html.")
+            raise UsageError(self._none_selected())
         self._find_columns()
+
+    def _none_selected(self) -> str:
+        where = self.options.where
+        if where and (names := " or ".join(where.unlabelled(self.context.db))):
+            return f"no picture fulfils --where: nothing is labelled by {names} yet; sort by it first."
+        return "no picture fulfils --where; see the labels in reports/index.html."
 
     def _find_columns(self) -> None:
         """Finds out which columns the records have. Raises UsageError where one is asked for that is not there."""
@@ -298,7 +304,8 @@ class Export:
             title=self.options.title or self.options.place.name,
             filters=filters_of(self.options),
             history=history(self.context.db, self.context.run_id), unhashed=self.unhashed,
-            notes=[*self.notes, *self.readable.notes(), *referring(self.options)], files=self._patterns(),
+            notes=[*self.notes, *self.readable.notes(), *referring(self.options)],
+            files=self._patterns(), digest=digest,
         )  # fmt: skip
         manifest = {"digest": digest, "form": self.options.form, **self.readable.manifest()}
         (building / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8", newline="\n")
@@ -393,7 +400,7 @@ def told_parts(
         notes.append(f"--take {wanted:,}: there are {counted(taken, 'picture')} only, and all of them are in.")
     if balance:
         fair = wanted // max(1, len(counts))
-        short = [f"{name} {given[name]:,}" for name in sorted(counts) if given[name] < fair]
+        short = [f"{name} ({given[name]:,})" for name in sorted(counts) if given[name] < fair]
         if short:
             others = "" if taken < wanted else "; the others make up for it"
             notes.append(f"--balance: fewer than {fair:,} pictures have the label {', '.join(short)}{others}.")
