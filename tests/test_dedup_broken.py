@@ -129,7 +129,8 @@ def test_the_text_names_the_first_of_them_and_v_names_all(folder: Path, capsys):
         (folder / f"more {number:02d}.jpg").write_bytes(PAGE + bytes([number]))
     dedup(folder, folder, "--dry-run", "--quiet")
     short = capsys.readouterr().out
-    assert len(re.findall("not compared", short)) == 10 and "17 files more" in short
+    assert len(re.findall("not compared", short)) == 8, "the group has two of the ten lines"
+    assert "… and 19 more that could not be compared" in short
     dedup(folder, folder, "--dry-run", "--quiet", "-v")
     told = capsys.readouterr().out
     assert all(f"{Path(path).name}  ({reason})" in told for path, reason in expected(folder).items())
