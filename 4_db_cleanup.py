@@ -124,7 +124,7 @@ def clean(session: cli.Session) -> cli.Summary:
     counts = {"rows": len(found), **found.by_rule()}
     notes = list(remarks(db, found, selection))
     details = as_json(found, options.shown, backup) if args.json else {}
-    if backup or context.dry_run:
+    if backup or (context.dry_run and session.shows_page):
         command = session.again("dry_run", "page") if context.dry_run else session.way_back(session.run_id)
         details["page"] = write_cleanup_page(context, args.page, rules, notes, command)
         notes.append(f"page: {details['page']}")

@@ -138,7 +138,7 @@ def work(session: cli.Session) -> cli.Summary:
     run = Sorting(context, options)
     run.prepare()
     offer = Offer(args.page, session.again("dry_run", "page") if context.dry_run else "", session.way_back)
-    page = (preview if context.dry_run else finish)(run, offer) if run.complete else None
+    page = (preview if context.dry_run else finish)(run, offer) if run.complete and session.shows_page else None
     if not args.json and not context.stopping():
         if args.format == "json":  # the pictures of --json alone
             cli.print_json(session, pictures(run))

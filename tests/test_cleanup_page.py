@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import sqlite3
+import tempfile
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,17 @@ def with_file(database: Path, number: int) -> Path:
         connection.execute("UPDATE downloads SET state = 'done', sha256 = 'aa' WHERE image_id = ?", (picture(number),))
     connection.close()
     return file
+
+
+def test_a_quiet_dry_run_makes_no_page_that_nobody_is_told_of(
+    dirty: Path,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(place := tmp_path / "places"))
+    place.mkdir()
+    assert step(dirty.parent, "-n", "-q") == 0 and not list(place.glob("gleaner-*"))
+    assert step(dirty.parent, "-n") == 0 and list(place.glob("gleaner-*"))
 
 
 def test_a_dry_run_shows_what_each_rule_would_take(dirty: Path, capsys: Any) -> None:  # noqa: F811

@@ -389,12 +389,14 @@ LINKLESS = """
 import os, runpy, signal, sys
 def die(*arguments, **more):
     os.kill(os.getpid(), signal.SIGKILL)
-real = os.link
-def link(source, target, **more):
-    # The first link of the file moves it into the quarantine, the second takes its place.
-    in_place = "a-bytes" in str(target) and "quarantine" not in str(target)
-    return die() if in_place else real(source, target, **more)
-os.link, os.symlink = link, die
+def deadly(real):
+    def link(source, target, **more):
+        # A hard link moves the file into the quarantine, the next one takes its place; one that is made beforehand
+        # and elsewhere tries whether links can be made at all.
+        in_place = "a-bytes" in str(target) and "quarantine" not in str(target)
+        return die() if in_place else real(source, target, **more)
+    return link
+os.link, os.symlink = deadly(os.link), deadly(os.symlink)
 sys.argv = [{step!r}, *{arguments!r}]
 runpy.run_path({step!r}, run_name="__main__")
 """

@@ -192,4 +192,4 @@ def test_the_card_of_an_export_counts_a_site_once(tmp_path: Path) -> None:
     for name in SPELLINGS:
         card.add("train", "1.jpg", {**dict.fromkeys(RECORD, ""), "page_url": f"https://{name}/1"})
     assert card.hosts == {"bücher.example": len(SPELLINGS)}
-    card.write(title="t", form="imagefolder", filters=(), history=())
+    card.write(title="t", filters=(), history=())

@@ -6,6 +6,7 @@ import errno
 import json
 import re
 import shlex
+import tempfile
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,20 @@ def test_a_dry_run_makes_the_page_in_a_place_of_its_own(workspace: Path, capsys:
     assert str(workspace) in command and "--dry-run" not in command
     assert sort(workspace, *command[2:]) == 0  # it is the run in earnest
     assert (workspace / "reports/sort_orientation.html").exists()
+
+
+def test_a_quiet_dry_run_makes_no_page_that_nobody_is_told_of(
+    workspace: Path,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Any,
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(place := tmp_path / "places"))
+    place.mkdir()
+    assert sort(workspace, "orientation", "-n", "-q") == 0 and not list(place.glob("gleaner-*"))
+    capsys.readouterr()
+    assert sort(workspace, "orientation", "-n", "-q", "--json") == 0
+    assert Path(json.loads(capsys.readouterr().out)["result"]["page"]).is_file(), "the result tells of it"
 
 
 def test_the_page_goes_where_it_is_sent(workspace: Path, tmp_path: Path, capsys: Any) -> None:  # noqa: F811

@@ -98,6 +98,12 @@ class Session:
             self.again("dry_run", "page") if in_earnest != list(self.words) else ""
         )  # else a setting asks for dry runs
 
+    @property
+    def shows_page(self) -> bool:
+        """False for a dry run under `-q`: its page would lie at a temporary place that nobody is told of."""
+        told = self.args.json or getattr(self.args, "page", None) is not None
+        return bool(told or not (self.dry_run and self.args.quiet))
+
     def stopping(self) -> bool:
         """True after the first Ctrl-C: finish what is in flight, commit, and return."""
         return self.interrupts > 0
