@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -41,9 +43,15 @@ settings.load_profile("gleaner")
 
 
 @pytest.fixture(autouse=True, scope="session")
-def temporary_places(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Lets the pages of dry runs end among the tests' own files, those of child processes too."""
-    os.environ["TMPDIR"] = tempfile.tempdir = str(tmp_path_factory.mktemp("temporary"))
+def temporary_places() -> Iterator[None]:
+    """Clears what the tests leave at temporary places, those of child processes too, such as pages of dry runs.
+
+    The path is short: Ray makes its sockets below it, whose paths may have 107 characters.
+    """
+    folder = tempfile.mkdtemp(prefix="gl-")
+    os.environ["TMPDIR"] = tempfile.tempdir = folder
+    yield
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 # Fixtures that one family of tests shares; a plugin by name, so that the path above is set first.
