@@ -43,11 +43,12 @@ settings.load_profile("gleaner")
 
 
 @pytest.fixture(autouse=True, scope="session")
-def temporary_places() -> Iterator[None]:
+def temporary_places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Clears what the tests leave at temporary places, those of child processes too, such as pages of dry runs.
 
     The path is short: Ray makes its sockets below it, whose paths may have 107 characters.
     """
+    tmp_path_factory.getbasetemp()  # chosen first: what the tests write stays to be looked at
     folder = tempfile.mkdtemp(prefix="gl-")
     os.environ["TMPDIR"] = tempfile.tempdir = folder
     yield

@@ -570,7 +570,7 @@ def test_clusters_of_one_text_on_two_engines_are_told_apart_and_count_a_picture_
 def test_a_dry_run_with_models_writes_nothing(clip_folder: Path, tmp_path: Path, capsys: Any) -> None:
     workspace = with_queries(tmp_path / "ws")
     before = snapshot(workspace)
-    assert sort(workspace, "topic", "--clip-model", clip_folder, "-n") == 0
+    assert sort(workspace, "topic", "--clip-model", clip_folder, "-n", "-v") == 0
     assert sort(workspace, "filter", "--near-query", "0", "--clip-model", clip_folder, "-n") == 0
     assert snapshot(workspace) == before
     assert "would copy  images/03.png -> sorted/" in capsys.readouterr().out

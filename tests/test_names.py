@@ -116,10 +116,10 @@ def test_odd_and_long_names_are_exported(tmp_path: Path, form: str, capsys: Any)
     assert code == 0 and said["counts"]["pictures"] == len(names)
     if form == "webdataset":
         keys = []
-        for path in (tmp_path / "out").glob("*.tar"):
+        for path in (tmp_path / "out").rglob("*.tar"):
             with tarfile.open(path) as shard:
                 keys += shard.getnames()
-        assert len(keys) == 2 * len(names) and all(key.count(".") == 1 for key in keys)
+        assert len(keys) == 3 * len(names) and all(key.count(".") == 1 for key in keys)
 
 
 CLASHES = [("a/photo.png", "b/PHOTO.png"), ("a/café.png", "b/cafe\u0301.png"), ("a/ÉTÉ.png", "b/e\u0301te\u0301.png"),

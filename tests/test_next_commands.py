@@ -73,10 +73,9 @@ def test_an_option_is_taken_out_with_its_value() -> None:
     assert without_options(made, ["photos", "--plan=p.json", "-v"], {"plan"}) == ["photos", "-v"]
 
 
-def test_words_are_quoted_for_the_shell_of_the_platform(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert command_line(["a b", "it's", "c"]) == "'a b' 'it'\"'\"'s' c"
-    monkeypatch.setattr("lib.text.sys.platform", "win32")
-    assert command_line(["C:\\my photos", "c"]) == '"C:\\my photos" c'
+def test_words_are_quoted_for_the_shell_of_the_platform() -> None:
+    assert command_line(["a b", "it's", "c"], "linux") == "'a b' 'it'\"'\"'s' c"
+    assert command_line(["C:\\my photos", "c"], "win32") == '"C:\\my photos" c'
 
 
 def test_a_preview_of_repeats_names_the_run_on_the_same_folders(photos: Path, tmp_path: Path, capsys) -> None:
