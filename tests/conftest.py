@@ -50,6 +50,7 @@ def temporary_places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
     """
     tmp_path_factory.getbasetemp()  # chosen first: what the tests write stays to be looked at
     folder = tempfile.mkdtemp(prefix="gl-")
+    os.chmod(folder, 0o755)  # tests that become another user for a moment have folders below it
     os.environ["TMPDIR"] = tempfile.tempdir = folder
     yield
     shutil.rmtree(folder, ignore_errors=True)

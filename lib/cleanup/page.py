@@ -12,6 +12,7 @@ from lib.db import Context, Database
 from lib.db import cleanup as store
 from lib.db.cleanup import KnownPicture
 from lib.journal import FORGOTTEN, RULES
+from lib.journal.files import left
 from lib.journal.rows import Change, RowPlan
 from lib.pages.cleanup import CleanupRow, CleanupRule, render_cleanup_page
 from lib.pages.model import Card, Heading
@@ -71,10 +72,11 @@ def write_cleanup_page(
     return write_page(page, render_cleanup_page(page, heading, rules, only_shown=dry_run))
 
 
-def remove_page(workspace: Workspace, run: int) -> None:
-    """Removes the page in `reports/` where it tells of this run."""
-    page = workspace.reports / PAGE
-    if page.is_file() and (told := _UNDO.search(page.read_text("utf-8", "replace"))) and int(told[1]) == run:
+def remove_outdated_page(context: Context) -> None:
+    """Removes the page in `reports/` where the run that it tells of was taken back, by a run that was killed too."""
+    page = context.workspace.reports / PAGE
+    told = _UNDO.search(page.read_text("utf-8", "replace")) if page.is_file() else None
+    if told and not left(context.db, int(told[1])):
         page.unlink()
         clear_stale(page)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.cleanup.options import CleanupOptions
-from lib.cleanup.page import remove_page
+from lib.cleanup.page import remove_outdated_page
 from lib.cleanup.rules import DEFAULT_RULES, SCRIPTS, RuleSelection, kept_on_blocked_domains, make_plan
 from lib.db import Context, Database, maintenance
 from lib.db.cleanup import describe_pictures, query_name
@@ -22,7 +22,7 @@ from lib.db.maintenance import choose_backup, list_backups, make_backup, replace
 from lib.db.soundness import ODD, Fault, find_fault
 from lib.domains import read_lists
 from lib.errors import GleanerError, UsageError
-from lib.journal.files import left, run_to_undo
+from lib.journal.files import run_to_undo
 from lib.journal.rows import Change, RowPlan, apply_plan, plan_to_forget, undo_named
 from lib.text import counted, did_you_mean
 from lib.workspace import Workspace
@@ -112,10 +112,9 @@ def plan_lines(db: Database, plan: RowPlan, examples: int, dry_run: bool, most: 
 def take_back(context: Context, step: str, name: str) -> tuple[dict[str, int], str]:
     """Undoes the run that is meant, and takes away the page that tells of it; gives the counts and what there is to
     say."""
-    number = run_to_undo(context.db, step, name)
     counts, note = undo_named(context, step, name)
-    if number is not None and not context.dry_run and not left(context.db, number):
-        remove_page(context.workspace, number)
+    if not context.dry_run:
+        remove_outdated_page(context)
     return counts, note
 
 

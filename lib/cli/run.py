@@ -208,7 +208,7 @@ def _nothing_made_in_error(workspace: Workspace) -> Iterator[None]:
     try:
         yield
     except (UsageError, OSError) as error:
-        if isinstance(error, OSError) and error.errno not in _TYPING_ERRORS:
+        if not _is_refusal(error):
             raise
         if not was_there and os.path.lexists(workspace.database) and is_unused(workspace.database):
             for path in (workspace.database, *beside(workspace.database)):
@@ -220,6 +220,11 @@ def _nothing_made_in_error(workspace: Workspace) -> Iterator[None]:
             for path in missing:
                 path.rmdir()
         raise
+
+
+def _is_refusal(error: BaseException) -> bool:
+    """True for an error that what was typed may be the reason of."""
+    return isinstance(error, UsageError) or (isinstance(error, OSError) and error.errno in _TYPING_ERRORS)
 
 
 def _finish_restore(workspace: Workspace, *, dry_run: bool) -> None:
@@ -281,7 +286,8 @@ def _run_in_session(session: Session, work: Callable[[Session], Summary], *, las
         with _interruptible(session, last=last):
             summary = _work_recorded(session, work)
     except BaseException as error:  # however it ends, the page is to say so
-        if not isinstance(error, UsageError):  # a refused run leaves nothing behind
+        # A refused run leaves nothing behind: a new workspace goes again.
+        if not isinstance(error, UsageError) and not (_is_refusal(error) and is_unused(session.workspace.database)):
             _refresh_index(session)
         raise
     _refresh_index(session)

@@ -9,6 +9,7 @@ attempts        how often an address was asked: once more after a kill
 actions         `dropped` entries: planned, and then not done, by the run that was killed
 contents        inodes and times of a cache
 reports         a page tells of the run that wrote it; its name is compared, not its bytes
+statistics      of a shard tell when it was written; all else in them is compared
 backups         one a run that changes the database: only what lies beside them counts
 answers         of a picture whose file a killed run had put in place: its row is made from the file, which does not
                 know what the server said of it
@@ -32,6 +33,8 @@ TRIES = re.compile(r'\\"tries\\": ?\d+')
 LEFT_OUT = frozenset({"runs", "contents", "written_reports"})
 RUN_FOLDER = re.compile(r"(quarantine/)\d+(?:(/export/)\d+)?(?=[-/\"]|$)")
 LOCKS = re.compile(r"^\.[a-z]+\.lock$")
+STATISTICS = "_stats.json"
+CLOCK = ("start_time", "end_time", "duration")
 REPORT = re.compile(r"^reports/[^/]+\.(html|json|csv)$")
 PICTURES = (".jpg", ".png", ".gif")
 DATABASE = ("gleaner.db", "gleaner.db-wal", "gleaner.db-shm")
@@ -119,6 +122,8 @@ def _dropped(table: str, row: sqlite3.Row) -> bool:
 
 def _text(row: sqlite3.Row) -> str:
     kept = {name: row[name] for name in row.keys() if name not in NUMBERS and not name.endswith("_at")}  # noqa: SIM118
+    if str(kept.get("target", "")).endswith(STATISTICS):
+        del kept["sha256"], kept["bytes"]
     return TRIES.sub("tries", RUN_FOLDER.sub(r"\1<run>", json.dumps(kept, default=repr, sort_keys=True)))
 
 
@@ -139,13 +144,21 @@ def _tree(place: Path, workspace: str) -> dict[str, str]:
             elif REPORT.match(name.removeprefix(workspace + "/")):
                 tree[name] = "a report"
             else:
-                tree[name] = hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
+                tree[name] = hashlib.sha256(_bytes_of(Path(path))).hexdigest()[:16]
                 names[about.st_dev, about.st_ino].append(name)
     for shared in names.values():
         if len(shared) > 1:
             for name in shared:
                 tree[name] += " = " + " = ".join(sorted(set(shared) - {name}))
     return tree
+
+
+def _bytes_of(path: Path) -> bytes:
+    if not path.name.endswith(STATISTICS):
+        return path.read_bytes()
+    found = json.loads(path.read_bytes())
+    assert {*CLOCK} <= {*found}
+    return json.dumps({name: value for name, value in found.items() if name not in CLOCK}).encode()
 
 
 def _name(name: str, workspace: str) -> str:
