@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from lib.arguments import at_least, between, number, positive, run_reference, share, whole
-from lib.sort.options import above_zero, edges, epsilon, long_side, megabytes
+from lib.sort.export.options import megabytes
+from lib.sort.options import above_zero, edges, epsilon, long_side
 
 
 @pytest.mark.parametrize(
