@@ -10,11 +10,12 @@ import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from lib import STEP_FILES
 from lib.db.connection import Database
 from lib.db.journal import MANIFEST, WORDS, is_at_work
 from lib.errors import EXIT_BLOCKED, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
 
-STEPS = ("collect", "ingest", "report", "cleanup", "download", "dedup", "sort")
+STEPS = tuple(STEP_FILES)
 NEVER, DONE, WAITING, UNDONE = "never run", "done", "waiting", "taken back"
 RUNNING, INTERRUPTED, FAILED, HELD = "running", "interrupted", "failed", "stopped by the site"
 
